@@ -1,0 +1,1 @@
+"""Converters from programs to each target's files."""

@@ -1,0 +1,1 @@
+"""EdgeFormer: one checkpoint to verified on-device bundles."""

@@ -1,0 +1,32 @@
+"""The precisions that a converter can be asked for, as data. Each converter realises them with its target's own tool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeformer_runtime.manifest import Recipe
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A weight format with the deviation from fp32 that its parity gate accepts.
+
+    `output_tolerance` bounds the largest absolute difference of a program's output, relative to the largest absolute
+    value of the reference output; `score_tolerance` bounds the absolute difference of probabilities and of the
+    components of normalised embeddings.
+    """
+
+    name: str
+    recipe: Recipe
+    output_tolerance: float
+    score_tolerance: float
+
+
+PRECISIONS: dict[str, Precision] = {
+    p.name: p
+    for p in (
+        Precision("fp32", Recipe("wfp32_afp32", "float32", "float32", "float32"), 1e-4, 1e-4),
+        Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1e-2, 1e-2),
+        Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1e-1, 5e-2),
+    )
+}

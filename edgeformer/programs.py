@@ -1,0 +1,29 @@
+"""A program: one exportable forward with static shapes. Families make programs, converters lower them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from edgeformer_runtime.manifest import TensorSpec
+from torch import Tensor, nn
+
+TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32}
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exportable forward and the names by which every target knows its inputs and outputs.
+
+    `module(*inputs)` takes tensors in the order of `inputs` and returns a tuple in the order of `outputs`.
+    Its parameters and buffers are contiguous float32 (a converter may export other strides wrongly).
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Inputs of the right dtypes and shapes, all ones: enough to trace the program."""
+        return tuple(torch.ones(spec.shape, dtype=TORCH_DTYPES[spec.dtype]) for spec in self.inputs)

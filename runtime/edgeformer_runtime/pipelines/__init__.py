@@ -1,0 +1,1 @@
+"""Pipelines from raw input to a typed result."""
