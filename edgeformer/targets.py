@@ -1,0 +1,98 @@
+"""The targets: what a converter is, what lowering gives back, and the literal table of converters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from edgeformer.precision import Precision
+from edgeformer.programs import Program
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.manifest import Requirements
+
+# Names, not imports: the core never imports the converters, and a target's tools load only when they are asked for.
+TARGETS: dict[str, str] = {
+    "litert": "edgeformer_converters.litert:CONVERTER",
+    "coreml": "edgeformer_converters.coreml:CONVERTER",
+    "executorch": "edgeformer_converters.executorch:CONVERTER",
+    "onnx": "edgeformer_converters.onnx:CONVERTER",
+}
+
+# Core ML itself runs on macOS only; elsewhere the converted program is executed by our interpreter of its language.
+REFERENCE_ENGINES: dict[str, str] = {"coreml": "edgeformer_converters.mil_reference:MilReferenceEngine"}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Model files that a converter wrote.
+
+    Attributes:
+        folder: where the files are.
+        files: names inside `folder`, with `/` for nested files (a Core ML package is a folder).
+        entries: for each program's name the file, or package folder, and the entry in it that run the program.
+        operators: how often each operator of the target's own vocabulary occurs.
+        partitions: how many pieces the delegate got, or None where the target has no delegate to count.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    entries: dict[str, tuple[str, str]]
+    operators: dict[str, int]
+    partitions: int | None
+
+
+class Converter(Protocol):
+    """Lowers programs to one target's files."""
+
+    target: str
+    precisions: tuple[str, ...]
+    requires: Requirements
+    packages: tuple[str, ...]
+    """Distributions whose versions go into the manifest's toolchain."""
+
+    def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
+        """What this target cannot do with these programs, one sentence each, before any expensive work."""
+
+    def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
+        """Lower the programs as they are into the empty folder."""
+
+    def lower_precision(
+        self, programs: Sequence[Program], fp32: Lowered, precision: Precision, folder: Path
+    ) -> Lowered:
+        """Lower the programs in another precision, from the fp32 files where the target's tool starts there."""
+
+
+def converter_for(target: str) -> Converter:
+    """The converter of a target.
+
+    Raises:
+        InputError: an unknown target; the message lists those that exist.
+    """
+    if target not in TARGETS:
+        raise InputError(f"unknown target {target!r}: expected one of {', '.join(TARGETS)}")
+    return cast(Converter, _load(TARGETS[target]))
+
+
+def verification_engine(bundle: Bundle) -> Engine | None:
+    """The engine that verification needs in place of the target's own, or None where its own runs on this machine."""
+    target = bundle.manifest.target
+    if target not in REFERENCE_ENGINES or sys.platform == "darwin":
+        return None
+    try:
+        make = cast(Callable[[Bundle], Engine], _load(REFERENCE_ENGINES[target]))
+    except ImportError as error:
+        raise EngineError(
+            f"verifying a {target} bundle here needs {error.name}: pip install 'edgeformer[{target}]'"
+        ) from None
+    return make(bundle)
+
+
+def _load(name: str) -> object:
+    module, attribute = name.split(":")
+    return getattr(import_module(module), attribute)
