@@ -1,0 +1,37 @@
+# Every target does the set-up it needs in a .venv of the checkout: `make demo` and `make test` run on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test lint bench golden clean
+
+setup: $(READY)
+
+# torch first and alone: its exact version decides which build every later package sees.
+$(READY): pyproject.toml runtime/pyproject.toml
+	@echo "Installing into .venv (a few minutes)..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet torch==2.13.0
+	@$(BIN)/pip install --quiet -e ./runtime -e '.[all,peers,dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/edgeformer demo --out dist
+
+test: setup
+	@$(BIN)/pytest
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m tests.bench.text_peers --update-readme
+
+golden: setup
+	@$(BIN)/python -m tests.golden.make_text_golden
+
+clean:
+	rm -rf .venv dist build *.egg-info runtime/*.egg-info

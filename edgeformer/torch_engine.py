@@ -1,0 +1,30 @@
+"""The source model as an engine: the reference that vectors are recorded from and that peers are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from edgeformer.programs import Program
+from edgeformer_runtime.engines.base import Tensor
+
+
+class TorchEngine:
+    """Runs programs eagerly in torch, in fp32, as the checkpoint has them."""
+
+    name = "torch"
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self._programs = {program.name: program for program in programs}
+        self.executed_by = f"torch {torch.__version__.split('+')[0]}"
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one program; see `Engine.run`."""
+        spec = self._programs[program]
+        with torch.inference_mode():
+            outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
+        return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
+
+    def close(self) -> None:
+        """Nothing to release: the programs belong to the caller."""
