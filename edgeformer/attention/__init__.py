@@ -6,5 +6,28 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from edgeformer.attention.chunked import chunked
+from edgeformer.attention.dense import dense
+from edgeformer.attention.fused import fused
+from edgeformer.attention.split_heads import split_heads
+
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 """q (B, H, T, D); k, v (B, H, S, D); additive bias broadcastable to (B, H, T, S) or None; scale -> out (B, H, T, D)."""
+
+KERNELS: dict[str, AttentionKernel] = {
+    "dense": dense,
+    "fused": fused,
+    "chunked": chunked,
+    "split_heads": split_heads,
+}
+
+KERNEL_FOR_TARGET: dict[str, str] = {
+    # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.
+    "litert": "dense",
+    # Stays one scaled_dot_product_attention operator from iOS 18 on, for Core ML to place as it likes.
+    "coreml": "fused",
+    # 3 XNNPACK delegates and 64 ms for MobileBERT; the sdpa operator is 2 to 5 times slower (safe softmax on the CPU).
+    "executorch": "dense",
+    # The graph is the same MatMul-Softmax-MatMul either way; dense leaves out the transposes of a 4-D product.
+    "onnx": "dense",
+}

@@ -1,0 +1,42 @@
+"""Attention as two batched matrix products: the operators that LiteRT's and ExecuTorch's XNNPACK delegates know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1) through torch.bmm.
+
+    Args:
+        q: (B, H, T, D) float.
+        k: (B, H, S, D).
+        v: (B, H, S, D).
+        bias: added to the scores, broadcastable to (B, H, T, S), or None.
+        scale: factor of q·k.
+
+    Returns:
+        (B, H, T, D).
+    """
+    batch, heads, query_len, head_dim = q.shape
+    key_len = k.shape[2]
+    rows = batch * heads
+    # Scaling q is T*D multiplications per head, scaling the scores would be T*S.
+    queries = (q * scale).reshape(rows, query_len, head_dim)  # (B*H, T, D)
+    keys = k.reshape(rows, key_len, head_dim)  # (B*H, S, D)
+    values = v.reshape(rows, key_len, head_dim)  # (B*H, S, D)
+    scores = torch.bmm(queries, keys.transpose(1, 2))  # (B*H, T, S)
+    if bias is not None:
+        scores = _add_bias(scores, bias, batch)
+    return torch.bmm(scores.softmax(dim=-1), values).reshape(batch, heads, query_len, head_dim)
+
+
+def _add_bias(scores: Tensor, bias: Tensor, batch: int) -> Tensor:
+    """Scores (B*H, T, S) plus bias."""
+    rows, query_len, key_len = scores.shape
+    bias = bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
+    if batch == 1:
+        # Three dimensions all the way: a reshape to (B, H, T, S) and back would cut XNNPACK's partition in two.
+        return scores + bias.reshape(bias.shape[1:])
+    return (scores.reshape(batch, rows // batch, query_len, key_len) + bias).reshape(rows, query_len, key_len)

@@ -1,0 +1,22 @@
+"""The additive mask that hides padding from attention."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+MASK_VALUE = -1000.0
+"""What a hidden position adds to its score.
+
+Finite, so that no -inf or NaN meets a converter: exp(-1000 + x) is 0 in float32 and in float16 for every spread x of
+scores below 900. 65 times inside float16's range (65504), where the usual -1e9 or float32's minimum turn into -inf and
+break MobileBERT. Scores stay floating point at every precision of ours, so no int8 step has to span it.
+"""
+
+
+def additive_mask(attention_mask: Tensor) -> Tensor:
+    """Turn attention_mask (B, S) int32, 1 for tokens and 0 for padding, into a bias (B, 1, 1, S) float32.
+
+    Plain arithmetic only: `where`, `masked_fill` and `new_ones` are what converters stumble over.
+    """
+    batch, seq_len = attention_mask.shape
+    return ((1.0 - attention_mask.float()) * MASK_VALUE).reshape(batch, 1, 1, seq_len)
