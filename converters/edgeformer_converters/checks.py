@@ -1,0 +1,75 @@
+"""What every converter refuses before it spends minutes: the checks that do not depend on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from edgeformer.precision import Precision
+from edgeformer.programs import TORCH_DTYPES, Program
+
+
+def common_problems(
+    target: str, precisions: Sequence[str], modules: Sequence[str], programs: Sequence[Program], precision: Precision
+) -> list[str]:
+    """What no target could lower, one sentence each; empty when there is nothing to refuse.
+
+    Args:
+        target: the converter's name, which is also the name of the extra that installs its tools.
+        precisions: the names of the precisions that the converter realises.
+        modules: the import names of the tools that it needs.
+        programs: what is to be lowered.
+        precision: the weight format that was asked for.
+    """
+    problems = []
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        problems.append(
+            f'{target} needs {", ".join(missing)}, not installed here: run `pip install "edgeformer[{target}]"`'
+        )
+    if precision.name not in precisions:
+        problems.append(f"{target} has no precision {precision.name!r}: expected one of {', '.join(precisions)}")
+    if not programs:
+        problems.append(f"{target} needs at least one program, found none")
+    names = [program.name for program in programs]
+    problems += [
+        f"two programs are named {name!r}: names must differ" for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    for program in programs:
+        problems += _interface_problems(target, program)
+    problems += [problem for name, tensor in _unique_tensors(programs) for problem in _tensor_problems(name, tensor)]
+    return problems
+
+
+def _interface_problems(target: str, program: Program) -> Iterator[str]:
+    if not program.name.isidentifier():
+        yield f"program name {program.name!r} is no identifier, which an entry in a model file has to be"
+    for spec in (*program.inputs, *program.outputs):
+        if spec.dtype not in TORCH_DTYPES:
+            known = ", ".join(TORCH_DTYPES)
+            yield f"{target} passes no {spec.dtype} ({program.name}.{spec.name}): expected one of {known}"
+        if any(size < 1 for size in spec.shape):
+            yield f"{program.name}.{spec.name} has shape {spec.shape}: every size must be static and positive"
+
+
+def _unique_tensors(programs: Sequence[Program]) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of all the programs, those that programs share once."""
+    seen: set[int] = set()
+    for program in programs:
+        for name, tensor in (*program.module.named_parameters(), *program.module.named_buffers()):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, tensor
+
+
+def _tensor_problems(name: str, tensor: Tensor) -> Iterator[str]:
+    if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        yield f"parameter {name} is {str(tensor.dtype).removeprefix('torch.')}: convert it to float32 before lowering"
+    # litert-torch writes wrong constants for such tensors without a word; no tool gains anything from them.
+    if not tensor.is_contiguous():
+        yield f"parameter {name} is not contiguous: call .contiguous() on it before lowering"
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        yield f"parameter {name} holds NaN or infinity: repair the checkpoint"
