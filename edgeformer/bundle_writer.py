@@ -1,0 +1,106 @@
+"""Writes bundles: model files, assets, recorded vectors, report and, last, the manifest that seals them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgeformer.checkpoints import Checkpoint
+from edgeformer.interfaces import Interface
+from edgeformer.precision import Precision
+from edgeformer.programs import Program
+from edgeformer.targets import Converter, Lowered
+from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
+from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
+
+REPORT_FILE = "report.json"
+
+
+def write_bundle(
+    folder: Path,
+    name: str,
+    checkpoint: Checkpoint,
+    converter: Converter,
+    precision: Precision,
+    attention: str,
+    programs: tuple[Program, ...],
+    lowered: Lowered,
+    interface: Interface,
+) -> Bundle:
+    """Write a complete, sealed bundle with vectors recorded from the source model into the empty folder."""
+    for file in lowered.files:
+        _copy(lowered.folder / file, folder / file)
+    for file, content in interface.assets.items():
+        (folder / file).write_bytes(content)
+    manifest = Manifest(
+        name=name,
+        family=checkpoint.family.name,
+        task=checkpoint.task,
+        target=converter.target,
+        precision=precision.name,
+        license=checkpoint.license,
+        requires=converter.requires,
+        source=checkpoint.source,
+        recipe=precision.recipe,
+        attention=attention,
+        toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
+        programs=tuple(
+            ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
+            for program in programs
+        ),
+        preprocessing=interface.preprocessing,
+        postprocessing=interface.postprocessing,
+        operators=lowered.operators,
+        files={},
+    )
+    seal(folder, manifest)
+    cases = record_cases(folder, programs, interface)
+    write_vectors(folder, cases, Tolerances(output=precision.output_tolerance, score=precision.score_tolerance))
+    return seal(folder, manifest)
+
+
+def write_report(bundle: Bundle, folder: Path, report: Mapping[str, Any]) -> Bundle:
+    """Add the report of what was checked at conversion and seal the bundle again.
+
+    The report holds only what a second run on the same input gives again: no times, no dates.
+    """
+    text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    return seal(folder, bundle.manifest)
+
+
+def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
+    """Run the interface's samples through the source model in torch and record each stage."""
+    with Bundle.open(folder) as bundle:
+        pipeline = open_pipeline(bundle, TorchEngine(programs))
+        return [pipeline.record(sample) for sample in interface.samples]
+
+
+def seal(folder: Path, manifest: Manifest) -> Bundle:
+    """Write the manifest over the files that are in the folder, and open the result as strictly as any reader would."""
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(_sha256(path), path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST_NAME
+    }
+    (folder / MANIFEST_NAME).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+    return Bundle.open(folder)
+
+
+def _copy(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, destination)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

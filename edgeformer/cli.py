@@ -1,0 +1,121 @@
+"""The command line `edgeformer`. Each command imports what it needs when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeformer_runtime import cli as runtime_cli
+from edgeformer_runtime.console import print_json, run_app
+from edgeformer_runtime.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.callback()
+def edgeformer() -> None:
+    """One checkpoint to verified LiteRT, Core ML, ExecuTorch and ONNX bundles."""
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
+    out: Annotated[Path, typer.Option(help="Bundles go to OUT/<name>.<target>.<precision>/.")],
+    target: Annotated[list[str], typer.Option(help="litert, coreml, executorch or onnx; repeatable.")] = ["litert"],
+    precision: Annotated[list[str], typer.Option(help="fp32, fp16 or dynamic-int8; repeatable.")] = ["fp32"],
+    seq_len: Annotated[str, typer.Option(help="Sequence length buckets, as 32,64,128.")] = "128",
+    task: Annotated[str | None, typer.Option(help="text-classification or text-embedding.")] = None,
+    name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
+    attention: Annotated[str | None, typer.Option(help="dense, fused, chunked or split_heads.")] = None,
+    zipped: Annotated[bool, typer.Option("--zip", help="Write OUT/<bundle>.zip as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
+    from edgeformer.convert import ConvertOptions, convert, steps_of
+    from edgeformer.progress import Steps
+    from edgeformer.tables import print_converted
+
+    options = ConvertOptions(
+        source=source,
+        out=out,
+        targets=tuple(dict.fromkeys(target)),
+        precisions=tuple(dict.fromkeys(precision)),
+        seq_lens=_lengths(seq_len),
+        task=task,
+        name=name,
+        labels_file=labels,
+        revision=revision,
+        attention=attention,
+        zipped=zipped,
+    )
+    with Steps(steps_of(options)) as steps:
+        rows = convert(options, steps)
+    if as_json:
+        print_json([row.to_json() for row in rows])
+    else:
+        print_converted(rows)
+    if not all(row.ok for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(bundle: runtime_cli.BundlePath, threads: runtime_cli.Threads = 1, as_json: Json = False) -> None:
+    """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
+    from edgeformer.targets import verification_engine
+
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json)
+
+
+@app.command()
+def bench(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles; the first is what ratios refer to.")],
+    threads: runtime_cli.Threads = 1,
+    rounds: runtime_cli.Rounds = 30,
+    against: Annotated[str, typer.Option(help="Peers on the same weights: onnxruntime,openvino,torch.")] = "",
+    source: Annotated[str | None, typer.Option(help="The checkpoint for the peers; default: the bundle's own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure bundles and peers, interleaved, each in a process of its own: latency, load time, peak memory."""
+    from edgeformer.peers import peer_contenders
+    from edgeformer_runtime.bench import bundle_contender
+    from edgeformer_runtime.bundle import Bundle
+
+    contenders = [bundle_contender(path) for path in bundles]
+    with tempfile.TemporaryDirectory() as folder:
+        if against:
+            with Bundle.open(bundles[0]) as first:
+                contenders += peer_contenders(against.split(","), first, source, Path(folder))
+        runtime_cli.bench_contenders(contenders, threads, rounds, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the bundles go.")] = Path("dist"),
+) -> None:
+    """Convert the built-in intent classifier to every target, verify each, and answer three sentences."""
+    from edgeformer.demo import run_demo
+
+    run_demo(out)
+
+
+app.command()(runtime_cli.run)
+app.command()(runtime_cli.inspect)
+
+
+def main() -> None:
+    """Entry point: user errors end in one line on stderr and exit code 2."""
+    run_app(app)
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(length) for length in text.split(",")}))
+    except ValueError:
+        raise InputError(f"expected --seq-len as numbers with commas, like 32,64,128, found {text!r}") from None

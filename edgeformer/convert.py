@@ -1,0 +1,313 @@
+"""`convert`: a checkpoint to verified bundles, one per target and precision."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeformer import source_index
+from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.bundle_writer import write_bundle, write_report
+from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.gates import latency_warning, median_latencies_ms, partition_problem
+from edgeformer.interfaces import Interface, check_task, interface_for
+from edgeformer.precision import PRECISIONS, Precision
+from edgeformer.programs import Program
+from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
+from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.engines import open_engine
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.vectors import read_vectors
+from edgeformer_runtime.verify import Verification, verify
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DEFAULT_SEQ_LENS = (128,)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What `convert` is asked for. `name` None: after the source; `attention` None: the target's own kernel."""
+
+    source: str
+    out: Path
+    targets: tuple[str, ...] = ("litert",)
+    precisions: tuple[str, ...] = ("fp32",)
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    task: str | None = None
+    name: str | None = None
+    labels_file: Path | None = None
+    revision: str | None = None
+    attention: str | None = None
+    zipped: bool = False
+
+    def __post_init__(self) -> None:
+        for value, choices, what in (
+            *((precision, PRECISIONS, "precision") for precision in self.precisions),
+            *(() if self.attention is None else ((self.attention, KERNELS, "attention kernel"),)),
+        ):
+            if value not in choices:
+                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
+        if not self.seq_lens or min(self.seq_lens) < 2:
+            raise InputError(f"expected sequence lengths of at least 2, found {list(self.seq_lens)}")
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
+        check_task(self.task)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`."""
+
+    path: Path
+    target: str
+    precision: str
+    size_bytes: int
+    fp32_size_bytes: int
+    verification: Verification
+    partitions: int | None
+    latency_ms: float | None
+    fp32_latency_ms: float | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate passed."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that `convert --json` prints."""
+        return {
+            "path": str(self.path) if self.ok else None,
+            "target": self.target,
+            "precision": self.precision,
+            "size_bytes": self.size_bytes,
+            "fp32_size_bytes": self.fp32_size_bytes,
+            "partitions": self.partitions,
+            "latency_ms": self.latency_ms,
+            "fp32_latency_ms": self.fp32_latency_ms,
+            "ok": self.ok,
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+            "verification": self.verification.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One target's share of a conversion: the programs with the target's attention kernel, ready to lower."""
+
+    name: str
+    checkpoint: Checkpoint
+    converter: Converter
+    attention: str
+    programs: tuple[Program, ...]
+    interface: Interface
+    precisions: tuple[Precision, ...]
+    zipped: bool
+
+
+def convert(options: ConvertOptions, report: Report = lambda step: None) -> list[Converted]:
+    """Convert a checkpoint into bundles `out/<name>.<target>.<precision>`.
+
+    A bundle appears under its name only when it is complete and its gates passed; one of that name is replaced.
+
+    Args:
+        options: what to make.
+        report: called with a line before each step.
+
+    Raises:
+        InputError: a source, an option or a place for the output that cannot be used.
+    """
+    jobs, notes = _plan(options, report)
+    for note in notes:
+        report(f"note: {note}")
+    with _staging(options.out) as staging:
+        return [converted for job in jobs for converted in _run(job, options.out, staging, report)]
+
+
+def steps_of(options: ConvertOptions) -> int:
+    """How many steps `convert` will report, for a progress bar."""
+    return 1 + sum(1 + 2 * len(options.precisions) for _ in options.targets)
+
+
+def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str, ...]]:
+    """Everything that can be refused, before any expensive work."""
+    converters = [converter_for(target) for target in options.targets]
+    report(f"reading {options.source}")
+    checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
+    source_index.remember(checkpoint)
+    name = options.name or _default_name(checkpoint.source.id)
+    precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
+    jobs: list[Job] = []
+    problems: list[str] = []
+    notes: tuple[str, ...] = ()
+    for converter in converters:
+        attention = options.attention or KERNEL_FOR_TARGET[converter.target]
+        module, keys = load_module(checkpoint, KERNELS[attention])
+        notes = keys.notes
+        programs = checkpoint.family.programs(module, checkpoint.config, options.seq_lens)
+        problems += [
+            f"{converter.target}: {problem}"
+            for precision in precisions
+            for problem in converter.check(programs, precision)
+        ]
+        interface = interface_for(checkpoint, programs)
+        jobs.append(Job(name, checkpoint, converter, attention, programs, interface, precisions, options.zipped))
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
+    return jobs, notes
+
+
+def _run(job: Job, out: Path, staging: Path, report: Report) -> Iterator[Converted]:
+    """Lower one job's programs and deliver its bundles. The fp32 bundle is the baseline of every gate."""
+    target = job.converter.target
+    with ExitStack() as stack:
+        report(f"{target}: lowering to fp32")
+        fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
+        fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
+        for precision in job.precisions:
+            if precision.name == "fp32":
+                report(f"{target}: fp32 is lowered")
+                lowered, bundle = fp32_lowered, fp32
+            else:
+                report(f"{target}: lowering to {precision.name}")
+                lowered = job.converter.lower_precision(
+                    job.programs, fp32_lowered, precision, _folder(staging, f"{target}.{precision.name}.lowered")
+                )
+                bundle = stack.enter_context(_bundle(job, precision, lowered, staging))
+            report(f"{target}: verifying {precision.name}")
+            staged = staging / _bundle_name(job, precision)
+            converted = _gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), staged, out)
+            if converted.ok:
+                _deliver(staged, converted.path, staging, job.zipped)
+            yield converted
+
+
+def _bundle(job: Job, precision: Precision, lowered: Lowered, staging: Path) -> Bundle:
+    return write_bundle(
+        folder=_folder(staging, _bundle_name(job, precision)),
+        name=job.name,
+        checkpoint=job.checkpoint,
+        converter=job.converter,
+        precision=precision,
+        attention=job.attention,
+        programs=job.programs,
+        lowered=lowered,
+        interface=job.interface,
+    )
+
+
+def _gate(
+    job: Job,
+    precision: Precision,
+    lowered: tuple[Lowered, Lowered],
+    bundles: tuple[Bundle, Bundle],
+    staged: Path,
+    out: Path,
+) -> Converted:
+    """Verify a bundle, compare it with its fp32 sibling, and write what was found into its report.
+
+    `lowered` and `bundles` hold the fp32 one first, then the one that is judged.
+    """
+    fp32_lowered, this_lowered = lowered
+    fp32, bundle = bundles
+    reference = verification_engine(bundle)
+    verification = verify(bundle, reference)
+    latency_ms, fp32_latency_ms = (None, None) if reference else _latencies(fp32, bundle)
+    warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
+    partitions = partition_problem(fp32_lowered, this_lowered)
+    problems = (*(() if verification.ok else (verification.summary,)), *((partitions,) if partitions else ()))
+    sealed = write_report(
+        bundle,
+        staged,
+        {
+            "verification": verification.to_json(),
+            "partitions": {"fp32": fp32_lowered.partitions, precision.name: this_lowered.partitions},
+            "problems": list(problems),
+        },
+    )
+    with sealed:
+        return Converted(
+            path=out / _bundle_name(job, precision),
+            target=job.converter.target,
+            precision=precision.name,
+            size_bytes=sealed.size_bytes,
+            fp32_size_bytes=fp32.size_bytes,
+            verification=verification,
+            partitions=this_lowered.partitions,
+            latency_ms=latency_ms,
+            fp32_latency_ms=fp32_latency_ms,
+            problems=problems,
+            warnings=(warning,) if warning else (),
+        )
+
+
+def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
+    """Median ms of the longest recorded case at the bundle's precision and at fp32, one thread."""
+    case = max(read_vectors(bundle).cases, key=lambda case: sum(array.size for array in case.inputs.values()))
+    engines = [open_engine(opened, threads=1) for opened in dict.fromkeys((bundle, fp32))]
+    try:
+        latencies = median_latencies_ms(engines, case)
+    finally:
+        for engine in engines:
+            engine.close()
+    return latencies[0], latencies[-1]
+
+
+def _deliver(staged: Path, path: Path, staging: Path, zipped: bool) -> None:
+    """Move a finished bundle to its place. What it replaces is moved away first: it may be mapped by a running app."""
+    pairs = [(staged, path)]
+    if zipped:
+        archive = staging / f"{path.name}.zip"
+        pack(staged, archive)
+        pairs.append((archive, path.with_name(archive.name)))
+    for source, destination in pairs:
+        if destination.is_dir() and any(destination.iterdir()) and not (destination / MANIFEST_NAME).is_file():
+            raise InputError(f"{destination} exists and is not a bundle: choose another --out or --name")
+        if destination.exists():
+            destination.rename(staging / f"{destination.name}.replaced")
+        source.rename(destination)
+
+
+def _bundle_name(job: Job, precision: Precision) -> str:
+    return f"{job.name}.{job.converter.target}.{precision.name}"
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def _default_name(source_id: str) -> str:
+    """`hub:org/Tiny BERT` to `Tiny-BERT`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[:/]", source_id)[-1]).strip("-.") or "model"
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder inside `out`, so that delivery is a rename. Whatever happens, it goes; so does an `out` left empty."""
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".edgeformer-", dir=out))
+    except OSError as error:
+        raise InputError(f"cannot write into {out}: {error.strerror}") from None
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging)
+        for folder in missing:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()

@@ -1,0 +1,52 @@
+"""The gates after lowering: what must hold for a bundle to be delivered, and what is only worth a warning."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from edgeformer.targets import Lowered
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.vectors import Case
+
+WARM_UP = 3
+ROUNDS = 15
+# Two runs of one model differ by a few per cent on a busy machine; less than this is no finding.
+LATENCY_SLACK = 1.05
+
+
+def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:
+    """Why the delegate's partitioning is worse than fp32's, or None.
+
+    Each further partition copies tensors between the delegate and the rest, and shows operators that the delegate lacks.
+    """
+    if fp32.partitions is None or lowered.partitions is None or lowered.partitions <= fp32.partitions:
+        return None
+    return f"the delegate's partitions rose from {fp32.partitions} at fp32 to {lowered.partitions}"
+
+
+def latency_warning(precision: str, latency_ms: float, fp32_latency_ms: float) -> str | None:
+    """A warning that names the better choice when a precision is slower than fp32 here, or None."""
+    if latency_ms <= fp32_latency_ms * LATENCY_SLACK:
+        return None
+    return (
+        f"{precision} is {latency_ms / fp32_latency_ms:.2f} times as slow as fp32 on this machine "
+        f"({latency_ms:.1f} against {fp32_latency_ms:.1f} ms): prefer fp32 where size does not decide"
+    )
+
+
+def median_latencies_ms(engines: Sequence[Engine], case: Case) -> list[float]:
+    """Median wall time in ms of one recorded case in each engine, interleaved so that noise meets all alike."""
+    calls: list[Callable[[], object]] = [
+        lambda engine=engine: engine.run(case.program, case.inputs)  # type: ignore[misc]
+        for engine in engines
+    ]
+    times: list[list[float]] = [[] for _ in calls]
+    for round_number in range(WARM_UP + ROUNDS):
+        for call, samples in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if round_number >= WARM_UP:
+                samples.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(samples) for samples in times]

@@ -1,0 +1,138 @@
+"""Peers for `bench --against`: other engines on the same weights and the same recorded input, each at its best.
+
+Each peer is a factory that `edgeformer_runtime.bench` calls in a process of its own, so it imports only what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.precision import PRECISIONS
+from edgeformer.programs import Program
+from edgeformer.source_index import find
+from edgeformer.targets import converter_for
+from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.vectors import longest_case
+
+PEERS = ("onnxruntime", "openvino", "torch")
+
+# PyTorch's fused attention is its fastest on a CPU, so that is what the peer gets.
+TORCH_ATTENTION = "fused"
+
+Run = Callable[[], object]
+
+
+def peer_contenders(names: Sequence[str], bundle: Bundle, source: str | None, folder: Path) -> list[Contender]:
+    """Prepare the named peers' models and the bundle's longest recorded input in `folder`.
+
+    Args:
+        names: members of `PEERS`.
+        bundle: whose weights and input the peers get.
+        source: the checkpoint; None: where this user converted it from.
+        folder: an empty folder that lives as long as the benchmark.
+
+    Raises:
+        InputError: an unknown peer, or a source whose weights are not the bundle's.
+    """
+    for name in names:
+        if name not in PEERS:
+            raise InputError(f"unknown peer {name!r}: expected one of {', '.join(PEERS)}")
+    manifest = bundle.manifest
+    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task)
+    if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
+        raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
+    case = longest_case(bundle)
+    inputs = folder / "inputs.npz"
+    np.savez(inputs, **case.inputs)  # type: ignore[arg-type]
+    seq_len = int(case.inputs["input_ids"].shape[1])
+    contenders: list[Contender] = []
+    if {"onnxruntime", "openvino"} & set(names):
+        models = _onnx_models(checkpoint, seq_len, folder)
+        for name in ("onnxruntime", "openvino"):
+            contenders += [
+                Contender(
+                    name=name,
+                    engine=name,
+                    precision=precision,
+                    factory=f"edgeformer.peers:{name}_run",
+                    arguments={"model": str(model), "inputs": str(inputs)},
+                    size_bytes=model.stat().st_size,
+                )
+                for precision, model in models.items()
+                if name in names
+            ]
+    if "torch" in names:
+        arguments = {"source": str(checkpoint.folder), "task": manifest.task, "inputs": str(inputs)}
+        size = sum(file.stat().st_size for file in checkpoint.weight_files)
+        contenders.append(Contender("torch", "torch", "fp32", "edgeformer.peers:torch_run", arguments, size))
+    return contenders
+
+
+def onnxruntime_run(model: str, inputs: str, threads: int) -> Run:
+    """ONNX Runtime on the CPU with its default graph optimisations (all)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    arrays = _arrays(inputs)
+    return lambda: session.run(None, arrays)
+
+
+def openvino_run(model: str, inputs: str, threads: int) -> Run:
+    """OpenVINO on the CPU, tuned for latency."""
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+    arrays = _arrays(inputs)
+    return lambda: request.infer(arrays)
+
+
+def torch_run(source: str, task: str, inputs: str, threads: int) -> Run:
+    """Our module eagerly in torch, with torch's fused attention."""
+    import torch
+
+    torch.set_num_threads(threads)
+    arrays = _arrays(inputs)
+    seq_len = int(arrays["input_ids"].shape[1])
+    (program,) = _programs(open_checkpoint(source, task=task), seq_len, TORCH_ATTENTION)
+    tensors = [torch.from_numpy(arrays[spec.name]) for spec in program.inputs]
+
+    def run() -> object:
+        with torch.inference_mode():
+            return program.module(*tensors)
+
+    return run
+
+
+def _onnx_models(checkpoint: Checkpoint, seq_len: int, folder: Path) -> dict[str, Path]:
+    """The checkpoint as ONNX, at fp32 and at ONNX Runtime's own dynamic int8."""
+    converter = converter_for("onnx")
+    programs = _programs(checkpoint, seq_len, KERNEL_FOR_TARGET["onnx"])
+    folders = {precision: folder / f"onnx.{precision}" for precision in ("fp32", "dynamic-int8")}
+    for made in folders.values():
+        made.mkdir()
+    fp32 = converter.lower_fp32(programs, folders["fp32"])
+    int8 = converter.lower_precision(programs, fp32, PRECISIONS["dynamic-int8"], folders["dynamic-int8"])
+    entry = programs[0].name
+    return {"fp32": fp32.folder / fp32.entries[entry][0], "dynamic-int8": int8.folder / int8.entries[entry][0]}
+
+
+def _programs(checkpoint: Checkpoint, seq_len: int, attention: str) -> tuple[Program, ...]:
+    module, _ = load_module(checkpoint, KERNELS[attention])
+    return checkpoint.family.programs(module, checkpoint.config, (seq_len,))
+
+
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)

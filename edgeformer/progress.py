@@ -1,0 +1,51 @@
+"""Progress of a command with known steps, on stderr."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+
+class Steps:
+    """A bar that advances when the next step begins; where stderr is no terminal, a line per step.
+
+    It writes to a duplicate of the descriptor, because converters hold back what their tools print to stderr.
+    """
+
+    def __init__(self, total: int) -> None:
+        """`total`: how many steps there will be."""
+        self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+        self._console = Console(file=self._file)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._progress.add_task("", total=total, completed=-1)
+
+    def __call__(self, step: str) -> None:
+        """Begin a step; what begins with "note: " is printed and is no step."""
+        if step.startswith("note: ") or not self._console.is_terminal:
+            self._console.print(step, highlight=False, soft_wrap=True)
+        if not step.startswith("note: "):
+            self._progress.update(self._task, description=step, advance=1)
+
+    def __enter__(self) -> Steps:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._file.close()

@@ -1,0 +1,45 @@
+"""The tables that `convert` and `demo` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from edgeformer.convert import Converted
+from edgeformer_runtime.console import err, out
+
+
+def print_converted(rows: Sequence[Converted]) -> None:
+    """One row per bundle on stdout; problems and warnings on stderr."""
+    out.print(converted_table(rows))
+    for row in rows:
+        label = f"{row.target} {row.precision}"
+        for problem in row.problems:
+            err.print(f"failed: {label}: {problem}; the bundle was not delivered")
+        for warning in row.warnings:
+            err.print(f"warning: {label}: {warning}")
+
+
+def converted_table(rows: Sequence[Converted]) -> Table:
+    """Size, parity with the source model, partitions and latency of each bundle."""
+    table = Table("bundle", "size", "of fp32", "max |Δ|", "cosine", "checked by", "partitions", "latency")
+    for row in rows:
+        worst = row.verification.worst_output
+        table.add_row(
+            row.path.name if row.ok else f"{row.path.name} (failed)",
+            f"{row.size_bytes / 1e6:.1f} MB",
+            f"{row.size_bytes / row.fp32_size_bytes:.0%}",
+            f"{worst.max_abs:.1e}",
+            f"{worst.cosine:.5f}",
+            row.verification.executed_by,
+            "-" if row.partitions is None else str(row.partitions),
+            _latency(row),
+        )
+    return table
+
+
+def _latency(row: Converted) -> str:
+    if row.latency_ms is None or row.fp32_latency_ms is None:
+        return "not on this machine"
+    return f"{row.latency_ms:.2f} ms (fp32 {row.fp32_latency_ms:.2f})"

@@ -1,0 +1,163 @@
+"""`convert` from a public-format checkpoint to sealed, verified bundles."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgeformer.convert import Converted, ConvertOptions, convert
+from edgeformer_runtime import load
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines import open_engine
+from edgeformer_runtime.errors import InputError
+from tests.checkpoint_factory import save_mobilebert
+
+SEQ_LENS = (16, 32)
+RUNS_HERE = ("litert", "onnx", "executorch")
+PRECISIONS = ("fp32", "dynamic-int8")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Converted]:
+    out = tmp_path_factory.mktemp("dist")
+    rows = convert(
+        ConvertOptions(
+            source=str(checkpoint),
+            out=out,
+            targets=("litert", "coreml", "executorch", "onnx"),
+            precisions=PRECISIONS,
+            seq_lens=SEQ_LENS,
+            zipped=True,
+        )
+    )
+    assert not list(out.glob(".edgeformer-*")), "the staging folder must go"
+    return {(row.target, row.precision): row for row in rows}
+
+
+def test_every_target_and_precision_passes_its_gates(converted: dict[tuple[str, str], Converted]) -> None:
+    assert set(converted) == {(t, p) for t in ("litert", "coreml", "executorch", "onnx") for p in PRECISIONS}
+    for row in converted.values():
+        assert row.ok, row.problems
+        assert [stage.name for stage in row.verification.stages] == ["preprocess", "seq_16", "seq_32", "answer"]
+
+
+@pytest.mark.parametrize("target", RUNS_HERE)
+def test_fp32_bundles_equal_transformers(
+    target: str, converted: dict[tuple[str, str], Converted], checkpoint: Path
+) -> None:
+    model = transformers.MobileBertForSequenceClassification.from_pretrained(checkpoint).eval()
+    generator = np.random.default_rng(0)
+    with Bundle.open(converted[target, "fp32"].path) as bundle:
+        engine = open_engine(bundle, threads=1)
+        for seq_len in SEQ_LENS:
+            inputs = {
+                "input_ids": generator.integers(0, 100, (1, seq_len), dtype=np.int32),
+                "attention_mask": (np.arange(seq_len) < seq_len - 5).astype(np.int32)[None],
+                "token_type_ids": np.zeros((1, seq_len), np.int32),
+            }
+            with torch.inference_mode():
+                expected = model(**{name: torch.from_numpy(array).long() for name, array in inputs.items()}).logits
+            np.testing.assert_allclose(engine.run(f"seq_{seq_len}", inputs)["logits"], expected.numpy(), atol=1e-4)
+        engine.close()
+
+
+def test_core_ml_is_executed_by_the_reference_interpreter(converted: dict[tuple[str, str], Converted]) -> None:
+    assert "mil-reference" in converted["coreml", "fp32"].verification.executed_by
+
+
+def test_the_smallest_bucket_that_fits_is_used(converted: dict[tuple[str, str], Converted]) -> None:
+    pipeline = load(converted["litert", "fp32"].path)
+    assert pipeline.prepare("turn the lights off").program == "seq_16"
+    assert pipeline.prepare("turn the lights off " * 6).program == "seq_32"
+    assert pipeline("turn the lights off " * 60).truncated
+
+
+def test_the_zip_is_the_same_bundle(converted: dict[tuple[str, str], Converted]) -> None:
+    path = converted["litert", "dynamic-int8"].path
+    folder, archive = load(path), load(path.with_name(path.name + ".zip"))
+    assert folder("what is the weather").scores == archive("what is the weather").scores
+
+
+def test_the_report_has_no_times(converted: dict[tuple[str, str], Converted]) -> None:
+    report = json.loads((converted["litert", "fp32"].path / "report.json").read_text())
+    assert set(report) == {"verification", "partitions", "problems"}
+
+
+def test_a_second_conversion_gives_the_same_bytes(
+    converted: dict[tuple[str, str], Converted], checkpoint: Path, tmp_path: Path
+) -> None:
+    again = convert(
+        ConvertOptions(str(checkpoint), tmp_path, targets=("litert", "onnx"), precisions=PRECISIONS, seq_lens=SEQ_LENS)
+    )
+    for row in again:
+        first = converted[row.target, row.precision].path
+        names = [p.relative_to(first).as_posix() for p in first.rglob("*") if p.is_file()]
+        match, mismatch, errors = filecmp.cmpfiles(first, row.path, names, shallow=False)
+        assert (mismatch, errors) == ([], []) and len(match) == len(names)
+
+
+def test_a_checkpoint_without_tokenizer_takes_token_ids(tmp_path: Path) -> None:
+    source = save_mobilebert(tmp_path / "source", with_tokenizer=False)
+    (row,) = convert(ConvertOptions(str(source), tmp_path / "dist", seq_lens=(16,)))
+    pipeline = load(row.path)
+    assert len(pipeline([5, 6, 7]).labels) == 3
+    with pytest.raises(InputError, match="token ids"):
+        pipeline("turn the lights off")
+
+
+def test_an_existing_bundle_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
+    source = save_mobilebert(tmp_path / "source")
+    options = ConvertOptions(str(source), tmp_path / "dist", seq_lens=(16,), name="tiny")
+    first, second = convert(options), convert(options)
+    assert first[0].path == second[0].path
+    other = tmp_path / "dist" / "tiny.litert.fp16"
+    other.mkdir()
+    (other / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a bundle"):
+        convert(ConvertOptions(str(source), tmp_path / "dist", precisions=("fp16",), seq_lens=(16,), name="tiny"))
+    assert [p.name for p in other.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": ("tpu",)}, "unknown target 'tpu': expected one of litert"),
+        ({"precisions": ("int3",)}, "unknown precision 'int3': expected one of fp32"),
+        ({"attention": "flash"}, "unknown attention kernel 'flash': expected one of"),
+        ({"task": "poetry"}, "unknown task 'poetry': expected one of"),
+        ({"name": "../evil"}, "expected a name of letters"),
+        ({"seq_lens": (0,)}, "at least 2"),
+        ({"seq_lens": (4096,)}, "4096"),
+        ({"source": "/nonexistent/folder"}, "/nonexistent/folder"),
+        ({"out": Path("/proc/nowhere")}, "cannot write into /proc/nowhere"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line_and_leave_nothing(
+    change: dict[str, object], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, object] = {"source": str(checkpoint), "out": tmp_path / "a" / "b"} | change
+    with pytest.raises(InputError, match=message) as raised:
+        convert(ConvertOptions(**settings))  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    def interrupt(step: str) -> None:
+        if "verifying" in step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(ConvertOptions(str(checkpoint), tmp_path / "out", seq_lens=(16,)), interrupt)
+    assert not list(tmp_path.iterdir())
