@@ -1,0 +1,273 @@
+"""BERT (Devlin et al. 2018), and what shares its architecture: DistilBERT, TinyBERT, MiniLM.
+
+Module and parameter names are those of public BERT checkpoints. Key: B batch, S length, C hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgeformer.attention import AttentionKernel
+from edgeformer.attention.mask import additive_mask
+from edgeformer.families import Family
+from edgeformer.models import config_fields as fields
+from edgeformer.models.activations import ACTIVATIONS
+from edgeformer.models.public_names import public_renamer
+from edgeformer.models.text_tasks import (
+    TEXT_TASKS,
+    Pooler,
+    PositionIds,
+    TextClassifier,
+    TextEmbedder,
+    TextEncoder,
+    attention_heads,
+    check_task,
+    merge_heads,
+    text_programs,
+)
+
+BASE = "bert"
+
+_BERT_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+_DISTILBERT_SIZES = {
+    "vocab_size": ("vocab_size", 30522),
+    "hidden_size": ("dim", 768),
+    "num_hidden_layers": ("n_layers", 6),
+    "num_attention_heads": ("n_heads", 12),
+    "intermediate_size": ("hidden_dim", 3072),
+    "max_position_embeddings": ("max_position_embeddings", 512),
+}
+"""Our field: DistilBERT's name for it and its public default."""
+
+_DISTILBERT_NAMES = (
+    (r"^transformer\.layer\.", "encoder.layer."),
+    (r"\.attention\.q_lin\.", ".attention.self.query."),
+    (r"\.attention\.k_lin\.", ".attention.self.key."),
+    (r"\.attention\.v_lin\.", ".attention.self.value."),
+    (r"\.attention\.out_lin\.", ".attention.output.dense."),
+    (r"\.sa_layer_norm\.", ".attention.output.LayerNorm."),
+    (r"\.ffn\.lin1\.", ".intermediate.dense."),
+    (r"\.ffn\.lin2\.", ".output.dense."),
+    (r"\.output_layer_norm\.", ".output.LayerNorm."),
+)
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """The fields of a public BertConfig that shape the computation.
+
+    `distilbert` stands for the two differences of DistilBERT (Sanh et al. 2019): no token types (`type_vocab_size` 0),
+    and a ReLU layer beside the classifier in place of the pooler.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    distilbert: bool = False
+
+    def __post_init__(self) -> None:
+        fields.check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The programs' inputs, in order."""
+        names = ("input_ids", "attention_mask")
+        return names if self.distilbert else (*names, "token_type_ids")
+
+
+def parse_config(raw: Mapping[str, Any]) -> BertConfig:
+    """A public BERT or DistilBERT config.json to BertConfig; InputError names the field that cannot be honoured."""
+    fields.refuse_unsupported_text(raw)
+    if raw.get("model_type") == "distilbert":
+        sizes: dict[str, Any] = {
+            ours: fields.read_int(raw, name, default) for ours, (name, default) in _DISTILBERT_SIZES.items()
+        }
+        activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
+        return BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True)
+    default = BertConfig()
+    sizes = {key: fields.read_int(raw, key, getattr(default, key)) for key in _BERT_SIZES}
+    return BertConfig(
+        **sizes,
+        hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
+        layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
+    )
+
+
+class Embeddings(nn.Module):
+    """Word, position and token type embeddings, summed and normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = (
+            nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
+        )
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.position_ids = PositionIds(config.max_position_embeddings)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """(B, S) and, where there are token types, (B, S) int32 to (B, S, C)."""
+        x = self.word_embeddings(input_ids) + self.position_embeddings(self.position_ids(input_ids.shape[1]))
+        if self.token_type_embeddings is not None:
+            x = x + self.token_type_embeddings(token_type_ids)
+        out: Tensor = self.LayerNorm(x)
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention without its output projection."""
+
+    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        self.num_heads = config.num_attention_heads
+        self.scale = (size // config.num_attention_heads) ** -0.5
+        self.attention = attention
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
+        q = attention_heads(self.query(hidden), self.num_heads)
+        k = attention_heads(self.key(hidden), self.num_heads)
+        v = attention_heads(self.value(hidden), self.num_heads)
+        return merge_heads(self.attention(q, k, v, bias, self.scale))
+
+
+class DenseNorm(nn.Module):
+    """A dense layer, the residual, and a layer norm."""
+
+    def __init__(self, size_in: int, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(size_in, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """(B, S, size_in) and (B, S, C) to (B, S, C)."""
+        out: Tensor = self.LayerNorm(self.dense(x) + residual)
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Attention with its output projection."""
+
+    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+        super().__init__()
+        self.self = SelfAttention(config, attention)
+        self.output = DenseNorm(config.hidden_size, config)
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
+        out: Tensor = self.output(self.self(hidden, bias), hidden)
+        return out
+
+
+class Intermediate(nn.Module):
+    """The widening half of the feed-forward network."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, C) to (B, S, intermediate_size)."""
+        return self.activation(self.dense(x))
+
+
+class Layer(nn.Module):
+    """One transformer block, normalised after each half."""
+
+    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+        super().__init__()
+        self.attention = AttentionBlock(config, attention)
+        self.intermediate = Intermediate(config)
+        self.output = DenseNorm(config.intermediate_size, config)
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
+        x = self.attention(hidden, bias)
+        out: Tensor = self.output(self.intermediate(x), x)
+        return out
+
+
+class Layers(nn.Module):
+    """The stack of blocks."""
+
+    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
+        for layer in self.layer:
+            hidden = layer(hidden, bias)
+        return hidden
+
+
+class BertEncoder(TextEncoder):
+    """Token ids to hidden states; the pooler is held for the classifier."""
+
+    def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Layers(config, attention)
+        self.pooler = Pooler(config.hidden_size) if pooler else None
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """(B, S) int32 each, token_type_ids None for DistilBERT, to (B, S, C) float32."""
+        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
+        return hidden
+
+
+def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
+    """A TextClassifier or TextEmbedder in eval mode with untrained weights."""
+    check_task(task, num_labels)
+    if task == "text-embedding":
+        return TextEmbedder(BASE, BertEncoder(config, attention, pooler=False), config.hidden_size).eval()
+    encoder = BertEncoder(config, attention, pooler=not config.distilbert)
+    return TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert).eval()
+
+
+FAMILY = Family(
+    name="bert",
+    tasks=TEXT_TASKS,
+    parse_config=parse_config,
+    build=build,
+    rename=public_renamer(BASE, _DISTILBERT_NAMES),
+    unused=(
+        "cls.",
+        "qa_outputs.",
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "fit_dense.",  # TinyBERT's distillation head
+        "fit_denses.",
+        "pre_classifier.",
+        "classifier.",
+        f"{BASE}.pooler.",
+        f"{BASE}.embeddings.position_ids",
+    ),
+    programs=text_programs,
+)

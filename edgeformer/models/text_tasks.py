@@ -1,0 +1,174 @@
+"""What the text families share: pooling, the heads of the tasks, and the programs of a bucketed text model."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeformer.programs import Program
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.manifest import TensorSpec
+
+TEXT_TASKS = ("text-classification", "text-embedding")
+
+CLASSIFICATION_HEADS = ("classifier.", "pre_classifier.", "pooler.")
+"""Parts of public text checkpoints that classification uses and embedding leaves out; below the base prefix or not."""
+
+_NORM_FLOOR = 1e-12
+
+
+class TextConfig(Protocol):
+    """What this file needs to know of a text family's config."""
+
+    @property
+    def hidden_size(self) -> int:
+        """C."""
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest S."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The programs' inputs, in the order of `forward`."""
+
+
+class Pooler(nn.Module):
+    """BERT's pooler: a dense layer with tanh on the first token (Devlin et al. 2018)."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(B, C) to (B, C)."""
+        return torch.tanh(self.dense(first))
+
+
+class TextEncoder(nn.Module):
+    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S, C)`."""
+
+    pooler: Pooler | None
+
+
+class PositionIds(nn.Module):
+    """Position ids 0..S-1 as an explicit constant: what exporters handle without computing shapes at run time."""
+
+    ids: Tensor
+
+    def __init__(self, max_position_embeddings: int) -> None:
+        super().__init__()
+        self.register_buffer("ids", torch.arange(max_position_embeddings, dtype=torch.int32)[None], persistent=False)
+
+    def forward(self, seq_len: int) -> Tensor:
+        """(1, S) int32."""
+        return self.ids[:, :seq_len]
+
+
+class _TextTask(nn.Module):
+    """An encoder under the name that its public checkpoints give it, so that state dicts need no translation."""
+
+    output_name: str
+
+    def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
+        super().__init__()
+        self.add_module(base, encoder)
+        self.base = base
+        self.output_dim = output_dim
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The encoder, whatever its public name."""
+        return cast(TextEncoder, self.get_submodule(self.base))
+
+
+class TextClassifier(_TextTask):
+    """Logits from the first token, through the encoder's pooler or DistilBERT's pre_classifier where there is one."""
+
+    output_name = "logits"
+
+    def __init__(
+        self, base: str, encoder: TextEncoder, hidden_size: int, num_labels: int, pre_classifier: bool = False
+    ) -> None:
+        super().__init__(base, encoder, num_labels)
+        self.pre_classifier = nn.Linear(hidden_size, hidden_size) if pre_classifier else None
+        self.classifier = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
+        """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, L) float32,)."""
+        encoder = self.encoder
+        first = encoder(input_ids, attention_mask, token_type_ids)[:, 0]  # (B, C)
+        if encoder.pooler is not None:
+            first = encoder.pooler(first)
+        if self.pre_classifier is not None:
+            first = F.relu(self.pre_classifier(first))
+        return (self.classifier(first),)
+
+
+class TextEmbedder(_TextTask):
+    """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT)."""
+
+    output_name = "embedding"
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
+        """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        return (l2_normalize(masked_mean(hidden, attention_mask)),)
+
+
+def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean over the tokens: hidden (B, S, C), attention_mask (B, S) with at least one 1 per row, to (B, C)."""
+    mask = attention_mask.float()
+    weights = mask / mask.sum(dim=1, keepdim=True)  # (B, S), dividing first keeps sums inside float16's range
+    return torch.bmm(weights[:, None, :], hidden)[:, 0]
+
+
+def l2_normalize(x: Tensor) -> Tensor:
+    """Scale the rows of (B, C) to L2 norm 1."""
+    return x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + _NORM_FLOOR)
+
+
+def attention_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, S, H*D) to (B, H, S, D)."""
+    batch, seq_len, width = x.shape
+    return x.reshape(batch, seq_len, num_heads, width // num_heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, S, D) to (B, S, H*D)."""
+    batch, num_heads, seq_len, head_dim = x.shape
+    return x.transpose(1, 2).reshape(batch, seq_len, num_heads * head_dim)
+
+
+def check_task(task: str, num_labels: int) -> None:
+    """Refuse a task that text families do not have, and a classifier without a choice to make."""
+    if task not in TEXT_TASKS:
+        raise InputError(f"unknown task {task!r}: expected one of {', '.join(TEXT_TASKS)}")
+    if task == "text-classification" and num_labels < 2:
+        raise InputError(
+            f"text-classification needs at least 2 labels, found {num_labels}: regression is not supported"
+        )
+
+
+def text_programs(module: nn.Module, config: TextConfig, seq_lens: tuple[int, ...]) -> tuple[Program, ...]:
+    """One program `seq_<S>` per bucket, shortest first, all on the same module and so on the same weights."""
+    if not isinstance(module, _TextTask):
+        raise TypeError(f"expected a text model, found {type(module).__name__}")
+    if not seq_lens:
+        raise InputError("expected at least one sequence length, found none")
+    longest = config.max_position_embeddings
+    for seq_len in seq_lens:
+        if not 2 <= seq_len <= longest:
+            raise InputError(f"sequence length must be between 2 and this model's {longest}, found {seq_len}")
+    return tuple(
+        Program(
+            name=f"seq_{seq_len}",
+            module=module,
+            inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in config.input_names),
+            outputs=(TensorSpec(module.output_name, "float32", (1, module.output_dim)),),
+        )
+        for seq_len in sorted(set(seq_lens))
+    )
