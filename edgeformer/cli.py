@@ -26,8 +26,20 @@ def edgeformer() -> None:
 def convert(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
     out: Annotated[Path, typer.Option(help="Bundles go to OUT/<name>.<target>.<precision>/.")],
-    target: Annotated[list[str], typer.Option(help="litert, coreml, executorch or onnx; repeatable.")] = ["litert"],
-    precision: Annotated[list[str], typer.Option(help="fp32, fp16 or dynamic-int8; repeatable.")] = ["fp32"],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="litert, coreml, executorch or onnx; repeatable.",
+            default_factory=lambda: ["litert"],
+            show_default="litert",
+        ),
+    ],
+    precision: Annotated[
+        list[str],
+        typer.Option(
+            help="fp32, fp16 or dynamic-int8; repeatable.", default_factory=lambda: ["fp32"], show_default="fp32"
+        ),
+    ],
     seq_len: Annotated[str, typer.Option(help="Sequence length buckets, as 32,64,128.")] = "128",
     task: Annotated[str | None, typer.Option(help="text-classification or text-embedding.")] = None,
     name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,

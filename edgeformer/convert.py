@@ -116,7 +116,11 @@ class Job:
     zipped: bool
 
 
-def convert(options: ConvertOptions, report: Report = lambda step: None) -> list[Converted]:
+def _silent(step: str) -> None:
+    """Report to nobody."""
+
+
+def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted]:
     """Convert a checkpoint into bundles `out/<name>.<target>.<precision>`.
 
     A bundle appears under its name only when it is complete and its gates passed; one of that name is replaced.

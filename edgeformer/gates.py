@@ -19,7 +19,7 @@ LATENCY_SLACK = 1.05
 def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:
     """Why the delegate's partitioning is worse than fp32's, or None.
 
-    Each further partition copies tensors between the delegate and the rest, and shows operators that the delegate lacks.
+    Each further partition copies tensors between the delegate and the rest, and shows an operator that it lacks.
     """
     if fp32.partitions is None or lowered.partitions is None or lowered.partitions <= fp32.partitions:
         return None

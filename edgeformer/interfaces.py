@@ -1,4 +1,4 @@
-"""How raw input becomes a program's tensors and its outputs an answer: what a bundle holds besides the model, by task."""
+"""What a bundle holds besides the model, by task: how raw input becomes tensors, and outputs an answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,10 @@ TEXTS: tuple[dict[str, Any], ...] = (
     {"text": "What's the weather like in Zürich tomorrow?", "pair": "It will rain until noon."},
     {"text": ""},
     {"text": "naïve café \u2014 \u201cquoted\u201d, 3.14 & 50 % off! \U0001f600\U0001f44d\U0001f3fd"},
-    {
-        "text": "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35"
-    },
+    {"text": "שלום مرحبا 你好 สวัสดี"},
     {"text": "tab\there\nnew line\u0000nul \u200bzero width"},
 )
-FILLER = "please remind me to call the bank about my savings account before the meeting on friday afternoon".split()
+FILLER = "please remind me to call the bank about my savings account before the meeting on friday afternoon"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _text(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:
 def _texts_of_each_length(lengths: list[int]) -> Iterator[dict[str, Any]]:
     """For each bucket a text that is too long for the bucket below and fits: three quarters of the length in words."""
     for length in lengths:
-        yield {"text": " ".join(itertools.islice(itertools.cycle(FILLER), length * 3 // 4))}
+        yield {"text": " ".join(itertools.islice(itertools.cycle(FILLER.split()), length * 3 // 4))}
 
 
 def _token_ids_of_each_length(lengths: list[int], vocab_size: int) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The precisions that a converter can be asked for, as data. Each converter realises them with its target's own tool."""
+"""The precisions that a converter can be asked for, as data; each converter realises them with its own tool."""
 
 from __future__ import annotations
 

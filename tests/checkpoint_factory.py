@@ -9,14 +9,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = "turn the lights off on in living room what is weather like please remind me to call bank about my".split()
+WORDS = "turn the lights off on in living room what is weather like please remind me to call bank about my"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def vocabulary() -> list[str]:
     """Special tokens, some words, and every letter alone and as a continuation."""
     letters = string.ascii_lowercase + string.digits + string.punctuation
-    return [*SPECIAL, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
+    return [*SPECIAL, *WORDS.split(), *letters, *(f"##{letter}" for letter in letters)]
 
 
 def tokenizer() -> Tokenizer:
