@@ -1,1 +1,42 @@
-"""The thin runtime of EdgeFormer bundles."""
+"""The thin runtime of EdgeFormer bundles: `load(path)(input)` gives the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeformer_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.pipelines.base import Pipeline
+
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | Path, threads: int = 1, engine: Engine | None = None) -> Pipeline[Any, Any]:
+    """Open a bundle and everything that answers with it.
+
+    Args:
+        path: the bundle's folder, or a stored zip of it.
+        threads: how many threads the engine may use.
+        engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
+
+    Returns:
+        The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
+
+    Raises:
+        BundleError: the bundle does not follow BUNDLE.md.
+        EngineError: the engine is not installed or does not run here.
+    """
+    # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
+    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.engines import open_engine
+    from edgeformer_runtime.pipelines import open_pipeline
+
+    bundle = Bundle.open(path)
+    try:
+        return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
+    except BaseException:
+        bundle.close()
+        raise

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from edgeformer_runtime import names, records, schema, strict_json
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CASES_FILE = "vectors/cases.json"
 TENSORS_FILE = "vectors/tensors.safetensors"
+MAX_MANIFEST_BYTES = 4 << 20
+RESERVED_PROGRAM_NAMES = ("preprocess", "answer")
+"""The names of the other stages of a verification."""
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,12 @@ class TextPreprocessing:
     """Text to token ids. Every program of the bundle is a bucket whose length is dimension 1 of `input_ids`.
 
     `tokenizer` names a tokenizers JSON file, or is None when the checkpoint had none and callers bring token ids.
+    `vocab_size` is the number of rows of the model's embedding table: token ids must be below it. None: unknown.
     """
 
     tokenizer: str | None
     pad_token_id: int
+    vocab_size: int | None = None
     kind: str = "text"
 
 
@@ -91,6 +104,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FileEntry:
+    """What a file of the bundle must be: the SHA-256 of its bytes in hexadecimal, and how many there are."""
+
     sha256: str
     size: int
 
@@ -116,3 +131,123 @@ class Manifest:
     operators: dict[str, int]
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The manifest's canonical text: sorted keys, two spaces of indentation, a final newline.
+
+        Raises:
+            BundleError: `parse` would refuse it.
+        """
+        text = strict_json.dumps(records.to_data(self))
+        parse(text)
+        return text
+
+
+def parse(text: str | bytes) -> Manifest:
+    """Read a manifest from an untrusted file.
+
+    Raises:
+        BundleError: the text does not follow BUNDLE.md, or asks for a newer runtime.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    data = strict_json.loads(raw, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    if isinstance(data, dict):
+        _check_version(data)
+    schema.check(data, "manifest.schema.json", MANIFEST_NAME)
+    for _, value in strict_json.walk(data):
+        if isinstance(value, str) and any(ord(character) < 32 for character in value):
+            raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
+    manifest = records.from_data(Manifest, data, MANIFEST_NAME)
+    _check_files(manifest)
+    for program in manifest.programs:
+        _check_program(manifest, program)
+    _check_unique((program.name for program in manifest.programs), "program")
+    _check_task(manifest)
+    return manifest
+
+
+def _check_version(data: dict[str, Any]) -> None:
+    """Say that a bundle is newer before a schema that cannot know its keys says something less helpful."""
+    found = data.get("format_version")
+    if isinstance(found, int) and found > FORMAT_VERSION:
+        raise BundleError(
+            f"{MANIFEST_NAME}: made by a newer version ({shorten(found)}), this runtime reads {FORMAT_VERSION}:"
+            " upgrade edgeformer-runtime"
+        )
+    requires = data.get("requires")
+    needed = requires.get("runtime") if isinstance(requires, dict) else None
+    if isinstance(needed, str) and _version(needed) > _version(__version__):
+        raise BundleError(
+            f"{MANIFEST_NAME}: needs edgeformer-runtime {shorten(needed)[1:-1]} or newer, this is {__version__}:"
+            " upgrade edgeformer-runtime"
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of a version, or of a text that the schema will refuse nothing."""
+    parts = text.split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() and len(part) < 9 for part in parts) else ()
+
+
+def _check_files(manifest: Manifest) -> None:
+    for name in manifest.files:
+        names.check_name(name)
+    names.check_distinct([*manifest.files, MANIFEST_NAME])
+    if (CASES_FILE in manifest.files) != (TENSORS_FILE in manifest.files):
+        raise BundleError(f"{MANIFEST_NAME}: files: {CASES_FILE} and {TENSORS_FILE} belong together, found one of them")
+    tokenizer = manifest.preprocessing.tokenizer
+    if tokenizer is not None and tokenizer not in manifest.files:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.tokenizer: {shorten(tokenizer)} is not among files")
+
+
+def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
+    where = f"{MANIFEST_NAME}: program {program.name}"
+    if program.name in RESERVED_PROGRAM_NAMES:
+        raise BundleError(f"{where}: this name is reserved, as are all of {', '.join(RESERVED_PROGRAM_NAMES)}")
+    names.check_name(program.file)
+    in_folder = any(name.startswith(program.file + "/") for name in manifest.files)
+    if program.file not in manifest.files and not in_folder:
+        raise BundleError(f"{where}: its file {shorten(program.file)} is neither a file nor a folder of files")
+    if in_folder != (manifest.target == "coreml"):
+        raise BundleError(f"{where}: {shorten(program.file)}: a model is a folder for coreml and a file for others")
+    _check_unique((tensor.name for tensor in program.inputs + program.outputs), f"input or output of {program.name}")
+    if manifest.preprocessing.pad_token_id >= (manifest.preprocessing.vocab_size or 1 << 31):
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.pad_token_id is not below vocab_size")
+    _check_text_inputs(program, where)
+
+
+def _check_text_inputs(program: ProgramSpec, where: str) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in program.inputs}
+    length = shapes.get("input_ids", ())
+    for tensor in program.inputs:
+        if tensor.name not in TEXT_INPUTS:
+            raise BundleError(f"{where}: unknown input {tensor.name!r}: text has {', '.join(TEXT_INPUTS)}")
+        if tensor.dtype != "int32" or len(tensor.shape) != 2 or tensor.shape[0] != 1 or tensor.shape != length:
+            raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
+
+
+def _check_task(manifest: Manifest) -> None:
+    """The task, its post-processing and every program's only output belong together."""
+    head = manifest.postprocessing
+    kind = {"text-classification": "classification", "text-embedding": "embedding"}[manifest.task]
+    if head.kind != kind:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing.kind: expected {kind!r} for {manifest.task}")
+    if isinstance(head, Classification):
+        _check_unique(head.labels, "label")
+    width = len(head.labels) if isinstance(head, Classification) else head.dim
+    for program in manifest.programs:
+        shapes = [tensor.shape for tensor in program.outputs]
+        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
+            raise BundleError(
+                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
+            )
+    lengths = [program.inputs[0].shape[1] for program in manifest.programs]
+    _check_unique((str(length) for length in lengths), "sequence length")
+
+
+def _check_unique(found: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in found:
+        if name in seen:
+            raise BundleError(f"{MANIFEST_NAME}: the {what} {shorten(name)} occurs twice")
+        seen.add(name)

@@ -1,0 +1,98 @@
+"""JSON without surprises: no duplicate keys, no NaN, bounded size and depth, one canonical text per value."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgeformer_runtime.errors import BundleError
+
+MAX_DEPTH = 32
+
+
+def dumps(value: Any) -> str:
+    """The canonical text of a value: sorted keys, two spaces of indentation, a final newline, no NaN or infinity."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def loads(data: bytes, where: str, max_bytes: int) -> Any:
+    """Parse UTF-8 JSON from an untrusted file.
+
+    Args:
+        data: the file's bytes.
+        where: the file's name, for messages.
+        max_bytes: the largest accepted size.
+
+    Raises:
+        BundleError: not JSON, or JSON that other parsers would read differently (duplicate keys, NaN, too deep).
+    """
+    if len(data) > max_bytes:
+        raise BundleError(f"{where}: expected at most {max_bytes} bytes, found {len(data)}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{where}: expected UTF-8 text, found byte {data[error.start]:#04x}") from None
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise BundleError(f"{where}: the key {shorten(key)} occurs twice in one object")
+            found[key] = value
+        return found
+
+    def not_json(constant: str) -> NoReturn:
+        raise BundleError(f"{where}: {constant} is not JSON: expected finite numbers")
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise BundleError(f"{where}: the number {shorten(digits)} is out of range")
+        return number
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=not_json, parse_float=finite)
+    except json.JSONDecodeError as error:
+        raise BundleError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError:  # int() refuses thousands of digits
+        raise BundleError(f"{where}: a number has too many digits") from None
+    except RecursionError:
+        raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
+    for depth, leaf in walk(value):
+        if depth > MAX_DEPTH:
+            raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+        if isinstance(leaf, str) and any("\ud800" <= character <= "\udfff" for character in leaf):
+            raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
+    return value
+
+
+def load_file(path: Path, where: str, max_bytes: int) -> Any:
+    """Parse a file of UTF-8 JSON, as `loads` does."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise BundleError(f"{where}: cannot be read: {error.strerror}") from None
+    return loads(data, where, max_bytes)
+
+
+def walk(value: Any) -> Iterator[tuple[int, Any]]:
+    """Every value and key inside a parsed value with its depth, without recursion."""
+    stack = [(0, value)]
+    while stack:
+        depth, item = stack.pop()
+        yield depth, item
+        if isinstance(item, dict):
+            stack += [(depth + 1, key) for key in item]
+            stack += [(depth + 1, child) for child in item.values()]
+        elif isinstance(item, list):
+            stack += [(depth + 1, child) for child in item]
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """A value as it may be shown in a one-line message."""
+    text = ascii(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

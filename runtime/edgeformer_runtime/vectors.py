@@ -1,0 +1,160 @@
+"""Recorded vectors: raw input, preprocessed tensors, outputs of the reference and its answer, case by case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from edgeformer_runtime import schema, strict_json
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE, Classification, Manifest, ProgramSpec, TensorSpec
+from edgeformer_runtime.strict_json import shorten
+
+MAX_CASES_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far a bundle may be from the reference.
+
+    Attributes:
+        output: of a program's output, as a fraction of the reference output's largest absolute value.
+        score: of a probability, or of a component of a normalised embedding, absolute.
+    """
+
+    output: float
+    score: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("output", self.output), ("score", self.score)):
+            if not 0 <= value <= 1:
+                raise BundleError(f"tolerances.{name}: expected 0 to 1, found {value}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input on its recorded way through the reference.
+
+    Attributes:
+        program: the name of the program that runs it.
+        raw: the raw input as it is stored: {"text", "pair"?} or {"token_ids"}.
+        expected: the answer's JSON: {"labels", "scores"}, or {} where the answer is the program's output itself.
+        inputs: the program's inputs by name, preprocessed from `raw`.
+        outputs: the reference's outputs by name.
+    """
+
+    program: str
+    raw: dict[str, Any]
+    expected: dict[str, Any]
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances) -> None:
+    """Write both files of vectors into a bundle's folder; equal cases give equal bytes.
+
+    Raises:
+        BundleError: a case holds NaN or infinity, or input and output of one name.
+    """
+    entries = []
+    tensors: dict[str, Tensor] = {}
+    for index, case in enumerate(cases):
+        entries.append({"program": case.program, "input": case.raw, "expected": case.expected})
+        for name, tensor in (*case.inputs.items(), *case.outputs.items()):
+            key = f"{index}/{name}"
+            if key in tensors:
+                raise BundleError(f"case {index}: an input and an output are both named {name!r}")
+            if not np.isfinite(tensor).all():
+                raise BundleError(f"case {index}: the reference's {name!r} holds NaN or infinity")
+            tensors[key] = np.ascontiguousarray(tensor)
+    document = {"cases": entries, "tolerances": {"output": tolerances.output, "score": tolerances.score}}
+    schema.check(document, "cases.schema.json", CASES_FILE)
+    (folder / CASES_FILE).parent.mkdir(exist_ok=True)
+    (folder / CASES_FILE).write_text(strict_json.dumps(document), encoding="utf-8", newline="\n")
+    (folder / TENSORS_FILE).write_bytes(save(dict(sorted(tensors.items()))))
+
+
+def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
+    """The cases of a bundle, each with exactly the tensors that its program declares.
+
+    Raises:
+        BundleError: there are none, they do not follow BUNDLE.md, or a program has no case.
+    """
+    manifest = bundle.manifest
+    if CASES_FILE not in manifest.files:
+        raise BundleError(f"the bundle {manifest.name} has no recorded vectors: convert it again to verify it")
+    document = strict_json.load_file(bundle.path(CASES_FILE), CASES_FILE, MAX_CASES_BYTES)
+    schema.check(document, "cases.schema.json", CASES_FILE)
+    try:
+        tensors = load(bundle.read_bytes(TENSORS_FILE))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"{TENSORS_FILE}: not a safetensors file: {shorten(str(error))[1:-1]}") from None
+    programs = {program.name: program for program in manifest.programs}
+    cases = []
+    for index, entry in enumerate(document["cases"]):
+        where = f"{CASES_FILE}: cases[{index}]"
+        program = programs.get(entry["program"])
+        if program is None:
+            raise BundleError(f"{where}: unknown program {entry['program']!r}: expected one of {', '.join(programs)}")
+        _check_entry(entry, manifest, where)
+        cases.append(
+            Case(
+                program.name,
+                entry["input"],
+                entry["expected"],
+                _take(tensors, index, program.inputs),
+                _take(tensors, index, program.outputs),
+            )
+        )
+    if tensors:
+        raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors))}")
+    _check_complete(cases, manifest.programs)
+    return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
+
+
+def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+    """Remove a case's tensors from the file's and check them against the manifest."""
+    taken = {}
+    for spec in specs:
+        key = f"{index}/{spec.name}"
+        if key not in tensors:
+            raise BundleError(f"{TENSORS_FILE}: the tensor {key!r} is missing")
+        tensor = tensors.pop(key)
+        if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
+            raise BundleError(
+                f"{TENSORS_FILE}: {key}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
+            )
+        if not np.isfinite(tensor).all():
+            raise BundleError(f"{TENSORS_FILE}: {key} holds NaN or infinity")
+        taken[spec.name] = tensor
+    return taken
+
+
+def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
+    if "text" in entry["input"] and "token_ids" in entry["input"]:
+        raise BundleError(f"{where}: input: expected text or token_ids, found both")
+    labels = entry["expected"].get("labels")
+    head = manifest.postprocessing
+    if isinstance(head, Classification):
+        if labels is None or sorted(labels) != sorted(head.labels) or len(entry["expected"]["scores"]) != len(labels):
+            raise BundleError(f"{where}: expected: expected a score for each label of the manifest")
+        if not all(math.isfinite(score) and 0 <= score <= 1 for score in entry["expected"]["scores"]):
+            raise BundleError(f"{where}: expected.scores: expected numbers from 0 to 1")
+    elif labels is not None:
+        raise BundleError(f"{where}: expected: an embedding has no labels")
+
+
+def _check_complete(cases: Sequence[Case], programs: Sequence[ProgramSpec]) -> None:
+    """A program without a case would pass every verification unseen."""
+    for program in programs:
+        if all(case.program != program.name for case in cases):
+            raise BundleError(f"{CASES_FILE}: no case runs the program {program.name!r}")
