@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgeformer_runtime.manifest import Requirements
 from torch import Tensor, nn
 
 from edgeformer.precision import Precision
@@ -16,6 +15,7 @@ from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
 from edgeformer_converters.quiet import quiet_tools
+from edgeformer_runtime.manifest import Requirements
 
 MODEL_FILE = "model.tflite"
 

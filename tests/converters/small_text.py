@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from edgeformer_runtime.manifest import TensorSpec
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeformer.programs import Program
+from edgeformer_runtime.manifest import TensorSpec
 
 VOCAB, CHANNELS, HEADS, LABELS = 64, 32, 2, 3
 

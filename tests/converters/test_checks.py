@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from edgeformer_converters.checks import common_problems
 from small_text import SmallTextClassifier, text_programs
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
+from edgeformer_converters.checks import common_problems
 
 FP32 = PRECISIONS["fp32"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgeformer_converters.base import Lowered
-from edgeformer_converters.litert import CONVERTER, MODEL_FILE
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
+from edgeformer_converters.base import Lowered
+from edgeformer_converters.litert import CONVERTER, MODEL_FILE
 
 pytestmark = pytest.mark.litert
 
