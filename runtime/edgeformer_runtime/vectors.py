@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 from edgeformer_runtime import schema, strict_json
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE, Classification, Manifest, ProgramSpec, TensorSpec
 from edgeformer_runtime.strict_json import shorten
 
@@ -119,6 +119,21 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors))}")
     _check_complete(cases, manifest.programs)
     return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
+
+
+def longest_case(bundle: Bundle, program: str | None = None) -> Case:
+    """The case with the largest inputs, of all programs or of one: what a benchmark runs.
+
+    Raises:
+        BundleError: the bundle has no vectors.
+        InputError: the bundle has no such program.
+    """
+    cases, _ = read_vectors(bundle)
+    chosen = [case for case in cases if program in (None, case.program)]
+    if not chosen:
+        names = ", ".join(spec.name for spec in bundle.manifest.programs)
+        raise InputError(f"unknown program {program!r}: expected one of {names}")
+    return max(chosen, key=lambda case: sum(tensor.size for tensor in case.inputs.values()))
 
 
 def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:

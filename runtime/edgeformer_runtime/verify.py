@@ -89,16 +89,14 @@ class Comparison:
         return not self.ok, self.max_abs / self.tolerance
 
 
-def verify(
-    bundle: Bundle, engine: Engine | None = None, progress: Progress | None = None, note: str | None = None
-) -> Verification:
+def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | None = None) -> Verification:
     """Replay the recorded vectors.
 
     Args:
         bundle: an open bundle.
-        engine: what runs the programs; None opens the engine of the bundle's target, with one thread.
+        engine: what runs the programs; None opens the engine of the bundle's target, with one thread. If it has an
+            attribute `note`, a sentence on what it cannot show, the outcome carries it.
         progress: called after each case.
-        note: what this engine cannot show, to be reported with the outcome.
 
     Raises:
         BundleError: the bundle has no vectors, or they do not follow BUNDLE.md.
@@ -119,7 +117,7 @@ def verify(
                 progress(index + 1, len(cases))
         stages = tuple(_worst(name, found) for name, found in comparisons.items())
         first = next((stage.name for stage in stages if not stage.ok), None)
-        return Verification(first is None, opened.executed_by, stages, first, note)
+        return Verification(first is None, opened.executed_by, stages, first, getattr(opened, "note", None))
     finally:
         if engine is None:
             opened.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.manifest import (
@@ -62,7 +63,7 @@ class ArithmeticEngine:
         self.width, self.offset, self.normalized = width, offset, normalized
         self.closed = False
 
-    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         ids = inputs["input_ids"][0].astype(np.float64) * inputs["attention_mask"][0]
         angles = np.outer(np.arange(1, self.width + 1), ids + np.arange(len(ids)) * 0.1)  # (width, S)
         output = 4 * np.sin(angles).mean(axis=1) + self.offset * np.arange(self.width)

@@ -1,7 +1,9 @@
-"""Checks a program's inputs once for all engines."""
+"""What all engines share: inputs and outputs checked against the manifest, one run at a time, a clean end."""
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,11 +11,54 @@ import numpy as np
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.strict_json import shorten
 
 
-def programs_by_name(programs: Sequence[ProgramSpec]) -> dict[str, ProgramSpec]:
-    """A manifest's programs under their names."""
-    return {program.name: program for program in programs}
+class CheckedEngine(ABC):
+    """An `Engine` but for the execution itself."""
+
+    name: str
+    executed_by: str
+
+    def __init__(self, programs: Sequence[ProgramSpec]) -> None:
+        """Serve the programs of a manifest."""
+        self.programs = {program.name: program for program in programs}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @abstractmethod
+    def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run a program on inputs that are exactly what it declares; the outputs are copies. Called under the lock."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of the model. Called once, under the lock."""
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one program; see `Engine.run`.
+
+        Raises:
+            InputError: an unknown program, or an input that is missing, superfluous or of another dtype or shape.
+            EngineError: the engine is closed, failed, or gave other outputs than the manifest declares.
+        """
+        spec = check_inputs(self.programs, program, inputs)
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"the {self.name} engine is closed")
+            try:
+                outputs = self._execute(spec, inputs)
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(
+                    f"{self.executed_by} failed to run {program}: {shorten(str(error), 200)[1:-1]}"
+                ) from error
+        return check_outputs(spec, outputs)
+
+    def close(self) -> None:
+        """Release the model. A second call does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._release()
 
 
 def check_inputs(programs: Mapping[str, ProgramSpec], name: str, inputs: Mapping[str, Tensor]) -> ProgramSpec:

@@ -1,0 +1,61 @@
+"""ONNX Runtime: one `.onnx` file per program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import onnxruntime
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.checked import CheckedEngine
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.strict_json import shorten
+
+_ERRORS_ONLY = 3
+
+
+class OnnxEngine(CheckedEngine):
+    """Runs an ONNX bundle on the CPU."""
+
+    name = "onnx"
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Open a session per model file; see `open_engine`."""
+        super().__init__(bundle.manifest.programs)
+        self.executed_by = f"onnxruntime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        self._sessions: dict[str, Any] = {}
+        for file in sorted({program.file for program in bundle.manifest.programs}):
+            try:
+                self._sessions[file] = onnxruntime.InferenceSession(
+                    str(bundle.path(file)), options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # the library's errors share no base class
+                raise EngineError(f"{self.executed_by} cannot open {file}: {shorten(str(error), 200)[1:-1]}") from error
+        for program in bundle.manifest.programs:
+            _compare(program, self._sessions[program.file])
+
+    def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        names = [spec.name for spec in program.outputs]
+        outputs = cast(list[Tensor], self._sessions[program.file].run(names, dict(inputs)))
+        return dict(zip(names, outputs, strict=True))
+
+    def _release(self) -> None:
+        self._sessions.clear()
+
+
+def _compare(program: ProgramSpec, session: Any) -> None:
+    """The file's inputs and outputs have the names that the manifest declares."""
+    found = sorted(tensor.name for tensor in (*session.get_inputs(), *session.get_outputs()))
+    declared = sorted(spec.name for spec in (*program.inputs, *program.outputs))
+    if found != declared:
+        raise EngineError(
+            f"{program.file} has the inputs and outputs {', '.join(found)}, the manifest declares"
+            f" {', '.join(declared)}: convert the bundle again"
+        )
