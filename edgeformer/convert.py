@@ -15,7 +15,7 @@ from edgeformer import source_index
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
-from edgeformer.gates import latency_warning, median_latencies_ms, partition_problem
+from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, check_task, interface_for
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
@@ -230,7 +230,7 @@ def _gate(
     latency_ms, fp32_latency_ms = (None, None) if reference else _latencies(fp32, bundle)
     warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
     partitions = partition_problem(fp32_lowered, this_lowered)
-    problems = (*(() if verification.ok else (verification.summary,)), *((partitions,) if partitions else ()))
+    problems = (*(() if verification.ok else (divergence(verification),)), *((partitions,) if partitions else ()))
     sealed = write_report(
         bundle,
         staged,
@@ -258,7 +258,8 @@ def _gate(
 
 def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
     """Median ms of the longest recorded case at the bundle's precision and at fp32, one thread."""
-    case = max(read_vectors(bundle).cases, key=lambda case: sum(array.size for array in case.inputs.values()))
+    cases, _ = read_vectors(bundle)
+    case = max(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
     engines = [open_engine(opened, threads=1) for opened in dict.fromkeys((bundle, fp32))]
     try:
         latencies = median_latencies_ms(engines, case)

@@ -9,11 +9,19 @@ from collections.abc import Callable, Sequence
 from edgeformer.targets import Lowered
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.vectors import Case
+from edgeformer_runtime.verify import Verification
 
 WARM_UP = 3
 ROUNDS = 15
 # Two runs of one model differ by a few per cent on a busy machine; less than this is no finding.
 LATENCY_SLACK = 1.05
+
+
+def divergence(verification: Verification) -> str:
+    """What a failed verification found, in a sentence."""
+    stage = next(stage for stage in verification.stages if not stage.ok)
+    found = "gives no comparable result" if stage.max_abs is None else f"is off by up to {stage.max_abs:.2e}"
+    return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e})"
 
 
 def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from edgeformer.convert import Converted
 from edgeformer_runtime.console import err, out
+from edgeformer_runtime.verify import Stage, Verification
 
 
 def print_converted(rows: Sequence[Converted]) -> None:
@@ -25,18 +27,23 @@ def converted_table(rows: Sequence[Converted]) -> Table:
     """Size, parity with the source model, partitions and latency of each bundle."""
     table = Table("bundle", "size", "of fp32", "max |Δ|", "cosine", "checked by", "partitions", "latency")
     for row in rows:
-        worst = row.verification.worst_output
+        worst = _worst_program(row.verification)
         table.add_row(
             row.path.name if row.ok else f"{row.path.name} (failed)",
             f"{row.size_bytes / 1e6:.1f} MB",
             f"{row.size_bytes / row.fp32_size_bytes:.0%}",
-            f"{worst.max_abs:.1e}",
-            f"{worst.cosine:.5f}",
+            "-" if worst.max_abs is None else f"{worst.max_abs:.1e}",
+            "-" if worst.cosine is None else f"{worst.cosine:.5f}",
             row.verification.executed_by,
             "-" if row.partitions is None else str(row.partitions),
             _latency(row),
         )
     return table
+
+
+def _worst_program(verification: Verification) -> Stage:
+    """The program that is furthest from the reference; the stages around the programs are first and last."""
+    return max(verification.stages[1:-1], key=lambda stage: math.inf if stage.max_abs is None else stage.max_abs)
 
 
 def _latency(row: Converted) -> str:
