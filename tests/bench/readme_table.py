@@ -1,0 +1,63 @@
+"""Renders the README's table of results from the benchmarks' JSON: `python -m tests.bench.readme_table`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = REPOSITORY / "README.md"
+RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def render() -> str:
+    """The Markdown of every model's table."""
+    results = json.loads((RESULTS / "text.json").read_text(encoding="utf-8"))
+    parts = [f"Measured by `make bench` ({results['machine']}); ratios are against LiteRT fp32 in the same run."]
+    parts += [_model(model) for model in results["models"]]
+    return "\n\n".join(parts)
+
+
+def update_readme() -> None:
+    """Replace what stands between the README's markers."""
+    text = README.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    README.write_text(f"{head}{BEGIN}\n{render()}\n{END}{tail}", encoding="utf-8")
+
+
+def _model(model: dict[str, Any]) -> str:
+    times = {(row["engine"], row["precision"], row["name"]): row for row in model["rows"]}
+    bundles = {(row["target"], row["precision"]): row for row in model["bundles"]}
+    lines = [
+        f"**{model['title']}**",
+        "",
+        "| | precision | size | max difference | cosine | latency | ratio |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for (target, precision), bundle in bundles.items():
+        timed = next((row for key, row in times.items() if key[:2] == (target, precision)), None)
+        lines.append(_line(target, precision, bundle["size_bytes"], _parity(bundle), timed))
+    for (engine, precision, name), row in times.items():
+        if name in ("onnxruntime", "openvino", "torch"):
+            lines.append(_line(f"peer: {engine}", precision, row["size_bytes"], ("", ""), row))
+    return "\n".join(lines)
+
+
+def _parity(bundle: dict[str, Any]) -> tuple[str, str]:
+    """Of the program's output against the checkpoint's, the worst of the recorded cases."""
+    stages = bundle["verification"]["stages"][1:-1]
+    worst = max(stages, key=lambda stage: stage["max_abs"])
+    return f"{worst['max_abs']:.1e}", f"{worst['cosine']:.5f}"
+
+
+def _line(name: str, precision: str, size_bytes: int, parity: tuple[str, str], row: dict[str, Any] | None) -> str:
+    latency = f"{row['latency_ms']['median']:.2f} ms" if row else "not here"
+    ratio = f"{row['ratio_to_first']:.2f}" if row else ""
+    return f"| {name} | {precision} | {size_bytes / 1e6:.1f} MB | {parity[0]} | {parity[1]} | {latency} | {ratio} |"
+
+
+if __name__ == "__main__":
+    update_readme()
