@@ -81,6 +81,16 @@ class Bundle:
         """The size of all files that the manifest lists."""
         return sum(entry.size for entry in self.manifest.files.values())
 
+    @property
+    def model_size_bytes(self) -> int:
+        """The size of the files that programs run from."""
+        models = {program.file for program in self.manifest.programs}
+        return sum(
+            entry.size
+            for name, entry in self.manifest.files.items()
+            if any(name == model or name.startswith(model + "/") for model in models)
+        )
+
     def close(self) -> None:
         """Remove the temporary folder of a zip. A second call does nothing."""
         if self._remove is not None:

@@ -1,0 +1,86 @@
+"""The process of one contender: loads it, runs it when it is its turn, reports times and its own peak memory.
+
+It imports nothing before the contender does, so that memory and load time are the contender's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.memory import peak_rss_bytes
+
+WARM_UP_RUNS = 3
+WARM_UP_MS = 200.0
+TURN_MS = 20.0
+MAX_RUNS_PER_TURN = 50
+
+
+class Worker:
+    """Answers the questions of `bench.Child`."""
+
+    def __init__(self) -> None:
+        self._run: Callable[[], object] | None = None
+        self._runs_per_turn = 1
+
+    def load(self, factory: str, arguments: dict[str, Any], threads: int) -> dict[str, Any]:
+        """Call the factory, then run what it made until its time is steady."""
+        start = time.perf_counter()
+        self._run = load_attribute(factory)(**arguments, threads=threads)
+        load_ms = (time.perf_counter() - start) * 1e3
+        times: list[float] = []
+        while len(times) < WARM_UP_RUNS or sum(times) < WARM_UP_MS:
+            times.append(self._timed())
+        self._runs_per_turn = max(1, min(MAX_RUNS_PER_TURN, round(TURN_MS / min(times))))
+        return {"load_ms": load_ms}
+
+    def turn(self) -> dict[str, Any]:
+        """One run to get its data back into the caches after the others' turns, then the measured ones."""
+        self._timed()
+        return {"times_ms": [self._timed() for _ in range(self._runs_per_turn)]}
+
+    def finish(self) -> dict[str, Any]:
+        """The peak memory of this process."""
+        return {"peak_rss_bytes": peak_rss_bytes()}
+
+    def _timed(self) -> float:
+        assert self._run is not None
+        start = time.perf_counter()
+        self._run()
+        return (time.perf_counter() - start) * 1e3
+
+
+def main() -> None:
+    """Answer questions from stdin on stdout; whatever libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in sys.stdin:
+        ((name, arguments),) = json.loads(line).items()
+        _answer(answers, worker, name, arguments)
+
+
+def _answer(answers: TextIO, worker: Worker, name: str, arguments: dict[str, Any]) -> None:
+    actions: dict[str, Callable[..., dict[str, Any]]] = {
+        "load": worker.load,
+        "turn": worker.turn,
+        "finish": worker.finish,
+    }
+    try:
+        answer = actions[name](**arguments)
+    except Exception as error:
+        import traceback
+
+        from edgeformer_runtime.errors import EdgeFormerError
+        from edgeformer_runtime.strict_json import shorten
+
+        traceback.print_exc()
+        known = isinstance(error, EdgeFormerError)
+        answer = {"error": str(error) if known else f"{type(error).__name__}: {shorten(str(error), 200)[1:-1]}"}
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()

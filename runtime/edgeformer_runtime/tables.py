@@ -1,0 +1,119 @@
+"""The tables of `run`, `verify`, `bench` and `inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from edgeformer_runtime.bench import Row
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.manifest import Classification, Manifest, TensorSpec
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.verify import Verification
+
+SHOWN_LABELS = 3
+SHOWN_COMPONENTS = 4
+SHOWN_INPUT_CHARACTERS = 60
+
+
+def answers_table(shown: Sequence[str], results: Sequence[ClassificationResult | EmbeddingResult]) -> Table:
+    """One row per input with its best labels or the start of its embedding."""
+    table = Table("input", "answer", "ms")
+    for text, result in zip(shown, results, strict=True):
+        if isinstance(result, ClassificationResult):
+            best = zip(result.labels[:SHOWN_LABELS], result.scores[:SHOWN_LABELS], strict=True)
+            answer = "  ".join(f"{label} {score:.3f}" for label, score in best)
+        else:
+            start = ", ".join(f"{value:.4f}" for value in result.vector[:SHOWN_COMPONENTS])
+            answer = f"[{start}, ...] ({len(result.vector)} components)"
+        cost = result.statistics
+        total = "-" if cost is None else f"{cost.preprocess_ms + cost.run_ms + cost.postprocess_ms:.2f}"
+        table.add_row(shorten(text, SHOWN_INPUT_CHARACTERS)[1:-1], answer, total)
+    return table
+
+
+def verification_table(verification: Verification) -> Table:
+    """One row per stage."""
+    table = Table("stage", "max |Δ|", "tolerance", "cosine", "", title=f"executed by {verification.executed_by}")
+    for stage in verification.stages:
+        table.add_row(
+            stage.name,
+            _figure(stage.max_abs, ".2e"),
+            f"{stage.tolerance:.2e}",
+            _figure(stage.cosine, ".6f"),
+            "ok" if stage.ok else "DIVERGES",
+        )
+    return table
+
+
+def bench_table(rows: Sequence[Row]) -> Table:
+    """One row per contender."""
+    table = Table("name", "engine", "precision", "threads", "median", "p90", "ratio", "load", "peak memory", "size")
+    for row in rows:
+        table.add_row(
+            row.contender.name,
+            row.contender.engine,
+            row.contender.precision,
+            str(row.threads),
+            f"{row.median_ms:.2f} ms",
+            f"{row.p90_ms:.2f} ms",
+            f"{row.ratio_to_first:.2f}",
+            f"{row.load_ms:.0f} ms",
+            f"{row.peak_rss_mb:.0f} MiB",
+            f"{row.contender.size_bytes / 1e6:.1f} MB",
+        )
+    return table
+
+
+def bundle_table(bundle: Bundle) -> Table:
+    """What the manifest says, key by key."""
+    manifest = bundle.manifest
+    table = Table(show_header=False)
+    for key, value in _facts(manifest).items():
+        table.add_row(key, value)
+    table.add_row("size", f"{bundle.size_bytes / 1e6:.2f} MB in {len(manifest.files)} files")
+    return table
+
+
+def _facts(manifest: Manifest) -> dict[str, str]:
+    head = manifest.postprocessing
+    requires = manifest.requires
+    systems = {"iOS": requires.ios, "macOS": requires.macos, "Android API": requires.android_api}
+    oldest = [f"edgeformer-runtime {requires.runtime}"]
+    oldest += [f"{system} {version}" for system, version in systems.items() if version is not None]
+    tokenizer = manifest.preprocessing.tokenizer or "none: takes token ids"
+    facts = {
+        "name": manifest.name,
+        "task": manifest.task,
+        "family": manifest.family,
+        "target": manifest.target,
+        "precision": f"{manifest.precision} ({manifest.recipe.name})",
+        "source": f"{manifest.source.id}, weights sha256 {manifest.source.weights_sha256[:12]}",
+        "license": manifest.license or "not stated",
+        "requires": ", ".join(oldest),
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.toolchain.items())),
+        "attention": manifest.attention,
+        "tokenizer": tokenizer,
+        "answer": (
+            f"{len(head.labels)} labels, {head.activation}"
+            if isinstance(head, Classification)
+            else f"{head.dim} components{', normalised' if head.normalized else ''}"
+        ),
+    }
+    for program in manifest.programs:
+        facts[f"program {program.name}"] = f"{_tensors(program.inputs)} -> {_tensors(program.outputs)}"
+    most = sorted(manifest.operators.items(), key=lambda item: (-item[1], item[0]))[:8]
+    facts["operators"] = ", ".join(f"{name} {count}" for name, count in most) + (
+        ", ..." if len(manifest.operators) > len(most) else ""
+    )
+    return facts
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {spec.dtype} {'x'.join(map(str, spec.shape))}" for spec in specs)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
