@@ -1,0 +1,193 @@
+"""Checkpoints: a source's weights, config, task, labels and tokenizer, read strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgeformer import weight_files
+from edgeformer.attention import AttentionKernel
+from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
+from edgeformer.families import Family, family_for
+from edgeformer.json_files import read_object
+from edgeformer.models.text_tasks import CLASSIFICATION_HEADS
+from edgeformer.sources import CONFIG_FILE, resolve_source
+from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.manifest import Source
+
+_LISTED_KEYS = 20
+"""Keys that an error message lists of each kind; more are counted."""
+
+_LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A public checkpoint, understood but with its weights still on disk.
+
+    Attributes:
+        source: id ("zoo:<name>", "hub:<org>/<name>", "local:<folder name>"), revision and weight hash.
+        folder: where its files are on this machine; never recorded in a bundle.
+        weight_files: the files that hold the weights.
+        family: the implementation.
+        config: the family's parsed config.
+        task: one of the family's tasks.
+        labels: for classification, in the order of the logits; else empty.
+        activation: "softmax" or "sigmoid", from logits to scores.
+        license: as the model card states it, or None.
+        tokenizer_json: a tokenizers file's text, or None.
+        pad_token_id: what fills a bucket.
+    """
+
+    source: Source
+    folder: Path
+    weight_files: tuple[Path, ...]
+    family: Family
+    config: Any
+    task: str
+    labels: tuple[str, ...]
+    activation: str
+    license: str | None
+    tokenizer_json: str | None
+    pad_token_id: int
+
+    def load_weights(self) -> dict[str, Tensor]:
+        """All tensors by their public names, floating point ones as float32."""
+        return weight_files.load_weights(self.weight_files)
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """What became of a checkpoint's tensors: `loaded` went into the module, `unused` belong to heads of other tasks."""
+
+    loaded: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line for each thing that a user may want to know."""
+        if not self.unused:
+            return ()
+        return (f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused)}",)
+
+
+def open_checkpoint(
+    source: str, revision: str | None = None, task: str | None = None, labels_file: Path | None = None
+) -> Checkpoint:
+    """Read everything about a checkpoint but its weights.
+
+    Args:
+        source: a folder, a name in the zoo, or a hub id.
+        revision: branch, tag or commit of a hub id.
+        task: one of the family's tasks; None: what the checkpoint was made for.
+        labels_file: a JSON list, or one label per line, in place of the config's id2label.
+
+    Raises:
+        InputError: what cannot be used, and what to do about it.
+    """
+    found = resolve_source(source, revision)
+    raw = read_object(found.folder / CONFIG_FILE)
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str):
+        raise InputError(f"{CONFIG_FILE} of {found.id} names no model_type: it is no Hugging Face checkpoint")
+    family = family_for(model_type)
+    config = family.parse_config(raw)
+    files = weight_files.find_weight_files(found.folder)
+    task = task_of(family, raw, found.folder, files, task)
+    tokenizer = read_tokenizer(found.folder)
+    if tokenizer is not None and vocabulary_size(tokenizer) > config.vocab_size:
+        raise InputError(
+            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {config.vocab_size} embeddings"
+        )
+    return Checkpoint(
+        source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
+        folder=found.folder,
+        weight_files=files,
+        family=family,
+        config=config,
+        task=task,
+        labels=labels_of(task, raw, labels_file),
+        activation=activation_of(task, raw),
+        license=_license(found.folder),
+        tokenizer_json=tokenizer,
+        pad_token_id=_pad_token_id(raw, config.vocab_size),
+    )
+
+
+def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:
+    """Build the checkpoint's module and fill it, every tensor accounted for.
+
+    Args:
+        checkpoint: an opened checkpoint.
+        attention: the kernel that the module will use.
+
+    Returns:
+        The module in eval mode, float32 and contiguous, and the report of its keys.
+
+    Raises:
+        InputError: tensors that are missing, unexpected or of another shape, all of them in one line.
+    """
+    state = checkpoint.family.rename(checkpoint.load_weights())
+    module = checkpoint.family.build(checkpoint.config, checkpoint.task, len(checkpoint.labels), attention)
+    expected = module.state_dict()
+    leftover = [name for name in state if name not in expected]
+    unused = tuple(sorted(name for name in leftover if _is_unused(name, checkpoint)))
+    problems = _key_problems(expected, state, unused)
+    if problems:
+        hint = ""
+        if checkpoint.task == "text-classification" and not any(name.startswith("classifier.") for name in state):
+            hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
+        raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
+    module.load_state_dict({name: state[name] for name in expected})
+    return module, KeyReport(tuple(sorted(expected)), unused)
+
+
+def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
+    """A head of other tasks. What classification itself would need is not unused there: the config contradicts it."""
+    if not name.startswith(checkpoint.family.unused):
+        return False
+    needed = checkpoint.task == "text-classification" and any(head in f".{name}" for head in CLASSIFICATION_HEADS)
+    return not needed
+
+
+def _key_problems(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], unused: Iterable[str]) -> list[str]:
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys() - set(unused))
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & state.keys())
+        if state[name].shape != expected[name].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    return [f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds if names]
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = len(names) - _LISTED_KEYS
+    return ", ".join(names[:_LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _license(folder: Path) -> str | None:
+    """The licence in the front matter of the model card."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    stated = _LICENSE.search(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    return stated.group(1) if stated else None
+
+
+def _pad_token_id(raw: Mapping[str, Any], vocab_size: int) -> int:
+    value = raw.get("pad_token_id", 0)
+    if value is None:
+        return 0  # any id does, since padding is hidden from attention
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
+        raise InputError(f"config: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
+    return value

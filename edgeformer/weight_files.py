@@ -1,0 +1,149 @@
+"""The weight files of a public checkpoint: safetensors or pickles, whole or in shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgeformer_runtime.errors import InputError
+
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+def find_weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the weights, safetensors before pickles, in the order of their names.
+
+    Raises:
+        InputError: there are none, or an index names files that are not there.
+    """
+    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        single = folder / f"{stem}{suffix}"
+        if single.is_file():
+            return (single,)
+        index = folder / f"{stem}{suffix}.index.json"
+        if index.is_file():
+            return _shards(index)
+    raise InputError(
+        f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards"
+    )
+
+
+def weights_sha256(files: tuple[Path, ...]) -> str:
+    """SHA-256 over the files' bytes, one after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(_HASH_BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def load_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
+    """All tensors by their public names; floating point ones as contiguous float32.
+
+    Raises:
+        InputError: a file is spoiled, holds anything but tensors, or repeats a tensor of another.
+    """
+    state: dict[str, Tensor] = {}
+    for path in files:
+        for name, tensor in _READERS[path.suffix](path).items():
+            if name in state:
+                raise InputError(f"{path.name} repeats the tensor {name} of another shard: save the checkpoint again")
+            state[name] = _as_float32(name, tensor)
+    return state
+
+
+def weight_names(files: tuple[Path, ...]) -> frozenset[str]:
+    """The public names of all tensors; of safetensors only the header is read."""
+    names: set[str] = set()
+    for path in files:
+        if path.suffix == ".safetensors":
+            with _spoiled(path), safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+        else:
+            names.update(_read_pickle(path))
+    return frozenset(names)
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{index.name} is no index of shards: expected JSON with a weight_map") from None
+    for name in names:
+        # A name with a folder in it could reach outside of the checkpoint.
+        if not isinstance(name, str) or Path(name).name != name or not (index.parent / name).is_file():
+            raise InputError(f"{index.name} names {name!r}, and there is no such file beside it")
+    if not names or any(Path(name).suffix not in _READERS for name in names):
+        raise InputError(f"{index.name} names no shards of a kind that is known: expected {', '.join(_READERS)}")
+    return tuple(index.parent / name for name in names)
+
+
+@contextmanager
+def _spoiled(path: Path) -> Iterator[None]:
+    """Turn the ways in which a weight file can be unreadable into one line."""
+    try:
+        yield
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise InputError(f"cannot read {path.name}, it is spoiled or cut short: {reason}") from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with _spoiled(path):
+        return load_file(path)
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # weights_only: a pickle may otherwise run any code.
+        with _spoiled(path):
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError as error:
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise InputError(f"{path.name} holds more than tensors and is refused: save it as safetensors") from None
+        raise
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path.name} holds no dictionary of tensors: save the model's state_dict()")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _as_float32(name: str, tensor: Tensor) -> Tensor:
+    if tensor.dtype in _INTEGER_DTYPES:
+        return tensor.contiguous()
+    if tensor.dtype not in _FLOAT_DTYPES:
+        raise InputError(
+            f"tensor {name} is {tensor.dtype}: expected a float16, bfloat16, float32 or float64 checkpoint"
+        )
+    tensor = tensor.float().contiguous()
+    if not tensor.isfinite().all():
+        raise InputError(f"tensor {name} holds NaN or infinite values: the checkpoint is damaged or was cut to float16")
+    return tensor
+
+
+_FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGER_DTYPES = (torch.int64, torch.int32)  # position_ids and the like
+
+_READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
+    ".safetensors": _read_safetensors,
+    ".bin": _read_pickle,
+}
