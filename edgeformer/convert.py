@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.vectors import read_vectors
+from edgeformer_runtime.vectors import longest_case
 from edgeformer_runtime.verify import Verification, verify
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -258,8 +258,7 @@ def _gate(
 
 def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
     """Median ms of the longest recorded case at the bundle's precision and at fp32, one thread."""
-    cases, _ = read_vectors(bundle)
-    case = max(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
+    case = longest_case(bundle)
     engines = [open_engine(opened, threads=1) for opened in dict.fromkeys((bundle, fp32))]
     try:
         latencies = median_latencies_ms(engines, case)

@@ -50,6 +50,6 @@ def run_demo(folder: Path) -> None:
 def _answer(row: Converted) -> None:
     """Print the bundle's answers to the sentences, from its own engine."""
     pipeline = load(row.path)
-    out.print(f"{row.target}, run by {pipeline.executed_by}:")
+    out.print(f"{row.target}, run by {pipeline.engine.executed_by}:")
     for sentence, answer in zip(SENTENCES, pipeline(list(SENTENCES)), strict=True):
         out.print(f"  {sentence!r} → {answer.label} ({answer.score:.2f})")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
-from edgeformer_runtime.errors import InputError
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.programs import Program
+from edgeformer_runtime.errors import InputError
 
 FAMILIES: dict[str, str] = {
     "mobilebert": "edgeformer.models.mobilebert:FAMILY",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from edgeformer_runtime.manifest import TensorSpec
 from torch import Tensor, nn
+
+from edgeformer_runtime.manifest import TensorSpec
 
 TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32}
 

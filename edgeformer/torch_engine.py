@@ -14,6 +14,7 @@ class TorchEngine:
     """Runs programs eagerly in torch, in fp32, as the checkpoint has them."""
 
     name = "torch"
+    not_covered: str | None = None
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self._programs = {program.name: program for program in programs}

@@ -94,8 +94,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
 
     Args:
         bundle: an open bundle.
-        engine: what runs the programs; None opens the engine of the bundle's target, with one thread. If it has an
-            attribute `note`, a sentence on what it cannot show, the outcome carries it.
+        engine: what runs the programs; None opens the engine of the bundle's target, with one thread.
         progress: called after each case.
 
     Raises:
@@ -117,7 +116,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
                 progress(index + 1, len(cases))
         stages = tuple(_worst(name, found) for name, found in comparisons.items())
         first = next((stage.name for stage in stages if not stage.ok), None)
-        return Verification(first is None, opened.executed_by, stages, first, getattr(opened, "note", None))
+        return Verification(first is None, opened.executed_by, stages, first, opened.not_covered)
     finally:
         if engine is None:
             opened.close()

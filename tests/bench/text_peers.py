@@ -22,7 +22,7 @@ from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.peers import PEERS, peer_contenders
 from edgeformer.progress import Steps
 from edgeformer.targets import REFERENCE_ENGINES, TARGETS
-from edgeformer_runtime.bench import bundle_contender, run_bench
+from edgeformer_runtime.bench import bench, bundle_contender
 from edgeformer_runtime.bundle import Bundle
 from tests.bench.readme_table import update_readme
 
@@ -50,7 +50,7 @@ def measure(title: str, source: str, seq_len: int, folder: Path) -> dict[str, An
     with tempfile.TemporaryDirectory() as work, Bundle.open(runnable[0].path) as first:
         contenders = [bundle_contender(row.path) for row in runnable]
         contenders += peer_contenders(PEERS, first, source, Path(work))
-        rows = run_bench(contenders, threads=1, rounds=ROUNDS)
+        rows = bench(contenders, threads=1, rounds=ROUNDS)
     return {
         "title": title,
         "seq_len": seq_len,

@@ -20,6 +20,9 @@ class Engine(Protocol):
     executed_by: str
     """What really executes the program, with its version: "ai-edge-litert 2.3.0"."""
 
+    not_covered: str | None
+    """What an answer of this engine cannot show about the target, in a sentence; None for the target's own engine."""
+
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one program.
 

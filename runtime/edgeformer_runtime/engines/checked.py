@@ -19,6 +19,7 @@ class CheckedEngine(ABC):
 
     name: str
     executed_by: str
+    not_covered: str | None = None
 
     def __init__(self, programs: Sequence[ProgramSpec]) -> None:
         """Serve the programs of a manifest."""
