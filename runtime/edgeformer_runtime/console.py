@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +75,15 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
         code = _fail(str(error), EXIT_BAD_INPUT, debug)
     except Exception as error:
         code = _fail(_explain(error), EXIT_BAD_INPUT, debug)
+    if not debug and "ai_edge_litert" in sys.modules:
+        atexit.register(_silence_native_exit)
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _silence_native_exit() -> None:
+    """LiteRT logs from static destructors, after all of Python, and has no switch for it."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _explain(error: Exception) -> str:

@@ -32,23 +32,31 @@ def from_data(kind: type[T], value: Any, where: str) -> T:
     Raises:
         BundleError: a number is written as 1.0 where an integer belongs (JSON Schema cannot tell them apart).
     """
-    return cast(T, _build(kind, value, where))
+    try:
+        return cast(T, _build(kind, value, ""))
+    except _WrongType as error:
+        raise BundleError(f"{where}: {error}") from None
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
+class _WrongType(Exception):
+    """A value of another type than its field, at the path in the message."""
+
+
+def _build(kind: Any, value: Any, path: str) -> Any:
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
+    prefix = f"{path}." if path else ""
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(_member(arguments, value), value, where)
+        return None if value is None else _build(_member(arguments, value), value, path)
     if origin is tuple:
-        return tuple(_build(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(_build(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
     if origin is dict:
-        return {key: _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _build(arguments[1], item, prefix + key) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return cast(Any, kind)(**{key: _build(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+        return cast(Any, kind)(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
     if type(value) is not kind:
-        raise BundleError(f"{where}: expected {kind.__name__}, found {shorten(value)}")
+        raise _WrongType(f"{path}: expected {kind.__name__}, found {shorten(value)}")
     return value
 
 

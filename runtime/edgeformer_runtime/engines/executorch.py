@@ -37,6 +37,9 @@ class ExecuTorchEngine(CheckedEngine):
             # Registers the kernels of quantized models, which the portable library leaves out.
             import executorch.kernels.quantized  # noqa: F401  # isort: skip
 
+            # Here, because it prints; a run does it again only if another engine has changed the pool since.
+            portable_lib._unsafe_reset_threadpool(threads)
+
         self.executed_by = f"executorch {version('executorch')}"
         self._torch = torch
         self._pool: Any = portable_lib

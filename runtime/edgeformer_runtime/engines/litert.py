@@ -6,10 +6,11 @@ import sys
 import weakref
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
+from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, EnvironmentOptions, Options
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
@@ -24,6 +25,9 @@ from edgeformer_runtime.strict_json import shorten
 # same latency. A cache on disk saves 35 ms of loading more, but a file that is overwritten while it is mapped kills
 # the process. Only Linux has such memory files.
 WEIGHT_CACHE = ":memory" if sys.platform == "linux" else ""
+
+# A CPU needs no vendor's compiler or dispatch library; left to itself, LiteRT loads whichever it finds installed.
+_NO_PLUGINS = str(Path(__file__).parent)
 
 
 class LiteRTEngine(CheckedEngine):
@@ -40,8 +44,13 @@ class LiteRTEngine(CheckedEngine):
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
+                environment = Environment.create(
+                    options=EnvironmentOptions(compiler_plugin_path=_NO_PLUGINS, dispatch_library_path=_NO_PLUGINS)
+                )
                 for file in sorted({program.file for program in bundle.manifest.programs}):
-                    self._models[file] = CompiledModel.from_file(str(bundle.path(file)), options=options)
+                    self._models[file] = CompiledModel.from_file(
+                        str(bundle.path(file)), environment=environment, options=options
+                    )
                 for program in bundle.manifest.programs:
                     self._buffers[program.name] = _make_buffers(self._models[program.file], program)
             except RuntimeError as error:
@@ -67,10 +76,11 @@ def _make_buffers(model: Any, program: ProgramSpec) -> tuple[dict[str, Any], dic
         raise EngineError(f"{program.file} has no signature {program.entry!r}: convert the bundle again")
     _compare(program, program.inputs, model.get_input_tensor_details(program.entry))
     _compare(program, program.outputs, model.get_output_tensor_details(program.entry))
-    return (
-        {spec.name: model.create_input_buffer_by_name(program.entry, spec.name) for spec in program.inputs},
-        {spec.name: model.create_output_buffer_by_name(program.entry, spec.name) for spec in program.outputs},
-    )
+    inputs = {spec.name: model.create_input_buffer_by_name(program.entry, spec.name) for spec in program.inputs}
+    outputs = {spec.name: model.create_output_buffer_by_name(program.entry, spec.name) for spec in program.outputs}
+    for spec in program.inputs:
+        inputs[spec.name].write(np.zeros(spec.shape, spec.dtype))  # the first write of a process logs, so it is here
+    return inputs, outputs
 
 
 def _compare(program: ProgramSpec, specs: tuple[TensorSpec, ...], details: Mapping[str, Any]) -> None:
@@ -92,6 +102,5 @@ def _clear(buffers: dict[str, Any], models: dict[str, Any]) -> None:
     """Buffers go before the models whose memory they use. LiteRT logs as it goes."""
     with held_back():
         buffers.clear()
-        for model in models.values():
-            model.close()
-        models.clear()
+        while models:
+            models.popitem()[1].close()
