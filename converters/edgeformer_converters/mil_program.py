@@ -1,0 +1,239 @@
+"""Reads the program of a Core ML package (MIL, the Model Intermediate Language) from its protobuf and weight file.
+
+The format is that of coremltools' MIL.proto and MILBlob. Values are held as torch tensors that are ready to compute
+with: every float type as float32 (a float16 value is a float32 one on float16's grid), every integer type as int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeformer_converters.quiet import quiet_tools
+from edgeformer_runtime.errors import InputError
+
+PACKAGE_DATA = PurePosixPath("Data/com.apple.CoreML")
+PACKAGE_MODEL = "model.mlmodel"
+
+# Names of MIL.proto's data types to numpy's. Types narrower than a byte are packed, least significant bits first.
+NUMPY_DTYPES: dict[str, type[np.generic]] = {
+    "FLOAT16": np.float16,
+    "FLOAT32": np.float32,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "BOOL": np.bool_,
+}
+PACKED_BITS = {"INT4": 4, "UINT1": 1, "UINT2": 2, "UINT3": 3, "UINT4": 4, "UINT6": 6}
+BLOB_READERS = {"FLOAT16": "fp16", "FLOAT32": "float"}
+
+Value = torch.Tensor | float | int | bool | str
+"""A constant: a tensor, or a Python scalar where its rank is 0."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A name with its MIL data type ("FLOAT16", "INT32", ...) and shape; None stands for a size that is not static."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An operand that another operation, or the caller, provides under this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator with its operands by the operator's own input names; an operand may be a tuple of several."""
+
+    type: str
+    name: str
+    inputs: dict[str, Reference | Value | tuple[Reference | Value, ...]]
+    outputs: tuple[Variable, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """One entry of a package. States are inputs that outlive a call."""
+
+    inputs: tuple[Variable, ...]
+    states: tuple[Variable, ...]
+    outputs: tuple[str, ...]
+    operations: tuple[Operation, ...]
+    constants: dict[str, Value]
+
+    @cached_property
+    def last_uses(self) -> dict[int, tuple[str, ...]]:
+        """For each operation's index the names that no later operation needs."""
+        last: dict[str, int] = {}
+        for index, operation in enumerate(self.operations):
+            last.update(dict.fromkeys(_references(operation), index))
+        ends: dict[int, tuple[str, ...]] = {}
+        for name, index in last.items():
+            if name not in self.outputs and name not in self.constants:
+                ends[index] = (*ends.get(index, ()), name)
+        return ends
+
+
+def _references(operation: Operation) -> Iterator[str]:
+    for operand in operation.inputs.values():
+        for each in operand if isinstance(operand, tuple) else (operand,):
+            if isinstance(each, Reference):
+                yield each.name
+
+
+def read_program(package: Path) -> dict[str, Function]:
+    """All functions of an `.mlpackage`, by name.
+
+    Raises:
+        InputError: the folder is no Core ML package of an ML program.
+    """
+    with quiet_tools():
+        from coremltools.proto import Model_pb2
+
+    path = package / PACKAGE_DATA / PACKAGE_MODEL
+    if not path.is_file():
+        raise InputError(f"no Core ML package at {package}: expected {PACKAGE_DATA / PACKAGE_MODEL} in it")
+    specification = Model_pb2.Model.FromString(path.read_bytes())
+    if specification.WhichOneof("Type") != "mlProgram":
+        raise InputError(f"{package} holds a {specification.WhichOneof('Type')}: expected an mlProgram")
+    reader = _Reader(path.parent)
+    return {name: reader.function(each) for name, each in sorted(specification.mlProgram.functions.items())}
+
+
+class _Reader:
+    """Decodes protobuf messages; a blob file is opened once, and read once for all functions that share a weight."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Any] = {}
+        self._blobs: dict[tuple[str, int], torch.Tensor] = {}
+
+    def function(self, message: Any) -> Function:
+        block = message.block_specializations[message.opset]
+        constants: dict[str, Value] = {}
+        operations = []
+        for each in block.operations:
+            if each.blocks:
+                raise InputError(f"operator {each.type} has nested blocks: control flow is not supported")
+            if each.type == "const":
+                constants[each.outputs[0].name] = self._value(each.attributes["val"])
+            else:
+                operations.append(self._operation(each))
+        named = [(each.name, each.type) for each in message.inputs]
+        return Function(
+            inputs=tuple(_variable(name, kind) for name, kind in named if kind.WhichOneof("type") == "tensorType"),
+            states=tuple(
+                _variable(name, kind.stateType.wrappedType)
+                for name, kind in named
+                if kind.WhichOneof("type") == "stateType"
+            ),
+            outputs=tuple(block.outputs),
+            operations=tuple(operations),
+            constants=constants,
+        )
+
+    def _operation(self, message: Any) -> Operation:
+        inputs: dict[str, Any] = {}
+        for key, argument in message.inputs.items():
+            operands = tuple(
+                Reference(each.name) if each.WhichOneof("binding") == "name" else self._value(each.value)
+                for each in argument.arguments
+            )
+            inputs[key] = operands[0] if len(operands) == 1 else operands
+        # Operators that iOS 16 introduced for compressed weights have their operands among the attributes.
+        inputs |= {key: self._value(value) for key, value in message.attributes.items() if key != "name"}
+        outputs = tuple(_variable(each.name, each.type) for each in message.outputs)
+        return Operation(message.type, outputs[0].name, inputs, outputs)
+
+    def _value(self, message: Any) -> Value:
+        if message.type.WhichOneof("type") != "tensorType":
+            raise InputError(f"a constant of type {message.type.WhichOneof('type')} is not supported")
+        variable = _variable("", message.type)
+        if message.WhichOneof("value") == "blobFileValue":
+            return self._blob(message.blobFileValue, variable).reshape(_static(variable))
+        content = message.immediateValue.tensor
+        values = getattr(content, content.WhichOneof("value")).values
+        if variable.dtype == "STRING":
+            return str(values[0])
+        array = _unpack(values, variable) if isinstance(values, bytes) else np.array(values)
+        tensor = _to_torch(array).reshape(_static(variable))
+        return tensor if tensor.dim() else tensor.item()
+
+    def _blob(self, message: Any, variable: Variable) -> torch.Tensor:
+        from coremltools.libmilstoragepython import _BlobStorageReader
+
+        file, offset = message.fileName, message.offset
+        if (file, offset) not in self._blobs:
+            if file not in self._files:
+                self._files[file] = _BlobStorageReader(str(self._folder / file.removeprefix("@model_path/")))
+            kind = BLOB_READERS.get(variable.dtype, variable.dtype.lower())
+            array = np.asarray(getattr(self._files[file], f"read_{kind}_data")(offset))
+            # The reader gives half floats as the integers that their bits spell.
+            array = array.view(np.float16) if variable.dtype == "FLOAT16" else array
+            self._blobs[file, offset] = _to_torch(array)
+        return self._blobs[file, offset]
+
+
+def _variable(name: str, message: Any) -> Variable:
+    from coremltools.proto import MIL_pb2
+
+    tensor = message.tensorType
+    sizes = tuple(
+        each.constant.size if each.WhichOneof("dimension") == "constant" else None for each in tensor.dimensions
+    )
+    return Variable(name, MIL_pb2.DataType.Name(tensor.dataType), sizes)
+
+
+def _static(variable: Variable) -> list[int]:
+    return [size for size in variable.shape if size is not None]
+
+
+def _unpack(content: bytes, variable: Variable) -> np.ndarray[Any, Any]:
+    if variable.dtype in NUMPY_DTYPES:
+        return np.frombuffer(content, NUMPY_DTYPES[variable.dtype])
+    bits = PACKED_BITS[variable.dtype]
+    count = int(np.prod(_static(variable)))
+    return unpack_bits(np.frombuffer(content, np.uint8), bits, count, signed=variable.dtype.startswith("INT"))
+
+
+def unpack_bits(packed: np.ndarray[Any, Any], bits: int, count: int, signed: bool = False) -> np.ndarray[Any, Any]:
+    """Integers of `bits` bits from bytes that hold them one after the other, least significant bit first.
+
+    Args:
+        packed: uint8, at least count * bits / 8 of them.
+        bits: width of one integer, 1 to 8.
+        count: how many integers there are.
+        signed: whether they are two's complement.
+
+    Returns:
+        (count,) int32.
+    """
+    each = np.unpackbits(packed, bitorder="little")[: count * bits].reshape(count, bits)
+    values: np.ndarray[Any, Any] = (each.astype(np.int32) << np.arange(bits, dtype=np.int32)).sum(1, dtype=np.int32)
+    if signed:
+        values[values >= 1 << (bits - 1)] -= 1 << bits
+    return values
+
+
+def _to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    if array.dtype == np.bool_:
+        return torch.from_numpy(array.copy())
+    wide = np.float32 if array.dtype.kind == "f" else np.int64 if array.dtype.itemsize == 8 else np.int32
+    return torch.from_numpy(array.astype(wide))
