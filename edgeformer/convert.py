@@ -141,7 +141,8 @@ def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted
 
 def steps_of(options: ConvertOptions) -> int:
     """How many steps `convert` will report, for a progress bar."""
-    return 1 + sum(1 + 2 * len(options.precisions) for _ in options.targets)
+    lowered = {"fp32", *options.precisions}
+    return 1 + len(options.targets) * (len(lowered) + len(options.precisions))
 
 
 def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str, ...]]:
@@ -172,29 +173,28 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     return jobs, notes
 
 
-def _run(job: Job, out: Path, staging: Path, report: Report) -> Iterator[Converted]:
-    """Lower one job's programs and deliver its bundles. The fp32 bundle is the baseline of every gate."""
+def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
+    """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target
+    converted: list[Converted] = []
     with ExitStack() as stack:
         report(f"{target}: lowering to fp32")
         fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         for precision in job.precisions:
-            if precision.name == "fp32":
-                report(f"{target}: fp32 is lowered")
-                lowered, bundle = fp32_lowered, fp32
-            else:
+            lowered, bundle = fp32_lowered, fp32
+            if precision.name != "fp32":
                 report(f"{target}: lowering to {precision.name}")
                 lowered = job.converter.lower_precision(
                     job.programs, fp32_lowered, precision, _folder(staging, f"{target}.{precision.name}.lowered")
                 )
                 bundle = stack.enter_context(_bundle(job, precision, lowered, staging))
             report(f"{target}: verifying {precision.name}")
-            staged = staging / _bundle_name(job, precision)
-            converted = _gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), staged, out)
-            if converted.ok:
-                _deliver(staged, converted.path, staging, job.zipped)
-            yield converted
+            converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), staging, out))
+    for row in converted:
+        if row.ok:
+            _deliver(staging / row.path.name, row.path, staging, job.zipped)
+    return converted
 
 
 def _bundle(job: Job, precision: Precision, lowered: Lowered, staging: Path) -> Bundle:
@@ -216,7 +216,7 @@ def _gate(
     precision: Precision,
     lowered: tuple[Lowered, Lowered],
     bundles: tuple[Bundle, Bundle],
-    staged: Path,
+    staging: Path,
     out: Path,
 ) -> Converted:
     """Verify a bundle, compare it with its fp32 sibling, and write what was found into its report.
@@ -233,7 +233,7 @@ def _gate(
     problems = (*(() if verification.ok else (divergence(verification),)), *((partitions,) if partitions else ()))
     sealed = write_report(
         bundle,
-        staged,
+        staging / _bundle_name(job, precision),
         {
             "verification": verification.to_json(),
             "partitions": {"fp32": fp32_lowered.partitions, precision.name: this_lowered.partitions},
