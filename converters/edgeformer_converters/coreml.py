@@ -130,7 +130,7 @@ def _refuse_overflow(functions: Mapping[str, Function]) -> None:
             tensor = torch.as_tensor(value) if isinstance(value, torch.Tensor | float) else torch.zeros(())
             if tensor.is_floating_point() and tensor.numel() and not float(tensor.abs().max()) <= largest:
                 raise InputError(
-                    f"constant {name} is beyond float16's {largest:.0f}: use a smaller mask value, such as -1000, or fp32"
+                    f"constant {name} is beyond float16's {largest:.0f}: use a smaller mask value, such as -1000"
                 )
 
 
