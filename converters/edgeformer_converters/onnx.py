@@ -76,11 +76,24 @@ def _export(program: Program) -> onnx.ModelProto:
         dynamo=True,
         opset_version=OPSET,
         input_names=[spec.name for spec in program.inputs],
-        output_names=[spec.name for spec in program.outputs],
         verbose=False,
     )
     assert exported is not None, "the exporter returns a program when it is given no file"
-    return exported.model_proto
+    model = exported.model_proto
+    _name_outputs(model, [spec.name for spec in program.outputs])
+    return model
+
+
+def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give the graph's outputs their names. The exporter's own way lets them collide with values inside the graph."""
+    graph = model.graph
+    changed = dict(zip((output.name for output in graph.output), names, strict=True))
+    changed |= {name: f"{name}_inside" for name in names if name not in changed}
+    for node in graph.node:
+        node.input[:] = [changed.get(name, name) for name in node.input]
+        node.output[:] = [changed.get(name, name) for name in node.output]
+    for value in (*graph.initializer, *graph.value_info, *graph.output):
+        value.name = changed.get(value.name, value.name)
 
 
 def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
