@@ -64,6 +64,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
     given = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
     try:
         code = typer.main.get_command(app).main(args=given or ["--help"], standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # newer versions of typer catch Ctrl-C themselves
+            _fail("interrupted", code, debug=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does: not our error, and nothing more can be said there.

@@ -46,4 +46,4 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
         return make(bundle, threads)
     except ImportError as error:
-        raise EngineError(f"running a {target} bundle needs the package {error.name}: {INSTALL[target]}") from error
+        raise EngineError(f"a bundle for {target} needs the package {error.name}: {INSTALL[target]}") from error

@@ -53,8 +53,9 @@ class TextEncoder:
         self._buckets = sorted((program.inputs[0].shape[1], program) for program in programs)  # lengths are unique
         self._longest = self._buckets[-1][0]
         self._tokenizer = None if tokenizer_json is None else _load(tokenizer_json, spec, self._longest)
-        known = self._tokenizer.get_vocab_size() if self._tokenizer is not None else None
-        self._vocab_size = spec.vocab_size if spec.vocab_size is not None else known
+        self._vocab_size = spec.vocab_size
+        if self._vocab_size is None and self._tokenizer is not None:
+            self._vocab_size = max(self._tokenizer.get_vocab().values(), default=0) + 1  # ids may have gaps
 
     def encode(self, raw: RawText) -> Encoded:
         """Encode one input.

@@ -1,0 +1,33 @@
+"""Importing has no effects: no engine, no heavy package, no file, no thread count."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import json, os, sys, threading
+before = dict(os.environ)
+import edgeformer_runtime
+light = sorted(sys.modules)
+import edgeformer_runtime.cli, edgeformer_runtime.bench, edgeformer_runtime.verify, edgeformer_runtime.pipelines.text
+print(json.dumps([light, sorted(sys.modules), dict(os.environ) == before, threading.active_count()]))
+"""
+ENGINE_PACKAGES = {"ai_edge_litert", "onnxruntime", "executorch", "coremltools", "torch", "transformers"}
+
+
+def test_import(tmp_path: Path) -> None:
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    light, everything, same_environment, threads = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert not ENGINE_PACKAGES & {name.partition(".")[0] for name in everything}
+    assert not {"numpy", "tokenizers", "jsonschema", "typer", "rich"} & set(light)
+    assert same_environment
+    assert threads == 1
+    assert not list(tmp_path.iterdir())

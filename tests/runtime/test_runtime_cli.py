@@ -1,0 +1,159 @@
+"""The command line: JSON for scripts, exit codes, and one line for each error."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeformer_runtime import cli
+from edgeformer_runtime.console import run_app
+
+
+class Call:
+    """Runs the command line inside this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            run_app(cli.app, [str(argument) for argument in arguments])
+        captured = self._capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setattr("atexit.register", lambda *_: None)  # pytest goes on when the command is done
+    return Call(capsys)
+
+
+def test_run_json(call: Call, tiny_onnx: Path) -> None:
+    code, out, err = call("run", tiny_onnx, "hello", "turn the lights off", "--json")
+    assert (code, err) == (0, "")
+    first, second = json.loads(out)
+    assert list(first) == ["input", "labels", "scores"]
+    assert (first["input"], second["input"]) == ("hello", "turn the lights off")
+    assert first["scores"] == sorted(first["scores"], reverse=True)
+    assert sum(first["scores"]) == pytest.approx(1)
+
+
+def test_run_pairs_token_ids_and_stdin(call: Call, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out, _ = call("run", tiny_onnx, "hello", "--pair", "turn", "--json")
+    assert json.loads(out)[0]["input"] == ["hello", "turn"]
+    _, out, _ = call("run", tiny_onnx, "2,9,3", "--token-ids", "--json")
+    (by_ids,) = json.loads(out)
+    assert by_ids["input"] == [2, 9, 3]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\r\n\nturn\xe2\x80\xa8off")))
+    _, out, _ = call("run", tiny_onnx, "-", "--json")
+    answers = json.loads(out)
+    assert [answer["input"] for answer in answers] == ["hello", "", "turn\u2028off"]
+    assert answers[0]["scores"] == by_ids["scores"]
+
+
+def test_run_table_and_note(call: Call, tiny_onnx: Path) -> None:
+    code, out, err = call("run", tiny_onnx, "hello " * 40, "[bold]brackets[/bold]")
+    assert code == 0
+    assert "lights 0." in out
+    assert "[bold]brackets[/bold]" in out
+    assert err == "note: input 0 was too long for the bundle and lost its end\n"
+
+
+def test_verify(call: Call, tiny_onnx: Path) -> None:
+    code, out, err = call("verify", tiny_onnx, "--json")
+    document = json.loads(out)
+    assert (code, err, document["ok"], document["first_diverging"]) == (0, "", True, None)
+    assert [stage["name"] for stage in document["stages"]] == ["preprocess", "seq_8", "seq_16", "answer"]
+    code, out, err = call("verify", tiny_onnx)
+    assert (code, err) == (0, "")
+    assert "executed by onnxruntime" in out
+
+
+def test_verify_that_fails(call: Call, tiny_onnx: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from tiny_bundle import seal, word_piece
+
+    from edgeformer_runtime.manifest import parse
+
+    copy = Path(copytree(tiny_onnx, tmp_path / "copy"))
+    (copy / "tokenizer.json").write_text(word_piece().replace('"turn":4', '"turn":5').replace('"the":5', '"the":4'))
+    seal(copy, parse((copy / "manifest.json").read_bytes()))
+    code, out, err = call("verify", copy, "--json")
+    assert code == 1
+    assert json.loads(out)["first_diverging"] == "preprocess"
+    assert err == f"{copy}: diverges from the reference, first at the stage preprocess\n"
+
+
+def test_bench_json(call: Call, tiny_onnx: Path) -> None:
+    code, out, err = call("bench", tiny_onnx, "--rounds", 1, "--threads", 2, "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["rows"]
+    assert (row["engine"], row["threads"], row["ratio_to_first"]) == ("onnx", 2, 1.0)
+
+
+def test_inspect(call: Call, tiny: Path) -> None:
+    code, out, _ = call("inspect", tiny)
+    assert code == 0
+    assert "input_ids int32 1x8" in out
+    code, out, _ = call("inspect", tiny, "--json")
+    document = json.loads(out)
+    assert document["manifest"] == json.loads((tiny / "manifest.json").read_text())
+    assert document["size_bytes"] > 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["fly"], "No such command 'fly'"),
+        (["run"], "Missing argument"),
+        (["run", "BUNDLE"], "Missing argument"),
+        (["run", "nowhere", "x"], "no bundle at nowhere: expected a bundle's folder or zip"),
+        (["inspect", "nowhere\nland"], "no bundle at nowhere land"),
+        (["run", "BUNDLE", "x", "--threads", "0"], "--threads"),
+        (["run", "BUNDLE", "x", "--wings"], "No such option"),
+        (["run", "BUNDLE", "1,x", "--token-ids"], "expected token ids with commas"),
+        (["run", "BUNDLE", "1,99", "--token-ids"], "token id 99 is out of range: this model's are 0 to 11"),
+        (["run", "BUNDLE", "1", "--token-ids", "--pair", "x"], "exclude each other"),
+        (["run", "BUNDLE", "bad \udcff argument"], "not valid Unicode"),
+        (["bench", "BUNDLE", "--program", "seq_9"], "unknown program 'seq_9'"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(call: Call, tiny_onnx: Path, arguments: list[str], problem: str) -> None:
+    given = [str(tiny_onnx) if argument == "BUNDLE" else argument for argument in arguments]
+    code, out, err = call(*given)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert problem in err
+    assert err.count("\n") == 1
+    code, _, err = call(*given, "--debug")
+    assert code == 2
+    assert "Traceback" in err
+
+
+def test_internal_errors_and_interrupts(call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, expected in (
+        (KeyboardInterrupt(), (130, "error: interrupted\n")),
+        (PermissionError(13, "Permission denied", "/x"), (2, "error: /x: Permission denied\n")),
+        (ZeroDivisionError("a\nb"), (2, "error: unexpected ZeroDivisionError: a b (--debug shows where")),
+    ):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr("edgeformer_runtime.bundle.Bundle.open", fail)
+        code, _, err = call("inspect", tiny)
+        assert code == expected[0]
+        assert err.startswith(expected[1])
+        assert err.count("\n") == 1
+
+
+def test_help_without_arguments(call: Call) -> None:
+    code, out, _ = call()
+    assert code == 0
+    for word in ("run", "verify", "bench", "inspect", "--debug"):
+        assert word in out

@@ -1,0 +1,123 @@
+"""Reading and writing recorded vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_bundle import SAMPLES, manifest, seal
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.vectors import Case, Tolerances, longest_case, read_vectors, write_vectors
+
+CASES = Path("vectors/cases.json")
+TENSORS = Path("vectors/tensors.safetensors")
+
+
+def test_what_is_read_is_what_was_written(tiny: Path, tmp_path: Path) -> None:
+    with Bundle.open(tiny) as bundle:
+        cases, tolerances = read_vectors(bundle)
+    assert [case.raw for case in cases] == list(SAMPLES)
+    assert [case.program for case in cases] == ["seq_8", "seq_8", "seq_8", "seq_16", "seq_8"]
+    assert cases[0].inputs["input_ids"].tolist() == [[2, 4, 5, 6, 7, 11, 3, 0]]
+    assert cases[0].inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1, 1, 0]]
+    assert tolerances == Tolerances(1e-4, 1e-4)
+    write_vectors(tmp_path, cases, tolerances)
+    for name in (CASES, TENSORS):
+        assert (tmp_path / name).read_bytes() == (tiny / name).read_bytes()
+
+
+def test_longest_case(tiny: Path) -> None:
+    with Bundle.open(tiny) as bundle:
+        assert longest_case(bundle).program == "seq_16"
+        assert longest_case(bundle, "seq_8").program == "seq_8"
+        with pytest.raises(InputError, match="unknown program 'x': expected one of seq_8, seq_16"):
+            longest_case(bundle, "x")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reference_without_numbers_is_not_recorded(tmp_path: Path, bad: float) -> None:
+    output = np.array([[1, bad]], dtype=np.float32)
+    case = Case("p", {"text": "x"}, {}, {"input_ids": np.ones((1, 2), np.int32)}, {"output": output})
+    with pytest.raises(BundleError, match="case 0: the reference's 'output' holds NaN or infinity"):
+        write_vectors(tmp_path, [case], Tolerances(0.1, 0.1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_tolerances_are_fractions() -> None:
+    with pytest.raises(BundleError, match="expected 0 to 1, found 2"):
+        Tolerances(2, 0.1)
+    with pytest.raises(BundleError, match="found nan"):
+        Tolerances(0.1, float("nan"))
+
+
+def reseal_and_read(folder: Path) -> str:
+    """The message with which spoiled vectors under a valid manifest are refused."""
+    seal(folder, manifest())
+    with Bundle.open(folder) as bundle, pytest.raises(BundleError) as caught:
+        read_vectors(bundle)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda d: d.update(more=1), "unknown key 'more'"),
+        (lambda d: d.pop("tolerances"), "the key 'tolerances' is missing"),
+        (lambda d: d["tolerances"].update(output=-1), "tolerances.output: minimum is 0"),
+        (lambda d: d["cases"][0].update(program="x"), "unknown program 'x': expected one of seq_8, seq_16"),
+        (lambda d: d["cases"][0]["input"].update(token_ids=[1]), "expected text or token_ids, found both"),
+        (lambda d: d["cases"][0].update(input={}), "cases[0].input: minProperties"),
+        (lambda d: d["cases"][0].update(input={"pair": "x"}), "cases[0].input: "),
+        (lambda d: d["cases"][0].update(expected={}), "a score for each label"),
+        (lambda d: d["cases"][0]["expected"]["labels"].pop(), "a score for each label"),
+        (lambda d: d["cases"][0]["expected"]["scores"].__setitem__(0, 2), "numbers from 0 to 1"),
+        (lambda d: d["cases"].pop(), "unknown tensor '4/attention_mask'"),
+        (lambda d: d["cases"].append(d["cases"][0]), "the tensor '5/input_ids' is missing"),
+        (lambda d: d["cases"][3].update(program="seq_8"), "expected int32 (1, 8), found int32 (1, 16)"),
+    ],
+)
+def test_spoiled_cases(tiny: Path, change: Callable[[dict], object], problem: str) -> None:
+    document = json.loads((tiny / CASES).read_text(encoding="utf-8"))
+    change(document)
+    (tiny / CASES).write_text(json.dumps(document), encoding="utf-8")
+    assert problem in reseal_and_read(tiny)
+
+
+def test_a_program_without_a_case(tiny: Path) -> None:
+    document = json.loads((tiny / CASES).read_text(encoding="utf-8"))
+    document["cases"] = document["cases"][:3]
+    (tiny / CASES).write_text(json.dumps(document), encoding="utf-8")
+    tensors = {key: value for key, value in load_file(tiny / TENSORS).items() if key[0] in "012"}
+    save_file(tensors, tiny / TENSORS)
+    assert "no case runs the program 'seq_16'" in reseal_and_read(tiny)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_spoiled_tensor_file(tiny: Path, data: bytes) -> None:
+    (tiny / TENSORS).write_bytes(data)
+    assert "vectors/tensors.safetensors: " in reseal_and_read(tiny)
+
+
+def test_spoiled_tensors(tiny: Path) -> None:
+    good = load_file(tiny / TENSORS)
+    for value, problem in (
+        (good["0/output"].astype(np.float64), "expected float32 (1, 3), found float64 (1, 3)"),
+        (good["0/output"][0], "found float32 (3,)"),
+        (good["0/output"] * np.float32("nan"), "0/output holds NaN or infinity"),
+    ):
+        save_file(good | {"0/output": value}, tiny / TENSORS)
+        assert problem in reseal_and_read(tiny)
+
+
+def test_a_bundle_without_vectors_runs_but_has_nothing_to_verify(tiny: Path) -> None:
+    (tiny / CASES).unlink()
+    (tiny / TENSORS).unlink()
+    (tiny / "vectors").rmdir()
+    assert "has no recorded vectors" in reseal_and_read(tiny)

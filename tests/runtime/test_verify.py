@@ -1,0 +1,125 @@
+"""Verification names the first stage that diverges, and nothing that is no number passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import SAMPLES, TinyEngine, manifest, seal, word_piece
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.verify import compare, verify
+
+
+class Altered(TinyEngine):
+    """The reference, changed by a function of the program and its output."""
+
+    def __init__(self, change, embeds: bool = False) -> None:
+        super().__init__(embeds)
+        self.change = change
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"output": self.change(program, super().run(program, inputs)["output"])}
+
+
+def strict(document: object) -> str:
+    return json.dumps(document, allow_nan=False)
+
+
+def test_a_true_bundle(tiny: Path) -> None:
+    finished = []
+    engine = TinyEngine()
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, engine, lambda done, total: finished.append((done, total)))
+    assert outcome.ok
+    assert outcome.first_diverging is None
+    assert outcome.executed_by == "numpy reference"
+    assert [stage.name for stage in outcome.stages] == ["preprocess", "seq_8", "seq_16", "answer"]
+    assert all(stage.max_abs == 0 and stage.cosine > 0.999999 for stage in outcome.stages)
+    assert finished == [(i + 1, len(SAMPLES)) for i in range(len(SAMPLES))]
+    assert not engine.closed  # it is the caller's
+    document = outcome.to_json()
+    assert set(document) == {"ok", "executed_by", "stages", "first_diverging"}
+    assert set(document["stages"][0]) == {"name", "max_abs", "cosine", "tolerance", "ok"}
+    strict(document)
+
+
+def test_an_embedder(tiny_embedder: Path) -> None:
+    with Bundle.open(tiny_embedder) as bundle:
+        assert verify(bundle, TinyEngine(embeds=True)).ok
+        outcome = verify(bundle, Altered(lambda _, output: output + np.float32(2e-4), embeds=True))
+    assert outcome.first_diverging == "seq_8"
+    assert outcome.stages[-1].tolerance == 1e-4
+    assert not outcome.stages[-1].ok
+
+
+def test_note_of_an_engine_that_is_not_the_target(tiny: Path) -> None:
+    engine = TinyEngine()
+    engine.not_covered = "only numpy"
+    with Bundle.open(tiny) as bundle:
+        assert verify(bundle, engine).to_json()["note"] == "only numpy"
+
+
+def test_only_the_longer_program_diverges(tiny: Path) -> None:
+    engine = Altered(lambda program, output: output * np.float32(1.01 if program == "seq_16" else 1))
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, engine)
+    assert [stage.ok for stage in outcome.stages] == [True, True, False, False]
+    assert outcome.first_diverging == "seq_16"
+    stage = outcome.stages[2]
+    assert stage.max_abs == pytest.approx(100 * stage.tolerance, rel=1e-3)
+    assert stage.cosine == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_diverges(tiny: Path, value: float) -> None:
+    def spoil(_: str, output: Tensor) -> Tensor:
+        output[0, 1] = value
+        return output
+
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, Altered(spoil))
+    assert outcome.first_diverging == "seq_8"
+    assert outcome.stages[1].max_abs is None
+    assert not outcome.stages[-1].ok
+    strict(outcome.to_json())
+
+
+def test_an_engine_that_fails_diverges(tiny: Path) -> None:
+    def fail(program: str, output: Tensor) -> Tensor:
+        if program == "seq_16":
+            raise EngineError("out of memory")
+        return output
+
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, Altered(fail))
+    assert outcome.first_diverging == "seq_16"
+    strict(outcome.to_json())
+
+
+def test_another_tokenizer(tiny: Path) -> None:
+    swapped = word_piece().replace('"turn":4', '"turn":5').replace('"the":5', '"the":4')
+    assert swapped != word_piece()
+    (tiny / "tokenizer.json").write_text(swapped, encoding="utf-8")
+    seal(tiny, manifest())
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, TinyEngine())
+    assert outcome.first_diverging == "preprocess"
+    assert outcome.stages[0].max_abs == 1
+    assert [stage.ok for stage in outcome.stages[1:3]] == [True, True]
+
+
+def test_compare() -> None:
+    a = np.array([3.0, 4.0], dtype=np.float32)
+    found = compare(a, np.array([4.0, 3.0], dtype=np.float32), 1.0)
+    assert (found.max_abs, found.ok) == (1.0, True)
+    assert found.cosine == pytest.approx(24 / 25)
+    assert not compare(a, a[:1], 1.0).ok
+    assert compare(np.zeros(2), np.zeros(2), 0.0).cosine is None
+    # float32 differences of large numbers are taken in float64
+    assert compare(np.array([2.0**24], np.float32), np.array([2**24 + 1], np.int32), 0.5).max_abs == 1.0
