@@ -61,7 +61,7 @@ def _expected() -> str:
 
 
 def _checked(found: SourceFolder, source: str) -> SourceFolder:
-    if not found.folder.is_dir():
+    if found.folder.is_file():
         raise InputError(f"{source!r} is a file: expected a folder with {CONFIG_FILE} and weights")
     if not (found.folder / CONFIG_FILE).is_file():
         raise InputError(f"{source!r} is no checkpoint: there is no {CONFIG_FILE} in it")

@@ -1,0 +1,394 @@
+"""Opening and loading public checkpoints: real ones made by transformers, odd ones, and hostile ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.sources import resolve_source
+from edgeformer.zoo import ZOO
+from edgeformer_runtime.errors import InputError
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 16,
+}
+
+
+def save_bert(folder: Path, **config: Any) -> Path:
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**(SIZES | config)))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "intents"
+    return save_bert(folder, id2label={0: "no", 1: "yes", 2: "maybe"})
+
+
+@pytest.fixture
+def bert(made: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(made, tmp_path / "intents"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    edit(state)
+    save_file(state, path)
+
+
+def message(source: Path | str, **arguments: Any) -> str:
+    """The one line with which opening and loading is refused."""
+    with pytest.raises(InputError) as caught:
+        load_module(open_checkpoint(str(source), **arguments), KERNELS["dense"])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(Path.home()) not in text
+    return text
+
+
+def test_opens_a_local_folder(bert: Path) -> None:
+    checkpoint = open_checkpoint(str(bert))
+    assert checkpoint.source.id == "local:intents"
+    assert checkpoint.source.revision is None
+    weights = bert / "model.safetensors"
+    assert checkpoint.source.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert checkpoint.weight_files == (weights,)
+    assert (checkpoint.family.name, checkpoint.task) == ("bert", "text-classification")
+    assert checkpoint.labels == ("no", "yes", "maybe")
+    assert checkpoint.activation == "softmax"
+    assert (checkpoint.license, checkpoint.tokenizer_json, checkpoint.pad_token_id) == (None, None, 0)
+    module, keys = load_module(checkpoint, KERNELS["dense"])
+    assert keys.unused == keys.notes == ()
+    for name, tensor in load_file(weights).items():
+        assert torch.equal(module.state_dict()[name], tensor)
+    assert not module.training
+
+
+def test_opens_minilm(assets: Path) -> None:
+    checkpoint = open_checkpoint(str(assets / "minilm-l6-v2"))
+    assert (checkpoint.task, checkpoint.labels) == ("text-embedding", ())
+    module, keys = load_module(checkpoint, KERNELS["dense"])
+    assert keys.unused == ("bert.embeddings.position_ids", "bert.pooler.dense.bias", "bert.pooler.dense.weight")
+    assert "3 tensors" in keys.notes[0]
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    spec = json.loads(checkpoint.tokenizer_json or "")
+    assert spec["truncation"] is spec["padding"] is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types_become_float32(bert: Path, dtype: torch.dtype) -> None:
+    edit_weights(bert, lambda state: state.update({name: t.to(dtype) for name, t in state.items()}))
+    module, _ = load_module(open_checkpoint(str(bert)), KERNELS["dense"])
+    state = load_file(bert / "model.safetensors")
+    assert all(torch.equal(t, state[name].float()) for name, t in module.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["safetensors_shards", "pickle", "pickle_shards"])
+def test_every_kind_of_weight_file_loads_the_same(bert: Path, kind: str) -> None:
+    state = load_file(bert / "model.safetensors")
+    (bert / "model.safetensors").unlink()
+    stem, suffix = ("model", "safetensors") if kind == "safetensors_shards" else ("pytorch_model", "bin")
+    save = save_file if suffix == "safetensors" else torch.save
+    if kind == "pickle":
+        torch.save(state, bert / "pytorch_model.bin")
+    else:
+        names = sorted(state)
+        shards = {f"{stem}-0000{i}-of-00002.{suffix}": names[i - 1 :: 2] for i in (1, 2)}
+        for file, part in shards.items():
+            save({name: state[name] for name in part}, bert / file)
+        weight_map = {name: file for file, part in shards.items() for name in part}
+        (bert / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    module, _ = load_module(open_checkpoint(str(bert)), KERNELS["dense"])
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+
+
+def test_classifier_becomes_embedder_on_request(bert: Path) -> None:
+    checkpoint = open_checkpoint(str(bert), task="text-embedding")
+    _, keys = load_module(checkpoint, KERNELS["dense"])
+    assert checkpoint.labels == ()
+    assert set(keys.unused) == {
+        "bert.pooler.dense.weight",
+        "bert.pooler.dense.bias",
+        "classifier.weight",
+        "classifier.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("architectures", "task"),
+    [
+        (["BertForSequenceClassification"], "text-classification"),
+        (["BertModel"], "text-embedding"),
+        (["BertForMaskedLM"], "text-embedding"),
+        (None, "text-classification"),
+    ],
+)
+def test_task_follows_architecture_and_weights(bert: Path, architectures: object, task: str) -> None:
+    edit_config(bert, architectures=architectures)
+    assert open_checkpoint(str(bert)).task == task
+
+
+def test_task_without_architecture_and_classifier_is_embedding(bert: Path) -> None:
+    edit_config(bert, architectures=None)
+    edit_weights(bert, lambda state: [state.pop(f"classifier.{part}") for part in ("weight", "bias")] and None)
+    assert open_checkpoint(str(bert)).task == "text-embedding"
+
+
+def test_unclear_tasks_are_refused(bert: Path) -> None:
+    assert "text-classification, text-embedding" in message(bert, task="translation")
+    edit_config(bert, architectures=["BertForTokenClassification"])
+    assert "BertForTokenClassification has no task here" in message(bert)
+
+
+def test_sentence_transformers_pooling(bert: Path) -> None:
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules += [{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
+    (bert / "modules.json").write_text(json.dumps(modules))
+    assert "Pooling module whose config.json is not there" in message(bert)
+    (bert / "1_Pooling").mkdir()
+    pooling = bert / "1_Pooling" / "config.json"
+    pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}))
+    assert open_checkpoint(str(bert)).task == "text-embedding"
+    pooling.write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
+    assert "found cls_token" in message(bert)
+    modules += [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
+    (bert / "modules.json").write_text(json.dumps(modules))
+    pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    assert "found 'Dense'" in message(bert)
+
+
+def test_labels_file(bert: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("nein\nja\nvielleicht\n")
+    assert open_checkpoint(str(bert), labels_file=labels).labels == ("nein", "ja", "vielleicht")
+    labels.write_text('["nein", "ja", "viel\\nleicht"]')
+    assert open_checkpoint(str(bert), labels_file=labels).labels == ("nein", "ja", "viel\nleicht")
+    labels.write_text("a\nb\n")
+    assert "holds 2 labels, and the checkpoint has 3" in message(bert, labels_file=labels)
+    labels.write_text("a\nb\na\n")
+    assert "'a' more than once" in message(bert, labels_file=labels)
+    labels.write_text("a\n\nb")
+    assert "must not be empty" in message(bert, labels_file=labels)
+    labels.write_text("[1, 2, 3]")
+    assert "list of strings" in message(bert, labels_file=labels)
+    assert "cannot read the labels" in message(bert, labels_file=tmp_path / "absent")
+    assert "leave them out" in message(bert, labels_file=labels, task="text-embedding")
+
+
+def test_labels_of_the_config(bert: Path) -> None:
+    edit_config(bert, id2label={"0": "a", "1": "a", "2": "b"})
+    assert "'a' more than once" in message(bert)
+    edit_config(bert, id2label={"1": "a", "2": "b"})
+    assert "without gaps" in message(bert)
+    edit_config(bert, id2label=["a", "b"])
+    assert "id2label must map" in message(bert)
+    edit_config(bert, id2label={"0": "a", "1": "b"})
+    assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert)
+
+
+def test_multi_label_and_regression(bert: Path) -> None:
+    edit_config(bert, problem_type="multi_label_classification")
+    assert open_checkpoint(str(bert)).activation == "sigmoid"
+    edit_config(bert, problem_type="regression")
+    assert "problem_type must be one of" in message(bert)
+    edit_config(bert, problem_type=None, id2label={"0": "LABEL_0"})
+    assert "regression" in message(bert)
+
+
+def test_license_of_the_model_card(bert: Path) -> None:
+    card = bert / "README.md"
+    card.write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Card\n")
+    assert open_checkpoint(str(bert)).license == "apache-2.0"
+    card.write_text("# Card\nlicense: mit\n")
+    assert open_checkpoint(str(bert)).license is None
+
+
+def test_every_wrong_tensor_is_named_in_one_line(bert: Path) -> None:
+    def spoil(state: dict[str, torch.Tensor]) -> None:
+        del state["bert.encoder.layer.0.output.dense.weight"]
+        del state["bert.pooler.dense.bias"]
+        state["bert.encoder.layer.1.output.dense.bias"] = torch.zeros(16)
+        state["classifier.bias"] = torch.zeros(4)
+
+    edit_weights(bert, spoil)
+    text = message(bert)
+    assert "2 missing (bert.encoder.layer.0.output.dense.weight, bert.pooler.dense.bias)" in text
+    assert "1 unexpected (bert.encoder.layer.1.output.dense.bias)" in text
+    assert "1 of another shape (classifier.bias (4,) instead of (3,))" in text
+
+
+def test_missing_classifier_points_to_embedding(bert: Path) -> None:
+    edit_weights(bert, lambda state: [state.pop(f"classifier.{part}") for part in ("weight", "bias")] and None)
+    assert "ask for the task text-embedding" in message(bert)
+
+
+def test_pooler_against_its_config_is_unexpected(tmp_path: Path) -> None:
+    """MobileBERT without classifier_activation has no pooler layer: one in the weights contradicts the config."""
+    sizes = SIZES | {"intra_bottleneck_size": 8, "embedding_size": 8}
+    model = transformers.MobileBertForSequenceClassification(transformers.MobileBertConfig(**sizes))
+    model.save_pretrained(tmp_path / "mobile")
+    load_module(open_checkpoint(str(tmp_path / "mobile")), KERNELS["dense"])
+    edit_config(tmp_path / "mobile", classifier_activation=False)
+    assert "unexpected (mobilebert.pooler.dense.bias" in message(tmp_path / "mobile")
+
+
+def test_not_a_number_is_refused(bert: Path) -> None:
+    edit_weights(bert, lambda state: state.update({"classifier.bias": torch.tensor([0.0, float("nan"), 0.0])}))
+    assert "classifier.bias holds NaN" in message(bert)
+
+
+def test_quantized_tensors_are_refused(bert: Path) -> None:
+    edit_weights(bert, lambda state: state.update({"classifier.bias": torch.zeros(3, dtype=torch.int8)}))
+    assert "classifier.bias is torch.int8" in message(bert)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 5, 100, -1])
+def test_cut_safetensors_are_refused(bert: Path, kept_bytes: int) -> None:
+    path = bert / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    assert "model.safetensors, it is spoiled or cut short" in message(bert)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 5, 1000, -1000])
+def test_cut_pickles_are_refused(bert: Path, kept_bytes: int) -> None:
+    torch.save(load_file(bert / "model.safetensors"), bert / "pytorch_model.bin")
+    (bert / "model.safetensors").unlink()
+    path = bert / "pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    assert "pytorch_model.bin" in message(bert)
+
+
+class Evil:
+    """Unpickling it would create the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("container", ["torch", "pickle"])
+def test_pickle_with_code_is_refused(bert: Path, tmp_path: Path, container: str) -> None:
+    (bert / "model.safetensors").unlink()
+    loot = tmp_path / "loot"
+    content = {"bert.pooler.dense.bias": Evil(loot)}
+    if container == "torch":
+        torch.save(content, bert / "pytorch_model.bin")
+    else:
+        (bert / "pytorch_model.bin").write_bytes(pickle.dumps(content))
+    assert "pytorch_model.bin" in message(bert)
+    assert not loot.exists()
+
+
+def test_pickle_without_tensors_is_refused(bert: Path) -> None:
+    (bert / "model.safetensors").unlink()
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, bert / "pytorch_model.bin")
+    assert "no dictionary of tensors" in message(bert)
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "absent.safetensors", "config.json", 3])
+def test_index_may_not_name_other_files(bert: Path, name: object) -> None:
+    (bert / "model.safetensors").rename(bert.parent / "secret.safetensors")
+    (bert / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    assert "model.safetensors.index.json" in message(bert)
+
+
+def test_folders_that_are_no_checkpoints(bert: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "there is no config.json in it" in message(empty)
+    assert "is a file" in message(bert / "config.json")
+    (bert / "model.safetensors").unlink()
+    assert "no weights in intents: expected model.safetensors or pytorch_model.bin" in message(bert)
+    edit_config(bert, model_type="gpt2")
+    assert "unknown model_type 'gpt2'" in message(bert)
+    edit_config(bert, model_type=None)
+    assert "names no model_type" in message(bert)
+    (bert / "config.json").write_text("{")
+    assert "config.json is not JSON" in message(bert)
+    (bert / "config.json").write_text("[]")
+    assert "must hold a JSON object" in message(bert)
+
+
+def test_pad_token(bert: Path) -> None:
+    edit_config(bert, pad_token_id=7)
+    assert open_checkpoint(str(bert)).pad_token_id == 7
+    edit_config(bert, pad_token_id=None)
+    assert open_checkpoint(str(bert)).pad_token_id == 0
+    edit_config(bert, pad_token_id=40)
+    assert "pad_token_id must be an id below vocab_size 40" in message(bert)
+
+
+def test_tokenizer_larger_than_the_model_is_refused(bert: Path, assets: Path) -> None:
+    shutil.copy(assets / "minilm-l6-v2" / "tokenizer.json", bert)
+    assert "30522 ids and the model has 40 embeddings" in message(bert)
+
+
+def test_hub(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real call, with the network replaced by a snapshot in a cache's layout."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = Path(shutil.copytree(bert, tmp_path / "snapshots" / commit))
+    calls: list[tuple[str, str | None]] = []
+
+    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        calls.append((repo_id, revision))
+        assert "model*.safetensors" in allow_patterns
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    checkpoint = open_checkpoint("someone/intents", revision="main")
+    assert (checkpoint.source.id, checkpoint.source.revision) == ("hub:someone/intents", commit)
+    assert calls == [("someone/intents", "main")]
+
+
+def test_hub_offline_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    text = message("nobody/nothing", revision="v1")
+    assert text.startswith("no checkpoint 'nobody/nothing' at revision v1")
+    assert "clinc150-mobilebert" in text
+
+
+@pytest.mark.parametrize("source", ["", "no/such/folder", "/no/such/folder", "a b", "../x"])
+def test_unknown_sources(source: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve_source(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_revision_of_a_folder_is_refused(bert: Path) -> None:
+    assert "a revision belongs to a hub id" in message(bert, revision="main")
+
+
+def test_zoo_names_resolve_to_folders_of_the_package() -> None:
+    for name, entry in ZOO.items():
+        found = resolve_source(name)
+        assert (found.id, found.folder) == (f"zoo:{name}", entry.folder)
