@@ -43,7 +43,7 @@ def save_mobilebert(folder: Path, *, with_tokenizer: bool = True, num_labels: in
         "max_position_embeddings": 64,
         "num_feedforward_networks": 2,
         "num_labels": num_labels,
-        "initializer_range": 0.2,
+        "initializer_range": 0.1,
     }
     model = transformers.MobileBertForSequenceClassification(transformers.MobileBertConfig(**(settings | config)))
     model.eval().save_pretrained(folder)

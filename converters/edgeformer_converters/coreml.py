@@ -89,6 +89,7 @@ def _convert(program: Program, precision: str) -> Any:
     import coremltools as ct
 
     exported = torch.export.export(program.module, program.example_inputs()).run_decompositions({})
+    _remove_aliases(exported)
     model = ct.convert(
         exported,
         inputs=[
@@ -108,6 +109,14 @@ def _convert(program: Program, precision: str) -> Any:
     return ct.optimize.coreml.linear_quantize_weights(
         model, ct.optimize.coreml.OptimizationConfig(global_config=quantizer)
     )
+
+
+def _remove_aliases(exported: torch.export.ExportedProgram) -> None:
+    """Drop the operator that a slice of a whole tensor becomes: coremltools does not know it."""
+    graph = exported.graph
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.alias.default):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
 
 
 def _save_functions(programs: Sequence[Program], precision: str, scratch: Path, package: Path) -> None:
