@@ -133,7 +133,7 @@ def bundle_contender(path: str | Path, program: str | None = None) -> Contender:
         case = longest_case(bundle, program)
         manifest = bundle.manifest
         return Contender(
-            name=Path(path).resolve().name.removesuffix(".zip"),
+            name=Path(path).resolve().name,
             engine=manifest.target,
             precision=manifest.precision,
             factory="edgeformer_runtime.bench:bundle_run",

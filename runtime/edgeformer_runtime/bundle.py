@@ -16,7 +16,16 @@ from typing import IO, NoReturn
 
 from edgeformer_runtime import archive
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FileEntry, Manifest, parse
+from edgeformer_runtime.manifest import (
+    CASES_FILE,
+    MANIFEST_NAME,
+    MAX_MANIFEST_BYTES,
+    REPORT_FILE,
+    TENSORS_FILE,
+    FileEntry,
+    Manifest,
+    parse,
+)
 from edgeformer_runtime.names import MAX_NAME_PARTS, check_name
 from edgeformer_runtime.strict_json import shorten
 
@@ -83,13 +92,9 @@ class Bundle:
 
     @property
     def model_size_bytes(self) -> int:
-        """The size of the files that programs run from."""
-        models = {program.file for program in self.manifest.programs}
-        return sum(
-            entry.size
-            for name, entry in self.manifest.files.items()
-            if any(name == model or name.startswith(model + "/") for model in models)
-        )
+        """The size of the model's files, with those that they refer to: all but vectors, tokenizer and report."""
+        others = {CASES_FILE, TENSORS_FILE, REPORT_FILE, self.manifest.preprocessing.tokenizer}
+        return sum(entry.size for name, entry in self.manifest.files.items() if name not in others)
 
     def close(self) -> None:
         """Remove the temporary folder of a zip. A second call does nothing."""

@@ -15,6 +15,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CASES_FILE = "vectors/cases.json"
 TENSORS_FILE = "vectors/tensors.safetensors"
+REPORT_FILE = "report.json"
 MAX_MANIFEST_BYTES = 4 << 20
 RESERVED_PROGRAM_NAMES = ("preprocess", "answer")
 """The names of the other stages of a verification."""

@@ -32,6 +32,15 @@ def test_folder(tiny: Path) -> None:
             bundle.path("../tiny/model.bin")
 
 
+def test_size_of_a_model_in_several_files(tiny: Path) -> None:
+    """As ONNX has it: programs name small files, which share one of weights."""
+    (tiny / "weights.data").write_bytes(bytes(1000))
+    (tiny / "report.json").write_text("{}")
+    seal(tiny, manifest())
+    with Bundle.open(tiny) as bundle:
+        assert bundle.model_size_bytes == 1256
+
+
 def test_link_to_the_bundle_itself_is_the_users_business(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(tiny)
     Bundle.open(tmp_path / "latest").close()

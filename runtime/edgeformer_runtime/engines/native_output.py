@@ -17,7 +17,8 @@ _STDERR = 2
 def held_back() -> Iterator[None]:
     """Keep the process's stderr quiet inside the block; what was printed appears after all if the block fails.
 
-    LiteRT logs some thirty lines for each model and has no switch for it.
+    LiteRT logs some thirty lines for each model and has no switch for it. What other threads print in the meantime is
+    held back too: the file descriptor is the process's.
     """
     with _LOCK, tempfile.TemporaryFile() as printed:
         sys.stderr.flush()
