@@ -60,7 +60,7 @@ def test_verify_json(dist: Path) -> None:
 def test_inspect_json(dist: Path) -> None:
     result = edgeformer("inspect", dist / "tiny.litert.fp32", "--json")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["family"] == "mobilebert"
+    assert json.loads(result.stdout)["manifest"]["family"] == "mobilebert"
 
 
 @pytest.mark.slow
