@@ -26,6 +26,8 @@ Progress = Callable[[int, int], None]
 # Read by BLAS and OpenMP when they are loaded, so they have to be there before the process starts.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
+STOP_SECONDS = 10
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -222,12 +224,17 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            if stream is not None:
-                with suppress(BrokenPipeError):  # what was left to flush has no reader
-                    stream.close()
+        # The end of its input ends the process, which then removes what it unpacked; only one that hangs is killed.
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # what was left to flush has no reader
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._stderr.close()
 
 
 def _percentile(samples: Sequence[float], fraction: float) -> float:

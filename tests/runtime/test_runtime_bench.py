@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime.bench import Contender, bench, bundle_contender
+from edgeformer_runtime.bundle import pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 
 
@@ -84,6 +85,17 @@ def test_bundles(tiny_onnx: Path) -> None:
         bundle_contender(tiny_onnx, "x")
     with pytest.raises(BundleError, match="no bundle"):
         bundle_contender(tiny_onnx / "nowhere")
+
+
+def test_nothing_is_left_of_a_zip(tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack(tiny_onnx, tmp_path / "tiny.zip")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    bench([bundle_contender(tmp_path / "tiny.zip")], rounds=1)
+    with pytest.raises(EngineError):
+        bench([bundle_contender(tmp_path / "tiny.zip"), contender("bad", "broken", how="run")], rounds=1)
+    assert not list(temporary.glob("edgeformer-*"))  # ONNX Runtime leaves a file of its own
 
 
 def test_a_bundle_whose_model_cannot_be_opened(tiny: Path) -> None:

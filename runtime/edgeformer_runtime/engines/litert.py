@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,12 +46,9 @@ class LiteRTEngine(CheckedEngine):
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
-                environment = Environment.create(
-                    options=EnvironmentOptions(compiler_plugin_path=_NO_PLUGINS, dispatch_library_path=_NO_PLUGINS)
-                )
                 for file in sorted({program.file for program in bundle.manifest.programs}):
                     self._models[file] = CompiledModel.from_file(
-                        str(bundle.path(file)), environment=environment, options=options
+                        str(bundle.path(file)), environment=_environment(), options=options
                     )
                 for program in bundle.manifest.programs:
                     self._buffers[program.name] = _make_buffers(self._models[program.file], program)
@@ -67,6 +66,20 @@ class LiteRTEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._finish()
+
+
+@cache
+def _environment() -> Environment:
+    """The process's only environment. It ends quietly with the process, or with the last engine after that."""
+    atexit.register(_forget_environment)
+    return Environment.create(
+        options=EnvironmentOptions(compiler_plugin_path=_NO_PLUGINS, dispatch_library_path=_NO_PLUGINS)
+    )
+
+
+def _forget_environment() -> None:
+    with held_back():
+        _environment.cache_clear()
 
 
 def _make_buffers(model: Any, program: ProgramSpec) -> tuple[dict[str, Any], dict[str, Any]]:
