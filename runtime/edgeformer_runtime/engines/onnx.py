@@ -26,7 +26,7 @@ class OnnxEngine(CheckedEngine):
         """Open a session per model file; see `open_engine`."""
         super().__init__(bundle.manifest.programs)
         self.executed_by = f"onnxruntime {onnxruntime.__version__}"
-        onnxruntime.disable_telemetry_events()  # it sends some by default where its build can
+        onnxruntime.disable_telemetry_events()  # some of its builds collect usage events
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
