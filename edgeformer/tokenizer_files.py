@@ -53,6 +53,16 @@ def vocabulary_size(tokenizer_json: str) -> int:
     return max(Tokenizer.from_str(tokenizer_json).get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
+def bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.TemplateProcessing:
+    """BERT's frame around one text or two, from the (token, id) of its start and of its separator."""
+    start, end = cls[0], sep[0]
+    return processors.TemplateProcessing(
+        single=f"{start}:0 $A:0 {end}:0",
+        pair=f"{start}:0 $A:0 {end}:0 $B:1 {end}:1",
+        special_tokens=[cls, sep],
+    )
+
+
 def _bert_tokenizer(folder: Path) -> Tokenizer:
     """BERT's WordPiece tokenizer over vocab.txt, as the transformers library assembles it."""
     options = {
@@ -76,11 +86,7 @@ def _bert_tokenizer(folder: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     cls, sep = special["cls_token"].content, special["sep_token"].content
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
-    )
+    tokenizer.post_processor = bert_template((cls, vocab[cls]), (sep, vocab[sep]))
     tokenizer.add_special_tokens(list(special.values()))
     return tokenizer
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgeformer.tokenizer_files import bert_template
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -41,8 +43,10 @@ def shrink_tokenizer(tokenizer_json: str, texts: Sequence[str], size: int) -> tu
     new_ids = {token: number for number, token in enumerate(kept)}
     spec["model"]["vocab"] = new_ids
     spec["truncation"] = spec["padding"] = None
-    for added in spec["added_tokens"]:
-        added["id"] = new_ids[added["content"]]
-    for special in spec["post_processor"]["special_tokens"].values():
-        special["ids"] = [new_ids[token] for token in special["tokens"]]
-    return json.dumps(spec, ensure_ascii=False, separators=(",", ":")), [vocab[token] for token in kept]
+    spec["added_tokens"] = [
+        {**added, "id": new_ids[added["content"]]} for added in spec["added_tokens"] if added["content"] in new_ids
+    ]
+    spec["post_processor"] = None
+    small = Tokenizer.from_str(json.dumps(spec))
+    small.post_processor = bert_template(("[CLS]", new_ids["[CLS]"]), ("[SEP]", new_ids["[SEP]"]))
+    return small.to_str(), [vocab[token] for token in kept]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,49 +50,49 @@ class Schedule:
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> list[list[int]]:
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids (N, S) int32, padded with 0, and the length (N,) int64 of each row."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The given rows, as short as the longest of them."""
+        lengths = self.lengths[rows]
+        input_ids = self.ids[rows, : int(lengths.max())]
+        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).int()
+        return Batch(rows, input_ids, mask, torch.zeros_like(input_ids))
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> Encoded:
     """Token ids of each text, cut to seq_len with [SEP] kept."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    return [ids if len(ids) <= seq_len else [*ids[: seq_len - 1], ids[-1]] for ids in rows]
+    cut = [ids if len(ids) <= seq_len else [*ids[: seq_len - 1], ids[-1]] for ids in rows]
+    padded = nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.int32) for ids in cut], batch_first=True)
+    return Encoded(padded, torch.tensor([len(ids) for ids in cut]))
 
 
-def make_batch(rows: Sequence[int], ids: Sequence[Sequence[int]]) -> Batch:
-    """Pad the given rows with 0 to the longest of them."""
-    seq_len = max(len(ids[row]) for row in rows)
-    input_ids = torch.zeros(len(rows), seq_len, dtype=torch.int32)
-    mask = torch.zeros_like(input_ids)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(ids[row])] = torch.tensor(ids[row], dtype=torch.int32)
-        mask[i, : len(ids[row])] = 1
-    return Batch(torch.tensor(rows), input_ids, mask, torch.zeros_like(input_ids))
-
-
-def shuffled_batches(ids: Sequence[Sequence[int]], batch_size: int, rng: random.Random) -> Iterator[Batch]:
+def shuffled_batches(data: Encoded, batch_size: int) -> Iterator[Batch]:
     """One epoch in random order, in batches of similar length."""
-    order = list(range(len(ids)))
-    rng.shuffle(order)
-    window = batch_size * _SORT_WINDOW
-    batches = []
-    for start in range(0, len(order), window):
-        rows = sorted(order[start : start + window], key=lambda row: len(ids[row]))
-        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-    rng.shuffle(batches)
-    return (make_batch(rows, ids) for rows in batches)
+    batches: list[Tensor] = []
+    for window in torch.split(torch.randperm(len(data.lengths)), batch_size * _SORT_WINDOW):
+        batches += torch.split(window[data.lengths[window].argsort(stable=True)], batch_size)
+    return (data.batch(batches[number]) for number in torch.randperm(len(batches)).tolist())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
-    model: Callable[[Batch], Tensor], ids: Sequence[Sequence[int]], title: str, console: Console, batch_size: int = 128
+    model: Callable[[Batch], Tensor], data: Encoded, title: str, console: Console, batch_size: int = 128
 ) -> Tensor:
-    """Logits (N, L) of every row, in the order of `ids`."""
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    logits: list[Tensor] = []
-    with _progress(console) as progress:
-        task = progress.add_task(title, total=math.ceil(len(ids) / batch_size), note="")
-        for start in range(0, len(order), batch_size):
-            logits.append(model(make_batch(order[start : start + batch_size], ids)))
-            progress.advance(task)
-    return torch.cat(logits)[torch.tensor(order).argsort()]
+    """The model's output (N, L) for every row, in the order of the rows."""
+    order = data.lengths.argsort(stable=True)
+    out: list[Tensor] = []
+    with progress_bar(console) as progress:
+        task = progress.add_task(title, note="")
+        for rows in progress.track(torch.split(order, batch_size), task_id=task):
+            out.append(model(data.batch(rows)))
+    return torch.cat(out)[order.argsort()]
 
 
 def accuracy(logits: Tensor, labels: Sequence[int]) -> float:
@@ -104,28 +103,27 @@ def accuracy(logits: Tensor, labels: Sequence[int]) -> float:
 def train(
     module: nn.Module,
     loss_of: Callable[[Batch], Tensor],
-    ids: Sequence[Sequence[int]],
+    data: Encoded,
     schedule: Schedule,
     title: str,
-    rng: random.Random,
     console: Console,
     after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Minimise `loss_of` over the rows of `ids`; `after_step` may restore what the optimiser must not change."""
+    """Minimise `loss_of` over the rows of `data`; `after_step` may restore what the optimiser must not change."""
     parameters = list(module.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
-    steps = schedule.epochs * math.ceil(len(ids) / schedule.batch_size)
+    steps = schedule.epochs * math.ceil(len(data.lengths) / schedule.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, steps))
     running = None
     module.train()
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task(title, total=steps, note="")
         for _ in range(schedule.epochs):
-            for batch in shuffled_batches(ids, schedule.batch_size, rng):
+            for batch in shuffled_batches(data, schedule.batch_size):
                 loss = loss_of(batch)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
@@ -139,7 +137,8 @@ def train(
     module.eval()
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """A bar with a note, such as the loss, and the remaining time."""
     return Progress(
         TextColumn("{task.description:<26}"),
         BarColumn(),

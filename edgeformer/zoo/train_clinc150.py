@@ -1,0 +1,283 @@
+"""Trains the zoo's clinc150-mobilebert: a small MobileBERT taught by MiniLM.
+
+    python -m edgeformer.zoo.train_clinc150 --data data_small.json --teacher minilm-l6-v2 --out DIR
+    python -m edgeformer.zoo.train_clinc150 --data data_small.json --evaluate DIR
+
+A linear classifier on the frozen sentence embeddings of the teacher is fitted first. The student then learns the
+classifier's logits (Hinton et al. 2015) on the training sentences and on variants of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.models import mobilebert
+from edgeformer.models.text_tasks import TextClassifier
+from edgeformer.zoo.augment import variant, word_neighbours
+from edgeformer.zoo.clinc150_data import Clinc150, Split, load_clinc150
+from edgeformer.zoo.publish import CARD, public_config, publish
+from edgeformer.zoo.small_vocabulary import shrink_tokenizer
+from edgeformer.zoo.training import Batch, Encoded, Schedule, accuracy, encode, predict, train
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+
+SEQ_LEN = 32
+"""Longest sentence in training; the longest of the data has as many tokens."""
+
+VARIANTS = 4
+HEAD_SCALE = 20.0
+"""Length of a class's weight vector to begin with: embeddings have length 1, and logits should differ by several."""
+HEAD_EPOCHS = 30
+HEAD_BATCH_SIZE = 256
+HEAD_LEARNING_RATE = 0.02
+STUDENT_SCHEDULE = Schedule(epochs=8, batch_size=64, learning_rate=2e-3)
+TEMPERATURE = 2.0
+LABEL_SHARE = 0.2
+"""Weight of the true labels' cross-entropy, beside the teacher's, on sentences that have one."""
+
+THREADS = 2
+
+VOCAB_SIZE = 7000
+PAD = 0
+EMBEDDING_STD = 0.3
+
+ARCHITECTURE = {
+    "vocab_size": VOCAB_SIZE,
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intra_bottleneck_size": 128,
+    "intermediate_size": 256,
+    "num_feedforward_networks": 2,
+    "max_position_embeddings": 128,
+    "type_vocab_size": 2,
+    "hidden_act": "relu",
+    "normalization_type": "no_norm",
+    "trigram_input": True,
+    "use_bottleneck": True,
+    "use_bottleneck_attention": False,
+    "key_query_shared_bottleneck": True,
+    "classifier_activation": True,
+}
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What the student learns from: token ids, the teacher's logits (N, 150), and labels, -1 where there is none."""
+
+    ids: Encoded
+    logits: Tensor
+    labels: Tensor
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    torch.set_num_threads(THREADS)
+    try:
+        data = load_clinc150(options.data)
+        if options.evaluate is not None:
+            _report(options.evaluate, data, console)
+        elif options.teacher is None or options.out is None:
+            raise InputError("training needs --teacher and --out; expected both, or --evaluate alone")
+        else:
+            train_clinc150(data, options.teacher, options.out, options.seed, console)
+            _report(options.out, data, console)
+    except EdgeFormerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Train or evaluate the zoo's intent classifier.")
+    parser.add_argument("--data", type=Path, required=True, help="CLINC150's data_small.json")
+    parser.add_argument("--teacher", help="a sentence embedding checkpoint, such as all-MiniLM-L6-v2")
+    parser.add_argument("--out", type=Path, help="the folder to write, which must not exist")
+    parser.add_argument("--evaluate", type=Path, metavar="DIR", help="print the test accuracy of a checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _report(folder: Path, data: Clinc150, console: Console) -> None:
+    correct = evaluate(str(folder), data.test, console)
+    console.print(f"test accuracy: {correct:.4f} on {len(data.test.texts)} in-scope sentences", highlight=False)
+
+
+def evaluate(source: str, split: Split, console: Console) -> float:
+    """Accuracy of a checkpoint, as `open_checkpoint` takes it, whose labels are CLINC150's intents."""
+    checkpoint = open_checkpoint(source, task="text-classification")
+    module, _ = load_module(checkpoint, KERNELS["fused"])
+    ids = encode(_tokenizer(checkpoint), split.texts, checkpoint.config.max_position_embeddings)
+    return accuracy(predict(_first_output(module), ids, "evaluating", console), split.labels)
+
+
+def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: Console) -> None:
+    """Train and write the checkpoint to `out`, which appears only when it is complete.
+
+    Raises:
+        InputError: `out` exists, or the teacher cannot be used.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists: name a new folder, or remove it first")
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    teacher_checkpoint = open_checkpoint(teacher, task="text-embedding")
+    tokenizer_json, old_ids = shrink_tokenizer(_tokenizer(teacher_checkpoint).to_str(), data.train.texts, VOCAB_SIZE)
+    lessons = make_lessons(data, teacher_checkpoint, tokenizer_json, rng, console)
+    config = public_config(ARCHITECTURE, data.intents)
+    student = make_student(config, len(data.intents), _word_embeddings(teacher_checkpoint)[old_ids])
+    teach(student, lessons, console)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as staging:
+        folder = Path(staging) / out.name
+        publish(student, config, tokenizer_json, folder)
+        card = CARD.format(
+            layers=config["num_hidden_layers"],
+            parameters=sum(parameter.numel() for parameter in student.parameters()),
+            val_count=len(data.val.texts),
+            val_accuracy=evaluate(str(folder), data.val, console),
+            test_count=len(data.test.texts),
+            test_accuracy=evaluate(str(folder), data.test, console),
+            seed=seed,
+            seq_len=SEQ_LEN,
+            positions=config["max_position_embeddings"],
+            embedding_size=config["embedding_size"],
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        folder.rename(out)
+
+
+def make_lessons(
+    data: Clinc150, teacher: Checkpoint, tokenizer_json: str, rng: random.Random, console: Console
+) -> Lessons:
+    """The training sentences and VARIANTS variants of each, with the logits of a classifier over the teacher."""
+    embedder, _ = load_module(teacher, KERNELS["fused"])
+    tokenizer = _tokenizer(teacher)
+    embed = _first_output(embedder)
+    sentences = list(data.train.texts)
+    labels = torch.tensor(data.train.labels)
+    known = predict(embed, encode(tokenizer, sentences, SEQ_LEN), "teacher: sentences", console)
+    head = _fit_head(known, labels, len(data.intents))
+    validation = predict(embed, encode(tokenizer, data.val.texts, SEQ_LEN), "teacher: validation", console)
+    console.print(f"teacher's validation accuracy: {accuracy(head(validation), data.val.labels):.4f}", highlight=False)
+    neighbours = word_neighbours(sentences, tokenizer, _word_embeddings(teacher))
+    variants = [variant(text, rng.choice(sentences), neighbours, rng) for text in sentences for _ in range(VARIANTS)]
+    invented = predict(embed, encode(tokenizer, variants, SEQ_LEN), "teacher: variants", console)
+    with torch.no_grad():
+        logits = head(torch.cat((known, invented)))
+    return Lessons(
+        ids=encode(Tokenizer.from_str(tokenizer_json), sentences + variants, SEQ_LEN),
+        logits=logits,
+        labels=torch.cat((labels, torch.full((len(variants),), -1))),
+    )
+
+
+def _fit_head(embeddings: Tensor, labels: Tensor, count: int) -> nn.Linear:
+    """A linear classifier on embeddings (N, C), begun from the mean of each class."""
+    head = nn.Linear(embeddings.shape[1], count)
+    with torch.no_grad():
+        means = torch.stack([embeddings[labels == label].mean(dim=0) for label in range(count)])
+        head.weight.copy_(F.normalize(means, dim=1) * HEAD_SCALE)
+        head.bias.zero_()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=HEAD_LEARNING_RATE)
+    for _ in range(HEAD_EPOCHS):
+        for rows in torch.split(torch.randperm(len(labels)), HEAD_BATCH_SIZE):
+            optimizer.zero_grad()
+            torch.autograd.backward(F.cross_entropy(head(embeddings[rows]), labels[rows]))
+            optimizer.step()
+    return head
+
+
+def make_student(config: Mapping[str, Any], num_labels: int, embeddings: Tensor) -> TextClassifier:
+    """An untrained student of a public config, its word embeddings the teacher's (V, C) in fewer dimensions."""
+    parsed = mobilebert.parse_config(config)
+    module = mobilebert.build(parsed, "text-classification", num_labels, KERNELS["fused"])
+    assert isinstance(module, TextClassifier)
+    centred = embeddings - embeddings.mean(dim=0)
+    left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
+    narrow = left[:, : parsed.embedding_size] * sizes[: parsed.embedding_size]  # (V, E)
+    with torch.no_grad():
+        table = _word_table(module)
+        table.copy_(narrow * (EMBEDDING_STD / narrow.std()))
+        table[PAD] = 0.0
+        for name, parameter in module.named_parameters():
+            if "position_embeddings" in name or "token_type_embeddings" in name:
+                parameter.normal_(std=EMBEDDING_STD / 10)
+    return module
+
+
+def teach(student: TextClassifier, lessons: Lessons, console: Console) -> None:
+    """Let the student imitate the teacher's distribution, and the labels where there are some."""
+    table = _word_table(student)
+
+    def loss_of(batch: Batch) -> Tensor:
+        logits = student(*batch.inputs)[0]
+        loss = TEMPERATURE**2 * F.kl_div(
+            F.log_softmax(logits / TEMPERATURE, dim=1),
+            F.log_softmax(lessons.logits[batch.rows] / TEMPERATURE, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        labels = lessons.labels[batch.rows]
+        if (labels >= 0).any():
+            loss = loss + LABEL_SHARE * F.cross_entropy(logits, labels, ignore_index=-1)
+        return loss
+
+    def keep_padding_zero() -> None:
+        # The trigram sees the first padding after a sentence: it must look like the end of the bucket.
+        with torch.no_grad():
+            table[PAD] = 0.0
+
+    train(student, loss_of, lessons.ids, STUDENT_SCHEDULE, "student", console, keep_padding_zero)
+    _continue_positions(student)
+
+
+def _continue_positions(student: TextClassifier) -> None:
+    """Give positions that training never saw the mean of the last ones that it saw."""
+    with torch.no_grad():
+        positions = student.get_parameter("mobilebert.embeddings.position_embeddings.weight")
+        positions[SEQ_LEN - 8 :] = positions[SEQ_LEN - 16 : SEQ_LEN - 8].mean(dim=0)
+
+
+def _word_table(module: nn.Module) -> nn.Parameter:
+    return module.get_parameter("mobilebert.embeddings.word_embeddings.weight")
+
+
+def _word_embeddings(teacher: Checkpoint) -> Tensor:
+    """The teacher's word embeddings (V, C) float32."""
+    (table,) = (tensor for name, tensor in teacher.load_weights().items() if name.endswith("word_embeddings.weight"))
+    return table
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    if checkpoint.tokenizer_json is None:
+        raise InputError(f"{checkpoint.source.id} has no tokenizer: expected tokenizer.json or vocab.txt")
+    return Tokenizer.from_str(checkpoint.tokenizer_json)
+
+
+def _first_output(module: nn.Module) -> Callable[[Batch], Tensor]:
+    def call(batch: Batch) -> Tensor:
+        out: Tensor = module(*batch.inputs)[0]
+        return out
+
+    return call
+
+
+if __name__ == "__main__":
+    sys.exit(main())
