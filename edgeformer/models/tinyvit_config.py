@@ -1,0 +1,188 @@
+"""The configuration of TinyViT, read from the config.json that timm writes beside a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeformer.models import config_fields as fields
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess.image_spec import INTERPOLATIONS, ImagePreprocessing
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_CROP_PCT = 0.95
+"""What timm states for each of its TinyViT checkpoints."""
+
+_STAGE_ARGS = ("embed_dims", "depths", "num_heads", "window_sizes")
+_TRAINING_ARGS = ("drop_rate", "drop_path_rate", "use_checkpoint")
+"""Arguments of timm's constructor that change training only."""
+
+
+@dataclass(frozen=True)
+class TinyViTConfig:
+    """The arguments of timm's TinyVit that shape the computation, and what its pixels are.
+
+    The four tuples have an entry per stage. The first stage is convolutional: its heads and window are not used.
+    """
+
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_sizes: tuple[int, ...]
+    preprocessing: ImagePreprocessing
+    mlp_ratio: float = 4.0
+    mbconv_expand_ratio: float = 4.0
+    local_conv_size: int = 3
+
+    input_names = ("pixels",)
+
+    def __post_init__(self) -> None:
+        lengths = {len(getattr(self, name)) for name in _STAGE_ARGS}
+        if len(lengths) != 1 or len(self.depths) < 2:
+            raise InputError(
+                f"config: {', '.join(_STAGE_ARGS)} must have one entry per stage and two at least, found "
+                + ", ".join(str(len(getattr(self, name))) for name in _STAGE_ARGS)
+            )
+        for width, num_heads in zip(self.embed_dims[1:], self.num_heads[1:], strict=True):
+            fields.check_heads(width, num_heads, "each of embed_dims")
+        if self.embed_dims[0] % 2:
+            raise InputError(f"config: the first of embed_dims must be even, found {self.embed_dims[0]}")
+        if self.local_conv_size % 2 == 0:
+            raise InputError(f"config: local_conv_size must be odd, found {self.local_conv_size}")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.preprocessing.height, self.preprocessing.width
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What the name of a timm architecture stands for."""
+
+    embed_dims: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    image_size: int = 224
+    window_sizes: tuple[int, ...] = (7, 7, 14, 7)
+    crop_pct: float = _CROP_PCT
+    crop: str = "center"
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+
+
+VARIANTS: dict[str, _Variant] = {
+    "tiny_vit_5m_224": _Variant((64, 128, 160, 320), (2, 4, 5, 10)),
+    "tiny_vit_11m_224": _Variant((64, 128, 256, 448), (2, 4, 8, 14)),
+    "tiny_vit_21m_224": _Variant((96, 192, 384, 576), (3, 6, 12, 18)),
+    "tiny_vit_21m_384": _Variant((96, 192, 384, 576), (3, 6, 12, 18), 384, (12, 12, 24, 12), 1.0),
+    "tiny_vit_21m_512": _Variant((96, 192, 384, 576), (3, 6, 12, 18), 512, (16, 16, 32, 16), 1.0, "squash"),
+}
+"""timm's architectures and what their checkpoints expect of an image (section 4 of the paper, appendix A)."""
+
+
+def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
+    """A config.json in timm's hub layout to TinyViTConfig.
+
+    Args:
+        raw: `architecture`, and optionally `pretrained_cfg` (input_size, crop_pct, ...) and `model_args`.
+
+    Raises:
+        InputError: an architecture, argument or value that cannot be honoured.
+    """
+    architecture = raw.get("architecture")
+    variant = VARIANTS.get(architecture) if isinstance(architecture, str) else None
+    if variant is None:
+        raise InputError(f"config: architecture must be one of {', '.join(VARIANTS)}, found {architecture!r}")
+    args = _mapping(raw, "model_args")
+    known = (
+        *_STAGE_ARGS,
+        *_TRAINING_ARGS,
+        "mlp_ratio",
+        "mbconv_expand_ratio",
+        "local_conv_size",
+        "in_chans",
+        "global_pool",
+        "num_classes",
+    )
+    for key in args:
+        if key not in known:
+            raise InputError(f"config: unknown model_args {key!r}: expected any of {', '.join(sorted(known))}")
+    if args.get("in_chans", 3) != 3:
+        raise InputError(f"config: in_chans must be 3, found {args['in_chans']!r}: images are RGB")
+    for source in (raw, args):
+        fields.read_choice(source, "global_pool", "avg", ("avg",))
+    stages = {name: _ints(args, name, getattr(variant, name)) for name in _STAGE_ARGS}
+    return TinyViTConfig(
+        embed_dims=stages["embed_dims"],
+        depths=stages["depths"],
+        num_heads=stages["num_heads"],
+        window_sizes=stages["window_sizes"],
+        preprocessing=_preprocessing(_mapping(raw, "pretrained_cfg"), variant),
+        mlp_ratio=fields.read_float(args, "mlp_ratio", 4.0),
+        mbconv_expand_ratio=fields.read_float(args, "mbconv_expand_ratio", 4.0),
+        local_conv_size=fields.read_int(args, "local_conv_size", 3),
+    )
+
+
+def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the classes in the order of the logits, from `label_names`; None where the file has none.
+
+    A name that has an entry in `label_descriptions` is replaced by it, up to its first comma-separated synonym.
+    """
+    names = raw.get("label_names", _mapping(raw, "pretrained_cfg").get("label_names"))
+    if names is None:
+        return None
+    if isinstance(names, Mapping):
+        try:
+            names = [names[key] for key in sorted(names, key=int)]
+        except ValueError:
+            raise InputError("config: the keys of label_names must be class indices") from None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise InputError("config: label_names must be a list of names")
+    descriptions = _mapping(raw, "label_descriptions")
+    labels = tuple(str(descriptions.get(name, name)).split(",")[0] for name in names)
+    # Two classes of ImageNet share their first synonym; labels have to tell classes apart.
+    return labels if len(set(labels)) == len(labels) else tuple(names)
+
+
+def _preprocessing(raw: Mapping[str, Any], variant: _Variant) -> ImagePreprocessing:
+    """timm's rule: the resized side is floor(input size / crop_pct)."""
+    size = _ints(raw, "input_size", (3, variant.image_size, variant.image_size))
+    if len(size) != 3 or size[0] != 3 or size[1] != size[2]:
+        raise InputError(f"config: input_size must be [3, S, S], found {list(size)}")
+    crop_pct = fields.read_float(raw, "crop_pct", variant.crop_pct)
+    if crop_pct > 1:
+        raise InputError(f"config: crop_pct must be at most 1, found {crop_pct}")
+    return ImagePreprocessing(
+        height=size[1],
+        width=size[2],
+        resize_short_side=math.floor(size[1] / crop_pct),
+        interpolation=fields.read_choice(raw, "interpolation", "bicubic", INTERPOLATIONS),
+        crop=fields.read_choice(raw, "crop_mode", variant.crop, ("center", "squash")),
+        mean=_three(raw, "mean", _MEAN),
+        std=_three(raw, "std", _STD),
+    )
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"config: {key} must be an object, found {value!r}")
+    return value
+
+
+def _ints(raw: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = raw.get(key, default)
+    if not isinstance(value, list | tuple):
+        raise InputError(f"config: {key} must be a list of integers, found {value!r}")
+    return tuple(fields.read_int({key: item}, key, 1) for item in value)
+
+
+def _three(raw: Mapping[str, Any], key: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    value = raw.get(key, default)
+    numbers = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
+    if not numbers or len(value) != 3:
+        raise InputError(f"config: {key} must be three numbers, found {value!r}")
+    return float(value[0]), float(value[1]), float(value[2])
