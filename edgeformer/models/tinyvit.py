@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import attention_heads, merge_heads
-from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config
+from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
 from edgeformer.programs import Program
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
@@ -357,4 +357,5 @@ FAMILY = Family(
     rename=_rename,
     unused=("*.num_batches_tracked", "*.attention_bias_idxs"),
     programs=programs,
+    parse_labels=parse_labels,
 )

@@ -16,6 +16,10 @@ _STD = (0.229, 0.224, 0.225)
 _CROP_PCT = 0.95
 """What timm states for each of its TinyViT checkpoints."""
 
+IMAGENET_CLASSES = 1000
+
+_NUM_CLASSES = 1000
+
 _STAGE_ARGS = ("embed_dims", "depths", "num_heads", "window_sizes")
 _TRAINING_ARGS = ("drop_rate", "drop_path_rate", "use_checkpoint")
 """Arguments of timm's constructor that change training only."""
@@ -126,24 +130,30 @@ def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
     )
 
 
-def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names of the classes in the order of the logits, from `label_names`; None where the file has none.
+def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in the order of the logits, LABEL_0 and on where a config in timm's hub layout has none.
 
-    A name that has an entry in `label_descriptions` is replaced by it, up to its first comma-separated synonym.
+    A name of `label_names` that `label_descriptions` explains is replaced by the explanation's first synonym.
+
+    Raises:
+        InputError: names that do not fit `num_classes`, or that cannot be read.
     """
-    names = raw.get("label_names", _mapping(raw, "pretrained_cfg").get("label_names"))
+    pretrained_cfg = _mapping(raw, "pretrained_cfg")
+    count = fields.read_int(raw, "num_classes", fields.read_int(pretrained_cfg, "num_classes", _NUM_CLASSES))
+    names = raw.get("label_names", pretrained_cfg.get("label_names"))
     if names is None:
-        return None
+        return tuple(f"LABEL_{number}" for number in range(count))
     if isinstance(names, Mapping):
-        try:
-            names = [names[key] for key in sorted(names, key=int)]
-        except ValueError:
-            raise InputError("config: the keys of label_names must be class indices") from None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        if set(names) != {str(number) for number in range(len(names))}:
+            raise InputError("config: label_names must number its labels from 0 without gaps")
+        names = [names[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise InputError("config: label_names must be a list of names")
+    if len(names) != count:
+        raise InputError(f"config: label_names has {len(names)} names, and num_classes is {count}")
     descriptions = _mapping(raw, "label_descriptions")
     labels = tuple(str(descriptions.get(name, name)).split(",")[0] for name in names)
-    # Two classes of ImageNet share their first synonym; labels have to tell classes apart.
+    # Some classes of ImageNet share their first synonym (crane: the bird and the machine); names tell classes apart.
     return labels if len(set(labels)) == len(labels) else tuple(names)
 
 

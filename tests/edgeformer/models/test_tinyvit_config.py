@@ -88,14 +88,22 @@ def test_refusals(change: dict[str, Any], message: str) -> None:
 
 
 def test_labels() -> None:
-    assert parse_labels({}) is None
-    assert parse_labels({"label_names": ["cat", "dog"]}) == ("cat", "dog")
-    assert parse_labels({"pretrained_cfg": {"label_names": ["cat", "dog"]}}) == ("cat", "dog")
-    assert parse_labels({"label_names": {"1": "dog", "0": "cat", "10": "emu"}}) == ("cat", "dog", "emu")
-    described = {"label_names": ["n01", "n02"], "label_descriptions": {"n01": "tench, Tinca tinca", "n02": "crane"}}
-    assert parse_labels(described) == ("tench", "crane")
-    described["label_descriptions"]["n01"] = "crane, machine"  # type: ignore[index]
-    assert parse_labels(described) == ("n01", "n02")
-    for wrong in ([], "cat", [1], {"x": "cat"}):
-        with pytest.raises(InputError, match="label_names"):
-            parse_labels({"label_names": wrong})
+    two = {"num_classes": 2}
+    assert parse_labels(two) == ("LABEL_0", "LABEL_1")
+    assert len(parse_labels({"pretrained_cfg": {"num_classes": 7}})) == 7
+    assert len(parse_labels({})) == 1000
+    assert parse_labels({**two, "label_names": ["cat", "dog"]}) == ("cat", "dog")
+    assert parse_labels({"pretrained_cfg": {"label_names": ["cat", "dog"], "num_classes": 2}}) == ("cat", "dog")
+    assert parse_labels({**two, "label_names": {"1": "dog", "0": "cat"}}) == ("cat", "dog")
+    names = {**two, "label_names": ["n01", "n02"]}
+    assert parse_labels({**names, "label_descriptions": {"n01": "tench, Tinca tinca"}}) == ("tench", "n02")
+    described = {"n01": "crane, bird", "n02": "crane, machine"}
+    assert parse_labels({**names, "label_descriptions": described}) == ("n01", "n02")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["cat", [1, 2], ["cat"], {"x": "cat", "0": "dog"}, {"0": "cat", "2": "dog"}, ["", "dog"]]
+)
+def test_labels_that_do_not_fit(wrong: Any) -> None:
+    with pytest.raises(InputError, match="label_names"):
+        parse_labels({"num_classes": 2, "label_names": wrong})
