@@ -40,6 +40,7 @@ def write_bundle(
     for file in lowered.files:
         _copy(lowered.folder / file, folder / file)
     for file, content in interface.assets.items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     manifest = Manifest(
         name=name,

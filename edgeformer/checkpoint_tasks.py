@@ -1,4 +1,4 @@
-"""What a public text checkpoint is for: its task, its labels, and how its logits become scores."""
+"""What a public checkpoint is for: its task, its labels, and how its logits become scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def task_of(family: Family, raw: Mapping[str, Any], folder: Path, files: tuple[P
     """
     if asked is not None and asked not in family.tasks:
         raise InputError(f"unknown task {asked!r} for {family.name}: expected one of {', '.join(family.tasks)}")
-    task = asked or _made_for(raw, folder, files)
+    task = asked or (family.tasks[0] if len(family.tasks) == 1 else _made_for(raw, folder, files))
     if task not in family.tasks:
         raise InputError(f"{family.name} cannot do {task}: expected one of {', '.join(family.tasks)}")
     if task == EMBEDDING and (folder / "modules.json").is_file():
@@ -56,7 +56,7 @@ def _made_for(raw: Mapping[str, Any], folder: Path, files: tuple[Path, ...]) -> 
         return EMBEDDING
     if names:
         raise InputError(f"a {names[0]} has no task here: name one with --task ({CLASSIFICATION}, {EMBEDDING})")
-    heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_names(files)}
+    heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 
 
@@ -90,17 +90,17 @@ def _check_pooling(path: Path, folder: Path) -> None:
         raise InputError(f"pooling must be the mean of the tokens alone, found {', '.join(modes) or 'none'}")
 
 
-def labels_of(task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The labels in the order of the logits, from the file or from id2label; none for embeddings.
+def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
+    """The labels in the order of the logits, from the file or from the config; none for embeddings.
 
     Raises:
         InputError: a count that does not fit, a label twice, or a regression.
     """
-    if task != CLASSIFICATION:
+    if task == EMBEDDING:
         if labels_file is not None:
-            raise InputError(f"labels belong to {CLASSIFICATION}, and the task is {task}: leave them out")
+            raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()
-    labels = _config_labels(raw)
+    labels = family.parse_labels(raw)
     if labels_file is not None:
         given = _read_labels(labels_file)
         if len(given) != len(labels):
@@ -125,22 +125,6 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)
         raise InputError(f"config: problem_type must be one of {known}, found {problem_type!r}")
     return _ACTIVATIONS[problem_type]
-
-
-def _config_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    id2label = raw.get("id2label")
-    if id2label is None:
-        count = raw.get("num_labels", 2)  # the public default
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"config: num_labels must be an integer of at least 1, found {count!r}")
-        return tuple(f"LABEL_{number}" for number in range(count))
-    try:
-        by_id = {int(number): str(label) for number, label in id2label.items()}
-    except (AttributeError, ValueError):
-        raise InputError("config: id2label must map the numbers of the labels to their names") from None
-    if sorted(by_id) != list(range(len(by_id))):
-        raise InputError(f"config: id2label must number its labels from 0 without gaps, found {sorted(by_id)}")
-    return tuple(by_id[number] for number in range(len(by_id)))
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
-from edgeformer.models.text_tasks import CLASSIFICATION_HEADS
+from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, TEXT_TASKS
+from edgeformer.models.tinyvit_weights import describe
 from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
@@ -33,7 +34,7 @@ class Checkpoint:
 
     Attributes:
         source: id ("zoo:<name>", "hub:<org>/<name>", "local:<folder name>"), revision and weight hash.
-        folder: where its files are on this machine; never recorded in a bundle.
+        folder: where its files are on this machine, or the weight file alone; never recorded in a bundle.
         weight_files: the files that hold the weights.
         family: the implementation.
         config: the family's parsed config.
@@ -41,8 +42,8 @@ class Checkpoint:
         labels: for classification, in the order of the logits; else empty.
         activation: "softmax" or "sigmoid", from logits to scores.
         license: as the model card states it, or None.
-        tokenizer_json: a tokenizers file's text, or None.
-        pad_token_id: what fills a bucket.
+        tokenizer_json: for texts, a tokenizers file's text, or None.
+        pad_token_id: for texts, what fills a bucket.
     """
 
     source: Source
@@ -92,19 +93,13 @@ def open_checkpoint(
         InputError: what cannot be used, and what to do about it.
     """
     found = resolve_source(source, revision)
-    raw = read_object(found.folder / CONFIG_FILE)
-    model_type = raw.get("model_type")
-    if not isinstance(model_type, str):
-        raise InputError(f"{CONFIG_FILE} of {found.id} names no model_type: it is no Hugging Face checkpoint")
-    family = family_for(model_type)
+    # A weight file alone, as timm publishes them, is described by its own shapes.
+    raw = read_object(found.folder / CONFIG_FILE) if found.folder.is_dir() else _described(found.folder)
+    family = family_for(raw)
     config = family.parse_config(raw)
     files = weight_files.find_weight_files(found.folder)
     task = task_of(family, raw, found.folder, files, task)
-    tokenizer = read_tokenizer(found.folder)
-    if tokenizer is not None and vocabulary_size(tokenizer) > config.vocab_size:
-        raise InputError(
-            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {config.vocab_size} embeddings"
-        )
+    reads_text = task in TEXT_TASKS
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
         folder=found.folder,
@@ -112,11 +107,11 @@ def open_checkpoint(
         family=family,
         config=config,
         task=task,
-        labels=labels_of(task, raw, labels_file),
+        labels=labels_of(family, task, raw, labels_file),
         activation=activation_of(task, raw),
         license=_license(found.folder),
-        tokenizer_json=tokenizer,
-        pad_token_id=_pad_token_id(raw, config.vocab_size),
+        tokenizer_json=_tokenizer(found.folder, config.vocab_size) if reads_text else None,
+        pad_token_id=_pad_token_id(raw, config.vocab_size) if reads_text else 0,
     )
 
 
@@ -150,7 +145,7 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
     """A head of other tasks. What classification itself would need is not unused there: the config contradicts it."""
-    if not name.startswith(checkpoint.family.unused):
+    if not checkpoint.family.is_unused(name):
         return False
     needed = checkpoint.task == "text-classification" and any(head in f".{name}" for head in CLASSIFICATION_HEADS)
     return not needed
@@ -172,6 +167,22 @@ def _listed(names: Iterable[str]) -> str:
     names = list(names)
     more = len(names) - _LISTED_KEYS
     return ", ".join(names[:_LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _described(file: Path) -> dict[str, Any]:
+    described = describe(weight_files.weight_shapes((file,)))
+    if described is None:
+        raise InputError(f"{file.name} alone does not say what model it is: expected a folder with {CONFIG_FILE}")
+    return described
+
+
+def _tokenizer(folder: Path, vocab_size: int) -> str | None:
+    tokenizer = read_tokenizer(folder)
+    if tokenizer is not None and vocabulary_size(tokenizer) > vocab_size:
+        raise InputError(
+            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {vocab_size} embeddings"
+        )
+    return tokenizer
 
 
 def _license(folder: Path) -> str | None:

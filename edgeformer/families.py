@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any, cast
 
@@ -17,7 +19,10 @@ FAMILIES: dict[str, str] = {
     "mobilebert": "edgeformer.models.mobilebert:FAMILY",
     "bert": "edgeformer.models.bert:FAMILY",
     "distilbert": "edgeformer.models.bert:FAMILY",
+    "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
 }
+TIMM_SIZE = re.compile(r"_\d+m_\d+$")
+"""What timm's architectures have behind the name of their family: millions of parameters, and pixels."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class Family:
         parse_config: a public config.json, as a dict, to the family's frozen config; InputError on what it cannot do.
         build: (config, task, num_labels, attention kernel) to a module in eval mode with untrained weights.
         rename: public state dict to our names; values are only renamed, cast or split, never dropped.
-        unused: prefixes of public keys that belong to heads which no task of ours uses (reported, not an error).
+        unused: patterns (`fnmatch`) of keys, renamed, that no task of ours uses (reported, not an error).
         programs: (module, config, seq_lens) to one program per bucket.
+        parse_labels: a public config.json to the names of the classes, in the order of the logits; InputError if there
+            can be none.
     """
 
     name: str
@@ -40,16 +47,27 @@ class Family:
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     unused: tuple[str, ...]
     programs: Callable[[nn.Module, Any, tuple[int, ...]], tuple[Program, ...]]
+    parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+    def is_unused(self, key: str) -> bool:
+        """Whether a renamed key is one that no task of ours uses."""
+        return any(fnmatchcase(key, pattern) for pattern in self.unused)
 
 
-def family_for(model_type: str) -> Family:
-    """The family that implements a public `model_type`.
+def family_for(raw: Mapping[str, Any]) -> Family:
+    """The family that implements a public config.json: by its `model_type`, or by timm's `architecture`.
 
     Raises:
         InputError: no family does; the message lists those that exist.
     """
+    named = raw.get("model_type", raw.get("architecture"))
+    if not isinstance(named, str):
+        raise InputError(
+            "config.json names no model_type or architecture: expected a Hugging Face or timm checkpoint"
+        )
+    model_type = TIMM_SIZE.sub("", named)
     try:
         module, attribute = FAMILIES[model_type].split(":")
     except KeyError:
-        raise InputError(f"unknown model_type {model_type!r}: expected one of {', '.join(sorted(FAMILIES))}") from None
+        raise InputError(f"unknown model_type {named!r}: expected one of {', '.join(sorted(FAMILIES))}") from None
     return cast(Family, getattr(import_module(module), attribute))

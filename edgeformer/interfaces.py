@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgeformer import samples
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.programs import Program
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Embedding, TextPreprocessing
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
 TOKENIZER_FILE = "tokenizer.json"
-
-# What keyboards and other apps send: plain sentences, a pair, nothing, other scripts, emoji, control characters.
-TEXTS: tuple[dict[str, Any], ...] = (
-    {"text": "turn the lights off in the living room"},
-    {"text": "What's the weather like in Zürich tomorrow?", "pair": "It will rain until noon."},
-    {"text": ""},
-    {"text": "naïve café \u2014 \u201cquoted\u201d, 3.14 & 50 % off! \U0001f600\U0001f44d\U0001f3fd"},
-    {"text": "שלום مرحبا 你好 สวัสดี"},
-    {"text": "tab\there\nnew line\u0000nul \u200bzero width"},
-)
-FILLER = "please remind me to call the bank about my savings account before the meeting on friday afternoon"
 
 
 @dataclass(frozen=True)
@@ -37,7 +26,7 @@ class Interface:
         samples: inputs, in the form that vectors store, that touch every program; deterministic.
     """
 
-    preprocessing: TextPreprocessing
+    preprocessing: TextPreprocessing | ImagePreprocessing
     postprocessing: Classification | Embedding
     assets: dict[str, bytes]
     samples: tuple[dict[str, Any], ...]
@@ -63,30 +52,25 @@ def _text(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:
         ),
         assets={TOKENIZER_FILE: tokenizer.encode()} if tokenizer else {},
         samples=(
-            TEXTS + tuple(_texts_of_each_length(lengths))
-            if tokenizer
-            else tuple(_token_ids_of_each_length(lengths, checkpoint.config.vocab_size))
+            samples.texts(lengths) if tokenizer else tuple(samples.token_ids(lengths, checkpoint.config.vocab_size))
         ),
     )
 
 
-def _texts_of_each_length(lengths: list[int]) -> Iterator[dict[str, Any]]:
-    """For each bucket a text that is too long for the bucket below and fits: three quarters of the length in words."""
-    for length in lengths:
-        yield {"text": " ".join(itertools.islice(itertools.cycle(FILLER.split()), length * 3 // 4))}
-
-
-def _token_ids_of_each_length(lengths: list[int], vocab_size: int) -> Iterator[dict[str, Any]]:
-    """For each bucket, sequences that fill it by a little over a half, by three quarters and wholly."""
-    generator = random.Random(0)
-    for length in lengths:
-        for count in (length // 2 + 1, length * 3 // 4, length):
-            yield {"token_ids": [generator.randrange(vocab_size) for _ in range(count)]}
+def _image(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:  # noqa: ARG001
+    assets = {f"vectors/image_{index}.png": content for index, content in enumerate(samples.images())}
+    return Interface(
+        preprocessing=checkpoint.config.preprocessing,
+        postprocessing=Classification(checkpoint.labels, checkpoint.activation),
+        assets=assets,
+        samples=tuple({"image": name} for name in assets),
+    )
 
 
 INTERFACES: dict[str, Callable[[Checkpoint, tuple[Program, ...]], Interface]] = {
     "text-classification": _text,
     "text-embedding": _text,
+    "image-classification": _image,
 }
 
 TASKS = tuple(INTERFACES)

@@ -27,13 +27,13 @@ def remember(checkpoint: Checkpoint) -> None:
 
 
 def find(source: Source) -> Path:
-    """The folder that held the weights of a bundle's source when it was converted here.
+    """The folder, or weight file alone, that held the weights of a bundle's source when it was converted here.
 
     Raises:
         InputError: this user has not converted that checkpoint on this machine, or its folder is gone.
     """
     folder = _read(_index_path()).get(source.weights_sha256)
-    if folder is None or not Path(folder).is_dir():
+    if folder is None or not Path(folder).exists():
         raise InputError(f"the checkpoint {source.id} of this bundle is not known here: name it with --source")
     return Path(folder)
 

@@ -14,6 +14,7 @@ CONFIG_FILE = "config.json"
 _DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json"]
 _SAFETENSORS_FILES = ["model*.safetensors"]
 _PICKLE_FILES = ["pytorch_model*.bin"]
+_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".bin")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -24,7 +25,7 @@ class SourceFolder:
     Attributes:
         id: "zoo:<name>", "hub:<org>/<name>" or "local:<folder name>"; never a path of this machine.
         revision: the hub's commit, None for other sources.
-        folder: where the files are.
+        folder: where the files are, or a weight file alone.
     """
 
     id: str
@@ -44,7 +45,8 @@ def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
     """
     path = Path(source).expanduser()
     if path.exists():
-        found = SourceFolder(f"local:{path.resolve().name}", None, path)
+        name = path.resolve().stem if path.is_file() else path.resolve().name
+        found = SourceFolder(f"local:{name}", None, path)
     elif source in ZOO:
         found = SourceFolder(f"zoo:{source}", None, ZOO[source].folder)
     elif _HUB_ID.fullmatch(source):
@@ -62,7 +64,12 @@ def _expected() -> str:
 
 def _checked(found: SourceFolder, source: str) -> SourceFolder:
     if found.folder.is_file():
-        raise InputError(f"{source!r} is a file: expected a folder with {CONFIG_FILE} and weights")
+        if found.folder.suffix not in _WEIGHT_SUFFIXES:
+            raise InputError(
+                f"{source!r} is a file: expected a folder with {CONFIG_FILE} and weights, "
+                f"or a weight file ({', '.join(_WEIGHT_SUFFIXES)})"
+            )
+        return found
     if not (found.folder / CONFIG_FILE).is_file():
         raise InputError(f"{source!r} is no checkpoint: there is no {CONFIG_FILE} in it")
     return found

@@ -22,11 +22,13 @@ _HASH_BLOCK_BYTES = 1 << 20
 
 
 def find_weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights, safetensors before pickles, in the order of their names.
+    """The files that hold the weights, safetensors before pickles, in the order of their names; a file is its own.
 
     Raises:
         InputError: there are none, or an index names files that are not there.
     """
+    if folder.is_file():
+        return (folder,)
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         single = folder / f"{stem}{suffix}"
         if single.is_file():
@@ -64,16 +66,16 @@ def load_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
     return state
 
 
-def weight_names(files: tuple[Path, ...]) -> frozenset[str]:
-    """The public names of all tensors; of safetensors only the header is read."""
-    names: set[str] = set()
+def weight_shapes(files: tuple[Path, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors by their public names; of safetensors only the header is read."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         if path.suffix == ".safetensors":
             with _spoiled(path), safe_open(path, framework="pt") as file:
-                names.update(file.keys())
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         else:
-            names.update(_read_pickle(path))
-    return frozenset(names)
+            shapes |= {name: tuple(tensor.shape) for name, tensor in _read_pickle(path).items()}
+    return shapes
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
@@ -122,6 +124,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if "weights_only" in str(error) or "Weights only" in str(error):
             raise InputError(f"{path.name} holds more than tensors and is refused: save it as safetensors") from None
         raise
+    if isinstance(state, dict) and len(nested := [key for key in _NESTED_STATES if key in state]) == 1:
+        state = state[nested[0]]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path.name} holds no dictionary of tensors: save the model's state_dict()")
     return {str(name): tensor for name, tensor in state.items()}
@@ -140,10 +144,14 @@ def _as_float32(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+_NESTED_STATES = ("model", "state_dict")
+"""Where training scripts put the weights beside their optimiser's state."""
+
 _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGER_DTYPES = (torch.int64, torch.int32)  # position_ids and the like
 
 _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".safetensors": _read_safetensors,
     ".bin": _read_pickle,
+    ".pth": _read_pickle,
 }

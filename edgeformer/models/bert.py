@@ -26,6 +26,7 @@ from edgeformer.models.text_tasks import (
     TextEncoder,
     attention_heads,
     check_task,
+    id2label,
     merge_heads,
     text_programs,
 )
@@ -257,17 +258,18 @@ FAMILY = Family(
     build=build,
     rename=public_renamer(BASE, _DISTILBERT_NAMES),
     unused=(
-        "cls.",
-        "qa_outputs.",
-        "vocab_transform.",
-        "vocab_layer_norm.",
-        "vocab_projector.",
-        "fit_dense.",  # TinyBERT's distillation head
-        "fit_denses.",
-        "pre_classifier.",
-        "classifier.",
-        f"{BASE}.pooler.",
+        "cls.*",
+        "qa_outputs.*",
+        "vocab_transform.*",
+        "vocab_layer_norm.*",
+        "vocab_projector.*",
+        "fit_dense.*",  # TinyBERT's distillation head
+        "fit_denses.*",
+        "pre_classifier.*",
+        "classifier.*",
+        f"{BASE}.pooler.*",
         f"{BASE}.embeddings.position_ids",
     ),
     programs=text_programs,
+    parse_labels=id2label,
 )

@@ -29,6 +29,7 @@ from edgeformer.models.text_tasks import (
     TextEncoder,
     attention_heads,
     check_task,
+    id2label,
     merge_heads,
     text_programs,
 )
@@ -347,6 +348,7 @@ FAMILY = Family(
     parse_config=parse_config,
     build=build,
     rename=public_renamer(BASE),
-    unused=("cls.", "qa_outputs.", "classifier.", f"{BASE}.pooler.", f"{BASE}.embeddings.position_ids"),
+    unused=("cls.*", "qa_outputs.*", "classifier.*", f"{BASE}.pooler.*", f"{BASE}.embeddings.position_ids"),
     programs=text_programs,
+    parse_labels=id2label,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +152,23 @@ def check_task(task: str, num_labels: int) -> None:
         raise InputError(
             f"text-classification needs at least 2 labels, found {num_labels}: regression is not supported"
         )
+
+
+def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels of a public text config, LABEL_0 and on where it names none; InputError if there are gaps."""
+    named = raw.get("id2label")
+    if named is None:
+        count = raw.get("num_labels", 2)  # the public default
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InputError(f"config: num_labels must be an integer of at least 1, found {count!r}")
+        return tuple(f"LABEL_{number}" for number in range(count))
+    try:
+        by_id = {int(number): str(label) for number, label in named.items()}
+    except (AttributeError, ValueError):
+        raise InputError("config: id2label must map the numbers of the labels to their names") from None
+    if sorted(by_id) != list(range(len(by_id))):
+        raise InputError(f"config: id2label must number its labels from 0 without gaps, found {sorted(by_id)}")
+    return tuple(by_id[number] for number in range(len(by_id)))
 
 
 def text_programs(module: nn.Module, config: TextConfig, seq_lens: tuple[int, ...]) -> tuple[Program, ...]:

@@ -61,7 +61,7 @@ def loaded(state: dict[str, Tensor], raw: dict[str, Any], task: str = "text-clas
     module = FAMILY.build(FAMILY.parse_config(raw), task, 4, KERNELS["dense"])
     renamed = FAMILY.rename(state)
     leftover = renamed.keys() - module.state_dict().keys()
-    assert all(name.startswith(FAMILY.unused) for name in leftover)
+    assert all(FAMILY.is_unused(name) for name in leftover)
     module.load_state_dict({name: renamed[name] for name in module.state_dict()})
     return module
 
@@ -173,7 +173,7 @@ def test_full_sizes_have_the_public_keys() -> None:
         with torch.device("meta"):
             reference = reference_class(config).state_dict()
             module = FAMILY.build(FAMILY.parse_config(config.to_dict()), "text-classification", 7, KERNELS["dense"])
-        assert family_for(model_type) is FAMILY
+        assert family_for({"model_type": model_type}) is FAMILY
         ours = {name: tensor.shape for name, tensor in module.state_dict().items()}
         assert ours == {name: tensor.shape for name, tensor in FAMILY.rename(reference).items()}
 
@@ -196,4 +196,4 @@ def test_refuses_unsupported_configs(raw: dict[str, Any], message: str) -> None:
 
 def test_unknown_model_type_lists_the_known() -> None:
     with pytest.raises(InputError, match=r"unknown model_type 'gpt2'.*bert.*distilbert.*mobilebert"):
-        family_for("gpt2")
+        family_for({"model_type": "gpt2"})
