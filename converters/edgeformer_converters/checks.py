@@ -40,7 +40,9 @@ def common_problems(
     ]
     for program in programs:
         problems += _interface_problems(target, program)
-    problems += [problem for name, tensor in _unique_tensors(programs) for problem in _tensor_problems(name, tensor)]
+    largest = torch.finfo(torch.float16 if precision.recipe.weights == "float16" else torch.float32).max
+    for name, tensor in _unique_tensors(programs):
+        problems += _tensor_problems(name, tensor, largest)
     return problems
 
 
@@ -65,11 +67,15 @@ def _unique_tensors(programs: Sequence[Program]) -> Iterator[tuple[str, Tensor]]
                 yield name, tensor
 
 
-def _tensor_problems(name: str, tensor: Tensor) -> Iterator[str]:
+def _tensor_problems(name: str, tensor: Tensor, largest: float) -> Iterator[str]:
     if tensor.is_floating_point() and tensor.dtype != torch.float32:
         yield f"parameter {name} is {str(tensor.dtype).removeprefix('torch.')}: convert it to float32 before lowering"
     # litert-torch writes wrong constants for such tensors without a word; no tool gains anything from them.
     if not tensor.is_contiguous():
         yield f"parameter {name} is not contiguous: call .contiguous() on it before lowering"
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    if not bool(torch.isfinite(tensor).all()):
         yield f"parameter {name} holds NaN or infinity: repair the checkpoint"
+    elif float(tensor.abs().max()) > largest:
+        yield f"parameter {name} holds values beyond float16's {largest:.0f}: choose another precision"

@@ -16,7 +16,8 @@ FP32 = PRECISIONS["fp32"]
 
 
 def problems(programs: tuple[Program, ...], precision: str = "fp32", modules: tuple[str, ...] = ()) -> list[str]:
-    return common_problems("litert", ("fp32", "fp16"), modules, programs, replace(FP32, name=precision))
+    known = PRECISIONS.get(precision, replace(FP32, name=precision))
+    return common_problems("litert", ("fp32", "fp16"), modules, programs, known)
 
 
 def test_a_good_program_has_no_problem(programs: tuple[Program, ...]) -> None:
@@ -61,3 +62,14 @@ def test_a_parameter_that_would_be_exported_wrongly(weight: torch.Tensor, words:
     module.tokens.weight = torch.nn.Parameter(weight)
     (problem,) = problems(text_programs(module, (16, 32)))
     assert problem.startswith(f"parameter tokens.weight {words}")
+
+
+def test_a_weight_beyond_float16_is_refused_in_half_precision_only() -> None:
+    module = SmallTextClassifier().eval()
+    with torch.no_grad():
+        module.up.bias[3] = 70_000.0
+    programs = text_programs(module, (16,))
+    assert problems(programs) == []
+    assert problems(programs, "fp16") == [
+        "parameter up.bias holds values beyond float16's 65504: choose another precision"
+    ]
