@@ -310,7 +310,7 @@ def test_pickle_with_code_is_refused(bert: Path, tmp_path: Path, container: str)
 
 def test_pickle_without_tensors_is_refused(bert: Path) -> None:
     (bert / "model.safetensors").unlink()
-    torch.save({"state_dict": {"a": torch.zeros(1)}}, bert / "pytorch_model.bin")
+    torch.save({"optimizer": {"a": torch.zeros(1)}}, bert / "pytorch_model.bin")
     assert "no dictionary of tensors" in message(bert)
 
 
