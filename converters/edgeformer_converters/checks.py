@@ -77,5 +77,5 @@ def _tensor_problems(name: str, tensor: Tensor, largest: float) -> Iterator[str]
         return
     if not bool(torch.isfinite(tensor).all()):
         yield f"parameter {name} holds NaN or infinity: repair the checkpoint"
-    elif float(tensor.abs().max()) > largest:
+    elif float(tensor.detach().abs().max()) > largest:
         yield f"parameter {name} holds values beyond float16's {largest:.0f}: choose another precision"
