@@ -17,13 +17,13 @@ from typing import IO, NoReturn
 from edgeformer_runtime import archive
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
-    CASES_FILE,
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     REPORT_FILE,
-    TENSORS_FILE,
+    VECTORS_FOLDER,
     FileEntry,
     Manifest,
+    TextPreprocessing,
     parse,
 )
 from edgeformer_runtime.names import MAX_NAME_PARTS, check_name
@@ -93,8 +93,13 @@ class Bundle:
     @property
     def model_size_bytes(self) -> int:
         """The size of the model's files, with those that they refer to: all but vectors, tokenizer and report."""
-        others = {CASES_FILE, TENSORS_FILE, REPORT_FILE, self.manifest.preprocessing.tokenizer}
-        return sum(entry.size for name, entry in self.manifest.files.items() if name not in others)
+        spec = self.manifest.preprocessing
+        others = {REPORT_FILE, spec.tokenizer if isinstance(spec, TextPreprocessing) else None}
+        return sum(
+            entry.size
+            for name, entry in self.manifest.files.items()
+            if name not in others and not name.startswith(VECTORS_FOLDER)
+        )
 
     def close(self) -> None:
         """Remove the temporary folder of a zip. A second call does nothing."""

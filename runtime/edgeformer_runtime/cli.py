@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeformer_runtime.bench import Contender
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.manifest import Manifest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,9 +39,13 @@ def edgeformer_runtime() -> None:
 @app.command()
 def run(
     bundle: BundlePath,
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Texts; - reads one per line from stdin.")],
-    pair: Annotated[str | None, typer.Option(help="A second text for each input.")] = None,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Texts, where - reads one per line from stdin; or paths of images."),
+    ],
+    pair: Annotated[str | None, typer.Option(help="A second text for each text.")] = None,
     token_ids: Annotated[bool, typer.Option("--token-ids", help="The inputs are token ids, as 101,2054,102.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many of its best labels the table shows; JSON has all.")] = 3,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -48,12 +53,9 @@ def run(
     from edgeformer_runtime import load
     from edgeformer_runtime.tables import answers_table
 
-    given = [line for text in inputs for line in (_stdin_lines() if text == "-" else [text])]
-    if pair is not None and token_ids:
-        raise InputError("--pair and --token-ids exclude each other")
-    raws: list[Any] = [_token_ids(text) if token_ids else text if pair is None else (text, pair) for text in given]
     results = []
     with load(bundle, threads=threads) as pipeline, progress_bar("running") as report:
+        given, raws = _raw_inputs(pipeline.bundle.manifest, inputs, pair, token_ids)
         for index, raw in enumerate(raws):
             results.append(pipeline.run(raw))
             report(index + 1, len(raws))
@@ -63,7 +65,7 @@ def run(
     if as_json:
         print_json([{"input": raw} | result.to_json() for raw, result in zip(raws, results, strict=True)])
     else:
-        out.print(answers_table(given, results))
+        out.print(answers_table(given, results, top))
 
 
 @app.command()
@@ -150,6 +152,22 @@ def bench_contenders(contenders: Sequence[Contender], threads: int, rounds: int,
 def main() -> None:
     """Entry point: user errors end in one line on stderr and exit code 2."""
     run_app(app)
+
+
+def _raw_inputs(
+    manifest: Manifest, inputs: Sequence[str], pair: str | None, token_ids: bool
+) -> tuple[list[str], list[Any]]:
+    """The inputs as they were given, with the lines of stdin in place of -, and what they are to the pipeline."""
+    if manifest.preprocessing.kind == "image":
+        given = {"--pair": pair is not None, "--token-ids": token_ids, "-": "-" in inputs}
+        for option, is_given in given.items():
+            if is_given:
+                raise InputError(f"{manifest.name} takes images: expected their paths, found {option}")
+        return list(inputs), list(inputs)
+    if pair is not None and token_ids:
+        raise InputError("--pair and --token-ids exclude each other")
+    texts = [line for text in inputs for line in (_stdin_lines() if text == "-" else [text])]
+    return texts, [_token_ids(text) if token_ids else text if pair is None else (text, pair) for text in texts]
 
 
 def _stdin_lines() -> list[str]:

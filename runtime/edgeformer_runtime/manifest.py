@@ -8,18 +8,29 @@ from typing import Any
 
 from edgeformer_runtime import names, records, schema, strict_json
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-CASES_FILE = "vectors/cases.json"
-TENSORS_FILE = "vectors/tensors.safetensors"
+VECTORS_FOLDER = "vectors/"
+CASES_FILE = VECTORS_FOLDER + "cases.json"
+TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"
 REPORT_FILE = "report.json"
 MAX_MANIFEST_BYTES = 4 << 20
 RESERVED_PROGRAM_NAMES = ("preprocess", "answer")
 """The names of the other stages of a verification."""
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+IMAGE_PROGRAM = "image"
+IMAGE_INPUT = "pixels"
+
+# What each task takes and gives: the kinds of its preprocessing and of its postprocessing.
+TASKS: dict[str, tuple[str, str]] = {
+    "text-classification": ("text", "classification"),
+    "text-embedding": ("text", "embedding"),
+    "image-classification": ("image", "classification"),
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ class Manifest:
     attention: str
     toolchain: dict[str, str]
     programs: tuple[ProgramSpec, ...]
-    preprocessing: TextPreprocessing
+    preprocessing: TextPreprocessing | ImagePreprocessing
     postprocessing: Classification | Embedding
     operators: dict[str, int]
     files: dict[str, FileEntry]
@@ -164,6 +175,10 @@ def parse(text: str | bytes) -> Manifest:
         _check_program(manifest, program)
     _check_unique((program.name for program in manifest.programs), "program")
     _check_task(manifest)
+    if isinstance(manifest.preprocessing, ImagePreprocessing):
+        _check_image(manifest.preprocessing, manifest.programs)
+    else:
+        _check_text(manifest.preprocessing, manifest)
     return manifest
 
 
@@ -196,9 +211,6 @@ def _check_files(manifest: Manifest) -> None:
     names.check_distinct([*manifest.files, MANIFEST_NAME])
     if (CASES_FILE in manifest.files) != (TENSORS_FILE in manifest.files):
         raise BundleError(f"{MANIFEST_NAME}: files: {CASES_FILE} and {TENSORS_FILE} belong together, found one of them")
-    tokenizer = manifest.preprocessing.tokenizer
-    if tokenizer is not None and tokenizer not in manifest.files:
-        raise BundleError(f"{MANIFEST_NAME}: preprocessing.tokenizer: {shorten(tokenizer)} is not among files")
 
 
 def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
@@ -212,9 +224,36 @@ def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
     if in_folder != (manifest.target == "coreml"):
         raise BundleError(f"{where}: {shorten(program.file)}: a model is a folder for coreml and a file for others")
     _check_unique((tensor.name for tensor in program.inputs + program.outputs), f"input or output of {program.name}")
-    if manifest.preprocessing.pad_token_id >= (manifest.preprocessing.vocab_size or 1 << 31):
+
+
+def _check_task(manifest: Manifest) -> None:
+    """The task, its pre- and post-processing and every program's only output belong together."""
+    head = manifest.postprocessing
+    found = {"preprocessing": manifest.preprocessing.kind, "postprocessing": head.kind}
+    for (key, kind), expected in zip(found.items(), TASKS[manifest.task], strict=True):
+        if kind != expected:
+            raise BundleError(f"{MANIFEST_NAME}: {key}.kind: expected {expected!r} for {manifest.task}")
+    if isinstance(head, Classification):
+        _check_unique(head.labels, "label")
+    width = len(head.labels) if isinstance(head, Classification) else head.dim
+    for program in manifest.programs:
+        shapes = [tensor.shape for tensor in program.outputs]
+        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
+            raise BundleError(
+                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
+            )
+
+
+def _check_text(spec: TextPreprocessing, manifest: Manifest) -> None:
+    """The tokenizer is there, and the programs are buckets of different lengths."""
+    if spec.tokenizer is not None and spec.tokenizer not in manifest.files:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.tokenizer: {shorten(spec.tokenizer)} is not among files")
+    if spec.pad_token_id >= (spec.vocab_size or 1 << 31):
         raise BundleError(f"{MANIFEST_NAME}: preprocessing.pad_token_id is not below vocab_size")
-    _check_text_inputs(program, where)
+    for program in manifest.programs:
+        _check_text_inputs(program, f"{MANIFEST_NAME}: program {program.name}")
+    lengths = [program.inputs[0].shape[1] for program in manifest.programs]
+    _check_unique((str(length) for length in lengths), "sequence length")
 
 
 def _check_text_inputs(program: ProgramSpec, where: str) -> None:
@@ -227,23 +266,14 @@ def _check_text_inputs(program: ProgramSpec, where: str) -> None:
             raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
 
 
-def _check_task(manifest: Manifest) -> None:
-    """The task, its post-processing and every program's only output belong together."""
-    head = manifest.postprocessing
-    kind = {"text-classification": "classification", "text-embedding": "embedding"}[manifest.task]
-    if head.kind != kind:
-        raise BundleError(f"{MANIFEST_NAME}: postprocessing.kind: expected {kind!r} for {manifest.task}")
-    if isinstance(head, Classification):
-        _check_unique(head.labels, "label")
-    width = len(head.labels) if isinstance(head, Classification) else head.dim
-    for program in manifest.programs:
-        shapes = [tensor.shape for tensor in program.outputs]
-        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
-            raise BundleError(
-                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
-            )
-    lengths = [program.inputs[0].shape[1] for program in manifest.programs]
-    _check_unique((str(length) for length in lengths), "sequence length")
+def _check_image(spec: ImagePreprocessing, programs: tuple[ProgramSpec, ...]) -> None:
+    """There is one program, and its input is what the preprocessing gives."""
+    expected = TensorSpec(IMAGE_INPUT, "float32", (1, 3, spec.height, spec.width))
+    if [program.name for program in programs] != [IMAGE_PROGRAM] or programs[0].inputs != (expected,):
+        raise BundleError(
+            f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with one input {IMAGE_INPUT!r}, "
+            f"float32 of shape {expected.shape}"
+        )
 
 
 def _check_unique(found: Iterable[str], what: str) -> None:

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, TypeVar, cast
 
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.strict_json import shorten
 
 T = TypeVar("T")
@@ -30,11 +30,14 @@ def from_data(kind: type[T], value: Any, where: str) -> T:
     Dataclasses in a union are told apart by their field `kind`.
 
     Raises:
-        BundleError: a number is written as 1.0 where an integer belongs (JSON Schema cannot tell them apart).
+        BundleError: a number is written as 1.0 where an integer belongs (JSON Schema cannot tell them apart), or
+            values contradict each other.
     """
     try:
         return cast(T, _build(kind, value, ""))
     except _WrongType as error:
+        raise BundleError(f"{where}: {error}") from None
+    except InputError as error:  # a record's own __post_init__, which does not know where its values come from
         raise BundleError(f"{where}: {error}") from None
 
 
@@ -55,6 +58,8 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return cast(Any, kind)(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
+    if kind is float and type(value) is int:
+        return float(value)
     if type(value) is not kind:
         raise _WrongType(f"{path}: expected {kind.__name__}, found {shorten(value)}")
     return value

@@ -8,23 +8,23 @@ from rich.table import Table
 
 from edgeformer_runtime.bench import Row
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import Classification, Manifest, TensorSpec
+from edgeformer_runtime.manifest import Classification, Manifest, TensorSpec, TextPreprocessing
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import Verification
 
-SHOWN_LABELS = 3
 SHOWN_COMPONENTS = 4
 SHOWN_INPUT_CHARACTERS = 60
 
 
-def answers_table(shown: Sequence[str], results: Sequence[ClassificationResult | EmbeddingResult]) -> Table:
-    """One row per input with its best labels or the start of its embedding."""
+def answers_table(shown: Sequence[str], results: Sequence[ClassificationResult | EmbeddingResult], top: int) -> Table:
+    """One row per input with its `top` best labels or the start of its embedding."""
     table = Table("input", "answer", "ms")
     for text, result in zip(shown, results, strict=True):
         if isinstance(result, ClassificationResult):
-            best = zip(result.labels[:SHOWN_LABELS], result.scores[:SHOWN_LABELS], strict=True)
-            answer = "  ".join(f"{label} {score:.3f}" for label, score in best)
+            best = result.top(top)
+            answer = "  ".join(f"{label} {score:.3f}" for label, score in zip(best.labels, best.scores, strict=True))
         else:
             start = ", ".join(f"{value:.4f}" for value in result.vector[:SHOWN_COMPONENTS])
             answer = f"[{start}, ...] ({len(result.vector)} components)"
@@ -83,7 +83,6 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     systems = {"iOS": requires.ios, "macOS": requires.macos, "Android API": requires.android_api}
     oldest = [f"edgeformer-runtime {requires.runtime}"]
     oldest += [f"{system} {version}" for system, version in systems.items() if version is not None]
-    tokenizer = manifest.preprocessing.tokenizer or "none: takes token ids"
     facts = {
         "name": manifest.name,
         "task": manifest.task,
@@ -95,7 +94,7 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "requires": ", ".join(oldest),
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.toolchain.items())),
         "attention": manifest.attention,
-        "tokenizer": tokenizer,
+        "input": _input(manifest.preprocessing),
         "answer": (
             f"{len(head.labels)} labels, {head.activation}"
             if isinstance(head, Classification)
@@ -109,6 +108,14 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         ", ..." if len(manifest.operators) > len(most) else ""
     )
     return facts
+
+
+def _input(spec: TextPreprocessing | ImagePreprocessing) -> str:
+    """What raw input becomes, in a line."""
+    if isinstance(spec, TextPreprocessing):
+        return f"text, {spec.tokenizer}" if spec.tokenizer else "token ids: there is no tokenizer"
+    side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
+    return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> str:

@@ -21,6 +21,12 @@ from edgeformer_runtime.strict_json import shorten
 
 MAX_CASES_BYTES = 16 << 20
 
+# The forms of raw input, by the kind of the preprocessing that takes them.
+RAW_INPUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "text": (("text",), ("pair", "text"), ("token_ids",)),
+    "image": (("image",),),
+}
+
 
 @dataclass(frozen=True)
 class Tolerances:
@@ -46,7 +52,7 @@ class Case:
 
     Attributes:
         program: the name of the program that runs it.
-        raw: the raw input as it is stored: {"text", "pair"?} or {"token_ids"}.
+        raw: the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, or {"image"} with the name of a file.
         expected: the answer's JSON: {"labels", "scores"}, or {} where the answer is the program's output itself.
         inputs: the program's inputs by name, preprocessed from `raw`.
         outputs: the reference's outputs by name.
@@ -155,8 +161,13 @@ def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...])
 
 
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
-    if "text" in entry["input"] and "token_ids" in entry["input"]:
-        raise BundleError(f"{where}: input: expected text or token_ids, found both")
+    forms = RAW_INPUTS[manifest.preprocessing.kind]
+    if tuple(sorted(entry["input"])) not in forms:
+        expected = " or ".join(" with ".join(reversed(form)) for form in forms)
+        raise BundleError(f"{where}: input: expected {expected}, found {' and '.join(sorted(entry['input']))}")
+    image = entry["input"].get("image")
+    if image is not None and image not in manifest.files:
+        raise BundleError(f"{where}: input.image: {shorten(image)} is not among the manifest's files")
     labels = entry["expected"].get("labels")
     head = manifest.postprocessing
     if isinstance(head, Classification):

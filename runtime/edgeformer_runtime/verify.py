@@ -11,11 +11,16 @@ import numpy as np
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Embedding
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.manifest import CASES_FILE, Embedding, TextPreprocessing
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.vectors import Case, Tolerances, read_vectors
+
+PIXEL_TOLERANCE_LEVELS = 2.01
+"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished cases and of all cases."""
@@ -135,11 +140,19 @@ def compare(found: Tensor, reference: Tensor, tolerance: float) -> Comparison:
 
 
 def _preprocess(pipeline: Pipeline[Any, Any], case: Case) -> Comparison:
-    """Token ids have no tolerance: each of them selects another row of the embedding table."""
-    prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+    tolerance = _input_tolerance(pipeline.bundle.manifest.preprocessing)
+    try:
+        prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+    except InputError as error:
+        raise BundleError(f"{CASES_FILE}: the input {shorten(case.raw)} cannot be used: {error}") from None
     if prepared.program != case.program:
-        return Comparison(None, None, 0.0, ok=False)
-    return _worst_of([compare(prepared.inputs[name], tensor, 0.0) for name, tensor in case.inputs.items()])
+        return Comparison(None, None, tolerance, ok=False)
+    return _worst_of([compare(prepared.inputs[name], tensor, tolerance) for name, tensor in case.inputs.items()])
+
+
+def _input_tolerance(spec: TextPreprocessing | ImagePreprocessing) -> float:
+    """Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one."""
+    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std)) if isinstance(spec, ImagePreprocessing) else 0.0
 
 
 def _program(engine: Engine, case: Case, tolerances: Tolerances) -> Comparison:

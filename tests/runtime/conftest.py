@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny_bundle import make_executorch, make_litert, make_onnx, make_without_model
+from tiny_image_bundle import make_image_onnx, make_image_without_model
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +47,22 @@ def tiny_executorch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that ExecuTorch runs."""
     pytest.importorskip("executorch")
     return make_executorch(tmp_path_factory.mktemp("bundles") / "tiny.executorch.fp32")
+
+
+@pytest.fixture(scope="session")
+def tiny_image_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_image_without_model(tmp_path_factory.mktemp("bundles") / "tiny_image")
+
+
+@pytest.fixture
+def tiny_image(tiny_image_original: Path, tmp_path: Path) -> Path:
+    """A valid bundle of an image classifier without a real model, to spoil at will."""
+    return Path(shutil.copytree(tiny_image_original, tmp_path / "tiny_image"))
+
+
+@pytest.fixture(scope="session")
+def tiny_image_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of an image classifier that ONNX Runtime runs."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    return make_image_onnx(tmp_path_factory.mktemp("bundles") / "tiny_image.onnx.fp32")

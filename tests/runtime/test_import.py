@@ -13,8 +13,10 @@ import json, os, sys, threading
 before = dict(os.environ)
 import edgeformer_runtime
 light = sorted(sys.modules)
-import edgeformer_runtime.cli, edgeformer_runtime.bench, edgeformer_runtime.verify, edgeformer_runtime.pipelines.text
-print(json.dumps([light, sorted(sys.modules), dict(os.environ) == before, threading.active_count()]))
+import edgeformer_runtime.cli, edgeformer_runtime.bench, edgeformer_runtime.verify
+with_manifest = sorted(sys.modules)
+import edgeformer_runtime.pipelines.text, edgeformer_runtime.pipelines.vision
+print(json.dumps([light, with_manifest, sorted(sys.modules), dict(os.environ) == before, threading.active_count()]))
 """
 ENGINE_PACKAGES = {"ai_edge_litert", "onnxruntime", "executorch", "coremltools", "torch", "transformers"}
 
@@ -24,10 +26,12 @@ def test_import(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
-    light, everything, same_environment, threads = json.loads(done.stdout)
+    light, with_manifest, everything, same_environment, threads = json.loads(done.stdout)
     assert done.stderr == ""
     assert not ENGINE_PACKAGES & {name.partition(".")[0] for name in everything}
     assert not {"numpy", "tokenizers", "jsonschema", "typer", "rich"} & set(light)
+    assert "edgeformer_runtime.manifest" in with_manifest
+    assert not {"tokenizers", "PIL"} & set(with_manifest)  # what a text bundle, or an image bundle, has no use for
     assert same_environment
     assert threads == 1
     assert not list(tmp_path.iterdir())

@@ -106,6 +106,45 @@ def test_inspect(call: Call, tiny: Path) -> None:
     assert document["size_bytes"] > 256
 
 
+def test_images(call: Call, tiny_image_onnx: Path) -> None:
+    photos = [str(tiny_image_onnx / "vectors" / name) for name in ("noise.png", "ramp.png")]
+    code, out, err = call("run", tiny_image_onnx, *photos, "--json")
+    assert (code, err) == (0, "")
+    answers = json.loads(out)
+    assert [answer["input"] for answer in answers] == photos
+    assert all(sorted(answer["labels"]) == ["blue", "green", "red"] for answer in answers)
+    code, out, err = call("run", tiny_image_onnx, photos[0], "--top", "1")
+    assert (code, err) == (0, "")
+    assert answers[0]["labels"][0] in out
+    assert answers[0]["labels"][1] not in out
+    code, out, _ = call("inspect", tiny_image_onnx)
+    assert code == 0
+    assert "image, bicubic, short side to 26, center crop to 24x16 RGB" in out
+    code, out, _ = call("verify", tiny_image_onnx, "--json")
+    assert (code, json.loads(out)["ok"]) == (0, True)
+    code, out, _ = call("bench", tiny_image_onnx, "--rounds", 1, "--json")
+    assert code == 0
+    assert json.loads(out)["rows"][0]["size_bytes"] == (tiny_image_onnx / "model.onnx").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["x.png", "--pair", "x"], "tiny_image takes images: expected their paths, found --pair"),
+        (["1,2", "--token-ids"], "tiny_image takes images: expected their paths, found --token-ids"),
+        (["-"], "tiny_image takes images: expected their paths, found -"),
+        (["nowhere.png"], "cannot read the image 'nowhere.png'"),
+        (["MANIFEST"], "is not an image: expected one of JPEG, PNG"),
+        (["x.png", "--top", "0"], "--top"),
+    ],
+)
+def test_inputs_that_are_no_images(call: Call, tiny_image_onnx: Path, arguments: list[str], problem: str) -> None:
+    given = [str(tiny_image_onnx / "manifest.json") if argument == "MANIFEST" else argument for argument in arguments]
+    code, out, err = call("run", tiny_image_onnx, *given)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [

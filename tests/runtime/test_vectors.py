@@ -72,7 +72,14 @@ def reseal_and_read(folder: Path) -> str:
         (lambda d: d.pop("tolerances"), "the key 'tolerances' is missing"),
         (lambda d: d["tolerances"].update(output=-1), "tolerances.output: minimum is 0"),
         (lambda d: d["cases"][0].update(program="x"), "unknown program 'x': expected one of seq_8, seq_16"),
-        (lambda d: d["cases"][0]["input"].update(token_ids=[1]), "expected text or token_ids, found both"),
+        (
+            lambda d: d["cases"][0]["input"].update(token_ids=[1]),
+            "expected text or text with pair or token_ids, found text and token_ids",
+        ),
+        (
+            lambda d: d["cases"][0].update(input={"image": "vectors/cases.png"}),
+            "text with pair or token_ids, found image",
+        ),
         (lambda d: d["cases"][0].update(input={}), "cases[0].input: minProperties"),
         (lambda d: d["cases"][0].update(input={"pair": "x"}), "cases[0].input: "),
         (lambda d: d["cases"][0].update(expected={}), "a score for each label"),

@@ -12,6 +12,7 @@ from edgeformer_runtime.pipelines.base import Pipeline
 PIPELINES: dict[str, str] = {
     "text-classification": "edgeformer_runtime.pipelines.text:TextClassifier",
     "text-embedding": "edgeformer_runtime.pipelines.text:TextEmbedder",
+    "image-classification": "edgeformer_runtime.pipelines.vision:ImageClassifier",
 }
 
 

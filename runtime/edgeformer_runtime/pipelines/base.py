@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -13,10 +13,11 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
 from edgeformer_runtime.vectors import Case
 
 Raw = TypeVar("Raw")
-Result = TypeVar("Result")
+Result = TypeVar("Result", ClassificationResult, EmbeddingResult)
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,6 @@ class Prepared:
     program: str
     inputs: dict[str, Tensor]
     truncated: bool
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What one answer cost; `peak_rss_bytes` is the whole process's largest resident memory so far."""
-
-    preprocess_ms: float
-    run_ms: float
-    postprocess_ms: float
-    peak_rss_bytes: int
 
 
 class Pipeline(ABC, Generic[Raw, Result]):
@@ -64,20 +55,12 @@ class Pipeline(ABC, Generic[Raw, Result]):
         """
 
     @abstractmethod
-    def with_statistics(self, result: Result, statistics: Statistics) -> Result:
-        """The same answer with what it cost."""
-
-    @abstractmethod
     def is_batch(self, raw: Any) -> bool:
         """Whether a call's argument is a list of inputs rather than one."""
 
     @abstractmethod
     def raw_from_json(self, stored: Mapping[str, Any]) -> Raw:
         """A raw input from the form in which vectors store it."""
-
-    @abstractmethod
-    def expected_json(self, result: Result) -> dict[str, Any]:
-        """What vectors store of an answer besides the program's outputs."""
 
     def run(self, raw: Raw) -> Result:
         """Answer one raw input.
@@ -94,7 +77,7 @@ class Pipeline(ABC, Generic[Raw, Result]):
         result = self.answer(outputs, prepared)
         end = time.perf_counter()
         statistics = Statistics((ready - start) * 1e3, (done - ready) * 1e3, (end - done) * 1e3, peak_rss_bytes())
-        return self.with_statistics(result, statistics)
+        return replace(result, statistics=statistics)
 
     def __call__(self, raw: Any) -> Any:
         """Answer one raw input, or each of a list: a result, or a list of results in the same order."""
@@ -112,7 +95,7 @@ class Pipeline(ABC, Generic[Raw, Result]):
         """Run one stored input and keep each stage, as vectors need it."""
         prepared = self.prepare(self.raw_from_json(stored))
         outputs = self.engine.run(prepared.program, prepared.inputs)
-        expected = self.expected_json(self.answer(outputs, prepared))
+        expected = self.answer(outputs, prepared).expected_json()
         return Case(prepared.program, dict(stored), expected, prepared.inputs, outputs)
 
     def close(self) -> None:

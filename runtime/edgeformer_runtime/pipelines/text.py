@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.errors import BundleError, EngineError
-from edgeformer_runtime.manifest import Classification
-from edgeformer_runtime.pipelines.base import Pipeline, Prepared, Statistics
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import Classification, TextPreprocessing
+from edgeformer_runtime.pipelines.base import Pipeline, Prepared, Result
+from edgeformer_runtime.pipelines.heads import classify, embed
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
-
-Result = TypeVar("Result", ClassificationResult, EmbeddingResult)
 
 
 class TextPipeline(Pipeline[RawText, Result]):
@@ -26,17 +23,13 @@ class TextPipeline(Pipeline[RawText, Result]):
     def __init__(self, bundle: Bundle, engine: Engine, owned: bool = False) -> None:
         """Use `edgeformer_runtime.load`."""
         super().__init__(bundle, engine, owned)
-        spec = bundle.manifest.preprocessing
-        self._encoder = TextEncoder(spec, _tokenizer_json(bundle), bundle.manifest.programs)
+        spec = cast(TextPreprocessing, bundle.manifest.preprocessing)
+        self._encoder = TextEncoder(spec, _tokenizer_json(bundle, spec), bundle.manifest.programs)
 
     def prepare(self, raw: RawText) -> Prepared:
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""
         encoded = self._encoder.encode(raw)
         return Prepared(encoded.program, encoded.inputs, encoded.truncated)
-
-    def with_statistics(self, result: Result, statistics: Statistics) -> Result:
-        """The same answer with what it cost."""
-        return replace(result, statistics=statistics)
 
     def is_batch(self, raw: Any) -> bool:
         """A list of anything but integers is a batch; a tuple of two texts is a pair."""
@@ -53,20 +46,8 @@ class TextClassifier(TextPipeline[ClassificationResult]):
     """Scores every label of the bundle for a text."""
 
     def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
-        """Labels and probabilities, best first; equal scores keep the bundle's order."""
-        head = cast(Classification, self.bundle.manifest.postprocessing)
-        logits = _only_row(outputs).astype(np.float64)  # (number of labels,)
-        scores = ACTIVATIONS[head.activation](logits)
-        order = np.argsort(-scores, kind="stable")
-        return ClassificationResult(
-            labels=tuple(head.labels[index] for index in order),
-            scores=tuple(float(scores[index]) for index in order),
-            truncated=prepared.truncated,
-        )
-
-    def expected_json(self, result: ClassificationResult) -> dict[str, Any]:
-        """The labels and scores."""
-        return result.to_json()
+        """Labels and probabilities, best first."""
+        return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)
 
 
 class TextEmbedder(TextPipeline[EmbeddingResult]):
@@ -74,43 +55,13 @@ class TextEmbedder(TextPipeline[EmbeddingResult]):
 
     def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> EmbeddingResult:
         """The program's output as a vector."""
-        return EmbeddingResult(_only_row(outputs).astype(np.float32), truncated=prepared.truncated)
-
-    def expected_json(self, result: EmbeddingResult) -> dict[str, Any]:  # noqa: ARG002
-        """Nothing: the answer is the program's output."""
-        return {}
+        return embed(outputs, prepared.truncated)
 
 
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities (N,) that sum to one, without overflow at any finite logits (N,)."""
-    exponents = np.exp(logits - logits.max())
-    return cast(NDArray[np.float64], exponents / exponents.sum())
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Independent probabilities (N,), without overflow at any finite logits (N,)."""
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
-
-
-ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
-
-
-def _only_row(outputs: Mapping[str, Tensor]) -> Tensor:
-    """The only output's only row, finite."""
-    (name, output), *_ = outputs.items()
-    if not np.isfinite(output).all():
-        raise EngineError(
-            f"the model's output {name!r} holds NaN or infinity: run verify, or convert at a higher precision"
-        )
-    return cast(Tensor, output[0])
-
-
-def _tokenizer_json(bundle: Bundle) -> str | None:
-    name = bundle.manifest.preprocessing.tokenizer
-    if name is None:
+def _tokenizer_json(bundle: Bundle, spec: TextPreprocessing) -> str | None:
+    if spec.tokenizer is None:
         return None
     try:
-        return bundle.read_bytes(name).decode("utf-8")
+        return bundle.read_bytes(spec.tokenizer).decode("utf-8")
     except UnicodeDecodeError:
-        raise BundleError(f"{name}: expected UTF-8 text") from None
+        raise BundleError(f"{spec.tokenizer}: expected UTF-8 text") from None

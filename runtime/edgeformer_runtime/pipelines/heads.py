@@ -1,0 +1,69 @@
+"""From a program's only output to an answer: what the tasks of all kinds of input share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.manifest import Classification
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+
+
+def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: bool = False) -> ClassificationResult:
+    """Labels and probabilities, best first; equal scores keep the bundle's order.
+
+    Args:
+        outputs: the only output: logits (1, number of labels).
+        head: the manifest's postprocessing.
+        truncated: for the result.
+
+    Raises:
+        EngineError: the logits hold NaN or infinity.
+    """
+    logits = _only_row(outputs).astype(np.float64)  # (number of labels,)
+    scores = ACTIVATIONS[head.activation](logits)
+    order = np.argsort(-scores, kind="stable")
+    return ClassificationResult(
+        labels=tuple(head.labels[index] for index in order),
+        scores=tuple(float(scores[index]) for index in order),
+        truncated=truncated,
+    )
+
+
+def embed(outputs: Mapping[str, Tensor], truncated: bool = False) -> EmbeddingResult:
+    """The only output (1, D) as a vector.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
+    return EmbeddingResult(_only_row(outputs).astype(np.float32), truncated=truncated)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (N,) that sum to one, without overflow at any finite logits (N,)."""
+    exponents = np.exp(logits - logits.max())
+    return cast(NDArray[np.float64], exponents / exponents.sum())
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Independent probabilities (N,), without overflow at any finite logits (N,)."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def _only_row(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The only output's only row, finite."""
+    (name, output), *_ = outputs.items()
+    if not np.isfinite(output).all():
+        raise EngineError(
+            f"the model's output {name!r} holds NaN or infinity: run verify, or convert at a higher precision"
+        )
+    return cast(Tensor, output[0])

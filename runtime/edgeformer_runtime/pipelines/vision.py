@@ -1,0 +1,40 @@
+"""Image pipelines: classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
+from edgeformer_runtime.pipelines.base import Pipeline, Prepared
+from edgeformer_runtime.pipelines.heads import classify
+from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+
+
+class ImageClassifier(Pipeline[RawImage, ClassificationResult]):
+    """Scores every label of the bundle for an image: a path, a file's bytes, a Pillow image or an array."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, owned: bool = False) -> None:
+        """Use `edgeformer_runtime.load`."""
+        super().__init__(bundle, engine, owned)
+        self._encode = ImageEncoder(cast(ImagePreprocessing, bundle.manifest.preprocessing))
+
+    def prepare(self, raw: RawImage) -> Prepared:
+        """Decode, resize, crop and normalise one image."""
+        return Prepared(IMAGE_PROGRAM, {IMAGE_INPUT: self._encode(raw)}, truncated=False)
+
+    def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
+        """Labels and probabilities, best first."""
+        return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)
+
+    def is_batch(self, raw: Any) -> bool:
+        """A list is a batch; an array is one image."""
+        return isinstance(raw, list)
+
+    def raw_from_json(self, stored: Mapping[str, Any]) -> RawImage:
+        """{"image"}: the name of a file of the bundle."""
+        return self.bundle.path(stored["image"])
