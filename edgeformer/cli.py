@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeformer_runtime import cli as runtime_cli
-from edgeformer_runtime.console import print_json, run_app
+from edgeformer_runtime.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -37,7 +37,9 @@ def convert(
     precision: Annotated[
         list[str],
         typer.Option(
-            help="fp32, fp16 or dynamic-int8; repeatable.", default_factory=lambda: ["fp32"], show_default="fp32"
+            help="fp32, fp16, dynamic-int8 or static-int8; repeatable.",
+            default_factory=lambda: ["fp32"],
+            show_default="fp32",
         ),
     ],
     seq_len: Annotated[str, typer.Option(help="Sequence length buckets, as 32,64,128.")] = "128",
@@ -45,6 +47,7 @@ def convert(
     name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
     revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="A folder of images, which static-int8 needs.")] = None,
     attention: Annotated[str | None, typer.Option(help="dense, fused, chunked or split_heads.")] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Write OUT/<bundle>.zip as well.")] = False,
     as_json: Json = False,
@@ -65,6 +68,7 @@ def convert(
         labels_file=labels,
         revision=revision,
         attention=attention,
+        calibration=calibration,
         zipped=zipped,
     )
     with Steps(steps_of(options)) as steps:
@@ -105,6 +109,35 @@ def bench(
             with Bundle.open(bundles[0]) as first:
                 contenders += peer_contenders(against.split(","), first, source, Path(folder))
         runtime_cli.bench_contenders(contenders, threads, rounds, as_json)
+
+
+@app.command(name="eval")
+def evaluate(
+    bundle: runtime_cli.BundlePath,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Images: a folder per label, or a zip of it. Texts: .csv, .tsv, .json or .jsonl. FILE:KEY names a "
+            "folder in a zip or a list in a JSON file.",
+        ),
+    ],
+    source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
+    threads: runtime_cli.Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure a classifier's accuracy on labelled data, and how often it agrees with its source model."""
+    from edgeformer.evaluate import evaluate, evaluation_table
+    from edgeformer_runtime.bundle import Bundle
+
+    with Bundle.open(bundle) as opened, progress_bar("evaluating") as report:
+        found = evaluate(opened, data, source, limit, threads, report)
+    for note in found.notes:
+        err.print(f"note: {note}")
+    if as_json:
+        print_json(found.to_json())
+    else:
+        out.print(evaluation_table(opened, found))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Any
 from edgeformer import source_index
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
+from edgeformer.calibration import calibrated
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, check_task, interface_for
@@ -35,7 +36,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What `convert` is asked for. `name` None: after the source; `attention` None: the target's own kernel."""
+    """What `convert` is asked for.
+
+    Attributes:
+        name: None: after the source.
+        attention: None: the target's own kernel.
+        calibration: a folder of images, which static-int8 needs.
+    """
 
     source: str
     out: Path
@@ -47,6 +54,7 @@ class ConvertOptions:
     labels_file: Path | None = None
     revision: str | None = None
     attention: str | None = None
+    calibration: Path | None = None
     zipped: bool = False
 
     def __post_init__(self) -> None:
@@ -161,15 +169,20 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         module, keys = load_module(checkpoint, KERNELS[attention])
         notes = keys.notes
         programs = checkpoint.family.programs(module, checkpoint.config, options.seq_lens)
+        interface = interface_for(checkpoint, programs)
+        if options.calibration is not None:
+            programs = calibrated(programs, interface, options.calibration)
         problems += [
             f"{converter.target}: {problem}"
             for precision in precisions
             for problem in converter.check(programs, precision)
         ]
-        interface = interface_for(checkpoint, programs)
         jobs.append(Job(name, checkpoint, converter, attention, programs, interface, precisions, options.zipped))
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
+    for job in jobs:
+        for precision in precisions:
+            _check_destination(options.out / _bundle_name(job, precision))
     return jobs, notes
 
 
@@ -276,11 +289,15 @@ def _deliver(staged: Path, path: Path, staging: Path, zipped: bool) -> None:
         pack(staged, archive)
         pairs.append((archive, path.with_name(archive.name)))
     for source, destination in pairs:
-        if destination.is_dir() and any(destination.iterdir()) and not (destination / MANIFEST_NAME).is_file():
-            raise InputError(f"{destination} exists and is not a bundle: choose another --out or --name")
         if destination.exists():
             destination.rename(staging / f"{destination.name}.replaced")
         source.rename(destination)
+
+
+def _check_destination(path: Path) -> None:
+    """Refuse to replace what is no bundle."""
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_NAME).is_file():
+        raise InputError(f"{path} exists and is not a bundle: choose another --out or --name")
 
 
 def _bundle_name(job: Job, precision: Precision) -> str:

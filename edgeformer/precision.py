@@ -29,6 +29,7 @@ PRECISIONS: dict[str, Precision] = {
     for p in (
         Precision("fp32", Recipe("wfp32_afp32", "float32", "float32", "float32"), 1e-4, 1e-4),
         Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1e-2, 1e-2),
+        Precision("static-int8", Recipe("static_wi8_ai8", "int8", "int8", "float32"), 1.5e-1, 5e-2),
         Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2),
     )
 }

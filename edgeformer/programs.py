@@ -18,12 +18,14 @@ class Program:
 
     `module(*inputs)` takes tensors in the order of `inputs` and returns a tuple in the order of `outputs`.
     Its parameters and buffers are contiguous float32 (a converter may export other strides wrongly).
+    `calibration` holds inputs as the model will meet them, a tuple each, for static quantization; empty: none given.
     """
 
     name: str
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    calibration: tuple[tuple[Tensor, ...], ...] = ()
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the right dtypes and shapes, all ones: enough to trace the program."""

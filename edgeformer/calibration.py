@@ -1,0 +1,44 @@
+"""Calibration: real inputs, preprocessed, from which static quantization takes the ranges of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from edgeformer.interfaces import Interface
+from edgeformer.programs import Program
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess.image import ImageEncoder
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+
+MAX_SAMPLES = 128
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+
+def calibrated(programs: tuple[Program, ...], interface: Interface, folder: Path) -> tuple[Program, ...]:
+    """The programs with calibration inputs from a folder of images, subfolders included.
+
+    Of more than `MAX_SAMPLES` images that many are taken, spread evenly over the sorted names.
+
+    Raises:
+        InputError: the folder holds no images, one of them cannot be read, or the model takes no images.
+    """
+    spec = interface.preprocessing
+    if not isinstance(spec, ImagePreprocessing):
+        raise InputError("calibration takes a folder of images, and this model reads text: use dynamic-int8")
+    encode = ImageEncoder(spec)
+    inputs = tuple((torch.from_numpy(encode(path)),) for path in _spread(folder))
+    return tuple(replace(program, calibration=inputs) for program in programs)
+
+
+def _spread(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise InputError(f"no calibration images: {folder} is no folder")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise InputError(f"no calibration images in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
+    count = min(len(paths), MAX_SAMPLES)
+    return (paths[index * len(paths) // count] for index in range(count))
