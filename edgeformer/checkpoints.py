@@ -75,7 +75,7 @@ class KeyReport:
         """One line for each thing that a user may want to know."""
         if not self.unused:
             return ()
-        return (f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused)}",)
+        return (f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",)
 
 
 def open_checkpoint(
@@ -163,10 +163,10 @@ def _key_problems(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], u
     return [f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds if names]
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str], most: int = _LISTED_KEYS) -> str:
     names = list(names)
-    more = len(names) - _LISTED_KEYS
-    return ", ".join(names[:_LISTED_KEYS]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _described(file: Path) -> dict[str, Any]:
