@@ -118,11 +118,11 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate)
     steps = schedule.epochs * math.ceil(len(data.lengths) / schedule.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, steps))
-    running = None
+    running = math.nan
     module.train()
     with progress_bar(console) as progress:
         task = progress.add_task(title, total=steps, note="")
-        for _ in range(schedule.epochs):
+        for epoch in range(1, schedule.epochs + 1):
             for batch in shuffled_batches(data, schedule.batch_size):
                 loss = loss_of(batch)
                 optimizer.zero_grad()
@@ -132,8 +132,9 @@ def train(
                 scheduler.step()
                 if after_step is not None:
                     after_step()
-                running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+                running = loss.item() if math.isnan(running) else 0.98 * running + 0.02 * loss.item()
                 progress.update(task, advance=1, note=f"loss {running:.3f}")
+            console.print(f"{title}: epoch {epoch} of {schedule.epochs}, loss {running:.3f}", highlight=False)
     module.eval()
 
 
