@@ -13,7 +13,7 @@ import numpy as np
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.programs import Program
-from edgeformer.source_index import find
+from edgeformer.source_index import open_source
 from edgeformer.targets import converter_for
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle import Bundle
@@ -45,9 +45,7 @@ def peer_contenders(names: Sequence[str], bundle: Bundle, source: str | None, fo
         if name not in PEERS:
             raise InputError(f"unknown peer {name!r}: expected one of {', '.join(PEERS)}")
     manifest = bundle.manifest
-    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task)
-    if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
-        raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
+    checkpoint = open_source(manifest, source)
     case = longest_case(bundle)
     inputs = folder / "inputs.npz"
     np.savez(inputs, **case.inputs)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Remembers, per user, where the weights of converted checkpoints are, so that a bundle finds its source again.
+"""Finds a bundle's source again: where this user converted it from, in the zoo, or where the user says it is.
 
 Bundles name their source by hash and never by a path of the machine that made them.
 """
@@ -11,9 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Source
+from edgeformer_runtime.manifest import Manifest, Source
 
 
 def remember(checkpoint: Checkpoint) -> None:
@@ -29,13 +30,34 @@ def remember(checkpoint: Checkpoint) -> None:
 def find(source: Source) -> Path:
     """The folder, or weight file alone, that held the weights of a bundle's source when it was converted here.
 
+    A bundle that was made from the zoo finds it on every machine.
+
     Raises:
         InputError: this user has not converted that checkpoint on this machine, or its folder is gone.
     """
     folder = _read(_index_path()).get(source.weights_sha256)
-    if folder is None or not Path(folder).exists():
-        raise InputError(f"the checkpoint {source.id} of this bundle is not known here: name it with --source")
-    return Path(folder)
+    if folder is not None and Path(folder).exists():
+        return Path(folder)
+    zoo, _, name = source.id.partition(":")
+    if zoo == "zoo" and name in ZOO:
+        return ZOO[name].folder
+    raise InputError(f"the checkpoint {source.id} of this bundle is not known here: name it with --source")
+
+
+def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
+    """Open the checkpoint that a bundle was made from, for the bundle's task.
+
+    Args:
+        manifest: the bundle's.
+        source: a folder, a weight file, a hub id or a zoo name; None: where `find` finds it.
+
+    Raises:
+        InputError: it is not known here, is no checkpoint, or holds other weights than the bundle was made from.
+    """
+    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task)
+    if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
+        raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
+    return checkpoint
 
 
 def _index_path() -> Path:
