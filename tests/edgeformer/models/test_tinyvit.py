@@ -213,7 +213,7 @@ def test_litert_equals_timm(golden: tuple[TinyViT, dict[str, Tensor]], tmp_path:
     programs = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ())
     lowered = CONVERTER.lower_fp32(programs, tmp_path)
     assert lowered.partitions == 1
-    # The input, four per block (q, k, v, out), and windows there and back in the two blocks that have several: none else.
+    # The input, four per block (q, k, v, out), and windows there and back in the blocks that have several: none else.
     assert lowered.operators["TRANSPOSE"] <= 46
     interpreter = interpreter_module.Interpreter(str(tmp_path / lowered.files[0]), num_threads=1)
     run = interpreter.get_signature_runner("image")
