@@ -288,9 +288,9 @@ def prepare_for_export(module: TinyViT) -> TinyViT:
     """A copy that computes exactly the same with less to lower; the module itself stays as it is.
 
     5M at 224 pixels, one thread, medians with a noise of 1 ms. LiteRT: 600 nodes and 32.8 ms before, 598 and 32.0
-    after, one partition both times: its converter folds batch norms and constant gathers itself, and 84 GFLOP/s is what the
-    core can do. ExecuTorch: separate projections and a constant bias with all its axes take it from 32 partitions and
-    42.5 ms to 22 and 40.8, the layer norms being what is left. ONNX Runtime: 39.3 and 39.2 ms.
+    after, one partition both times: its converter folds batch norms and constant gathers itself, and 84 GFLOP/s is what
+    the core can do. ExecuTorch: separate projections and a constant bias with all its axes take it from 32 partitions
+    and 42.5 ms to 22 and 40.8, the layer norms being what is left. ONNX Runtime: 39.3 and 39.2 ms.
 
     Not done, because measured without gain: four-dimensional products (8 nodes more), channels-last input (a transpose
     less). The factor of q·k stays out of the weights, because Core ML keeps attention whole only with its default
