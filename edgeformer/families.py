@@ -62,9 +62,7 @@ def family_for(raw: Mapping[str, Any]) -> Family:
     """
     named = raw.get("model_type", raw.get("architecture"))
     if not isinstance(named, str):
-        raise InputError(
-            "config.json names no model_type or architecture: expected a Hugging Face or timm checkpoint"
-        )
+        raise InputError("config.json names no model_type or architecture: expected a Hugging Face or timm checkpoint")
     model_type = TIMM_SIZE.sub("", named)
     try:
         module, attribute = FAMILIES[model_type].split(":")

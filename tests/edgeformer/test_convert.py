@@ -146,7 +146,7 @@ def test_an_existing_bundle_is_replaced_and_anything_else_is_not(tmp_path: Path)
 def test_bad_options_are_refused_in_one_line_and_leave_nothing(
     change: dict[str, object], message: str, checkpoint: Path, tmp_path: Path
 ) -> None:
-    settings: dict[str, object] = {"source": str(checkpoint), "out": tmp_path / "a" / "b"} | change
+    settings: dict[str, object] = {"source": str(checkpoint), "out": tmp_path / "a" / "b", "seq_lens": (16,)} | change
     with pytest.raises(InputError, match=message) as raised:
         convert(ConvertOptions(**settings))  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
