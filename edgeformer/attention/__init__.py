@@ -28,7 +28,7 @@ KERNEL_FOR_TARGET: dict[str, str] = {
     "coreml": "fused",
     # 3 XNNPACK delegates and 64 ms for MobileBERT; the sdpa operator is 2 to 5 times slower (safe softmax on the CPU).
     "executorch": "dense",
-    # As fast as fused (20.1 ms and 20.0 ms for 3 layers of MiniLM at 128 tokens, one x86-64 thread), so that ONNX shares
-    # its graph with LiteRT and ExecuTorch; split_heads takes 35.5 ms.
+    # As fast as fused (20.1 ms and 20.0 ms for 3 layers of MiniLM at 128 tokens, one x86-64 thread), so ONNX shares its
+    # graph with LiteRT and ExecuTorch; split_heads takes 35.5 ms.
     "onnx": "dense",
 }
