@@ -32,6 +32,8 @@ def common_problems(
         )
     if precision.name not in precisions:
         problems.append(f"{target} has no precision {precision.name!r}: expected one of {', '.join(precisions)}")
+    elif precision.name == "static-int8" and not all(program.calibration for program in programs):
+        problems.append("static-int8 needs calibration: give --calibration DIR with images")
     if not programs:
         problems.append(f"{target} needs at least one program, found none")
     names = [program.name for program in programs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from edgeformer.precision import Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
+from edgeformer_converters.litert_graph import LiteRTGraph
+from edgeformer_converters.litert_int8 import quantize_to_int8
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -21,14 +22,15 @@ MODEL_FILE = "model.tflite"
 
 
 class LiteRTConverter:
-    """litert-torch for fp32; the AI Edge Quantizer takes that file to fp16 weights or dynamic int8.
+    """litert-torch for fp32; the AI Edge Quantizer takes that file to fp16 weights or int8.
 
     dynamic-int8 stores weights per channel in int8 (embedding tables included, biases and norms in float32) and
-    quantizes activations while it runs. fp16 stores the weights in half; a CPU computes in float32, a GPU in half.
+    quantizes activations while it runs. static-int8 takes the ranges of activations from calibration inputs. fp16
+    stores the weights in half; a CPU computes in float32, a GPU in half.
     """
 
     target = "litert"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
     requires = Requirements(runtime="0.1.0", ios="15.0", macos="12.0", android_api=23)
     packages = ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch")
@@ -56,21 +58,19 @@ class LiteRTConverter:
     def lower_precision(
         self, programs: Sequence[Program], fp32: Lowered, precision: Precision, folder: Path
     ) -> Lowered:
-        """Quantize the fp32 `.tflite` into another one.
-
-        The quantizer leaves the weights behind the flatbuffer, at offsets that it holds: its bytes stay as they are.
-        """
+        """Quantize the fp32 `.tflite` into another one."""
+        source, destination = fp32.folder / MODEL_FILE, folder / MODEL_FILE
         with quiet_tools():
-            from ai_edge_quantizer import quantizer
-
-            tool = quantizer.Quantizer(str(fp32.folder / MODEL_FILE), _quantization_recipe(precision))
-            tool.quantize().export_model(str(folder / MODEL_FILE))
+            if precision.name == "fp16":
+                _store_weights_in_half(source, destination)
+            else:
+                quantize_to_int8(programs, precision.name, source, destination)
         return self._lowered(programs, folder)
 
     def _lowered(self, programs: Sequence[Program], folder: Path) -> Lowered:
         path = folder / MODEL_FILE
         with quiet_tools():
-            operators, partitions = count_operators(path), count_partitions(path)
+            operators, partitions = LiteRTGraph(path).count_operators(), count_partitions(path)
         entries = {program.name: (MODEL_FILE, program.name) for program in programs}
         return Lowered(folder, (MODEL_FILE,), entries, operators, partitions)
 
@@ -89,32 +89,15 @@ class _NamedOutputs(nn.Module):
         return dict(zip(self.names, self.module(*(inputs[name] for name in self.order)), strict=True))
 
 
-def _quantization_recipe(precision: Precision) -> Any:
-    from ai_edge_quantizer import recipe, recipe_manager
+def _store_weights_in_half(source: Path, destination: Path) -> None:
+    from ai_edge_quantizer import quantizer, recipe, recipe_manager
     from ai_edge_quantizer.qtyping import TFLOperationName
 
-    if precision.name == "dynamic-int8":
-        return recipe.dynamic_wi8_afp32()
     manager = recipe_manager.RecipeManager()
     manager.add_weight_only_config(
         ".*", TFLOperationName.ALL_SUPPORTED, num_bits=16, algorithm_key=recipe.AlgorithmName.FLOAT_CASTING
     )
-    return manager.get_quantization_recipe()
-
-
-def count_operators(path: Path) -> dict[str, int]:
-    """How often each builtin operator occurs in a `.tflite`, over all its signatures."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    model = schema.Model.GetRootAs(path.read_bytes())
-    counts: Counter[str] = Counter()
-    for graph in (model.Subgraphs(index) for index in range(model.SubgraphsLength())):
-        for operator in (graph.Operators(index) for index in range(graph.OperatorsLength())):
-            code = model.OperatorCodes(operator.OpcodeIndex())
-            # Codes above 126 live in the second field only; older ones may live in the first.
-            counts[names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]] += 1
-    return dict(sorted(counts.items()))
+    quantizer.Quantizer(str(source), manager.get_quantization_recipe()).quantize().export_model(str(destination))
 
 
 def count_partitions(path: Path) -> int:
