@@ -14,7 +14,7 @@ from edgeformer.precision import Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
-from edgeformer_converters.executorch_graph import compute_in_half, widen_embedding_ids
+from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -24,7 +24,7 @@ MODEL_FILE = "model.pte"
 class ExecuTorchConverter:
     """to_edge_transform_and_lower with the XNNPACK partitioner.
 
-    fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 30 % on x86, where it is emulated.
+    fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
     runs, embedding tables per row in int8. The apps and engines that run it link ExecuTorch's quantized kernels.
     """
@@ -55,7 +55,7 @@ class ExecuTorchConverter:
 
 
 def _lower(programs: Sequence[Program], precision: str, folder: Path) -> Lowered:
-    with quiet_tools(), torch.no_grad():
+    with quiet_tools(), torch.no_grad(), shared_provenance():
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
         exported = {program.name: _export(program, precision) for program in programs}

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.traceback import NodeSource
 
 aten = torch.ops.aten
+
+
+@contextmanager
+def shared_provenance() -> Iterator[None]:
+    """Let graph passes share their notes on where a node came from instead of copying them.
+
+    Nobody changes these notes, they grow with every one of some forty passes, and copying them takes a quarter of the
+    time of lowering a quantized MobileBERT.
+    """
+    NodeSource.__deepcopy__ = lambda self, _: self  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__  # type: ignore[attr-defined]
 
 
 def widen_embedding_ids(module: GraphModule) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,21 +22,20 @@ if TYPE_CHECKING:
 # The first opset with GELU as one operator, in ONNX Runtime since 1.17.
 OPSET = 20
 ENTRY = "main"
-# Products after GELU get their activations quantized per block of 128; see `_quantize`.
-BLOCK_SIZE = 128
 
 
 class OnnxConverter:
-    """torch.onnx's exporter for fp32; ONNX Runtime's quantizers for dynamic-int8.
+    """torch.onnx's exporter for fp32; ONNX Runtime's quantizers for int8.
 
     fp16 stores the weights in half and computes in float32: ONNX Runtime folds the casts when it loads, so latency is
     fp32's. A graph that computes in half is no faster on a CPU without half kernels, and far less exact.
 
     dynamic-int8 holds weights per channel and embedding tables per tensor in int8, biases and norms in float32.
+    static-int8 takes the ranges of activations from calibration inputs.
     """
 
     target = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # The oldest systems that ONNX Runtime 1.22's packages support; 1.22 brought 8 bits to MatMulNBits.
     requires = Requirements(runtime="0.1.0", ios="15.1", macos="13.4", android_api=24)
     packages = ("onnx", "onnxscript", "onnxruntime", "torch")
@@ -58,12 +56,16 @@ class OnnxConverter:
         with quiet_tools():
             import onnx
 
+            from edgeformer_converters.onnx_int8 import quantize_dynamically, quantize_statically
             from edgeformer_converters.onnx_storage import store_weights_in_half
 
             models = {program.name: onnx.load(fp32.folder / fp32.entries[program.name][0]) for program in programs}
-            for name, model in models.items():
+            for program in programs:
+                model = models[program.name]
                 if precision.name == "dynamic-int8":
-                    models[name] = _quantize(model)
+                    models[program.name] = quantize_dynamically(model)
+                elif precision.name == "static-int8":
+                    models[program.name] = quantize_statically(model, program)
                 else:
                     store_weights_in_half(model)
             return _save(models, folder)
@@ -94,51 +96,6 @@ def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
         node.output[:] = [changed.get(name, name) for name in node.output]
     for value in (*graph.initializer, *graph.value_info, *graph.output):
         value.name = changed.get(value.name, value.name)
-
-
-def _quantize(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights to int8; activations are quantized while the model runs.
-
-    ONNX Runtime quantizes activations per tensor, which leaves MiniLM's embeddings a cosine of only 0.990 to fp32's.
-    Half of that comes from GELU's outputs with their one long tail. Quantizing those per row and block (MatMulNBits)
-    gives 0.996 for 25 % more time, still 1.8 times fp32's speed. Doing so everywhere is another 1.2 times slower there,
-    and on MobileBERT, whose ReLU outputs do not need it (0.9997), as slow as fp32. Signed weights are 1.7 times faster
-    than unsigned ones, whose cosine is no better.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    _quantize_after_gelu(model)
-    with TemporaryDirectory() as scratch:
-        path = Path(scratch) / "quantized.onnx"
-        quantize_dynamic(
-            model,
-            path,
-            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(path)
-
-
-def _quantize_after_gelu(model: onnx.ModelProto) -> None:
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    after_gelu = {output for node in model.graph.node if node.op_type == "Gelu" for output in node.output}
-    others = [node.name for node in model.graph.node if node.op_type != "MatMul" or node.input[0] not in after_gelu]
-    # Accuracy level 4: activations in int8, per row and block.
-    config = DefaultWeightOnlyQuantConfig(block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4, bits=8)
-    quantizer = MatMulNBitsQuantizer(
-        model,
-        bits=8,
-        block_size=BLOCK_SIZE,
-        is_symmetric=True,
-        accuracy_level=4,
-        nodes_to_exclude=others,
-        algo_config=config,
-    )
-    quantizer.process()
-    model.CopyFrom(quantizer.model.model)
 
 
 def _save(models: dict[str, onnx.ModelProto], folder: Path) -> Lowered:

@@ -1,0 +1,170 @@
+"""int8 in ONNX Runtime: which operators take which kind, and the constants that its quantizers leave in float.
+
+TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread without VNNI. Columns as in
+`litert_int8`:
+
+TABLE
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from edgeformer.programs import Program
+
+# A smaller constant is not worth the operator that would read it.
+LEAST_ELEMENTS = 1024
+LARGEST_INT8 = 127
+# Products after GELU get their activations quantized per block of 128; see `quantize_dynamically`.
+BLOCK_SIZE = 128
+
+
+def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights to int8; activations are quantized while the model runs.
+
+    ONNX Runtime quantizes activations per tensor, which leaves MiniLM's embeddings a cosine of only 0.990 to fp32's.
+    Half of that comes from GELU's outputs with their one long tail. Quantizing those per row and block (MatMulNBits)
+    gives 0.996 for 25 % more time, still 1.8 times fp32's speed. Doing so everywhere is another 1.2 times slower there,
+    and on MobileBERT, whose ReLU outputs do not need it (0.9997), as slow as fp32. Signed weights are 1.7 times faster
+    than unsigned ones, whose cosine is no better.
+
+    Convolutions compute in float with int8 weights: quantized dynamically they take three times as long as in float.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    _quantize_after_gelu(model)
+    store_in_int8(model, [node for node in model.graph.node if node.op_type == "Conv"])
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "quantized.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelProto:
+    """Weights and activations to int8, the ranges of activations from the program's calibration inputs.
+
+    Products of two activations stay in float, as do convolutions with spatial kernels, whose weights are in int8.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The calibration inputs, once."""
+
+        def __init__(self) -> None:
+            self.inputs = iter(program.calibration)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            """The next inputs by name, or None."""
+            values = next(self.inputs, None)
+            if values is None:
+                return None
+            return {spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)}
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    float_nodes = [
+        node
+        for node in model.graph.node
+        if (node.op_type == "MatMul" and node.input[1] not in constants)
+        or (node.op_type == "Conv" and np.prod(constants[node.input[1]].dims[2:]) > 1)
+    ]
+    store_in_int8(model, [node for node in float_nodes if node.op_type == "Conv"])
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "quantized.onnx"
+        quantize_static(
+            model,
+            path,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=[node.name for node in float_nodes],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def store_in_int8(model: onnx.ModelProto, convolutions: list[NodeProto]) -> None:
+    """Store in int8 what the quantizers leave: these convolutions' weights and what is added to attention scores.
+
+    Weights get a scale per output channel, attention's biases one; a DequantizeLinear each gives the float values back.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    axes: dict[str, int | None] = {node.input[1]: 0 for node in convolutions}
+    axes |= dict.fromkeys(_attention_biases(model))
+    nodes = [
+        node
+        for name, axis in axes.items()
+        if name in constants and np.prod(constants[name].dims) >= LEAST_ELEMENTS
+        for node in _dequantized(model, constants[name], axis)
+    ]
+    nodes += model.graph.node
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _attention_biases(model: onnx.ModelProto) -> Iterator[str]:
+    """Names of the inputs of an Add before a Softmax; what is no constant is left alone later."""
+    consumers: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+
+    def leads_to_softmax(node: NodeProto) -> bool:
+        return any(
+            follower.op_type == "Softmax" or (follower.op_type == "Reshape" and leads_to_softmax(follower))
+            for follower in consumers.get(node.output[0], [])
+        )
+
+    for node in model.graph.node:
+        if node.op_type == "Add" and leads_to_softmax(node):
+            yield from node.input
+
+
+def _dequantized(model: onnx.ModelProto, tensor: TensorProto, axis: int | None) -> Iterator[NodeProto]:
+    """Turn a float initializer into an int8 one and the node, given back, that makes the float values of it."""
+    values, name = numpy_helper.to_array(tensor), tensor.name
+    others = tuple(range(values.ndim)) if axis is None else tuple(n for n in range(values.ndim) if n != axis)
+    scale = (np.abs(values).max(axis=others, keepdims=True) / np.float32(LARGEST_INT8)).astype(np.float32)
+    scale[scale == 0] = 1
+    quantized = np.round(values / scale).astype(np.int8)
+    tensor.CopyFrom(numpy_helper.from_array(quantized, f"{name}_int8"))
+    scale = scale.reshape(()) if axis is None else scale.ravel()
+    model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+    attributes = {} if axis is None else {"axis": axis}
+    yield onnx.helper.make_node(
+        "DequantizeLinear", [tensor.name, f"{name}_scale"], [name], name=f"{name}_dequantize", **attributes
+    )
+
+
+def _quantize_after_gelu(model: onnx.ModelProto) -> None:
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    after_gelu = {output for node in model.graph.node if node.op_type == "Gelu" for output in node.output}
+    others = [node.name for node in model.graph.node if node.op_type != "MatMul" or node.input[0] not in after_gelu]
+    # Accuracy level 4: activations in int8, per row and block.
+    config = DefaultWeightOnlyQuantConfig(block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4, bits=8)
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        bits=8,
+        block_size=BLOCK_SIZE,
+        is_symmetric=True,
+        accuracy_level=4,
+        nodes_to_exclude=others,
+        algo_config=config,
+    )
+    quantizer.process()
+    model.CopyFrom(quantizer.model.model)
