@@ -1,0 +1,138 @@
+"""int8 of a program on images: calibrated or not, near to fp32, small, and in one piece where a delegate runs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from small_image import image_inputs, image_program
+from small_text import cosine, reference
+
+from edgeformer.precision import PRECISIONS
+from edgeformer.programs import Program
+from edgeformer.targets import Converter, Lowered, converter_for
+
+INT8 = ("dynamic-int8", "static-int8")
+TARGETS = (pytest.param("litert", marks=pytest.mark.litert), "onnx")
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return image_program()
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def converter(request: pytest.FixtureRequest) -> Converter:
+    return converter_for(request.param)
+
+
+@pytest.fixture(scope="module")
+def lowered(converter: Converter, program: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
+    """The program at fp32 and in both kinds of int8."""
+    fp32 = converter.lower_fp32((program,), tmp_path_factory.mktemp("fp32"))
+    return {"fp32": fp32} | {
+        name: converter.lower_precision((program,), fp32, PRECISIONS[name], tmp_path_factory.mktemp(name))
+        for name in INT8
+    }
+
+
+def run(lowered: Lowered, pixels: NDArray[np.float32]) -> Any:
+    file, entry = lowered.entries["image"]
+    path = str(lowered.folder / file)
+    if path.endswith(".tflite"):
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(path, num_threads=1).get_signature_runner(entry)(pixels=pixels)["logits"]
+    from onnxruntime import InferenceSession
+
+    return InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
+
+
+# Weights and activations are each rounded to 1/254 of their ranges, over eight layers.
+@pytest.mark.parametrize("precision", INT8)
+def test_images_outside_the_calibration_get_the_logits_of_torch(
+    lowered: dict[str, Lowered], program: Program, precision: str
+) -> None:
+    for (pixels,) in image_inputs(4, seed=2):
+        expected = reference(program, {"pixels": pixels.numpy()})
+        got = run(lowered[precision], pixels.numpy())
+        assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+        assert cosine(got, expected) > 0.999
+
+
+@pytest.mark.parametrize("precision", INT8)
+def test_a_delegate_keeps_int8_in_one_piece(lowered: dict[str, Lowered], precision: str) -> None:
+    assert lowered[precision].partitions == lowered["fp32"].partitions
+
+
+def test_static_ranges_come_from_the_calibration_inputs(
+    converter: Converter, lowered: dict[str, Lowered], program: Program, tmp_path: Path
+) -> None:
+    far_too_small = replace(program, calibration=tuple((pixels * 0.01,) for (pixels,) in program.calibration))
+    static = converter.lower_precision((far_too_small,), lowered["fp32"], PRECISIONS["static-int8"], tmp_path)
+    ((pixels,),) = image_inputs(1, seed=2)
+    expected = reference(program, {"pixels": pixels.numpy()})
+    assert cosine(run(static, pixels.numpy()), expected) < 0.99
+
+
+def test_static_int8_needs_calibration(converter: Converter, program: Program) -> None:
+    precision = PRECISIONS["static-int8"]
+    assert converter.check((program,), precision) == []
+    assert converter.check((replace(program, calibration=()),), precision) == [
+        "static-int8 needs calibration: give --calibration DIR with images"
+    ]
+
+
+def test_attention_stays_in_float(lowered: dict[str, Lowered]) -> None:
+    """Its two products: in ONNX the only MatMul whose inputs come from no DequantizeLinear."""
+    static = lowered["static-int8"]
+    if static.partitions is None:
+        import onnx
+
+        graph = onnx.load(static.folder / static.files[0]).graph
+        makers = {output: node.op_type for node in graph.node for output in node.output}
+        float_products = [
+            node
+            for node in graph.node
+            if node.op_type == "MatMul" and "DequantizeLinear" not in {makers[name] for name in node.input}
+        ]
+        assert len(float_products) == 2
+    else:
+        assert tensor_types(static.folder / static.files[0], "BATCH_MATMUL") == {"FLOAT32"}
+        assert tensor_types(static.folder / static.files[0], "SOFTMAX") == {"FLOAT32"}
+
+
+def tensor_types(path: Path, operator_name: str) -> set[str]:
+    """The types of all that these operators take and give."""
+    from edgeformer_converters.litert_graph import LiteRTGraph
+
+    graph = LiteRTGraph(path)
+    types = {code: name for name, code in vars(graph.schema.TensorType).items() if isinstance(code, int)}
+    (subgraph,) = graph.model.subgraphs
+    return {
+        types[subgraph.tensors[index].type]
+        for operator in subgraph.operators
+        if graph.name(operator) == operator_name
+        for index in (*operator.inputs, *operator.outputs)
+    }
+
+
+@pytest.mark.parametrize("precision", INT8)
+def test_no_large_constant_stays_in_float(lowered: dict[str, Lowered], program: Program, precision: str) -> None:
+    floats = sum(tensor.nbytes for tensor in (*program.module.parameters(), *program.module.buffers()))
+    model = lowered[precision]
+    saved = (lowered["fp32"].folder / model.files[0]).stat().st_size - (model.folder / model.files[0]).stat().st_size
+    # What int8 saves, less its own scales, operators and names.
+    assert saved > 0.5 * floats
+
+
+def test_two_conversions_give_the_same_bytes(
+    converter: Converter, lowered: dict[str, Lowered], program: Program, tmp_path: Path
+) -> None:
+    again = converter.lower_precision((program,), lowered["fp32"], PRECISIONS["static-int8"], tmp_path)
+    for name in again.files:
+        assert (again.folder / name).read_bytes() == (lowered["static-int8"].folder / name).read_bytes()
