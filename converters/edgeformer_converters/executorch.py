@@ -92,6 +92,7 @@ def _export(program: Program, precision: str) -> Any:
 
 
 def _quantize(module: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
+    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -105,7 +106,10 @@ def _quantize(module: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
     prepared = prepare_pt2e(module, ComposableQuantizer([linear, EmbeddingQuantizer()]))
     # Dynamic quantization calibrates nothing, but its observers of weights have to see them once.
     prepared(*inputs)
-    return convert_pt2e(prepared)
+    converted = convert_pt2e(prepared)
+    # Linear layers that share an input would share what quantizes it, and could end up in another piece than that.
+    DuplicateDynamicQuantChainPass()(converted)
+    return converted
 
 
 def _partitioner() -> Any:
