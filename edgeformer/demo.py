@@ -47,7 +47,7 @@ def run_demo(folder: Path) -> None:
     if not all(row.ok for row in rows):
         raise typer.Exit(1)
     litert = next(row for row in rows if row.target == "litert")
-    out.print(f'Next: edgeformer run {litert.path} "wake me up at seven"')
+    out.print(f'Next: edgeformer run {litert.path} "what will the weather be like tomorrow"')
 
 
 def _answer(row: Converted) -> None:
