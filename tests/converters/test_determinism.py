@@ -14,18 +14,22 @@ TESTS = Path(__file__).parent
 
 LOWER = """
 import hashlib, json, sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import torch
-from small_text import SmallTextClassifier, text_programs
+from small_text import SmallTextClassifier, text_inputs, text_programs
 
 from edgeformer.precision import PRECISIONS
 
 converter = import_module(f"edgeformer_converters.{sys.argv[1]}").CONVERTER
 folder = Path(sys.argv[2])
 torch.manual_seed(0)
-programs = text_programs(SmallTextClassifier().eval(), (16, 32))
+programs = tuple(
+    replace(program, calibration=(tuple(torch.from_numpy(value) for value in text_inputs(program).values()),))
+    for program in text_programs(SmallTextClassifier().eval(), (16, 32))
+)
 hashes = {}
 fp32 = None
 for precision in converter.precisions:
