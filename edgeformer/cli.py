@@ -42,8 +42,10 @@ def convert(
             show_default="fp32",
         ),
     ],
-    seq_len: Annotated[str, typer.Option(help="Sequence length buckets, as 32,64,128.")] = "128",
-    task: Annotated[str | None, typer.Option(help="text-classification or text-embedding.")] = None,
+    seq_len: Annotated[str, typer.Option(help="Sequence length buckets of text models, as 32,64,128.")] = "128",
+    task: Annotated[
+        str | None, typer.Option(help="text-classification, text-embedding or image-classification.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
     revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
