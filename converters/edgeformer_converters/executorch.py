@@ -15,6 +15,11 @@ from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
 from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
+from edgeformer_converters.executorch_int8 import (
+    quantize_dynamically,
+    quantize_statically,
+    store_attention_biases_in_int8,
+)
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -26,7 +31,8 @@ class ExecuTorchConverter:
 
     fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
-    runs, embedding tables per row in int8. The apps and engines that run it link ExecuTorch's quantized kernels.
+    runs, embedding tables per row in int8. The apps
+    and engines that run int8 link ExecuTorch's quantized kernels.
     """
 
     target = "executorch"
@@ -88,28 +94,11 @@ def _export(program: Program, precision: str) -> Any:
         compute_in_half(module)
         return torch.export.export(module, inputs)
     widen_embedding_ids(module)
-    return torch.export.export(_quantize(torch.export.export(module, inputs).module(), inputs), inputs)
-
-
-def _quantize(module: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
-    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
-    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-        XNNPACKQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import ComposableQuantizer
-    from torchao.quantization.pt2e.quantizer.embedding_quantizer import EmbeddingQuantizer
-
-    linear = XNNPACKQuantizer()
-    linear.set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True))
-    prepared = prepare_pt2e(module, ComposableQuantizer([linear, EmbeddingQuantizer()]))
-    # Dynamic quantization calibrates nothing, but its observers of weights have to see them once.
-    prepared(*inputs)
-    converted = convert_pt2e(prepared)
-    # Linear layers that share an input would share what quantizes it, and could end up in another piece than that.
-    DuplicateDynamicQuantChainPass()(converted)
-    return converted
+    module = torch.export.export(module, inputs).module()
+    quantize = quantize_statically if precision == "static-int8" else quantize_dynamically
+    quantized = quantize(module, program)
+    store_attention_biases_in_int8(quantized)
+    return torch.export.export(quantized, inputs)
 
 
 def _partitioner() -> Any:
