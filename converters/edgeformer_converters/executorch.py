@@ -31,12 +31,12 @@ class ExecuTorchConverter:
 
     fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
-    runs, embedding tables per row in int8. The apps
-    and engines that run int8 link ExecuTorch's quantized kernels.
+    runs, embedding tables per row in int8. static-int8 takes the ranges of activations from calibration inputs. The
+    apps and engines that run int8 link ExecuTorch's quantized kernels.
     """
 
     target = "executorch"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # What the Swift package and the Android archive of ExecuTorch 1.x ask for.
     requires = Requirements(runtime="0.1.0", ios="17.0", macos="12.0", android_api=23)
     packages = ("executorch", "torchao", "torch")
