@@ -2,12 +2,13 @@
 
 TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread with a noise of 2 ms. Cosine to fp32
 is the lowest over six photographs, which are the calibration inputs too; the differences are the largest ones relative
-to the largest logit, over the photographs and over `convert`'s samples. One partition everywhere.
+to the largest logit, over the photographs and over `convert`'s samples. One partition everywhere. Rows are of separate
+runs; trained weights and images that calibration did not see may order them differently.
 
 | | ms | cosine | differences | file of fp32's |
 |---|---|---|---|---|
 | fp32 | 32 | 1 | 0, 0 | 1 |
-| dynamic: products | 23.0 | .9974 | .078, .047 | .308 |
+| dynamic: products | 23.0 | .9974 | .078, .047 | – |
 | dynamic-int8: products and convolutions; depthwise weights | 18-20 | .9927 | .140, .079 | .273 |
 | static: products; the convolutions' weights | 22.2 | .9931 | .131, .076 | .284 |
 | static: products and convolutions; depthwise weights | 17.3 | .9857 | .194, .142 | .285 |
@@ -67,8 +68,8 @@ def _dynamic_recipe() -> Any:
 
 def _static_recipe(float_convolutions: Iterable[str]) -> Any:
     """Products and pointwise convolutions in int8 throughout; attention's products and softmax stay float, because
-    XNNPACK leaves those outside in int8. Spatial kernels meet the pixels first: int8 activations there cost accuracy
-    and gain nothing measurable.
+    XNNPACK leaves those outside in int8. Spatial kernels meet the pixels first: int8 activations there
+    gained nothing measurable and were less exact in the one comparison made.
     """
     from ai_edge_quantizer import recipe_manager
     from ai_edge_quantizer.qtyping import TFLOperationName

@@ -7,12 +7,12 @@ TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thre
 |---|---|---|---|---|
 | fp32 | 41 | 1 | 0, 0 | 1 |
 | dynamic-int8: products; the convolutions' weights | 31.5 | .9950 | .112, .081 | .262 |
-| dynamic: products and convolutions | 118 | .9868 | .156, .155 | .265 |
-| static: products | 33.5 | .9971 | .075, .077 | .302 |
-| static: products and all convolutions | 32.1 | .9809 | .222, .148 | .268 |
+| dynamic: products and convolutions | 118 | .9868 | .156, .155 | – |
+| static: products | 33.5 | .9971 | .075, .077 | – |
+| static: products and all convolutions | 32.1 | .9809 | .222, .148 | – |
 | static-int8: products and pointwise convolutions; the other convolutions' weights | 30.6 | .9783 | .182, .118 | .263 |
-| static: activations signed | 45.1 | .9811 | .205, .168 | .268 |
-| static: weights of 7 bits (reduce_range) | 35.7 | .9812 | .225, .168 | .268 |
+| static: activations signed | 45.1 | .9811 | .205, .168 | – |
+| static: weights of 7 bits (reduce_range) | 35.7 | .9812 | .225, .168 | – |
 """
 
 from __future__ import annotations
