@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 class Steps:
     """A bar that advances when the next step begins; where stderr is no terminal, a line per step.
 
+    Such a line waits for the second step: an input that is refused while it is read gives its error's line alone.
+
     It writes to a duplicate of the descriptor, because converters hold back what their tools print to stderr.
     """
 
@@ -30,14 +32,23 @@ class Steps:
             redirect_stdout=False,
             redirect_stderr=False,
         )
+        self._begun = 0
+        self._lines: list[str] = []
         self._task = self._progress.add_task("", total=total, completed=-1)
 
     def __call__(self, step: str) -> None:
         """Begin a step; what begins with "note: " is printed and is no step."""
-        if step.startswith("note: ") or not self._console.is_terminal:
-            self._console.print(step, highlight=False, soft_wrap=True)
-        if not step.startswith("note: "):
+        if step.startswith("note: "):
+            self._lines.append(step)
+        else:
+            self._begun += 1
             self._progress.update(self._task, description=step, advance=1)
+            if not self._console.is_terminal:
+                self._lines.append(step)
+        if self._begun > 1:
+            for line in self._lines:
+                self._console.print(line, highlight=False, soft_wrap=True)
+            self._lines.clear()
 
     def __enter__(self) -> Steps:
         if self._console.is_terminal:
