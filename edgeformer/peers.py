@@ -1,5 +1,7 @@
 """Peers for `bench --against`: other engines on the same weights and the same recorded input, each at its best.
 
+Peers compute what public implementations of the model do: what our programs leave out is part of the comparison.
+
 Each peer is a factory that `edgeformer_runtime.bench` calls in a process of its own, so it imports only what it needs.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.models.text_tasks import compute_all_tokens
 from edgeformer.programs import Program
 from edgeformer.source_index import open_source
 from edgeformer.targets import converter_for
@@ -137,6 +140,7 @@ def _onnx_models(checkpoint: Checkpoint, seq_lens: tuple[int, ...], folder: Path
 
 def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str) -> tuple[Program, ...]:
     module, _ = load_module(checkpoint, KERNELS[attention])
+    compute_all_tokens(module)
     return checkpoint.family.programs(module, checkpoint.config, seq_lens)
 
 

@@ -19,6 +19,7 @@ from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.public_names import public_renamer
 from edgeformer.models.text_tasks import (
     TEXT_TASKS,
+    Layers,
     Pooler,
     PositionIds,
     TextClassifier,
@@ -148,9 +149,9 @@ class SelfAttention(nn.Module):
         self.scale = (size // config.num_attention_heads) ** -0.5
         self.attention = attention
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
-        q = attention_heads(self.query(hidden), self.num_heads)
+    def forward(self, tokens: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
+        """tokens (B, T, C) attend to hidden (B, S, C) under bias (B, 1, 1, S), to (B, T, C)."""
+        q = attention_heads(self.query(tokens), self.num_heads)
         k = attention_heads(self.key(hidden), self.num_heads)
         v = attention_heads(self.value(hidden), self.num_heads)
         return merge_heads(self.attention(q, k, v, bias, self.scale))
@@ -178,9 +179,9 @@ class AttentionBlock(nn.Module):
         self.self = SelfAttention(config, attention)
         self.output = DenseNorm(config.hidden_size, config)
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
-        out: Tensor = self.output(self.self(hidden, bias), hidden)
+    def forward(self, tokens: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
+        """tokens (B, T, C) attend to hidden (B, S, C) under bias (B, 1, 1, S), to (B, T, C)."""
+        out: Tensor = self.output(self.self(tokens, hidden, bias), tokens)
         return out
 
 
@@ -206,38 +207,24 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = DenseNorm(config.intermediate_size, config)
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
-        x = self.attention(hidden, bias)
+    def forward(self, hidden: Tensor, bias: Tensor, first_token_only: bool = False) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
+        x = self.attention(hidden[:, :1] if first_token_only else hidden, hidden, bias)
         out: Tensor = self.output(self.intermediate(x), x)
         return out
-
-
-class Layers(nn.Module):
-    """The stack of blocks."""
-
-    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
-
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
-        for layer in self.layer:
-            hidden = layer(hidden, bias)
-        return hidden
 
 
 class BertEncoder(TextEncoder):
     """Token ids to hidden states; the pooler is held for the classifier."""
 
-    def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool) -> None:
+    def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Layers(config, attention)
+        self.encoder = Layers((Layer(config, attention) for _ in range(config.num_hidden_layers)), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """(B, S) int32 each, token_type_ids None for DistilBERT, to (B, S, C) float32."""
+        """(B, S) int32 each, token_type_ids None for DistilBERT, to (B, S or 1, C) float32."""
         hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
         return hidden
 
@@ -246,8 +233,10 @@ def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKe
     """A TextClassifier or TextEmbedder in eval mode with untrained weights."""
     check_task(task, num_labels)
     if task == "text-embedding":
-        return TextEmbedder(BASE, BertEncoder(config, attention, pooler=False), config.hidden_size).eval()
-    encoder = BertEncoder(config, attention, pooler=not config.distilbert)
+        return TextEmbedder(
+            BASE, BertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size
+        ).eval()
+    encoder = BertEncoder(config, attention, pooler=not config.distilbert, first_token_only=True)
     return TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert).eval()
 
 

@@ -22,6 +22,7 @@ from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.public_names import public_renamer
 from edgeformer.models.text_tasks import (
     TEXT_TASKS,
+    Layers,
     Pooler,
     PositionIds,
     TextClassifier,
@@ -295,40 +296,31 @@ class Layer(nn.Module):
         self.intermediate = Intermediate(config)
         self.output = Output(config)
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
+    def forward(self, hidden: Tensor, bias: Tensor, first_token_only: bool = False) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
         query, value, residual = (hidden,) * 3 if self.bottleneck is None else self.bottleneck(hidden)
-        x = self.attention(query, query, value, residual, bias)
+        key = query
+        if first_token_only:
+            query, residual, hidden = query[:, :1], residual[:, :1], hidden[:, :1]
+        x = self.attention(query, key, value, residual, bias)
         for network in self.ffn:
             x = network(x)
         return self.output.widen(self.output(self.intermediate(x), x), hidden)
 
 
-class Layers(nn.Module):
-    """The stack of blocks."""
-
-    def __init__(self, config: MobileBertConfig, attention: AttentionKernel) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
-
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C)."""
-        for layer in self.layer:
-            hidden = layer(hidden, bias)
-        return hidden
-
-
 class MobileBertEncoder(TextEncoder):
     """Token ids to hidden states; the pooler is held for the classifier."""
 
-    def __init__(self, config: MobileBertConfig, attention: AttentionKernel, pooler: bool) -> None:
+    def __init__(
+        self, config: MobileBertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool
+    ) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Layers(config, attention)
+        self.encoder = Layers((Layer(config, attention) for _ in range(config.num_hidden_layers)), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Three times (B, S) int32 to (B, S, C) float32."""
+        """Three times (B, S) int32 to (B, S or 1, C) float32."""
         hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
         return hidden
 
@@ -337,8 +329,10 @@ def build(config: MobileBertConfig, task: str, num_labels: int, attention: Atten
     """A TextClassifier or TextEmbedder in eval mode with untrained weights."""
     check_task(task, num_labels)
     if task == "text-embedding":
-        return TextEmbedder(BASE, MobileBertEncoder(config, attention, pooler=False), config.hidden_size).eval()
-    encoder = MobileBertEncoder(config, attention, pooler=config.classifier_activation)
+        return TextEmbedder(
+            BASE, MobileBertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size
+        ).eval()
+    encoder = MobileBertEncoder(config, attention, pooler=config.classifier_activation, first_token_only=True)
     return TextClassifier(BASE, encoder, config.hidden_size, num_labels).eval()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from edgeformer.attention import KERNELS
 from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.mobilebert import FAMILY, MobileBertConfig
+from edgeformer.models.text_tasks import compute_all_tokens
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {
@@ -117,7 +118,10 @@ def test_equals_golden_tensors(assets: Path, name: str, kernel: str) -> None:
     with torch.no_grad():
         (logits,) = module(*inputs)
         embeddings = module.encoder.embeddings(inputs[0], inputs[2])
+        first = module.encoder(*inputs)
+        compute_all_tokens(module)
         hidden = module.encoder(*inputs)
+    torch.testing.assert_close(first, hidden[:, :1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logits, io["logits"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(embeddings, io["embeddings_out"], rtol=1e-5, atol=1e-5)
     # Padding positions see other keys' weights as exact zeros too, so that all of them agree.
