@@ -19,7 +19,7 @@ from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, check_task, interface_for
 from edgeformer.precision import PRECISIONS, Precision
-from edgeformer.programs import Program
+from edgeformer.programs import DEFAULT_SEQ_LENS, Program, ProgramOptions
 from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
@@ -29,7 +29,6 @@ from edgeformer_runtime.vectors import longest_case
 from edgeformer_runtime.verify import Verification, verify
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-DEFAULT_SEQ_LENS = (128,)
 
 Report = Callable[[str], None]
 
@@ -168,7 +167,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         attention = options.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, KERNELS[attention])
         notes = keys.notes
-        programs = checkpoint.family.programs(module, checkpoint.config, options.seq_lens)
+        programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=options.seq_lens))
         interface = interface_for(checkpoint, programs)
         if options.calibration is not None:
             programs = calibrated(programs, interface, options.calibration)

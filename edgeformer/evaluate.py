@@ -11,7 +11,7 @@ from rich.table import Table
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
 from edgeformer.evaluation_data import EvaluationData, open_data
-from edgeformer.programs import Program
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer.source_index import open_source
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
@@ -166,7 +166,7 @@ def _source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Progra
     module, _ = load_module(checkpoint, KERNELS[SOURCE_ATTENTION])
     inputs = {program.name: program.inputs for program in manifest.programs}
     seq_lens = tuple(shapes[0].shape[1] for shapes in inputs.values())  # without a meaning for images
-    programs = checkpoint.family.programs(module, checkpoint.config, seq_lens)
+    programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=seq_lens))
     if {program.name: program.inputs for program in programs} != inputs:
         raise InputError(f"{checkpoint.source.id} no longer gives the programs of {manifest.name}: convert it again")
     return programs

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.programs import Program
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 FAMILIES: dict[str, str] = {
@@ -35,7 +35,7 @@ class Family:
         build: (config, task, num_labels, attention kernel) to a module in eval mode with untrained weights.
         rename: public state dict to our names; values are only renamed, cast or split, never dropped.
         unused: patterns (`fnmatch`) of keys, renamed, that no task of ours uses (reported, not an error).
-        programs: (module, config, seq_lens) to one program per bucket.
+        programs: (module, config, options) to the programs, bucket by bucket.
         parse_labels: a public config.json to the names of the classes, in the order of the logits; InputError if there
             can be none.
     """
@@ -46,7 +46,7 @@ class Family:
     build: Callable[[Any, str, int, AttentionKernel], nn.Module]
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     unused: tuple[str, ...]
-    programs: Callable[[nn.Module, Any, tuple[int, ...]], tuple[Program, ...]]
+    programs: Callable[[nn.Module, Any, ProgramOptions], tuple[Program, ...]]
     parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]
 
     def is_unused(self, key: str) -> bool:

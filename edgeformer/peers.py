@@ -15,7 +15,7 @@ import numpy as np
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.models.text_tasks import compute_all_tokens
-from edgeformer.programs import Program
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer.source_index import open_source
 from edgeformer.targets import converter_for
 from edgeformer_runtime.bench import Contender
@@ -141,7 +141,7 @@ def _onnx_models(checkpoint: Checkpoint, seq_lens: tuple[int, ...], folder: Path
 def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str) -> tuple[Program, ...]:
     module, _ = load_module(checkpoint, KERNELS[attention])
     compute_all_tokens(module)
-    return checkpoint.family.programs(module, checkpoint.config, seq_lens)
+    return checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=seq_lens))
 
 
 def _seq_lens(inputs: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -7,9 +7,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.speech_spec import HOST_STATE, STATES
 
 TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32}
+DEFAULT_SEQ_LENS = (128,)
+DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
+"""Every 2.5 seconds to 30."""
+
+TAIL_WINDOW, FULL_WINDOW = "tail", "full"
+WINDOWS = (TAIL_WINDOW, FULL_WINDOW)
+
+
+@dataclass(frozen=True)
+class ProgramOptions:
+    """What a family is asked to make programs of. Each family reads what concerns its tasks.
+
+    Attributes:
+        seq_lens: of texts: the tokens of each bucket.
+        audio_positions: of speech: the encoder's positions of each bucket; one is 20 ms of sound.
+        window: of speech: "tail" (the sound that is there, and silence computed in advance for the rest of the window)
+            or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
+        prefill_tokens: of speech: tokens that the decoder takes at once.
+        decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".
+    """
+
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    audio_positions: tuple[int, ...] = DEFAULT_AUDIO_POSITIONS
+    window: str = TAIL_WINDOW
+    prefill_tokens: int = 8
+    decoder_state: str = HOST_STATE
+
+    def __post_init__(self) -> None:
+        for value, choices, what in (
+            (self.window, WINDOWS, "window"),
+            (self.decoder_state, STATES, "decoder state"),
+        ):
+            if value not in choices:
+                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
+        if self.prefill_tokens < 2:
+            raise InputError(f"expected at least 2 tokens of prefill, found {self.prefill_tokens}")
+        if not self.audio_positions or min(self.audio_positions) < 1:
+            raise InputError(f"expected audio positions of at least 1, found {list(self.audio_positions)}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.programs import Program
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
 
@@ -198,10 +198,11 @@ def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(by_id[number] for number in range(len(by_id)))
 
 
-def text_programs(module: nn.Module, config: TextConfig, seq_lens: tuple[int, ...]) -> tuple[Program, ...]:
+def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions) -> tuple[Program, ...]:
     """One program `seq_<S>` per bucket, shortest first, all on the same module and so on the same weights."""
     if not isinstance(module, _TextTask):
         raise TypeError(f"expected a text model, found {type(module).__name__}")
+    seq_lens = options.seq_lens
     if not seq_lens:
         raise InputError("expected at least one sequence length, found none")
     longest = config.max_position_embeddings

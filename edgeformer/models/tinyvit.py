@@ -17,7 +17,7 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
-from edgeformer.programs import Program
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
 
@@ -360,8 +360,8 @@ def build(config: TinyViTConfig, task: str, num_labels: int, attention: Attentio
     return TinyViT(config, num_labels, attention).eval()
 
 
-def programs(module: nn.Module, config: TinyViTConfig, seq_lens: tuple[int, ...]) -> tuple[Program, ...]:  # noqa: ARG001
-    """The one program "image" of a TinyViT; images have one size, so `seq_lens` says nothing."""
+def programs(module: nn.Module, config: TinyViTConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
+    """The one program "image" of a TinyViT; images have one size, so no option says anything."""
     if not isinstance(module, TinyViT):
         raise TypeError(f"expected a TinyViT, found {type(module).__name__}")
     pixels = TensorSpec("pixels", "float32", (1, 3, *config.image_size))

@@ -12,6 +12,7 @@ import torch
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.interfaces import interface_for
+from edgeformer.programs import ProgramOptions
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.preprocess.text import TextEncoder
 
@@ -22,7 +23,7 @@ GOLDEN = json.loads((Path(__file__).parent / "text.json").read_text(encoding="ut
 def reference() -> tuple[TextEncoder, TorchEngine, tuple[str, ...]]:
     checkpoint = open_checkpoint(Path(GOLDEN["model"]).name)
     module, _ = load_module(checkpoint, KERNELS["dense"])
-    programs = checkpoint.family.programs(module, checkpoint.config, (GOLDEN["seq_len"],))
+    programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(GOLDEN["seq_len"],)))
     interface = interface_for(checkpoint, programs)
     return (
         TextEncoder(interface.preprocessing, checkpoint.tokenizer_json, programs),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeformer.attention import KERNELS
 from edgeformer.families import family_for
 from edgeformer.models.bert import FAMILY, BertConfig
+from edgeformer.programs import ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 BERT: dict[str, Any] = {
@@ -158,7 +159,7 @@ def test_distilbert_has_no_token_types() -> None:
     config = FAMILY.parse_config({"model_type": "distilbert", **DISTILBERT})
     assert config == BertConfig(50, 24, 2, 4, 40, "gelu", 33, 0, 1e-12, distilbert=True)
     module = FAMILY.build(config, "text-embedding", 0, KERNELS["dense"])
-    (program,) = FAMILY.programs(module, config, (16,))
+    (program,) = FAMILY.programs(module, config, ProgramOptions(seq_lens=(16,)))
     assert [spec.name for spec in program.inputs] == ["input_ids", "attention_mask"]
     assert [(spec.name, spec.shape) for spec in program.outputs] == [("embedding", (1, 24))]
     out = torch.export.export(module, program.example_inputs()).module()(*program.example_inputs())

@@ -17,6 +17,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.mobilebert import FAMILY, MobileBertConfig
 from edgeformer.models.text_tasks import compute_all_tokens
+from edgeformer.programs import ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {
@@ -150,7 +151,7 @@ def test_programs_share_one_module_and_export() -> None:
     config = FAMILY.parse_config(SMALL)
     module = FAMILY.build(config, "text-classification", 5, KERNELS["dense"])
     randomize(module)
-    programs = FAMILY.programs(module, config, (40, 8, 16, 8))
+    programs = FAMILY.programs(module, config, ProgramOptions(seq_lens=(40, 8, 16, 8)))
     assert [program.name for program in programs] == ["seq_8", "seq_16", "seq_40"]
     assert all(program.module is module for program in programs)
     for program in programs:
@@ -210,7 +211,7 @@ def test_refuses_impossible_lengths(seq_lens: tuple[int, ...]) -> None:
     config = FAMILY.parse_config(SMALL)
     module = FAMILY.build(config, "text-embedding", 0, KERNELS["dense"])
     with pytest.raises(InputError, match="sequence length"):
-        FAMILY.programs(module, config, seq_lens)
+        FAMILY.programs(module, config, ProgramOptions(seq_lens=seq_lens))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.models import tinyvit
 from edgeformer.models.tinyvit import FAMILY, TinyViT
+from edgeformer.programs import ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 TASK = "image-classification"
@@ -172,7 +173,7 @@ def test_preparing_changes_nothing(step: Any, size: int) -> None:
 @torch.inference_mode()
 def test_the_program_equals_timm(golden: tuple[TinyViT, dict[str, Tensor]]) -> None:
     module, expected = golden
-    (program,) = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), (128,))
+    (program,) = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ProgramOptions())
     assert program.name == "image"
     assert [(spec.name, spec.dtype, spec.shape) for spec in program.inputs] == [("pixels", "float32", (1, 3, 224, 224))]
     assert [(spec.name, spec.dtype, spec.shape) for spec in program.outputs] == [("logits", "float32", (1, 1000))]
@@ -210,7 +211,7 @@ def test_litert_equals_timm(golden: tuple[TinyViT, dict[str, Tensor]], tmp_path:
     from edgeformer_converters.litert import CONVERTER
 
     module, expected = golden
-    programs = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ())
+    programs = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ProgramOptions())
     lowered = CONVERTER.lower_fp32(programs, tmp_path)
     assert lowered.partitions == 1
     # The input, four per block (q, k, v, out), and windows there and back in the blocks that have several: none else.
