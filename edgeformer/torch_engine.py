@@ -8,6 +8,9 @@ import torch
 
 from edgeformer.programs import Program
 from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.checked import decoder_over
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 
 class TorchEngine:
@@ -26,6 +29,10 @@ class TorchEngine:
         with torch.inference_mode():
             outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
         return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+        return decoder_over(self.run, bucket, spec)
 
     def close(self) -> None:
         """Nothing to release: the programs belong to the caller."""

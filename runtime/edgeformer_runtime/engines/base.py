@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.speech_spec import AudioBucket, Transcription
+
 Tensor = NDArray[np.generic]
 
 
@@ -35,6 +38,13 @@ class Engine(Protocol):
 
         Raises:
             InputError: an unknown program, or an input that is missing, superfluous or of another dtype or shape.
+        """
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder over a bucket's three programs, with caches of its own.
+
+        Several may be open at once, and each holds the caches of its bucket: close those that are not needed. None
+        works after the engine is closed.
         """
 
     def close(self) -> None:

@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
 
@@ -54,12 +57,25 @@ class CheckedEngine(ABC):
                 ) from error
         return check_outputs(spec, outputs)
 
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+        return decoder_over(self.run, bucket, spec)
+
     def close(self) -> None:
         """Release the model. A second call does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
                 self._release()
+
+
+def decoder_over(run: Run, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+    """The decoder over an engine's `run` for whoever keeps the state: this process, or the programs themselves."""
+    if spec.state == HOST_STATE:
+        return HostStateDecoder(run, bucket, spec)
+    from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
+
+    return ProgramStateDecoder(run, bucket, spec)
 
 
 def check_inputs(programs: Mapping[str, ProgramSpec], name: str, inputs: Mapping[str, Tensor]) -> ProgramSpec:
