@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from edgeformer_runtime import names, records, schema, strict_json
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.speech_layout import bucket_layout
+from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.tensor_spec import TensorSpec as TensorSpec
 from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1
@@ -19,7 +23,7 @@ CASES_FILE = VECTORS_FOLDER + "cases.json"
 TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"
 REPORT_FILE = "report.json"
 MAX_MANIFEST_BYTES = 4 << 20
-RESERVED_PROGRAM_NAMES = ("preprocess", "answer")
+RESERVED_PROGRAM_NAMES = ("preprocess", "answer", "mel", "steps", "text")
 """The names of the other stages of a verification."""
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 IMAGE_PROGRAM = "image"
@@ -30,16 +34,8 @@ TASKS: dict[str, tuple[str, str]] = {
     "text-classification": ("text", "classification"),
     "text-embedding": ("text", "embedding"),
     "image-classification": ("image", "classification"),
+    "speech-recognition": ("audio", "transcription"),
 }
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, dtype ("float32", "int32", ...) and static shape of one input or output."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +79,10 @@ class Embedding:
     dim: int
     normalized: bool
     kind: str = "embedding"
+
+
+Preprocessing = TextPreprocessing | ImagePreprocessing | AudioPreprocessing
+Postprocessing = Classification | Embedding | Transcription
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class Manifest:
     attention: str
     toolchain: dict[str, str]
     programs: tuple[ProgramSpec, ...]
-    preprocessing: TextPreprocessing | ImagePreprocessing
-    postprocessing: Classification | Embedding
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing
     operators: dict[str, int]
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
@@ -175,10 +175,6 @@ def parse(text: str | bytes) -> Manifest:
         _check_program(manifest, program)
     _check_unique((program.name for program in manifest.programs), "program")
     _check_task(manifest)
-    if isinstance(manifest.preprocessing, ImagePreprocessing):
-        _check_image(manifest.preprocessing, manifest.programs)
-    else:
-        _check_text(manifest.preprocessing, manifest)
     return manifest
 
 
@@ -227,16 +223,28 @@ def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
 
 
 def _check_task(manifest: Manifest) -> None:
-    """The task, its pre- and post-processing and every program's only output belong together."""
-    head = manifest.postprocessing
-    found = {"preprocessing": manifest.preprocessing.kind, "postprocessing": head.kind}
+    """The task, its pre- and post-processing and the programs belong together."""
+    before, head = manifest.preprocessing, manifest.postprocessing
+    found = {"preprocessing": before.kind, "postprocessing": head.kind}
     for (key, kind), expected in zip(found.items(), TASKS[manifest.task], strict=True):
         if kind != expected:
             raise BundleError(f"{MANIFEST_NAME}: {key}.kind: expected {expected!r} for {manifest.task}")
+    if isinstance(before, TextPreprocessing):
+        _check_text(before, manifest)
+    elif isinstance(before, ImagePreprocessing):
+        _check_image(before, manifest.programs)
+    if isinstance(head, Transcription):
+        _check_speech(cast(AudioPreprocessing, before), head, manifest)
+    else:
+        _check_head(head, manifest.programs)
+
+
+def _check_head(head: Classification | Embedding, programs: tuple[ProgramSpec, ...]) -> None:
+    """Every program's only output is as wide as the answer."""
     if isinstance(head, Classification):
         _check_unique(head.labels, "label")
     width = len(head.labels) if isinstance(head, Classification) else head.dim
-    for program in manifest.programs:
+    for program in programs:
         shapes = [tensor.shape for tensor in program.outputs]
         if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
             raise BundleError(
@@ -274,6 +282,43 @@ def _check_image(spec: ImagePreprocessing, programs: tuple[ProgramSpec, ...]) ->
             f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with one input {IMAGE_INPUT!r}, "
             f"float32 of shape {expected.shape}"
         )
+
+
+def _check_speech(sound: AudioPreprocessing, head: Transcription, manifest: Manifest) -> None:
+    """The files are there, and the programs are those of the buckets, tensor by tensor."""
+    for key, name in (
+        ("preprocessing.mel_filters", sound.mel_filters),
+        ("postprocessing.tokenizer", head.tokenizer),
+    ):
+        if name not in manifest.files:
+            raise BundleError(f"{MANIFEST_NAME}: {key}: {shorten(name)} is not among files")
+    window = sound.window_seconds * sound.sample_rate
+    if head.buckets[-1].positions * sound.samples_per_position != window:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing.buckets: the last one must take {window} samples")
+    layouts = [layout for bucket in head.buckets for layout in bucket_layout(head, bucket, sound.n_mels)]
+    programs = {program.name: program for program in manifest.programs}
+    if len(layouts) != len(programs) or {layout.name for layout in layouts} != programs.keys():
+        raise BundleError(f"{MANIFEST_NAME}: programs: expected exactly those of postprocessing.buckets, each once")
+    for layout in layouts:
+        program = programs[layout.name]
+        for key, expected, found in (
+            ("inputs", layout.inputs, program.inputs),
+            ("outputs", layout.outputs, program.outputs),
+        ):
+            if found != expected:
+                wrong = next((a for a, b in zip(expected, found, strict=False) if a != b), None)
+                hint = f"{len(expected)} of them" if wrong is None else f"{wrong.name} as {wrong.dtype} {wrong.shape}"
+                raise BundleError(f"{MANIFEST_NAME}: program {program.name}: {key}: its bucket asks for {hint}")
+    _check_ids(head)
+
+
+def _check_ids(head: Transcription) -> None:
+    """No token id is beyond the logits."""
+    tokens = vars(head.tokens).copy()
+    ids = [*tokens.pop("languages").values(), *tokens.values(), *head.suppress, *head.suppress_at_start]
+    largest = max(token for token in ids if token is not None)
+    if largest >= head.vocab_size:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing: the token {largest} is not below vocab_size")
 
 
 def _check_unique(found: Iterable[str], what: str) -> None:

@@ -8,9 +8,17 @@ from rich.table import Table
 
 from edgeformer_runtime.bench import Row
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import Classification, Manifest, TensorSpec, TextPreprocessing
+from edgeformer_runtime.manifest import (
+    Classification,
+    Manifest,
+    Postprocessing,
+    Preprocessing,
+    TensorSpec,
+    TextPreprocessing,
+)
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import Verification
 
@@ -78,7 +86,6 @@ def bundle_table(bundle: Bundle) -> Table:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    head = manifest.postprocessing
     requires = manifest.requires
     systems = {"iOS": requires.ios, "macOS": requires.macos, "Android API": requires.android_api}
     oldest = [f"edgeformer-runtime {requires.runtime}"]
@@ -95,14 +102,9 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.toolchain.items())),
         "attention": manifest.attention,
         "input": _input(manifest.preprocessing),
-        "answer": (
-            f"{len(head.labels)} labels, {head.activation}"
-            if isinstance(head, Classification)
-            else f"{head.dim} components{', normalised' if head.normalized else ''}"
-        ),
+        "answer": _answer(manifest.postprocessing),
     }
-    for program in manifest.programs:
-        facts[f"program {program.name}"] = f"{_tensors(program.inputs)} -> {_tensors(program.outputs)}"
+    facts |= _programs(manifest)
     most = sorted(manifest.operators.items(), key=lambda item: (-item[1], item[0]))[:8]
     facts["operators"] = ", ".join(f"{name} {count}" for name, count in most) + (
         ", ..." if len(manifest.operators) > len(most) else ""
@@ -110,12 +112,41 @@ def _facts(manifest: Manifest) -> dict[str, str]:
     return facts
 
 
-def _input(spec: TextPreprocessing | ImagePreprocessing) -> str:
+def _programs(manifest: Manifest) -> dict[str, str]:
+    """What can be called: the tensors of each program, or of speech, which has dozens of them, a line per bucket."""
+    head, sound = manifest.postprocessing, manifest.preprocessing
+    if isinstance(head, Transcription) and isinstance(sound, AudioPreprocessing):
+        return {
+            f"up to {bucket.positions * sound.samples_per_position / sound.sample_rate:g} s": (
+                f"{bucket.encode}, {bucket.prefill}, {bucket.decode}: {bucket.positions} positions and {bucket.tail} of"
+                f" silence, {bucket.rows} tokens"
+            )
+            for bucket in head.buckets
+        }
+    return {
+        f"program {program.name}": f"{_tensors(program.inputs)} -> {_tensors(program.outputs)}"
+        for program in manifest.programs
+    }
+
+
+def _input(spec: Preprocessing) -> str:
     """What raw input becomes, in a line."""
     if isinstance(spec, TextPreprocessing):
         return f"text, {spec.tokenizer}" if spec.tokenizer else "token ids: there is no tokenizer"
+    if isinstance(spec, AudioPreprocessing):
+        return f"sound, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
     side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
     return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
+
+
+def _answer(head: Postprocessing) -> str:
+    """What comes of the outputs, in a line."""
+    if isinstance(head, Classification):
+        return f"{len(head.labels)} labels, {head.activation}"
+    if isinstance(head, Transcription):
+        languages = f"{len(head.tokens.languages)} languages" if head.tokens.languages else "English"
+        return f"text of {languages}, {len(head.buckets)} lengths of sound, state kept by the {head.state}"
+    return f"{head.dim} components{', normalised' if head.normalized else ''}"
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> str:

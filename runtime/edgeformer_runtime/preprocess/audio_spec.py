@@ -9,8 +9,8 @@ from edgeformer_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class AudioPreprocessing:
-    """Sound to a log-mel spectrogram (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision",
-    section 2.2).
+    """Sound to a log-mel spectrogram (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
+    Supervision", section 2.2).
 
     Attributes:
         sample_rate: of the model, in Hz; sound of another rate is resampled.
