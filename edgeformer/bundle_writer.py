@@ -19,7 +19,7 @@ from edgeformer.targets import Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
-from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
 
 REPORT_FILE = "report.json"
@@ -82,7 +82,7 @@ def write_report(bundle: Bundle, folder: Path, report: Mapping[str, Any]) -> Bun
 def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
     """Run the interface's samples through the source model in torch and record each stage."""
     with Bundle.open(folder) as bundle:
-        pipeline = open_pipeline(bundle, TorchEngine(programs))
+        pipeline = open_program_pipeline(bundle, TorchEngine(programs))
         return [pipeline.record(sample) for sample in interface.samples]
 
 

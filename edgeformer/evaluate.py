@@ -19,8 +19,8 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Manifest
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.base import Pipeline, Prepared
+from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.strict_json import shorten
 
 TOP = 5
@@ -107,7 +107,7 @@ def evaluate(
         reference = _source_engine(manifest, source, threads, notes)
         engine = verification_engine(bundle) or open_engine(bundle, threads)
         try:
-            pipelines = [open_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
+            pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
             answers, truncated = _answers(pipelines, chosen, progress)
         finally:
             engine.close()
@@ -173,7 +173,7 @@ def _source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Progra
 
 
 def _answers(
-    pipelines: Sequence[Pipeline[Any, Any]], data: EvaluationData, progress: Progress | None
+    pipelines: Sequence[ProgramPipeline[Any, Any]], data: EvaluationData, progress: Progress | None
 ) -> tuple[list[list[tuple[str, ...]]], int]:
     """For each pipeline the best labels of each example; and how many examples were truncated."""
     answers: list[list[tuple[str, ...]]] = [[] for _ in pipelines]
@@ -191,7 +191,7 @@ def _answers(
     return answers, truncated
 
 
-def _best(pipeline: Pipeline[Any, Any], prepared: Prepared) -> tuple[str, ...]:
+def _best(pipeline: ProgramPipeline[Any, Any], prepared: Prepared) -> tuple[str, ...]:
     outputs = pipeline.engine.run(prepared.program, prepared.inputs)
     labels: tuple[str, ...] = pipeline.answer(outputs, prepared).top(TOP).labels
     return labels

@@ -13,8 +13,8 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.manifest import CASES_FILE, Embedding, TextPreprocessing
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.vectors import Case, Tolerances, read_vectors
@@ -109,7 +109,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        pipeline = open_pipeline(bundle, opened)
+        pipeline = open_program_pipeline(bundle, opened)
         comparisons: dict[str, list[Comparison]] = {"preprocess": []}
         comparisons |= {program.name: [] for program in bundle.manifest.programs}
         comparisons["answer"] = []
@@ -139,7 +139,7 @@ def compare(found: Tensor, reference: Tensor, tolerance: float) -> Comparison:
     return Comparison(max_abs, cosine, tolerance, max_abs <= tolerance)
 
 
-def _preprocess(pipeline: Pipeline[Any, Any], case: Case) -> Comparison:
+def _preprocess(pipeline: ProgramPipeline[Any, Any], case: Case) -> Comparison:
     tolerance = _input_tolerance(pipeline.bundle.manifest.preprocessing)
     try:
         prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
@@ -164,7 +164,7 @@ def _program(engine: Engine, case: Case, tolerances: Tolerances) -> Comparison:
     return _worst_of([compare(outputs[name], tensor, limits[name]) for name, tensor in case.outputs.items()])
 
 
-def _answer(pipeline: Pipeline[Any, Any], case: Case, tolerances: Tolerances) -> Comparison:
+def _answer(pipeline: ProgramPipeline[Any, Any], case: Case, tolerances: Tolerances) -> Comparison:
     """The whole way from raw input: scores by label, or the embedding.
 
     Scores within the tolerance can swap the best two labels only where these are within twice the tolerance.

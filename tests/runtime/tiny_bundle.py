@@ -24,7 +24,7 @@ from edgeformer_runtime.manifest import (
     TensorSpec,
     TextPreprocessing,
 )
-from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.vectors import Tolerances, write_vectors
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!"]
@@ -114,7 +114,7 @@ def complete(folder: Path, unsealed: Manifest, samples: tuple[dict, ...] = SAMPL
     (folder / "tokenizer.json").write_text(word_piece(), encoding="utf-8")
     seal(folder, unsealed)
     with Bundle.open(folder) as bundle:
-        pipeline = open_pipeline(bundle, TinyEngine(embeds=unsealed.task == "text-embedding"))
+        pipeline = open_program_pipeline(bundle, TinyEngine(embeds=unsealed.task == "text-embedding"))
         cases = [pipeline.record(sample) for sample in samples]
     write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4))
     seal(folder, unsealed)

@@ -14,7 +14,7 @@ from tiny_bundle import seal
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.manifest import Classification, Manifest, ProgramSpec, TensorSpec
-from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.vectors import Tolerances, write_vectors
 
@@ -77,7 +77,7 @@ def complete(folder: Path, unsealed: Manifest) -> Path:
     photos(folder / "vectors")
     seal(folder, unsealed)
     with Bundle.open(folder) as bundle:
-        pipeline = open_pipeline(bundle, TinyImageEngine())
+        pipeline = open_program_pipeline(bundle, TinyImageEngine())
         cases = [pipeline.record(sample) for sample in SAMPLES]
     write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4))
     seal(folder, unsealed)

@@ -6,13 +6,16 @@ from typing import Any, cast
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.program import ProgramPipeline
 
 PIPELINES: dict[str, str] = {
     "text-classification": "edgeformer_runtime.pipelines.text:TextClassifier",
     "text-embedding": "edgeformer_runtime.pipelines.text:TextEmbedder",
     "image-classification": "edgeformer_runtime.pipelines.vision:ImageClassifier",
+    "speech-recognition": "edgeformer_runtime.pipelines.speech:Transcriber",
 }
 
 
@@ -26,3 +29,15 @@ def open_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> Pipeli
     """
     kind = load_attribute(PIPELINES[bundle.manifest.task])
     return cast(Pipeline[Any, Any], kind(bundle, engine, owned))
+
+
+def open_program_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> ProgramPipeline[Any, Any]:
+    """`open_pipeline` for those whose answer is one program's outputs.
+
+    Raises:
+        InputError: the bundle's task takes several programs to answer.
+    """
+    pipeline = open_pipeline(bundle, engine, owned)
+    if not isinstance(pipeline, ProgramPipeline):
+        raise InputError(f"{bundle.manifest.task} takes several programs to answer, expected a task that takes one")
+    return pipeline

@@ -11,13 +11,13 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import Classification, TextPreprocessing
-from edgeformer_runtime.pipelines.base import Pipeline, Prepared, Result
 from edgeformer_runtime.pipelines.heads import classify, embed
+from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
 
 
-class TextPipeline(Pipeline[RawText, Result]):
+class TextPipeline(ProgramPipeline[RawText, Result]):
     """What text pipelines share: the encoder, and what one input looks like."""
 
     def __init__(self, bundle: Bundle, engine: Engine, owned: bool = False) -> None:

@@ -8,14 +8,14 @@ from typing import Any, cast
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
-from edgeformer_runtime.pipelines.base import Pipeline, Prepared
 from edgeformer_runtime.pipelines.heads import classify
+from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
 
-class ImageClassifier(Pipeline[RawImage, ClassificationResult]):
+class ImageClassifier(ProgramPipeline[RawImage, ClassificationResult]):
     """Scores every label of the bundle for an image: a path, a file's bytes, a Pillow image or an array."""
 
     def __init__(self, bundle: Bundle, engine: Engine, owned: bool = False) -> None:
