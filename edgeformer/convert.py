@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer import source_index
+from edgeformer.agreement import Agreement, Reference, agreement, calibration_references
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated
@@ -23,9 +24,10 @@ from edgeformer.programs import DEFAULT_SEQ_LENS, Program, ProgramOptions
 from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.vectors import longest_case
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.manifest import MANIFEST_NAME, Classification
+from edgeformer_runtime.vectors import longest_case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -72,7 +74,10 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class Converted:
-    """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`."""
+    """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
+
+    `agreement` is None where the engine failed; the verification then says so.
+    """
 
     path: Path
     target: str
@@ -80,6 +85,7 @@ class Converted:
     size_bytes: int
     fp32_size_bytes: int
     verification: Verification
+    agreement: Agreement | None
     partitions: int | None
     latency_ms: float | None
     fp32_latency_ms: float | None
@@ -99,6 +105,7 @@ class Converted:
             "precision": self.precision,
             "size_bytes": self.size_bytes,
             "fp32_size_bytes": self.fp32_size_bytes,
+            "agreement": None if self.agreement is None else self.agreement.to_json(),
             "partitions": self.partitions,
             "latency_ms": self.latency_ms,
             "fp32_latency_ms": self.fp32_latency_ms,
@@ -193,6 +200,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         report(f"{target}: lowering to fp32")
         fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
+        references = calibration_references(job.programs)
         for precision in job.precisions:
             lowered, bundle = fp32_lowered, fp32
             if precision.name != "fp32":
@@ -202,7 +210,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
                 )
                 bundle = stack.enter_context(_bundle(job, precision, lowered, staging))
             report(f"{target}: verifying {precision.name}")
-            converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), staging, out))
+            converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:
         if row.ok:
             _deliver(staging / row.path.name, row.path, staging, job.zipped)
@@ -228,17 +236,20 @@ def _gate(
     precision: Precision,
     lowered: tuple[Lowered, Lowered],
     bundles: tuple[Bundle, Bundle],
+    references: tuple[Reference, ...],
     staging: Path,
     out: Path,
 ) -> Converted:
     """Verify a bundle, compare it with its fp32 sibling, and write what was found into its report.
 
-    `lowered` and `bundles` hold the fp32 one first, then the one that is judged.
+    `lowered` and `bundles` hold the fp32 one first, then the one that is judged; `references` are inputs for its
+    agreement with the source, beside the recorded ones.
     """
     fp32_lowered, this_lowered = lowered
     fp32, bundle = bundles
     reference = verification_engine(bundle)
     verification = verify(bundle, reference)
+    agreed = _agreement(bundle, reference, references)
     latency_ms, fp32_latency_ms = (None, None) if reference else _latencies(fp32, bundle)
     warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
     partitions = partition_problem(fp32_lowered, this_lowered)
@@ -248,6 +259,7 @@ def _gate(
         staging / _bundle_name(job, precision),
         {
             "verification": verification.to_json(),
+            "agreement": None if agreed is None else agreed.to_json(),
             "partitions": {"fp32": fp32_lowered.partitions, precision.name: this_lowered.partitions},
             "problems": list(problems),
         },
@@ -260,12 +272,27 @@ def _gate(
             size_bytes=sealed.size_bytes,
             fp32_size_bytes=fp32.size_bytes,
             verification=verification,
+            agreement=agreed,
             partitions=this_lowered.partitions,
             latency_ms=latency_ms,
             fp32_latency_ms=fp32_latency_ms,
             problems=problems,
             warnings=(warning,) if warning else (),
         )
+
+
+def _agreement(bundle: Bundle, reference: Engine | None, references: tuple[Reference, ...]) -> Agreement | None:
+    """Over the recorded samples and `references`, in `reference` or else the bundle's own engine."""
+    cases, _ = read_vectors(bundle)
+    engine = reference or open_engine(bundle, threads=1)
+    try:
+        classifies = isinstance(bundle.manifest.postprocessing, Classification)
+        return agreement(engine, (*cases, *references), classifies)
+    except EngineError:
+        return None
+    finally:
+        if reference is None:
+            engine.close()
 
 
 def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from edgeformer.agreement import Agreement
 from edgeformer.convert import Converted
 from edgeformer_runtime.console import err, out
 from edgeformer_runtime.verify import Stage, Verification
@@ -24,8 +25,10 @@ def print_converted(rows: Sequence[Converted]) -> None:
 
 
 def converted_table(rows: Sequence[Converted]) -> Table:
-    """Size, parity with the source model, partitions and latency of each bundle."""
-    table = Table("bundle", "size", "of fp32", "max |Δ|", "cosine", "checked by", "partitions", "latency")
+    """Size, parity and agreement with the source model, partitions and latency of each bundle."""
+    table = Table(
+        "bundle", "size", "of fp32", "max |Δ|", "cosine", "same answer", "checked by", "partitions", "latency"
+    )
     for row in rows:
         worst = _worst_program(row.verification)
         table.add_row(
@@ -33,12 +36,20 @@ def converted_table(rows: Sequence[Converted]) -> Table:
             f"{row.size_bytes / 1e6:.1f} MB",
             f"{row.size_bytes / row.fp32_size_bytes:.0%}",
             "-" if worst.max_abs is None else f"{worst.max_abs:.1e}",
-            "-" if worst.cosine is None else f"{worst.cosine:.5f}",
+            *_agreement(row.agreement),
             row.verification.executed_by,
             "-" if row.partitions is None else str(row.partitions),
             _latency(row),
         )
     return table
+
+
+def _agreement(found: Agreement | None) -> tuple[str, str]:
+    """The smallest cosine, and how many inputs got the source's best label."""
+    if found is None:
+        return "-", "-"
+    cosine = "-" if found.cosine is None else f"{found.cosine:.5f}"
+    return cosine, "-" if found.top1 is None else f"{found.top1:.1%} of {found.n}"
 
 
 def _worst_program(verification: Verification) -> Stage:

@@ -92,7 +92,20 @@ def test_the_zip_is_the_same_bundle(converted: dict[tuple[str, str], Converted])
 
 def test_the_report_has_no_times(converted: dict[tuple[str, str], Converted]) -> None:
     report = json.loads((converted["litert", "fp32"].path / "report.json").read_text())
-    assert set(report) == {"verification", "partitions", "problems"}
+    assert set(report) == {"verification", "agreement", "partitions", "problems"}
+
+
+def test_the_report_says_how_often_the_answer_is_the_checkpoints(
+    converted: dict[tuple[str, str], Converted],
+) -> None:
+    for row in converted.values():
+        report = json.loads((row.path / "report.json").read_text())
+        found = report["agreement"]
+        assert found == row.to_json()["agreement"]
+        assert found["n"] == len(json.loads((row.path / "vectors" / "cases.json").read_text())["cases"])
+        # The worst of the recorded outputs, as verification saw it. Untrained logits are close to one another.
+        assert found["cosine"] == min(stage["cosine"] for stage in report["verification"]["stages"][1:-1])
+        assert found["top1"] == 1.0 if row.precision == "fp32" else found["top1"] >= 0.5
 
 
 def test_a_second_conversion_gives_the_same_bytes(
