@@ -24,6 +24,9 @@ MAX_PIXELS = 128_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is opened; Pillow knows more formats, some of which start other programs."""
 
+SHOWN_PATH = 300
+"""Characters of a path in a message: the part that tells two files apart is at its end."""
+
 RawImage = str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
 """A file, its bytes, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4) of uint8 or floats 0 to 1."""
 
@@ -107,8 +110,8 @@ def to_rgb(image: RawImage) -> Image.Image:
             data = path.read_bytes()
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise InputError(f"cannot read the image {shorten(str(path))}: {reason}") from None
-        return _open(data, shorten(str(path)))
+            raise InputError(f"cannot read the image {shorten(str(path), SHOWN_PATH)}: {reason}") from None
+        return _open(data, shorten(str(path), SHOWN_PATH))
     raise InputError(f"expected an image as a path, bytes, Pillow image or array, found {type(image).__name__}")
 
 

@@ -259,3 +259,9 @@ def test_spec_refuses_what_nothing_implements(change: dict) -> None:
     valid = {"height": 224, "width": 224, "resize_short_side": 235, "interpolation": "bicubic", "crop": "center"}
     with pytest.raises(InputError, match="image preprocessing"):
         ImagePreprocessing(**{**valid, "mean": MEAN, "std": STD, **change})
+
+
+def test_a_long_path_is_shown_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 60) / ("b" * 60) / "holiday.jpg"
+    with pytest.raises(InputError, match="holiday.jpg"):
+        ImageEncoder(IMAGENET)(path)
