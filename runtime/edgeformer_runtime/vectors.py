@@ -17,14 +17,19 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE, Classification, Manifest, ProgramSpec, TensorSpec
+from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
 MAX_CASES_BYTES = 16 << 20
+
+SAMPLED_VALUES = 512
+"""What is kept of a long tensor of speech, whose tensors have millions of values."""
 
 # The forms of raw input, by the kind of the preprocessing that takes them.
 RAW_INPUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "text": (("text",), ("pair", "text"), ("token_ids",)),
     "image": (("image",),),
+    "audio": (("audio", "samples"),),
 }
 
 
@@ -52,10 +57,12 @@ class Case:
 
     Attributes:
         program: the name of the program that runs it.
-        raw: the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, or {"image"} with the name of a file.
-        expected: the answer's JSON: {"labels", "scores"}, or {} where the answer is the program's output itself.
-        inputs: the program's inputs by name, preprocessed from `raw`.
-        outputs: the reference's outputs by name.
+        raw: the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, {"image"} with the name of a file, or
+            {"audio", "samples"} with the name of a file and how much of it is heard.
+        expected: the answer's JSON: {"labels", "scores"}, {"text", "prompt", "tokens"}, or {} where the answer is the
+            program's output itself.
+        inputs: the program's inputs by name, preprocessed from `raw`; of sound a `sampled` part.
+        outputs: the reference's outputs by name; of speech `sampled` parts, and `logits` row by row.
     """
 
     program: str
@@ -117,13 +124,12 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
                 program.name,
                 entry["input"],
                 entry["expected"],
-                _take(tensors, index, program.inputs),
-                _take(tensors, index, program.outputs),
+                *(_take(tensors, index, specs) for specs in _recorded(manifest, program, entry)),
             )
         )
     if tensors:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors))}")
-    _check_complete(cases, manifest.programs)
+    _check_complete(cases, _programs_with_cases(manifest))
     return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
 
 
@@ -140,6 +146,46 @@ def longest_case(bundle: Bundle, program: str | None = None) -> Case:
         names = ", ".join(spec.name for spec in bundle.manifest.programs)
         raise InputError(f"unknown program {program!r}: expected one of {names}")
     return max(chosen, key=lambda case: sum(tensor.size for tensor in case.inputs.values()))
+
+
+def sampled(tensor: Tensor) -> Tensor:
+    """(512,) values spread evenly over a tensor, or all of a smaller one: enough to see that it is another."""
+    flat = tensor.reshape(-1)
+    if flat.size <= SAMPLED_VALUES:
+        return flat
+    taken: Tensor = flat[np.arange(SAMPLED_VALUES) * flat.size // SAMPLED_VALUES]
+    return taken
+
+
+def bucket_of(head: Transcription, encode: str) -> AudioBucket:
+    """The bucket whose `encode` program has that name."""
+    return next(bucket for bucket in head.buckets if bucket.encode == encode)
+
+
+def _recorded(
+    manifest: Manifest, program: ProgramSpec, entry: Mapping[str, Any]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The tensors that a case has: its program's, or of speech parts of them and of the logits of each step."""
+    head = manifest.postprocessing
+    if not isinstance(head, Transcription):
+        return program.inputs, program.outputs
+    steps = len(entry["expected"]["tokens"]) + 1
+    logits = TensorSpec("logits", "float32", (steps, min(head.vocab_size, SAMPLED_VALUES)))
+    parts = [tuple(_part(spec) for spec in specs) for specs in (program.inputs, program.outputs)]
+    return parts[0], (*parts[1], logits)
+
+
+def _part(spec: TensorSpec) -> TensorSpec:
+    return TensorSpec(spec.name, spec.dtype, (min(math.prod(spec.shape), SAMPLED_VALUES),))
+
+
+def _programs_with_cases(manifest: Manifest) -> list[ProgramSpec]:
+    """The programs that begin a case: all of them, or of speech those that encode."""
+    head = manifest.postprocessing
+    if not isinstance(head, Transcription):
+        return list(manifest.programs)
+    begins = {bucket.encode for bucket in head.buckets}
+    return [program for program in manifest.programs if program.name in begins]
 
 
 def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
@@ -165,18 +211,39 @@ def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> No
     if tuple(sorted(entry["input"])) not in forms:
         expected = " or ".join(" with ".join(reversed(form)) for form in forms)
         raise BundleError(f"{where}: input: expected {expected}, found {' and '.join(sorted(entry['input']))}")
-    image = entry["input"].get("image")
-    if image is not None and image not in manifest.files:
-        raise BundleError(f"{where}: input.image: {shorten(image)} is not among the manifest's files")
-    labels = entry["expected"].get("labels")
+    for kind in ("image", "audio"):
+        file = entry["input"].get(kind)
+        if file is not None and file not in manifest.files:
+            raise BundleError(f"{where}: input.{kind}: {shorten(file)} is not among the manifest's files")
+    expected = entry["expected"]
     head = manifest.postprocessing
     if isinstance(head, Classification):
-        if labels is None or sorted(labels) != sorted(head.labels) or len(entry["expected"]["scores"]) != len(labels):
-            raise BundleError(f"{where}: expected: expected a score for each label of the manifest")
-        if not all(math.isfinite(score) and 0 <= score <= 1 for score in entry["expected"]["scores"]):
-            raise BundleError(f"{where}: expected.scores: expected numbers from 0 to 1")
-    elif labels is not None:
-        raise BundleError(f"{where}: expected: an embedding has no labels")
+        _check_scores(expected, head, where)
+    elif isinstance(head, Transcription):
+        _check_transcript(entry, head, where)
+    elif expected:
+        raise BundleError(f"{where}: expected: an embedding has neither labels nor text")
+
+
+def _check_scores(expected: Mapping[str, Any], head: Classification, where: str) -> None:
+    labels = expected.get("labels")
+    if labels is None or sorted(labels) != sorted(head.labels) or len(expected["scores"]) != len(labels):
+        raise BundleError(f"{where}: expected: expected a score for each label of the manifest")
+    if not all(math.isfinite(score) and 0 <= score <= 1 for score in expected["scores"]):
+        raise BundleError(f"{where}: expected.scores: expected numbers from 0 to 1")
+
+
+def _check_transcript(entry: Mapping[str, Any], head: Transcription, where: str) -> None:
+    expected = entry["expected"]
+    bucket = next((bucket for bucket in head.buckets if bucket.encode == entry["program"]), None)
+    if bucket is None or "text" not in expected:
+        raise BundleError(f"{where}: expected a bucket's encode program, and a text with its prompt and tokens")
+    tokens = [*expected["prompt"], *expected["tokens"]]
+    if max(tokens) >= head.vocab_size or len(tokens) > bucket.rows or len(expected["prompt"]) > head.prefill_tokens:
+        raise BundleError(
+            f"{where}: expected: expected at most {bucket.rows} tokens below {head.vocab_size}, and a prompt of at most"
+            f" {head.prefill_tokens}"
+        )
 
 
 def _check_complete(cases: Sequence[Case], programs: Sequence[ProgramSpec]) -> None:

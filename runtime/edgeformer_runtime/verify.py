@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.comparison import Comparison, worst_of
 from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.manifest import CASES_FILE, Embedding, TextPreprocessing
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.program import ProgramPipeline
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.vectors import Case, Tolerances, read_vectors
-
-PIXEL_TOLERANCE_LEVELS = 2.01
-"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished cases and of all cases."""
+
+# How the cases of each kind of answer are replayed.
+REPLAYS: dict[str, str] = {
+    "classification": "edgeformer_runtime.program_replay:ProgramReplay",
+    "embedding": "edgeformer_runtime.program_replay:ProgramReplay",
+    "transcription": "edgeformer_runtime.speech_replay:SpeechReplay",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Stage:
     """How one stage compares with the reference, at its worst over all cases.
 
     Attributes:
-        name: "preprocess", a program's name, or "answer".
+        name: "preprocess", a program's name, or "answer"; of speech "mel", "encode", "steps" ("step 7" where that is
+            the first one to diverge) or "text".
         max_abs: the largest absolute difference, of the case that is closest to its tolerance or farthest beyond it.
         cosine: the smallest cosine of a case's result and its reference.
         tolerance: what `max_abs` may be in that case.
@@ -76,22 +75,17 @@ class Verification:
         return document
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One case's result against its reference; None: not comparable (another shape, NaN, or no result at all)."""
+class Replay(Protocol):
+    """Replays cases of one kind and compares each stage with the reference."""
 
-    max_abs: float | None
-    cosine: float | None
-    tolerance: float
-    ok: bool
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
+        """Compare what the engine makes of the bundle's cases."""
 
-    def badness(self) -> tuple[bool, float]:
-        """A key that is largest for the worst comparison."""
-        if self.max_abs is None:
-            return True, np.inf
-        if self.tolerance == 0:
-            return not self.ok, np.inf if self.max_abs else 0.0
-        return not self.ok, self.max_abs / self.tolerance
+    def play(self, case: Case) -> None:
+        """Replay one case."""
+
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """What was found so far: every stage in the order of execution."""
 
 
 def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | None = None) -> Verification:
@@ -109,17 +103,13 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        pipeline = open_program_pipeline(bundle, opened)
-        comparisons: dict[str, list[Comparison]] = {"preprocess": []}
-        comparisons |= {program.name: [] for program in bundle.manifest.programs}
-        comparisons["answer"] = []
+        make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
+        replay: Replay = make(bundle, opened, tolerances)
         for index, case in enumerate(cases):
-            comparisons["preprocess"].append(_preprocess(pipeline, case))
-            comparisons[case.program].append(_program(opened, case, tolerances))
-            comparisons["answer"].append(_answer(pipeline, case, tolerances))
+            replay.play(case)
             if progress is not None:
                 progress(index + 1, len(cases))
-        stages = tuple(_worst(name, found) for name, found in comparisons.items())
+        stages = tuple(_worst(name, found) for name, found in replay.comparisons().items())
         first = next((stage.name for stage in stages if not stage.ok), None)
         return Verification(first is None, opened.executed_by, stages, first, opened.not_covered)
     finally:
@@ -127,82 +117,6 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
             opened.close()
 
 
-def compare(found: Tensor, reference: Tensor, tolerance: float) -> Comparison:
-    """Compare two tensors of any shape; NaN, infinity or another shape are not comparable and not ok."""
-    if found.shape != reference.shape or not np.isfinite(found).all():
-        return Comparison(None, None, tolerance, ok=False)
-    a = found.astype(np.float64).ravel()
-    b = reference.astype(np.float64).ravel()
-    max_abs = float(np.abs(a - b).max(initial=0.0))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = float(np.clip(a @ b / norms, -1, 1)) if norms else None
-    return Comparison(max_abs, cosine, tolerance, max_abs <= tolerance)
-
-
-def _preprocess(pipeline: ProgramPipeline[Any, Any], case: Case) -> Comparison:
-    tolerance = _input_tolerance(pipeline.bundle.manifest.preprocessing)
-    try:
-        prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
-    except InputError as error:
-        raise BundleError(f"{CASES_FILE}: the input {shorten(case.raw)} cannot be used: {error}") from None
-    if prepared.program != case.program:
-        return Comparison(None, None, tolerance, ok=False)
-    return _worst_of([compare(prepared.inputs[name], tensor, tolerance) for name, tensor in case.inputs.items()])
-
-
-def _input_tolerance(spec: TextPreprocessing | ImagePreprocessing) -> float:
-    """Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one."""
-    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std)) if isinstance(spec, ImagePreprocessing) else 0.0
-
-
-def _program(engine: Engine, case: Case, tolerances: Tolerances) -> Comparison:
-    limits = {name: tolerances.output * _largest(tensor) for name, tensor in case.outputs.items()}
-    try:
-        outputs = engine.run(case.program, case.inputs)
-    except EngineError:
-        return Comparison(None, None, max(limits.values()), ok=False)
-    return _worst_of([compare(outputs[name], tensor, limits[name]) for name, tensor in case.outputs.items()])
-
-
-def _answer(pipeline: ProgramPipeline[Any, Any], case: Case, tolerances: Tolerances) -> Comparison:
-    """The whole way from raw input: scores by label, or the embedding.
-
-    Scores within the tolerance can swap the best two labels only where these are within twice the tolerance.
-    """
-    head = pipeline.bundle.manifest.postprocessing
-    reference: Tensor
-    if isinstance(head, Embedding):
-        (reference,) = (tensor[0] for tensor in case.outputs.values())
-        tolerance = tolerances.score if head.normalized else tolerances.output * _largest(reference)
-    else:
-        reference = _scores(case.expected, case.expected["labels"])
-        tolerance = tolerances.score
-    try:
-        result = pipeline.run(pipeline.raw_from_json(case.raw))
-    except EngineError:
-        return Comparison(None, None, tolerance, ok=False)
-    if isinstance(head, Embedding):
-        return compare(result.vector, reference, tolerance)
-    return compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)
-
-
-def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
-    """An answer's scores (N,) in the order of `labels`."""
-    scores = dict(zip(answer["labels"], answer["scores"], strict=True))
-    return np.array([scores[label] for label in labels], dtype=np.float64)
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(np.abs(tensor).max(initial=0.0))
-
-
-def _worst_of(comparisons: Sequence[Comparison]) -> Comparison:
-    """The worst comparison, with the smallest cosine of all of them."""
-    worst = max(comparisons, key=Comparison.badness)
-    cosines = [found.cosine for found in comparisons if found.cosine is not None]
-    return Comparison(worst.max_abs, min(cosines, default=None), worst.tolerance, worst.ok)
-
-
-def _worst(name: str, comparisons: Sequence[Comparison]) -> Stage:
-    worst = _worst_of(comparisons)
+def _worst(name: str, comparisons: list[Comparison]) -> Stage:
+    worst = worst_of(comparisons)
     return Stage(name, worst.max_abs, worst.cosine, worst.tolerance, worst.ok)

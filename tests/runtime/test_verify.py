@@ -11,9 +11,10 @@ import pytest
 from tiny_bundle import SAMPLES, TinyEngine, manifest, seal, word_piece
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.verify import compare, verify
+from edgeformer_runtime.verify import verify
 
 
 class Altered(TinyEngine):

@@ -1,0 +1,52 @@
+"""Compares a result with its reference, tensor by tensor, and keeps the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeformer_runtime.engines.base import Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case's result against its reference; None: not comparable (another shape, NaN, or no result at all)."""
+
+    max_abs: float | None
+    cosine: float | None
+    tolerance: float
+    ok: bool
+
+    def badness(self) -> tuple[bool, float]:
+        """A key that is largest for the worst comparison."""
+        if self.max_abs is None:
+            return True, np.inf
+        if self.tolerance == 0:
+            return not self.ok, np.inf if self.max_abs else 0.0
+        return not self.ok, self.max_abs / self.tolerance
+
+
+def compare(found: Tensor, reference: Tensor, tolerance: float) -> Comparison:
+    """Compare two tensors of any shape; NaN, infinity or another shape are not comparable and not ok."""
+    if found.shape != reference.shape or not np.isfinite(found).all():
+        return Comparison(None, None, tolerance, ok=False)
+    a = found.astype(np.float64).ravel()
+    b = reference.astype(np.float64).ravel()
+    max_abs = float(np.abs(a - b).max(initial=0.0))
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = float(np.clip(a @ b / norms, -1, 1)) if norms else None
+    return Comparison(max_abs, cosine, tolerance, max_abs <= tolerance)
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest absolute value."""
+    return float(np.abs(tensor).max(initial=0.0))
+
+
+def worst_of(comparisons: Sequence[Comparison]) -> Comparison:
+    """The worst comparison, with the smallest cosine of all of them."""
+    worst = max(comparisons, key=Comparison.badness)
+    cosines = [found.cosine for found in comparisons if found.cosine is not None]
+    return Comparison(worst.max_abs, min(cosines, default=None), worst.tolerance, worst.ok)

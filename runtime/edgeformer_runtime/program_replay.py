@@ -1,0 +1,94 @@
+"""Replays recorded cases whose answer is one program's outputs: preprocess, program, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.comparison import Comparison, compare, largest, worst_of
+from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.manifest import CASES_FILE, Embedding, Preprocessing
+from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.vectors import Case, Tolerances
+
+PIXEL_TOLERANCE_LEVELS = 2.01
+"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
+
+
+class ProgramReplay:
+    """Compares the stages "preprocess", each program's name, and "answer"."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
+        """See `verify.Replay`."""
+        self._pipeline = open_program_pipeline(bundle, engine)
+        self._tolerances = tolerances
+        self._input_tolerance = _input_tolerance(bundle.manifest.preprocessing)
+        names = ["preprocess", *(program.name for program in bundle.manifest.programs), "answer"]
+        self._found: dict[str, list[Comparison]] = {name: [] for name in names}
+
+    def play(self, case: Case) -> None:
+        """Replay one case."""
+        self._found["preprocess"].append(self._preprocess(case))
+        self._found[case.program].append(self._program(case))
+        self._found["answer"].append(self._answer(case))
+
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """What was found so far: every stage in the order of execution."""
+        return self._found
+
+    def _preprocess(self, case: Case) -> Comparison:
+        pipeline, tolerance = self._pipeline, self._input_tolerance
+        try:
+            prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+        except InputError as error:
+            raise BundleError(f"{CASES_FILE}: the input {shorten(case.raw)} cannot be used: {error}") from None
+        if prepared.program != case.program:
+            return Comparison(None, None, tolerance, ok=False)
+        return worst_of([compare(prepared.inputs[name], tensor, tolerance) for name, tensor in case.inputs.items()])
+
+    def _program(self, case: Case) -> Comparison:
+        limits = {name: self._tolerances.output * largest(tensor) for name, tensor in case.outputs.items()}
+        try:
+            outputs = self._pipeline.engine.run(case.program, case.inputs)
+        except EngineError:
+            return Comparison(None, None, max(limits.values()), ok=False)
+        return worst_of([compare(outputs[name], tensor, limits[name]) for name, tensor in case.outputs.items()])
+
+    def _answer(self, case: Case) -> Comparison:
+        """The whole way from raw input: scores by label, or the embedding.
+
+        Scores within the tolerance can swap the best two labels only where these are within twice the tolerance.
+        """
+        pipeline, tolerances = self._pipeline, self._tolerances
+        head = pipeline.bundle.manifest.postprocessing
+        reference: Tensor
+        if isinstance(head, Embedding):
+            (reference,) = (tensor[0] for tensor in case.outputs.values())
+            tolerance = tolerances.score if head.normalized else tolerances.output * largest(reference)
+        else:
+            reference = _scores(case.expected, case.expected["labels"])
+            tolerance = tolerances.score
+        try:
+            result = pipeline.run(pipeline.raw_from_json(case.raw))
+        except EngineError:
+            return Comparison(None, None, tolerance, ok=False)
+        if isinstance(head, Embedding):
+            return compare(result.vector, reference, tolerance)
+        return compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)
+
+
+def _input_tolerance(spec: Preprocessing) -> float:
+    """Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one."""
+    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std)) if isinstance(spec, ImagePreprocessing) else 0.0
+
+
+def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
+    """An answer's scores (N,) in the order of `labels`."""
+    scores = dict(zip(answer["labels"], answer["scores"], strict=True))
+    return np.array([scores[label] for label in labels], dtype=np.float64)
