@@ -1,0 +1,273 @@
+"""Sound from files and arrays, as a stream of mono float32 samples at a model's rate."""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.strict_json import shorten
+
+MIN_RATE, MAX_RATE = 1_000, 768_000
+"""Sample rates that are accepted, in Hz."""
+
+MAX_CHANNELS = 64
+LOUDEST = 2.0**32
+"""Largest magnitude of a sample. Full scale is 1, but float arrays that hold the values of integers are often met."""
+
+BLOCK_FRAMES = 16384
+"""Frames that are decoded at a time; a frame is one sample of each channel."""
+
+RawAudio = str | PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | tuple[NDArray[Any], float]
+"""A file, its bytes, an array (N,) or (N, channels) at the model's own rate, or such an array with its rate."""
+
+Samples = NDArray[np.float32]
+
+_UNKNOWN_FRAMES = 1 << 62
+_UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
+"""What programs that write a wav into a pipe put where its size belongs."""
+
+
+class AudioSource(Protocol):
+    """Sound as it comes, block by block.
+
+    Attributes:
+        what: what messages call it.
+        rate: frames per second.
+        frames: how many there are in all, None where that is unknown.
+    """
+
+    what: str
+    rate: float
+    frames: int | None
+
+    def read(self, count: int) -> Samples:
+        """The next frames, at most `count`: (n, channels) float32; none at the end."""
+
+    def close(self) -> None:
+        """Release the file."""
+
+
+class AudioReader:
+    """A sound as mono samples at one rate, in constant memory whatever its length. Not for several threads at once."""
+
+    def __init__(self, source: AudioSource, sample_rate: int) -> None:
+        """Use `open_audio`."""
+        self._source = source
+        self._consumed = 0  # frames of the source
+        self._pending: Samples = np.empty(0, np.float32)
+        self._ended = False
+        self._resampler: Any = None
+        if source.rate != sample_rate:
+            self._resampler = load_attribute("soxr:ResampleStream")(source.rate, sample_rate, 1, dtype="float32")
+
+    @property
+    def seconds(self) -> float | None:
+        """The length that the source states, None where it states none; an mp3's may be an estimate."""
+        return None if self._source.frames is None else self._source.frames / self._source.rate
+
+    def read(self, count: int) -> Samples:
+        """The next samples.
+
+        Returns:
+            (n,) float32, full scale is 1; the caller's own. n is below `count` only at the end of the sound.
+
+        Raises:
+            InputError: the file is spoiled or cut short, or the sound holds NaN, infinity or absurd values.
+        """
+        blocks, found = [self._pending], len(self._pending)
+        while found < count and not self._ended:
+            block = self._next_block()
+            blocks.append(block)
+            found += len(block)
+        joined = np.concatenate(blocks)
+        self._pending = joined[count:].copy()
+        return joined[:count]
+
+    def _next_block(self) -> Samples:
+        """Some samples of the result, perhaps none; sees the end of the source."""
+        block = self._source.read(BLOCK_FRAMES)
+        mono: Samples = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        self._ended = not len(mono)
+        self._check_values(mono)
+        self._consumed += len(mono)
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=self._ended)
+        return mono
+
+    def _check_values(self, mono: Samples) -> None:
+        # Written so that NaN, which compares as false, is refused too.
+        if not len(mono) or (mono.min() >= -LOUDEST and mono.max() <= LOUDEST):
+            return
+        index = int(np.argmin(np.abs(mono) <= LOUDEST))
+        place = self._consumed + index
+        raise InputError(
+            f"{self._source.what} holds {float(mono[index]):g} at sample {place} ({place / self._source.rate:.3f} s): "
+            "expected finite samples, from -1 to 1 for full scale"
+        )
+
+    def close(self) -> None:
+        """Release the file. A second call does nothing."""
+        self._source.close()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
+    """Open a sound for reading as mono at `sample_rate`.
+
+    Files are wav (8 to 32 bit, float), flac, ogg with Vorbis or Opus, mp3, and what else libsndfile reads. Channels are
+    averaged; resampling is soxr's high quality. A wav or flac file that was cut short is refused; mp3 and ogg state no
+    length that can be relied on, so theirs end where the data ends.
+
+    Args:
+        raw: see `RawAudio`. Integer arrays are scaled by the range of their dtype (unsigned ones around its middle);
+            float arrays are taken as they are.
+        sample_rate: of the samples that are read, in Hz.
+
+    Raises:
+        InputError: no such file, not sound, a rate or number of channels out of range, or an array of another kind.
+    """
+    if isinstance(raw, (str, PathLike)):
+        return AudioReader(_open_path(Path(raw)), sample_rate)
+    if isinstance(raw, (bytes, bytearray, memoryview)):
+        data = bytes(raw)
+        what = f"a sound of {len(data)} bytes"
+        return AudioReader(_FileSource(io.BytesIO(data), lambda: io.BytesIO(data), what), sample_rate)
+    if isinstance(raw, np.ndarray):
+        return AudioReader(_ArraySource(raw, sample_rate), sample_rate)
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray):
+        return AudioReader(_ArraySource(*raw), sample_rate)
+    raise InputError(
+        f"expected a sound as a path, a file's bytes, an array or (array, sample rate), found {type(raw).__name__}"
+    )
+
+
+def _open_path(path: Path) -> _FileSource:
+    what = shorten(str(path))[1:-1]
+    try:
+        path.open("rb").close()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(f"cannot read the sound {what}: {reason}") from None
+    return _FileSource(str(path), lambda: path.open("rb"), what)
+
+
+class _FileSource:
+    """A file that libsndfile decodes."""
+
+    def __init__(self, file: str | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> None:
+        """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
+        self.what = what
+        self._failure = load_attribute("soundfile:SoundFileError")
+        try:
+            self._file = load_attribute("soundfile:SoundFile")(file)
+        except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
+            raise InputError(
+                f"{what} is not a sound file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
+            ) from None
+        try:
+            _check_format(self._file.samplerate, self._file.channels, what)
+            if self._file.format in ("WAV", "WAVEX"):
+                _check_wav_length(reopen, what)
+        except BaseException:
+            self._file.close()
+            raise
+        # Else it seeks to where it already is after every block, which is slow in Opus and inexact in mp3.
+        self._file.seekable = lambda: False
+        self.rate = float(self._file.samplerate)
+        self.frames = int(self._file.frames) if 0 <= self._file.frames < _UNKNOWN_FRAMES else None
+        self._missing = self.frames if self._file.format == "FLAC" else None
+
+    def read(self, count: int) -> Samples:
+        try:
+            block: Samples = self._file.read(count, dtype="float32", always_2d=True)
+        except self._failure as error:
+            raise InputError(f"{self.what} is spoiled or cut short: {self._reason(error)}") from None
+        if self._missing is not None:
+            self._missing -= len(block)
+            if not len(block) and self._missing > 0:
+                raise InputError(f"{self.what} was cut short: {self._missing} of {self.frames} samples are missing")
+        return block
+
+    def close(self) -> None:
+        self._file.close()
+
+    @staticmethod
+    def _reason(error: Exception) -> str:
+        return shorten(str(getattr(error, "error_string", "it states no format")))[1:-1].rstrip(".")
+
+
+class _ArraySource:
+    """An array (N,) or (N, channels) of floats or of integers of up to 32 bits."""
+
+    what = "the array"
+
+    def __init__(self, array: NDArray[Any], rate: Any) -> None:
+        kind, size = array.dtype.kind, array.dtype.itemsize
+        if not (kind == "f" or (kind in "iu" and size <= 4)):
+            raise InputError(f"expected a sound array of floats or of 8 to 32 bit integers, found {array.dtype}")
+        if array.ndim not in (1, 2):
+            raise InputError(f"expected a sound array (samples,) or (samples, channels), found shape {array.shape}")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
+            raise InputError(f"expected a sample rate in Hz as a number, found {type(rate).__name__}")
+        self._array = array if array.ndim == 2 else array[:, None]
+        self._scale = 1.0 if kind == "f" else 2.0 ** (8 * size - 1)
+        self._middle = self._scale if kind == "u" else 0.0
+        self._next = 0
+        self.rate = float(rate)
+        self.frames: int | None = len(array)
+        _check_format(self.rate, self._array.shape[1], f"the array of shape {array.shape}")
+
+    def read(self, count: int) -> Samples:
+        block = self._array[self._next : self._next + count]
+        self._next += len(block)
+        if self._scale == 1.0:
+            with np.errstate(over="ignore"):  # becomes infinity, which the reader refuses
+                return block.astype(np.float32)
+        # float64 holds each integer, so that there is one rounding.
+        return ((block.astype(np.float64) - self._middle) / self._scale).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def _check_format(rate: float, channels: int, what: str) -> None:
+    if not (math.isfinite(rate) and MIN_RATE <= rate <= MAX_RATE):
+        raise InputError(f"{what} has a sample rate of {rate:g} Hz: expected {MIN_RATE} to {MAX_RATE}")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InputError(f"{what} has {channels} channels: expected 1 to {MAX_CHANNELS}")
+
+
+def _check_wav_length(reopen: Callable[[], IO[bytes]], what: str) -> None:
+    """Compare what a wav's chunk of samples states with what is there; libsndfile takes what it finds, in silence."""
+    with reopen() as file:
+        end = file.seek(0, io.SEEK_END)
+        position = 12  # behind RIFF, its size and WAVE
+        while position + 8 <= end:
+            file.seek(position)
+            name, size = struct.unpack("<4sI", file.read(8))
+            position += 8
+            if name == b"data":
+                break
+            position += size + size % 2
+        else:
+            return
+    if size not in _UNKNOWN_SIZES and position + size > end:
+        raise InputError(f"{what} was cut short: {position + size - end} of {size} bytes of samples are missing")
