@@ -1,0 +1,168 @@
+"""Where a sound pauses, by its energy alone: cheap, and good enough to cut speech between words and to skip waiting.
+
+Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no sound.
+What counts as a pause is relative to the sound: a little above its own noise floor. Where there is no contrast between
+floor and top, as in steady noise, nothing is a pause: to transcribe noise costs time, to skip speech costs words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime.errors import InputError
+
+Samples = NDArray[np.float32]
+Levels = NDArray[np.float64]
+
+FRAME_SECONDS = 0.02
+SILENT_DBFS = -65.0
+"""Below every microphone's noise and above that of 16-bit samples: nothing was recorded."""
+
+_LEAST_DBFS = -100.0
+_FLOOR_PERCENTILE = 10
+_MIN_CONTRAST_DB = 10.0
+"""Between floor and top. Steady noise has 2 to 4 dB by chance, speech has 15 and more even in a loud room."""
+
+_MARGIN_DB = (3.0, 10.0)
+"""How far above the floor a pause may be, least and most; between, a quarter of the contrast."""
+
+_CUT_SECONDS = 0.1
+"""The shortest pause that a cut looks for; where there is none, it takes the quietest stretch of this length."""
+
+
+@dataclass(frozen=True)
+class PauseOptions:
+    """What `speech_ranges` does with pauses.
+
+    Attributes:
+        min_pause_seconds: shorter pauses stay in their range.
+        margin_seconds: kept before and behind each range, for soft beginnings and endings.
+    """
+
+    min_pause_seconds: float = 0.6
+    margin_seconds: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not (self.margin_seconds >= 0 and 2 * self.margin_seconds <= self.min_pause_seconds):
+            raise InputError(
+                f"speech ranges: expected 0 <= 2 * margin_seconds <= min_pause_seconds, found {self.margin_seconds} "
+                f"and {self.min_pause_seconds}"
+            )
+
+
+DEFAULT_PAUSES = PauseOptions()
+
+
+def is_silent(samples: Samples, sample_rate: int) -> bool:
+    """Whether nothing was recorded: no 20 ms reach -65 dBFS. Steady noise is not silence.
+
+    Args:
+        samples: (N,) float32, full scale is 1. None are silent.
+        sample_rate: in Hz.
+    """
+    return bool((_levels(samples, sample_rate) < SILENT_DBFS).all())
+
+
+def quietest_cut(samples: Samples, earliest: int, latest: int, sample_rate: int) -> int:
+    """Where to cut in two, best between words.
+
+    The middle of the longest pause between `earliest` and `latest`; where nobody pauses, of the quietest 0.1 s.
+
+    Args:
+        samples: (N,) float32.
+        earliest: the first sample where a cut may be.
+        latest: the last one, from `earliest` to N.
+        sample_rate: in Hz.
+
+    Returns:
+        An index from `earliest` to `latest`: samples before it are the first part.
+
+    Raises:
+        InputError: `earliest` and `latest` are not in this order within the samples.
+    """
+    if not 0 <= earliest <= latest <= len(samples):
+        raise InputError(f"expected 0 <= earliest <= latest <= {len(samples)}, found {earliest} and {latest}")
+    size = _frame(sample_rate)
+    levels = _levels(samples[earliest:latest], sample_rate)
+    if not len(levels):
+        return (earliest + latest) // 2
+    # The threshold is the whole sound's: a range without speech would have none of its own.
+    first, end = _longest(levels < _threshold(_levels(samples, sample_rate)))
+    if (end - first) * FRAME_SECONDS < _CUT_SECONDS:
+        width = min(len(levels), round(_CUT_SECONDS / FRAME_SECONDS))
+        energies = np.convolve(10 ** (levels / 10), np.ones(width), "valid")
+        first = int(energies.argmin())
+        end = first + width
+    return min(latest, earliest + (first + end) * size // 2)
+
+
+def speech_ranges(samples: Samples, sample_rate: int, options: PauseOptions = DEFAULT_PAUSES) -> list[tuple[int, int]]:
+    """The parts of a sound between its long pauses.
+
+    Args:
+        samples: (N,) float32.
+        sample_rate: in Hz.
+        options: what a long pause is.
+
+    Returns:
+        (begin, end) in samples, in order and apart; none where `is_silent`, all in one where there is no contrast.
+    """
+    levels = _levels(samples, sample_rate)
+    size = _frame(sample_rate)
+    sounding = np.flatnonzero(levels >= max(SILENT_DBFS, _threshold(levels)))
+    if not len(sounding):
+        return []
+    breaks = np.flatnonzero(np.diff(sounding) - 1 >= options.min_pause_seconds / FRAME_SECONDS)
+    firsts = sounding[np.concatenate([[0], breaks + 1])]
+    lasts = sounding[np.concatenate([breaks, [len(sounding) - 1]])]
+    margin = int(options.margin_seconds * sample_rate)
+    return [
+        (max(0, int(first) * size - margin), min(len(samples), (int(last) + 1) * size + margin))
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+
+
+def trim(samples: Samples, sample_rate: int, options: PauseOptions = DEFAULT_PAUSES) -> tuple[int, int]:
+    """Where the sound begins and ends, in samples: (0, 0) where `is_silent`; pauses between stay."""
+    ranges = speech_ranges(samples, sample_rate, options)
+    return (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+
+
+def _frame(sample_rate: int) -> int:
+    return max(1, round(FRAME_SECONDS * sample_rate))
+
+
+def _levels(samples: Samples, sample_rate: int) -> Levels:
+    """(frames,) dBFS; the last frame may be shorter than the others and is padded with its own mean."""
+    size = _frame(sample_rate)
+    whole = len(samples) // size
+    powers = samples[: whole * size].reshape(whole, size).var(axis=1, dtype=np.float64)
+    rest = samples[whole * size :]
+    if len(rest):
+        powers = np.append(powers, rest.var(dtype=np.float64) * len(rest) / size)
+    levels: Levels = 10 * np.log10(np.maximum(powers, 10 ** (_LEAST_DBFS / 10)))
+    return levels
+
+
+def _threshold(levels: Levels) -> float:
+    """The level below which a frame is a pause; below all levels where the sound has no contrast."""
+    if not len(levels):
+        return -np.inf
+    floor, top = float(np.percentile(levels, _FLOOR_PERCENTILE)), float(levels.max())
+    if top - floor < _MIN_CONTRAST_DB:
+        return -np.inf
+    least, most = _MARGIN_DB
+    return floor + min(most, max(least, (top - floor) / 4))
+
+
+def _longest(quiet: NDArray[np.bool_]) -> tuple[int, int]:
+    """The longest run of frames, (first, end); (0, 0) without one. Of equals, the later: it leaves the shorter rest."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
+    begins, ends = edges[::2], edges[1::2]
+    if not len(begins):
+        return 0, 0
+    index = len(begins) - 1 - int((ends - begins)[::-1].argmax())
+    return int(begins[index]), int(ends[index])
