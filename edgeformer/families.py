@@ -20,6 +20,7 @@ FAMILIES: dict[str, str] = {
     "bert": "edgeformer.models.bert:FAMILY",
     "distilbert": "edgeformer.models.bert:FAMILY",
     "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
+    "whisper": "edgeformer.models.whisper_family:FAMILY",
 }
 TIMM_SIZE = re.compile(r"_\d+m_\d+$")
 """What timm's architectures have behind the name of their family: millions of parameters, and pixels."""

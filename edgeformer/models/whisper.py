@@ -1,0 +1,191 @@
+"""Whisper (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision"), distilled ones too.
+
+Module and parameter names are those of public checkpoints without their prefix `model.`. Key: B batch, T positions of
+the encoder (20 ms of sound each), S positions that are attended to, N tokens, H heads, D head dim, C channels (H*D),
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeformer.attention import AttentionKernel
+from edgeformer.attention.mask import MASK_VALUE
+from edgeformer.models.text_tasks import attention_heads, merge_heads
+from edgeformer.models.whisper_config import WhisperConfig
+from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its four projections; the keys' has no bias."""
+
+    def __init__(self, size: int, num_heads: int, kernel: AttentionKernel) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(size, size)
+        self.k_proj = nn.Linear(size, size, bias=False)
+        self.v_proj = nn.Linear(size, size)
+        self.out_proj = nn.Linear(size, size)
+        self.num_heads = num_heads
+        self.scale = (size // num_heads) ** -0.5
+        self.kernel = kernel
+
+    def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, D) of context (B, S, C)."""
+        keys = attention_heads(self.k_proj(context), self.num_heads)
+        return keys, attention_heads(self.v_proj(context), self.num_heads)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """x (B, T, C) attends to keys and values (B, H, S, D) under bias (B, 1, T or 1, S) or None, to (B, T, C)."""
+        queries = attention_heads(self.q_proj(x), self.num_heads)
+        out: Tensor = self.out_proj(merge_heads(self.kernel(queries, keys, values, bias, self.scale)))
+        return out
+
+
+class FeedForward(nn.Module):
+    """What the layers of both halves share: the feed-forward network, under the names of public checkpoints."""
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, final_layer_norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.fc1 = fc1
+        self.fc2 = fc2
+        self.final_layer_norm = final_layer_norm
+
+    @staticmethod
+    def parts(size: int, middle: int) -> tuple[nn.Linear, nn.Linear, nn.LayerNorm]:
+        """New ones for the constructor."""
+        return nn.Linear(size, middle), nn.Linear(middle, size), nn.LayerNorm(size)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """(..., C) to the same: norm, widen, GELU, narrow, residual."""
+        out: Tensor = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
+        return out
+
+
+class EncoderLayer(FeedForward):
+    """A block of the encoder, normalised before each half."""
+
+    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
+        super().__init__(*self.parts(config.d_model, config.encoder_ffn_dim))
+        self.self_attn = Attention(config.d_model, config.encoder_attention_heads, kernel)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor, more: tuple[Tensor, Tensor] | None = None, bias: Tensor | None = None) -> Tensor:
+        """x (B, T, C) to the same.
+
+        Args:
+            x: hidden states.
+            more: keys and values (B, H, S - T, D) that are attended to besides its own.
+            bias: (1, 1, 1, S), added to the attention's scores.
+        """
+        hidden = self.self_attn_layer_norm(x)
+        keys, values = self.self_attn.project(hidden)
+        if more is not None:
+            keys, values = torch.cat((keys, more[0]), dim=2), torch.cat((values, more[1]), dim=2)
+        return self.feed_forward(x + self.self_attn(hidden, keys, values, bias))
+
+
+class Encoder(nn.Module):
+    """A log-mel spectrogram to hidden states."""
+
+    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
+        super().__init__()
+        size = config.d_model
+        self.conv1 = nn.Conv1d(config.num_mel_bins, size, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv1d(size, size, kernel_size=3, stride=FRAMES_PER_POSITION, padding=1)
+        self.embed_positions = nn.Embedding(config.max_source_positions, size)
+        self.layers = nn.ModuleList(EncoderLayer(config, kernel) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(size)
+
+    @property
+    def blocks(self) -> tuple[EncoderLayer, ...]:
+        """The layers, under their type."""
+        return cast(tuple[EncoderLayer, ...], tuple(self.layers))
+
+    def stem(self, mel: Tensor) -> Tensor:
+        """mel (B, n_mels, 2 T) with T up to max_source_positions, to (B, T, C) with positions added."""
+        x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
+        return x + self.embed_positions.weight[: x.shape[1]]
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """mel (B, n_mels, 2 T) to (B, T, C)."""
+        x = self.stem(mel)
+        for layer in self.blocks:
+            x = layer(x)
+        out: Tensor = self.layer_norm(x)
+        return out
+
+
+class DecoderLayer(FeedForward):
+    """A block of the decoder, normalised before each third."""
+
+    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
+        super().__init__(*self.parts(config.d_model, config.decoder_ffn_dim))
+        self.self_attn = Attention(config.d_model, config.decoder_attention_heads, kernel)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads, kernel)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, x: Tensor, states: Tensor, causal: Tensor) -> Tensor:
+        """x (B, N, C), states (B, S, C) of the encoder, causal (1, 1, N, N), to (B, N, C)."""
+        hidden = self.self_attn_layer_norm(x)
+        x = x + self.self_attn(hidden, *self.self_attn.project(hidden), causal)
+        attended: Tensor = self.encoder_attn(self.encoder_attn_layer_norm(x), *self.encoder_attn.project(states), None)
+        return self.feed_forward(x + attended)
+
+
+class Decoder(nn.Module):
+    """Tokens and the encoder's states to logits; the output layer is the table of the tokens' embeddings."""
+
+    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.embed_positions = nn.Embedding(config.max_target_positions, config.d_model)
+        self.layers = nn.ModuleList(DecoderLayer(config, kernel) for _ in range(config.decoder_layers))
+        self.layer_norm = nn.LayerNorm(config.d_model)
+
+    @property
+    def blocks(self) -> tuple[DecoderLayer, ...]:
+        """The layers, under their type."""
+        return cast(tuple[DecoderLayer, ...], tuple(self.layers))
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """tokens (..., N) and positions (N,), integers, to (..., N, C)."""
+        out: Tensor = self.embed_tokens(tokens) + self.embed_positions(positions)
+        return out
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., V)."""
+        return F.linear(self.layer_norm(x), self.embed_tokens.weight)
+
+    def forward(self, tokens: Tensor, states: Tensor) -> Tensor:
+        """tokens (B, N) integers, states (B, S, C), to logits (B, N, V) of what follows each token."""
+        count = tokens.shape[1]
+        x = self.embed(tokens, torch.arange(count, device=tokens.device))
+        causal = causal_mask(count)[None, None]
+        for layer in self.blocks:
+            x = layer(x, states, causal)
+        return self.logits(x)
+
+
+class Whisper(nn.Module):
+    """Encoder and decoder."""
+
+    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, kernel)
+        self.decoder = Decoder(config, kernel)
+
+    def forward(self, mel: Tensor, tokens: Tensor) -> Tensor:
+        """mel (B, n_mels, 2 T) float32, tokens (B, N) integers, to logits (B, N, V) float32."""
+        logits: Tensor = self.decoder(tokens, self.encoder(mel))
+        return logits
+
+
+def causal_mask(count: int) -> Tensor:
+    """(N, N) float32: 0 where a token sees itself or an earlier one, MASK_VALUE where it would see a later one."""
+    return torch.triu(torch.full((count, count), MASK_VALUE), diagonal=1)

@@ -1,0 +1,346 @@
+"""Whisper's programs: `encode_<T>`, `prefill_<T>` and `decode_<T>` for each length T of sound.
+
+All programs of a model hold the very same parameters, so that a file stores them once. Key: T positions computed from
+sound, S = T + tail, L rows of the self-attention cache, N tokens of one call (1, or P for prefill), H heads, D head
+dim, C = H*D, V vocabulary, A alignment heads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgeformer.models.whisper import DecoderLayer, FeedForward, Whisper, causal_mask
+from edgeformer.models.whisper_config import WhisperConfig
+from edgeformer.models.whisper_silence import Silence, project, silence_of, tail_bias, tail_positions
+from edgeformer.programs import FULL_WINDOW, Program, ProgramOptions
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.speech_layout import bucket_layout
+from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket
+
+_POSITIONS_PER_SECOND = 50
+_ROWS_PER_SECOND = 16
+"""Tokens that a second of fast speech may take, several times what English needs."""
+_FEWEST_ROWS, _PROMPT_ROWS, _ROW_STEP = 128, 64, 32
+
+
+@dataclass(frozen=True)
+class SpeechLayout:
+    """The part of a manifest's `Transcription` that follows from the model's sizes and the options."""
+
+    vocab_size: int
+    layers: int
+    heads: int
+    head_dim: int
+    alignment_heads: int
+    prefill_tokens: int
+    state: str
+    buckets: tuple[AudioBucket, ...]
+
+
+def transcription_layout(config: WhisperConfig, options: ProgramOptions) -> SpeechLayout:
+    """What the programs of a model will look like: the one source of the programs and of the manifest.
+
+    Raises:
+        InputError: positions beyond the model's window, or more tokens of prefill than a cache has rows.
+    """
+    window = config.max_source_positions
+    positions = (window,) if options.window == FULL_WINDOW else tuple(sorted(set(options.audio_positions)))
+    if positions[-1] > window:
+        raise InputError(f"audio positions must be at most this model's {window}, found {positions[-1]}")
+    buckets = tuple(_bucket(count, config) for count in positions)
+    fewest = min(bucket.rows for bucket in buckets)
+    if options.prefill_tokens >= fewest:
+        raise InputError(
+            f"tokens of prefill must be below the {fewest} rows of a cache, found {options.prefill_tokens}"
+        )
+    return SpeechLayout(
+        vocab_size=config.vocab_size,
+        layers=config.decoder_layers,
+        heads=config.decoder_attention_heads,
+        head_dim=config.head_dim,
+        alignment_heads=len(config.alignment_heads),
+        prefill_tokens=options.prefill_tokens,
+        state=options.decoder_state,
+        buckets=buckets,
+    )
+
+
+def _bucket(positions: int, config: WhisperConfig) -> AudioBucket:
+    seconds = positions / _POSITIONS_PER_SECOND
+    rows = _ROW_STEP * math.ceil(max(_FEWEST_ROWS, _PROMPT_ROWS + _ROWS_PER_SECOND * seconds) / _ROW_STEP)
+    return AudioBucket(
+        positions=positions,
+        tail=len(tail_positions(positions, config.max_source_positions)),
+        rows=min(rows, config.max_target_positions),
+        encode=f"encode_{positions}",
+        prefill=f"prefill_{positions}",
+        decode=f"decode_{positions}",
+    )
+
+
+class Encode(nn.Module):
+    """Sound to the cross-attention keys and values of every decoder layer, silence behind the sound."""
+
+    bias: Tensor | None
+
+    def __init__(self, model: Whisper, positions: int, silence: Silence | None) -> None:
+        """silence: of the whole window; None where T is the whole window."""
+        super().__init__()
+        self.encoder = model.encoder
+        attentions = [layer.encoder_attn for layer in model.decoder.blocks]
+        # Only the projections that are used here: an export would keep the others.
+        self.k_proj = nn.ModuleList(attention.k_proj for attention in attentions)
+        self.v_proj = nn.ModuleList(attention.v_proj for attention in attentions)
+        self.num_heads = model.config.decoder_attention_heads
+        self.has_tail = silence is not None
+        bias = None
+        if silence is not None:
+            bias = tail_bias(positions, model.config.max_source_positions)[None, None, None]
+            tail = silence.select(positions)
+            for i, layer in enumerate(model.encoder.blocks):
+                self._keep(f"tail_{{}}_{i}", *project(layer.self_attn, tail.normed[i]))  # (1, H, tail, D)
+            for i, attention in enumerate(attentions):
+                keys, values = project(attention, tail.states)
+                self._keep(f"cross_tail_{{}}_{i}", keys[0].transpose(1, 2), values[0])  # (H, D, tail), (H, tail, D)
+        self.register_buffer("bias", bias)
+
+    def _keep(self, name: str, keys: Tensor, values: Tensor) -> None:
+        self.register_buffer(name.format("k"), keys.contiguous())
+        self.register_buffer(name.format("v"), values.contiguous())
+
+    def _tail(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
+        return self.get_buffer(f"{name}_k_{layer}"), self.get_buffer(f"{name}_v_{layer}")
+
+    def forward(self, mel: Tensor) -> tuple[Tensor, ...]:
+        """mel (1, n_mels, 2 T) float32 to, layer by layer, keys [H, D, S] and values [H, S, D], flat float32."""
+        x = self.encoder.stem(mel)
+        for i, layer in enumerate(self.encoder.blocks):
+            x = layer(x, self._tail("tail", i) if self.has_tail else None, self.bias)
+        x = self.encoder.layer_norm(x)[0]  # (T, C)
+        outputs: list[Tensor] = []
+        for i, (k_proj, v_proj) in enumerate(zip(self.k_proj, self.v_proj, strict=True)):
+            keys, values = _columns(k_proj(x), self.num_heads), _rows(v_proj(x), self.num_heads)
+            if self.has_tail:
+                tail_keys, tail_values = self._tail("cross_tail", i)
+                keys, values = torch.cat((keys, tail_keys), dim=2), torch.cat((values, tail_values), dim=1)
+            outputs += (keys.reshape(-1), values.reshape(-1))
+        return tuple(outputs)
+
+
+class CachedLayer(FeedForward):
+    """A decoder layer whose earlier keys and values come from caches. It holds the parameters of the layer given."""
+
+    def __init__(self, layer: DecoderLayer) -> None:
+        super().__init__(layer.fc1, layer.fc2, layer.final_layer_norm)
+        self.self_attn = layer.self_attn
+        self.self_attn_layer_norm = layer.self_attn_layer_norm
+        self.cross_q_proj = layer.encoder_attn.q_proj
+        self.cross_out_proj = layer.encoder_attn.out_proj
+        self.encoder_attn_layer_norm = layer.encoder_attn_layer_norm
+        self.num_heads = layer.self_attn.num_heads
+        self.scale = layer.self_attn.scale
+
+    def forward(
+        self,
+        x: Tensor,
+        own: tuple[Tensor, Tensor],
+        mask: Tensor,
+        causal: Tensor | None,
+        cross: tuple[Tensor, Tensor],
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """N tokens see the rows of the cache that the mask shows, those before them in this call, and themselves.
+
+        Args:
+            x: (N, C).
+            own: the self-attention cache, keys [H, D, L] and values [H, L, D], flat or not.
+            mask: (1, 1, L).
+            causal: (1, N, N); None for one token.
+            cross: the cross-attention cache, keys [H, D, S] and values [H, S, D].
+            bias: (1, 1, S) or None.
+
+        Returns:
+            (N, C); the tokens' own keys (H, D, N) and values (H, N, D); the weights of cross-attention (H, N, S).
+        """
+        heads, length = self.num_heads, mask.shape[2]
+        head_dim = x.shape[1] // heads
+        attention = self.self_attn
+        hidden = self.self_attn_layer_norm(x)
+        queries = _rows(attention.q_proj(hidden) * self.scale, heads)  # (H, N, D)
+        keys, values = _columns(attention.k_proj(hidden), heads), _rows(attention.v_proj(hidden), heads)
+        earlier = torch.bmm(queries, own[0].reshape(heads, head_dim, length)) + mask  # (H, N, L)
+        among = torch.bmm(queries, keys)  # (H, N, N)
+        if causal is not None:
+            among = among + causal
+        weights = torch.cat((earlier, among), dim=2).softmax(dim=-1)
+        seen = torch.bmm(weights[:, :, :length], own[1].reshape(heads, length, head_dim))
+        x = x + attention.out_proj(_merge(seen + torch.bmm(weights[:, :, length:], values)))
+
+        queries = _rows(self.cross_q_proj(self.encoder_attn_layer_norm(x)) * self.scale, heads)
+        scores = torch.bmm(queries, cross[0].reshape(heads, head_dim, -1))  # (H, N, S)
+        if bias is not None:
+            scores = scores + bias
+        cross_weights = scores.softmax(dim=-1)
+        heard = torch.bmm(cross_weights, cross[1].reshape(heads, -1, head_dim))
+        x = x + self.cross_out_proj(_merge(heard))
+        return self.feed_forward(x), keys, values, cross_weights
+
+
+class SelfCaches(nn.Module):
+    """A bucket's self-attention caches, kept by its programs: `self_k_<i>` (H, D, L) and `self_v_<i>` (H, L, D).
+
+    Prefill and decode hold the same one. Rows that nothing was written to are hidden by the caller's mask.
+    """
+
+    row_numbers: Tensor
+
+    def __init__(self, layers: int, heads: int, head_dim: int, rows: int) -> None:
+        super().__init__()
+        self.layers = layers
+        for i in range(layers):
+            self.register_buffer(f"self_k_{i}", torch.zeros(heads, head_dim, rows))
+            self.register_buffer(f"self_v_{i}", torch.zeros(heads, rows, head_dim))
+        self.register_buffer("row_numbers", torch.arange(rows, dtype=torch.int32))
+
+    def pair(self, layer: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys (H, D, L) and values (H, L, D)."""
+        return self.get_buffer(f"self_k_{layer}"), self.get_buffer(f"self_v_{layer}")
+
+    def write(self, rows: Tensor, new: list[tuple[Tensor, Tensor]]) -> None:
+        """Keep each layer's new keys (H, D, N) and values (H, N, D) in rows (N,) int32; rows beyond L go nowhere.
+
+        A selection over the whole cache: Core ML has no write by index, and here every target gets the same.
+        """
+        count = rows.shape[0]
+        selected = self.row_numbers.reshape(-1, 1) == rows.reshape(1, count)  # (L, N)
+        for i, (keys, values) in enumerate(new):
+            old_keys, old_values = self.pair(i)
+            if count > 1:
+                # Several rows in one product: each row of the cache takes its token's, or the zeros of no token.
+                place = selected.to(torch.float32).expand(keys.shape[0], -1, -1)  # (H, L, N)
+                keys, values = torch.bmm(keys, place.transpose(1, 2)), torch.bmm(place, values)
+            chosen = selected.any(dim=1) if count > 1 else selected.reshape(-1)  # (L,)
+            old_keys.copy_(torch.where(chosen.reshape(1, 1, -1), keys, old_keys))
+            old_values.copy_(torch.where(chosen.reshape(1, -1, 1), values, old_values))
+
+
+class CachedDecoder(nn.Module):
+    """`decode` (one token) or `prefill` (P tokens) of a bucket."""
+
+    causal: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, model: Whisper, bucket: AudioBucket, count: int, caches: SelfCaches | None) -> None:
+        """count: N. caches: None where the host keeps them."""
+        super().__init__()
+        config, decoder = model.config, model.decoder
+        self.embed_tokens = decoder.embed_tokens
+        self.embed_positions = decoder.embed_positions
+        self.layers = nn.ModuleList(CachedLayer(layer) for layer in decoder.blocks)
+        self.layer_norm = decoder.layer_norm
+        self.caches = caches
+        self.count = count
+        self.alignment_heads = tuple(
+            tuple(head for in_layer, head in config.alignment_heads if in_layer == layer)
+            for layer in range(config.decoder_layers)
+        )
+        self.register_buffer("causal", causal_mask(count)[None].contiguous() if count > 1 else None)
+        bias = tail_bias(bucket.positions, config.max_source_positions)[None, None] if bucket.tail else None
+        self.register_buffer("bias", bias)
+
+    def forward(self, tokens: Tensor, positions: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        """tokens, positions (N,) int32, and the rest in the order of `speech_layout`: see there."""
+        layers = len(self.layers)
+        rows: Tensor | None = None
+        if self.caches is None:
+            mask, own, rest = rest[0], _pairs(rest[1 : 1 + 2 * layers]), rest[1 + 2 * layers :]
+        else:
+            rows, mask, rest = rest[0], rest[1], rest[2:]
+            own = [self.caches.pair(i) for i in range(layers)]
+        cross, wanted = _pairs(rest[: 2 * layers]), rest[-1] if self.count > 1 else None
+        mask = mask.reshape(1, 1, -1)
+
+        x = self.embed_tokens(tokens) + self.embed_positions(positions)  # (N, C)
+        new: list[tuple[Tensor, Tensor]] = []
+        alignment: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            x, keys, values, weights = layer(x, own[i], mask, self.causal, cross[i], self.bias)
+            new.append((keys, values))
+            alignment += _selected(weights, self.alignment_heads[i], wanted)
+        if wanted is not None:
+            x = torch.index_select(x, 0, wanted)  # (2, C)
+        logits = nn.functional.linear(self.layer_norm(x), self.embed_tokens.weight)  # (1 or 2, V)
+        outputs = (logits if wanted is not None else logits.reshape(-1), torch.cat(alignment))
+        if self.caches is None:
+            return (*outputs, *(tensor.reshape(-1) for pair in new for tensor in pair))
+        assert rows is not None
+        self.caches.write(rows, new)
+        return outputs
+
+
+def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramOptions) -> tuple[Program, ...]:
+    """Encode, prefill and decode for each bucket, shortest first, all on the parameters of the module."""
+    if not isinstance(module, Whisper):
+        raise TypeError(f"expected a Whisper, found {type(module).__name__}")
+    layout = transcription_layout(config, options)
+    silence = silence_of(module) if any(bucket.tail for bucket in layout.buckets) else None
+    return tuple(program for bucket in layout.buckets for program in _bucket_programs(module, layout, bucket, silence))
+
+
+def _bucket_programs(
+    model: Whisper, layout: SpeechLayout, bucket: AudioBucket, silence: Silence | None
+) -> tuple[Program, ...]:
+    caches = None
+    if layout.state != HOST_STATE:
+        caches = SelfCaches(layout.layers, layout.heads, layout.head_dim, bucket.rows)
+    modules = (
+        Encode(model, bucket.positions, silence if bucket.tail else None),
+        CachedDecoder(model, bucket, layout.prefill_tokens, caches),
+        CachedDecoder(model, bucket, 1, caches),
+    )
+    return tuple(
+        Program(entry.name, part.eval(), entry.inputs, entry.outputs)
+        for entry, part in zip(bucket_layout(layout, bucket, model.config.num_mel_bins), modules, strict=True)
+    )
+
+
+def _pairs(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values, layer by layer."""
+    return list(zip(tensors[::2], tensors[1::2], strict=True))
+
+
+def _selected(weights: Tensor, heads: tuple[int, ...], wanted: Tensor | None) -> list[Tensor]:
+    """Of weights (H, N, S) the rows (1, S) of some heads, for the only token or the last one wanted."""
+    if not heads:
+        return []
+    if wanted is not None:
+        weights = torch.index_select(weights, 1, wanted[1:])
+    return [weights[head] for head in heads]
+
+
+def _rows(x: Tensor, heads: int) -> Tensor:
+    """(N, C) to (H, N, D); for one token nothing has to move."""
+    count, size = x.shape
+    if count == 1:
+        return x.reshape(heads, 1, size // heads)
+    return x.reshape(count, heads, size // heads).transpose(0, 1)
+
+
+def _columns(x: Tensor, heads: int) -> Tensor:
+    """(N, C) to (H, D, N); for one token nothing has to move."""
+    count, size = x.shape
+    if count == 1:
+        return x.reshape(heads, size // heads, 1)
+    return x.reshape(count, heads, size // heads).permute(1, 2, 0)
+
+
+def _merge(x: Tensor) -> Tensor:
+    """(H, N, D) to (N, C)."""
+    heads, count, head_dim = x.shape
+    if count == 1:
+        return x.reshape(1, heads * head_dim)
+    return x.transpose(0, 1).reshape(count, heads * head_dim)
