@@ -1,0 +1,70 @@
+"""What a caller can ask of a transcription."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeformer_runtime.errors import InputError
+
+TASKS = ("transcribe", "translate")
+MAX_BEAMS = 64
+
+
+@dataclass(frozen=True)
+class TranscribeOptions:
+    """How to transcribe. The defaults are those of Radford et al. 2022, section 4.5, but for greedy decoding.
+
+    Attributes:
+        language: a code as "en"; None: found out from the first sound that is no silence.
+        task: "transcribe", or "translate" into English.
+        timestamps: let the model say when its segments begin and end. Without, a segment is a window of sound.
+        word_timestamps: time each word, from the decoder's attention to the sound.
+        initial_prompt: text that comes before, to set names, spelling and style.
+        condition_on_previous_text: what was transcribed last is the prompt of the next window.
+        beam_size: hypotheses that the search follows at temperature 0; 1 is greedy.
+        patience: the search ends when `patience * beam_size` hypotheses have ended.
+        length_penalty: alpha of Wu et al. 2016, equation 14; None: mean log probability.
+        best_of: samples that are drawn at temperatures above 0, of which the likeliest counts.
+        temperatures: tried in turn until a result is good enough.
+        compression_ratio_threshold: text that compresses better than this is repetitive, so not good enough.
+        log_probability_threshold: a mean log probability of tokens below this is not good enough.
+        no_speech_threshold: a probability of no speech above this makes an improbable text silence.
+        max_tokens: the longest text of a window, in tokens.
+        seed: of the samples; the same seed gives the same text.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    timestamps: bool = False
+    word_timestamps: bool = False
+    initial_prompt: str | None = None
+    condition_on_previous_text: bool = False
+    beam_size: int = 1
+    patience: float = 1.0
+    length_penalty: float | None = None
+    best_of: int = 5
+    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    compression_ratio_threshold: float | None = 2.4
+    log_probability_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    max_tokens: int = 224
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"task: expected one of {', '.join(TASKS)}, found {self.task!r}")
+        for name, value, highest in (
+            ("beam_size", self.beam_size, MAX_BEAMS),
+            ("best_of", self.best_of, MAX_BEAMS),
+            ("max_tokens", self.max_tokens, 1 << 16),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
+                raise InputError(f"{name}: expected 1 to {highest}, found {value!r}")
+        if not 0 < self.patience <= MAX_BEAMS:
+            raise InputError(f"patience: expected above 0 and at most {MAX_BEAMS}, found {self.patience!r}")
+        if self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
+            raise InputError(f"length_penalty: expected 0 to 1 or None, found {self.length_penalty!r}")
+        if not self.temperatures or any(not 0 <= temperature <= 10 for temperature in self.temperatures):
+            raise InputError(f"temperatures: expected at least one, each 0 to 10, found {self.temperatures!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed: expected an integer of at least 0, found {self.seed!r}")

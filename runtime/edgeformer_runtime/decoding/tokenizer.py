@@ -1,0 +1,115 @@
+"""A speech model's tokens as text: byte-level BPE through the tokenizers library, and text split into words."""
+
+from __future__ import annotations
+
+import codecs
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.strict_json import shorten
+
+LANGUAGES_WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
+"""Languages that put no spaces between words: there, whatever is a whole character is a word."""
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Tokens that belong together, and their text."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+class SpeechTokenizer:
+    """Reads and writes the text tokens of a bundle: those below `end`; all others are special. Thread-safe."""
+
+    def __init__(self, tokenizer_json: str, end: int) -> None:
+        """Open a tokenizer.
+
+        Args:
+            tokenizer_json: the text of a file of the `tokenizers` library.
+            end: the id of the token that ends a transcript; Whisper's text tokens are those below it.
+
+        Raises:
+            BundleError: the text is no such file.
+        """
+        try:
+            self._tokenizer: Any = load_attribute("tokenizers:Tokenizer").from_str(tokenizer_json)
+        except Exception as error:  # the library raises plain Exceptions
+            raise BundleError(f"the tokenizer cannot be read: {shorten(str(error), 200)[1:-1]}") from None
+        self._end = end
+        self._byte_of = _byte_of_character(load_attribute("tokenizers.pre_tokenizers:ByteLevel").alphabet())
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; special ones have none.
+
+        Bytes at the end that are only the beginning of a character are held back; others that are no UTF-8 become
+        U+FFFD.
+        """
+        decoder = _utf8_decoder()
+        return "".join(decoder.decode(self._bytes_of(token)) for token in tokens if token < self._end)
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of text as it stands inside a transcript, where words begin with a space. Never special ones."""
+        ids = self._tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+        return [token for token in ids if token < self._end]
+
+    def characters(self, tokens: Sequence[int]) -> list[TextPiece]:
+        """Tokens in the smallest groups that are whole characters; a cut off character at the end is dropped text."""
+        pieces = []
+        decoder = _utf8_decoder()
+        text, group = "", list[int]()
+        for token in tokens:
+            text += decoder.decode(self._bytes_of(token))
+            group.append(token)
+            if not decoder.getstate()[0]:
+                pieces.append(TextPiece(text, tuple(group)))
+                text, group = "", []
+        if group:
+            pieces.append(TextPiece(text, tuple(group)))
+        return pieces
+
+    def words(self, tokens: Sequence[int], language: str) -> list[TextPiece]:
+        """Tokens in groups that are words, each with the space before it; punctuation is a word of its own.
+
+        Args:
+            tokens: text tokens.
+            language: a code as "en".
+        """
+        pieces = self.characters(tokens)
+        if language in LANGUAGES_WITHOUT_SPACES:
+            return pieces
+        words: list[TextPiece] = []
+        for piece in pieces:
+            begins = piece.text.startswith(" ") or piece.text.strip() in string.punctuation
+            if begins or not words:
+                words.append(piece)
+            else:
+                words[-1] = TextPiece(words[-1].text + piece.text, words[-1].tokens + piece.tokens)
+        return words
+
+    def _bytes_of(self, token: int) -> bytes:
+        written = self._tokenizer.id_to_token(token)
+        try:
+            return bytes(self._byte_of[character] for character in written)
+        except (KeyError, TypeError):
+            raise BundleError(f"the tokenizer's token {token} is {shorten(written)}, expected byte-level BPE") from None
+
+
+def _utf8_decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+def _byte_of_character(alphabet: Iterable[str]) -> dict[str, int]:
+    """The byte that each character of byte-level BPE's alphabet stands for.
+
+    Printable characters of Latin-1 stand for themselves; the other bytes, in order, for the rest of the alphabet.
+    """
+    ordered = sorted(alphabet)
+    own = [character for character in ordered if ord(character) < 256]
+    moved = sorted(set(range(256)) - {ord(character) for character in own})
+    return {character: ord(character) for character in own} | dict(zip(ordered[len(own) :], moved, strict=True))

@@ -1,0 +1,89 @@
+"""Words with their times: punctuation joined to its neighbours, and no word longer than people speak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime.decoding.tokenizer import TextPiece
+
+OPENING = "\"'“¿([{-"
+"""Punctuation that belongs to the word behind it."""
+CLOSING = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
+"""Punctuation that belongs to the word before it."""
+SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001
+
+LONGEST_TYPICAL_SECONDS = 0.7
+"""What a window's median word counts as at most. No word at a pause lasts longer than twice the median."""
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word with its spaces, from `start` to `end` seconds of its window; `probability` is the mean of its tokens'."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+def timed_words(
+    pieces: Sequence[TextPiece], starts: NDArray[np.float64], probabilities: Sequence[float]
+) -> list[TimedWord]:
+    """Words with the times of their tokens.
+
+    Args:
+        pieces: from `SpeechTokenizer.words`, N tokens in all.
+        starts: (N + 1,) when each token begins, and when what follows the last one does, in seconds.
+        probabilities: of the N tokens.
+    """
+    words = []
+    first = 0
+    for piece in pieces:
+        end = first + len(piece.tokens)
+        probability = sum(probabilities[first:end]) / len(piece.tokens)
+        words.append(TimedWord(piece.text, float(starts[first]), float(starts[end]), probability))
+        first = end
+    return words
+
+
+def clip_long_words(words: Sequence[TimedWord]) -> list[TimedWord]:
+    """Words at pauses without the pause: what is said is at most twice as long as the median word.
+
+    The path of an alignment gives all of the sound to some token. A pause before a word goes to that word or to the
+    punctuation before it, so a first word or one behind a sentence's end loses its begin, and punctuation its end.
+    """
+    lengths = [word.end - word.start for word in words if word.end > word.start]
+    if not lengths:
+        return list(words)
+    longest = 2 * min(LONGEST_TYPICAL_SECONDS, float(np.median(lengths)))
+    clipped = list(words)
+    for index, word in enumerate(words):
+        if word.end - word.start <= longest:
+            continue
+        if word.text.strip() in SENTENCE_ENDS:
+            clipped[index] = replace(word, end=word.start + longest)
+        elif index == 0 or words[index - 1].text.strip() in SENTENCE_ENDS:
+            clipped[index] = replace(word, start=word.end - longest)
+    return clipped
+
+
+def join_punctuation(words: Sequence[TimedWord]) -> list[TimedWord]:
+    """Words with the punctuation around them; of a word's times, those of its text proper count."""
+    joined: list[TimedWord] = []
+    opening: TimedWord | None = None
+    for word in words:
+        mark = word.text.strip()
+        if opening is not None:
+            word = replace(word, text=opening.text + word.text)
+            opening = None
+        if mark and mark in OPENING and word.text.startswith(" "):
+            opening = word
+        elif joined and word.text == mark and mark and mark in CLOSING:
+            joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
+        else:
+            joined.append(word)
+    return joined if opening is None else [*joined, opening]

@@ -1,0 +1,137 @@
+"""Speech pipeline: sound to a transcript."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.decoding.greedy import Search, follow, likeliest
+from edgeformer_runtime.decoding.logit_rules import LogitRules
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.decoding.prompt import build_prompt, feed
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
+from edgeformer_runtime.pipelines.speech_session import SpeechSession
+from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, window_end
+from edgeformer_runtime.pipelines.transcript import Segment, Transcript
+from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
+from edgeformer_runtime.preprocess.silence import is_silent
+from edgeformer_runtime.speech_spec import AudioBucket
+
+SpeechProgress = Callable[[float, float | None], None]
+"""Called with the seconds of sound that are done, and those of all of it, None where that is unknown."""
+
+
+class Transcriber(Pipeline[RawAudio, Transcript]):
+    """Transcribes sound: a path, a file's bytes, an array at the model's rate, or a pair of an array and its rate.
+
+    Sound longer than the model's window is heard in windows that end in pauses, in constant memory; long silence is
+    skipped. Calls from several threads take turns, window by window.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, owned: bool = False, options: TranscribeOptions | None = None
+    ) -> None:
+        """Use `edgeformer_runtime.load`. `options` are those of calls that bring none."""
+        super().__init__(bundle, engine, owned)
+        self.options = options or TranscribeOptions()
+        self._model = SpeechModel(bundle, engine)
+        self.spec = self._model.spec
+
+    def run(
+        self, raw: RawAudio, options: TranscribeOptions | None = None, progress: SpeechProgress | None = None
+    ) -> Transcript:
+        """Transcribe one sound.
+
+        Args:
+            raw: see `RawAudio`.
+            options: in place of the transcriber's own.
+            progress: called after each window.
+
+        Raises:
+            InputError: the sound cannot be read, or the model cannot do what the options ask for.
+            EngineError: the model failed, or gave NaN or infinity.
+        """
+        session = SpeechSession(self._model, options or self.options)
+        rate = self._model.audio.sample_rate
+        with open_audio(raw, rate) as reader:
+            buffer = SoundBuffer()
+            segments: list[Segment] = []
+            while self._fill(buffer, reader):
+                segments += self._hear_window(session, buffer)
+                if progress is not None:
+                    progress(buffer.start / rate, reader.seconds)
+        return session.transcript(segments, buffer.end)
+
+    def is_batch(self, raw: Any) -> bool:
+        """A list is a batch; an array is one sound."""
+        return isinstance(raw, list)
+
+    def mel(self, samples: Samples, bucket: AudioBucket) -> Samples:
+        """The input of a bucket's `encode`, (1, n_mels, 2 T) float32, for samples (N,) at the model's rate."""
+        return self._model.mel(samples, bucket)
+
+    def decoder(self, bucket: AudioBucket) -> SpeechDecoder:
+        """The decoder of a bucket, opened at the first call. It belongs to the transcriber."""
+        return self._model.decoder(bucket)
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of a transcript's tokens, without spaces around it."""
+        return self._model.tokenizer.text(tokens).strip()
+
+    def plain_prompt(self) -> list[int]:
+        """The prompt of the reference answer: text alone, in English, nothing before it."""
+        return list(build_prompt(self.spec.tokens, self.spec.buckets[0].rows, TranscribeOptions(), "en").tokens)
+
+    def plain_choice(self, logits: Samples, first: bool) -> int:
+        """The reference answer's token for logits (V,); `first`: no token came before it."""
+        ruled = logits.copy()
+        LogitRules(self.spec, timestamps=False).apply(ruled, [] if first else [self.spec.tokens.end])
+        return likeliest(ruled)
+
+    def plain_text(self, samples: Samples) -> str:
+        """The reference answer for samples (N,) of at most a window: greedy, until the end or the cache is full."""
+        model = self._model
+        bucket = model.bucket_for(len(samples))
+        with model.lock:
+            decoder = model.decoder(bucket)
+            decoder.encode(model.mel(samples, bucket))
+            context = feed(decoder, build_prompt(self.spec.tokens, bucket.rows, TranscribeOptions(), "en"))
+            search = Search(
+                decoder=decoder,
+                context=context,
+                rules=LogitRules(self.spec, timestamps=False),
+                tokens=self.spec.tokens,
+                max_tokens=bucket.rows - 1 - context.position,
+                keep_alignments=False,
+                stop_loops=False,
+            )
+            return self.text(list(follow(search, likeliest).tokens))
+
+    def close(self) -> None:
+        """Release the decoders, and the engine and bundle if they are the pipeline's own."""
+        self._model.close()
+        super().close()
+
+    def _fill(self, buffer: SoundBuffer, reader: AudioReader) -> bool:
+        """Read until the buffer holds more than a window, or the sound ends; whether there is anything to hear."""
+        missing = self._model.window_samples + 1 - len(buffer.samples)
+        if missing > 0:
+            buffer.append(reader.read(missing))
+        return len(buffer.samples) > 0
+
+    def _hear_window(self, session: SpeechSession, buffer: SoundBuffer) -> tuple[Segment, ...]:
+        """Transcribe the buffer's first window and drop it."""
+        window, rate = self._model.window_samples, self._model.audio.sample_rate
+        samples = buffer.samples
+        if len(samples) > window:
+            samples = samples[: window_end(samples, window, rate)]
+        if is_silent(samples, rate):
+            buffer.drop(len(samples))
+            return ()
+        heard = session.hear(samples, buffer.start)
+        buffer.drop(len(samples))
+        return heard.segments

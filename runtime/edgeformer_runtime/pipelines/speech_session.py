@@ -1,0 +1,205 @@
+"""One sound being transcribed, window by window."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime.decoding.alignment import token_positions
+from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
+from edgeformer_runtime.decoding.greedy import Search
+from edgeformer_runtime.decoding.logit_rules import LogitRules
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
+from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
+from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
+from edgeformer_runtime.decoding.word_times import TimedWord, clip_long_words, join_punctuation, timed_words
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
+from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
+
+TEMPERATURE_THAT_FORGETS = 0.5
+"""Text found at a higher temperature is no prompt for what follows: it may be made up."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a window holds; `resume`: the sample from which on the next window has to begin, None for its end."""
+
+    segments: tuple[Segment, ...]
+    resume: int | None
+
+
+class SpeechSession:
+    """The language, the previous text and the costs of one sound; not for several threads at once."""
+
+    def __init__(self, model: SpeechModel, options: TranscribeOptions) -> None:
+        """Begin.
+
+        Raises:
+            InputError: the model does not know the language or the task that the options ask for.
+        """
+        check_language(options, model.spec.tokens)
+        self.language = options.language if model.spec.tokens.languages else "en"
+        self._model = model
+        self._options = options
+        self._generator = np.random.default_rng(options.seed)
+        self._previous: list[int] = model.tokenizer.tokens(options.initial_prompt) if options.initial_prompt else []
+        self._rules = LogitRules(model.spec, options.timestamps)
+        self._begin = time.perf_counter()
+        self._mel_s = self._encode_s = self._decode_s = 0.0
+        self._tokens = self._windows = 0
+
+    def hear(self, samples: Samples, start: int) -> Heard:
+        """Transcribe a window.
+
+        Args:
+            samples: (N,) float32, at most a window's.
+            start: the sample of the whole sound at which they begin.
+
+        Raises:
+            EngineError: the model failed, or gave NaN or infinity.
+        """
+        with self._model.lock:
+            decoder = self._encode(samples)
+            begin = time.perf_counter()
+            decoded = self._decode(decoder)
+            heard = self._segments(decoded, samples, start)
+            self._decode_s += time.perf_counter() - begin
+        self._windows += 1
+        self._tokens += len(decoded.hypothesis.tokens)
+        self._remember(decoded)
+        return heard
+
+    def transcript(self, segments: Sequence[Segment], samples: int) -> Transcript:
+        """All segments of a sound of so many samples as its transcript."""
+        return Transcript(
+            text=self.join(segments),
+            language=self.language,
+            segments=tuple(segments),
+            duration=samples / self._model.audio.sample_rate,
+            statistics=SpeechStatistics(
+                mel_ms=self._mel_s * 1e3,
+                encode_ms=self._encode_s * 1e3,
+                decode_ms=self._decode_s * 1e3,
+                total_ms=(time.perf_counter() - self._begin) * 1e3,
+                tokens=self._tokens,
+                windows=self._windows,
+                peak_rss_bytes=peak_rss_bytes(),
+            ),
+        )
+
+    def join(self, segments: Sequence[Segment]) -> str:
+        """The text of segments, with spaces between them in languages that have spaces."""
+        space = "" if self.language in LANGUAGES_WITHOUT_SPACES else " "
+        return space.join(segment.text for segment in segments if segment.text)
+
+    def _encode(self, samples: Samples) -> SpeechDecoder:
+        begin = time.perf_counter()
+        bucket = self._model.bucket_for(len(samples))
+        mel = self._model.mel(samples, bucket)
+        ready = time.perf_counter()
+        decoder = self._model.decoder(bucket)
+        decoder.encode(mel)
+        self._mel_s += ready - begin
+        self._encode_s += time.perf_counter() - ready
+        return decoder
+
+    def _decode(self, decoder: SpeechDecoder) -> Decoded:
+        tokens = self._model.spec.tokens
+        if self.language is None:
+            self.language = next(iter(detect_language(decoder, tokens)))
+        prompt = build_prompt(tokens, decoder.rows, self._options, self.language, self._previous)
+        search = Search(
+            decoder=decoder,
+            context=feed(decoder, prompt),
+            rules=self._rules,
+            tokens=tokens,
+            max_tokens=self._options.max_tokens,
+            keep_alignments=self._options.word_timestamps,
+        )
+        return decode_with_fallback(search, self._model.tokenizer, self._options, self._generator)
+
+    def _remember(self, decoded: Decoded) -> None:
+        if not self._options.condition_on_previous_text:
+            return
+        if decoded.temperature > TEMPERATURE_THAT_FORGETS:
+            self._previous = []
+        first = self._model.spec.tokens.first_timestamp
+        self._previous += [token for token in decoded.hypothesis.tokens if token < first]
+
+    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> Heard:
+        rate = self._model.audio.sample_rate
+        tokens = decoded.hypothesis.tokens
+        spans = split_at_timestamps(tokens, self._model.spec, len(samples) / rate)
+        limit = len(samples) / rate if spans.resume is None else spans.resume
+        words = self._words(decoded, spans.segments, samples, limit)
+        segments = []
+        for span, timed in zip(spans.segments, words, strict=True):
+            said = tuple(tokens[index] for index in span.entries)
+            text = self._model.tokenizer.text(said).strip()
+            if text:
+                segments.append(self._segment(decoded, span, text, said, timed, start / rate))
+        resume = None if spans.resume is None else round(spans.resume * rate)
+        return Heard(tuple(segments), resume)
+
+    def _segment(
+        self,
+        decoded: Decoded,
+        span: Span,
+        text: str,
+        tokens: tuple[int, ...],
+        timed: list[TimedWord],
+        offset: float,
+    ) -> Segment:
+        words = tuple(
+            Word(offset + word.start, offset + word.end, word.text.strip(), word.probability)
+            for word in timed
+            if word.text.strip()
+        )
+        return Segment(
+            start=words[0].start if words else offset + span.start,
+            end=words[-1].end if words else offset + span.end,
+            text=text,
+            words=words,
+            mean_log_probability=decoded.hypothesis.mean_log_probability,
+            no_speech_probability=decoded.no_speech_probability,
+            compression_ratio=decoded.compression_ratio,
+            temperature=decoded.temperature,
+            tokens=tokens,
+        )
+
+    def _words(self, decoded: Decoded, spans: Sequence[Span], samples: Samples, limit: float) -> list[list[TimedWord]]:
+        """The words of each span; none at all where nobody asked."""
+        found = decoded.hypothesis
+        entries = [index for span in spans for index in span.entries]
+        if not self._options.word_timestamps or not entries:
+            return [[] for _ in spans]
+        # What was looked at when the token behind the last one was chosen says where the last one ends.
+        looked = [*entries, *([entries[-1] + 1] if entries[-1] + 1 < len(found.alignments) else [])]
+        attention = np.stack([found.alignments[index] for index in looked])
+        positions = max(1, -(-len(samples) // self._model.audio.samples_per_position))
+        starts = np.full(len(entries) + 1, limit)
+        starts[: len(looked)] = token_positions(attention, positions) * self._model.seconds_per_position
+        np.minimum(starts, limit, out=starts)
+        probabilities = np.exp([found.log_probabilities[index] for index in entries])
+        return self._words_of_spans(decoded, spans, starts, probabilities.tolist())
+
+    def _words_of_spans(
+        self, decoded: Decoded, spans: Sequence[Span], starts: NDArray[np.float64], probabilities: list[float]
+    ) -> list[list[TimedWord]]:
+        words = []
+        first = 0
+        for span in spans:
+            end = first + len(span.entries)
+            tokens = [decoded.hypothesis.tokens[index] for index in span.entries]
+            pieces = self._model.tokenizer.words(tokens, self.language or "en")
+            timed = timed_words(pieces, starts[first : end + 1], probabilities[first:end])
+            words.append(join_punctuation(clip_long_words(timed)))
+            first = end
+        return words
