@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import ProgramSpec
 from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.tensor_spec import TensorSpec
 
 
 class CheckedEngine(ABC):
@@ -46,16 +48,22 @@ class CheckedEngine(ABC):
             EngineError: the engine is closed, failed, or gave other outputs than the manifest declares.
         """
         spec = check_inputs(self.programs, program, inputs)
+        with self._running(spec):
+            outputs = self._execute(spec, inputs)
+        return check_outputs(spec, outputs)
+
+    @contextmanager
+    def _running(self, program: ProgramSpec) -> Iterator[None]:
+        """One run at a time, none after the end, and the tool's errors in our words."""
         with self._lock:
             if self._closed:
                 raise EngineError(f"the {self.name} engine is closed")
             try:
-                outputs = self._execute(spec, inputs)
+                yield
             except (RuntimeError, ValueError) as error:
                 raise EngineError(
-                    f"{self.executed_by} failed to run {program}: {shorten(str(error), 200)[1:-1]}"
+                    f"{self.executed_by} failed to run {program.name}: {shorten(str(error), 200)[1:-1]}"
                 ) from error
-        return check_outputs(spec, outputs)
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
@@ -91,14 +99,18 @@ def check_inputs(programs: Mapping[str, ProgramSpec], name: str, inputs: Mapping
     if set(inputs) != set(declared):
         raise InputError(f"{name}: expected the inputs {', '.join(declared)}, found {', '.join(sorted(inputs))}")
     for spec in program.inputs:
-        tensor = inputs[spec.name]
-        if not isinstance(tensor, np.ndarray):
-            raise InputError(f"{name}: {spec.name}: expected a numpy array, found {type(tensor).__name__}")
-        if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
-            raise InputError(
-                f"{name}: {spec.name}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
-            )
+        check_tensor(program, spec, inputs[spec.name])
     return program
+
+
+def check_tensor(program: ProgramSpec, spec: TensorSpec, tensor: Tensor) -> None:
+    """Raises InputError: the input is no array, or not what the program declares."""
+    if not isinstance(tensor, np.ndarray):
+        raise InputError(f"{program.name}: {spec.name}: expected a numpy array, found {type(tensor).__name__}")
+    if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
+        raise InputError(
+            f"{program.name}: {spec.name}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
+        )
 
 
 def check_outputs(program: ProgramSpec, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

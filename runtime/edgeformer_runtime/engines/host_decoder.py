@@ -16,26 +16,25 @@ Run = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class HostCache:
-    """The keys and values of L tokens for each layer of the decoder, as flat arrays that the programs take.
+    """Writes new rows into the self-attention keys and values of a bucket, which lie in arrays of the caller's."""
 
-    Attributes:
-        arrays: `self_k_<i>` (H*D*L,) and `self_v_<i>` (H*L*D,) float32, by name.
-    """
-
-    def __init__(self, bucket: AudioBucket, spec: Transcription, empty: Callable[[int], Floats]) -> None:
-        """Make the arrays with `empty`, which gives a flat float32 array of so many finite values."""
+    def __init__(self, bucket: AudioBucket, spec: Transcription, arrays: Mapping[str, Tensor]) -> None:
+        """arrays: by name, with each layer's `self_k_<i>` [H, D, L] and `self_v_<i>` [H, L, D], flat float32."""
         heads, head_dim, rows = spec.heads, spec.head_dim, bucket.rows
-        names = [(f"self_k_{layer}", f"self_v_{layer}") for layer in range(spec.layers)]
-        self.arrays = {name: empty(heads * head_dim * rows) for pair in names for name in pair}
-        self._keys = [self.arrays[key].reshape(heads, head_dim, rows) for key, _ in names]
-        self._values = [self.arrays[value].reshape(heads, rows, head_dim) for _, value in names]
+        layers = range(spec.layers)
+        self._keys = [arrays[f"self_k_{layer}"].reshape(heads, head_dim, rows) for layer in layers]
+        self._values = [arrays[f"self_v_{layer}"].reshape(heads, rows, head_dim) for layer in layers]
 
     def write(self, row: int, count: int, new: Mapping[str, Tensor]) -> None:
-        """Store the first `count` of the P tokens of a program's `new_k_<i>` [H, D, P] and `new_v_<i>` [H, P, D]."""
+        """Store the first `count` of the N tokens of a program's `new_k_<i>` [H, D, N] and `new_v_<i>` [H, N, D]."""
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             heads, head_dim, _ = keys.shape
             keys[:, :, row : row + count] = new[f"new_k_{layer}"].reshape(heads, head_dim, -1)[:, :, :count]
             values[:, row : row + count] = new[f"new_v_{layer}"].reshape(heads, -1, head_dim)[:, :count]
+
+    def clear(self) -> None:
+        """Let go of the arrays."""
+        self._keys, self._values = [], []
 
 
 class HostStateDecoder:
@@ -47,7 +46,10 @@ class HostStateDecoder:
         self.prefill_tokens = spec.prefill_tokens
         self._run = run
         self._bucket = bucket
-        self._cache = HostCache(bucket, spec, lambda size: np.zeros(size, np.float32))
+        size = spec.heads * spec.head_dim * bucket.rows
+        names = (f"self_{part}_{layer}" for layer in range(spec.layers) for part in "kv")
+        self._arrays: dict[str, Tensor] = {name: np.zeros(size, np.float32) for name in names}
+        self._cache = HostCache(bucket, spec, self._arrays)
         self._cross: dict[str, Tensor] = {}
         self._closed = False
 
@@ -61,7 +63,7 @@ class HostStateDecoder:
         self._check_open(heard=True)
         check_rows(row, 1, self.rows)
         inputs = {"token": _int32(token), "position": _int32(position), "mask": mask}
-        outputs = self._run(self._bucket.decode, inputs | self._cache.arrays | self._cross)
+        outputs = self._run(self._bucket.decode, inputs | self._arrays | self._cross)
         self._cache.write(row, 1, outputs)
         return DecoderOutput(_floats(outputs["logits"]), self._sound(outputs["alignment"]))
 
@@ -73,7 +75,7 @@ class HostStateDecoder:
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
         inputs = {"tokens": padded, "positions": positions, "mask": mask, "wanted": _int32(*wanted)}
-        outputs = self._run(self._bucket.prefill, inputs | self._cache.arrays | self._cross)
+        outputs = self._run(self._bucket.prefill, inputs | self._arrays | self._cross)
         self._cache.write(row, len(tokens), outputs)
         logits = _floats(outputs["logits"])
         alignment = self._sound(outputs["alignment"])
@@ -82,8 +84,8 @@ class HostStateDecoder:
     def close(self) -> None:
         """Release the caches. A second call does nothing."""
         self._closed = True
-        self._cross = {}
-        self._cache.arrays.clear()
+        self._cross, self._arrays = {}, {}
+        self._cache.clear()
 
     def _check_open(self, heard: bool = False) -> None:
         check_open(self._closed, not heard or bool(self._cross))
@@ -105,6 +107,12 @@ def check_rows(row: int, count: int, rows: int) -> None:
     """Raises InputError: `count` tokens from `row` on do not lie in a cache of so many rows."""
     if not 0 <= row <= rows - count:
         raise InputError(f"expected {count} of the cache's rows 0 to {rows - 1}, found {row} to {row + count - 1}")
+
+
+def check_mask(mask: Floats, rows: int) -> None:
+    """Raises InputError: the mask is not (L,) float32."""
+    if mask.dtype != np.float32 or mask.shape != (rows,):
+        raise InputError(f"mask: expected float32 ({rows},), found {mask.dtype} {mask.shape}")
 
 
 def padded_tokens(tokens: Sequence[int], position: int, wanted: Sequence[int], size: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +17,12 @@ from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.litert_decoder import Buffers, LiteRTDecoder
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
+from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
 # Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
@@ -28,12 +31,15 @@ from edgeformer_runtime.strict_json import shorten
 # the process. Only Linux has such memory files.
 WEIGHT_CACHE = ":memory" if sys.platform == "linux" else ""
 
+# The buffers of larger programs (a speech model's caches, once for each of its lengths) are made for each run.
+_KEPT_BYTES = 4 << 20
+
 # A CPU needs no vendor's compiler or dispatch library; left to itself, LiteRT loads whichever it finds installed.
 _NO_PLUGINS = str(Path(__file__).parent)
 
 
 class LiteRTEngine(CheckedEngine):
-    """Runs a LiteRT bundle on the CPU through XNNPACK. Its buffers are made once and used again by every run."""
+    """Runs a LiteRT bundle on the CPU through XNNPACK. A program's buffers are made when it first runs, and kept."""
 
     name = "litert"
 
@@ -51,18 +57,45 @@ class LiteRTEngine(CheckedEngine):
                         str(bundle.path(file)), environment=_environment(), options=options
                     )
                 for program in bundle.manifest.programs:
-                    self._buffers[program.name] = _make_buffers(self._models[program.file], program)
+                    _check_signature(self._models[program.file], program)
             except RuntimeError as error:
                 message = shorten(str(error), 200)[1:-1]
                 raise EngineError(f"{self.executed_by} cannot open the model: {message}") from error
-        self._finish = weakref.finalize(self, _clear, self._buffers, self._models)
+        self._decoders: weakref.WeakSet[LiteRTDecoder] = weakref.WeakSet()
+        self._finish = weakref.finalize(self, _clear, self._decoders, self._buffers, self._models)
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder over a bucket's programs, which read and write its caches in place."""
+        if spec.state != HOST_STATE:
+            raise EngineError(f"a LiteRT model keeps no state: expected {HOST_STATE!r}, found {spec.state!r}")
+        encode, prefill, decode = (self.programs[name] for name in (bucket.encode, bucket.prefill, bucket.decode))
+        with self._running(encode):
+            mel = _make_inputs(self._models[encode.file], encode)[encode.inputs[0].name]
+            decoder = LiteRTDecoder(self._run_buffers, (encode, prefill, decode), mel, bucket, spec)
+            self._decoders.add(decoder)
+        return decoder
+
+    def _run_buffers(self, program: ProgramSpec, inputs: Buffers, outputs: Buffers) -> None:
+        with self._running(program):
+            self._models[program.file].run_by_name(program.entry, inputs, outputs)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        input_buffers, output_buffers = self._buffers[program.name]
+        input_buffers, output_buffers = self._buffers_of(program)
         for name, buffer in input_buffers.items():
             buffer.write(inputs[name])
         self._models[program.file].run_by_name(program.entry, input_buffers, output_buffers)
         return {spec.name: _read(output_buffers[spec.name], spec) for spec in program.outputs}
+
+    def _buffers_of(self, program: ProgramSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A program's input and output buffers by name: its own ones, or, for the largest programs, new ones."""
+        if program.name in self._buffers:
+            return self._buffers[program.name]
+        model = self._models[program.file]
+        outputs = {spec.name: model.create_output_buffer_by_name(program.entry, spec.name) for spec in program.outputs}
+        buffers = _make_inputs(model, program), outputs
+        if sum(_size_bytes(spec) for spec in (*program.inputs, *program.outputs)) <= _KEPT_BYTES:
+            self._buffers[program.name] = buffers
+        return buffers
 
     def _release(self) -> None:
         self._finish()
@@ -82,18 +115,25 @@ def _forget_environment() -> None:
         _environment.cache_clear()
 
 
-def _make_buffers(model: Any, program: ProgramSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A signature's input and output buffers by name, if it has the tensors that the manifest declares."""
-    signature = model.get_signature_list().get(program.entry)
-    if signature is None:
+def _check_signature(model: Any, program: ProgramSpec) -> None:
+    """Raises EngineError: the model has no such signature, or not the tensors that the manifest declares."""
+    if program.entry not in model.get_signature_list():
         raise EngineError(f"{program.file} has no signature {program.entry!r}: convert the bundle again")
     _compare(program, program.inputs, model.get_input_tensor_details(program.entry))
     _compare(program, program.outputs, model.get_output_tensor_details(program.entry))
-    inputs = {spec.name: model.create_input_buffer_by_name(program.entry, spec.name) for spec in program.inputs}
-    outputs = {spec.name: model.create_output_buffer_by_name(program.entry, spec.name) for spec in program.outputs}
-    for spec in program.inputs:
-        inputs[spec.name].write(np.zeros(spec.shape, spec.dtype))  # the first write of a process logs, so it is here
-    return inputs, outputs
+
+
+def _make_inputs(model: Any, program: ProgramSpec) -> dict[str, Any]:
+    """Input buffers by name."""
+    buffers = {spec.name: model.create_input_buffer_by_name(program.entry, spec.name) for spec in program.inputs}
+    with held_back():  # the first write of a process logs
+        for spec in program.inputs:
+            buffers[spec.name].write(np.zeros(spec.shape, spec.dtype))
+    return buffers
+
+
+def _size_bytes(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
 
 
 def _compare(program: ProgramSpec, specs: tuple[TensorSpec, ...], details: Mapping[str, Any]) -> None:
@@ -111,9 +151,11 @@ def _read(buffer: Any, spec: TensorSpec) -> Tensor:
     return flat.reshape(spec.shape)
 
 
-def _clear(buffers: dict[str, Any], models: dict[str, Any]) -> None:
+def _clear(decoders: Iterable[LiteRTDecoder], buffers: dict[str, Any], models: dict[str, Any]) -> None:
     """Buffers go before the models whose memory they use. LiteRT logs as it goes."""
     with held_back():
+        for decoder in list(decoders):
+            decoder.close()
         buffers.clear()
         while models:
             models.popitem()[1].close()
