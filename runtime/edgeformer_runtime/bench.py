@@ -28,6 +28,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 STOP_SECONDS = 10
 
+WORKER = "edgeformer_runtime.bench_worker"
+"""The module whose `main` is a contender's process."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -165,14 +168,14 @@ def bundle_run(path: str, program: str, threads: int) -> Run:
 class Child:
     """A contender's process. It answers one JSON line for each line that it is sent; see bench_worker.py."""
 
-    def __init__(self, contender: Contender, threads: int) -> None:
-        """Start the process."""
+    def __init__(self, contender: Contender, threads: int, worker: str = WORKER) -> None:
+        """Start the process; `worker` is the module whose `main` answers."""
         self._contender = contender
         self._threads = threads
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from edgeformer_runtime.bench_worker import main; main()"],
+            [sys.executable, "-c", f"from {worker} import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -184,17 +187,22 @@ class Child:
     def load(self) -> float:
         """Load the model and warm it up; returns how long the factory took, in ms."""
         factory = {"factory": self._contender.factory, "arguments": self._contender.arguments}
-        return float(self._ask({"load": {**factory, "threads": self._threads}})["load_ms"])
+        return float(self.ask({"load": {**factory, "threads": self._threads}})["load_ms"])
 
     def turn(self) -> list[float]:
         """Times of one turn's runs, in ms."""
-        return [float(time) for time in self._ask({"turn": {}})["times_ms"]]
+        return [float(time) for time in self.ask({"turn": {}})["times_ms"]]
 
     def finish(self) -> float:
         """The process's peak memory in bytes."""
-        return float(self._ask({"finish": {}})["peak_rss_bytes"])
+        return float(self.ask({"finish": {}})["peak_rss_bytes"])
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Send {"name of a question": {its arguments}} and wait for the answer.
+
+        Raises:
+            EngineError: the contender failed or its process died; the message names it.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(question) + "\n")

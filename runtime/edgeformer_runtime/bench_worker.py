@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from edgeformer_runtime.lazy import load_attribute
@@ -19,6 +19,9 @@ WARM_UP_RUNS = 3
 WARM_UP_MS = 200.0
 TURN_MS = 20.0
 MAX_RUNS_PER_TURN = 50
+
+Questions = Mapping[str, Callable[..., dict[str, Any]]]
+"""What a process answers: each takes the arguments of its question and gives JSON values."""
 
 
 class Worker:
@@ -44,9 +47,10 @@ class Worker:
         self._timed()
         return {"times_ms": [self._timed() for _ in range(self._runs_per_turn)]}
 
-    def finish(self) -> dict[str, Any]:
-        """The peak memory of this process."""
-        return {"peak_rss_bytes": peak_rss_bytes()}
+    @property
+    def questions(self) -> Questions:
+        """By the names that `bench.Child` uses."""
+        return {"load": self.load, "turn": self.turn, "finish": finish}
 
     def _timed(self) -> float:
         assert self._run is not None
@@ -55,24 +59,28 @@ class Worker:
         return (time.perf_counter() - start) * 1e3
 
 
+def finish() -> dict[str, Any]:
+    """The peak memory of this process."""
+    return {"peak_rss_bytes": peak_rss_bytes()}
+
+
 def main() -> None:
+    """The process of a contender that answers the same question over and over."""
+    serve(Worker().questions)
+
+
+def serve(questions: Questions) -> None:
     """Answer questions from stdin on stdout; whatever libraries print goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker()
     for line in sys.stdin:
         ((name, arguments),) = json.loads(line).items()
-        _answer(answers, worker, name, arguments)
+        _answer(answers, questions[name], arguments)
 
 
-def _answer(answers: TextIO, worker: Worker, name: str, arguments: dict[str, Any]) -> None:
-    actions: dict[str, Callable[..., dict[str, Any]]] = {
-        "load": worker.load,
-        "turn": worker.turn,
-        "finish": worker.finish,
-    }
+def _answer(answers: TextIO, question: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> None:
     try:
-        answer = actions[name](**arguments)
+        answer = question(**arguments)
     except Exception as error:
         import traceback
 
