@@ -234,10 +234,12 @@ class CachedDecoder(nn.Module):
     causal: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, model: Whisper, bucket: AudioBucket, count: int, caches: SelfCaches | None) -> None:
+    def __init__(
+        self, model: Whisper, config: WhisperConfig, bucket: AudioBucket, count: int, caches: SelfCaches | None
+    ) -> None:
         """count: N. caches: None where the host keeps them."""
         super().__init__()
-        config, decoder = model.config, model.decoder
+        decoder = model.decoder
         self.embed_tokens = decoder.embed_tokens
         self.embed_positions = decoder.embed_positions
         self.layers = nn.ModuleList(CachedLayer(layer) for layer in decoder.blocks)
@@ -288,23 +290,25 @@ def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramO
         raise TypeError(f"expected a Whisper, found {type(module).__name__}")
     layout = transcription_layout(config, options)
     silence = silence_of(module) if any(bucket.tail for bucket in layout.buckets) else None
-    return tuple(program for bucket in layout.buckets for program in _bucket_programs(module, layout, bucket, silence))
+    return tuple(
+        program for bucket in layout.buckets for program in _bucket_programs(module, config, layout, bucket, silence)
+    )
 
 
 def _bucket_programs(
-    model: Whisper, layout: SpeechLayout, bucket: AudioBucket, silence: Silence | None
+    model: Whisper, config: WhisperConfig, layout: SpeechLayout, bucket: AudioBucket, silence: Silence | None
 ) -> tuple[Program, ...]:
     caches = None
     if layout.state != HOST_STATE:
         caches = SelfCaches(layout.layers, layout.heads, layout.head_dim, bucket.rows)
     modules = (
         Encode(model, bucket.positions, silence if bucket.tail else None),
-        CachedDecoder(model, bucket, layout.prefill_tokens, caches),
-        CachedDecoder(model, bucket, 1, caches),
+        CachedDecoder(model, config, bucket, layout.prefill_tokens, caches),
+        CachedDecoder(model, config, bucket, 1, caches),
     )
     return tuple(
         Program(entry.name, part.eval(), entry.inputs, entry.outputs)
-        for entry, part in zip(bucket_layout(layout, bucket, model.config.num_mel_bins), modules, strict=True)
+        for entry, part in zip(bucket_layout(layout, bucket, config.num_mel_bins), modules, strict=True)
     )
 
 

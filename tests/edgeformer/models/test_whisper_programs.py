@@ -26,7 +26,9 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_layout import bucket_layout
 
 TOKENS = [291, 292, 295, 5, 77, 130, 204, 9, 260, 31, 88]
-MEL = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(1)) * 0.5
+WINDOW = 300
+"""Positions of the model's window: a fifth of the public models', for speed."""
+MEL = torch.randn(1, 80, 2 * WINDOW, generator=torch.Generator().manual_seed(1)) * 0.5
 
 
 def load(folder: Path) -> tuple[Whisper, WhisperConfig]:
@@ -39,7 +41,7 @@ def load(folder: Path) -> tuple[Whisper, WhisperConfig]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Whisper, WhisperConfig]:
-    return load(save_whisper(tmp_path_factory.mktemp("whisper")))
+    return load(save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=WINDOW))
 
 
 @dataclass
@@ -176,15 +178,15 @@ def test_silence_behind_silence_is_the_whole_window(model: tuple[Whisper, Whispe
     """With nothing but silence, positions and stand-ins are what the whole window has there."""
     module, config = model
     silence = silence_of(module)
-    mel = torch.full((1, 80, 2880), -0.6)
-    encode, *_ = make_programs(model, audio_positions=(1440,))
+    mel = torch.full((1, 80, 480), -0.6)
+    encode, *_ = make_programs(model, audio_positions=(240,))
     with torch.no_grad():
-        keys = encode.module(mel)[0].reshape(2, 32, 1500)
+        keys = encode.module(mel)[0].reshape(2, 32, WINDOW)
         expected = module.decoder.blocks[0].encoder_attn.project(silence.states)[0][0].transpose(1, 2)
-    # The last position's convolution sees the cut, and all others through it.
-    torch.testing.assert_close(keys[:, :, :1430], expected[:, :, :1430], rtol=0, atol=2e-3)
-    torch.testing.assert_close(keys[:, :, 1440:], expected[:, :, 1440:])
-    assert config.max_source_positions == 1500
+    # The last position's convolution sees the cut, and all others through it, a little (keys are of the order of 1).
+    torch.testing.assert_close(keys[:, :, :230], expected[:, :, :230], rtol=0, atol=1e-2)
+    torch.testing.assert_close(keys[:, :, 240:], expected[:, :, 240:])
+    assert config.max_source_positions == WINDOW
 
 
 @pytest.mark.parametrize(("positions", "window"), [(125, 1500), (600, 1500), (1435, 1500), (1436, 1500), (1500, 1500)])
@@ -230,7 +232,10 @@ def test_programs_share_parameters_and_are_contiguous(model: tuple[Whisper, Whis
 @pytest.mark.parametrize("state", ["host", "program"])
 def test_programs_export(model: tuple[Whisper, WhisperConfig], state: str) -> None:
     for program in make_programs(model, audio_positions=(100,), decoder_state=state):
-        inputs = program.example_inputs()
+        inputs = tuple(
+            torch.full(spec.shape, MASK_VALUE) if spec.name == "mask" else example  # whatever the caches hold
+            for spec, example in zip(program.inputs, program.example_inputs(), strict=True)
+        )
         exported = torch.export.export(program.module, inputs).run_decompositions({})
         written = set(exported.graph_signature.buffers_to_mutate.values())
         kept = {f"caches.self_{part}_{layer}" for part in "kv" for layer in range(2)}
@@ -245,15 +250,14 @@ def test_programs_export(model: tuple[Whisper, WhisperConfig], state: str) -> No
 
 
 def test_the_layout_is_the_programs(model: tuple[Whisper, WhisperConfig]) -> None:
-    _, config = model
-    layout = transcription_layout(config, ProgramOptions())
+    layout = transcription_layout(WhisperConfig(), ProgramOptions())
     assert [bucket.positions for bucket in layout.buckets] == list(range(125, 1501, 125))
     assert [bucket.tail for bucket in layout.buckets] == [64] * 11 + [0]
     assert [bucket.rows for bucket in layout.buckets[:3]] == [128, 160, 192]
     assert layout.buckets[-1].rows == 448
     assert all(bucket.rows % 32 == 0 for bucket in layout.buckets)
     options = ProgramOptions(audio_positions=(250, 100, 250), prefill_tokens=3, decoder_state="program")
-    layout = transcription_layout(config, options)
+    layout = transcription_layout(model[1], options)
     programs = FAMILY.programs(*model, options)
     entries = [entry for bucket in layout.buckets for entry in bucket_layout(layout, bucket, 80)]
     assert [(entry.name, entry.inputs, entry.outputs) for entry in entries] == [
@@ -263,13 +267,13 @@ def test_the_layout_is_the_programs(model: tuple[Whisper, WhisperConfig]) -> Non
 
 def test_the_whole_window_is_one_bucket(model: tuple[Whisper, WhisperConfig]) -> None:
     layout = transcription_layout(model[1], ProgramOptions(audio_positions=(100, 200), window="full"))
-    assert [(bucket.positions, bucket.tail) for bucket in layout.buckets] == [(1500, 0)]
+    assert [(bucket.positions, bucket.tail) for bucket in layout.buckets] == [(WINDOW, 0)]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"audio_positions": (100, 1501)}, "at most this model's 1500, found 1501"),
+        ({"audio_positions": (100, 301)}, "at most this model's 300, found 301"),
         ({"audio_positions": (0,)}, "at least 1"),
         ({"audio_positions": ()}, "at least 1"),
         ({"prefill_tokens": 128}, "fewer than the 128 rows"),
@@ -289,11 +293,7 @@ def test_alignment_heads_in_the_order_of_layers(model: tuple[Whisper, WhisperCon
     module, config = model
     every = replace(config, alignment_heads=((1, 1), (0, 1), (0, 0), (1, 0)))
     assert every.alignment_heads == ((0, 0), (0, 1), (1, 0), (1, 1))
-    module.config = every
-    try:
-        host = Host(FAMILY.programs(module, every, ProgramOptions(window="full")), MEL)
-    finally:
-        module.config = config
+    host = Host(FAMILY.programs(module, every, ProgramOptions(window="full")), MEL)
     _, weights = host.step(TOKENS[0], 0, 0, [])
     with torch.no_grad():
         states = module.encoder(MEL)
