@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from edgeformer_runtime.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
+Number = TypeVar("Number", int, float)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -44,13 +45,21 @@ def convert(
     ],
     seq_len: Annotated[str, typer.Option(help="Sequence length buckets of text models, as 32,64,128.")] = "128",
     task: Annotated[
-        str | None, typer.Option(help="text-classification, text-embedding or image-classification.")
+        str | None,
+        typer.Option(help="text-classification, text-embedding, image-classification or speech-recognition."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
     revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="A folder of images, which static-int8 needs.")] = None,
     attention: Annotated[str | None, typer.Option(help="dense, fused, chunked or split_heads.")] = None,
+    window: Annotated[
+        str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
+    ] = "tail",
+    audio_seconds: Annotated[
+        str | None,
+        typer.Option(help="Speech: lengths of sound to make programs for, as 5,10,30; default: the target's choice."),
+    ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Write OUT/<bundle>.zip as well.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +73,7 @@ def convert(
         out=out,
         targets=tuple(dict.fromkeys(target)),
         precisions=tuple(dict.fromkeys(precision)),
-        seq_lens=_lengths(seq_len),
+        seq_lens=_numbers(seq_len, int, "--seq-len", "32,64,128"),
         task=task,
         name=name,
         labels_file=labels,
@@ -72,6 +81,8 @@ def convert(
         attention=attention,
         calibration=calibration,
         zipped=zipped,
+        window=window,
+        audio_seconds=None if audio_seconds is None else _numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
     )
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
@@ -161,8 +172,9 @@ def main() -> None:
     run_app(app)
 
 
-def _lengths(text: str) -> tuple[int, ...]:
+def _numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
+    """Rising numbers from text with commas."""
     try:
-        return tuple(sorted({int(length) for length in text.split(",")}))
+        return tuple(sorted({kind(number) for number in text.split(",")}))
     except ValueError:
-        raise InputError(f"expected --seq-len as numbers with commas, like 32,64,128, found {text!r}") from None
+        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None

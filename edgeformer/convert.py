@@ -17,66 +17,30 @@ from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
-from edgeformer.interfaces import Interface, check_task, interface_for
+from edgeformer.interfaces import Interface, interface_for
 from edgeformer.precision import PRECISIONS, Precision
-from edgeformer.programs import DEFAULT_SEQ_LENS, Program, ProgramOptions
+from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME, Classification
-from edgeformer_runtime.vectors import longest_case, read_vectors
+from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.vectors import read_vectors
 from edgeformer_runtime.verify import Verification, verify
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+from edgeformer_runtime.workload import workload
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What `convert` is asked for.
-
-    Attributes:
-        name: None: after the source.
-        attention: None: the target's own kernel.
-        calibration: a folder of images, which static-int8 needs.
-    """
-
-    source: str
-    out: Path
-    targets: tuple[str, ...] = ("litert",)
-    precisions: tuple[str, ...] = ("fp32",)
-    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
-    task: str | None = None
-    name: str | None = None
-    labels_file: Path | None = None
-    revision: str | None = None
-    attention: str | None = None
-    calibration: Path | None = None
-    zipped: bool = False
-
-    def __post_init__(self) -> None:
-        for value, choices, what in (
-            *((precision, PRECISIONS, "precision") for precision in self.precisions),
-            *(() if self.attention is None else ((self.attention, KERNELS, "attention kernel"),)),
-        ):
-            if value not in choices:
-                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
-        if not self.seq_lens or min(self.seq_lens) < 2:
-            raise InputError(f"expected sequence lengths of at least 2, found {list(self.seq_lens)}")
-        if self.name is not None and not NAME.fullmatch(self.name):
-            raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
-        check_task(self.task)
 
 
 @dataclass(frozen=True)
 class Converted:
     """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
 
-    `agreement` is None where the engine failed; the verification then says so.
+    `agreement` is None where the engine failed, as the verification then says, and of speech.
     """
 
     path: Path
@@ -174,7 +138,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         attention = options.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, KERNELS[attention])
         notes = keys.notes
-        programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=options.seq_lens))
+        programs = checkpoint.family.programs(module, checkpoint.config, options.programs_for(converter.target))
         interface = interface_for(checkpoint, programs)
         if options.calibration is not None:
             programs = calibrated(programs, interface, options.calibration)
@@ -282,12 +246,14 @@ def _gate(
 
 
 def _agreement(bundle: Bundle, reference: Engine | None, references: tuple[Reference, ...]) -> Agreement | None:
-    """Over the recorded samples and `references`, in `reference` or else the bundle's own engine."""
+    """Over the recorded samples and `references`, in `reference` or else the bundle's own engine; not of speech."""
+    head = bundle.manifest.postprocessing
+    if isinstance(head, Transcription):
+        return None
     cases, _ = read_vectors(bundle)
     engine = reference or open_engine(bundle, threads=1)
     try:
-        classifies = isinstance(bundle.manifest.postprocessing, Classification)
-        return agreement(engine, (*cases, *references), classifies)
+        return agreement(engine, (*cases, *references), isinstance(head, Classification))
     except EngineError:
         return None
     finally:
@@ -296,11 +262,12 @@ def _agreement(bundle: Bundle, reference: Engine | None, references: tuple[Refer
 
 
 def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
-    """Median ms of the longest recorded case at the bundle's precision and at fp32, one thread."""
-    case = longest_case(bundle)
-    engines = [open_engine(opened, threads=1) for opened in dict.fromkeys((bundle, fp32))]
+    """Median ms of the bundle's workload at its precision and at fp32, one thread."""
+    run = workload(bundle)
+    opened = list(dict.fromkeys((bundle, fp32)))
+    engines = [open_engine(each, threads=1) for each in opened]
     try:
-        latencies = median_latencies_ms(engines, case)
+        latencies = median_latencies_ms([run.bind(*pair) for pair in zip(opened, engines, strict=True)])
     finally:
         for engine in engines:
             engine.close()

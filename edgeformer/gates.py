@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgeformer.targets import Lowered
-from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.vectors import Case
 from edgeformer_runtime.verify import Verification
 
 WARM_UP = 3
@@ -44,12 +42,8 @@ def latency_warning(precision: str, latency_ms: float, fp32_latency_ms: float) -
     )
 
 
-def median_latencies_ms(engines: Sequence[Engine], case: Case) -> list[float]:
-    """Median wall time in ms of one recorded case in each engine, interleaved so that noise meets all alike."""
-    calls: list[Callable[[], object]] = [
-        lambda engine=engine: engine.run(case.program, case.inputs)  # type: ignore[misc]
-        for engine in engines
-    ]
+def median_latencies_ms(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Median wall time in ms of each call, interleaved so that noise meets all alike."""
     times: list[list[float]] = [[] for _ in calls]
     for round_number in range(WARM_UP + ROUNDS):
         for call, samples in zip(calls, times, strict=True):

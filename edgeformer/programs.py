@@ -13,6 +13,8 @@ from edgeformer_runtime.speech_spec import HOST_STATE, STATES
 
 TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32}
 DEFAULT_SEQ_LENS = (128,)
+POSITIONS_PER_SECOND = 50
+"""Of the encoders of speech models: two frames of 10 ms each."""
 DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
 """Every 2.5 seconds to 30."""
 

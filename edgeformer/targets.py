@@ -15,6 +15,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
 
 # Names, not imports: the core never imports the converters, and a target's tools load only when they are asked for.
 TARGETS: dict[str, str] = {
@@ -26,6 +27,25 @@ TARGETS: dict[str, str] = {
 
 # Core ML itself runs on macOS only; elsewhere the converted program is executed by our interpreter of its language.
 REFERENCE_ENGINES: dict[str, str] = {"coreml": "edgeformer_converters.mil_reference:MilReferenceEngine"}
+
+# Who keeps a decoder's self-attention cache. LiteRT drops a program's state without a word, and a host that writes one
+# row is as fast; ExecuTorch and Core ML keep it in place.
+DECODER_STATE: dict[str, str] = {
+    "litert": HOST_STATE,
+    "onnx": HOST_STATE,
+    "executorch": PROGRAM_STATE,
+    "coreml": PROGRAM_STATE,
+}
+
+# The lengths of sound that speech programs are made for, in seconds, where nobody asks for others.
+_EVERY_2_5_SECONDS = tuple(2.5 * step for step in range(1, 13))
+AUDIO_SECONDS: dict[str, tuple[float, ...]] = {
+    "litert": _EVERY_2_5_SECONDS,
+    "onnx": _EVERY_2_5_SECONDS,
+    # Each length is lowered on its own there, which takes most of a conversion's time.
+    "executorch": (5.0, 10.0, 20.0, 30.0),
+    "coreml": (5.0, 10.0, 20.0, 30.0),
+}
 
 
 @dataclass(frozen=True)

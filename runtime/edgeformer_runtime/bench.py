@@ -125,40 +125,39 @@ def bench(
 
 
 def bundle_contender(path: str | Path, program: str | None = None) -> Contender:
-    """A bundle as a contender: the recorded vector with the largest inputs, of all programs or of one.
+    """A bundle as a contender, with the `workload` of all programs or of one.
 
     Raises:
         BundleError: it is no bundle, or has no vectors.
         InputError: it has no such program.
     """
     from edgeformer_runtime.bundle import Bundle
-    from edgeformer_runtime.vectors import longest_case
+    from edgeformer_runtime.workload import workload
 
     with Bundle.open(path) as bundle:
-        case = longest_case(bundle, program)
+        chosen = workload(bundle, program)
         manifest = bundle.manifest
         return Contender(
             name=Path(path).resolve().name,
             engine=manifest.target,
             precision=manifest.precision,
             factory="edgeformer_runtime.bench:bundle_run",
-            arguments={"path": str(path), "program": case.program},
+            arguments={"path": str(path), "program": chosen.program},
             size_bytes=bundle.model_size_bytes,
         )
 
 
 def bundle_run(path: str, program: str, threads: int) -> Run:
-    """The factory of `bundle_contender`: the engine alone, on recorded inputs."""
+    """The factory of `bundle_contender`: the engine alone, on recorded inputs, or of speech from mel to text."""
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
-    from edgeformer_runtime.vectors import longest_case
+    from edgeformer_runtime.workload import workload
 
     bundle = Bundle.open(path)
-    inputs = longest_case(bundle, program).inputs
-    engine = open_engine(bundle, threads)
+    call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
 
     def run() -> object:
-        return engine.run(program, inputs)
+        return call()
 
     # Lives as long as the callable does: a zip's temporary folder goes with the bundle.
     run.bundle = bundle  # type: ignore[attr-defined]

@@ -1,0 +1,78 @@
+"""What `convert` is asked for, refused before anything is loaded where it makes no sense."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeformer.attention import KERNELS
+from edgeformer.interfaces import check_task
+from edgeformer.precision import PRECISIONS
+from edgeformer.programs import DEFAULT_SEQ_LENS, POSITIONS_PER_SECOND, TAIL_WINDOW, WINDOWS, ProgramOptions
+from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE
+from edgeformer_runtime.errors import InputError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What `convert` is asked for.
+
+    Attributes:
+        name: None: after the source.
+        attention: None: the target's own kernel.
+        calibration: a folder of images, which static-int8 needs.
+        window: of speech: "tail" or "full"; see `ProgramOptions`.
+        audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
+            window is always among them.
+    """
+
+    source: str
+    out: Path
+    targets: tuple[str, ...] = ("litert",)
+    precisions: tuple[str, ...] = ("fp32",)
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    task: str | None = None
+    name: str | None = None
+    labels_file: Path | None = None
+    revision: str | None = None
+    attention: str | None = None
+    calibration: Path | None = None
+    zipped: bool = False
+    window: str = TAIL_WINDOW
+    audio_seconds: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for value, choices, what in (
+            *((precision, PRECISIONS, "precision") for precision in self.precisions),
+            *(() if self.attention is None else ((self.attention, KERNELS, "attention kernel"),)),
+            (self.window, WINDOWS, "window"),
+        ):
+            if value not in choices:
+                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
+        if not self.seq_lens or min(self.seq_lens) < 2:
+            raise InputError(f"expected sequence lengths of at least 2, found {list(self.seq_lens)}")
+        seconds = self.audio_seconds
+        if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
+            raise InputError(
+                f"expected seconds of sound above 0 and up to {LONGEST_WINDOW_SECONDS}, found {list(seconds)}"
+            )
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
+        check_task(self.task)
+
+    def programs_for(self, target: str) -> ProgramOptions:
+        """What a family is asked for on behalf of a target."""
+        seconds = {*(self.audio_seconds or AUDIO_SECONDS[target]), LONGEST_WINDOW_SECONDS}
+        return ProgramOptions(
+            seq_lens=self.seq_lens,
+            audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
+            window=self.window,
+            decoder_state=DECODER_STATE[target],
+        )
+
+
+LONGEST_WINDOW_SECONDS = 30
+"""Whisper's window."""

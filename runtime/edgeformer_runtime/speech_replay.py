@@ -1,0 +1,169 @@
+"""Records and replays a speech bundle's cases: mel, encode, each step with the recorded tokens, and the free text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.comparison import Comparison, compare, largest, worst_of
+from edgeformer_runtime.decoding.rows import SEEN, hidden_rows
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.manifest import CASES_FILE
+from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.speech_spec import AudioBucket
+from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.vectors import Case, Tolerances, bucket_of, sampled
+
+MEL_TOLERANCE = 1e-3
+"""Of values around -1 to 2: what another FFT and another order of float32 sums may change."""
+
+
+class SpeechReplay:
+    """Compares the stages "mel", "encode", "steps" and "text"; a step that diverges is named."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
+        """See `verify.Replay`."""
+        self._transcriber = Transcriber(bundle, engine)
+        self._tolerances = tolerances
+        self._mel: list[Comparison] = []
+        self._encode: list[Comparison] = []
+        self._steps: list[list[Comparison]] = []
+        self._text: list[Comparison] = []
+
+    def play(self, case: Case) -> None:
+        """Replay one case."""
+        bucket = bucket_of(self._transcriber.spec, case.program)
+        try:
+            samples = read_wav(self._transcriber, case.raw)
+            mel = self._transcriber.mel(samples, bucket)
+        except InputError as error:
+            raise BundleError(f"{CASES_FILE}: the input {shorten(case.raw)} cannot be used: {error}") from None
+        self._mel.append(compare(sampled(mel), case.inputs["mel"], MEL_TOLERANCE))
+        self._encode.append(self._compare_encoded(case, mel))
+        self._steps.append(self._compare_steps(case, bucket, mel))
+        self._text.append(self._compare_text(case, samples))
+
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """What was found so far: every stage in the order of execution."""
+        wrong = [index for steps in self._steps for index, found in enumerate(steps) if not found.ok]
+        steps = f"step {min(wrong)}" if wrong else "steps"
+        return {
+            "mel": self._mel,
+            "encode": self._encode,
+            steps: [found for steps in self._steps for found in steps],
+            "text": self._text,
+        }
+
+    def _compare_encoded(self, case: Case, mel: Floats) -> Comparison:
+        references = {name: tensor for name, tensor in case.outputs.items() if name != "logits"}
+        limits = {name: self._tolerances.output * largest(tensor) for name, tensor in references.items()}
+        try:
+            outputs = self._transcriber.engine.run(case.program, {"mel": mel})
+        except EngineError:
+            return Comparison(None, None, max(limits.values()), ok=False)
+        return worst_of([compare(sampled(outputs[name]), references[name], limits[name]) for name in references])
+
+    def _compare_steps(self, case: Case, bucket: AudioBucket, mel: Floats) -> list[Comparison]:
+        """One comparison per step, the recorded tokens fed whatever the bundle itself would choose."""
+        limits = [self._tolerances.output * largest(row) for row in case.outputs["logits"]]
+        found: list[Comparison] = []
+        try:
+            decoder = self._transcriber.decoder(bucket)
+            tokens: Iterator[int] = iter(case.expected["tokens"])
+            for logits in steps(decoder, mel, case.expected["prompt"], lambda _: next(tokens, None)):
+                row, limit = case.outputs["logits"][len(found)], limits[len(found)]
+                found.append(compare(sampled(logits), row, limit))
+        except EngineError:
+            found.append(Comparison(None, None, limits[len(found)], ok=False))
+        return found
+
+    def _compare_text(self, case: Case, samples: Floats) -> Comparison:
+        """Words that differ, as a fraction of the reference's; one word too many in an empty answer is all of them."""
+        tolerance = self._tolerances.score
+        reference = case.expected["text"].split()
+        try:
+            words = self._transcriber.plain_text(samples).split()
+        except EngineError:
+            return Comparison(None, None, tolerance, ok=False)
+        share = edit_distance(words, reference) / max(len(reference), 1)
+        return Comparison(share, None, tolerance, share <= tolerance)
+
+
+def record(transcriber: Transcriber, stored: Mapping[str, Any], bucket: AudioBucket) -> Case:
+    """Hear one stored sound in a bucket and keep each stage, as vectors need it."""
+    samples = read_wav(transcriber, stored)
+    mel = transcriber.mel(samples, bucket)
+    encoded = transcriber.engine.run(bucket.encode, {"mel": mel})
+    prompt = transcriber.plain_prompt()
+    tokens: list[int] = []
+
+    def choose(logits: Floats) -> int | None:
+        token = transcriber.plain_choice(logits, first=not tokens)
+        # The last row of the cache is for the token that would end it all.
+        if token == transcriber.spec.tokens.end or len(prompt) + len(tokens) >= bucket.rows - 1:
+            return None
+        tokens.append(token)
+        return token
+
+    rows = [sampled(logits).copy() for logits in steps(transcriber.decoder(bucket), mel, prompt, choose)]
+    return Case(
+        program=bucket.encode,
+        raw=dict(stored),
+        expected={"text": transcriber.text(tokens), "prompt": prompt, "tokens": tokens},
+        inputs={"mel": sampled(mel)},
+        outputs={name: sampled(tensor) for name, tensor in encoded.items()} | {"logits": np.stack(rows)},
+    )
+
+
+def steps(
+    decoder: SpeechDecoder, mel: Floats, prompt: list[int], choose: Callable[[Floats], int | None]
+) -> list[Floats]:
+    """Encode, feed the prompt, then token by token what `choose` makes of the logits (V,), until it says None.
+
+    Returns:
+        The logits before each choice, the last one included.
+    """
+    decoder.encode(mel)
+    mask = hidden_rows(decoder.rows)
+    last = len(prompt) - 1
+    _, output = decoder.prefill(prompt, 0, 0, mask, (last, last))
+    mask[: len(prompt)] = SEEN
+    seen = [output.logits.copy()]
+    position = len(prompt)
+    while (token := choose(seen[-1])) is not None:
+        output = decoder.step(token, position, position, mask)
+        mask[position] = SEEN
+        position += 1
+        seen.append(output.logits.copy())
+    return seen
+
+
+def read_wav(transcriber: Transcriber, stored: Mapping[str, Any]) -> Floats:
+    """The samples (N,) that a stored input means.
+
+    Raises:
+        InputError: the file is no sound, or shorter than it says.
+    """
+    rate = cast(AudioPreprocessing, transcriber.bundle.manifest.preprocessing).sample_rate
+    with open_audio(transcriber.bundle.path(stored["audio"]), rate) as reader:
+        samples = reader.read(stored["samples"])
+    if len(samples) != stored["samples"]:
+        raise InputError(f"expected {stored['samples']} samples, found {len(samples)}")
+    return samples
+
+
+def edit_distance(found: Sequence[str], reference: Sequence[str]) -> int:
+    """How many words have to be changed, put in or taken out (Levenshtein 1966)."""
+    row = list(range(len(reference) + 1))
+    for i, word in enumerate(found, 1):
+        above, row = row, [i]
+        for j, other in enumerate(reference, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other)))
+    return row[-1]

@@ -1,0 +1,53 @@
+"""What a benchmark runs of a bundle: a program on a recorded input, or of speech a recorded sound from mel to text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.vectors import Case, longest_case, read_vectors
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One recorded case as something to run again and again.
+
+    Attributes:
+        program: the program that runs; of speech the one that begins, `encode`, with all that follows it.
+        case: what it runs on.
+    """
+
+    program: str
+    case: Case
+
+    def bind(self, bundle: Bundle, engine: Engine) -> Callable[[], object]:
+        """The call that a benchmark times; `bundle` stays open as long as it is used."""
+        if not isinstance(bundle.manifest.postprocessing, Transcription):
+            return lambda: engine.run(self.program, self.case.inputs)
+        from edgeformer_runtime.pipelines.speech import Transcriber
+        from edgeformer_runtime.speech_replay import read_wav
+
+        transcriber = Transcriber(bundle, engine)
+        samples = read_wav(transcriber, self.case.raw)
+        return lambda: transcriber.plain_text(samples)
+
+
+def workload(bundle: Bundle, program: str | None = None) -> Workload:
+    """The largest recorded input, of all programs or of one; of speech the sound in the middle of the recorded ones.
+
+    Raises:
+        BundleError: the bundle has no vectors.
+        InputError: the bundle has no such program, or none that begins there.
+    """
+    if not isinstance(bundle.manifest.postprocessing, Transcription):
+        case = longest_case(bundle, program)
+        return Workload(case.program, case)
+    cases = {case.program: case for case in read_vectors(bundle)[0]}
+    chosen = program or list(cases)[len(cases) // 2]
+    if chosen not in cases:
+        raise InputError(f"speech is measured from mel to text: expected one of {', '.join(cases)}, found {program!r}")
+    return Workload(chosen, cases[chosen])
