@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,9 @@ from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.speech_replay import record
+from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
 
 REPORT_FILE = "report.json"
@@ -35,8 +38,13 @@ def write_bundle(
     programs: tuple[Program, ...],
     lowered: Lowered,
     interface: Interface,
+    cases: Sequence[Case] | None = None,
 ) -> Bundle:
-    """Write a complete, sealed bundle with vectors recorded from the source model into the empty folder."""
+    """Write a complete, sealed bundle into the empty folder.
+
+    Args:
+        cases: the vectors that a sibling of another precision has; None: they are recorded from the source model now.
+    """
     for file in lowered.files:
         _copy(lowered.folder / file, folder / file)
     for file, content in interface.assets.items():
@@ -64,8 +72,8 @@ def write_bundle(
         files={},
     )
     seal(folder, manifest)
-    cases = record_cases(folder, programs, interface)
-    write_vectors(folder, cases, Tolerances(output=precision.output_tolerance, score=precision.score_tolerance))
+    recorded = record_cases(folder, programs, interface) if cases is None else cases
+    write_vectors(folder, recorded, Tolerances(output=precision.output_tolerance, score=precision.score_tolerance))
     return seal(folder, manifest)
 
 
@@ -82,7 +90,12 @@ def write_report(bundle: Bundle, folder: Path, report: Mapping[str, Any]) -> Bun
 def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
     """Run the interface's samples through the source model in torch and record each stage."""
     with Bundle.open(folder) as bundle:
-        pipeline = open_program_pipeline(bundle, TorchEngine(programs))
+        engine = TorchEngine(programs)
+        head = bundle.manifest.postprocessing
+        if isinstance(head, Transcription):
+            transcriber = Transcriber(bundle, engine)
+            return [record(transcriber, *pair) for pair in zip(interface.samples, head.buckets, strict=True)]
+        pipeline = open_program_pipeline(bundle, engine)
         return [pipeline.record(sample) for sample in interface.samples]
 
 
