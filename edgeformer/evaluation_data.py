@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
-TEXT_COLUMNS = ("text", "sentence")
-LABEL_COLUMNS = ("label", "category", "intent")
-"""What the columns of public tables are called."""
+TEXT_COLUMNS = PairColumns("texts", inputs=("text", "sentence"), answers=("label", "category", "intent"))
+"""What the columns of public tables of labelled texts are called."""
 
 MAX_IMAGE_FILE_BYTES = 256 << 20
 
@@ -52,11 +49,8 @@ class EvaluationData:
     notes: tuple[str, ...]
 
     def limited(self, count: int) -> EvaluationData:
-        """`count` examples spread evenly, or all where there are fewer: data is often sorted by label."""
-        total = len(self.examples)
-        if count >= total:
-            return self
-        return EvaluationData(tuple(self.examples[index * total // count] for index in range(count)), self.notes)
+        """`count` examples spread evenly, or all where there are fewer."""
+        return EvaluationData(spread(self.examples, count), self.notes)
 
 
 @dataclass(frozen=True)
@@ -82,10 +76,10 @@ def open_data(data: str, kind: str, labels: Sequence[str]) -> Iterator[Evaluatio
     Raises:
         InputError: data that cannot be read, is empty, or has labels that the classifier does not know.
     """
-    path, key = _place(data)
+    path, key = locate(data)
     notes: list[str] = []
     if kind == "text":
-        rows = _texts(path, key)
+        rows = [_Row(row.name, row.answer, partial(_same, row.input)) for row in read_pairs(path, key, TEXT_COLUMNS)]
         yield _labelled(rows, labels, data, notes)
     elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -95,16 +89,6 @@ def open_data(data: str, kind: str, labels: Sequence[str]) -> Iterator[Evaluatio
         with _open_zip(path) as archive:
             rows = _by_class(_members(archive, key), data, notes)
             yield _labelled(rows, labels, data, notes)
-
-
-def _place(data: str) -> tuple[Path, str | None]:
-    """A path and the key behind its last colon, if it is not a path as it stands."""
-    if Path(data).exists():
-        return Path(data), None
-    path, colon, key = data.rpartition(":")
-    if colon and key and Path(path).is_file():
-        return Path(path), key
-    raise InputError(f"no data at {shorten(data, 200)[1:-1]}: expected a file, a folder, or FILE:key")
 
 
 def _labelled(rows: Sequence[_Row], labels: Sequence[str], data: str, notes: Sequence[str]) -> EvaluationData:
@@ -175,96 +159,3 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return archive.read(member)
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{where} cannot be read: {error}") from None
-
-
-# Texts
-
-
-def _texts(path: Path, key: str | None) -> list[_Row]:
-    if path.is_dir() or path.suffix.lower() not in TABLES:
-        found = "a folder" if path.is_dir() else path.name
-        raise InputError(f"texts come in a file of {', '.join(TABLES)} with a text and a label per row, found {found}")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from None
-    suffix = path.suffix.lower()
-    if key is not None and suffix != ".json":
-        raise InputError(f"{path.name} holds one table: leave {key!r} out, keys are for lists in a JSON object")
-    return TABLES[suffix](content, path, key)
-
-
-def _csv(content: str, path: Path, key: str | None) -> list[_Row]:  # noqa: ARG001
-    return _columns(csv.reader(io.StringIO(content, newline=""), strict=True), path)
-
-
-def _tsv(content: str, path: Path, key: str | None) -> list[_Row]:  # noqa: ARG001
-    """Tabs separate and nothing quotes, as in GLUE's files."""
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    return _columns(reader, path)
-
-
-def _columns(reader: Any, path: Path) -> list[_Row]:
-    """The table's rows: by a header's names, or text and label where there is no header."""
-    try:
-        table = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: {error}") from None
-    names = [name.strip().lower() for name in table[0][1]] if table else []
-    texts = [names.index(name) for name in TEXT_COLUMNS if name in names]
-    labels = [names.index(name) for name in LABEL_COLUMNS if name in names]
-    has_header = bool(texts and labels)
-    text, label, width = (texts[0], labels[0], len(names)) if has_header else (0, 1, 2)
-    rows = []
-    for line, cells in table[1:] if has_header else table:
-        if len(cells) != width:
-            raise InputError(f"{path}: line {line}: expected {width} columns, text and label, found {len(cells)}")
-        rows.append(_Row(f"line {line}", cells[label].strip(), partial(_same, cells[text])))
-    return rows
-
-
-def _json(content: str, path: Path, key: str | None) -> list[_Row]:
-    value = _parse(content, str(path))
-    if isinstance(value, dict):
-        if key not in value:
-            lists = [name for name, items in value.items() if isinstance(items, list)]
-            raise InputError(f"{path} holds several lists: name one of them, like {path.name}:{(lists or ['test'])[0]}")
-        value = value[key]
-    elif key is not None:
-        raise InputError(f"{path} holds one list: leave {key!r} out")
-    if not isinstance(value, list):
-        raise InputError(f"{path}: expected a list of [text, label], found {shorten(value)}")
-    return [_record(item, path, f"item {number}") for number, item in enumerate(value)]
-
-
-def _jsonl(content: str, path: Path, key: str | None) -> list[_Row]:  # noqa: ARG001
-    # Not splitlines: a text may hold characters such as U+2028, which JSON leaves as they are.
-    lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    return [_record(_parse(line, f"{path}: {name}"), path, name) for name, line in lines]
-
-
-def _parse(content: str, where: str) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from None
-
-
-def _record(item: Any, path: Path, name: str) -> _Row:
-    """[text, label] or {"text", "label"}; a label may be a number."""
-    if isinstance(item, dict):
-        item = [item.get("text"), item.get("label")]
-    is_pair = isinstance(item, list) and len(item) == 2
-    if not is_pair or not isinstance(item[0], str) or isinstance(item[1], bool) or not isinstance(item[1], str | int):
-        raise InputError(f'{path}: {name}: expected [text, label] or {{"text", "label"}}, found {shorten(item)}')
-    return _Row(name, str(item[1]), partial(_same, item[0]))
-
-
-TABLES: dict[str, Callable[[str, Path, str | None], list[_Row]]] = {
-    ".csv": _csv,
-    ".tsv": _tsv,
-    ".json": _json,
-    ".jsonl": _jsonl,
-}
