@@ -1,0 +1,121 @@
+"""Times contenders of the speech benchmark in turns, each in a process of its own with one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeformer.word_errors import WordErrors, count_word_errors, simple_words, total
+from edgeformer_runtime.bench import Child, Contender
+from tests.bench.speech_results import FEW_TOKENS, Clip, Run, Times
+
+WORKER = "tests.bench.speech_worker"
+REFERENCE_CLIP = "jfk.wav"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times in the contenders' order, what was heard, and how many words it has."""
+
+    times: tuple[Times, ...]
+    clips: tuple[Clip, ...]
+    words: int
+
+
+class Entry:
+    """A contender in its process, and what it has done so far."""
+
+    def __init__(self, contender: Contender, child: Child) -> None:
+        """Load the model."""
+        self._contender = contender
+        self._child = child
+        self._load_ms = child.load()
+        self._rounds: list[tuple[Run, ...]] = []
+        self._few: list[Run] = []
+        self._errors = WordErrors(0, 0)
+
+    def read(self, files: Sequence[str]) -> list[float]:
+        """Read the clips; their lengths in seconds."""
+        seconds: list[float] = self._child.ask({"clips": {"files": list(files)}})["seconds"]
+        return seconds
+
+    def score(self, texts: Sequence[str]) -> int:
+        """Hear every clip once, untimed, and count the errors; how many words the texts have."""
+        heard = [str(self._hear(clip)["text"]) for clip in range(len(texts))]
+        self._errors = total(
+            count_word_errors(said, text, simple_words) for said, text in zip(texts, heard, strict=True)
+        )
+        return self._errors.words
+
+    def run(self, clip: int, max_tokens: int | None = None) -> Run:
+        """Hear one clip, timed."""
+        heard = self._hear(clip, max_tokens)
+        return Run(float(heard["wall_s"]), float(heard["cpu_s"]), int(heard["tokens"]))
+
+    def keep(self, runs: tuple[Run, ...], few: Run) -> None:
+        """Note a round: all clips, and the reference clip cut short."""
+        self._rounds.append(runs)
+        self._few.append(few)
+
+    def finish(self) -> Times:
+        """All that was found."""
+        return Times(
+            contender=self._contender,
+            rounds=tuple(self._rounds),
+            few=tuple(self._few),
+            load_ms=self._load_ms,
+            peak_rss_bytes=int(self._child.finish()),
+            word_errors=self._errors.errors,
+        )
+
+    def _hear(self, clip: int, max_tokens: int | None = None) -> dict[str, Any]:
+        return self._child.ask({"hear": {"clip": clip, "max_tokens": max_tokens}})
+
+
+def measure(
+    contenders: Sequence[Contender],
+    clips: Sequence[dict[str, str]],
+    rounds: int,
+    report: Callable[[str], None],
+    worker: str = WORKER,
+) -> Measured:
+    """Time all contenders on all clips.
+
+    Args:
+        contenders: each gets a process.
+        clips: `file` and `text` of each.
+        rounds: how often each clip is heard, after a first time that is not timed.
+        report: called with a line before each step.
+        worker: the module of the processes.
+
+    Raises:
+        EngineError: a contender failed; the message names it.
+    """
+    files, texts = [clip["file"] for clip in clips], [clip["text"] for clip in clips]
+    cut = reference_clip(files)
+    with ExitStack() as stack:
+        entries = []
+        for contender in contenders:
+            report(f"loading {contender.name} {contender.precision}")
+            entries.append(Entry(contender, stack.enter_context(Child(contender, 1, worker))))
+        report("warming up and counting word errors")
+        lengths, *_ = [entry.read(files) for entry in entries]
+        words, *_ = [entry.score(texts) for entry in entries]
+        for finished in range(rounds):
+            report(f"round {finished + 1} of {rounds}")
+            # Clip by clip, so that a noisy moment of the machine meets all contenders alike.
+            turns = [[entry.run(clip) for entry in entries] for clip in range(len(clips))]
+            for entry, runs in zip(entries, zip(*turns, strict=True), strict=True):
+                entry.keep(runs, entry.run(cut, FEW_TOKENS))
+        times = tuple(entry.finish() for entry in entries)
+    named = tuple(Clip(Path(file).name, seconds) for file, seconds in zip(files, lengths, strict=True))
+    return Measured(times, named, words)
+
+
+def reference_clip(files: Sequence[str]) -> int:
+    """The index of `REFERENCE_CLIP`, or where that is missing, of the first clip."""
+    names = [Path(file).name for file in files]
+    return names.index(REFERENCE_CLIP) if REFERENCE_CLIP in names else 0

@@ -1,0 +1,180 @@
+"""Measures speech bundles beside faster-whisper, whisper.cpp, ONNX Runtime and torch, on the same Whisper and clips.
+
+    python -m tests.bench.whisper_peers [--update-readme]
+
+Every contender has a process of its own and one thread. They take turns clip by clip, after one round that warms all up
+and counts word errors. Times are from samples to text; no file is read and nothing is converted while the clock runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer.convert import ConvertOptions, convert, steps_of
+from edgeformer.progress import Steps
+from edgeformer.targets import REFERENCE_ENGINES
+from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.console import err, out
+from edgeformer_runtime.errors import InputError
+from tests.bench import speech_results
+from tests.bench.readme_table import RESULTS, update_readme
+from tests.bench.speech_measure import Measured, measure, reference_clip
+from tests.bench.speech_models import PeerModels, read_clips, size_bytes
+from tests.conftest import ASSETS
+
+FACTORIES = "tests.bench.speech_contenders"
+TASK = "speech-recognition"
+REFERENCE = "faster-whisper int8"
+PEERS = ("faster-whisper", "whisper.cpp", "onnxruntime", "torch")
+
+
+def peer_contenders(names: Sequence[str], checkpoint: Checkpoint, cache: Path, work: Path) -> list[Contender]:
+    """The peers' models, made where they are not yet in the cache.
+
+    Args:
+        names: members of `PEERS`.
+        checkpoint: whose weights all get.
+        cache: keeps conversions from one benchmark to the next.
+        work: an empty folder that lives as long as the benchmark.
+    """
+    models = PeerModels(checkpoint, cache)
+    contenders = []
+    if "faster-whisper" in names:
+        for precision in ("int8", "float32"):
+            folder = models.ctranslate2(precision)
+            arguments = {"folder": str(folder), "precision": precision}
+            contenders.append(_peer("faster-whisper", precision, "faster_whisper", arguments, folder))
+    if "whisper.cpp" in names:
+        for precision in ("fp16", "q8_0"):
+            file = models.ggml(precision)
+            contenders.append(_peer("whisper.cpp", precision, "whisper_cpp", {"file": str(file)}, file))
+    if "onnxruntime" in names:
+        # What a plain export gives: always the whole window, no silence that stands in for it.
+        options = ConvertOptions(
+            source=str(checkpoint.folder),
+            out=work / "plain",
+            targets=("onnx",),
+            precisions=("fp32", "dynamic-int8"),
+            window="full",
+        )
+        contenders += [bundle_contender(path, "onnxruntime, 30 s") for path in _converted(options)]
+    if "torch" in names:
+        folder = models.public()
+        contenders.append(_peer("torch", "fp32", "transformers", {"folder": str(folder)}, folder))
+    return contenders
+
+
+def bundle_contender(path: Path, name: str | None = None) -> Contender:
+    """A speech bundle of ours; `name`: None: after its target."""
+    with Bundle.open(path) as bundle:
+        manifest = bundle.manifest
+        if manifest.task != TASK:
+            raise InputError(f"{path} is for {manifest.task}: expected a bundle for {TASK}")
+        return Contender(
+            name=name or f"EdgeFormer {manifest.target}",
+            engine=manifest.target,
+            precision=manifest.precision,
+            factory=f"{FACTORIES}:bundle",
+            arguments={"path": str(path)},
+            size_bytes=bundle.model_size_bytes,
+        )
+
+
+def results_of(measured: Measured, model: str) -> speech_results.Results:
+    """What the JSON file holds; the clips' texts are not in it, as they are not ours."""
+    names = [f"{each.contender.name} {each.contender.precision}" for each in measured.times]
+    reference = names.index(REFERENCE) if REFERENCE in names else 0
+    cut = reference_clip([clip.file for clip in measured.clips])
+    return {
+        "machine": f"{platform.machine()}, {platform.system()}, one thread",
+        "model": model,
+        "rounds": len(measured.times[0].rounds),
+        "reference": names[reference],
+        "reference_clip": cut,
+        "words": measured.words,
+        "clips": [{"file": clip.file, "seconds": round(clip.seconds, 3)} for clip in measured.clips],
+        "rows": speech_results.rows(measured.times, measured.clips, cut, reference),
+    }
+
+
+def main() -> None:
+    """Convert what is missing, measure, print, and write what was asked for."""
+    options = _arguments()
+    checkpoint = open_checkpoint(options.source, task=TASK)
+    clips = read_clips(options.clips)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        bundles = options.bundle or _converted(
+            ConvertOptions(
+                source=options.source,
+                out=work / "ours",
+                targets=tuple(options.targets.split(",")),
+                precisions=tuple(options.precisions.split(",")),
+            )
+        )
+        ours = [bundle_contender(path) for path in bundles]
+        peers = peer_contenders(options.peers, checkpoint, options.cache, work)
+        measured = measure([*ours, *peers], clips, options.rounds, report=err.print)
+    results = results_of(measured, options.model or checkpoint.source.id.rpartition(":")[2])
+    out.print(speech_results.terminal_table(results))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        speech_results.plot(results, options.plot)
+    if options.update_readme:
+        update_readme()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default=str(ASSETS / "whisper-tiny.en"), help="folder or hub id of a Whisper")
+    parser.add_argument("--model", help="what results call it; default: after the source")
+    parser.add_argument("--clips", type=Path, default=ASSETS / "speech" / "manifest.jsonl")
+    parser.add_argument("--bundle", type=Path, action="append", help="measure these bundles and convert none")
+    parser.add_argument("--targets", default="litert,onnx,executorch")
+    parser.add_argument("--precisions", default="fp32,fp16,dynamic-int8")
+    parser.add_argument("--peers", default=",".join(PEERS), help="with commas; empty for none")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, default=_default_cache(), help="keeps the peers' conversions")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--plot", type=Path, help="where to draw times against lengths, as .png or .svg")
+    parser.add_argument("--update-readme", action="store_true", help="write the results and the README's table")
+    options = parser.parse_args()
+    options.peers = [name for name in options.peers.split(",") if name]
+    unknown = sorted(set(options.peers) - set(PEERS))
+    if unknown:
+        parser.error(f"unknown peers {', '.join(unknown)}: expected some of {', '.join(PEERS)}")
+    if options.update_readme and options.json is None:
+        options.json = RESULTS / "speech.json"
+    return options
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeformer" / "bench"
+
+
+def _converted(options: ConvertOptions) -> list[Path]:
+    """Bundles that passed their gates and run on this machine."""
+    with Steps(steps_of(options)) as steps:
+        found = convert(options, steps)
+    for row in found:
+        for problem in row.problems:
+            err.print(f"not measured: {row.target} {row.precision}: {problem}")
+    return [row.path for row in found if row.ok and row.target not in REFERENCE_ENGINES]
+
+
+def _peer(name: str, precision: str, factory: str, arguments: dict[str, str], model: Path) -> Contender:
+    return Contender(name, name, precision, f"{FACTORIES}:{factory}", arguments, size_bytes(model))
+
+
+if __name__ == "__main__":
+    main()
