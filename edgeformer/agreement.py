@@ -8,9 +8,9 @@ from typing import Any
 
 from edgeformer.programs import Program
 from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.vectors import Case
-from edgeformer_runtime.comparison import compare
 
 
 @dataclass(frozen=True)

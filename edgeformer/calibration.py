@@ -34,6 +34,20 @@ def calibrated(programs: tuple[Program, ...], interface: Interface, folder: Path
     return tuple(replace(program, calibration=inputs) for program in programs)
 
 
+def or_samples(programs: tuple[Program, ...], interface: Interface) -> tuple[Program, ...]:
+    """The programs, where they have no calibration inputs and take images with the interface's samples as such.
+
+    Enough to round weights by, though real images are better: TinyViT-5M's lowest cosine on photographs goes from .994
+    to .997, with 16 images that are no photographs to .999. Too little to take ranges of activations from.
+    """
+    spec = interface.preprocessing
+    if programs[0].calibration or not isinstance(spec, ImagePreprocessing):
+        return programs
+    encode = ImageEncoder(spec)
+    inputs = tuple((torch.from_numpy(encode(interface.assets[each["image"]])),) for each in interface.samples)
+    return tuple(replace(program, calibration=inputs) for program in programs)
+
+
 def _spread(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise InputError(f"no calibration images: {folder} is no folder")

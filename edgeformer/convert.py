@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,14 @@ from edgeformer import source_index
 from edgeformer.agreement import Agreement, Reference, agreement, calibration_references
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
-from edgeformer.calibration import calibrated
+from edgeformer.calibration import calibrated, or_samples
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
+from edgeformer.rounding import rounded_to_int8
 from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
@@ -29,7 +30,7 @@ from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME, Classification
 from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import read_vectors
+from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
 from edgeformer_runtime.workload import workload
 
@@ -165,14 +166,19 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         references = calibration_references(job.programs)
+        int8_programs, int8_start = _start_of_int8(job, fp32_lowered, staging)
         for precision in job.precisions:
             lowered, bundle = fp32_lowered, fp32
             if precision.name != "fp32":
                 report(f"{target}: lowering to {precision.name}")
+                int8 = precision.recipe.weights == "int8"
                 lowered = job.converter.lower_precision(
-                    job.programs, fp32_lowered, precision, _folder(staging, f"{target}.{precision.name}.lowered")
+                    int8_programs if int8 else job.programs,
+                    int8_start if int8 else fp32_lowered,
+                    precision,
+                    _folder(staging, f"{target}.{precision.name}.lowered"),
                 )
-                bundle = stack.enter_context(_bundle(job, precision, lowered, staging))
+                bundle = stack.enter_context(_bundle(job, precision, lowered, staging, read_vectors(fp32)[0]))
             report(f"{target}: verifying {precision.name}")
             converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:
@@ -181,7 +187,18 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     return converted
 
 
-def _bundle(job: Job, precision: Precision, lowered: Lowered, staging: Path) -> Bundle:
+def _start_of_int8(job: Job, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:
+    """What int8 is made of: where there are inputs to round the weights by, programs whose weights int8 can hold."""
+    programs = or_samples(job.programs, job.interface)
+    if not programs[0].calibration or all(precision.recipe.weights != "int8" for precision in job.precisions):
+        return job.programs, fp32
+    rounded = rounded_to_int8(programs)
+    return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{job.converter.target}.rounded"))
+
+
+def _bundle(
+    job: Job, precision: Precision, lowered: Lowered, staging: Path, cases: Sequence[Case] | None = None
+) -> Bundle:
     return write_bundle(
         folder=_folder(staging, _bundle_name(job, precision)),
         name=job.name,
@@ -192,6 +209,7 @@ def _bundle(job: Job, precision: Precision, lowered: Lowered, staging: Path) -> 
         programs=job.programs,
         lowered=lowered,
         interface=job.interface,
+        cases=cases,
     )
 
 

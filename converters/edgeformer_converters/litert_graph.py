@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
 LARGEST_INT8 = 127
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 class LiteRTGraph:
@@ -44,13 +45,50 @@ class LiteRTGraph:
         counts = Counter(self.name(operator) for graph in self.model.subgraphs for operator in graph.operators)
         return dict(sorted(counts.items()))
 
-    def spatial_convolutions(self) -> Iterator[str]:
-        """The output's name of each convolution, not depthwise, whose kernel is larger than 1 x 1."""
+    def spatial_convolutions(self) -> Iterator[tuple[str, str, int]]:
+        """Of each convolution whose kernel is larger than 1 x 1: what it is, its output's name, how many weights."""
         for graph in self.model.subgraphs:
             for operator in graph.operators:
-                # Kernels are (out, height, width, in).
-                if self.name(operator) == "CONV_2D" and max(graph.tensors[operator.inputs[1]].shape[1:3]) > 1:
-                    yield graph.tensors[operator.outputs[0]].name.decode()
+                name = self.name(operator)
+                # Kernels are (out, height, width, in), depthwise ones (1, height, width, out).
+                if name in CONVOLUTIONS and max(graph.tensors[operator.inputs[1]].shape[1:3]) > 1:
+                    weights = int(np.prod(graph.tensors[operator.inputs[1]].shape))
+                    yield name, graph.tensors[operator.outputs[0]].name.decode(), weights
+
+    def make_products_of_pointwise_convolutions(self) -> int:
+        """Let each 1 x 1 convolution be a FULLY_CONNECTED over the channels, which computes the same.
+
+        Activations that are quantized while the model runs get one range per image in a convolution, and one per
+        position in a product.
+
+        Returns:
+            How many there were.
+        """
+        count = 0
+        for graph in self.model.subgraphs:
+            readers = Counter(int(index) for operator in graph.operators for index in operator.inputs)
+            for operator in graph.operators:
+                if self.name(operator) == "CONV_2D" and self._is_pointwise(graph, operator, readers):
+                    weights = graph.tensors[operator.inputs[1]]
+                    weights.shape = np.array([weights.shape[0], weights.shape[3]], np.int32)
+                    weights.shapeSignature = None
+                    options = self.schema.FullyConnectedOptionsT()
+                    options.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
+                    options.keepNumDims = True
+                    operator.builtinOptionsType = self.schema.BuiltinOptions.FullyConnectedOptions
+                    operator.builtinOptions = options
+                    # The fifth version brought products that keep the input's axes.
+                    operator.opcodeIndex = self._code(self.schema.BuiltinOperator.FULLY_CONNECTED, 5)
+                    count += 1
+        return count
+
+    def _is_pointwise(self, graph: Any, operator: Any, readers: Counter[int]) -> bool:
+        options, kernel = operator.builtinOptions, graph.tensors[operator.inputs[1]]
+        # Of a grouped convolution the kernel has fewer channels than the input.
+        same_channels = kernel.shape[3] == graph.tensors[operator.inputs[0]].shape[3]
+        steps = (options.strideH, options.strideW)
+        constant = self._constant(kernel).size > 0 and readers[int(operator.inputs[1])] == 1
+        return constant and bool(same_channels) and tuple(kernel.shape[1:3]) == (1, 1) and steps == (1, 1)
 
     def store_attention_biases_in_int8(self) -> int:
         """Store each constant that is added to attention scores in int8, dequantized where it is added.
@@ -114,21 +152,22 @@ class LiteRTGraph:
         tensor.buffer = 0
         graph.tensors.append(small)
         operator = self.schema.OperatorT()
-        operator.opcodeIndex = self._dequantize_code()
+        # The second version brought int8.
+        operator.opcodeIndex = self._code(self.schema.BuiltinOperator.DEQUANTIZE, 2)
         operator.inputs = np.array([len(graph.tensors) - 1], np.int32)
         operator.outputs = np.array([index], np.int32)
         operator.builtinOptionsType = self.schema.BuiltinOptions.DequantizeOptions
         operator.builtinOptions = self.schema.DequantizeOptionsT()
         return operator
 
-    def _dequantize_code(self) -> int:
-        number = self.schema.BuiltinOperator.DEQUANTIZE
+    def _code(self, number: int, version: int) -> int:
+        """The index of an operator's code; its version is at least this one afterwards."""
         for index, code in enumerate(self.model.operatorCodes):
-            if code.builtinCode == number:
+            if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+                code.version = max(code.version, version)
                 return index
         code = self.schema.OperatorCodeT()
-        # The second version brought int8.
         code.builtinCode = code.deprecatedBuiltinCode = number
-        code.version = 2
+        code.version = version
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
