@@ -13,6 +13,7 @@ from edgeformer.families import Family
 from edgeformer_runtime.errors import InputError
 
 CLASSIFICATION, EMBEDDING = "text-classification", "text-embedding"
+SPEECH = "speech-recognition"
 
 _ACTIVATIONS = {
     None: "softmax",
@@ -91,12 +92,12 @@ def _check_pooling(path: Path, folder: Path) -> None:
 
 
 def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The labels in the order of the logits, from the file or from the config; none for embeddings.
+    """The labels in the order of the logits, from the file or from the config; none where the task has none.
 
     Raises:
         InputError: a count that does not fit, a label twice, or a regression.
     """
-    if task == EMBEDDING:
+    if task in (EMBEDDING, SPEECH):
         if labels_file is not None:
             raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()

@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgeformer import weight_files
+from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import AttentionKernel
-from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
+from edgeformer.checkpoint_tasks import SPEECH, activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
 from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, TEXT_TASKS
 from edgeformer.models.tinyvit_weights import describe
+from edgeformer.models.whisper_generation import SpeechSettings, read_speech
 from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
@@ -42,8 +43,10 @@ class Checkpoint:
         labels: for classification, in the order of the logits; else empty.
         activation: "softmax" or "sigmoid", from logits to scores.
         license: as the model card states it, or None.
-        tokenizer_json: for texts, a tokenizers file's text, or None.
+        tokenizer_json: for texts and speech, a tokenizers file's text, or None.
         pad_token_id: for texts, what fills a bucket.
+        speech: for speech, what surrounds the weights; else None.
+        notes: one line for each thing about its files that a user may want to know.
     """
 
     source: Source
@@ -57,6 +60,8 @@ class Checkpoint:
     license: str | None
     tokenizer_json: str | None
     pad_token_id: int
+    speech: SpeechSettings | None = None
+    notes: tuple[str, ...] = ()
 
     def load_weights(self) -> dict[str, Tensor]:
         """All tensors by their public names, floating point ones as float32."""
@@ -65,17 +70,24 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """What became of a checkpoint's tensors: `loaded` went into the module, `unused` belong to heads of other tasks."""
+    """What became of a checkpoint's tensors: `loaded` went into the module, `unused` belong to heads of other tasks.
+
+    `about_files` are the checkpoint's own notes.
+    """
 
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
+    about_files: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for each thing that a user may want to know."""
         if not self.unused:
-            return ()
-        return (f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",)
+            return self.about_files
+        return (
+            *self.about_files,
+            f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",
+        )
 
 
 def open_checkpoint(
@@ -94,24 +106,28 @@ def open_checkpoint(
     """
     found = resolve_source(source, revision)
     # A weight file alone, as timm publishes them, is described by its own shapes.
-    raw = read_object(found.folder / CONFIG_FILE) if found.folder.is_dir() else _described(found.folder)
+    raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
     config = family.parse_config(raw)
     files = weight_files.find_weight_files(found.folder)
     task = task_of(family, raw, found.folder, files, task)
     reads_text = task in TEXT_TASKS
+    tokenizer = _tokenizer(found.folder, config.vocab_size) if reads_text or task == SPEECH else None
+    speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
         folder=found.folder,
         weight_files=files,
         family=family,
-        config=config,
+        config=config if speech is None else speech.config,
         task=task,
         labels=labels_of(family, task, raw, labels_file),
         activation=activation_of(task, raw),
         license=_license(found.folder),
-        tokenizer_json=_tokenizer(found.folder, config.vocab_size) if reads_text else None,
+        tokenizer_json=tokenizer,
         pad_token_id=_pad_token_id(raw, config.vocab_size) if reads_text else 0,
+        speech=None if speech is None else speech.settings,
+        notes=() if speech is None else speech.notes,
     )
 
 
@@ -140,7 +156,7 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})
-    return module, KeyReport(tuple(sorted(expected)), unused)
+    return module, KeyReport(tuple(sorted(expected)), unused, checkpoint.notes)
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
@@ -167,6 +183,15 @@ def _listed(names: Iterable[str], most: int = _LISTED_KEYS) -> str:
     names = list(names)
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """config.json; CTranslate2's says nothing of the architecture, which is in its model file."""
+    raw = read_object(folder / CONFIG_FILE)
+    stated = "model_type" in raw or "architecture" in raw
+    if stated or not (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
+        return raw
+    return ctranslate2_whisper.describe(folder, raw)
 
 
 def _described(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ CONFIG_FILE = "config.json"
 
 _DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json"]
 _SAFETENSORS_FILES = ["model*.safetensors"]
-_PICKLE_FILES = ["pytorch_model*.bin"]
+_PICKLE_FILES = ["pytorch_model*.bin", "model.bin"]
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".bin")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -76,7 +76,7 @@ def _checked(found: SourceFolder, source: str) -> SourceFolder:
 
 
 def _download(source: str, revision: str | None) -> SourceFolder:
-    """The hub's files in the user's cache; pickled weights only where there are no safetensors."""
+    """The hub's files in the user's cache; pickled weights and CTranslate2's only where there are no safetensors."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from edgeformer.byte_level_files import byte_level_tokenizer
 from edgeformer.json_files import read_object
 from edgeformer_runtime.errors import InputError
 
@@ -25,7 +26,8 @@ def read_tokenizer(folder: Path) -> str | None:
     """The tokenizer of a checkpoint, without truncation and padding: both are the pipeline's business.
 
     Args:
-        folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer and its options.
+        folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer and its options, or with vocab.json and
+            merges.txt of a byte-level BPE tokenizer and its added tokens.
 
     Returns:
         A tokenizers JSON text that depends on the files alone, or None where the folder has no tokenizer.
@@ -37,6 +39,8 @@ def read_tokenizer(folder: Path) -> str | None:
         spec = read_object(folder / "tokenizer.json")
     elif (folder / "vocab.txt").is_file():
         spec = json.loads(_bert_tokenizer(folder).to_str())
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        spec = byte_level_tokenizer(folder)
     else:
         return None
     spec["truncation"] = spec["padding"] = None

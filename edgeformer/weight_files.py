@@ -1,4 +1,4 @@
-"""The weight files of a public checkpoint: safetensors or pickles, whole or in shards."""
+"""The weight files of a public checkpoint: safetensors or pickles, whole or in shards, or CTranslate2's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from edgeformer import ctranslate2_whisper
+from edgeformer.ctranslate2_files import is_ctranslate2
 from edgeformer_runtime.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -36,8 +38,11 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
             return _shards(index)
+    if (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
+        return (folder / ctranslate2_whisper.WEIGHT_FILE,)
     raise InputError(
-        f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards"
+        f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards, "
+        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}"
     )
 
 
@@ -74,7 +79,7 @@ def weight_shapes(files: tuple[Path, ...]) -> dict[str, tuple[int, ...]]:
             with _spoiled(path), safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         else:
-            shapes |= {name: tuple(tensor.shape) for name, tensor in _read_pickle(path).items()}
+            shapes |= {name: tuple(tensor.shape) for name, tensor in _READERS[path.suffix](path).items()}
     return shapes
 
 
@@ -115,6 +120,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
+def _read_bin(path: Path) -> dict[str, Tensor]:
+    """Two formats share the suffix."""
+    with _spoiled(path):
+        ctranslate2 = is_ctranslate2(path)
+    return ctranslate2_whisper.read_tensors(path) if ctranslate2 else _read_pickle(path)
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: a pickle may otherwise run any code.
@@ -152,6 +164,6 @@ _INTEGER_DTYPES = (torch.int64, torch.int32)  # position_ids and the like
 
 _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".safetensors": _read_safetensors,
-    ".bin": _read_pickle,
+    ".bin": _read_bin,
     ".pth": _read_pickle,
 }

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
+from edgeformer.checkpoint_tasks import SPEECH
 from edgeformer.families import Family
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_config import WhisperConfig, parse_config
 from edgeformer.models.whisper_programs import whisper_programs
 from edgeformer_runtime.errors import InputError
 
-SPEECH_TASKS = ("speech-recognition",)
+SPEECH_TASKS = (SPEECH,)
 
 _PREFIX = "model."
 _OUTPUT, _EMBEDDING = "proj_out.weight", "decoder.embed_tokens.weight"
