@@ -50,11 +50,28 @@ def timed_words(
     return words
 
 
-def clip_long_words(words: Sequence[TimedWord]) -> list[TimedWord]:
-    """Words at pauses without the pause: what is said is at most twice as long as the median word.
+def trim_to_sound(words: Sequence[TimedWord], sounding: Sequence[tuple[float, float]]) -> list[TimedWord]:
+    """Words without the pauses that they begin or end with.
 
-    The path of an alignment gives all of the sound to some token. A pause before a word goes to that word or to the
-    punctuation before it, so a first word or one behind a sentence's end loses its begin, and punctuation its end.
+    The path of an alignment gives all of the sound to some token, so that a pause belongs to one of its neighbours.
+
+    Args:
+        words: in order.
+        sounding: (begin, end) in seconds, in order: the sound between its pauses. A word outside all of them stays.
+    """
+    trimmed = []
+    for word in words:
+        met = [(begin, end) for begin, end in sounding if begin < word.end and end > word.start]
+        if met:
+            word = replace(word, start=max(word.start, met[0][0]), end=min(word.end, met[-1][1]))
+        trimmed.append(word)
+    return trimmed
+
+
+def clip_long_words(words: Sequence[TimedWord]) -> list[TimedWord]:
+    """Words at pauses that are no silence (breath, noise) at most twice as long as the median word.
+
+    A first word and one behind a sentence's end lose their begin, and the punctuation of a sentence's end its end.
     """
     lengths = [word.end - word.start for word in words if word.end > word.start]
     if not lengths:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgeformer_runtime.bundle import Bundle
@@ -15,10 +15,10 @@ from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
-from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, window_end
+from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
+from edgeformer_runtime.pipelines.speech_windows import SoundBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
-from edgeformer_runtime.preprocess.silence import is_silent
 from edgeformer_runtime.speech_spec import AudioBucket
 
 SpeechProgress = Callable[[float, float | None], None]
@@ -61,10 +61,37 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
             buffer = SoundBuffer()
             segments: list[Segment] = []
             while self._fill(buffer, reader):
-                segments += self._hear_window(session, buffer)
+                segments += session.hear_next(buffer)
                 if progress is not None:
                     progress(buffer.start / rate, reader.seconds)
         return session.transcript(segments, buffer.end)
+
+    def open_stream(
+        self, options: TranscribeOptions | None = None, stream_options: StreamOptions | None = None
+    ) -> TranscriptStream:
+        """A transcript of sound that is still arriving.
+
+        Args:
+            options: in place of the transcriber's own.
+            stream_options: when text is given, and when it is final.
+
+        Raises:
+            InputError: the model cannot do what the options ask for.
+        """
+        session = SpeechSession(self._model, options or self.options)
+        return TranscriptStream(self._model, session, stream_options or StreamOptions())
+
+    def stream(
+        self,
+        blocks: Iterable[RawAudio],
+        options: TranscribeOptions | None = None,
+        stream_options: StreamOptions | None = None,
+    ) -> Iterator[StreamUpdate]:
+        """Transcribe sound block by block; see `open_stream`. The last update is final."""
+        stream = self.open_stream(options, stream_options)
+        for block in blocks:
+            yield from stream.feed(block)
+        yield from stream.finish()
 
     def is_batch(self, raw: Any) -> bool:
         """A list is a batch; an array is one sound."""
@@ -122,16 +149,3 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         if missing > 0:
             buffer.append(reader.read(missing))
         return len(buffer.samples) > 0
-
-    def _hear_window(self, session: SpeechSession, buffer: SoundBuffer) -> tuple[Segment, ...]:
-        """Transcribe the buffer's first window and drop it."""
-        window, rate = self._model.window_samples, self._model.audio.sample_rate
-        samples = buffer.samples
-        if len(samples) > window:
-            samples = samples[: window_end(samples, window, rate)]
-        if is_silent(samples, rate):
-            buffer.drop(len(samples))
-            return ()
-        heard = session.hear(samples, buffer.start)
-        buffer.drop(len(samples))
-        return heard.segments

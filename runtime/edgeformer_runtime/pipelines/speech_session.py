@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,29 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
 from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
-from edgeformer_runtime.decoding.word_times import TimedWord, clip_long_words, join_punctuation, timed_words
+from edgeformer_runtime.decoding.word_times import (
+    TimedWord,
+    clip_long_words,
+    join_punctuation,
+    timed_words,
+    trim_to_sound,
+)
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
+from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
+from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 
 TEMPERATURE_THAT_FORGETS = 0.5
 """Text found at a higher temperature is no prompt for what follows: it may be made up."""
 
+PAUSES_BETWEEN_WORDS = PauseOptions(min_pause_seconds=0.2, margin_seconds=0.04)
+"""Shorter pauses are parts of words: the closure of a plosive lasts about 0.1 s."""
+
 
 @dataclass(frozen=True)
-class Heard:
+class _Heard:
     """What a window holds; `resume`: the sample from which on the next window has to begin, None for its end."""
 
     segments: tuple[Segment, ...]
@@ -55,20 +67,51 @@ class SpeechSession:
         self._mel_s = self._encode_s = self._decode_s = 0.0
         self._tokens = self._windows = 0
 
-    def hear(self, samples: Samples, start: int) -> Heard:
-        """Transcribe a window.
+    def hear_next(self, buffer: SoundBuffer) -> tuple[Segment, ...]:
+        """Transcribe the next window of a buffer, and drop it.
 
         Args:
-            samples: (N,) float32, at most a window's.
-            start: the sample of the whole sound at which they begin.
+            buffer: not empty; all sound that is left, or more of it than a window.
 
         Raises:
             EngineError: the model failed, or gave NaN or infinity.
         """
+        rate = self._model.audio.sample_rate
+        window = next_window(buffer.samples, self._model.window_samples, rate)
+        buffer.drop(window.begin)
+        size = window.end - window.begin
+        return self.hear_first(buffer, size) if size else ()
+
+    def hear_first(self, buffer: SoundBuffer, size: int) -> tuple[Segment, ...]:
+        """Transcribe the buffer's first samples, at most a window's, and drop those that are done with."""
+        samples = buffer.samples[:size]
+        heard = self._hear(samples, buffer.start)
+        done = size
+        if heard.resume is not None and is_worth_a_retry(samples, heard.resume, self._model.audio.sample_rate):
+            done = heard.resume
+        buffer.drop(done)
+        return heard.segments
+
+    def guess(self, samples: Samples) -> str:
+        """What samples (N,) may say, found quickly; nothing is remembered of it."""
+        if is_silent(samples, self._model.audio.sample_rate):
+            return ""
+        options = replace(self._options, timestamps=False, word_timestamps=False, beam_size=1, temperatures=(0.0,))
         with self._model.lock:
             decoder = self._encode(samples)
             begin = time.perf_counter()
-            decoded = self._decode(decoder)
+            decoded = self._decode(decoder, options, LogitRules(self._model.spec, timestamps=False))
+            self._decode_s += time.perf_counter() - begin
+        return decoded.text.strip()
+
+    def _hear(self, samples: Samples, start: int) -> _Heard:
+        """Transcribe samples that begin at sample `start` of the whole sound."""
+        with self._model.lock:
+            decoder = self._encode(samples)
+            begin = time.perf_counter()
+            if self.language is None:
+                self.language = self._detected(decoder)
+            decoded = self._decode(decoder, self._options, self._rules)
             heard = self._segments(decoded, samples, start)
             self._decode_s += time.perf_counter() - begin
         self._windows += 1
@@ -110,20 +153,21 @@ class SpeechSession:
         self._encode_s += time.perf_counter() - ready
         return decoder
 
-    def _decode(self, decoder: SpeechDecoder) -> Decoded:
+    def _detected(self, decoder: SpeechDecoder) -> str:
+        return next(iter(detect_language(decoder, self._model.spec.tokens)))
+
+    def _decode(self, decoder: SpeechDecoder, options: TranscribeOptions, rules: LogitRules) -> Decoded:
         tokens = self._model.spec.tokens
-        if self.language is None:
-            self.language = next(iter(detect_language(decoder, tokens)))
-        prompt = build_prompt(tokens, decoder.rows, self._options, self.language, self._previous)
+        prompt = build_prompt(tokens, decoder.rows, options, self.language or self._detected(decoder), self._previous)
         search = Search(
             decoder=decoder,
             context=feed(decoder, prompt),
-            rules=self._rules,
+            rules=rules,
             tokens=tokens,
-            max_tokens=self._options.max_tokens,
-            keep_alignments=self._options.word_timestamps,
+            max_tokens=options.max_tokens,
+            keep_alignments=options.word_timestamps,
         )
-        return decode_with_fallback(search, self._model.tokenizer, self._options, self._generator)
+        return decode_with_fallback(search, self._model.tokenizer, options, self._generator)
 
     def _remember(self, decoded: Decoded) -> None:
         if not self._options.condition_on_previous_text:
@@ -133,7 +177,7 @@ class SpeechSession:
         first = self._model.spec.tokens.first_timestamp
         self._previous += [token for token in decoded.hypothesis.tokens if token < first]
 
-    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> Heard:
+    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> _Heard:
         rate = self._model.audio.sample_rate
         tokens = decoded.hypothesis.tokens
         spans = split_at_timestamps(tokens, self._model.spec, len(samples) / rate)
@@ -146,7 +190,7 @@ class SpeechSession:
             if text:
                 segments.append(self._segment(decoded, span, text, said, timed, start / rate))
         resume = None if spans.resume is None else round(spans.resume * rate)
-        return Heard(tuple(segments), resume)
+        return _Heard(tuple(segments), resume)
 
     def _segment(
         self,
@@ -187,19 +231,26 @@ class SpeechSession:
         starts = np.full(len(entries) + 1, limit)
         starts[: len(looked)] = token_positions(attention, positions) * self._model.seconds_per_position
         np.minimum(starts, limit, out=starts)
-        probabilities = np.exp([found.log_probabilities[index] for index in entries])
-        return self._words_of_spans(decoded, spans, starts, probabilities.tolist())
+        rate = self._model.audio.sample_rate
+        sounding = [(begin / rate, end / rate) for begin, end in speech_ranges(samples, rate, PAUSES_BETWEEN_WORDS)]
+        return self._words_of_spans(decoded, spans, starts, sounding)
 
     def _words_of_spans(
-        self, decoded: Decoded, spans: Sequence[Span], starts: NDArray[np.float64], probabilities: list[float]
+        self,
+        decoded: Decoded,
+        spans: Sequence[Span],
+        starts: NDArray[np.float64],
+        sounding: Sequence[tuple[float, float]],
     ) -> list[list[TimedWord]]:
+        """The words of each span, from where each text token of all spans begins, and the pauses of the sound."""
+        found = decoded.hypothesis
         words = []
         first = 0
         for span in spans:
             end = first + len(span.entries)
-            tokens = [decoded.hypothesis.tokens[index] for index in span.entries]
-            pieces = self._model.tokenizer.words(tokens, self.language or "en")
-            timed = timed_words(pieces, starts[first : end + 1], probabilities[first:end])
+            pieces = self._model.tokenizer.words([found.tokens[index] for index in span.entries], self.language or "en")
+            probabilities = [math.exp(found.log_probabilities[index]) for index in span.entries]
+            timed = trim_to_sound(timed_words(pieces, starts[first : end + 1], probabilities), sounding)
             words.append(join_punctuation(clip_long_words(timed)))
             first = end
         return words

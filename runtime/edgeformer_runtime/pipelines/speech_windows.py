@@ -1,11 +1,18 @@
-"""Long sound in pieces that a model can hear at once, cut where nobody speaks."""
+"""Long sound in windows that a model can hear at once, cut where nobody speaks; long silence is skipped."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgeformer_runtime.pipelines.speech_model import Samples
-from edgeformer_runtime.preprocess.silence import quietest_cut
+from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
+
+SKIPPED_PAUSE = PauseOptions(min_pause_seconds=3.0, margin_seconds=0.5)
+"""A pause that no window has inside: hearing it costs time, and it is where models make up text."""
+SHORTEST_RETRY_SECONDS = 1.0
+"""Sound that a window left over is heard again if there is so much of it, and so much before it."""
 
 
 class SoundBuffer:
@@ -35,6 +42,40 @@ class SoundBuffer:
         self.start += count
 
 
-def window_end(samples: Samples, window: int, sample_rate: int) -> int:
-    """Where to end the first window of sound that is longer than one: in the best pause of its second half."""
-    return quietest_cut(samples[:window], window // 2, window, sample_rate)
+@dataclass(frozen=True)
+class Window:
+    """Samples [begin, end) of a buffer; none where the buffer is to be skipped up to `end`."""
+
+    begin: int
+    end: int
+
+
+def next_window(samples: Samples, longest: int, sample_rate: int) -> Window:
+    """What to hear next.
+
+    Sound behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is
+    cut in the best pause of its second half.
+
+    Args:
+        samples: (N,) float32: all that is left, or more than `longest` samples of it.
+        longest: samples that a window has at most.
+        sample_rate: in Hz.
+    """
+    ranges = speech_ranges(samples, sample_rate, SKIPPED_PAUSE)
+    if not ranges:
+        return Window(len(samples), len(samples))
+    pause = round(SKIPPED_PAUSE.min_pause_seconds * sample_rate)
+    begin, end = ranges[0]
+    begin = begin if begin >= pause else 0
+    if len(ranges) == 1 and len(samples) - end < pause:
+        end = len(samples)
+    if end - begin > longest:
+        end = begin + quietest_cut(samples[begin : begin + longest], longest // 2, longest, sample_rate)
+    return Window(begin, end)
+
+
+def is_worth_a_retry(samples: Samples, done: int, sample_rate: int) -> bool:
+    """Whether what a window left over from sample `done` on is to be heard again."""
+    shortest = SHORTEST_RETRY_SECONDS * sample_rate
+    rest = samples[done:]
+    return done >= shortest and len(rest) >= shortest and not is_silent(rest, sample_rate)
