@@ -24,6 +24,8 @@ _SCALARS: dict[str, int | None] = {
     "decoder/num_heads": None,
     "decoder/alignment_heads": None,
     "decoder/alignment_layer": None,
+    "decoder/alibi_use_positive_positions": None,  # without a meaning where there is no alibi
+    "decoder/scale_alibi": None,
     "decoder/activation": 3,  # GELU
     "decoder/pre_norm": 1,
     "decoder/alibi": 0,
