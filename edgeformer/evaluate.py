@@ -10,9 +10,10 @@ from rich.table import Table
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
+from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech_table
 from edgeformer.evaluation_data import EvaluationData, open_data
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer.source_index import open_source
+from edgeformer.source_index import SOURCE_ATTENTION, known_source
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
@@ -21,11 +22,10 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Manifest
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
+from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
 
 TOP = 5
-# The source runs in torch, where this kernel is the fastest; all kernels of the table are exact.
-SOURCE_ATTENTION = "fused"
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished examples and of all examples."""
@@ -83,24 +83,28 @@ def evaluate(
     limit: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
-) -> Evaluation:
+) -> Evaluation | SpeechEvaluation:
     """Ask a bundle and its source model about labelled data.
 
     Args:
-        bundle: an open classifier.
-        data: see `open_data`.
+        bundle: an open classifier, or a speech recogniser, which `evaluate_speech` evaluates.
+        data: see `open_data`, and `read_speech_data` for speech.
         source: the checkpoint; None: where it is found, and without it there is no agreement.
         limit: use so many examples, spread evenly; None: all.
         threads: for the engine and for torch.
         progress: called after each example.
 
     Raises:
-        InputError: the bundle is no classifier, the data cannot be used, or `source` is not the bundle's.
+        InputError: the bundle is neither, the data cannot be used, or `source` is not the bundle's.
     """
     manifest = bundle.manifest
     head = manifest.postprocessing
+    if isinstance(head, Transcription):
+        return evaluate_speech(bundle, data, source, limit, threads, progress)
     if not isinstance(head, Classification):
-        raise InputError(f"{manifest.name} does {manifest.task}: expected a classifier to evaluate")
+        raise InputError(
+            f"{manifest.name} does {manifest.task}: expected a classifier or a speech recogniser to evaluate"
+        )
     with open_data(data, manifest.preprocessing.kind, head.labels) as opened:
         chosen = opened if limit is None else opened.limited(limit)
         notes = list(chosen.notes)
@@ -130,8 +134,10 @@ def evaluate(
     )
 
 
-def evaluation_table(bundle: Bundle, found: Evaluation) -> Table:
+def evaluation_table(bundle: Bundle, found: Evaluation | SpeechEvaluation) -> Table:
     """A row for the bundle and one for its source."""
+    if isinstance(found, SpeechEvaluation):
+        return speech_table(bundle, found)
     table = Table("model", "executed by", "top-1", f"top-{TOP}", "same answer", "n")
     manifest = bundle.manifest
     name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
@@ -148,12 +154,8 @@ def _percents(accuracy: Accuracy) -> tuple[str, str]:
 
 def _source_engine(manifest: Manifest, source: str | None, threads: int, notes: list[str]) -> TorchEngine | None:
     """The source model in torch; None with a note where nobody named it and it is not found."""
-    try:
-        checkpoint = open_source(manifest, source)
-    except InputError as error:
-        if source is not None:
-            raise
-        notes.append(f"no comparison with the source model: {error}")
+    checkpoint = known_source(manifest, source, notes)
+    if checkpoint is None:
         return None
     import torch
 

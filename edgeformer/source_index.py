@@ -6,15 +6,18 @@ Bundles name their source by hash and never by a path of the machine that made t
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import cast
 
+from edgeformer.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Manifest, Source
+
+SOURCE_ATTENTION = "fused"
+"""The attention kernel of source models: they run in torch, where it is the fastest; all of the table are exact."""
 
 
 def remember(checkpoint: Checkpoint) -> None:
@@ -60,9 +63,23 @@ def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
     return checkpoint
 
 
+def known_source(manifest: Manifest, source: str | None, notes: list[str]) -> Checkpoint | None:
+    """`open_source`, or None and a note where nobody named the checkpoint and it is not found.
+
+    Raises:
+        InputError: the named one cannot be used.
+    """
+    try:
+        return open_source(manifest, source)
+    except InputError as error:
+        if source is not None:
+            raise
+        notes.append(f"no comparison with the source model: {error}")
+        return None
+
+
 def _index_path() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "edgeformer" / "sources.json"
+    return cache_folder() / "sources.json"
 
 
 def _read(path: Path) -> dict[str, str]:

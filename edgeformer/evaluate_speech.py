@@ -1,0 +1,297 @@
+"""`eval` of speech: a bundle's word errors, its source model's, and how much time both take."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, cast
+
+from rich.table import Table
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints import Checkpoint, load_module
+from edgeformer.programs import FULL_WINDOW, ProgramOptions
+from edgeformer.source_index import SOURCE_ATTENTION, known_source
+from edgeformer.speech_data import Clip, SpeechData, read_speech_data
+from edgeformer.targets import verification_engine
+from edgeformer.torch_engine import TorchEngine
+from edgeformer.word_errors import (
+    WordErrors,
+    Words,
+    count_word_errors,
+    simple_words,
+    total,
+    whisper_english_words,
+)
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines import open_engine
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
+from edgeformer_runtime.strict_json import shorten
+
+ENGLISH = "en"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished clips and of all clips."""
+
+
+class Listener(Protocol):
+    """What is evaluated: a `Transcriber`, or a stand-in."""
+
+    def run(self, raw: Any) -> Transcript:
+        """What is said in a sound."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A model's transcript of a clip and what it cost.
+
+    Attributes:
+        text: the transcript.
+        language: a code as "en", None where nobody speaks.
+        sound_seconds: length of the clip.
+        run_seconds: wall clock from the file to the text.
+        simple: errors in words of lower case without punctuation.
+        whisper: errors after Whisper's normaliser of English; None where that does not apply or is not installed.
+    """
+
+    text: str
+    language: str | None
+    sound_seconds: float
+    run_seconds: float
+    simple: WordErrors
+    whisper: WordErrors | None
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One clip: its name, what is said in it, and what the bundle and its source (None: not at hand) heard."""
+
+    name: str
+    said: str
+    bundle: Heard
+    source: Heard | None
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one model over all clips.
+
+    Attributes:
+        simple: errors in words of lower case without punctuation.
+        whisper: errors after Whisper's normaliser of English, None as in `Heard`.
+        real_time_factor: seconds of work per second of sound; below 1 is faster than speech.
+    """
+
+    simple: WordErrors
+    whisper: WordErrors | None
+    real_time_factor: float
+
+
+@dataclass(frozen=True)
+class SpeechEvaluation:
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        rows: the clips in the order of the data.
+        bundle: of the bundle.
+        source: of the source model: fp32 in torch, always over its whole window; None where it was not at hand.
+        agreement: the fraction of clips in which both hear the same words, None without a source.
+        notes: what a user may want to know, a line each.
+    """
+
+    executed_by: str
+    rows: tuple[ClipRow, ...]
+    bundle: Score
+    source: Score | None
+    agreement: float | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints; rates are errors per word."""
+        source = self.source
+        return {
+            "metric": "wer",
+            "value": self.bundle.simple.rate,
+            "n": len(self.rows),
+            "source_value": None if source is None else source.simple.rate,
+            "agreement": self.agreement,
+            "words": self.bundle.simple.words,
+            "wer_whisper_english": _rate(self.bundle),
+            "source_wer_whisper_english": None if source is None else _rate(source),
+            "real_time_factor": self.bundle.real_time_factor,
+            "source_real_time_factor": None if source is None else source.real_time_factor,
+            "executed_by": self.executed_by,
+            "clips": [asdict(row) for row in self.rows],
+        }
+
+
+def evaluate_speech(
+    bundle: Bundle,
+    data: str,
+    source: str | None = None,
+    limit: int | None = None,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> SpeechEvaluation:
+    """Have a bundle and its source model listen to clips whose text is known.
+
+    Args:
+        bundle: an open speech recogniser.
+        data: see `read_speech_data`.
+        source: the checkpoint; None: where it is found, and without it there is no agreement.
+        limit: use so many clips, spread evenly; None: all.
+        threads: for the engine and for torch.
+        progress: called after each clip.
+
+    Raises:
+        InputError: the bundle is no speech recogniser, the data cannot be used, or `source` is not the bundle's.
+    """
+    manifest = bundle.manifest
+    if not isinstance(manifest.postprocessing, Transcription):
+        raise InputError(f"{manifest.name} does {manifest.task}: expected a speech recogniser to evaluate")
+    opened = read_speech_data(data)
+    chosen = opened if limit is None else opened.limited(limit)
+    notes: list[str] = []
+    checkpoint = known_source(manifest, source, notes)
+    reference = None if checkpoint is None else _source_listener(bundle, checkpoint, threads)
+    engine = verification_engine(bundle) or open_engine(bundle, threads)
+    try:
+        with open_pipeline(bundle, engine) as listener:
+            found = measure(cast(Listener, listener), reference, chosen, engine.executed_by, progress)
+    finally:
+        engine.close()
+    if engine.not_covered is not None:
+        notes.append(engine.not_covered)
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def measure(
+    listener: Listener,
+    reference: Listener | None,
+    data: SpeechData,
+    executed_by: str,
+    progress: Progress | None = None,
+) -> SpeechEvaluation:
+    """Score a listener, and a reference where there is one, over clips.
+
+    Each hears the first clip once before, so that what happens only once is not measured.
+
+    Args:
+        listener: what is evaluated.
+        reference: what it should agree with.
+        data: the clips.
+        executed_by: what runs the listener.
+        progress: called after each clip.
+
+    Raises:
+        InputError: a clip cannot be read; the message names it.
+    """
+    normalised, note = _normaliser()
+    listeners = [listener, *([] if reference is None else [reference])]
+    for each in listeners:
+        _hear(each, data.clips[0], normalised)
+    rows = []
+    for number, clip in enumerate(data.clips, 1):
+        heard = [_hear(each, clip, normalised) for each in listeners]
+        rows.append(ClipRow(clip.name, clip.text, heard[0], heard[1] if reference is not None else None))
+        if progress is not None:
+            progress(number, len(data.clips))
+    sources = [row.source for row in rows if row.source is not None]
+    same = [simple_words(row.bundle.text) == simple_words(row.source.text) for row in rows if row.source is not None]
+    return SpeechEvaluation(
+        executed_by=executed_by,
+        rows=tuple(rows),
+        bundle=_score([row.bundle for row in rows]),
+        source=_score(sources) if sources else None,
+        agreement=sum(same) / len(same) if same else None,
+        notes=(*data.notes, *note),
+    )
+
+
+def speech_table(bundle: Bundle, found: SpeechEvaluation) -> Table:
+    """A row for the bundle and one for its source."""
+    table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
+    manifest = bundle.manifest
+    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
+    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
+    table.add_row(name, found.executed_by, *_cells(found.bundle), same, str(len(found.rows)))
+    if found.source is not None:
+        table.add_row(manifest.source.id, "torch, fp32", *_cells(found.source), "", "")
+    return table
+
+
+def _cells(score: Score) -> tuple[str, str, str]:
+    whisper = "-" if score.whisper is None else _percent(score.whisper)
+    return _percent(score.simple), whisper, f"{score.real_time_factor:.3f}"
+
+
+def _percent(found: WordErrors) -> str:
+    return f"{found.rate:.2%} ({found.errors} of {found.words})"
+
+
+def _rate(score: Score) -> float | None:
+    return None if score.whisper is None else score.whisper.rate
+
+
+def _normaliser() -> tuple[Words | None, tuple[str, ...]]:
+    """Whisper's words of English; None and a note where its package is missing."""
+    try:
+        return whisper_english_words(), ()
+    except InputError as error:
+        return None, (str(error),)
+
+
+def _hear(listener: Listener, clip: Clip, normalised: Words | None) -> Heard:
+    start = time.perf_counter()
+    try:
+        found = listener.run(clip.path)
+    except InputError as error:
+        raise InputError(f"{shorten(clip.name, 200)[1:-1]}: {error}") from None
+    seconds = time.perf_counter() - start
+    english = found.language in (None, ENGLISH)
+    return Heard(
+        text=found.text,
+        language=found.language,
+        sound_seconds=found.duration,
+        run_seconds=seconds,
+        simple=count_word_errors(clip.text, found.text, simple_words),
+        whisper=count_word_errors(clip.text, found.text, normalised) if normalised and english else None,
+    )
+
+
+def _score(heard: Sequence[Heard]) -> Score:
+    whisper = [each.whisper for each in heard if each.whisper is not None]
+    return Score(
+        simple=total(each.simple for each in heard),
+        whisper=total(whisper) if len(whisper) == len(heard) else None,
+        real_time_factor=sum(each.run_seconds for each in heard) / max(sum(each.sound_seconds for each in heard), 1e-9),
+    )
+
+
+def _source_listener(bundle: Bundle, checkpoint: Checkpoint, threads: int) -> Listener:
+    """The source model in torch as it was published: it always hears its whole window, without stand-ins for silence.
+
+    All else, from sound to mel and from logits to text, is the bundle's.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    spec = cast(Transcription, bundle.manifest.postprocessing)
+    audio = cast(AudioPreprocessing, bundle.manifest.preprocessing)
+    module, _ = load_module(checkpoint, KERNELS[SOURCE_ATTENTION])
+    options = ProgramOptions(window=FULL_WINDOW, prefill_tokens=spec.prefill_tokens, decoder_state=HOST_STATE)
+    programs = checkpoint.family.programs(module, checkpoint.config, options)
+    encode, prefill, decode = programs
+    rows = next(tensor.shape[0] for tensor in decode.inputs if tensor.name == "mask")
+    positions = audio.window_seconds * audio.sample_rate // audio.samples_per_position
+    window = AudioBucket(positions, 0, rows, encode.name, prefill.name, decode.name)
+    whole = copy.copy(bundle)
+    whole.manifest = replace(bundle.manifest, postprocessing=replace(spec, state=HOST_STATE, buckets=(window,)))
+    return cast(Listener, open_pipeline(whole, TorchEngine(programs)))
