@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
-from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench import Contender
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
-    from edgeformer_runtime.manifest import Manifest
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,31 +38,38 @@ def run(
     bundle: BundlePath,
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Texts, where - reads one per line from stdin; or paths of images."),
+        typer.Argument(
+            metavar="INPUT...", help="Texts, where - reads one per line from stdin; or paths of images or sound."
+        ),
     ],
-    pair: Annotated[str | None, typer.Option(help="A second text for each text.")] = None,
-    token_ids: Annotated[bool, typer.Option("--token-ids", help="The inputs are token ids, as 101,2054,102.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="How many of its best labels the table shows; JSON has all.")] = 3,
+    pair: Annotated[str | None, typer.Option(help="Text: a second text for each text.")] = None,
+    token_ids: Annotated[
+        bool, typer.Option("--token-ids", help="Text: the inputs are token ids, as 101,2054,102.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Text and images: how many labels the table shows; JSON has all.", show_default="3"),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="Sound: its language, as en; default: found out.")] = None,
+    task: Annotated[str | None, typer.Option(help="Sound: transcribe, or translate into English.")] = None,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Sound: hypotheses to follow; 1 is fastest.")] = None,
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Sound: the model's times of segments.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="Sound: the times of words.")] = False,
+    prompt: Annotated[str | None, typer.Option(help="Sound: text before it, for names and style.")] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Answer inputs. JSON: a list of {"input", "labels", "scores"}, best first, or {"input", "embedding"}."""
+    """Answer inputs. JSON: a list of {"input", ...}: "labels" and "scores", "embedding", or "text" and "segments"."""
     from edgeformer_runtime import load
-    from edgeformer_runtime.tables import answers_table
+    from edgeformer_runtime.run_command import RunOptions, answer_inputs
 
-    results = []
-    with load(bundle, threads=threads) as pipeline, progress_bar("running") as report:
-        given, raws = _raw_inputs(pipeline.bundle.manifest, inputs, pair, token_ids)
-        for index, raw in enumerate(raws):
-            results.append(pipeline.run(raw))
-            report(index + 1, len(raws))
-    for index, result in enumerate(results):
-        if result.truncated:
-            err.print(f"note: input {index} was too long for the bundle and lost its end")
-    if as_json:
-        print_json([{"input": raw} | result.to_json() for raw, result in zip(raws, results, strict=True)])
-    else:
-        out.print(answers_table(given, results, top))
+    options = RunOptions(
+        pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
+    )
+    with load(bundle, threads=threads) as pipeline:
+        answer_inputs(pipeline, inputs, options, as_json)
 
 
 @app.command()
@@ -152,34 +156,3 @@ def bench_contenders(contenders: Sequence[Contender], threads: int, rounds: int,
 def main() -> None:
     """Entry point: user errors end in one line on stderr and exit code 2."""
     run_app(app)
-
-
-def _raw_inputs(
-    manifest: Manifest, inputs: Sequence[str], pair: str | None, token_ids: bool
-) -> tuple[list[str], list[Any]]:
-    """The inputs as they were given, with the lines of stdin in place of -, and what they are to the pipeline."""
-    if manifest.preprocessing.kind == "image":
-        given = {"--pair": pair is not None, "--token-ids": token_ids, "-": "-" in inputs}
-        for option, is_given in given.items():
-            if is_given:
-                raise InputError(f"{manifest.name} takes images: expected their paths, found {option}")
-        return list(inputs), list(inputs)
-    if pair is not None and token_ids:
-        raise InputError("--pair and --token-ids exclude each other")
-    texts = [line for text in inputs for line in (_stdin_lines() if text == "-" else [text])]
-    return texts, [_token_ids(text) if token_ids else text if pair is None else (text, pair) for text in texts]
-
-
-def _stdin_lines() -> list[str]:
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from None
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-
-
-def _token_ids(text: str) -> list[int]:
-    try:
-        return [int(token) for token in text.split(",")]
-    except ValueError:
-        raise InputError(f"expected token ids with commas, like 101,2054,102, found {text!r}") from None
