@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint bench golden clean
+.PHONY: setup demo demo-speech test lint bench golden clean
 
 setup: $(READY)
 
@@ -18,6 +18,9 @@ $(READY): pyproject.toml runtime/pyproject.toml
 demo: setup
 	@$(BIN)/edgeformer demo --out dist
 
+demo-speech: setup
+	@$(BIN)/edgeformer demo --speech --out dist
+
 test: setup
 	@$(BIN)/pytest
 
@@ -29,6 +32,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m tests.bench.text_peers --update-readme
+	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
 
 golden: setup
 	@$(BIN)/python -m tests.golden.make_text_golden

