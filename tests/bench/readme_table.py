@@ -14,9 +14,10 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 def render() -> str:
     """The Markdown of every model's table."""
-    results = json.loads((RESULTS / "text.json").read_text(encoding="utf-8"))
-    parts = [f"Measured by `make bench` ({results['machine']}); ratios are against LiteRT fp32 in the same run."]
-    parts += [_model(model) for model in results["models"]]
+    found = [RESULTS / name for name in ("text.json", "vision.json")]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
+    parts = [f"Measured by `make bench` ({results[0]['machine']}); ratios are against LiteRT fp32 in the same run."]
+    parts += [_model(model) for each in results for model in each["models"]]
     return "\n\n".join(parts)
 
 
@@ -39,10 +40,12 @@ def _model(model: dict[str, Any]) -> str:
     ]
     for (target, precision), bundle in bundles.items():
         timed = next((row for key, row in times.items() if key[:2] == (target, precision)), None)
-        lines.append(_line(target, precision, bundle["size_bytes"], _parity(bundle), timed))
+        difference, cosine = _parity(bundle)
+        shown = (difference, _cosine(timed or {}) or cosine)
+        lines.append(_line(target, precision, bundle["size_bytes"], shown, timed))
     for (engine, precision, name), row in times.items():
         if name in ("onnxruntime", "openvino", "torch"):
-            lines.append(_line(f"peer: {engine}", precision, row["size_bytes"], ("", ""), row))
+            lines.append(_line(f"peer: {engine}", precision, row["size_bytes"], ("", _cosine(row)), row))
     return "\n".join(lines)
 
 
@@ -51,6 +54,11 @@ def _parity(bundle: dict[str, Any]) -> tuple[str, str]:
     stages = bundle["verification"]["stages"][1:-1]
     worst = max(stages, key=lambda stage: stage["max_abs"])
     return f"{worst['max_abs']:.1e}", f"{worst['cosine']:.5f}"
+
+
+def _cosine(row: dict[str, Any]) -> str:
+    """The mean over images that calibration did not see, where the benchmark has some."""
+    return f"{row['held_out_cosine']['mean']:.5f}" if "held_out_cosine" in row else ""
 
 
 def _line(name: str, precision: str, size_bytes: int, parity: tuple[str, str], row: dict[str, Any] | None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edgeformer.word_errors import WordErrors, count_word_errors, simple_words, total
 from edgeformer_runtime.bench import Child, Contender
+from tests.bench.speech_clips import Sound
 from tests.bench.speech_results import FEW_TOKENS, Clip, Run, Times
 
 WORKER = "tests.bench.speech_worker"
@@ -37,9 +37,10 @@ class Entry:
         self._few: list[Run] = []
         self._errors = WordErrors(0, 0)
 
-    def read(self, files: Sequence[str]) -> list[float]:
-        """Read the clips; their lengths in seconds."""
-        seconds: list[float] = self._child.ask({"clips": {"files": list(files)}})["seconds"]
+    def read(self, sounds: Sequence[Sound]) -> list[float]:
+        """Read the sounds; their lengths in seconds."""
+        parts = [[str(sound.file), sound.start, sound.end] for sound in sounds]
+        seconds: list[float] = self._child.ask({"clips": {"parts": parts}})["seconds"]
         return seconds
 
     def score(self, texts: Sequence[str]) -> int:
@@ -77,7 +78,7 @@ class Entry:
 
 def measure(
     contenders: Sequence[Contender],
-    clips: Sequence[dict[str, str]],
+    sounds: Sequence[Sound],
     rounds: int,
     report: Callable[[str], None],
     worker: str = WORKER,
@@ -86,7 +87,7 @@ def measure(
 
     Args:
         contenders: each gets a process.
-        clips: `file` and `text` of each.
+        sounds: the clips.
         rounds: how often each clip is heard, after a first time that is not timed.
         report: called with a line before each step.
         worker: the module of the processes.
@@ -94,28 +95,27 @@ def measure(
     Raises:
         EngineError: a contender failed; the message names it.
     """
-    files, texts = [clip["file"] for clip in clips], [clip["text"] for clip in clips]
-    cut = reference_clip(files)
+    texts = [sound.text for sound in sounds]
+    cut = reference_clip([sound.file.name for sound in sounds])
     with ExitStack() as stack:
         entries = []
         for contender in contenders:
             report(f"loading {contender.name} {contender.precision}")
             entries.append(Entry(contender, stack.enter_context(Child(contender, 1, worker))))
         report("warming up and counting word errors")
-        lengths, *_ = [entry.read(files) for entry in entries]
+        lengths, *_ = [entry.read(sounds) for entry in entries]
         words, *_ = [entry.score(texts) for entry in entries]
         for finished in range(rounds):
             report(f"round {finished + 1} of {rounds}")
             # Clip by clip, so that a noisy moment of the machine meets all contenders alike.
-            turns = [[entry.run(clip) for entry in entries] for clip in range(len(clips))]
+            turns = [[entry.run(clip) for entry in entries] for clip in range(len(sounds))]
             for entry, runs in zip(entries, zip(*turns, strict=True), strict=True):
                 entry.keep(runs, entry.run(cut, FEW_TOKENS))
         times = tuple(entry.finish() for entry in entries)
-    named = tuple(Clip(Path(file).name, seconds) for file, seconds in zip(files, lengths, strict=True))
+    named = tuple(Clip(sound.file.name, seconds) for sound, seconds in zip(sounds, lengths, strict=True))
     return Measured(times, named, words)
 
 
-def reference_clip(files: Sequence[str]) -> int:
+def reference_clip(names: Sequence[str]) -> int:
     """The index of `REFERENCE_CLIP`, or where that is missing, of the first clip."""
-    names = [Path(file).name for file in files]
     return names.index(REFERENCE_CLIP) if REFERENCE_CLIP in names else 0

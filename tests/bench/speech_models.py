@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -59,10 +58,10 @@ class PeerModels:
 
     def _vocabulary(self) -> list[bytes]:
         """The bytes of the text tokens."""
-        text, end = self._checkpoint.tokenizer_json, self._checkpoint.speech.tokens.end
-        assert text is not None
-        tokenizer = SpeechTokenizer(text, end)
-        return [tokenizer.token_bytes(token) for token in range(end)]
+        text, speech = self._checkpoint.tokenizer_json, self._checkpoint.speech
+        assert text is not None and speech is not None
+        tokenizer = SpeechTokenizer(text, speech.tokens.end)
+        return [tokenizer._bytes_of(token) for token in range(speech.tokens.end)]
 
     def _write_public(self, folder: Path) -> None:
         import torch
@@ -100,9 +99,3 @@ def size_bytes(model: Path) -> int:
         return model.stat().st_size
     files = [model / "model.bin"] if (model / "model.bin").is_file() else list(model.glob("model*.safetensors"))
     return sum(file.stat().st_size for file in files)
-
-
-def read_clips(manifest: Path) -> list[dict[str, str]]:
-    """Of a JSON-lines file, each line's `file`, relative to it, and `text`, what is said in it."""
-    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [{"file": str(manifest.parent / line["file"]), "text": line["text"]} for line in lines]

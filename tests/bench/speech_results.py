@@ -17,8 +17,17 @@ FEW_TOKENS = 4
 """Where the second run of the reference clip stops, from which the time of a token is found."""
 
 HEADERS = (
-    "", "precision", "size", "memory", "reference clip", "ratio", "short clips", "token", "real-time factor", "word errors",
-)  # fmt: skip
+    "",
+    "precision",
+    "size",
+    "memory",
+    "reference clip",
+    "ratio",
+    "short clips",
+    "token",
+    "real-time factor",
+    "word errors",
+)
 
 Results = dict[str, Any]
 

