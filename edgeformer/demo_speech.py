@@ -49,7 +49,8 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
         raise typer.Exit(1)
     (row,) = rows
     sample, _ = speech_sample()
-    with cast(Transcriber, load(row.path)) as transcriber:
+    transcriber = cast(Transcriber, load(row.path))
+    with transcriber:
         for file in (sample, *files):
             _transcribe(transcriber, file)
     out.print(f"Next: edgeformer run {row.path} {sample} --words --format srt")
