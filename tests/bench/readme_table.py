@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.bench import speech_results
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 RESULTS = Path(__file__).parent / "results"
@@ -18,6 +20,9 @@ def render() -> str:
     results = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     parts = [f"Measured by `make bench` ({results[0]['machine']}); ratios are against LiteRT fp32 in the same run."]
     parts += [_model(model) for each in results for model in each["models"]]
+    speech = RESULTS / "speech.json"
+    if speech.exists():
+        parts.append(speech_results.markdown(json.loads(speech.read_text(encoding="utf-8"))))
     return "\n\n".join(parts)
 
 
