@@ -92,7 +92,8 @@ def read_variables(path: Path, contents: Contents) -> dict[str, Tensor]:
                 raise InputError(f"{path.name}: {name} is quantized and has no scale: expected {name}{_SCALE}")
             tensor = _dequantized(name, tensor, scale.float())
         state[name] = tensor
-    return state | {alias: state[name] for alias, name in contents.aliases.items()}
+    # An alias may also stand for a scale, which is part of its tensor by now.
+    return state | {alias: state[name] for alias, name in contents.aliases.items() if name in state}
 
 
 class _SpoiledError(Exception):
