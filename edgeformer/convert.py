@@ -139,8 +139,9 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         attention = options.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, KERNELS[attention])
         notes = keys.notes
-        programs = checkpoint.family.programs(module, checkpoint.config, options.programs_for(converter.target))
-        interface = interface_for(checkpoint, programs)
+        wanted = options.programs_for(converter.target)
+        programs = checkpoint.family.programs(module, checkpoint.config, wanted)
+        interface = interface_for(checkpoint, programs, wanted)
         if options.calibration is not None:
             programs = calibrated(programs, interface, options.calibration)
         problems += [

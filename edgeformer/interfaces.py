@@ -8,12 +8,21 @@ from typing import Any
 
 from edgeformer import samples
 from edgeformer.checkpoints import Checkpoint
-from edgeformer.programs import Program
+from edgeformer.models.whisper_programs import transcription_layout
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification, Embedding, TextPreprocessing
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.manifest import Classification, Embedding, Postprocessing, Preprocessing, TextPreprocessing
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.speech_spec import Transcription
 
 TOKENIZER_FILE = "tokenizer.json"
+MEL_FILTERS_FILE = "mel_filters.safetensors"
+SOUND_FILE = "vectors/audio.wav"
+
+# Of Whisper's spectrograms (Radford et al. 2022, in its code's log_mel_spectrogram): not in any public config.
+LOG_FLOOR = 1e-10
+DYNAMIC_RANGE = 8.0
 
 
 @dataclass(frozen=True)
@@ -26,18 +35,18 @@ class Interface:
         samples: inputs, in the form that vectors store, that touch every program; deterministic.
     """
 
-    preprocessing: TextPreprocessing | ImagePreprocessing
-    postprocessing: Classification | Embedding
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing
     assets: dict[str, bytes]
     samples: tuple[dict[str, Any], ...]
 
 
-def interface_for(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:
-    """The interface of a checkpoint's task."""
-    return INTERFACES[checkpoint.task](checkpoint, programs)
+def interface_for(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:
+    """The interface of a checkpoint's task, for the programs that its family made with these options."""
+    return INTERFACES[checkpoint.task](checkpoint, programs, options)
 
 
-def _text(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:
+def _text(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:  # noqa: ARG001
     tokenizer = checkpoint.tokenizer_json
     lengths = sorted(program.inputs[0].shape[1] for program in programs)
     output = programs[0].outputs[0]
@@ -57,7 +66,7 @@ def _text(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:
     )
 
 
-def _image(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface:  # noqa: ARG001
+def _image(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:  # noqa: ARG001
     assets = {f"vectors/image_{index}.png": content for index, content in enumerate(samples.images())}
     return Interface(
         preprocessing=checkpoint.config.preprocessing,
@@ -67,10 +76,48 @@ def _image(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> Interface: 
     )
 
 
-INTERFACES: dict[str, Callable[[Checkpoint, tuple[Program, ...]], Interface]] = {
+def _speech(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:  # noqa: ARG001
+    speech, tokenizer = checkpoint.speech, checkpoint.tokenizer_json
+    assert speech is not None and tokenizer is not None  # read_speech refuses a checkpoint without them
+    sound = AudioPreprocessing(
+        sample_rate=speech.sample_rate,
+        n_fft=speech.n_fft,
+        hop_length=speech.hop_length,
+        n_mels=checkpoint.config.num_mel_bins,
+        mel_filters=MEL_FILTERS_FILE,
+        window_seconds=speech.window_seconds,
+        log_floor=LOG_FLOOR,
+        dynamic_range=DYNAMIC_RANGE,
+    )
+    head = Transcription(
+        tokenizer=TOKENIZER_FILE,
+        tokens=speech.tokens,
+        suppress=speech.suppress,
+        suppress_at_start=speech.suppress_at_start,
+        seconds_per_timestamp=speech.seconds_per_timestamp,
+        max_initial_timestamp=speech.max_initial_timestamp,
+        **vars(transcription_layout(checkpoint.config, options)),
+    )
+    filters = mel_filter_bank(sound.n_mels, sound.n_fft, sound.sample_rate)
+    capacities = [bucket.positions * sound.samples_per_position for bucket in head.buckets]
+    wav, counts = samples.speech(capacities, sound.sample_rate)
+    return Interface(
+        preprocessing=sound,
+        postprocessing=head,
+        assets={
+            TOKENIZER_FILE: tokenizer.encode(),
+            MEL_FILTERS_FILE: write_mel_filters(filters),
+            SOUND_FILE: wav,
+        },
+        samples=tuple({"audio": SOUND_FILE, "samples": count} for count in counts),
+    )
+
+
+INTERFACES: dict[str, Callable[[Checkpoint, tuple[Program, ...], ProgramOptions], Interface]] = {
     "text-classification": _text,
     "text-embedding": _text,
     "image-classification": _image,
+    "speech-recognition": _speech,
 }
 
 TASKS = tuple(INTERFACES)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import itertools
 import random
+import wave
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.preprocess.silence import quietest_cut
 
 # What keyboards and other apps send: plain sentences, a pair, nothing, other scripts, emoji, control characters.
 TEXTS: tuple[dict[str, Any], ...] = (
@@ -24,6 +29,9 @@ FILLER = "please remind me to call the bank about my savings account before the 
 
 IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""
+
+SPEECH_FILE = Path(__file__).parent / "zoo" / "speech_sample.flac"
+"""Half a minute of synthetic speech that `edgeformer/zoo/make_speech_sample.py` made."""
 
 
 def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
@@ -51,3 +59,33 @@ def images() -> Iterator[bytes]:
         file = io.BytesIO()
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
         yield file.getvalue()
+
+
+def speech(capacities: Sequence[int], sample_rate: int) -> tuple[bytes, tuple[int, ...]]:
+    """A sound, and for each bucket how many samples from its begin fit this bucket and not the one below.
+
+    Each ends in a pause if there is one: a word cut in two has no right answer that a small error would not change.
+
+    Args:
+        capacities: the most samples of each bucket, rising.
+        sample_rate: of the model, in Hz.
+
+    Returns:
+        A WAV file of one channel with 16 bits, and a count for each bucket.
+    """
+    longest = capacities[-1]
+    with open_audio(SPEECH_FILE, sample_rate) as reader:
+        spoken = reader.read(longest)
+    samples = np.zeros(longest, np.float32)
+    samples[: len(spoken)] = spoken
+    below = (0, *capacities)
+    counts = tuple(
+        quietest_cut(samples, start + 1, end, sample_rate) for start, end in zip(below, capacities, strict=False)
+    )
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(sample_rate)
+        wav.writeframes((samples * 32767).round().astype("<i2").tobytes())
+    return file.getvalue(), counts

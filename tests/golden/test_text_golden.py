@@ -24,7 +24,7 @@ def reference() -> tuple[TextEncoder, TorchEngine, tuple[str, ...]]:
     checkpoint = open_checkpoint(Path(GOLDEN["model"]).name)
     module, _ = load_module(checkpoint, KERNELS["dense"])
     programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(GOLDEN["seq_len"],)))
-    interface = interface_for(checkpoint, programs)
+    interface = interface_for(checkpoint, programs, ProgramOptions())
     return (
         TextEncoder(interface.preprocessing, checkpoint.tokenizer_json, programs),
         TorchEngine(programs),
