@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.litert_int8 import quantize_to_int8
+from edgeformer_converters.litert_storage import store_compactly
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -42,35 +46,39 @@ class LiteRTConverter:
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
         """Write `model.tflite` with one signature per program into the empty folder."""
-        path = folder / MODEL_FILE
-        with quiet_tools(), torch.no_grad():
+        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch, ExitStack() as stack:
             import litert_torch
 
             converter: Any = litert_torch
             for program in programs:
+                stack.enter_context(plain_norms(program.module))
                 inputs = {
                     spec.name: tensor for spec, tensor in zip(program.inputs, program.example_inputs(), strict=True)
                 }
                 converter = converter.signature(program.name, _NamedOutputs(program).eval(), sample_kwargs=inputs)
-            converter.convert().export(str(path))
+            exported = Path(scratch) / MODEL_FILE
+            converter.convert().export(str(exported))
+            store_compactly(exported, folder / MODEL_FILE)
         return self._lowered(programs, folder)
 
     def lower_precision(
         self, programs: Sequence[Program], fp32: Lowered, precision: Precision, folder: Path
     ) -> Lowered:
         """Quantize the fp32 `.tflite` into another one."""
-        source, destination = fp32.folder / MODEL_FILE, folder / MODEL_FILE
-        with quiet_tools():
+        source = fp32.folder / MODEL_FILE
+        with quiet_tools(), TemporaryDirectory() as scratch:
+            quantized = Path(scratch) / MODEL_FILE
             if precision.name == "fp16":
-                _store_weights_in_half(source, destination)
+                _store_weights_in_half(source, quantized)
             else:
-                quantize_to_int8(programs, precision.name, source, destination)
+                quantize_to_int8(programs, precision.name, source, quantized)
+            store_compactly(quantized, folder / MODEL_FILE)
         return self._lowered(programs, folder)
 
     def _lowered(self, programs: Sequence[Program], folder: Path) -> Lowered:
-        path = folder / MODEL_FILE
         with quiet_tools():
-            operators, partitions = LiteRTGraph(path).count_operators(), count_partitions(path)
+            graph = LiteRTGraph(folder / MODEL_FILE)
+            operators, partitions = graph.count_operators(), count_partitions(graph)
         entries = {program.name: (MODEL_FILE, program.name) for program in programs}
         return Lowered(folder, (MODEL_FILE,), entries, operators, partitions)
 
@@ -100,14 +108,51 @@ def _store_weights_in_half(source: Path, destination: Path) -> None:
     quantizer.Quantizer(str(source), manager.get_quantization_recipe()).quantize().export_model(str(destination))
 
 
-def count_partitions(path: Path) -> int:
-    """How many pieces XNNPACK makes of the first signature; the other buckets have the same graph."""
+def count_partitions(graph: LiteRTGraph) -> int:
+    """How many pieces XNNPACK makes of all signatures together; signatures of the same operators are counted alike."""
+    counts: dict[tuple[str, ...], int] = {}
+    for index, operators in enumerate(graph.sequences()):
+        if operators not in counts:
+            counts[operators] = _partitions(graph.alone(index))
+    return sum(counts[operators] for operators in graph.sequences())
+
+
+def _partitions(content: bytearray) -> int:
+    """How many pieces XNNPACK makes of a model's first graph."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter = Interpreter(model_content=bytes(content), num_threads=1)
     interpreter.allocate_tensors()
     # The delegate's nodes are appended to the plan under this name; the nodes that they replace stay listed.
     return [node["op_name"] for node in interpreter._get_ops_details()].count("DELEGATE")
+
+
+@contextmanager
+def plain_norms(module: nn.Module) -> Iterator[None]:
+    """Let each LayerNorm be nine operators instead of litert-torch's fifteen.
+
+    With their factors as rows, the weights of the linear layers behind are the same in every program. Otherwise LiteRT
+    multiplies the factors into these, but not where the input is a single row, so that Whisper's decode and prefill
+    would share half of their weights.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
+    for norm in norms:
+        norm.__dict__["forward"] = partial(_layer_norm, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.__dict__.pop("forward", None)  # programs share their layers
+
+
+def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalisation (Ba et al. 2016, equation 3) over the last axis of x (..., C), by hand."""
+    centred = x - x.mean(dim=-1, keepdim=True)
+    out = centred * torch.rsqrt((centred * centred).mean(dim=-1, keepdim=True) + norm.eps)
+    shape = (1,) * (x.dim() - 1) + (-1,)
+    if norm.weight is not None:
+        out = out * norm.weight.reshape(shape)
+    return out if norm.bias is None else out + norm.bias.reshape(shape)
 
 
 CONVERTER = LiteRTConverter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,24 @@ class LiteRTGraph:
         name: str = self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         return name
 
+    def sequences(self) -> list[tuple[str, ...]]:
+        """The operators of each graph, in order; there is a graph for each signature."""
+        return [tuple(self.name(operator) for operator in graph.operators) for graph in self.model.subgraphs]
+
+    def alone(self, index: int) -> bytearray:
+        """A model of one graph and the constants that it reads."""
+        graph = self.model.subgraphs[index]
+        used = {tensor.buffer for tensor in graph.tensors}
+        model = copy(self.model)
+        empty = self.schema.BufferT()
+        model.buffers = [buffer if number in used else empty for number, buffer in enumerate(self.model.buffers)]
+        model.subgraphs, model.signatureDefs = [graph], []
+        packed: bytearray = self.tools.convert_object_to_bytearray(model)
+        return packed
+
     def count_operators(self) -> dict[str, int]:
         """How often each builtin operator occurs, over all signatures."""
-        counts = Counter(self.name(operator) for graph in self.model.subgraphs for operator in graph.operators)
+        counts = Counter(name for names in self.sequences() for name in names)
         return dict(sorted(counts.items()))
 
     def spatial_convolutions(self) -> Iterator[tuple[str, str, int]]:
@@ -55,16 +71,16 @@ class LiteRTGraph:
                     weights = int(np.prod(graph.tensors[operator.inputs[1]].shape))
                     yield name, graph.tensors[operator.outputs[0]].name.decode(), weights
 
-    def make_products_of_pointwise_convolutions(self) -> int:
+    def make_products_of_pointwise_convolutions(self) -> tuple[str, ...]:
         """Let each 1 x 1 convolution be a FULLY_CONNECTED over the channels, which computes the same.
 
         Activations that are quantized while the model runs get one range per image in a convolution, and one per
         position in a product.
 
         Returns:
-            How many there were.
+            The names of their outputs.
         """
-        count = 0
+        names = []
         for graph in self.model.subgraphs:
             readers = Counter(int(index) for operator in graph.operators for index in operator.inputs)
             for operator in graph.operators:
@@ -79,8 +95,8 @@ class LiteRTGraph:
                     operator.builtinOptions = options
                     # The fifth version brought products that keep the input's axes.
                     operator.opcodeIndex = self._code(self.schema.BuiltinOperator.FULLY_CONNECTED, 5)
-                    count += 1
-        return count
+                    names.append(graph.tensors[operator.outputs[0]].name.decode())
+        return tuple(names)
 
     def _is_pointwise(self, graph: Any, operator: Any, readers: Counter[int]) -> bool:
         options, kernel = operator.builtinOptions, graph.tensors[operator.inputs[1]]
@@ -122,7 +138,9 @@ class LiteRTGraph:
         for operator in graph.operators:
             if self.name(operator) == "ADD" and leads_to_softmax(operator):
                 for index in operator.inputs:
-                    if self._constant(graph.tensors[index]).size >= LEAST_ELEMENTS:
+                    size, shape = self._constant(graph.tensors[index]).size, graph.tensors[index].shape
+                    # A single row, which all queries share, is small and may have to be exact.
+                    if size >= LEAST_ELEMENTS and size > shape[-1]:
                         yield int(index)
 
     def _constant(self, tensor: Any) -> NDArray[np.float32]:

@@ -232,6 +232,7 @@ class CachedDecoder(nn.Module):
     """`decode` (one token) or `prefill` (P tokens) of a bucket."""
 
     causal: Tensor | None
+    numbers: Tensor
     bias: Tensor | None
 
     def __init__(
@@ -251,6 +252,7 @@ class CachedDecoder(nn.Module):
             for layer in range(config.decoder_layers)
         )
         self.register_buffer("causal", causal_mask(count)[None].contiguous() if count > 1 else None)
+        self.register_buffer("numbers", torch.arange(count, dtype=torch.float32) if count > 1 else None)
         bias = tail_bias(bucket.positions, config.max_source_positions)[None, None] if bucket.tail else None
         self.register_buffer("bias", bias)
 
@@ -272,9 +274,11 @@ class CachedDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             x, keys, values, weights = layer(x, own[i], mask, self.causal, cross[i], self.bias)
             new.append((keys, values))
-            alignment += _selected(weights, self.alignment_heads[i], wanted)
+            if wanted is not None and self.alignment_heads[i]:
+                weights = self._chosen(weights, wanted[1:])  # (H, 1, S)
+            alignment += [weights[head] for head in self.alignment_heads[i]]
         if wanted is not None:
-            x = torch.index_select(x, 0, wanted)  # (2, C)
+            x = self._chosen(x[None], wanted)[0]  # (2, C)
         logits = nn.functional.linear(self.layer_norm(x), self.embed_tokens.weight)  # (1 or 2, V)
         outputs = (logits if wanted is not None else logits.reshape(-1), torch.cat(alignment))
         if self.caches is None:
@@ -282,6 +286,15 @@ class CachedDecoder(nn.Module):
         assert rows is not None
         self.caches.write(rows, new)
         return outputs
+
+    def _chosen(self, x: Tensor, wanted: Tensor) -> Tensor:
+        """Rows wanted (W,) int32 of x (B, N, C), as (B, W, C).
+
+        A product: of a selection by index LiteRT makes a dozen operators, which check the index and cut the delegate's
+        graph in three.
+        """
+        places = torch.eq(wanted.reshape(-1, 1).to(torch.float32), self.numbers).to(torch.float32)  # (W, N)
+        return torch.bmm(places.expand(x.shape[0], -1, -1), x)
 
 
 def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramOptions) -> tuple[Program, ...]:
@@ -315,15 +328,6 @@ def _bucket_programs(
 def _pairs(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values, layer by layer."""
     return list(zip(tensors[::2], tensors[1::2], strict=True))
-
-
-def _selected(weights: Tensor, heads: tuple[int, ...], wanted: Tensor | None) -> list[Tensor]:
-    """Of weights (H, N, S) the rows (1, S) of some heads, for the only token or the last one wanted."""
-    if not heads:
-        return []
-    if wanted is not None:
-        weights = torch.index_select(weights, 1, wanted[1:])
-    return [weights[head] for head in heads]
 
 
 def _rows(x: Tensor, heads: int) -> Tensor:
