@@ -117,7 +117,8 @@ def test_a_whisper_has_the_tensors_it_was_made_of(source: Path, tmp_path: Path, 
     theirs, _ = load_module(public, KERNELS["dense"])
     assert report.unused == ()
     for (name, tensor), expected in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
-        steps = {"float16": 2**11, "int8": 2 * 127, "int16": 2**11}[kind]
+        # Half a step of the largest value; that of int16 may be a neighbour's in the same fused projection.
+        steps = {"float16": 2**11, "int8": 2 * 127, "int16": 2**10}[kind]
         largest = expected.abs().max().item()
         assert (tensor - expected).abs().max().item() <= 1.01 * largest / steps, name
 
