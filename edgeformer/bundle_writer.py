@@ -21,6 +21,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.speech_replay import record
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
@@ -73,7 +74,9 @@ def write_bundle(
     )
     seal(folder, manifest)
     recorded = record_cases(folder, programs, interface) if cases is None else cases
-    write_vectors(folder, recorded, Tolerances(output=precision.output_tolerance, score=precision.score_tolerance))
+    tolerances = Tolerances(output=precision.output_tolerance, score=precision.score_tolerance)
+    spec = interface.preprocessing
+    write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
     return seal(folder, manifest)
 
 

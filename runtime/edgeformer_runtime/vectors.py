@@ -17,6 +17,8 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE, Classification, Manifest, ProgramSpec, TensorSpec
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.preprocess.pixels import to_input, to_levels
 from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
@@ -72,8 +74,16 @@ class Case:
     outputs: dict[str, Tensor]
 
 
-def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances) -> None:
+def write_vectors(
+    folder: Path, cases: Sequence[Case], tolerances: Tolerances, images: ImagePreprocessing | None = None
+) -> None:
     """Write both files of vectors into a bundle's folder; equal cases give equal bytes.
+
+    Args:
+        folder: the bundle's.
+        cases: what was recorded.
+        tolerances: how far the bundle may be from it.
+        images: the preprocessing of a bundle that takes images, whose pixels are stored as 8-bit values.
 
     Raises:
         BundleError: a case holds NaN or infinity, or input and output of one name.
@@ -89,6 +99,9 @@ def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances) -
             if not np.isfinite(tensor).all():
                 raise BundleError(f"case {index}: the reference's {name!r} holds NaN or infinity")
             tensors[key] = np.ascontiguousarray(tensor)
+        if images is not None:
+            keys = [f"{index}/{name}" for name in case.inputs]
+            tensors |= {key: to_levels(tensors[key].astype(np.float32), images) for key in keys}
     document = {"cases": entries, "tolerances": {"output": tolerances.output, "score": tolerances.score}}
     schema.check(document, "cases.schema.json", CASES_FILE)
     (folder / CASES_FILE).parent.mkdir(exist_ok=True)
@@ -119,14 +132,8 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
         if program is None:
             raise BundleError(f"{where}: unknown program {entry['program']!r}: expected one of {', '.join(programs)}")
         _check_entry(entry, manifest, where)
-        cases.append(
-            Case(
-                program.name,
-                entry["input"],
-                entry["expected"],
-                *(_take(tensors, index, specs) for specs in _recorded(manifest, program, entry)),
-            )
-        )
+        inputs, outputs = (_take(tensors, index, specs) for specs in _recorded(manifest, program, entry))
+        cases.append(Case(program.name, entry["input"], entry["expected"], _decoded(inputs, manifest), outputs))
     if tensors:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors))}")
     _check_complete(cases, _programs_with_cases(manifest))
@@ -165,8 +172,12 @@ def bucket_of(head: Transcription, encode: str) -> AudioBucket:
 def _recorded(
     manifest: Manifest, program: ProgramSpec, entry: Mapping[str, Any]
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The tensors that a case has: its program's, or of speech parts of them and of the logits of each step."""
+    """The tensors that a case has: its program's, images' pixels in 8 bits; of speech parts of them and of the logits
+    of each step.
+    """
     head = manifest.postprocessing
+    if isinstance(manifest.preprocessing, ImagePreprocessing):
+        return tuple(TensorSpec(spec.name, "uint8", spec.shape) for spec in program.inputs), program.outputs
     if not isinstance(head, Transcription):
         return program.inputs, program.outputs
     steps = len(entry["expected"]["tokens"]) + 1
@@ -186,6 +197,14 @@ def _programs_with_cases(manifest: Manifest) -> list[ProgramSpec]:
         return list(manifest.programs)
     begins = {bucket.encode for bucket in head.buckets}
     return [program for program in manifest.programs if program.name in begins]
+
+
+def _decoded(stored: dict[str, Tensor], manifest: Manifest) -> dict[str, Tensor]:
+    """A program's inputs as it takes them: images are stored as 8-bit values."""
+    spec = manifest.preprocessing
+    if not isinstance(spec, ImagePreprocessing):
+        return stored
+    return {name: to_input(levels.astype(np.uint8), spec) for name, levels in stored.items()}
 
 
 def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:

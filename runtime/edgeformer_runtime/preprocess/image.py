@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.preprocess.pixels import normalisation_table
 from edgeformer_runtime.strict_json import shorten
 
 MAX_PIXELS = 128_000_000
@@ -54,9 +55,7 @@ class ImageEncoder:
 
     def __init__(self, spec: ImagePreprocessing) -> None:
         self._spec = spec
-        levels = np.arange(256, dtype=np.uint8).astype(np.float32) / np.float32(255)
-        mean, std = np.array(spec.mean, dtype=np.float32), np.array(spec.std, dtype=np.float32)
-        self._table = (levels[None] - mean[:, None]) / std[:, None]  # (3, 256): an image has no other values
+        self._table = normalisation_table(spec)
 
     def __call__(self, image: RawImage) -> NDArray[np.float32]:
         """Encode one image.
