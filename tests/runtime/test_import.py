@@ -15,7 +15,7 @@ import edgeformer_runtime
 light = sorted(sys.modules)
 import edgeformer_runtime.cli, edgeformer_runtime.bench, edgeformer_runtime.verify
 with_manifest = sorted(sys.modules)
-import edgeformer_runtime.pipelines.text, edgeformer_runtime.pipelines.vision
+import edgeformer_runtime.pipelines.text, edgeformer_runtime.pipelines.vision, edgeformer_runtime.pipelines.speech
 print(json.dumps([light, with_manifest, sorted(sys.modules), dict(os.environ) == before, threading.active_count()]))
 """
 ENGINE_PACKAGES = {"ai_edge_litert", "onnxruntime", "executorch", "coremltools", "torch", "transformers"}
@@ -32,6 +32,7 @@ def test_import(tmp_path: Path) -> None:
     assert not {"numpy", "tokenizers", "jsonschema", "typer", "rich"} & set(light)
     assert "edgeformer_runtime.manifest" in with_manifest
     assert not {"tokenizers", "PIL"} & set(with_manifest)  # what a text bundle, or an image bundle, has no use for
+    assert not {"soundfile", "soxr"} & set(everything)  # arrays at the model's rate need neither
     assert same_environment
     assert threads == 1
     assert not list(tmp_path.iterdir())

@@ -36,6 +36,8 @@ Samples = NDArray[np.float32]
 _UNKNOWN_FRAMES = 1 << 62
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 """What programs that write a wav into a pipe put where its size belongs."""
+_UNFINISHED_BYTES = 4096
+"""More than what is known to follow the samples of a wav that has none, such as a title."""
 
 
 class AudioSource(Protocol):
@@ -269,5 +271,9 @@ def _check_wav_length(reopen: Callable[[], IO[bytes]], what: str) -> None:
             position += size + size % 2
         else:
             return
+    if not size and end - position > _UNFINISHED_BYTES:
+        raise InputError(
+            f"{what} states that it has no samples, found {end - position} bytes: its recorder was stopped"
+        )
     if size not in _UNKNOWN_SIZES and position + size > end:
         raise InputError(f"{what} was cut short: {position + size - end} of {size} bytes of samples are missing")

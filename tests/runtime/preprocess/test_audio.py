@@ -155,6 +155,14 @@ def test_a_wav_of_unstated_length_is_read_to_its_end() -> None:
     assert len(everything(bytes(data))) == 1000
 
 
+def test_a_recording_that_was_never_finished_is_not_silence() -> None:
+    data = bytearray(encoded(sound(5000), RATE, "WAV", "PCM_16"))
+    place = data.index(b"data") + 4
+    data[place : place + 4] = bytes(4)
+    with pytest.raises(InputError, match="states that it has no samples, found 10000 bytes"):
+        open_audio(bytes(data), RATE)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
 @pytest.mark.parametrize(("container", "coding"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")])
 def test_a_file_that_was_cut_short_is_refused(container: str, coding: str, share: float) -> None:
