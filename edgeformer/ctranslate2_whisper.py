@@ -125,11 +125,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def public_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of `read_tensors`, from the tensors themselves."""
-    return {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
-
-
 def _contents(path: Path) -> Contents:
     contents = read_contents(path)
     if (contents.specification, contents.revision) != (SPECIFICATION, REVISION):

@@ -123,8 +123,19 @@ def test_a_whisper_has_the_tensors_it_was_made_of(source: Path, tmp_path: Path, 
         assert (tensor - expected).abs().max().item() <= 1.01 * largest / steps, name
 
 
-def test_reads_what_ctranslate2_itself_wrote(assets: Path, folder: Path) -> None:
-    """The factory's layout is the converter's: names, shapes and dtypes of tiny.en's own file, from its notes."""
+def test_a_multilingual_whisper_is_known_by_its_vocabulary(tmp_path: Path) -> None:
+    """CTranslate2 itself has no other sign of it; the languages are then those of the tokenizer."""
+    source = save_whisper(tmp_path / "public", vocab_size=51865, max_source_positions=100)
+    folder = save_ctranslate2(source, tmp_path / "ctranslate2")
+    (folder / "preprocessor_config.json").unlink()
+    found, public = open_checkpoint(str(folder)).speech, open_checkpoint(str(source)).speech
+    assert found is not None
+    assert found.tokens.languages.keys() == {"en", "de", "fr"}
+    assert found == public
+
+
+def test_the_layout_is_that_of_ctranslate2s_converter(assets: Path, folder: Path) -> None:
+    """139 tensors of these shapes are what the converter makes of tiny.en."""
     state = load_file(assets / "whisper-tiny.en" / "model.safetensors")
     variables = variables_of({name: tensor.float() for name, tensor in state.items()}, 6, "float16")
     assert len([name for name, tensor in variables.items() if tensor.dim()]) == 139
