@@ -130,8 +130,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Images: a folder per label, or a zip of it. Texts: .csv, .tsv, .json or .jsonl. FILE:KEY names a "
-            "folder in a zip or a list in a JSON file.",
+            help="Images: a folder per label, or a zip of it. Texts: .csv, .tsv, .json or .jsonl. Speech: a table of "
+            "files and texts, or a folder of sounds with a .txt beside each. FILE:KEY names a folder in a zip or a "
+            "list in a JSON file.",
         ),
     ],
     source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
@@ -139,7 +140,7 @@ def evaluate(
     threads: runtime_cli.Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Measure a classifier's accuracy on labelled data, and how often it agrees with its source model."""
+    """Measure accuracy, or of speech word errors, on labelled data, and how often the source model says the same."""
     from edgeformer.evaluate import evaluate, evaluation_table
     from edgeformer_runtime.bundle import Bundle
 
