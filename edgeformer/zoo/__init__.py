@@ -1,9 +1,14 @@
-"""The zoo: small trained checkpoints that ship with the package, in the public Hugging Face format."""
+"""The zoo: small trained checkpoints that ship with the package, in the public formats."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+PHOTOGRAPH = _HERE / "images" / "cat.jpg"
+"""What the demo shows its image classifier; CC0."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,11 @@ class ZooEntry:
 
 ZOO: dict[str, ZooEntry] = {
     "clinc150-mobilebert": ZooEntry(
-        Path(__file__).parent / "clinc150-mobilebert",
+        _HERE / "clinc150-mobilebert",
         "intent classification: 150 intents of a phone assistant, English, a small MobileBERT",
+    ),
+    "cifar10-tinyvit": ZooEntry(
+        _HERE / "cifar10-tinyvit",
+        "image classification: ten kinds of things (CIFAR-10's), a small TinyViT",
     ),
 }
