@@ -26,7 +26,7 @@ def test_pointwise_convolutions_become_products_that_compute_the_same(fp32: Path
 
     graph = LiteRTGraph(fp32)
     before = graph.count_operators()
-    assert graph.make_products_of_pointwise_convolutions() == 2
+    assert len(graph.make_products_of_pointwise_convolutions()) == 2
     changed = tmp_path / "changed.tflite"
     changed.write_bytes(graph.to_bytes())
     after = LiteRTGraph(changed).count_operators()
