@@ -62,6 +62,7 @@ class HostStateDecoder:
         """Feed one token; see `SpeechDecoder.step`."""
         self._check_open(heard=True)
         check_rows(row, 1, self.rows)
+        check_mask(mask, self.rows)
         inputs = {"token": _int32(token), "position": _int32(position), "mask": mask}
         outputs = self._run(self._bucket.decode, inputs | self._arrays | self._cross)
         self._cache.write(row, 1, outputs)
@@ -74,6 +75,7 @@ class HostStateDecoder:
         self._check_open(heard=True)
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
+        check_mask(mask, self.rows)
         inputs = {"tokens": padded, "positions": positions, "mask": mask, "wanted": _int32(*wanted)}
         outputs = self._run(self._bucket.prefill, inputs | self._arrays | self._cross)
         self._cache.write(row, len(tokens), outputs)

@@ -23,28 +23,41 @@ class OnnxEngine(CheckedEngine):
     name = "onnx"
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Open a session per model file; see `open_engine`."""
+        """Open a session per model file; see `open_engine`.
+
+        Each session has its own copy of the weights, so those of a speech model, three for each length of sound, are
+        opened when they are first needed.
+        """
         super().__init__(bundle.manifest.programs)
         self.executed_by = f"onnxruntime {onnxruntime.__version__}"
         onnxruntime.disable_telemetry_events()  # some of its builds collect usage events
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = _ERRORS_ONLY
+        self._path = bundle.path
         self._sessions: dict[str, Any] = {}
-        for file in sorted({program.file for program in bundle.manifest.programs}):
+        if bundle.manifest.postprocessing.kind != "transcription":
+            for program in bundle.manifest.programs:
+                self._session(program)
+
+    def _session(self, program: ProgramSpec) -> Any:
+        """The session of a program, opened if it is not yet."""
+        file = program.file
+        if file not in self._sessions:
             try:
-                self._sessions[file] = onnxruntime.InferenceSession(
-                    str(bundle.path(file)), options, providers=["CPUExecutionProvider"]
+                session = onnxruntime.InferenceSession(
+                    str(self._path(file)), self._options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # the library's errors share no base class
                 raise EngineError(f"{self.executed_by} cannot open {file}: {shorten(str(error), 200)[1:-1]}") from error
-        for program in bundle.manifest.programs:
-            _compare(program, self._sessions[program.file])
+            _compare(program, session)
+            self._sessions[file] = session
+        return self._sessions[file]
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = [spec.name for spec in program.outputs]
-        outputs = cast(list[Tensor], self._sessions[program.file].run(names, dict(inputs)))
+        outputs = cast(list[Tensor], self._session(program).run(names, dict(inputs)))
         return dict(zip(names, outputs, strict=True))
 
     def _release(self) -> None:
