@@ -39,12 +39,10 @@ def _walk_back(total: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np
         both = total[row - 1, column - 1] if row and column else np.inf
         up = total[row - 1, column] if row else np.inf
         left = total[row, column - 1] if column else np.inf
-        if both < up and both < left:
-            row, column = row - 1, column - 1
-        elif up < both and up < left:
-            row -= 1
-        elif column:
+        if left <= both and left <= up:
             column -= 1
+        elif both <= up:
+            row, column = row - 1, column - 1
         else:
             row -= 1
         rows.append(row)

@@ -86,7 +86,8 @@ class LogitRules:
 
     def _log_sum(self, logits: NDArray[np.float32], largest: float) -> float:
         scratch = self._scratch[: len(logits)]
-        np.subtract(logits, np.float32(largest), out=scratch)
-        np.exp(scratch, out=scratch)
+        with np.errstate(invalid="ignore"):  # NaN shows in the sum
+            np.subtract(logits, np.float32(largest), out=scratch)
+            np.exp(scratch, out=scratch)
         total = float(scratch.sum())
         return largest + math.log(total) if total > 0 else math.nan

@@ -85,11 +85,13 @@ class SpeechTokenizer:
             return pieces
         words: list[TextPiece] = []
         for piece in pieces:
-            begins = piece.text.startswith(" ") or piece.text.strip() in string.punctuation
-            if begins or not words:
+            if not words or piece.text.startswith(" ") or piece.text in string.punctuation:
                 words.append(piece)
-            else:
-                words[-1] = TextPiece(words[-1].text + piece.text, words[-1].tokens + piece.tokens)
+                continue
+            joined = words.pop()
+            if words and joined.text in string.punctuation:  # inside a word, as in 3.5 and well-known
+                joined = _join(words.pop(), joined)
+            words.append(_join(joined, piece))
         return words
 
     def _bytes_of(self, token: int) -> bytes:
@@ -98,6 +100,10 @@ class SpeechTokenizer:
             return bytes(self._byte_of[character] for character in written)
         except (KeyError, TypeError):
             raise BundleError(f"the tokenizer's token {token} is {shorten(written)}, expected byte-level BPE") from None
+
+
+def _join(first: TextPiece, second: TextPiece) -> TextPiece:
+    return TextPiece(first.text + second.text, first.tokens + second.tokens)
 
 
 def _utf8_decoder() -> codecs.IncrementalDecoder:

@@ -19,6 +19,9 @@ SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001
 LONGEST_TYPICAL_SECONDS = 0.7
 """What a window's median word counts as at most. No word at a pause lasts longer than twice the median."""
 
+CERTAIN_OVERLAP_SECONDS = 0.1
+"""Of a word and a stretch of sound: less may be its neighbour's, as alignments are only so exact."""
+
 
 @dataclass(frozen=True)
 class TimedWord:
@@ -61,8 +64,10 @@ def trim_to_sound(words: Sequence[TimedWord], sounding: Sequence[tuple[float, fl
     """
     trimmed = []
     for word in words:
-        met = [(begin, end) for begin, end in sounding if begin < word.end and end > word.start]
-        if met:
+        overlaps = [min(word.end, end) - max(word.start, begin) for begin, end in sounding]
+        enough = min(CERTAIN_OVERLAP_SECONDS, max(overlaps, default=0.0))
+        met = [stretch for stretch, overlap in zip(sounding, overlaps, strict=True) if overlap >= enough]
+        if met and enough > 0:
             word = replace(word, start=max(word.start, met[0][0]), end=min(word.end, met[-1][1]))
         trimmed.append(word)
     return trimmed
@@ -99,7 +104,7 @@ def join_punctuation(words: Sequence[TimedWord]) -> list[TimedWord]:
             opening = None
         if mark and mark in OPENING and word.text.startswith(" "):
             opening = word
-        elif joined and word.text == mark and mark and mark in CLOSING:
+        elif joined and word.text == mark and mark and all(character in CLOSING for character in mark):
             joined[-1] = replace(joined[-1], text=joined[-1].text + word.text)
         else:
             joined.append(word)

@@ -68,7 +68,7 @@ class SpeechSession:
         self._tokens = self._windows = 0
 
     def hear_next(self, buffer: SoundBuffer) -> tuple[Segment, ...]:
-        """Transcribe the next window of a buffer, and drop it.
+        """Transcribe the first window of a buffer and drop it, or drop silence.
 
         Args:
             buffer: not empty; all sound that is left, or more of it than a window.
@@ -78,9 +78,10 @@ class SpeechSession:
         """
         rate = self._model.audio.sample_rate
         window = next_window(buffer.samples, self._model.window_samples, rate)
-        buffer.drop(window.begin)
-        size = window.end - window.begin
-        return self.hear_first(buffer, size) if size else ()
+        if window.is_heard:
+            return self.hear_first(buffer, window.end)
+        buffer.drop(window.end)
+        return ()
 
     def hear_first(self, buffer: SoundBuffer, size: int) -> tuple[Segment, ...]:
         """Transcribe the buffer's first samples, at most a window's, and drop those that are done with."""
@@ -202,13 +203,13 @@ class SpeechSession:
         offset: float,
     ) -> Segment:
         words = tuple(
-            Word(offset + word.start, offset + word.end, word.text.strip(), word.probability)
+            Word(_time(offset + word.start), _time(offset + word.end), word.text.strip(), word.probability)
             for word in timed
             if word.text.strip()
         )
         return Segment(
-            start=words[0].start if words else offset + span.start,
-            end=words[-1].end if words else offset + span.end,
+            start=words[0].start if words else _time(offset + span.start),
+            end=words[-1].end if words else _time(offset + span.end),
             text=text,
             words=words,
             mean_log_probability=decoded.hypothesis.mean_log_probability,
@@ -254,3 +255,8 @@ class SpeechSession:
             words.append(join_punctuation(clip_long_words(timed)))
             first = end
         return words
+
+
+def _time(seconds: float) -> float:
+    """Milliseconds are enough, and sums that mean the same time become the same number."""
+    return round(seconds, 3)

@@ -68,6 +68,7 @@ class TranscriptStream:
         self._rate = model.audio.sample_rate
         self._buffer = SoundBuffer()
         self._looked_at = self._guessed_at = 0
+        self._partial = ""
         self._segments: list[Segment] = []
         self._finished = False
 
@@ -100,7 +101,7 @@ class TranscriptStream:
         if pause is not None:
             updates.append(self._final(self._session.hear_first(self._buffer, pause)))
         elif self._buffer.end - self._guessed_at >= self._options.partial_seconds * self._rate:
-            updates.append(self._guess())
+            updates += self._guess()
         return updates
 
     def finish(self) -> list[StreamUpdate]:
@@ -117,12 +118,18 @@ class TranscriptStream:
 
     def _final(self, segments: tuple[Segment, ...]) -> StreamUpdate:
         self._segments += segments
-        self._guessed_at = self._buffer.start
+        self._guessed_at = self._buffer.end
+        self._partial = ""
         return StreamUpdate(segments, "", self._buffer.end / self._rate)
 
-    def _guess(self) -> StreamUpdate:
+    def _guess(self) -> list[StreamUpdate]:
+        """Nothing where the guess is still the same."""
         self._guessed_at = self._buffer.end
-        return StreamUpdate((), self._session.guess(self._buffer.samples), self._buffer.end / self._rate)
+        partial = self._session.guess(self._buffer.samples)
+        if partial == self._partial:
+            return []
+        self._partial = partial
+        return [StreamUpdate((), partial, self._buffer.end / self._rate)]
 
     def _sentence_end(self) -> int | None:
         """Where to cut, if the buffer ends in a pause that is long enough: in its middle. Drops leading silence."""

@@ -44,34 +44,35 @@ class SoundBuffer:
 
 @dataclass(frozen=True)
 class Window:
-    """Samples [begin, end) of a buffer; none where the buffer is to be skipped up to `end`."""
+    """The first samples of a buffer, [0, end): to be heard, or to be skipped."""
 
-    begin: int
     end: int
+    is_heard: bool
 
 
 def next_window(samples: Samples, longest: int, sample_rate: int) -> Window:
-    """What to hear next.
+    """What to do with a buffer next; it is to be filled again before the next call.
 
     Sound behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is
     cut in the best pause of its second half.
 
     Args:
-        samples: (N,) float32: all that is left, or more than `longest` samples of it.
+        samples: (N,) float32, N at least 1: all that is left, or more than `longest` samples of it.
         longest: samples that a window has at most.
         sample_rate: in Hz.
     """
     ranges = speech_ranges(samples, sample_rate, SKIPPED_PAUSE)
     if not ranges:
-        return Window(len(samples), len(samples))
+        return Window(len(samples), is_heard=False)
     pause = round(SKIPPED_PAUSE.min_pause_seconds * sample_rate)
     begin, end = ranges[0]
-    begin = begin if begin >= pause else 0
+    if begin >= pause:
+        return Window(begin, is_heard=False)
     if len(ranges) == 1 and len(samples) - end < pause:
         end = len(samples)
-    if end - begin > longest:
-        end = begin + quietest_cut(samples[begin : begin + longest], longest // 2, longest, sample_rate)
-    return Window(begin, end)
+    if end > longest:
+        end = quietest_cut(samples[:longest], longest // 2, longest, sample_rate)
+    return Window(end, is_heard=True)
 
 
 def is_worth_a_retry(samples: Samples, done: int, sample_rate: int) -> bool:

@@ -1,0 +1,325 @@
+"""The transcriber on sound of any length, with a model that hears tones: every word once, in order, in time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted import MULTILINGUAL, RATE, ToneEngine, tone_transcriber, tones
+
+from edgeformer_runtime import cli
+from edgeformer_runtime.console import run_app
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.transcript import Transcript
+
+ALPHABET = "abcdefghij"
+TALK = "abc  dej  fghi  a" * 12
+"""About two and a half minutes."""
+
+
+def spaced(text: str) -> str:
+    return " ".join(text.replace(" ", ""))
+
+
+def check_times(transcript: Transcript) -> None:
+    times = [time for segment in transcript.segments for time in (segment.start, segment.end)]
+    times_of_words = [
+        time for segment in transcript.segments for word in segment.words for time in (word.start, word.end)
+    ]
+    for series in (times, times_of_words):
+        assert series == sorted(series)
+        assert not series or (series[0] >= 0 and series[-1] <= transcript.duration)
+
+
+def test_a_short_sound() -> None:
+    engine = ToneEngine()
+    transcriber = tone_transcriber(engine)
+    found = transcriber.run(tones("abc"))
+    assert (found.text, found.language, found.duration) == ("a b c", "en", pytest.approx(2.1))
+    assert engine.opened == [250]
+    (segment,) = found.segments
+    assert (segment.start, segment.end, segment.text, segment.temperature) == (0.0, pytest.approx(2.1), "a b c", 0.0)
+    cost = found.statistics
+    assert (cost.tokens, cost.windows) == (5, 1)
+    assert 0 < cost.mel_ms + cost.encode_ms + cost.decode_ms <= cost.total_ms
+    assert json.loads(json.dumps(found.to_json()))["segments"][0]["tokens"] == list(b"a b c")
+    assert "statistics" not in found.to_json()
+
+
+def test_times_are_where_the_tones_are() -> None:
+    options = TranscribeOptions(word_timestamps=True)
+    for chosen in (options, replace(options, timestamps=True), replace(options, beam_size=3)):
+        found = tone_transcriber().run(tones("a bc   d"), chosen)
+        check_times(found)
+        words = [word for segment in found.segments for word in segment.words]
+        assert [word.text for word in words] == list("abcd")
+        begins = np.array([0.0, 1.0, 1.7, 3.3])
+        np.testing.assert_allclose([word.start for word in words], begins, atol=0.05)
+        np.testing.assert_allclose([word.end for word in words], begins + 0.4, atol=0.12)
+        assert len(found.segments) == (4 if chosen.timestamps else 1)
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_long_sound_is_heard_once_and_in_order(timestamps: bool) -> None:
+    engine = ToneEngine()
+    transcriber = tone_transcriber(engine)
+    done: list[tuple[float, float | None]] = []
+    sound = tones(TALK)
+    found = transcriber.run(sound, TranscribeOptions(timestamps=timestamps), lambda *at: done.append(at))
+    assert found.text == spaced(TALK)
+    assert found.duration == pytest.approx(len(sound) / RATE)
+    check_times(found)
+    assert done[-1] == (found.duration, found.duration)
+    assert [at for at, _ in done] == sorted({at for at, _ in done})
+    assert found.statistics.windows == len(done) < len(sound) / RATE / 15 + 1
+    # The rest of the sound takes the smallest bucket that holds it; few decoders stay open.
+    assert engine.open_now <= 3
+
+
+def test_words_are_not_cut() -> None:
+    rng = np.random.default_rng(5)
+    text = "".join(rng.choice(list(ALPHABET + "  "), 150))
+    sound = tones(text, letter_seconds=0.5, gap_seconds=0.15)
+    assert tone_transcriber().run(sound).text == spaced(text)
+
+
+def test_long_silence_is_skipped() -> None:
+    engine = ToneEngine()
+    silence = np.zeros(20 * RATE, np.float32)
+    sound = np.concatenate([silence, tones("abc"), silence, silence, silence, tones("de"), silence])
+    found = tone_transcriber(engine).run(sound, TranscribeOptions(timestamps=True))
+    assert found.text == "a b c d e"
+    assert engine.opened == [250]
+    assert found.statistics.windows == 2
+    starts = [segment.start for segment in found.segments]
+    np.testing.assert_allclose(starts, [20, 20.7, 21.4, 82.1, 82.8], atol=0.05)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 3 * RATE, 70 * RATE])
+def test_silence_has_no_text(count: int) -> None:
+    found = tone_transcriber().run(np.zeros(count, np.float32))
+    assert (found.text, found.segments, found.duration) == ("", (), count / RATE)
+
+
+def test_what_a_window_leaves_over_is_heard_again() -> None:
+    class Unfinished(ToneEngine):
+        """Leaves out the last of 5 words: a pair of timestamps is all that follows the fourth."""
+
+        def open_decoder(self, bucket, spec):
+            decoder = super().open_decoder(bucket, spec)
+            complete = decoder._transcript
+
+            def transcript(timestamps: bool) -> list[tuple[int, int]]:
+                said = complete(timestamps)
+                return said if len(decoder._heard) < 5 else [*said[:-4], said[-1]]
+
+            decoder._transcript = transcript
+            return decoder
+
+    found = tone_transcriber(Unfinished()).run(tones("abcde  "), TranscribeOptions(timestamps=True))
+    assert found.text == "a b c d e"
+    assert found.statistics.windows == 2
+    check_times(found)
+
+
+def test_prompts_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeformer_runtime.pipelines import speech_session
+
+    prompts = []
+
+    def build(*arguments):
+        prompts.append(original(*arguments))
+        return prompts[-1]
+
+    original = speech_session.build_prompt
+    monkeypatch.setattr(speech_session, "build_prompt", build)
+    options = TranscribeOptions(initial_prompt="names", condition_on_previous_text=True)
+    transcriber = tone_transcriber()
+    sound = tones(TALK[:60])
+    assert transcriber.run(sound, options).text == spaced(TALK[:60])
+    first, second = (bytes(token for token in prompt.tokens[1 : prompt.start]) for prompt in prompts)
+    assert first == b" names"
+    assert second.startswith(b" namesa b c d")
+    prompts.clear()
+    transcriber.run(sound, replace(options, condition_on_previous_text=False))
+    assert {bytes(prompt.tokens[1 : prompt.start]) for prompt in prompts} == {b" names"}
+
+
+def test_languages() -> None:
+    transcriber = tone_transcriber(tokens=MULTILINGUAL)
+    assert transcriber.run(tones("abc"), TranscribeOptions(language="de")).language == "de"
+    with pytest.raises(InputError, match="knows de, en"):
+        transcriber.run(tones("abc"), TranscribeOptions(language="fr"))
+    assert transcriber.run(np.zeros(RATE, np.float32)).language is None
+    with pytest.raises(InputError, match="knows English only"):
+        tone_transcriber().run(tones("abc"), TranscribeOptions(task="translate"))
+
+
+def test_batches_threads_and_errors() -> None:
+    transcriber = tone_transcriber()
+    first, second = transcriber([tones("abc"), (tones("de"), RATE)])
+    assert (first.text, second.text) == ("a b c", "d e")
+    with pytest.raises(InputError, match=r"input 1 of 2: .*NaN|input 1 of 2: .*nan"):
+        transcriber([tones("abc"), np.full(RATE, np.nan, np.float32)])
+    texts = ["abc", "de", "abcdefgh" * 2, "ja"] * 3
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda text: transcriber.run(tones(text)).text, texts))
+    assert found == [spaced(text) for text in texts]
+
+
+def test_decoders_are_closed() -> None:
+    engine = ToneEngine()
+    transcriber = tone_transcriber(engine)
+    for text in ("a", "abcdefghij", "abcdefghij" * 2, "abcdefghij" * 4, "a"):
+        assert transcriber.run(tones(text)).text == spaced(text)
+        assert engine.open_now <= 3
+    transcriber.close()
+    assert engine.open_now == 0
+
+
+def test_reference_answer() -> None:
+    transcriber = tone_transcriber()
+    assert transcriber.plain_prompt() == [257, 262]
+    assert transcriber.plain_text(tones("abc")) == "a b c"
+    logits = np.zeros(transcriber.spec.vocab_size, np.float32)
+    logits[[32, 97, 1]] = 3, 2, 9
+    assert transcriber.plain_choice(logits, first=True) == 97
+    assert transcriber.plain_choice(logits, first=False) == 32
+
+
+# Streams
+
+
+@pytest.mark.parametrize("block_seconds", [0.02, 0.5, 7.0, 200.0])
+def test_streams_agree_with_whole_sounds(block_seconds: float) -> None:
+    sound = tones(TALK[:60] + "      " + TALK[60:90])
+    size = round(block_seconds * RATE)
+    blocks = [sound[begin : begin + size] for begin in range(0, len(sound), size)]
+    updates = list(tone_transcriber().stream(blocks))
+    final = [segment for update in updates for segment in update.final]
+    assert " ".join(segment.text for segment in final) == spaced(TALK[:90])
+    assert updates[-1].partial == ""
+    check_times(Transcript("", None, tuple(final), len(sound) / RATE))
+    partials = [update for update in updates if update.partial]
+    if block_seconds <= 0.5:
+        assert len(partials) > 20
+        gaps = np.diff([update.seconds for update in partials])
+        assert gaps.min() >= 1 - 1e-6
+        # A guess is the beginning of what becomes final, but for the word that is being said.
+        for update, following in itertools.pairwise(updates):
+            if update.partial and following.final:
+                assert following.final[0].text.startswith(update.partial[:-2])
+
+
+def test_a_stream_by_hand() -> None:
+    transcriber = tone_transcriber()
+    stream = transcriber.open_stream()
+    assert stream.feed(np.zeros(10 * RATE, np.float32)) == []
+    (guess,) = stream.feed(tones("abc"))
+    assert (guess.final, guess.partial) == ((), "a b c")
+    (final,) = stream.feed(np.zeros(2 * RATE, np.int16))
+    assert [segment.text for segment in final.final] == ["a b c"]
+    assert stream.feed(tones("d")[: RATE // 4]) == []
+    (last,) = stream.finish()
+    assert [segment.text for segment in last.final] == ["d"]
+    assert stream.finish() == []
+    assert stream.transcript().text == "a b c d"
+    assert last.final[0].start >= final.final[0].end >= 12
+    with pytest.raises(InputError, match="the stream has ended"):
+        stream.feed(tones("a"))
+
+
+# The command line
+
+
+class Call:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            run_app(cli.app, ["run", "BUNDLE", *map(str, arguments)])
+        captured = self._capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setattr("atexit.register", lambda *_: None)
+    monkeypatch.setattr("edgeformer_runtime.load", lambda *_, **__: tone_transcriber())
+    return Call(capsys)
+
+
+@pytest.fixture(scope="module")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("talks")
+    paths = [folder / "one.wav", folder / "two.wav"]
+    for path, text in zip(paths, ("abc", "d e"), strict=True):
+        soundfile.write(path, tones(text), RATE)
+    return paths
+
+
+def test_commands_print_text(call: Call, talks: list[Path]) -> None:
+    assert call(talks[0]) == (0, "a b c\n", "")
+    assert call(*talks) == (0, f"{talks[0]}: a b c\n{talks[1]}: d e\n", "")
+    code, out, _ = call(*talks, "--json", "--words")
+    first, second = json.loads(out)
+    assert (code, first["input"], first["text"], second["text"]) == (0, str(talks[0]), "a b c", "d e")
+    assert [word["text"] for word in first["segments"][0]["words"]] == ["a", "b", "c"]
+
+
+def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path) -> None:
+    code, out, _ = call(talks[0], "--format", "srt")
+    assert code == 0
+    assert out.startswith("1\n00:00:00,")
+    assert out.count(" --> ") == 3
+    folder = tmp_path / "new" / "subtitles"
+    code, out, _ = call(*talks, "--format", "vtt", "--out", folder, "--beam-size", 2)
+    assert (code, out) == (0, f"{folder / 'one.vtt'}\n{folder / 'two.vtt'}\n")
+    assert (folder / "two.vtt").read_text().startswith("WEBVTT\n\n00:00:00.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--pair", "x"], "tones takes sound: expected paths of files, found --pair"),
+        (["--top", "2"], "found --top"),
+        (["-"], "found -"),
+        (["--language", "xx"], "this model knows English only"),
+        (["--task", "sing"], "task: expected one of transcribe, translate"),
+        (["--format", "doc"], "--format: expected one of txt, srt, vtt, json, found 'doc'"),
+        (["two.wav", "--format", "srt"], "--format srt of 2 files needs a folder for them: give --out"),
+        (["one.wav", "--out", "x"], "two inputs would be written to x/one.txt"),
+        (["--json", "--format", "srt"], "--json excludes --format and --out"),
+    ],
+)
+def test_commands_refuse(call: Call, talks: list[Path], arguments: list[str], problem: str) -> None:
+    code, out, err = call(talks[0], *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+
+
+def test_files_that_are_not_there(call: Call) -> None:
+    assert call("nowhere.wav")[:2] == (2, "")
+
+
+def test_texts_take_no_options_of_sound(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path
+) -> None:
+    from tiny_bundle import TinyEngine
+
+    from edgeformer_runtime import load
+
+    monkeypatch.setattr("atexit.register", lambda *_: None)
+    monkeypatch.setattr("edgeformer_runtime.load", lambda *_, **__: load(tiny, engine=TinyEngine()))
+    code, out, err = Call(capsys)("hello", "--words")
+    assert (code, out) == (2, "")
+    assert "tiny takes texts: expected them without options for images or sound, found --words" in err
