@@ -11,6 +11,12 @@ from edgeformer_runtime.decoding.rows import Floats
 MEDIAN_WIDTH = 7
 """Positions, of 20 ms: attention is noisy from one to the next."""
 
+# Comparisons that bring the median of 7 values to place 3 (Devillard 1998, "Fast median search"): far cheaper on whole
+# arrays than to sort each window.
+_MEDIAN_COMPARISONS = (
+    (0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4),
+)  # fmt: skip
+
 
 def token_positions(attention: Floats, positions: int) -> NDArray[np.intp]:
     """The position of the sound at which each token begins.
@@ -25,24 +31,32 @@ def token_positions(attention: Floats, positions: int) -> NDArray[np.intp]:
     Returns:
         (N,) positions that never fall, the first one 0.
     """
-    heard = attention[:, :, :positions].astype(np.float64)
-    heard /= np.maximum(heard.sum(axis=2, keepdims=True), np.finfo(np.float32).tiny)
-    spread = heard.std(axis=0, keepdims=True)
-    relative = (heard - heard.mean(axis=0, keepdims=True)) / np.where(spread > 0, spread, 1)
-    gain = median_filter(relative).mean(axis=1)
-    rows, columns = cheapest_path(-gain)
+    gain = np.zeros((attention.shape[0], positions), np.float32)
+    for head in range(attention.shape[1]):  # one at a time stays in the processor's cache
+        gain += _gain_of(attention[:, head, :positions])
+    rows, columns = cheapest_path(-gain.astype(np.float64))
     begins = np.concatenate(([True], np.diff(rows) > 0))
     return columns[begins]
 
 
-def median_filter(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def median_filter(values: Floats) -> Floats:
     """The median of `MEDIAN_WIDTH` values around each along the last axis; the ends are mirrored.
 
     Values of less than half that width stay as they are.
     """
-    margin = MEDIAN_WIDTH // 2
-    if values.shape[-1] <= margin:
+    margin, width = MEDIAN_WIDTH // 2, values.shape[-1]
+    if width <= margin:
         return values
-    padding = [(0, 0)] * (values.ndim - 1) + [(margin, margin)]
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, padding, mode="reflect"), MEDIAN_WIDTH, axis=-1)
-    return np.partition(windows, margin, axis=-1)[..., margin]
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(margin, margin)], mode="reflect")
+    shifted = [padded[..., offset : offset + width] for offset in range(MEDIAN_WIDTH)]
+    for first, second in _MEDIAN_COMPARISONS:
+        low = np.minimum(shifted[first], shifted[second])
+        shifted[first], shifted[second] = low, np.maximum(shifted[first], shifted[second])
+    return shifted[margin]
+
+
+def _gain_of(attention: Floats) -> Floats:
+    """One head's attention (N, T), relative to the mean over the tokens and smoothed."""
+    heard = attention / np.maximum(attention.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    spread = heard.std(axis=0)
+    return median_filter((heard - heard.mean(axis=0)) / np.where(spread > 0, spread, np.float32(1)))

@@ -84,16 +84,20 @@ def beam_search(search: Search, width: int, patience: float = 1.0) -> list[Hypot
 def _best_candidates(search: Search, beams: list[_Beam], width: int) -> tuple[list[_Candidate], list[_Candidate]]:
     """The likeliest candidates, best first: those that end, and at most `width` that go on.
 
-    At most one candidate of a beam ends, so width + 1 of each beam are enough to have `width` that go on.
+    At most one candidate of a beam ends, so width + 1 of each beam are enough to have `width` that go on. They are
+    taken out of the beams' log probabilities.
     """
     candidates = []
     for beam in beams:
         following = beam.next_log_probabilities
-        count = min(width + 1, len(following))
-        for token in np.argpartition(following, -count)[-count:]:
+        # A few maxima one after the other are cheaper than a partial sort of the whole vocabulary.
+        for _ in range(width + 1):
+            token = int(following.argmax())
             log_probability = float(following[token])
-            if log_probability > -np.inf:
-                candidates.append(_Candidate(beam.score + log_probability, beam, int(token), log_probability))
+            if log_probability == -np.inf:
+                break
+            candidates.append(_Candidate(beam.score + log_probability, beam, token, log_probability))
+            following[token] = -np.inf
     candidates.sort(key=lambda candidate: candidate.score, reverse=True)
     ended, going_on = list[_Candidate](), list[_Candidate]()
     for candidate in candidates:
