@@ -51,7 +51,9 @@ def convert(
     name: Annotated[str | None, typer.Option(help="The bundles' name; default: after the source.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
     revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="A folder of images, which static-int8 needs.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A folder of images: static-int8 needs it, all int8 gains.")
+    ] = None,
     attention: Annotated[str | None, typer.Option(help="dense, fused, chunked or split_heads.")] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")

@@ -23,7 +23,7 @@ class ConvertOptions:
     Attributes:
         name: None: after the source.
         attention: None: the target's own kernel.
-        calibration: a folder of images, which static-int8 needs.
+        calibration: a folder of images: static-int8 needs it, and all int8 weights are rounded for them.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
             window is always among them.
