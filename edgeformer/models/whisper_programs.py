@@ -55,7 +55,7 @@ def transcription_layout(config: WhisperConfig, options: ProgramOptions) -> Spee
     fewest = min(bucket.rows for bucket in buckets)
     if options.prefill_tokens >= fewest:
         raise InputError(
-            f"tokens of prefill must be below the {fewest} rows of a cache, found {options.prefill_tokens}"
+            f"tokens of prefill must be fewer than the {fewest} rows of a cache, found {options.prefill_tokens}"
         )
     return SpeechLayout(
         vocab_size=config.vocab_size,
@@ -83,7 +83,11 @@ def _bucket(positions: int, config: WhisperConfig) -> AudioBucket:
 
 
 class Encode(nn.Module):
-    """Sound to the cross-attention keys and values of every decoder layer, silence behind the sound."""
+    """Sound to the cross-attention keys and values of every decoder layer, silence behind the sound.
+
+    Attention is the target's own kernel. The chunked one is there for the asking: at T = 600 LiteRT takes 174 ms with
+    it and 166 without (tiny.en, fp32, CPU time of one thread).
+    """
 
     bias: Tensor | None
 
