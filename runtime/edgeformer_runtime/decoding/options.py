@@ -42,7 +42,7 @@ class TranscribeOptions:
     beam_size: int = 1
     patience: float = 1.0
     length_penalty: float | None = None
-    best_of: int = 5
+    best_of: int = 1
     temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     compression_ratio_threshold: float | None = 2.4
     log_probability_threshold: float | None = -1.0

@@ -175,8 +175,11 @@ class SpeechSession:
             return
         if decoded.temperature > TEMPERATURE_THAT_FORGETS:
             self._previous = []
+            return
         first = self._model.spec.tokens.first_timestamp
-        self._previous += [token for token in decoded.hypothesis.tokens if token < first]
+        said = [token for token in decoded.hypothesis.tokens if token < first]
+        rows = max(bucket.rows for bucket in self._model.spec.buckets)
+        self._previous = (self._previous + said)[-rows:]  # more would never be fed
 
     def _segments(self, decoded: Decoded, samples: Samples, start: int) -> _Heard:
         rate = self._model.audio.sample_rate

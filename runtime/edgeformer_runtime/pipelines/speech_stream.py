@@ -91,15 +91,15 @@ class TranscriptStream:
         with open_audio(block, self._rate) as reader:
             while len(samples := reader.read(self._rate)):
                 self._buffer.append(samples)
-        updates = []
+        updates: list[StreamUpdate] = []
         while len(self._buffer.samples) > self._model.window_samples:
-            updates.append(self._final(self._session.hear_next(self._buffer)))
+            updates += self._final(self._session.hear_next(self._buffer))
         if self._buffer.end - self._looked_at < LOOK_SECONDS * self._rate:
             return updates
         self._looked_at = self._buffer.end
         pause = self._sentence_end()
         if pause is not None:
-            updates.append(self._final(self._session.hear_first(self._buffer, pause)))
+            updates += self._final(self._session.hear_first(self._buffer, pause))
         elif self._buffer.end - self._guessed_at >= self._options.partial_seconds * self._rate:
             updates += self._guess()
         return updates
@@ -107,20 +107,21 @@ class TranscriptStream:
     def finish(self) -> list[StreamUpdate]:
         """End the sound: what is left becomes final. A second call gives nothing."""
         self._finished = True
-        updates = []
+        updates: list[StreamUpdate] = []
         while len(self._buffer.samples):
-            updates.append(self._final(self._session.hear_next(self._buffer)))
+            updates += self._final(self._session.hear_next(self._buffer))
         return updates
 
     def transcript(self) -> Transcript:
         """All that is final so far."""
         return self._session.transcript(self._segments, self._buffer.end)
 
-    def _final(self, segments: tuple[Segment, ...]) -> StreamUpdate:
+    def _final(self, segments: tuple[Segment, ...]) -> list[StreamUpdate]:
+        """Nothing where nothing was said, unless there is a guess to take back."""
         self._segments += segments
         self._guessed_at = self._buffer.end
-        self._partial = ""
-        return StreamUpdate(segments, "", self._buffer.end / self._rate)
+        taken_back, self._partial = self._partial, ""
+        return [StreamUpdate(segments, "", self._buffer.end / self._rate)] if segments or taken_back else []
 
     def _guess(self) -> list[StreamUpdate]:
         """Nothing where the guess is still the same."""

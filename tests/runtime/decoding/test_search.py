@@ -291,6 +291,13 @@ def test_repetition_and_improbable_text_raise_the_temperature() -> None:
     assert (accepted.temperature, accepted.text) == (0.0, "hi")
 
 
+def test_the_best_of_several_samples_counts() -> None:
+    options = TranscribeOptions(temperatures=(0.9,), log_probability_threshold=None, no_speech_threshold=None)
+    single = fall_back(random_script, options).hypothesis.score(None)
+    several = fall_back(random_script, replace(options, best_of=8)).hypothesis.score(None)
+    assert several > single
+
+
 def test_repetition_that_is_no_loop_is_seen_afterwards() -> None:
     text = (
         b"one of the, two of the, one of the, six of the, one of the, ten of the, one of the, two of the, one of the,"
