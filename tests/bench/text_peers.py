@@ -18,12 +18,9 @@ from typing import Any
 import torch
 import transformers
 
-from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.peers import PEERS, peer_contenders
-from edgeformer.progress import Steps
-from edgeformer.targets import REFERENCE_ENGINES, TARGETS
-from edgeformer_runtime.bench import bench, bundle_contender
-from edgeformer_runtime.bundle import Bundle
+from edgeformer.convert import ConvertOptions
+from edgeformer.targets import TARGETS
+from tests.bench.bundle_measure import measure
 from tests.bench.readme_table import update_readme
 
 RESULTS = Path(__file__).parent / "results" / "text.json"
@@ -39,24 +36,13 @@ def save_default_mobilebert(folder: Path) -> Path:
     return folder
 
 
-def measure(title: str, source: str, seq_len: int, folder: Path) -> dict[str, Any]:
-    """Convert a model to everything, then time what runs here beside the peers."""
+def measure_text(title: str, source: str, seq_len: int, folder: Path) -> dict[str, Any]:
+    """Convert a text model to everything with one bucket, and measure it."""
     options = ConvertOptions(
         source=source, out=folder, targets=tuple(TARGETS), precisions=PRECISIONS, seq_lens=(seq_len,), name="model"
     )
-    with Steps(steps_of(options)) as steps:
-        bundles = convert(options, steps)
-    runnable = [row for row in bundles if row.ok and row.target not in REFERENCE_ENGINES]
-    with tempfile.TemporaryDirectory() as work, Bundle.open(runnable[0].path) as first:
-        contenders = [bundle_contender(row.path) for row in runnable]
-        contenders += peer_contenders(PEERS, first, source, Path(work))
-        rows = bench(contenders, threads=1, rounds=ROUNDS)
-    return {
-        "title": title,
-        "seq_len": seq_len,
-        "bundles": [_without_path(row) for row in bundles],
-        "rows": [row.to_json() for row in rows],
-    }
+    found, _ = measure(title, options, ROUNDS)
+    return {**found, "seq_len": seq_len}
 
 
 def main() -> None:
@@ -70,19 +56,14 @@ def main() -> None:
         results = {
             "machine": f"{platform.machine()}, {platform.system()}, one thread",
             "models": [
-                measure("MobileBERT, 24 layers, 128 tokens", str(mobilebert), 128, folder / "full"),
-                measure("Intent classifier of the zoo, 32 tokens", "clinc150-mobilebert", 32, folder / "zoo"),
+                measure_text("MobileBERT, 24 layers, 128 tokens", str(mobilebert), 128, folder / "full"),
+                measure_text("Intent classifier of the zoo, 32 tokens", "clinc150-mobilebert", 32, folder / "zoo"),
             ],
         }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.update_readme:
         update_readme()
-
-
-def _without_path(row: Converted) -> dict[str, Any]:
-    """The row, less the temporary path that it was written to."""
-    return {key: value for key, value in row.to_json().items() if key != "path"}
 
 
 if __name__ == "__main__":
