@@ -20,6 +20,13 @@ from edgeformer_converters.executorch_int8 import (
     quantize_statically,
     store_attention_biases_in_int8,
 )
+from edgeformer_converters.executorch_state import (
+    changed_buffers,
+    memory_plans,
+    normalize_in_delegate,
+    slice_instead_of_select,
+    write_rows_by_index,
+)
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -62,9 +69,12 @@ class ExecuTorchConverter:
 
 def _lower(programs: Sequence[Program], precision: str, folder: Path) -> Lowered:
     with quiet_tools(), torch.no_grad(), shared_provenance():
-        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 
         exported = {program.name: _export(program, precision) for program in programs}
+        stateful = any(map(changed_buffers, exported.values()))
+        if stateful:
+            exported = {program.name: _with_state(exported[program.name], program) for program in programs}
         edge = to_edge_transform_and_lower(
             exported,
             partitioner={name: [_partitioner()] for name in exported},
@@ -76,7 +86,12 @@ def _lower(programs: Sequence[Program], precision: str, folder: Path) -> Lowered
 
             # Without it the table is dequantized whole before every look-up.
             edge = edge.transform([QuantFusionPass(_fix_node_meta_val=True)])
-        executable = edge.to_executorch()
+        executable = edge.to_executorch(
+            # Reinplacing spares a copy of each cache for each token.
+            ExecutorchBackendConfig(memory_planning_pass=memory_plans(programs, exported), run_reinplace_pass=True)
+            if stateful
+            else None
+        )
         with (folder / MODEL_FILE).open("wb") as file:
             executable.write_to_file(file)
         operators, partitions = _instructions(executable.executorch_program)
@@ -99,6 +114,16 @@ def _export(program: Program, precision: str) -> Any:
     quantized = quantize(module, program)
     store_attention_biases_in_int8(quantized)
     return torch.export.export(quantized, inputs)
+
+
+def _with_state(exported: Any, program: Program) -> Any:
+    """An exported program of a set that keeps state, in as few pieces as XNNPACK can take it."""
+    module = exported.module()
+    for rewrite in (write_rows_by_index, slice_instead_of_select, normalize_in_delegate):
+        rewrite(module)
+    for name in changed_buffers(exported):
+        module.get_buffer(name).zero_()  # what calibration wrote into it
+    return torch.export.export(module, program.example_inputs())
 
 
 def _partitioner() -> Any:

@@ -41,7 +41,7 @@ def widen_embedding_ids(module: GraphModule) -> None:
 
 
 def compute_in_half(module: GraphModule) -> None:
-    """Store floats in float16 and compute in it, between int32 inputs and float32 outputs.
+    """Store floats in float16 and compute in it, between inputs and outputs of int32 and float32.
 
     Layer normalisation stays in float32: it lies outside XNNPACK anyway, and its sums of squares leave float16's range.
     GELU becomes its tanh form (at most 5e-4 away), since XNNPACK has no half-precision GELU.
@@ -54,6 +54,11 @@ def compute_in_half(module: GraphModule) -> None:
         if node.op == "call_function":
             node.args = torch.fx.node.map_aggregate(node.args, _half_dtype)
             node.kwargs = torch.fx.node.map_aggregate(node.kwargs, _half_dtype)
+    for node in graph.find_nodes(op="placeholder"):
+        if node.meta["val"].dtype == torch.float32:
+            with graph.inserting_after(node):
+                half = graph.call_function(aten.to.dtype, (node, torch.float16))
+            node.replace_all_uses_with(half, delete_user_cb=lambda user, half=half: user is not half)
     for node in graph.find_nodes(op="call_function", target=aten.gelu.default):
         _replace(graph, node, _tanh_gelu)
     for node in graph.find_nodes(op="call_function", target=aten.layer_norm.default):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.checked import CheckedEngine
+from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
+from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.native_output import held_back
+from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.speech_spec import PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
 # ExecuTorch has one thread pool per process: it is set to the size that the running engine asked for.
@@ -44,28 +50,87 @@ class ExecuTorchEngine(CheckedEngine):
         self._torch = torch
         self._pool: Any = portable_lib
         self._threads = threads
-        self._methods: dict[str, Any] = {}
-        runtime = Runtime.get()
-        try:
-            files = {
-                file: runtime.load_program(bundle.path(file))
-                for file in sorted({program.file for program in bundle.manifest.programs})
-            }
-            for program in bundle.manifest.programs:
-                if program.entry not in files[program.file].method_names:
-                    raise EngineError(f"{program.file} has no method {program.entry!r}: convert the bundle again")
-                self._methods[program.name] = files[program.file].load_method(program.entry)
-        except RuntimeError as error:
-            message = shorten(str(error), 200)[1:-1]
-            raise EngineError(f"{self.executed_by} cannot open the model: {message}") from error
+        self._runtime = Runtime.get()
+        self._paths = {program.file: bundle.path(program.file) for program in bundle.manifest.programs}
+        self._states: weakref.WeakSet[_Methods] = weakref.WeakSet()
+        # A speech bundle has dozens of methods, each with weights to pack: they load when they are first called.
+        self._methods = _Methods(self, eager=not isinstance(bundle.manifest.postprocessing, Transcription))
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder; see `Engine.open_decoder`. Programs with state are loaded anew for each, state and all."""
+        if spec.state != PROGRAM_STATE:
+            return super().open_decoder(bucket, spec)
+        state = _DecoderMethods(self, bucket)
+        self._states.add(state)
+        return ProgramStateDecoder(state.run, bucket, spec, state.release)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        arguments = [self._torch.from_numpy(inputs[spec.name].copy()) for spec in program.inputs]
-        with _POOL_LOCK:
-            if self._pool._threadpool_get_thread_count() != self._threads:
-                self._pool._unsafe_reset_threadpool(self._threads)
-            outputs = self._methods[program.name].execute(arguments)
-        return {spec.name: output.numpy().copy() for spec, output in zip(program.outputs, outputs, strict=True)}
+        outputs = self._methods.call(
+            program, [self._torch.from_numpy(inputs[spec.name].copy()) for spec in program.inputs]
+        )
+        return {spec.name: output.numpy() for spec, output in zip(program.outputs, outputs, strict=True)}
 
     def _release(self) -> None:
-        self._methods.clear()
+        for methods in (self._methods, *self._states):
+            methods.release()
+
+
+class _Methods:
+    """The methods of a bundle's files, loaded together: those of one file share its state, and their working memory."""
+
+    def __init__(self, engine: ExecuTorchEngine, eager: bool = False) -> None:
+        """Open the files; `eager`: load every method, so that what cannot run is refused at once."""
+        self._engine = engine
+        self._loaded: dict[str, Any] = {}
+        try:
+            self._files = {file: engine._runtime.load_program(path) for file, path in sorted(engine._paths.items())}
+            for program in engine.programs.values():
+                if program.entry not in self._files[program.file].method_names:
+                    raise EngineError(f"{program.file} has no method {program.entry!r}: convert the bundle again")
+                if eager:
+                    self._method(program)
+        except RuntimeError as error:
+            message = shorten(str(error), 200)[1:-1]
+            raise EngineError(f"{engine.executed_by} cannot open the model: {message}") from error
+
+    def _method(self, program: ProgramSpec) -> Any:
+        if program.name not in self._loaded:
+            self._loaded[program.name] = self._files[program.file].load_method(program.entry)
+        return self._loaded[program.name]
+
+    def call(self, program: ProgramSpec, arguments: list[Any]) -> list[Any]:
+        """Run a method on torch tensors, to tensors that are the caller's. Called under the engine's lock."""
+        engine = self._engine
+        with _POOL_LOCK:
+            if engine._pool._threadpool_get_thread_count() != engine._threads:
+                engine._pool._unsafe_reset_threadpool(engine._threads)
+            return list(self._method(program).execute(arguments))
+
+    def release(self) -> None:
+        """Let go of the model."""
+        self._loaded.clear()
+        self._files.clear()
+
+
+class _DecoderMethods(_Methods):
+    """A decoder's own load of its bucket's methods. What encode gives stays as it is, for the others to read."""
+
+    def __init__(self, engine: ExecuTorchEngine, bucket: AudioBucket) -> None:
+        super().__init__(engine)
+        self._encode = bucket.encode
+
+    def run(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """As `Engine.run`, with the outputs of encode as torch tensors."""
+        engine = self._engine
+        program = engine.programs[name]
+        arguments = []
+        for spec in program.inputs:
+            tensor = inputs[spec.name]
+            if isinstance(tensor, np.ndarray):
+                check_tensor(program, spec, tensor)
+                tensor = engine._torch.from_numpy(tensor.copy())
+            arguments.append(tensor)
+        with engine._running(program):
+            outputs = self.call(program, arguments)
+        named = {spec.name: output for spec, output in zip(program.outputs, outputs, strict=True)}
+        return named if name == self._encode else {key: output.numpy() for key, output in named.items()}

@@ -1,0 +1,121 @@
+"""A small Whisper for the converters that keep its state in programs, and one long script of calls to compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.interfaces import Interface, interface_for
+from edgeformer.programs import Program, ProgramOptions
+from edgeformer.targets import Lowered
+from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
+from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
+
+HIDDEN = -1000.0
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A speech model's programs for a target, with what surrounds them in a bundle."""
+
+    programs: tuple[Program, ...]
+    interface: Interface
+
+    @property
+    def spec(self) -> Transcription:
+        assert isinstance(self.interface.postprocessing, Transcription)
+        return self.interface.postprocessing
+
+    @property
+    def bucket(self) -> AudioBucket:
+        return self.spec.buckets[0]
+
+    def bundle(self, lowered: Lowered) -> Any:
+        """What engines and pipelines read of a bundle, without writing one."""
+        programs = tuple(
+            ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
+            for program in self.programs
+        )
+        return SimpleNamespace(
+            manifest=SimpleNamespace(
+                programs=programs,
+                preprocessing=self.interface.preprocessing,
+                postprocessing=self.interface.postprocessing,
+            ),
+            path=lambda file: lowered.folder / file,
+            read_bytes=self.interface.assets.__getitem__,
+        )
+
+    def sound(self, seed: int) -> NDArray[np.float32]:
+        """Seeded noise as a spectrogram of the bucket's length."""
+        shape = self.programs[0].inputs[0].shape
+        return (np.random.default_rng(seed).standard_normal(shape) * 0.5).astype(np.float32)
+
+
+def open_speech(folder: Path, target: str, positions: tuple[int, ...], state: str = PROGRAM_STATE) -> Speech:
+    """The programs of a public folder, with the target's attention kernel."""
+    checkpoint = open_checkpoint(str(folder), None, None, None)
+    module, _ = load_module(checkpoint, KERNELS[KERNEL_FOR_TARGET[target]])
+    options = ProgramOptions(audio_positions=positions, decoder_state=state)
+    programs = checkpoint.family.programs(module, checkpoint.config, options)
+    return Speech(programs, interface_for(checkpoint, programs, options))
+
+
+def reference_decoder(folder: Path, positions: tuple[int, ...]) -> SpeechDecoder:
+    """torch, with the caches on the host: nothing of it is what is tested here."""
+    speech = open_speech(folder, "onnx", positions, HOST_STATE)
+    return TorchEngine(speech.programs).open_decoder(speech.bucket, speech.spec)
+
+
+def script(decoder: SpeechDecoder, speech: Speech) -> list[DecoderOutput]:
+    """Two sounds: a padded prefill and steps of two hypotheses whose rows lie scattered, then everything anew."""
+    random = np.random.default_rng(7)
+    results: list[DecoderOutput] = []
+    for seed in (0, 1):
+        decoder.encode(speech.sound(seed))
+        rows = [int(row) for row in random.permutation(decoder.rows - 8)[:12] + 8]
+        tokens = [int(token) for token in random.integers(0, speech.spec.vocab_size, 18)]
+        hypotheses = [mask_of(decoder, []) for _ in range(2)]
+        # Fills every row with what no mask shows: padding and other hypotheses must not matter.
+        for row in range(0, decoder.rows, 8):
+            decoder.prefill(tokens[:8], 3, row, hypotheses[0], (0, 0))
+        results += decoder.prefill(tokens[:5], 0, 2, hypotheses[0], (0, 4))
+        for mask in hypotheses:
+            mask[2:7] = 0
+        for step in range(6):
+            for number, mask in enumerate(hypotheses):
+                row = rows[2 * step + number]
+                results.append(decoder.step(tokens[5 + 2 * step + number], 5 + step, row, mask))
+                mask[row] = 0
+    return results
+
+
+def mask_of(decoder: SpeechDecoder, seen: list[int]) -> NDArray[np.float32]:
+    """(L,), with these rows seen."""
+    mask = np.full(decoder.rows, HIDDEN, np.float32)
+    mask[seen] = 0
+    return mask
+
+
+def differences(found: list[DecoderOutput], expected: list[DecoderOutput]) -> tuple[float, float]:
+    """The largest difference of an output, relative to its largest value, and the lowest cosine."""
+    assert len(found) == len(expected)
+    largest, lowest = 0.0, 1.0
+    for one, other in zip(found, expected, strict=True):
+        for got, wanted in ((one.logits, other.logits), (one.alignment, other.alignment)):
+            assert got.shape == wanted.shape
+            assert got.dtype == np.float32
+            if wanted.size:
+                largest = max(largest, float(np.abs(got - wanted).max() / np.abs(wanted).max()))
+                cosine = (got * wanted).sum() / np.linalg.norm(got) / np.linalg.norm(wanted)
+                lowest = min(lowest, float(cosine))
+    return largest, lowest
