@@ -27,6 +27,9 @@ class LiteRTGraph:
         self.schema: Any = schema
         self.tools: Any = flatbuffer_utils
         self.model: Any = flatbuffer_utils.read_model(str(path))
+        for buffer in self.model.buffers:
+            if buffer.data is not None:  # of anything but arrays, the flatbuffers library copies byte by byte
+                buffer.data = np.frombuffer(buffer.data, np.uint8)
         self.names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
     def to_bytes(self) -> bytearray:

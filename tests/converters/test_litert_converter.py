@@ -49,8 +49,10 @@ def test_each_signature_answers_as_torch_does(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "dynamic-int8"])
-def test_one_partition_holds_everything(lowered: dict[str, Lowered], precision: str) -> None:
-    assert lowered[precision].partitions == 1
+def test_one_partition_holds_a_signature(
+    lowered: dict[str, Lowered], programs: tuple[Program, ...], precision: str
+) -> None:
+    assert lowered[precision].partitions == len(programs)
 
 
 def test_buckets_share_their_weights(

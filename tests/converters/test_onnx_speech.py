@@ -1,0 +1,103 @@
+"""Whisper in ONNX: every step says what torch says, through the decoder whose caches are numpy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoint_factory import save_whisper
+from jfk_speech import greedy, jfk_mel, jfk_tokens
+from small_speech import Speech, differences, open_speech, script
+
+from edgeformer.precision import PRECISIONS
+from edgeformer.targets import Lowered
+from edgeformer.torch_engine import TorchEngine
+from edgeformer_converters.onnx import CONVERTER
+from edgeformer_converters.onnx_storage import WEIGHTS_FILE
+from edgeformer_runtime.speech_spec import HOST_STATE
+
+pytestmark = pytest.mark.slow
+POSITIONS = (50, 100)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300)
+    return open_speech(folder, "onnx", POSITIONS, HOST_STATE)
+
+
+@pytest.fixture(scope="module")
+def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
+    """Both buckets at every precision."""
+    fp32 = CONVERTER.lower_fp32(speech.programs, tmp_path_factory.mktemp("fp32"))
+    return {"fp32": fp32} | {
+        name: CONVERTER.lower_precision(speech.programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(name))
+        for name in ("fp16", "dynamic-int8")
+    }
+
+
+def engine_of(speech: Speech, lowered: Lowered) -> Any:
+    from edgeformer_runtime.engines.onnx import OnnxEngine
+
+    return OnnxEngine(speech.bundle(lowered), 1)
+
+
+# fp32 differs by the order of additions, fp16 by one rounding of each weight. The hypotheses lie in scattered rows.
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "cosine"),
+    [("fp32", 1e-4, 0.999999), ("fp16", 1e-2, 0.99999), ("dynamic-int8", 1.5e-1, 0.995)],
+)
+def test_every_step_answers_as_torch_does(
+    lowered: dict[str, Lowered], speech: Speech, precision: str, tolerance: float, cosine: float
+) -> None:
+    engine = engine_of(speech, lowered[precision])
+    reference = TorchEngine(speech.programs)
+    for number, bucket in enumerate(speech.spec.buckets):
+        sounds = Speech(speech.programs[3 * number : 3 * number + 3], speech.interface)
+        found = script(engine.open_decoder(bucket, speech.spec), sounds)
+        largest, lowest = differences(found, script(reference.open_decoder(bucket, speech.spec), sounds))
+        assert largest < tolerance
+        assert lowest > cosine
+    engine.close()
+
+
+def test_sessions_open_when_they_are_needed(lowered: dict[str, Lowered], speech: Speech) -> None:
+    engine = engine_of(speech, lowered["fp32"])
+    assert not engine._sessions
+    bucket = speech.spec.buckets[1]
+    engine.open_decoder(bucket, speech.spec).encode(Speech(speech.programs[3:], speech.interface).sound(0))
+    assert list(engine._sessions) == [f"{bucket.encode}.onnx"]
+    engine.close()
+
+
+def test_everything_is_stored_once(lowered: dict[str, Lowered], speech: Speech) -> None:
+    """The model's parameters, and what a bucket alone has: its silent tail. 20 kB of operators a program."""
+    tensors = {
+        id(tensor): tensor.nbytes
+        for program in speech.programs
+        for tensor in (*program.module.parameters(), *program.module.buffers())
+    }
+    size = sum((lowered["fp32"].folder / file).stat().st_size for file in lowered["fp32"].files)
+    assert size < sum(tensors.values()) + len(speech.programs) * 30_000
+
+
+def test_tables_and_weights_are_int8(lowered: dict[str, Lowered]) -> None:
+    """But for the first convolution's, nothing large is left in float: the rest is the tails."""
+    assert lowered["dynamic-int8"].operators["MatMulInteger"] > 0
+    weights = (lowered["dynamic-int8"].folder / WEIGHTS_FILE).stat().st_size
+    assert weights < 0.75 * (lowered["fp32"].folder / WEIGHTS_FILE).stat().st_size
+
+
+@pytest.mark.parametrize("precision", ["fp32", "dynamic-int8"])
+def test_the_real_model_transcribes_as_the_baseline_does(assets: Path, tmp_path: Path, precision: str) -> None:
+    speech = open_speech(assets / "whisper-tiny.en", "onnx", (600,), HOST_STATE)
+    (tmp_path / "fp32").mkdir()
+    (tmp_path / "int8").mkdir()
+    lowered = CONVERTER.lower_fp32(speech.programs, tmp_path / "fp32")
+    if precision != "fp32":
+        lowered = CONVERTER.lower_precision(speech.programs, lowered, PRECISIONS[precision], tmp_path / "int8")
+    engine = engine_of(speech, lowered)
+    decoder = engine.open_decoder(speech.spec.buckets[0], speech.spec)
+    assert greedy(decoder, speech, jfk_mel(assets)) == jfk_tokens(assets)
+    engine.close()
