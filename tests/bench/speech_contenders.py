@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,12 @@ def whisper_cpp(file: str, threads: int) -> Transcribe:
 def transformers(folder: str, threads: int) -> Transcribe:
     """torch, eagerly, as transformers runs it: its feature extractor, its model in float32, its `generate`."""
     import torch
-    from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
+    from tokenizers import Tokenizer
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
     torch.set_num_threads(threads)
     extract = WhisperFeatureExtractor.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     spoken = {"language": LANGUAGE, "task": "transcribe"} if model.generation_config.is_multilingual else {}
 
@@ -119,7 +121,7 @@ def transformers(folder: str, threads: int) -> Transcribe:
         features = extract(samples, sampling_rate=extract.sampling_rate, return_tensors="pt").input_features
         with torch.inference_mode():
             tokens = model.generate(features, num_beams=1, do_sample=False, **spoken, **limit)[0]
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        text = tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
         return Heard(text, int((tokens < model.generation_config.eos_token_id).sum()))
 
     return transcribe
