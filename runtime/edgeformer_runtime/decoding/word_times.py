@@ -19,9 +19,6 @@ SENTENCE_ENDS = ".。!！?？"  # noqa: RUF001
 LONGEST_TYPICAL_SECONDS = 0.7
 """What a window's median word counts as at most. No word at a pause lasts longer than twice the median."""
 
-CERTAIN_OVERLAP_SECONDS = 0.1
-"""Of a word and a stretch of sound: less may be its neighbour's, as alignments are only so exact."""
-
 
 @dataclass(frozen=True)
 class TimedWord:
@@ -64,11 +61,11 @@ def trim_to_sound(words: Sequence[TimedWord], sounding: Sequence[tuple[float, fl
     """
     trimmed = []
     for word in words:
-        overlaps = [min(word.end, end) - max(word.start, begin) for begin, end in sounding]
-        enough = min(CERTAIN_OVERLAP_SECONDS, max(overlaps, default=0.0))
-        met = [stretch for stretch, overlap in zip(sounding, overlaps, strict=True) if overlap >= enough]
-        if met and enough > 0:
-            word = replace(word, start=max(word.start, met[0][0]), end=min(word.end, met[-1][1]))
+        # A word lies in one stretch; a little of the next one may be an alignment that is not exact.
+        overlaps = [(min(word.end, end) - max(word.start, begin), begin, end) for begin, end in sounding]
+        overlap, begin, end = max(overlaps, default=(0.0, 0.0, 0.0))
+        if overlap > 0:
+            word = replace(word, start=max(word.start, begin), end=min(word.end, end))
         trimmed.append(word)
     return trimmed
 

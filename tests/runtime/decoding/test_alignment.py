@@ -99,7 +99,7 @@ def word(text: str, start: float, end: float) -> TimedWord:
 def test_pauses_are_no_parts_of_words() -> None:
     words = [word(" a", 0.0, 1.0), word(" b", 1.0, 2.0), word(" c", 2.0, 3.0), word(" d", 3.0, 3.5)]
     trimmed = trim_to_sound(words, [(0.4, 1.3), (1.8, 2.0), (2.1, 2.6)])
-    assert [(each.start, each.end) for each in trimmed] == [(0.4, 1.0), (1.0, 2.0), (2.1, 2.6), (3.0, 3.5)]
+    assert [(each.start, each.end) for each in trimmed] == [(0.4, 1.0), (1.0, 1.3), (2.1, 2.6), (3.0, 3.5)]
     assert trim_to_sound(words, []) == words
 
 

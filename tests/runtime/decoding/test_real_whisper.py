@@ -15,6 +15,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.pipelines.speech_stream import StreamOptions
 from edgeformer_runtime.preprocess.audio import open_audio
 
 pytestmark = pytest.mark.slow
@@ -131,7 +132,8 @@ def test_long_sound_and_streams(tiny_english: Transcriber, assets: Path) -> None
     whole = tiny_english.run(sound)
     assert whole.statistics.windows > 1
     assert word_errors(reference, whole.text) <= single + 2
-    updates = list(tiny_english.stream(np.array_split(sound, len(sound) // 24000)))
+    blocks = np.array_split(sound, len(sound) // 8000)
+    updates = list(tiny_english.stream(blocks, stream_options=StreamOptions(partial_seconds=15.0)))
     streamed = " ".join(segment.text for update in updates for segment in update.final)
     assert word_errors(whole.text, streamed) <= 3
     timed = tiny_english.run(sound, TranscribeOptions(timestamps=True, word_timestamps=True))
