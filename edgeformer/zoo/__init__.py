@@ -7,8 +7,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 
-PHOTOGRAPH = _HERE / "images" / "cat.jpg"
-"""What the demo shows its image classifier; CC0."""
+PICTURES = tuple(_HERE / "images" / name for name in ("airplane.png", "ship.png"))
+"""What the demo shows its image classifier: drawings."""
 
 
 @dataclass(frozen=True)

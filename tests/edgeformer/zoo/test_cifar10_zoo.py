@@ -13,10 +13,11 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate as evaluate_bundle
-from edgeformer.zoo import PHOTOGRAPH, ZOO
+from edgeformer.zoo import PICTURES, ZOO
 from edgeformer.zoo.cifar10_data import CLASSES, load_cifar10
 from edgeformer.zoo.train_cifar10 import evaluate
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.preprocess.image import ImageEncoder
 
 NAME = "cifar10-tinyvit"
 FOUR_MB = 4_000_000
@@ -59,9 +60,15 @@ def test_it_opens_by_name() -> None:
     assert keys.unused == ()
 
 
-def test_the_photograph_is_small() -> None:
-    assert PHOTOGRAPH.stat().st_size < 50_000
-    assert "CC0" in (PHOTOGRAPH.parent / "README.md").read_text()
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.stem)
+def test_the_demos_pictures_are_small_and_recognised(path: Path) -> None:
+    assert path.stat().st_size < 10_000
+    checkpoint = open_checkpoint(NAME)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    pixels = torch.from_numpy(ImageEncoder(checkpoint.config.preprocessing)(path))
+    with torch.no_grad():
+        (logits,) = module(pixels)
+    assert checkpoint.labels[int(logits.argmax())] == path.stem
 
 
 @pytest.mark.slow
