@@ -82,7 +82,8 @@ def speech(capacities: Sequence[int], sample_rate: int) -> tuple[bytes, tuple[in
     samples[: len(spoken)] = spoken
     below = (0, *capacities)
     counts = tuple(
-        quietest_cut(samples, start + 1, end, sample_rate) for start, end in zip(below, capacities, strict=False)
+        quietest_cut(samples, max(start + 1, end // 2), end, sample_rate)
+        for start, end in zip(below, capacities, strict=False)
     )
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:

@@ -1,0 +1,143 @@
+"""`convert` from a Whisper checkpoint to a bundle that says which stage is wrong when something in it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from edgeformer.bundle_writer import seal
+from edgeformer.convert import Converted, ConvertOptions, convert
+from edgeformer_runtime import load
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.verify import verify
+from tests.checkpoint_factory import save_whisper
+
+FIRST_BUCKET_SECONDS = 2.5
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_whisper(tmp_path_factory.mktemp("source") / "whisper")
+
+
+@pytest.fixture(scope="module")
+def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    out = tmp_path_factory.mktemp("dist")
+    (row,) = convert(
+        ConvertOptions(str(checkpoint), out, targets=("onnx",), audio_seconds=(FIRST_BUCKET_SECONDS,), name="small")
+    )
+    return row
+
+
+def test_every_stage_is_verified_in_every_bucket(converted: Converted) -> None:
+    assert converted.ok, converted.problems
+    assert [stage.name for stage in converted.verification.stages] == ["mel", "encode", "steps", "text"]
+    with Bundle.open(converted.path) as bundle:
+        head = bundle.manifest.postprocessing
+        assert isinstance(head, Transcription)
+        assert [bucket.positions for bucket in head.buckets] == [125, 1500]
+        assert [bucket.tail for bucket in head.buckets] == [64, 0]
+
+
+def test_a_bundle_transcribes_with_what_its_manifest_says(converted: Converted) -> None:
+    generator = np.random.default_rng(0)
+    sound = (generator.normal(size=20000) * 0.1).astype(np.float32)
+    with load(converted.path) as transcriber:
+        first, again = transcriber(sound), transcriber([sound])[0]
+    assert first.text == again.text
+    assert first.duration == pytest.approx(20000 / 16000)
+
+
+def test_the_full_window_has_one_bucket(checkpoint: Path) -> None:
+    options = ConvertOptions(str(checkpoint), Path("unused"), window="full")
+    assert options.programs_for("litert").window == "full"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"window": "half"}, "unknown window 'half'"),
+        ({"audio_seconds": (0.0,)}, "above 0"),
+        ({"audio_seconds": ()}, "above 0"),
+    ],
+)
+def test_options_are_refused(wrong: dict[str, object], message: str, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        ConvertOptions(str(checkpoint), tmp_path, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_spoiled_filter_bank_is_the_stage_mel(converted: Converted, tmp_path: Path) -> None:
+    def spoil(folder: Path) -> None:
+        file = folder / "mel_filters.safetensors"
+        filters = load_file(file)["mel_filters"]
+        filters[3] = filters[3, ::-1]
+        save_file({"mel_filters": filters}, file)
+
+    assert _first_diverging(converted, tmp_path, spoil) == "mel"
+
+
+def test_a_spoiled_weight_of_the_encoder_is_the_stage_encode(
+    converted: Converted, checkpoint: Path, tmp_path: Path
+) -> None:
+    weight = load_file(checkpoint / "model.safetensors")["model.encoder.conv1.weight"]
+    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "encode"
+
+
+def test_a_spoiled_weight_of_the_decoder_is_its_first_step(
+    converted: Converted, checkpoint: Path, tmp_path: Path
+) -> None:
+    weight = load_file(checkpoint / "model.safetensors")["model.decoder.layer_norm.bias"]
+    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "step 0"
+
+
+def test_a_spoiled_position_is_the_step_that_stands_there(
+    converted: Converted, checkpoint: Path, tmp_path: Path
+) -> None:
+    table = load_file(checkpoint / "model.safetensors")["model.decoder.embed_positions.weight"]
+    # The prompt of a multilingual model takes 4 tokens, after which step 0 chooses; step k is fed position 3 + k.
+    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, table[10])) == "step 7"
+
+
+def test_a_spoiled_tokenizer_is_the_stage_text(converted: Converted, tmp_path: Path) -> None:
+    def spoil(folder: Path) -> None:
+        cases = json.loads((folder / "vectors" / "cases.json").read_text(encoding="utf-8"))["cases"]
+        said = cases[0]["expected"]["tokens"][0]
+        file = folder / "tokenizer.json"
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = tokenizer["model"]["vocab"]
+        (spoken,) = (token for token, number in vocabulary.items() if number == said)
+        vocabulary |= {spoken: vocabulary["a"], "a": said}
+        file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+
+    assert _first_diverging(converted, tmp_path, spoil) == "text"
+
+
+def _first_diverging(converted: Converted, folder: Path, spoil: Callable[[Path], None]) -> str | None:
+    """What verification names after a file of a copy was changed, and the copy sealed as if that were right."""
+    copy = folder / "spoiled"
+    shutil.copytree(converted.path, copy)
+    with Bundle.open(copy) as bundle:
+        manifest = bundle.manifest
+    spoil(copy)
+    with seal(copy, manifest) as bundle:
+        return verify(bundle).first_diverging
+
+
+def _change(folder: Path, weight: NDArray[np.float32]) -> None:
+    """Turn a tensor round wherever the model files hold it; a norm would take out what is added to all of it."""
+    found = 0
+    for file in folder.rglob("*"):
+        content = file.read_bytes() if file.is_file() else b""
+        if weight.tobytes() in content:
+            found += 1
+            file.write_bytes(content.replace(weight.tobytes(), np.flip(weight, -1).tobytes()))
+    assert found, "the model files hold this tensor"
