@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,9 @@ class CoreMLConverter:
 
     fp16 stores and computes in half. dynamic-int8 stores weights and embedding tables in int8, one scale per channel,
     and computes in half: coremltools quantizes activations on macOS only, so they stay float16. Inputs are int32 and
-    outputs float32 at every precision. Core ML itself is not needed to convert; `mil_reference` executes the result.
+    outputs float32 at every precision. Buffers that a program changes become states, which functions share by name;
+    Core ML has them in float16 only, so at fp32 too they are rounded to that. Core ML itself is not needed to convert;
+    `mil_reference` executes the result.
     """
 
     target = "coreml"
@@ -68,7 +71,7 @@ class CoreMLConverter:
 
     def _lower(self, programs: Sequence[Program], precision: str, folder: Path) -> Lowered:
         package = folder / PACKAGE
-        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
+        with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
                 _convert(programs[0], precision).save(str(package))
@@ -109,6 +112,19 @@ def _convert(program: Program, precision: str) -> Any:
     return ct.optimize.coreml.linear_quantize_weights(
         model, ct.optimize.coreml.OptimizationConfig(global_config=quantizer)
     )
+
+
+@contextmanager
+def _writes_last() -> Iterator[None]:
+    """Keep writes of states at the end, where they are: the pass that would move them forward fails on several."""
+    from coremltools.converters.mil.mil.passes.defs.optimize_state import canonicalize_inplace_pattern
+
+    apply = canonicalize_inplace_pattern.apply
+    canonicalize_inplace_pattern.apply = lambda _, program: None  # noqa: ARG005
+    try:
+        yield
+    finally:
+        canonicalize_inplace_pattern.apply = apply
 
 
 def _remove_aliases(exported: torch.export.ExportedProgram) -> None:

@@ -160,7 +160,9 @@ class _Reader:
         # Operators that iOS 16 introduced for compressed weights have their operands among the attributes.
         inputs |= {key: self._value(value) for key, value in message.attributes.items() if key != "name"}
         outputs = tuple(_variable(each.name, each.type) for each in message.outputs)
-        return Operation(message.type, outputs[0].name, inputs, outputs)
+        # Writing a state gives nothing.
+        name = outputs[0].name if outputs else str(self._value(message.attributes["name"]))
+        return Operation(message.type, name, inputs, outputs)
 
     def _value(self, message: Any) -> Value:
         if message.type.WhichOneof("type") != "tensorType":

@@ -21,7 +21,10 @@ from edgeformer_converters.mil_constexpr import CONSTEXPR
 from edgeformer_converters.mil_operators import OPERATORS
 from edgeformer_converters.mil_program import Function, Operation, Reference, Value, Variable, read_program
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.checked import decoder_over
+from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 NOT_COVERED = (
     "The reference computes each operator in float32 and rounds its result to the declared type: it covers neither the "
@@ -43,7 +46,7 @@ INPUT_DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class MilInterpreter:
-    """One function of a package, parsed, with its compressed weights expanded; states live as long as it does."""
+    """One function of a package, parsed, with its compressed weights expanded."""
 
     def __init__(self, function: Function) -> None:
         """Check that every operator is known and expand the constants.
@@ -55,22 +58,30 @@ class MilInterpreter:
         if unknown:
             raise EngineError(f"the MIL reference does not know the operator {', '.join(unknown)}: verify on macOS")
         self.function = function
-        self.states = {each.name: torch.zeros(_static_shape(each)) for each in function.states}
         self._constants: dict[str, Any] = dict(function.constants)
         for operation in function.operations:
             if operation.type in CONSTEXPR:
                 self._evaluate(operation, CONSTEXPR[operation.type], self._constants)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Execute the function.
 
         Args:
             inputs: one array per input, with the dtype and shape that the package declares.
+            states: what the function's states hold, by name, as an MLState does; the call changes it. A state that is
+                missing starts with zeros. None: all do, and are forgotten afterwards.
 
         Returns:
             One array per output, with the declared dtype.
         """
         values: dict[str, Any] = dict(self._constants)
+        states = {} if states is None else states
+        for variable in self.function.states:
+            found = states.setdefault(variable.name, torch.zeros(_static_shape(variable)))
+            if found.shape != _static_shape(variable):
+                raise EngineError(f"state {variable.name} has shape {variable.shape}, found {tuple(found.shape)}")
         for variable in self.function.inputs:
             values[variable.name] = _checked_input(variable, inputs)
         if extra := sorted(set(inputs) - {each.name for each in self.function.inputs}):
@@ -78,7 +89,7 @@ class MilInterpreter:
         with torch.no_grad():
             for index, operation in enumerate(self.function.operations):
                 if operation.type in STATE_OPERATORS:
-                    self._evaluate_state(operation, values)
+                    _evaluate_state(operation, values, states)
                 elif operation.type in OPERATORS:
                     self._evaluate(operation, OPERATORS[operation.type], values)
                 for name in self.function.last_uses.get(index, ()):
@@ -96,16 +107,17 @@ class MilInterpreter:
         for variable, result in zip(operation.outputs, each, strict=True):
             values[variable.name] = _settled(operation, variable, result)
 
-    def _evaluate_state(self, operation: Operation, values: dict[str, Any]) -> None:
-        state = operation.inputs["input" if operation.type == "read_state" else "state"]
-        assert isinstance(state, Reference)
-        if operation.type == "coreml_update_state":
-            self.states[state.name] = _resolved(operation.inputs["value"], values)
-        for variable in operation.outputs:
-            values[variable.name] = self.states[state.name]
+
+def _evaluate_state(operation: Operation, values: dict[str, Any], states: dict[str, Tensor]) -> None:
+    state = operation.inputs["input"]
+    assert isinstance(state, Reference)
+    if operation.type == "write_state":
+        states[state.name] = _resolved(operation.inputs["data"], values)
+    for variable in operation.outputs:
+        values[variable.name] = states[state.name]
 
 
-STATE_OPERATORS = frozenset({"read_state", "coreml_update_state"})
+STATE_OPERATORS = frozenset({"read_state", "write_state"})
 
 
 def run(path: Path, inputs: Mapping[str, NDArray[Any]], function: str = "main") -> dict[str, NDArray[Any]]:
@@ -127,7 +139,10 @@ def run(path: Path, inputs: Mapping[str, NDArray[Any]], function: str = "main") 
 
 
 class MilReferenceEngine:
-    """Runs a Core ML bundle without Core ML; an engine of the runtime, for verification and not for speed."""
+    """Runs a Core ML bundle without Core ML; an engine of the runtime, for verification and not for speed.
+
+    States last from call to call in a decoder, each of which has its own; `run` starts every program with zeros.
+    """
 
     name = "coreml"
     not_covered = NOT_COVERED
@@ -143,12 +158,22 @@ class MilReferenceEngine:
 
     def run(self, program: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one program of the bundle; see `edgeformer_runtime.engines.base.Engine`."""
+        return self.run_with(program, inputs, {})
+
+    def run_with(
+        self, program: str, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor]
+    ) -> dict[str, NDArray[Any]]:
+        """Run one program on states that it changes; see `MilInterpreter.run`."""
         if program not in self._programs:
             raise InputError(f"unknown program {program!r}: expected one of {', '.join(self._programs)}")
         with self._lock:
             if program not in self._interpreters:
                 self._interpreters[program] = self._interpreter(program)
-            return self._interpreters[program].run(inputs)
+            return self._interpreters[program].run(inputs, states)
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
+        return decoder_over(_States(self).run, bucket, spec)
 
     def _interpreter(self, program: str) -> MilInterpreter:
         if self._bundle is None:
@@ -164,6 +189,18 @@ class MilReferenceEngine:
             self._bundle = None
             self._functions.clear()
             self._interpreters.clear()
+
+
+class _States:
+    """What a decoder's programs keep from call to call: functions share states by name, as in an MLState."""
+
+    def __init__(self, engine: MilReferenceEngine) -> None:
+        self._engine = engine
+        self._states: dict[str, Tensor] = {}
+
+    def run(self, program: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """As `Engine.run`."""
+        return self._engine.run_with(program, inputs, self._states)
 
 
 def _static_shape(variable: Variable) -> tuple[int, ...]:
