@@ -40,6 +40,9 @@ class ExecuTorchConverter:
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
     runs, embedding tables per row in int8. static-int8 takes the ranges of activations from calibration inputs. The
     apps and engines that run int8 link ExecuTorch's quantized kernels.
+
+    Buffers that programs change are state: methods of one loaded file share it, if the app lets methods share memory
+    arenas (`share_memory_arenas` of ExecuTorch's Module; Python's Program does).
     """
 
     target = "executorch"

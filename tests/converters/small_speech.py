@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,3 +120,9 @@ def differences(found: list[DecoderOutput], expected: list[DecoderOutput]) -> tu
                 cosine = (got * wanted).sum() / np.linalg.norm(got) / np.linalg.norm(wanted)
                 lowest = min(lowest, float(cosine))
     return largest, lowest
+
+
+def baseline(assets: Path, file: str) -> str:
+    """What transformers writes for a clip with tiny.en in fp32, greedy and without timestamps."""
+    recorded = json.loads((assets / "speech" / "baseline_tiny_en_fp32.json").read_text())
+    return next(str(clip["hyp"]) for clip in recorded["clips"] if clip["file"] == file)
