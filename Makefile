@@ -32,6 +32,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m tests.bench.text_peers --update-readme
+	@$(BIN)/python -m tests.bench.vision_peers --update-readme
 	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
 
 golden: setup

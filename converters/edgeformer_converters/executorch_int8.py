@@ -1,15 +1,18 @@
 """int8 in ExecuTorch: PT2E quantization for XNNPACK, dynamic or from calibration inputs.
 
-TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread, 22 pieces each; columns as in
-`litert_int8`:
+TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread, as many pieces as at fp32. Columns
+as in `litert_int8`; the rows from the second on have weights rounded to nearest and were measured over six photographs:
 
-| | ms | cosine | differences | file of fp32's |
+| | ms | cosine | difference | file of fp32's |
 |---|---|---|---|---|
-| fp32 | – | 1 | 0, 0 | 1 |
-| dynamic-int8, attention's biases in float | 23.4 | .9934 | .118, .069 | .396 |
-| static: linear layers and all convolutions, biases in float | 25.6 | .9842 | .214, .183 | .399 |
-| static: linear layers and pointwise convolutions, ranges of histograms | 24.0 | .9919 | .156, .154 | .266 |
-| static-int8: as above, ranges from the smallest to the largest value | 22.1 | .9891 | .178, .135 | .266 |
+| dynamic-int8: linear layers and convolutions | – | .9967 | .081 | .260 |
+| the same, to nearest, attention's biases in float | 23.4 | .9934 | .118 | .396 |
+| static: linear layers and all convolutions, biases in float | 25.6 | .9842 | .214 | .399 |
+| static: linear layers and pointwise convolutions, ranges of histograms | 24.0 | .9919 | .156 | .266 |
+| static: as above, ranges from the smallest to the largest value | 22.1 | .9891 | .178 | .266 |
+
+static-int8 leaves convolutions to the dynamic kind, whose results stay float: in LiteRT and ONNX Runtime, static
+pointwise convolutions alone made the largest difference twice as large.
 """
 
 from __future__ import annotations
