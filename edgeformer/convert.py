@@ -194,6 +194,8 @@ def _start_of_int8(job: Job, fp32: Lowered, staging: Path) -> tuple[tuple[Progra
     if not programs[0].calibration or all(precision.recipe.weights != "int8" for precision in job.precisions):
         return job.programs, fp32
     rounded = rounded_to_int8(programs)
+    if not job.converter.quantizes_files:
+        return rounded, fp32
     return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{job.converter.target}.rounded"))
 
 

@@ -75,6 +75,8 @@ class Converter(Protocol):
     target: str
     precisions: tuple[str, ...]
     requires: Requirements
+    quantizes_files: bool
+    """Whether int8 is made of the fp32 files; otherwise of the programs."""
     packages: tuple[str, ...]
     """Distributions whose versions go into the manifest's toolchain."""
 

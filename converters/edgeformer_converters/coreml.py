@@ -42,6 +42,7 @@ class CoreMLConverter:
     target = "coreml"
     precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8")
     requires = Requirements(runtime="0.1.0", ios="18.0", macos="15.0")
+    quantizes_files = False
     packages = ("coremltools", "torch")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:

@@ -49,6 +49,7 @@ class ExecuTorchConverter:
     precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # What the Swift package and the Android archive of ExecuTorch 1.x ask for.
     requires = Requirements(runtime="0.1.0", ios="17.0", macos="12.0", android_api=23)
+    quantizes_files = False
     packages = ("executorch", "torchao", "torch")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:

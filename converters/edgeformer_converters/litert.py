@@ -37,6 +37,7 @@ class LiteRTConverter:
     precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
     requires = Requirements(runtime="0.1.0", ios="15.0", macos="12.0", android_api=23)
+    quantizes_files = True
     packages = ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:

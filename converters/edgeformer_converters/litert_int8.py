@@ -82,7 +82,9 @@ def _add_spatial_convolutions(manager: Any, graph: LiteRTGraph, static: bool) ->
     for kind, name, weights in graph.spatial_convolutions():
         operation = TFLOperationName[kind]
         if weights <= MOST_FLOAT_WEIGHTS:
-            manager.add_quantization_config(re.escape(name), operation, algorithm_key=recipe.AlgorithmName.NO_QUANTIZE)
+            manager.add_weight_only_config(
+                re.escape(name), operation, num_bits=16, algorithm_key=recipe.AlgorithmName.FLOAT_CASTING
+            )
         elif static or kind == "DEPTHWISE_CONV_2D":
             manager.add_weight_only_config(re.escape(name), operation, num_bits=8)
 

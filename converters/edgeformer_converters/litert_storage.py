@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # What is smaller stays inside the flatbuffer: a place of its own and padding would cost as much.
 LEAST_BYTES = 1024
@@ -76,23 +77,43 @@ def _arrange(contents: Iterable[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
     return places, order
 
 
+class _SharedVectors:
+    """A flatbuffer's builder that keeps equal vectors once: most zero points of int8 are zeros, 8 bytes a channel."""
+
+    def __init__(self, builder: Any, offsets: dict[tuple[str, bytes], int]) -> None:
+        self._builder = builder
+        self._offsets = offsets
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._builder, name)
+
+    def CreateNumpyVector(self, values: NDArray[np.generic]) -> int:
+        """The vector's offset; the name is the flatbuffers library's."""
+        key = (str(values.dtype), values.tobytes())
+        if key not in self._offsets:
+            self._offsets[key] = self._builder.CreateNumpyVector(values)
+        return self._offsets[key]
+
+
 class _Once:
     """A table of the flatbuffer that is packed once, however many refer to it."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Any, vectors: dict[tuple[str, bytes], int]) -> None:
         self.table = table
+        self.vectors = vectors
         self.offset: int | None = None
 
     def Pack(self, builder: Any) -> int:
         """The table's offset; the name is the flatbuffers library's."""
         if self.offset is None:
-            self.offset = self.table.Pack(builder)
+            self.offset = self.table.Pack(_SharedVectors(builder, self.vectors))
         assert self.offset is not None
         return self.offset
 
 
 def _share_quantization(model: Any) -> None:
     tables: dict[tuple[Any, ...], _Once] = {}
+    vectors: dict[tuple[str, bytes], int] = {}
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         found = tensor.quantization
         if found is None:
@@ -104,4 +125,4 @@ def _share_quantization(model: Any) -> None:
             key = tuple(
                 value.tobytes() if isinstance(value, np.ndarray) else value for _, value in sorted(vars(found).items())
             )
-            tensor.quantization = tables.setdefault(key, _Once(found))
+            tensor.quantization = tables.setdefault(key, _Once(found, vectors))

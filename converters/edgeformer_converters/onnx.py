@@ -38,6 +38,7 @@ class OnnxConverter:
     precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
     # The oldest systems that ONNX Runtime 1.22's packages support; 1.22 brought 8 bits to MatMulNBits.
     requires = Requirements(runtime="0.1.0", ios="15.1", macos="13.4", android_api=24)
+    quantizes_files = True
     packages = ("onnx", "onnxscript", "onnxruntime", "torch")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
