@@ -74,7 +74,8 @@ def write_bundle(
     )
     seal(folder, manifest)
     recorded = record_cases(folder, programs, interface) if cases is None else cases
-    tolerances = Tolerances(output=precision.output_tolerance, score=precision.score_tolerance)
+    for_outputs, for_scores = interface.slack
+    tolerances = Tolerances(precision.output_tolerance * for_outputs, precision.score_tolerance * for_scores)
     spec = interface.preprocessing
     write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
     return seal(folder, manifest)

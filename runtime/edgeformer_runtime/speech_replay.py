@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.comparison import Comparison, compare, largest, worst_of
 from edgeformer_runtime.decoding.rows import SEEN, hidden_rows
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.manifest import CASES_FILE
@@ -72,27 +72,27 @@ class SpeechReplay:
 
     def _compare_steps(self, case: Case, bucket: AudioBucket, mel: Floats) -> list[Comparison]:
         """One comparison per step, the recorded tokens fed whatever the bundle itself would choose."""
-        limits = [self._tolerances.output * largest(row) for row in case.outputs["logits"]]
+        limits = [self._tolerances.output * largest(centered(row)) for row in case.outputs["logits"]]
         found: list[Comparison] = []
         try:
             decoder = self._transcriber.decoder(bucket)
             tokens: Iterator[int] = iter(case.expected["tokens"])
             for logits in steps(decoder, mel, case.expected["prompt"], lambda _: next(tokens, None)):
                 row, limit = case.outputs["logits"][len(found)], limits[len(found)]
-                found.append(compare(sampled(logits), row, limit))
+                found.append(compare(centered(sampled(logits)), centered(row), limit))
         except EngineError:
             found.append(Comparison(None, None, limits[len(found)], ok=False))
         return found
 
     def _compare_text(self, case: Case, samples: Floats) -> Comparison:
-        """Words that differ, as a fraction of the reference's; one word too many in an empty answer is all of them."""
+        """Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them."""
         tolerance = self._tolerances.score
-        reference = case.expected["text"].split()
+        reference = letters(case.expected["text"])
         try:
-            words = self._transcriber.plain_text(samples).split()
+            found = letters(self._transcriber.plain_text(samples))
         except EngineError:
             return Comparison(None, None, tolerance, ok=False)
-        share = edit_distance(words, reference) / max(len(reference), 1)
+        share = edit_distance(found, reference) / max(len(reference), 1)
         return Comparison(share, None, tolerance, share <= tolerance)
 
 
@@ -159,11 +159,22 @@ def read_wav(transcriber: Transcriber, stored: Mapping[str, Any]) -> Floats:
     return samples
 
 
-def edit_distance(found: Sequence[str], reference: Sequence[str]) -> int:
-    """How many words have to be changed, put in or taken out (Levenshtein 1966)."""
+def centered(logits: Tensor) -> Tensor:
+    """Logits less their mean: what all of them have in common changes no probability."""
+    result: Tensor = logits - logits.mean()
+    return result
+
+
+def letters(text: str) -> str:
+    """The letters and digits of a text in lower case: a comma more or less is no other answer."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def edit_distance(found: str, reference: str) -> int:
+    """How many characters have to be changed, put in or taken out (Levenshtein 1966)."""
     row = list(range(len(reference) + 1))
-    for i, word in enumerate(found, 1):
+    for i, character in enumerate(found, 1):
         above, row = row, [i]
         for j, other in enumerate(reference, 1):
-            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other)))
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (character != other)))
     return row[-1]
