@@ -59,8 +59,8 @@ def _model(model: dict[str, Any]) -> str:
 def _best(best: dict[str, Any]) -> str:
     """Which of ours stands against which peer, and how."""
     return (
-        f"Cosines are means over held-out images. Of what keeps {best['least_mean_cosine']}, LiteRT {best['litert']} takes"
-        f" {best['ratio']:.2f} of the time of the fastest peer, {best['peer']}."
+        f"Cosines are means over held-out images. Of what keeps {best['least_mean_cosine']}, LiteRT {best['litert']}"
+        f" takes {best['ratio']:.2f} of the time of the fastest peer, {best['peer']}."
     )
 
 
