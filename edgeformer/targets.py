@@ -40,8 +40,8 @@ DECODER_STATE: dict[str, str] = {
 # The lengths of sound that speech programs are made for, in seconds, where nobody asks for others. Every length costs
 # half a minute of conversion, 3 programs' memory and constants of silence; finer steps gain where clips are short.
 AUDIO_SECONDS: dict[str, tuple[float, ...]] = {
-    # A bucket of its programs takes some 3 MB: they share one cache of weights.
-    "litert": (2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0),
+    # Programs share one cache of weights, but each bucket still takes 10 MB of memory once the file is open.
+    "litert": (2.5, 5.0, 7.5, 12.5, 20.0, 30.0),
     # Each session packs its own copy of the weights.
     "onnx": (5.0, 10.0, 20.0, 30.0),
     # Each length is lowered on its own, which takes most of a conversion's time.
