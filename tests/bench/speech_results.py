@@ -170,8 +170,12 @@ def _cells(row: dict[str, Any], results: Results) -> tuple[str, ...]:
 
 def plot(results: Results, file: Path) -> None:
     """Processor time against the clips' length, a line per contender, as a picture in the format of `file`'s name."""
+    import logging
+
     import matplotlib
 
+    # It tells of its cache of fonts; the conversion tools' log handlers write to a stream that is closed by then.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     matplotlib.use("agg")
     from matplotlib import pyplot
 
