@@ -200,9 +200,9 @@ def test_programs_of_a_bucket_plan_one_state_and_buckets_do_not_add_up(folder: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "dynamic-int8"])
-def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, precision: str) -> None:
+def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path) -> None:
+    # One precision, the farthest from torch: lowering takes minutes.
     speech = open_speech(assets / "whisper-tiny.en", "executorch", (600,))
-    bundle = speech.bundle(lower(speech, precision, tmp_path))
+    bundle = speech.bundle(lower(speech, "dynamic-int8", tmp_path))
     text = Transcriber(bundle, ExecuTorchEngine(bundle, 1)).run(assets / "speech" / "jfk.wav").text
     assert text.strip() == baseline(assets, "jfk.wav")
