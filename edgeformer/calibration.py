@@ -28,7 +28,7 @@ def calibrated(programs: tuple[Program, ...], interface: Interface, folder: Path
     """
     spec = interface.preprocessing
     if not isinstance(spec, ImagePreprocessing):
-        raise InputError("calibration takes a folder of images, and this model reads text: use dynamic-int8")
+        raise InputError("calibration takes a folder of images, and this model takes no images: use dynamic-int8")
     encode = ImageEncoder(spec)
     inputs = tuple((torch.from_numpy(encode(path)),) for path in _spread(folder))
     return tuple(replace(program, calibration=inputs) for program in programs)

@@ -14,6 +14,8 @@ from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE
 from edgeformer_runtime.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_WINDOW_SECONDS = 30
+"""Whisper's window."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,3 @@ class ConvertOptions:
             window=self.window,
             decoder_state=DECODER_STATE[target],
         )
-
-
-LONGEST_WINDOW_SECONDS = 30
-"""Whisper's window."""

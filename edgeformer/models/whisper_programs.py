@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from edgeformer.models.whisper import DecoderLayer, FeedForward, Whisper, causal_mask
 from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer.models.whisper_silence import Silence, project, silence_of, tail_bias, tail_positions
-from edgeformer.programs import FULL_WINDOW, Program, ProgramOptions
+from edgeformer.programs import FULL_WINDOW, POSITIONS_PER_SECOND, Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_layout import bucket_layout
 from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket
 
-_POSITIONS_PER_SECOND = 50
 _ROWS_PER_SECOND = 16
 """Tokens that a second of fast speech may take, several times what English needs."""
 _FEWEST_ROWS, _PROMPT_ROWS, _ROW_STEP = 128, 64, 32
@@ -70,7 +69,7 @@ def transcription_layout(config: WhisperConfig, options: ProgramOptions) -> Spee
 
 
 def _bucket(positions: int, config: WhisperConfig) -> AudioBucket:
-    seconds = positions / _POSITIONS_PER_SECOND
+    seconds = positions / POSITIONS_PER_SECOND
     rows = _ROW_STEP * math.ceil(max(_FEWEST_ROWS, _PROMPT_ROWS + _ROWS_PER_SECOND * seconds) / _ROW_STEP)
     return AudioBucket(
         positions=positions,

@@ -72,7 +72,7 @@ class PeerModels:
         text, speech = self._checkpoint.tokenizer_json, self._checkpoint.speech
         assert text is not None and speech is not None
         tokenizer = SpeechTokenizer(text, speech.tokens.end)
-        return [tokenizer._bytes_of(token) for token in range(speech.tokens.end)]
+        return [tokenizer.bytes_of(token) for token in range(speech.tokens.end)]
 
     def _write_public(self, folder: Path) -> None:
         """What transformers needs: weights, sizes, the tokens that steer it, the features of sound, the tokenizer."""

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.interfaces import Interface, interface_for
+from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer.targets import Lowered
+from edgeformer.targets import Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.manifest import ProgramSpec
@@ -126,3 +127,14 @@ def baseline(assets: Path, file: str) -> str:
     """What transformers writes for a clip with tiny.en in fp32, greedy and without timestamps."""
     recorded = json.loads((assets / "speech" / "baseline_tiny_en_fp32.json").read_text())
     return next(str(clip["hyp"]) for clip in recorded["clips"] if clip["file"] == file)
+
+
+def lower_to_all(converter: Converter, programs: tuple[Program, ...], folder: Path) -> dict[str, Lowered]:
+    """Programs at each precision that speech has, by its name, in folders of that name."""
+    places = {name: folder / name for name in ("fp32", "fp16", "dynamic-int8")}
+    for place in places.values():
+        place.mkdir()
+    fp32 = converter.lower_fp32(programs, places.pop("fp32"))
+    return {"fp32": fp32} | {
+        name: converter.lower_precision(programs, fp32, PRECISIONS[name], place) for name, place in places.items()
+    }

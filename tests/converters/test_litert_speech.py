@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoint_factory import save_whisper
 from jfk_speech import greedy, jfk_mel, jfk_tokens
-from small_speech import Speech, differences, mask_of, open_speech, script
+from small_speech import Speech, differences, lower_to_all, mask_of, open_speech, script
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
@@ -35,11 +35,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
 @pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """Both buckets at every precision."""
-    fp32 = CONVERTER.lower_fp32(speech.programs, tmp_path_factory.mktemp("fp32"))
-    return {"fp32": fp32} | {
-        name: CONVERTER.lower_precision(speech.programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(name))
-        for name in ("fp16", "dynamic-int8")
-    }
+    return lower_to_all(CONVERTER, speech.programs, tmp_path_factory.mktemp("lowered"))
 
 
 def engine_of(speech: Speech, lowered: Lowered) -> Any:

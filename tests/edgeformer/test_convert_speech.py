@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeformer.bundle_writer import seal
+from edgeformer.checkpoints import open_checkpoint
 from edgeformer.convert import Converted, ConvertOptions, convert
+from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
@@ -58,8 +60,9 @@ def test_a_bundle_transcribes_with_what_its_manifest_says(converted: Converted) 
 
 
 def test_the_full_window_has_one_bucket(checkpoint: Path) -> None:
-    options = ConvertOptions(str(checkpoint), Path("unused"), window="full")
-    assert options.programs_for("litert").window == "full"
+    options = ConvertOptions(str(checkpoint), Path("unused"), window="full", audio_seconds=(2.5, 5.0))
+    layout = transcription_layout(open_checkpoint(str(checkpoint)).config, options.programs_for("litert"))
+    assert [(bucket.positions, bucket.tail) for bucket in layout.buckets] == [(1500, 0)]
 
 
 @pytest.mark.parametrize(

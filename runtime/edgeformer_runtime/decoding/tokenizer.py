@@ -51,7 +51,7 @@ class SpeechTokenizer:
         U+FFFD.
         """
         decoder = _utf8_decoder()
-        return "".join(decoder.decode(self._bytes_of(token)) for token in tokens if token < self._end)
+        return "".join(decoder.decode(self.bytes_of(token)) for token in tokens if token < self._end)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of text as it stands inside a transcript, where words begin with a space. Never special ones."""
@@ -64,7 +64,7 @@ class SpeechTokenizer:
         decoder = _utf8_decoder()
         text, group = "", list[int]()
         for token in tokens:
-            text += decoder.decode(self._bytes_of(token))
+            text += decoder.decode(self.bytes_of(token))
             group.append(token)
             if not decoder.getstate()[0]:
                 pieces.append(TextPiece(text, tuple(group)))
@@ -94,7 +94,8 @@ class SpeechTokenizer:
             words.append(_join(joined, piece))
         return words
 
-    def _bytes_of(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of a text that a token stands for; several tokens may make one character."""
         written = self._tokenizer.id_to_token(token)
         try:
             return bytes(self._byte_of[character] for character in written)
