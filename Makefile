@@ -36,7 +36,7 @@ bench: setup
 	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
 
 golden: setup
-	@$(BIN)/python -m tests.golden.make_text_golden
+	@$(BIN)/python -m tests.golden.make
 
 clean:
 	rm -rf .venv dist build *.egg-info runtime/*.egg-info

@@ -1,19 +1,14 @@
-"""Writes text.json: WordPiece ids and class scores from transformers, for the tests of every language.
-
-python -m tests.golden.make_text_golden
-"""
+"""Writes text.json: WordPiece ids and class scores from transformers, for the tests of every language."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import torch
 import transformers
 
 from edgeformer.zoo import ZOO
 
-GOLDEN = Path(__file__).parent / "text.json"
 MODEL = "clinc150-mobilebert"
 SEQ_LEN = 32
 
@@ -35,7 +30,12 @@ INPUTS: tuple[tuple[str, str | None], ...] = (
 )
 
 
-def golden() -> dict[str, object]:
+def files() -> dict[str, bytes]:
+    """The golden file by name."""
+    return {"text.json": (json.dumps(_golden(), indent=1, ensure_ascii=False) + "\n").encode()}
+
+
+def _golden() -> dict[str, object]:
     """Each input's ids and types, cut to SEQ_LEN, and the scores of the three best intents."""
     folder = ZOO[MODEL].folder
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
@@ -63,7 +63,3 @@ def golden() -> dict[str, object]:
         "seq_len": SEQ_LEN,
         "cases": cases,
     }
-
-
-if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps(golden(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

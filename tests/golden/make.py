@@ -1,0 +1,23 @@
+"""Writes all golden files: python -m tests.golden.make [NAME...], each NAME a generator such as `manifests`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from tests.golden.golden_files import FOLDER
+
+GENERATORS = ("text", "manifests")
+"""Modules make_<name>, each with a function `files` that gives the bytes of its golden files by name."""
+
+
+def make(generator: str) -> dict[str, bytes]:
+    """The files of a generator, made anew."""
+    made: dict[str, bytes] = import_module(f"tests.golden.make_{generator}").files()
+    return made
+
+
+if __name__ == "__main__":
+    for generator in sys.argv[1:] or GENERATORS:
+        for name, data in make(generator).items():
+            (FOLDER / name).write_bytes(data)

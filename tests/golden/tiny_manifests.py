@@ -1,0 +1,159 @@
+"""Small manifests of each task, for golden manifests and bundles: no model file in them is a model."""
+
+from __future__ import annotations
+
+from edgeformer_runtime.manifest import (
+    Classification,
+    Embedding,
+    FileEntry,
+    Manifest,
+    Postprocessing,
+    Preprocessing,
+    ProgramSpec,
+    Recipe,
+    Requirements,
+    Source,
+    TensorSpec,
+    TextPreprocessing,
+)
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.speech_layout import bucket_layout
+from edgeformer_runtime.speech_spec import AudioBucket, SpeechTokens, Transcription
+
+MODEL = "model.bin"
+LABELS = ("lights", "weather", "greeting")
+EMBEDDING_DIM = 4
+SEQ_LENS = (8, 16)
+
+IMAGE_SPEC = ImagePreprocessing(
+    height=16,
+    width=24,
+    resize_short_side=26,
+    interpolation="bicubic",
+    crop="center",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+# A speech model of one second, so that its vocabulary of bytes, special tokens and timestamps stays below 512.
+AUDIO_SPEC = AudioPreprocessing(16000, 400, 160, 80, "mel_filters.safetensors", 1, 1e-10, 8.0)
+SPEECH_TOKENS = SpeechTokens(
+    start=257,
+    end=256,
+    start_of_previous=258,
+    no_speech=259,
+    no_timestamps=262,
+    first_timestamp=263,
+    transcribe=None,
+    translate=None,
+    languages={},
+)
+MULTILINGUAL_TOKENS = SpeechTokens(
+    **(vars(SPEECH_TOKENS) | {"transcribe": 260, "translate": 261, "languages": {"de": 254, "en": 255}})
+)
+TIMESTAMPS = 51
+VOCABULARY = SPEECH_TOKENS.first_timestamp + TIMESTAMPS
+SPACE = ord(" ")
+
+
+def text(task: str = "text-classification", target: str = "onnx") -> Manifest:
+    """Two buckets; a classifier of three labels, or an embedder."""
+    embeds = task == "text-embedding"
+    head = Embedding(EMBEDDING_DIM, True) if embeds else Classification(LABELS, "softmax")
+    width = EMBEDDING_DIM if embeds else len(LABELS)
+    programs = tuple(
+        ProgramSpec(
+            name=f"seq_{length}",
+            file=MODEL,
+            entry="main" if target == "onnx" else f"seq_{length}",
+            inputs=tuple(TensorSpec(name, "int32", (1, length)) for name in ("input_ids", "attention_mask")),
+            outputs=(TensorSpec("output", "float32", (1, width)),),
+        )
+        for length in SEQ_LENS
+    )
+    return _manifest("tiny-text", "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
+
+
+def image() -> Manifest:
+    """A classifier of three labels."""
+    pixels = TensorSpec("pixels", "float32", (1, 3, IMAGE_SPEC.height, IMAGE_SPEC.width))
+    program = ProgramSpec("image", MODEL, "main", (pixels,), (TensorSpec("logits", "float32", (1, len(LABELS))),))
+    head = Classification(LABELS, "softmax")
+    return _manifest("tiny-image", "tinyvit", "image-classification", "onnx", (program,), IMAGE_SPEC, head)
+
+
+def speech_spec(
+    tokens: SpeechTokens = SPEECH_TOKENS, state: str = "host", rows: int = 24, suppress: tuple[int, ...] = (1, 2)
+) -> Transcription:
+    """One head of two components in one layer; half a second and a whole one."""
+    buckets = tuple(
+        AudioBucket(count, tail, rows, f"encode_{count}", f"prefill_{count}", f"decode_{count}")
+        for count, tail in ((25, 2), (50, 0))
+    )
+    return Transcription(
+        tokenizer="tokenizer.json",
+        tokens=tokens,
+        suppress=suppress,
+        suppress_at_start=(SPACE, tokens.end),
+        vocab_size=VOCABULARY,
+        layers=1,
+        heads=1,
+        head_dim=2,
+        alignment_heads=1,
+        prefill_tokens=4,
+        state=state,
+        seconds_per_timestamp=0.02,
+        max_initial_timestamp=0.5,
+        buckets=buckets,
+    )
+
+
+def speech(tokens: SpeechTokens = SPEECH_TOKENS, state: str = "host", target: str = "onnx") -> Manifest:
+    """A recogniser with the layout of a Whisper."""
+    spec = speech_spec(tokens, state)
+    programs = tuple(
+        ProgramSpec(layout.name, MODEL, "main" if target == "onnx" else layout.name, layout.inputs, layout.outputs)
+        for bucket in spec.buckets
+        for layout in bucket_layout(spec, bucket, AUDIO_SPEC.n_mels)
+    )
+    return _manifest("tiny-speech", "whisper", "speech-recognition", target, programs, AUDIO_SPEC, spec)
+
+
+def listed(manifest: Manifest) -> dict[str, FileEntry]:
+    """The files that a manifest's bundle would have, with made-up sizes and hashes."""
+    names = [MODEL, "report.json", "vectors/cases.json", "vectors/tensors.safetensors"]
+    if manifest.preprocessing.kind != "image":
+        names.append("tokenizer.json")
+    if manifest.preprocessing.kind == "audio":
+        names.append(AUDIO_SPEC.mel_filters)
+    return {name: FileEntry(f"{index:x}" * 64, 100 * index) for index, name in enumerate(names)}
+
+
+def _manifest(
+    name: str,
+    family: str,
+    task: str,
+    target: str,
+    programs: tuple[ProgramSpec, ...],
+    before: Preprocessing,
+    head: Postprocessing,
+) -> Manifest:
+    return Manifest(
+        name=name,
+        family=family,
+        task=task,
+        target=target,
+        precision="fp32",
+        license="Apache-2.0",
+        requires=Requirements(runtime="0.1.0", android_api=26),
+        source=Source("tests/tiny", None, "0" * 64),
+        recipe=Recipe("wfp32_afp32", "float32", "float32", "float32"),
+        attention="dense",
+        toolchain={"torch": "2.13.0"},
+        programs=programs,
+        preprocessing=before,
+        postprocessing=head,
+        operators={"ADD": 2},
+        files={},
+    )
