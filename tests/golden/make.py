@@ -7,8 +7,8 @@ from importlib import import_module
 
 from tests.golden.golden_files import FOLDER
 
-GENERATORS = ("text", "manifests")
-"""Modules make_<name>, each with a function `files` that gives the bytes of its golden files by name."""
+GENERATORS = ("text", "manifests", "unicode", "wordpiece")
+"""Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 
 
 def make(generator: str) -> dict[str, bytes]:
@@ -20,4 +20,6 @@ def make(generator: str) -> dict[str, bytes]:
 if __name__ == "__main__":
     for generator in sys.argv[1:] or GENERATORS:
         for name, data in make(generator).items():
-            (FOLDER / name).write_bytes(data)
+            path = FOLDER / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)

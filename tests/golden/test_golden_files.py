@@ -10,7 +10,12 @@ from tests.golden.make import GENERATORS, make
 LARGEST_BYTES = 2 << 20
 
 
-@pytest.mark.parametrize("generator", GENERATORS)
+SLOW = ("unicode",)
+
+
+@pytest.mark.parametrize(
+    "generator", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GENERATORS]
+)
 def test_generator_gives_the_committed_files(generator: str) -> None:
     for name, made in make(generator).items():
         committed = (FOLDER / name).read_bytes()
