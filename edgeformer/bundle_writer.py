@@ -22,6 +22,7 @@ from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, Prog
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.signature import SIGNATURE_NAME
 from edgeformer_runtime.speech_replay import record
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
@@ -104,7 +105,11 @@ def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interfa
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
-    """Write the manifest over the files that are in the folder, and open the result as strictly as any reader would."""
+    """Write the manifest over the files that are in the folder, and open the result as strictly as any reader would.
+
+    A signature of the manifest that was there is removed with it.
+    """
+    (folder / SIGNATURE_NAME).unlink(missing_ok=True)
     files = {
         path.relative_to(folder).as_posix(): FileEntry(_sha256(path), path.stat().st_size)
         for path in sorted(folder.rglob("*"))

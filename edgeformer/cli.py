@@ -97,11 +97,16 @@ def convert(
 
 
 @app.command()
-def verify(bundle: runtime_cli.BundlePath, threads: runtime_cli.Threads = 1, as_json: Json = False) -> None:
+def verify(
+    bundle: runtime_cli.BundlePath,
+    require_signature: runtime_cli.RequiredKey = None,
+    threads: runtime_cli.Threads = 1,
+    as_json: Json = False,
+) -> None:
     """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
     from edgeformer.targets import verification_engine
 
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json)
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature)
 
 
 @app.command()
@@ -111,6 +116,7 @@ def bench(
     rounds: runtime_cli.Rounds = 30,
     against: Annotated[str, typer.Option(help="Peers on the same weights: onnxruntime,openvino,torch.")] = "",
     source: Annotated[str | None, typer.Option(help="The checkpoint for the peers; default: the bundle's own.")] = None,
+    require_signature: runtime_cli.RequiredKey = None,
     as_json: Json = False,
 ) -> None:
     """Measure bundles and peers, interleaved, each in a process of its own: latency, load time, peak memory."""
@@ -118,10 +124,10 @@ def bench(
     from edgeformer_runtime.bench import bundle_contender
     from edgeformer_runtime.bundle import Bundle
 
-    contenders = [bundle_contender(path) for path in bundles]
+    contenders = [bundle_contender(path, None, require_signature) for path in bundles]
     with tempfile.TemporaryDirectory() as folder:
         if against:
-            with Bundle.open(bundles[0]) as first:
+            with Bundle.open(bundles[0], require_signature) as first:
                 contenders += peer_contenders(against.split(","), first, source, Path(folder))
         runtime_cli.bench_contenders(contenders, threads, rounds, as_json)
 
@@ -139,6 +145,7 @@ def evaluate(
     ],
     source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
+    require_signature: runtime_cli.RequiredKey = None,
     threads: runtime_cli.Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -146,7 +153,7 @@ def evaluate(
     from edgeformer.evaluate import evaluate, evaluation_table
     from edgeformer_runtime.bundle import Bundle
 
-    with Bundle.open(bundle) as opened, progress_bar("evaluating") as report:
+    with Bundle.open(bundle, require_signature) as opened, progress_bar("evaluating") as report:
         found = evaluate(opened, data, source, limit, threads, report)
     for note in found.notes:
         err.print(f"note: {note}")
@@ -180,6 +187,28 @@ def demo(
     from edgeformer.demo import run_demo
 
     run_demo(out)
+
+
+@app.command()
+def sign(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Folders or zips, signed in place.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The private key, a PEM file.")] = None,
+    new_key: Annotated[
+        Path | None, typer.Option(help="Make a key pair: the private key there, the public one beside it as .pub.")
+    ] = None,
+) -> None:
+    """Sign bundles, so that --require-signature and apps can tell who made them. Signing again replaces a signature."""
+    from edgeformer.signing import make_keys, sign_bundle
+
+    if (new_key is None) == (key is None) or (key is None) == bool(bundles):
+        raise InputError("expected bundles and --key, or --new-key alone")
+    if new_key is not None:
+        out.print(f"{new_key}: keep it secret; {make_keys(new_key)}: give it to those who check")
+    elif key is not None:
+        for bundle in bundles or []:
+            out.print(f"{bundle}: signed by the key {sign_bundle(bundle, key)[:16]}")
 
 
 app.command()(runtime_cli.run)

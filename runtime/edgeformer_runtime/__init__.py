@@ -10,23 +10,29 @@ from edgeformer_runtime.version import __version__
 if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.pipelines.base import Pipeline
+    from edgeformer_runtime.signature import PublicKey
 
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | Path, threads: int = 1, engine: Engine | None = None) -> Pipeline[Any, Any]:
+def load(
+    path: str | Path, threads: int = 1, engine: Engine | None = None, require_signature: PublicKey | None = None
+) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
     Args:
         path: the bundle's folder, or a stored zip of it.
         threads: how many threads the engine may use.
         engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
+        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes; None: any
+            bundle is taken.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
-        BundleError: the bundle does not follow BUNDLE.md.
+        BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
+        InputError: the public key cannot be used.
         EngineError: the engine is not installed or does not run here.
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
@@ -34,7 +40,7 @@ def load(path: str | Path, threads: int = 1, engine: Engine | None = None) -> Pi
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.pipelines import open_pipeline
 
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, require_signature)
     try:
         return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
     except BaseException:

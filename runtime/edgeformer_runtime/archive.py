@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import stat
 import struct
@@ -10,13 +11,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.names import check_distinct, check_name
 from edgeformer_runtime.strict_json import shorten
 
 MAX_FILES = 10_000
+MAX_UNLISTED = 2
+"""The manifest and its signature, which the manifest does not list."""
 MAX_FILE_BYTES = (4 << 30) - 1
 MAX_DIRECTORY_BYTES = 16 << 20
 # What a writer may add to each member (headers, names, extra fields) and to the whole archive (end records).
@@ -80,7 +83,7 @@ class Reader:
         self._zip.close()
 
 
-def write(file: IO[bytes], members: Mapping[str, Path]) -> None:
+def write(file: IO[bytes] | io.RawIOBase, members: Mapping[str, Path]) -> None:
     """Write files as a stored zip: sorted names, one date, one permission, so that equal files give equal bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in sorted(members):
@@ -90,6 +93,54 @@ def write(file: IO[bytes], members: Mapping[str, Path]) -> None:
             info.file_size = members[name].stat().st_size
             with members[name].open("rb") as source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+
+
+def is_canonical(path: Path, members: Mapping[str, Path]) -> bool:
+    """Whether a zip has exactly the bytes that `write` gives: none in it is anybody's but the files'."""
+    with path.open("rb") as original:
+        comparison = _Comparison(original)
+        write(comparison, members)
+        return comparison.same()
+
+
+class _Comparison(io.RawIOBase):
+    """A file that compares what is written to it with what another file has in the same place.
+
+    A writer of zips goes back to each header once it knows the member's CRC, so a place counts as it was last written.
+    """
+
+    def __init__(self, original: IO[bytes]) -> None:
+        super().__init__()
+        self._original = original
+        self._wrong: set[tuple[int, int]] = set()
+        self._position = self._end = 0
+
+    def write(self, data: Any) -> int:
+        self._original.seek(self._position)
+        place = (self._position, len(data))
+        self._wrong.discard(place)
+        if self._original.read(len(data)) != bytes(data):
+            self._wrong.add(place)
+        self._position += len(data)
+        self._end = max(self._end, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def same(self) -> bool:
+        """Whether all that was written is there, and no more."""
+        return not self._wrong and self._original.seek(0, io.SEEK_END) == self._end
 
 
 def _check_end(path: Path, size: int) -> None:
@@ -102,7 +153,7 @@ def _check_end(path: Path, size: int) -> None:
     _, disk, start_disk, here, count, directory_bytes, _, _ = _END.unpack(tail)
     if disk or start_disk or here != count:
         raise BundleError(f"{path}: expected a zip in one piece")
-    if count > MAX_FILES + 1 or directory_bytes > MAX_DIRECTORY_BYTES:
+    if count > MAX_FILES + MAX_UNLISTED or directory_bytes > MAX_DIRECTORY_BYTES:
         raise BundleError(f"{path}: expected at most {MAX_FILES} files, found {count}")
 
 

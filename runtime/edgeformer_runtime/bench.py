@@ -124,17 +124,24 @@ def bench(
     ]
 
 
-def bundle_contender(path: str | Path, program: str | None = None) -> Contender:
+def bundle_contender(
+    path: str | Path, program: str | None = None, require_signature: str | Path | None = None
+) -> Contender:
     """A bundle as a contender, with the `workload` of all programs or of one.
 
+    Args:
+        path: the bundle's folder or zip.
+        program: the program that runs; None: the largest.
+        require_signature: the PEM file of the key that must have signed it; None: any bundle is taken.
+
     Raises:
-        BundleError: it is no bundle, or has no vectors.
+        BundleError: it is no bundle, is not signed as required, or has no vectors.
         InputError: it has no such program.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.workload import workload
 
-    with Bundle.open(path) as bundle:
+    with Bundle.open(path, require_signature) as bundle:
         chosen = workload(bundle, program)
         manifest = bundle.manifest
         return Contender(
@@ -142,18 +149,23 @@ def bundle_contender(path: str | Path, program: str | None = None) -> Contender:
             engine=manifest.target,
             precision=manifest.precision,
             factory="edgeformer_runtime.bench:bundle_run",
-            arguments={"path": str(path), "program": chosen.program},
+            arguments={
+                "path": str(path),
+                "program": chosen.program,
+                # The other process opens the bundle anew, so it checks the signature anew.
+                "require_signature": None if require_signature is None else str(require_signature),
+            },
             size_bytes=bundle.model_size_bytes,
         )
 
 
-def bundle_run(path: str, program: str, threads: int) -> Run:
+def bundle_run(path: str, program: str, threads: int, require_signature: str | None = None) -> Run:
     """The factory of `bundle_contender`: the engine alone, on recorded inputs, or of speech from mel to text."""
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.workload import workload
 
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, require_signature)
     call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
 
     def run() -> object:

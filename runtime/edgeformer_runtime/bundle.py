@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn
+from typing import IO, NoReturn, TypeAlias
 
-from edgeformer_runtime import archive
+from edgeformer_runtime import archive, folder, signature
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
     MANIFEST_NAME,
@@ -26,41 +24,48 @@ from edgeformer_runtime.manifest import (
     TextPreprocessing,
     parse,
 )
-from edgeformer_runtime.names import MAX_NAME_PARTS, check_name
+from edgeformer_runtime.names import check_name
+from edgeformer_runtime.signature import SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, SignatureState
 from edgeformer_runtime.strict_json import shorten
 
 MAX_FILES = archive.MAX_FILES
+Reader: TypeAlias = archive.Reader | folder.Reader
 _CHUNK_BYTES = 1 << 20
 
 
 class Bundle:
     """An open bundle whose every file has the size and hash that its manifest states.
 
-    A zip is unpacked into a private temporary folder, which `close` removes; so does the end of the process.
+    A zip, and a bundle whose signature was required, is copied into a private temporary folder as it is checked, and
+    only the copy is used. `close` removes it; so does the end of the process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, temporary: bool) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, signature: SignatureState, temporary: bool) -> None:
         """Use `Bundle.open`, which checks what this takes for granted."""
         self.manifest = manifest
+        self.signature = signature
         self._folder = folder
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, require_signature: PublicKey | None = None) -> Bundle:
         """Open a bundle and check all of it.
 
         Args:
             path: the bundle's folder, or a stored zip of it.
+            require_signature: the public key that must have signed the bundle; None: it may be unsigned.
 
         Raises:
-            BundleError: it does not follow BUNDLE.md; the message says where.
+            BundleError: it does not follow BUNDLE.md, or is not signed as required; the message says where.
+            InputError: the key cannot be used.
         """
         source = Path(path)
+        key = None if require_signature is None else signature.read_public_key(require_signature)
         try:
             if source.is_dir():
-                return _open_folder(source)
+                return _open_folder(source, key)
             if source.is_file():
-                return _open_zip(source)
+                return _open_zip(source, key)
         except OSError as error:
             _unreadable(source, error)
         except ValueError:  # a NUL in the path
@@ -84,6 +89,11 @@ class Bundle:
             return self.path(name).read_bytes()
         except OSError as error:
             _unreadable(Path(name), error)
+
+    def members(self) -> dict[str, Path]:
+        """Where each file lies that a zip of the bundle holds, the manifest and its signature included."""
+        unlisted = [MANIFEST_NAME, SIGNATURE_NAME] if self.signature.signed else [MANIFEST_NAME]
+        return {name: self._folder / name for name in (*unlisted, *self.manifest.files)}
 
     @property
     def size_bytes(self) -> int:
@@ -123,12 +133,11 @@ def pack(folder: str | Path, zip_path: str | Path) -> None:
     """
     target = Path(zip_path)
     with Bundle.open(folder) as bundle:
-        names = [MANIFEST_NAME, *bundle.manifest.files]
         try:
             descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    archive.write(file, {name: bundle._folder / name for name in names})
+                    archive.write(file, bundle.members())
                 Path(partial).chmod(0o644)
                 Path(partial).replace(target)
             except BaseException:
@@ -138,66 +147,61 @@ def pack(folder: str | Path, zip_path: str | Path) -> None:
             raise BundleError(f"{target}: cannot be written: {error.strerror}") from None
 
 
-def _open_folder(folder: Path) -> Bundle:
-    found = sorted(islice(_scan(folder), MAX_FILES + 2))
-    if len(found) > MAX_FILES + 1:  # with the manifest
-        raise BundleError(f"{folder}: expected at most {MAX_FILES} files")
-    if MANIFEST_NAME not in found:
-        raise BundleError(f"{folder}: no {MANIFEST_NAME} in it: expected a bundle's folder or zip")
-    with (folder / MANIFEST_NAME).open("rb") as file:
-        manifest = parse(file.read(MAX_MANIFEST_BYTES + 1))
-    _compare_names(manifest, found)
-    for name, entry in manifest.files.items():
-        path = folder / name
-        _compare_size(name, entry, path.stat().st_size)
-        with path.open("rb") as file:
-            _compare_hash(name, entry, _chunks(file))
-    return Bundle(folder, manifest, temporary=False)
-
-
-def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
-    """Names of all files below a folder; links, devices and empty folders are errors, not followed."""
-    if depth > MAX_NAME_PARTS:
-        raise BundleError(f"{shorten(prefix)}: more than {MAX_NAME_PARTS} folders deep")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if entry.is_symlink():
-                raise BundleError(f"{shorten(name)} is a symbolic link: a bundle holds plain files only")
-            if entry.is_dir(follow_symlinks=False):
-                inner = _scan(Path(entry.path), name + "/", depth + 1)
-                first = next(inner, None)
-                if first is None:
-                    raise BundleError(f"{shorten(name)} is an empty folder that the manifest does not list")
-                yield first
-                yield from inner
-            elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                yield name
-            else:
-                raise BundleError(f"{shorten(name)} is not a plain file")
-
-
-def _open_zip(path: Path) -> Bundle:
-    with archive.Reader(path) as reader:
-        manifest = parse(reader.read(MANIFEST_NAME, MAX_MANIFEST_BYTES))
-        _compare_names(manifest, reader.sizes)
+def _open_folder(path: Path, key: bytes | None) -> Bundle:
+    with folder.Reader(path) as reader:
+        manifest, signature, raw = _read_manifest(reader, key)
+        # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
+        if key is not None:
+            return Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
         for name, entry in manifest.files.items():
-            _compare_size(name, entry, reader.sizes[name])
-        folder = Path(tempfile.mkdtemp(prefix="edgeformer-"))
-        try:
-            free = shutil.disk_usage(folder).free
-            if sum(reader.sizes.values()) > free:
-                raise BundleError(f"{path}: not enough space in {folder.parent}: {free >> 20} MiB are free")
-            (folder / MANIFEST_NAME).write_bytes(reader.read(MANIFEST_NAME, MAX_MANIFEST_BYTES))
-            for name, entry in manifest.files.items():
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with reader.open(name) as source, target.open("xb") as copy:
-                    _compare_hash(name, entry, _copied(_chunks(source), copy))
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    return Bundle(folder, manifest, temporary=True)
+            with reader.open(name) as file:
+                _compare_hash(name, entry, _chunks(file))
+    return Bundle(path, manifest, signature, temporary=False)
+
+
+def _open_zip(path: Path, key: bytes | None) -> Bundle:
+    with archive.Reader(path) as reader:
+        manifest, signature, raw = _read_manifest(reader, key)
+        bundle = Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
+    if key is not None and not archive.is_canonical(path, bundle.members()):
+        bundle.close()
+        raise BundleError(f"{path}: it holds other bytes than its signed files give: pack it again")
+    return bundle
+
+
+def _read_manifest(reader: Reader, key: bytes | None) -> tuple[Manifest, SignatureState, dict[str, bytes]]:
+    """The manifest, if it fits its signature and the names and sizes of the files; and the files that it cannot list,
+    with their bytes.
+    """
+    raw = {MANIFEST_NAME: reader.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)}
+    if SIGNATURE_NAME in reader.sizes:
+        raw[SIGNATURE_NAME] = reader.read(SIGNATURE_NAME, SIGNATURE_BYTES)
+    state = signature.check(raw[MANIFEST_NAME], raw.get(SIGNATURE_NAME), key)
+    manifest = parse(raw[MANIFEST_NAME])
+    _compare_names(manifest, reader.sizes)
+    for name, entry in manifest.files.items():
+        _compare_size(name, entry, reader.sizes[name])
+    return manifest, state, raw
+
+
+def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Path:
+    """A private temporary folder with a copy of the files, checked as they are copied."""
+    private = Path(tempfile.mkdtemp(prefix="edgeformer-"))
+    try:
+        free = shutil.disk_usage(private).free
+        if sum(reader.sizes.values()) > free:
+            raise BundleError(f"not enough space in {private.parent}: {free >> 20} MiB are free")
+        for name, data in raw.items():
+            (private / name).write_bytes(data)
+        for name, entry in manifest.files.items():
+            target = private / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with reader.open(name) as source, target.open("xb") as copy:
+                _compare_hash(name, entry, _copied(_chunks(source), copy))
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    return private
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -213,7 +217,7 @@ def _copied(chunks: Iterable[bytes], copy: IO[bytes]) -> Iterator[bytes]:
 
 def _compare_names(manifest: Manifest, found: Iterable[str]) -> None:
     listed = {MANIFEST_NAME, *manifest.files}
-    present = set(found)
+    present = set(found) - {SIGNATURE_NAME}
     for name in sorted(present - listed):
         check_name(name)
         raise BundleError(f"extra file {shorten(name)}: the manifest does not list it")

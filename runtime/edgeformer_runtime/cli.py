@@ -26,6 +26,12 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: it
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="How many threads the engine may use.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How many turns each gets.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+RequiredKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature", metavar="PUBKEY", help="Refuse the bundle unless this public key (PEM) signed it."
+    ),
+]
 
 
 @app.callback()
@@ -58,6 +64,7 @@ def run(
     prompt: Annotated[str | None, typer.Option(help="Sound: text before it, for names and style.")] = None,
     file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
+    require_signature: RequiredKey = None,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -68,20 +75,23 @@ def run(
     options = RunOptions(
         pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
     )
-    with load(bundle, threads=threads) as pipeline:
+    with load(bundle, threads, require_signature=require_signature) as pipeline:
         answer_inputs(pipeline, inputs, options, as_json)
 
 
 @app.command()
-def verify(bundle: BundlePath, threads: Threads = 1, as_json: Json = False) -> None:
+def verify(
+    bundle: BundlePath, require_signature: RequiredKey = None, threads: Threads = 1, as_json: Json = False
+) -> None:
     """Replay a bundle's recorded vectors and name the first stage that diverges. Exit code 1: one does."""
-    verify_bundle(bundle, None, threads, as_json)
+    verify_bundle(bundle, None, threads, as_json, require_signature)
 
 
 @app.command()
 def bench(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="The first is what ratios refer to.")],
     program: Annotated[str | None, typer.Option(help="Which program to run; default: the largest.")] = None,
+    require_signature: RequiredKey = None,
     threads: Threads = 1,
     rounds: Rounds = 30,
     as_json: Json = False,
@@ -89,25 +99,36 @@ def bench(
     """Measure bundles, interleaved, each in a process of its own: latency, load time, peak memory."""
     from edgeformer_runtime.bench import bundle_contender
 
-    bench_contenders([bundle_contender(path, program) for path in bundles], threads, rounds, as_json)
+    contenders = [bundle_contender(path, program, require_signature) for path in bundles]
+    bench_contenders(contenders, threads, rounds, as_json)
 
 
 @app.command()
-def inspect(bundle: BundlePath, as_json: Json = False) -> None:
+def inspect(bundle: BundlePath, require_signature: RequiredKey = None, as_json: Json = False) -> None:
     """Show what a bundle holds, after checking all of it."""
     from edgeformer_runtime import records
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.tables import bundle_table
 
-    with Bundle.open(bundle) as opened:
+    with Bundle.open(bundle, require_signature) as opened:
         if as_json:
-            print_json({"size_bytes": opened.size_bytes, "manifest": records.to_data(opened.manifest)})
+            print_json(
+                {
+                    "size_bytes": opened.size_bytes,
+                    "signature": opened.signature.to_json(),
+                    "manifest": records.to_data(opened.manifest),
+                }
+            )
         else:
             out.print(bundle_table(opened))
 
 
 def verify_bundle(
-    path: Path, engine_for: Callable[[Bundle], Engine | None] | None, threads: int, as_json: bool
+    path: Path,
+    engine_for: Callable[[Bundle], Engine | None] | None,
+    threads: int,
+    as_json: bool,
+    require_signature: Path | None = None,
 ) -> None:
     """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
 
@@ -116,13 +137,14 @@ def verify_bundle(
         engine_for: an engine in place of the target's own, or None where that is to be used.
         threads: for the target's own engine.
         as_json: print JSON instead of a table.
+        require_signature: the public key that must have signed the bundle, or None.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.tables import verification_table
     from edgeformer_runtime.verify import verify as replay
 
-    with Bundle.open(path) as bundle:
+    with Bundle.open(path, require_signature) as bundle:
         engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
         try:
             with progress_bar("verifying") as report:

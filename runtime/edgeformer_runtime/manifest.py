@@ -10,6 +10,7 @@ from edgeformer_runtime import names, records, schema, strict_json
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.signature import SIGNATURE_NAME
 from edgeformer_runtime.speech_layout import bucket_layout
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
@@ -204,7 +205,7 @@ def _version(text: str) -> tuple[int, ...]:
 def _check_files(manifest: Manifest) -> None:
     for name in manifest.files:
         names.check_name(name)
-    names.check_distinct([*manifest.files, MANIFEST_NAME])
+    names.check_distinct([*manifest.files, MANIFEST_NAME, SIGNATURE_NAME])
     if (CASES_FILE in manifest.files) != (TENSORS_FILE in manifest.files):
         raise BundleError(f"{MANIFEST_NAME}: files: {CASES_FILE} and {TENSORS_FILE} belong together, found one of them")
 

@@ -18,6 +18,7 @@ from edgeformer_runtime.manifest import (
 )
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.signature import SignatureState
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import Verification
@@ -82,7 +83,14 @@ def bundle_table(bundle: Bundle) -> Table:
     for key, value in _facts(manifest).items():
         table.add_row(key, value)
     table.add_row("size", f"{bundle.size_bytes / 1e6:.2f} MB in {len(manifest.files)} files")
+    table.add_row("signature", _signature(bundle.signature))
     return table
+
+
+def _signature(state: SignatureState) -> str:
+    if state.checked_by is not None:
+        return f"valid, by the key {state.checked_by[:16]}"
+    return "there is one, not checked: name its key with --require-signature" if state.signed else "none"
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:

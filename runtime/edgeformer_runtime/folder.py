@@ -1,0 +1,83 @@
+"""The files of a bundle's folder: plain files only, found without following links."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from edgeformer_runtime.archive import MAX_FILES, MAX_UNLISTED
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.names import MAX_NAME_PARTS
+from edgeformer_runtime.strict_json import shorten
+
+
+class Reader:
+    """A folder's files, as `archive.Reader` has a zip's."""
+
+    def __init__(self, path: Path) -> None:
+        """Find all files.
+
+        Raises:
+            BundleError: links, devices, empty folders, or too many files.
+        """
+        self._path = path
+        found = sorted(islice(_scan(path), MAX_FILES + MAX_UNLISTED + 1))
+        if len(found) > MAX_FILES + MAX_UNLISTED:
+            raise BundleError(f"{path}: expected at most {MAX_FILES} files")
+        self.sizes = {name: (path / name).stat().st_size for name in found}
+
+    def read(self, name: str, max_bytes: int) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            BundleError: no such file, or larger than `max_bytes`.
+        """
+        if name not in self.sizes:
+            raise BundleError(f"{self._path}: no {name} in it: expected a bundle's folder or zip")
+        with self.open(name) as file:
+            data = file.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {self.sizes[name]}")
+        return data
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A file as a stream."""
+        with (self._path / name).open("rb") as file:
+            yield file
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+
+def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
+    """Names of all files below a folder; links, devices and empty folders are errors, not followed."""
+    if depth > MAX_NAME_PARTS:
+        raise BundleError(f"{shorten(prefix)}: more than {MAX_NAME_PARTS} folders deep")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.is_symlink():
+                raise BundleError(f"{shorten(name)} is a symbolic link: a bundle holds plain files only")
+            if entry.is_dir(follow_symlinks=False):
+                inner = _scan(Path(entry.path), name + "/", depth + 1)
+                first = next(inner, None)
+                if first is None:
+                    raise BundleError(f"{shorten(name)} is an empty folder that the manifest does not list")
+                yield first
+                yield from inner
+            elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                yield name
+            else:
+                raise BundleError(f"{shorten(name)} is not a plain file")

@@ -1,0 +1,148 @@
+"""`edgeformer sign`: keys, signatures of folders and zips, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from edgeformer import cli
+from edgeformer.bundle_writer import seal
+from edgeformer.signing import make_keys, sign_bundle
+from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.console import run_app
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.signature import SIGNATURE_NAME, read_public_key
+from tests.runtime.tiny_bundle import make_without_model
+
+pytest.importorskip("cryptography")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_without_model(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def tiny(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "bundles" / "tiny"))
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    make_keys(tmp_path / "release.pem")
+    return tmp_path / "release.pem"
+
+
+def test_keys(key: Path) -> None:
+    public = key.with_name("release.pub")
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.read_text().startswith("-----BEGIN PRIVATE KEY-----")
+    body = base64.b64decode("".join(public.read_text().splitlines()[1:-1]))
+    # As BUNDLE.md tells apps that have no PEM reader.
+    assert body[:12].hex() == "302a300506032b6570032100"
+    assert body[12:] == read_public_key(public)
+    with pytest.raises(InputError, match="is there already"):
+        make_keys(key)
+    with pytest.raises(InputError, match="public key's name"):
+        make_keys(public)
+    with pytest.raises(InputError, match="No such file"):
+        make_keys(key.parent / "nowhere" / "x.pem")
+
+
+def test_folder_and_zip(tiny: Path, key: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "bundles" / "tiny.zip"
+    pack(tiny, packed)
+    public = key.with_suffix(".pub")
+    for path in (tiny, packed):
+        with pytest.raises(BundleError, match="the bundle has none"):
+            Bundle.open(path, public)
+        assert sign_bundle(path, key) == hashlib.sha256(read_public_key(public)).hexdigest()
+        Bundle.open(path, public).close()
+    with zipfile.ZipFile(packed) as archive:
+        assert archive.read(SIGNATURE_NAME) == (tiny / SIGNATURE_NAME).read_bytes()
+    again = tmp_path / "again.zip"
+    pack(tiny, again)
+    assert again.read_bytes() == packed.read_bytes()
+    assert sorted(path.name for path in packed.parent.iterdir()) == ["tiny", "tiny.zip"]
+
+
+def test_signing_again(tiny: Path, key: Path, tmp_path: Path) -> None:
+    sign_bundle(tiny, key)
+    first = (tiny / SIGNATURE_NAME).read_bytes()
+    sign_bundle(tiny, key)
+    assert (tiny / SIGNATURE_NAME).read_bytes() == first
+    other = make_keys(tmp_path / "other.pem")
+    sign_bundle(tiny, tmp_path / "other.pem")
+    Bundle.open(tiny, other).close()
+    with pytest.raises(BundleError, match="signed with another key"):
+        Bundle.open(tiny, key.with_suffix(".pub"))
+
+
+def test_a_new_manifest_has_no_signature(tiny: Path, key: Path) -> None:
+    sign_bundle(tiny, key)
+    with Bundle.open(tiny) as bundle:
+        sealed = seal(tiny, bundle.manifest)
+    assert sealed.signature.name == "unsigned"
+
+
+def test_spoiled_bundles_are_not_signed(tiny: Path, key: Path) -> None:
+    (tiny / "model.bin").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"model\.bin"):
+        sign_bundle(tiny, key)
+    assert not (tiny / SIGNATURE_NAME).exists()
+
+
+def test_keys_that_cannot_sign(tiny: Path, key: Path, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+
+    def pem(kind: type, encryption: serialization.KeySerializationEncryption) -> bytes:
+        made: bytes = kind.generate().private_bytes(  # type: ignore[attr-defined]
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+        return made
+
+    spoiled = tmp_path / "spoiled.pem"
+    for content, problem in (
+        (b"", "expected a PEM file of an Ed25519 private key"),
+        (key.with_suffix(".pub").read_bytes(), "this is a public key"),
+        (pem(x25519.X25519PrivateKey, serialization.NoEncryption()), "found another kind"),
+        (pem(ed25519.Ed25519PrivateKey, serialization.BestAvailableEncryption(b"x")), "is encrypted"),
+    ):
+        spoiled.write_bytes(content)
+        with pytest.raises(InputError, match=problem):
+            sign_bundle(tiny, spoiled)
+    with pytest.raises(InputError, match="cannot read the private key"):
+        sign_bundle(tiny, tmp_path / "nowhere.pem")
+
+
+def test_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            run_app(cli.app, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    key, public = tmp_path / "release.pem", tmp_path / "release.pub"
+    code, out, _ = call("sign", "--new-key", key)
+    assert (code, out) == (0, f"{key}: keep it secret; {public}: give it to those who check\n")
+    code, out, _ = call("sign", tiny, "--key", key)
+    assert (code, out.startswith(f"{tiny}: signed by the key ")) == (0, True)
+    code, out, _ = call("inspect", tiny, "--require-signature", public, "--json")
+    assert (code, '"state": "valid"' in out) == (0, True)
+    data = bytearray((tiny / MANIFEST_NAME).read_bytes())
+    data[-1:] = b" "
+    (tiny / MANIFEST_NAME).write_bytes(data)
+    for command in (("inspect", tiny), ("verify", tiny), ("run", tiny, "hello"), ("bench", tiny)):
+        code, out, err = call(*command, "--require-signature", public)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "not a signature of this manifest" in err
+    for wrong in (["sign"], ["sign", tiny], ["sign", "--key", key], ["sign", tiny, "--key", key, "--new-key", key]):
+        code, _, err = call(*wrong)
+        assert (code, err) == (2, "error: expected bundles and --key, or --new-key alone\n")
