@@ -1,0 +1,38 @@
+"""The runtime's heads and its tokens as text against heads.json and byte_level.json."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.manifest import Classification
+from edgeformer_runtime.pipelines.heads import classify
+from tests.golden.golden_files import FOLDER
+
+HEADS = json.loads((FOLDER / "heads.json").read_text(encoding="utf-8"))["cases"]
+BYTE_LEVEL = json.loads((FOLDER / "byte_level.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", HEADS, ids=range(len(HEADS)))
+def test_scores(case: dict[str, Any]) -> None:
+    logits = np.array([[float(value) for value in case["logits"]]], np.float32)
+    labels = tuple(map(str, range(logits.shape[1])))
+    head = Classification(labels, case["activation"])
+    if case["error"] is not None:
+        with pytest.raises(EngineError):
+            classify({"logits": logits}, head)
+        return
+    found = classify({"logits": logits}, head)
+    assert [int(label) for label in found.labels] == case["order"]
+    assert found.scores == pytest.approx(case["scores"], abs=1e-9)
+
+
+def test_text_of_tokens() -> None:
+    tokenizer = SpeechTokenizer(BYTE_LEVEL["tokenizer"], BYTE_LEVEL["end"])
+    for case in BYTE_LEVEL["cases"]:
+        assert tokenizer.text(case["ids"]) == case["text"]

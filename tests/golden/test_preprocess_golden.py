@@ -1,0 +1,48 @@
+"""The runtime's preprocessing of images and sound against image.json and log_mel.json."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgeformer_runtime import records
+from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.preprocess.image import ImageEncoder
+from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.preprocess.log_mel import LogMel
+from edgeformer_runtime.preprocess.pixels import normalisation_table, to_input
+from tests.golden.golden_files import FOLDER
+
+IMAGES = json.loads((FOLDER / "image.json").read_text(encoding="utf-8"))["cases"]
+SOUNDS = json.loads((FOLDER / "log_mel.json").read_text(encoding="utf-8"))["cases"]
+
+
+@pytest.fixture(scope="module")
+def image_arrays() -> dict[str, np.ndarray]:
+    return load_file(FOLDER / "image.safetensors")
+
+
+@pytest.fixture(scope="module")
+def sound_arrays() -> dict[str, np.ndarray]:
+    return load_file(FOLDER / "log_mel.safetensors")
+
+
+@pytest.mark.parametrize("index", range(len(IMAGES)), ids=lambda index: IMAGES[index]["name"])
+def test_image(index: int, image_arrays: dict[str, np.ndarray]) -> None:
+    spec = records.from_data(ImagePreprocessing, IMAGES[index]["preprocessing"], "image.json")
+    np.testing.assert_array_equal(normalisation_table(spec), image_arrays[f"{index}/table"])
+    expected = to_input(image_arrays[f"{index}/levels"][None], spec)
+    np.testing.assert_array_equal(ImageEncoder(spec)(image_arrays[f"{index}/image"]), expected)
+
+
+@pytest.mark.parametrize("index", range(len(SOUNDS)), ids=lambda index: SOUNDS[index]["name"])
+def test_log_mel(index: int, sound_arrays: dict[str, np.ndarray]) -> None:
+    case = SOUNDS[index]
+    spec = records.from_data(AudioPreprocessing, case["preprocessing"], "log_mel.json")
+    log_mel = LogMel(spec, sound_arrays["mel_filters"])
+    samples = sound_arrays.get(f"{index}/samples", np.zeros(0, np.float32))
+    assert len(samples) == case["samples"]
+    np.testing.assert_allclose(log_mel(samples, case["frames"])[0], sound_arrays[f"{index}/mel"], atol=1e-4)
