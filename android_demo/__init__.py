@@ -1,0 +1,1 @@
+"""The Android app, and the tools that build and check it without Gradle."""

@@ -1,0 +1,163 @@
+"""Brings pinned packages into a cache, each through its registry's own client, and changes nothing else."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from android_demo.tools.packages import Package
+from edgeformer_runtime.errors import EdgeFormerError
+
+DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+
+class BuildError(EdgeFormerError):
+    """The build cannot go on: a package, a tool or a source file is at fault."""
+
+
+def cache_folder() -> Path:
+    """Where packages and converted bundles are kept: EDGEFORMER_CACHE, or ~/.cache/edgeformer, and `android` in it."""
+    root = os.environ.get("EDGEFORMER_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "edgeformer") / "android"
+
+
+def fetch(package: Package) -> Path:
+    """The folder that holds the kept members of a package, under the paths that they have in its archive.
+
+    Raises:
+        BuildError: the registry does not serve it, or serves other bytes than were pinned.
+    """
+    target = cache_folder() / f"{package.name}-{package.version.replace(':', '_')}-{package.sha256[:8]}"
+    if target.is_dir():
+        return target
+    print(f"  fetching {package.name} {package.version}", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
+        archive = download(package, Path(scratch))
+        with archive.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != package.sha256:
+            raise BuildError(
+                f"{package.name} {package.version}: expected the SHA-256 {package.sha256}, found {found}: the registry"
+                " serves another file than the build was made with"
+            )
+        kept = Path(scratch) / "kept"
+        unpack(archive, package.keep, kept)
+        for pattern in package.keep:
+            if not any(fnmatch.fnmatch(path.relative_to(kept).as_posix(), pattern) for path in kept.rglob("*")):
+                raise BuildError(f"{package.name} {package.version} holds no {pattern}")
+        try:
+            kept.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another build was faster
+                raise
+    return target
+
+
+def kept_files(package: Package) -> list[Path]:
+    """The kept files of a package, fetched where needed, in order of their paths."""
+    return sorted(path for path in fetch(package).rglob("*") if path.is_file())
+
+
+def kept_file(package: Package) -> Path:
+    """The only kept file of a package."""
+    (path,) = kept_files(package)
+    return path
+
+
+def download(package: Package, folder: Path) -> Path:
+    """The archive of a package, unchecked, in an empty folder."""
+    if package.registry == "npm":
+        run(["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"], folder)
+    elif package.registry == "pypi":
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        run([*pip, f"{package.name}=={package.version}"], folder)
+    else:
+        configuration = apt_configuration(package.registry)
+        options = ["-c", str(configuration), "-o", "APT::Sandbox::User=root", "-qq"]
+        run(["apt-get", *options, "download", f"{package.name}={package.version}"], folder)
+    (archive,) = folder.iterdir()
+    return archive
+
+
+def unpack(archive: Path, keep: tuple[str, ...], folder: Path) -> None:
+    """Unpack those regular files of a `.tgz`, `.whl` or `.deb` that match one of the patterns."""
+
+    def wanted(name: str) -> bool:
+        return any(fnmatch.fnmatch(name.removeprefix("./"), pattern) for pattern in keep)
+
+    folder.mkdir()
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for name in filter(wanted, wheel.namelist()):
+                wheel.extract(name, folder)
+        return
+    plain = archive
+    if archive.suffix == ".deb":
+        plain = archive.with_suffix(".tar")
+        with plain.open("wb") as stream:
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=stream, check=True)
+    with tarfile.open(plain) as members:
+        for member in members:
+            if member.isfile() and wanted(member.name):
+                members.extract(member, folder, filter="data")
+
+
+def apt_configuration(release: str) -> Path:
+    """A private apt configuration for a release of Debian, whose index is fetched where it is not there yet.
+
+    apt checks the index against Debian's keys; nothing of the machine's own apt is touched.
+    """
+    root = cache_folder() / f"apt-{release}"
+    configuration = root / "apt.conf"
+    if configuration.is_file():
+        return configuration
+    for name in ("state/lists/partial", "cache/archives/partial"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    sources = root / "sources.list"
+    sources.write_text(f"deb [signed-by={DEBIAN_KEYS}] {debian_mirror()} {release} main\n")
+    text = (
+        f'Dir::State "{root}/state";\nDir::State::status "/dev/null";\nDir::Cache "{root}/cache";\n'
+        f'Dir::Etc::sourcelist "{sources}";\nDir::Etc::sourceparts "/dev/null";\nAcquire::Languages "none";\n'
+    )
+    fresh = root / "apt.conf.new"
+    fresh.write_text(text)
+    run(["apt-get", "-c", str(fresh), "-o", "APT::Sandbox::User=root", "-qq", "update"], root)
+    fresh.rename(configuration)
+    return configuration
+
+
+def debian_mirror() -> str:
+    """The mirror of Debian that the machine's own apt uses.
+
+    Raises:
+        BuildError: the machine has no apt, or not of Debian.
+    """
+    lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], Path("/")).split()
+    mirrors = [line.rstrip("/") for line in lines if line.rstrip("/").endswith("/debian")]
+    if not mirrors or not DEBIAN_KEYS.is_file():
+        raise BuildError("expected apt with a mirror of Debian: run the build on Debian, or in a container of it")
+    return mirrors[0]
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a tool in a folder; its standard output.
+
+    Raises:
+        BuildError: the tool is not installed, or failed; with the last lines of what it said.
+    """
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise BuildError(f"the build needs {command[0]}: install it") from None
+    if result.returncode:
+        said = "\n".join((result.stdout + result.stderr).strip().splitlines()[-40:])
+        raise BuildError(f"{Path(command[0]).name} failed:\n{said}")
+    return result.stdout

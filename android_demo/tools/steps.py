@@ -1,0 +1,168 @@
+"""The steps of the build, in order: core and its tests, engines, app, resources, dex, APK."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from android_demo.tools import packages, toolchain
+from android_demo.tools.apk import ASSET_ALIGNMENT, LIBRARY_ALIGNMENT, RESOURCE_ALIGNMENT, Member, write_apk
+from android_demo.tools.fetch import BuildError, fetch, kept_file
+
+ABIS = ("arm64-v8a", "x86_64")
+"""Phones, and the emulator. 32-bit phones are too old for min SDK 26 to matter."""
+
+PROJECT = Path(__file__).resolve().parents[1]
+GOLDEN = PROJECT.parent / "tests" / "golden"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the sources are and where the build's outputs go.
+
+    Attributes:
+        project: the folder with `core`, `engine`, `app` and `stubs`.
+        output: the folder of everything that the build makes.
+    """
+
+    project: Path
+    output: Path
+
+    def kotlin(self, module: str, part: str = "main") -> Path:
+        """The Kotlin sources of a module, of its part "main" or "test"."""
+        return self.project / module / "src" / part / "kotlin"
+
+    def classes(self, name: str) -> Path:
+        """The folder of compiled classes of that name."""
+        return self.output / "classes" / name
+
+    @property
+    def main(self) -> Path:
+        """The app's manifest, resources and assets."""
+        return self.project / "app" / "src" / "main"
+
+    @property
+    def apk(self) -> Path:
+        """The signed APK."""
+        return self.output / "edgeformer-demo.apk"
+
+
+def fetch_all() -> None:
+    """Bring every package into the cache."""
+    for package in toolchain.all_packages():
+        fetch(package)
+
+
+def compile_core(layout: Layout) -> None:
+    """Compile core against Android's classes, which is what it meets on a phone."""
+    toolchain.kotlinc([layout.kotlin("core")], [], _emptied(layout.classes("core")), android=True)
+
+
+def test_core(layout: Layout) -> str:
+    """Run core's JUnit tests, which read the golden files; the report."""
+    classes = _emptied(layout.classes("core-test"))
+    libraries = [toolchain.kotlin_library("kotlin-test"), toolchain.kotlin_library("kotlin-test-junit5")]
+    friends = [f"-Xfriend-paths={layout.classes('core')}"]
+    toolchain.kotlinc(
+        [layout.kotlin("core", "test")],
+        [layout.classes("core"), *libraries, *toolchain.junit_jars()],
+        classes,
+        android=False,
+        options=friends,
+    )
+    return toolchain.junit([layout.classes("core")], classes, {"edgeformer.golden": str(GOLDEN)})
+
+
+def compile_engines(layout: Layout) -> None:
+    """Compile the engines against the runtimes' own Java APIs, and LiteRT's stubs."""
+    stubs = _emptied(layout.classes("litert-stubs"))
+    toolchain.kotlinc([layout.project / "stubs" / "litert"], [], stubs, android=True)
+    runtimes = [stubs, onnx_runtime_classes(layout), kept_file(packages.EXECUTORCH)]
+    classpath = [layout.classes("core"), *runtimes]
+    toolchain.kotlinc([layout.kotlin("engine")], classpath, _emptied(layout.classes("engine")), android=True)
+
+
+def compile_app(layout: Layout) -> None:
+    """Compile and link the resources, then the app's Kotlin, which names them."""
+    resources = _emptied(layout.output / "resources")
+    manifest = resources / "AndroidManifest.xml"
+    manifest.write_text(_named_manifest(layout.main / "AndroidManifest.xml"))
+    compiled = resources / "compiled.zip"
+    toolchain.compile_resources(layout.main / "res", compiled)
+    java = _emptied(resources / "java")
+    toolchain.link_resources(manifest, compiled, java, resources / "linked.apk")
+    names = _emptied(layout.classes("resource-names"))
+    toolchain.javac(java.rglob("*.java"), [], names)
+    classpath = [layout.classes("core"), layout.classes("engine"), names]
+    toolchain.kotlinc([layout.kotlin("app")], classpath, _emptied(layout.classes("app")), android=True)
+
+
+def make_dex(layout: Layout) -> None:
+    """Turn all classes that the APK holds into one dex file. The stubs stay out: the real classes are not here."""
+    classes = [layout.classes(name) for name in ("core", "engine", "app", "resource-names")]
+    libraries = [toolchain.kotlin_library("kotlin-stdlib"), onnx_runtime_classes(layout)]
+    absent = [layout.classes("litert-stubs"), kept_file(packages.EXECUTORCH)]
+    toolchain.d8([*classes, *libraries], absent, _emptied(layout.output / "dex"))
+
+
+def package_apk(layout: Layout, bundles: list[Path]) -> None:
+    """Write, sign and verify the APK, with bundles in its assets.
+
+    Args:
+        layout: where the compiled parts are.
+        bundles: folders, which keep their names.
+    """
+    unsigned = layout.output / "unsigned.apk"
+    write_apk(unsigned, _members(layout, bundles))
+    toolchain.sign(unsigned, layout.apk)
+    unsigned.unlink()
+
+
+def _named_manifest(path: Path) -> str:
+    """The manifest with the app's package name, which Gradle adds from the build file."""
+    text = path.read_text()
+    marker = "<manifest "
+    if text.count(marker) != 1:
+        raise BuildError(f"{path} has no element manifest")
+    return text.replace(marker, f'{marker}package="{toolchain.NAMESPACE}" ')
+
+
+def onnx_runtime_classes(layout: Layout) -> Path:
+    """ONNX Runtime's Java classes, out of its Android archive."""
+    jar = layout.output / "onnxruntime.jar"
+    if not jar.is_file():
+        jar.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(kept_file(packages.ONNX_RUNTIME)) as archive:
+            jar.write_bytes(archive.read("classes.jar"))
+    return jar
+
+
+def _members(layout: Layout, bundles: list[Path]) -> Iterator[Member]:
+    """The files of the APK: what aapt2 linked, dex, native libraries, licences, bundles."""
+    with zipfile.ZipFile(layout.output / "resources" / "linked.apk") as linked:
+        for info in linked.infolist():
+            stored = info.compress_type == zipfile.ZIP_STORED
+            yield Member(info.filename, linked.read(info), RESOURCE_ALIGNMENT if stored else None)
+    for dex in sorted((layout.output / "dex").glob("classes*.dex")):
+        yield Member(dex.name, dex.read_bytes(), None)
+    with zipfile.ZipFile(kept_file(packages.ONNX_RUNTIME)) as archive:
+        for abi in ABIS:
+            for name in ("libonnxruntime.so", "libonnxruntime4j_jni.so"):
+                yield Member(f"lib/{abi}/{name}", archive.read(f"jni/{abi}/{name}"), LIBRARY_ALIGNMENT)
+    for licence in sorted((layout.main / "assets").rglob("*")):
+        if licence.is_file():
+            yield Member(f"assets/{licence.relative_to(layout.main / 'assets').as_posix()}", licence.read_bytes(), None)
+    for bundle in bundles:
+        for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
+            name = f"assets/bundles/{bundle.name}/{file.relative_to(bundle).as_posix()}"
+            yield Member(name, file.read_bytes(), ASSET_ALIGNMENT)
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder, new and empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
