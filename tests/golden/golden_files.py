@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ def difference(name: str, committed: bytes, made: bytes) -> str | None:
         return _difference(json.loads(committed), json.loads(made), name)
     if name.endswith(".safetensors"):
         return _tensor_difference(load(committed), load(made))
+    if name.endswith(".zip"):
+        return _bundle_difference(committed, made)
     return f"{name}: other bytes"
 
 
@@ -70,3 +74,23 @@ def _tensor_difference(a: Tensors, b: Tensors) -> str | None:
         if not np.allclose(a[key], b[key], rtol=tolerance, atol=tolerance):
             return f"{key}: other values"
     return None
+
+
+def _bundle_difference(a: bytes, b: bytes) -> str | None:
+    """Two bundles, but for the hashes in their manifests."""
+    with zipfile.ZipFile(io.BytesIO(a)) as left, zipfile.ZipFile(io.BytesIO(b)) as right:
+        if left.namelist() != right.namelist():
+            return f"the files {left.namelist()} and {right.namelist()}"
+        for name in left.namelist():
+            pair = left.read(name), right.read(name)
+            if name == "manifest.json":
+                pair = (_without_files(pair[0]), _without_files(pair[1]))
+            if found := difference(name, *pair):
+                return found
+    return None
+
+
+def _without_files(manifest: bytes) -> bytes:
+    value = json.loads(manifest)
+    value["files"] = sorted(value["files"])
+    return json.dumps(value).encode()

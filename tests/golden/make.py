@@ -7,7 +7,19 @@ from importlib import import_module
 
 from tests.golden.golden_files import FOLDER
 
-GENERATORS = ("text", "manifests", "unicode", "wordpiece", "byte_level", "heads", "image", "log_mel")
+GENERATORS = (
+    "text",
+    "manifests",
+    "unicode",
+    "wordpiece",
+    "byte_level",
+    "heads",
+    "image",
+    "log_mel",
+    "silence",
+    "decoding",
+    "bundles",
+)
 """Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 
 

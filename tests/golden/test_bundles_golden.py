@@ -1,0 +1,19 @@
+"""The small bundles verify with the engines that they were recorded with, and not with others."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.verify import verify
+from tests.golden.golden_files import FOLDER
+from tests.golden.tiny_bundles import BUNDLES, SpeakingEngine, TinyEngine
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_verifies(name: str) -> None:
+    with Bundle.open(FOLDER / name) as bundle:
+        engine = SpeakingEngine(bundle.manifest) if "speech" in name else TinyEngine(bundle.manifest)
+        found = verify(bundle, engine)
+        assert found.ok, found
+        assert len(found.stages) == (4 if "speech" in name else 2 + len(bundle.manifest.programs))

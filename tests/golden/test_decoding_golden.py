@@ -1,0 +1,58 @@
+"""The runtime's rules, search and cutting of sound against decoding.json and silence.json."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from edgeformer_runtime import records
+from edgeformer_runtime.decoding.logit_rules import LogitRules
+from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
+from edgeformer_runtime.speech_spec import Transcription
+from tests.golden.golden_files import FOLDER
+from tests.golden.make_decoding import play
+from tests.golden.make_silence import samples_of
+
+GOLDEN = json.loads((FOLDER / "decoding.json").read_text(encoding="utf-8"))
+RULES = [case for case in GOLDEN["cases"] if case["kind"] == "rules"]
+WINDOWS = [case for case in GOLDEN["cases"] if case["kind"] == "window"]
+SILENCE = json.loads((FOLDER / "silence.json").read_text(encoding="utf-8"))
+
+
+def spec_of(multilingual: bool) -> Transcription:
+    tokens = GOLDEN["multilingual_tokens"] if multilingual else GOLDEN["transcription"]["tokens"]
+    return records.from_data(Transcription, GOLDEN["transcription"] | {"tokens": tokens}, "decoding.json")
+
+
+@pytest.mark.parametrize("case", RULES, ids=range(len(RULES)))
+def test_rules_as_in_transformers(case: dict[str, Any]) -> None:
+    rules = LogitRules(spec_of(False), case["timestamps"])
+    logits = np.array(case["logits"], np.float32)
+    rules.apply(logits, case["said"])
+    allowed = [token for first, last in case["allowed"] for token in range(first, last + 1)]
+    assert np.flatnonzero(np.isfinite(logits)).tolist() == allowed
+    assert int(logits.argmax()) == case["token"]
+    largest = float(logits.max())
+    assert largest - rules.log_normalizer(logits, largest) == pytest.approx(case["log_probability"], abs=1e-4)
+
+
+@pytest.mark.parametrize("case", WINDOWS, ids=lambda case: case["name"])
+def test_window(case: dict[str, Any]) -> None:
+    found = play(case, spec_of(case["multilingual"]), GOLDEN["tokenizer"])
+    expected = case["expected"]
+    assert {key: found[key] for key in ("prompt", "tokens", "text", "segments", "resume", "looped", "silent")} == {
+        key: expected[key] for key in ("prompt", "tokens", "text", "segments", "resume", "looped", "silent")
+    }
+
+
+@pytest.mark.parametrize("index", range(len(SILENCE["cases"])), ids=lambda index: SILENCE["cases"][index]["name"])
+def test_pauses(index: int) -> None:
+    samples = samples_of(load_file(FOLDER / "silence.safetensors")[f"{index}/samples"])
+    for pauses in SILENCE["cases"][index]["pauses"]:
+        options = PauseOptions(pauses["min_pause_seconds"], pauses["margin_seconds"])
+        found = speech_ranges(samples, SILENCE["sample_rate"], options)
+        assert [list(pair) for pair in found] == pauses["ranges"]

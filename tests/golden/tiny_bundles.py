@@ -1,0 +1,218 @@
+"""Whole small bundles whose recorded vectors are complete, so that an engine can answer from them alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import wave
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.decoding.prompt import build_prompt
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.checked import decoder_over
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, TextPreprocessing
+from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines.program import ProgramPipeline
+from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.speech_replay import record
+from edgeformer_runtime.speech_spec import AudioBucket, Transcription
+from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
+from tests.golden import tiny_manifests as tiny
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!")
+TEXT_SAMPLES = (
+    {"text": "turn the lights off!"},
+    {"text": ""},
+    {"text": "hello", "pair": "turn the lights on"},
+    {"text": "hello " * 40},
+    {"token_ids": [2, 9, 3]},
+)
+IMAGE_SAMPLES = ({"image": "vectors/noise.png"}, {"image": "vectors/ramp.png"})
+AUDIO = "vectors/audio.wav"
+SPEECH_SAMPLES = {"encode_25": 7000, "encode_50": 16000}
+SPOKEN = {"encode_25": "hello", "encode_50": "h\u00e9llo, you"}
+TOLERANCES = Tolerances(output=1e-4, score=1e-4)
+MODEL_BYTES = bytes(range(256))
+"""What stands for a model: no engine could open it."""
+
+
+def byte_tokenizer() -> str:
+    """A tokenizers file in which the token of each byte is its value."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = [character for character in alphabet if ord(character) < 256]
+    moved = [byte for byte in range(256) if chr(byte) not in own]
+    byte_of = {character: ord(character) for character in own} | dict(zip(alphabet[len(own) :], moved, strict=True))
+    tokenizer = Tokenizer(models.BPE(dict(sorted(byte_of.items(), key=lambda pair: pair[1])), []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False, separators=(",", ":"))
+
+
+class TinyEngine:
+    """Makes up outputs from inputs by sums of small fractions of integers, which are exact in float32."""
+
+    name = "numpy"
+    executed_by = "numpy reference"
+    not_covered: str | None = None
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._programs = {program.name: program for program in manifest.programs}
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        (output,) = self._programs[program].outputs
+        total = sum(float(np.round(tensor.astype(np.float64) * 64).sum()) for tensor in inputs.values())
+        values = [((total * (index + 3)) % 97) / 32 for index in range(output.shape[1])]
+        return {output.name: np.array([values], np.float32)}
+
+    def close(self) -> None:
+        pass
+
+
+class SpeakingEngine:
+    """Says the text of each bucket, letter by letter, whatever it hears."""
+
+    name = "numpy"
+    executed_by = "numpy reference"
+    not_covered: str | None = None
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._programs = {program.name: program for program in manifest.programs}
+        self._prompt = len(build_prompt(tiny.SPEECH_TOKENS, 24, TranscribeOptions(), "en").tokens)
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        part, _, positions = program.partition("_")
+        outputs = {
+            spec.name: np.linspace(-1, 1, np.prod(spec.shape)).round(4).reshape(spec.shape).astype(np.float32)
+            for spec in self._programs[program].outputs
+        }
+        if part == "encode":
+            return outputs
+        said = 0 if part == "prefill" else int(inputs["position"][0]) - self._prompt + 1
+        tokens = [*SPOKEN[f"encode_{positions}"].encode(), tiny.SPEECH_TOKENS.end]
+        logits = np.zeros(tiny.VOCABULARY, np.float32)
+        logits[tokens[min(said, len(tokens) - 1)]] = 8
+        outputs["logits"] = np.stack([logits, logits]) if part == "prefill" else logits
+        return outputs
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        return decoder_over(self.run, bucket, spec)
+
+    def close(self) -> None:
+        pass
+
+
+def text_bundle(folder: Path) -> None:
+    """A classifier of texts."""
+    spec = TextPreprocessing("tokenizer.json", pad_token_id=0, vocab_size=len(WORDS))
+    manifest = replace(tiny.text(), preprocessing=spec)
+    (folder / "tokenizer.json").write_text(_word_piece(), encoding="utf-8")
+    _complete(folder, manifest, TEXT_SAMPLES)
+
+
+def image_bundle(folder: Path) -> None:
+    """A classifier of images."""
+    _photos(folder / "vectors")
+    _complete(folder, tiny.image(), IMAGE_SAMPLES)
+
+
+def speech_bundle(folder: Path) -> None:
+    """A recogniser of speech, in two lengths."""
+    (folder / "tokenizer.json").write_text(byte_tokenizer(), encoding="utf-8")
+    spec = tiny.AUDIO_SPEC
+    filters = mel_filter_bank(spec.n_mels, spec.n_fft, spec.sample_rate)
+    (folder / spec.mel_filters).write_bytes(write_mel_filters(filters))
+    _sound(folder / AUDIO)
+    manifest = tiny.speech()
+    _seal(folder, manifest)
+    with Bundle.open(folder) as bundle:
+        transcriber = Transcriber(bundle, SpeakingEngine(manifest))
+        cases = [
+            record(transcriber, {"audio": AUDIO, "samples": SPEECH_SAMPLES[bucket.encode]}, bucket)
+            for bucket in transcriber.spec.buckets
+        ]
+    _finish(folder, manifest, cases)
+
+
+BUNDLES: dict[str, Callable[[Path], None]] = {
+    "tiny-text.zip": text_bundle,
+    "tiny-image.zip": image_bundle,
+    "tiny-speech.zip": speech_bundle,
+}
+
+
+def zipped(make: Callable[[Path], None]) -> bytes:
+    """A bundle as its zip."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "bundle"
+        folder.mkdir()
+        (folder / tiny.MODEL).write_bytes(MODEL_BYTES)
+        make(folder)
+        pack(folder, Path(place) / "bundle.zip")
+        return (Path(place) / "bundle.zip").read_bytes()
+
+
+def _complete(folder: Path, manifest: Manifest, samples: tuple[dict[str, object], ...]) -> None:
+    """Record the samples."""
+    _seal(folder, manifest)
+    with Bundle.open(folder) as bundle:
+        pipeline = open_pipeline(bundle, TinyEngine(manifest))
+        assert isinstance(pipeline, ProgramPipeline)
+        cases = [pipeline.record(sample) for sample in samples]
+    _finish(folder, manifest, cases)
+
+
+def _finish(folder: Path, manifest: Manifest, cases: list[Case]) -> None:
+    images = tiny.IMAGE_SPEC if manifest.preprocessing.kind == "image" else None
+    write_vectors(folder, cases, TOLERANCES, images=images)
+    _seal(folder, manifest)
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    """List the folder's files in the manifest and write it."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST_NAME]
+    files = {
+        path.relative_to(folder).as_posix(): FileEntry(sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+        for path in paths
+    }
+    (folder / MANIFEST_NAME).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+
+
+def _word_piece() -> str:
+    """A tokenizers file with twelve words and BERT's special tokens."""
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return str(tokenizer.to_str())
+
+
+def _photos(folder: Path) -> None:
+    """A photo of noise, and one of smooth ramps in each direction."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    y, x = np.mgrid[0:30, 0:50]
+    Image.fromarray(np.stack([x * 5, y * 8, (x + y) * 3], axis=2).astype(np.uint8)).save(folder / "ramp.png")
+
+
+def _sound(path: Path) -> None:
+    """A second of a tone that rises, as a WAV file of 16 bits."""
+    path.parent.mkdir()
+    time = np.arange(16000) / 16000
+    samples = np.round(8000 * np.sin(2 * np.pi * (200 + 1000 * time) * time)).astype("<i2")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(samples.tobytes())
