@@ -1,4 +1,4 @@
-"""A speech model's tokens as text: byte-level BPE through the tokenizers library, and text split into words."""
+"""A speech model's tokens as text, text as tokens, and text split into words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import codecs
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from edgeformer_runtime.decoding.token_bytes import TokenBytes
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.strict_json import shorten
@@ -37,12 +39,9 @@ class SpeechTokenizer:
         Raises:
             BundleError: the text is no such file.
         """
-        try:
-            self._tokenizer: Any = load_attribute("tokenizers:Tokenizer").from_str(tokenizer_json)
-        except Exception as error:  # the library raises plain Exceptions
-            raise BundleError(f"the tokenizer cannot be read: {shorten(str(error), 200)[1:-1]}") from None
+        self._json = tokenizer_json
         self._end = end
-        self._byte_of = _byte_of_character(load_attribute("tokenizers.pre_tokenizers:ByteLevel").alphabet())
+        self._bytes = TokenBytes(tokenizer_json, end)
 
     def text(self, tokens: Iterable[int]) -> str:
         """The text of tokens; special ones have none.
@@ -51,12 +50,20 @@ class SpeechTokenizer:
         U+FFFD.
         """
         decoder = _utf8_decoder()
-        return "".join(decoder.decode(self.bytes_of(token)) for token in tokens if token < self._end)
+        return "".join(decoder.decode(self._bytes[token]) for token in tokens if token < self._end)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of text as it stands inside a transcript, where words begin with a space. Never special ones."""
-        ids = self._tokenizer.encode(" " + text.strip(), add_special_tokens=False).ids
+        ids = self._library.encode(" " + text.strip(), add_special_tokens=False).ids
         return [token for token in ids if token < self._end]
+
+    @cached_property
+    def _library(self) -> Any:
+        """The tokenizers library's own tokenizer, for those who have text to give: an initial prompt."""
+        try:
+            return load_attribute("tokenizers:Tokenizer").from_str(self._json)
+        except Exception as error:  # the library raises plain Exceptions
+            raise BundleError(f"the tokenizer cannot be read: {shorten(str(error), 200)[1:-1]}") from None
 
     def characters(self, tokens: Sequence[int]) -> list[TextPiece]:
         """Tokens in the smallest groups that are whole characters; a cut off character at the end is dropped text."""
@@ -64,7 +71,7 @@ class SpeechTokenizer:
         decoder = _utf8_decoder()
         text, group = "", list[int]()
         for token in tokens:
-            text += decoder.decode(self.bytes_of(token))
+            text += decoder.decode(self._bytes[token])
             group.append(token)
             if not decoder.getstate()[0]:
                 pieces.append(TextPiece(text, tuple(group)))
@@ -95,12 +102,8 @@ class SpeechTokenizer:
         return words
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes of a text that a token stands for; several tokens may make one character."""
-        written = self._tokenizer.id_to_token(token)
-        try:
-            return bytes(self._byte_of[character] for character in written)
-        except (KeyError, TypeError):
-            raise BundleError(f"the tokenizer's token {token} is {shorten(written)}, expected byte-level BPE") from None
+        """The bytes of a text that a text token stands for; several tokens may make one character."""
+        return self._bytes[token]
 
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:
@@ -109,14 +112,3 @@ def _join(first: TextPiece, second: TextPiece) -> TextPiece:
 
 def _utf8_decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-
-def _byte_of_character(alphabet: Iterable[str]) -> dict[str, int]:
-    """The byte that each character of byte-level BPE's alphabet stands for.
-
-    Printable characters of Latin-1 stand for themselves; the other bytes, in order, for the rest of the alphabet.
-    """
-    ordered = sorted(alphabet)
-    own = [character for character in ordered if ord(character) < 256]
-    moved = sorted(set(range(256)) - {ord(character) for character in own})
-    return {character: ord(character) for character in own} | dict(zip(ordered[len(own) :], moved, strict=True))

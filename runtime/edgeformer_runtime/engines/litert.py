@@ -5,8 +5,8 @@ from __future__ import annotations
 import atexit
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -116,11 +116,25 @@ def _forget_environment() -> None:
 
 
 def _check_signature(model: Any, program: ProgramSpec) -> None:
-    """Raises EngineError: the model has no such signature, or not the tensors that the manifest declares."""
-    if program.entry not in model.get_signature_list():
+    """Raises EngineError: the model has no such signature, or not the tensors that the manifest declares.
+
+    Names and sizes are compared. LiteRT would tell dtypes and shapes, too, but makes a second interpreter for that and
+    keeps it: 64 MB for a speech model.
+    """
+    number = model.get_signature_index(program.entry)
+    if number < 0:
         raise EngineError(f"{program.file} has no signature {program.entry!r}: convert the bundle again")
-    _compare(program, program.inputs, model.get_input_tensor_details(program.entry))
-    _compare(program, program.outputs, model.get_output_tensor_details(program.entry))
+    signature = model.get_signature_by_index(number)
+    _compare(program, program.inputs, signature["inputs"], partial(_input_size, model, number))
+    _compare(program, program.outputs, signature["outputs"], partial(_output_size, model, number))
+
+
+def _input_size(model: Any, signature: int, index: int) -> int:
+    return int(model.get_input_buffer_requirements(index, signature)["buffer_size"])
+
+
+def _output_size(model: Any, signature: int, index: int) -> int:
+    return int(model.get_output_buffer_requirements(index, signature)["buffer_size"])
 
 
 def _make_inputs(model: Any, program: ProgramSpec) -> dict[str, Any]:
@@ -136,13 +150,15 @@ def _size_bytes(spec: TensorSpec) -> int:
     return int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
 
 
-def _compare(program: ProgramSpec, specs: tuple[TensorSpec, ...], details: Mapping[str, Any]) -> None:
-    declared = {spec.name: (spec.dtype, spec.shape) for spec in specs}
-    found = {name: (str(tensor["dtype"]), tuple(tensor["shape"])) for name, tensor in details.items()}
+def _compare(
+    program: ProgramSpec, specs: tuple[TensorSpec, ...], names: Sequence[str], size_bytes: Callable[[int], int]
+) -> None:
+    declared = {spec.name: _size_bytes(spec) for spec in specs}
+    found = {name: size_bytes(index) for index, name in enumerate(names)}
     if found != declared:
         raise EngineError(
-            f"{program.file}: the signature {program.entry!r} has {shorten(found, 200)}, the manifest declares"
-            f" {shorten(declared, 200)}: convert the bundle again"
+            f"{program.file}: the signature {program.entry!r} has tensors of {shorten(found, 200)} bytes, the manifest"
+            f" declares {shorten(declared, 200)}: convert the bundle again"
         )
 
 

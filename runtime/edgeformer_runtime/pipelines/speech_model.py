@@ -1,9 +1,8 @@
-"""A speech bundle opened: its tokenizer, its mel filters, and the decoders of the lengths of sound in use."""
+"""A speech bundle opened: its tokenizer, its mel filters, and the decoder of the length of sound in use."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import cast
 
 import numpy as np
@@ -21,9 +20,6 @@ from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 Samples = NDArray[np.float32]
 
-OPEN_DECODERS = 3
-"""Decoders that are kept open: a file's windows, its last window, and one more. Each holds caches of some MB."""
-
 
 class SpeechModel:
     """What all transcriptions with a bundle share. `lock` is to be held while a decoder is in use."""
@@ -40,7 +36,8 @@ class SpeechModel:
         self.lock = threading.RLock()
         self._engine = engine
         self._log_mel = LogMel(self.audio, read_mel_filters(bundle.read_bytes(self.audio.mel_filters), self.audio))
-        self._decoders: OrderedDict[str, SpeechDecoder] = OrderedDict()
+        self._bucket: AudioBucket | None = None
+        self._decoder: SpeechDecoder | None = None
 
     @property
     def window_samples(self) -> int:
@@ -69,20 +66,24 @@ class SpeechModel:
         return self._log_mel(samples, FRAMES_PER_POSITION * bucket.positions)
 
     def decoder(self, bucket: AudioBucket) -> SpeechDecoder:
-        """The open decoder of a bucket; the one that has not been used for longest makes room for it."""
-        decoder = self._decoders.pop(bucket.encode, None)
-        if decoder is None:
-            while len(self._decoders) >= OPEN_DECODERS:
-                self._decoders.popitem(last=False)[1].close()
-            decoder = self._engine.open_decoder(bucket, self.spec)
-        self._decoders[bucket.encode] = decoder
-        return decoder
+        """The open decoder of a bucket, which takes the place of another bucket's.
+
+        Only one is open: its caches have some MB, opening takes 1 to 3 ms, and hearing a sound a hundred times that.
+        """
+        if self._decoder is None or self._bucket != bucket:
+            self._close_decoder()
+            self._decoder, self._bucket = self._engine.open_decoder(bucket, self.spec), bucket
+        return self._decoder
 
     def close(self) -> None:
-        """Release the decoders. A second call does nothing."""
+        """Release the decoder. A second call does nothing."""
         with self.lock:
-            while self._decoders:
-                self._decoders.popitem()[1].close()
+            self._close_decoder()
+
+    def _close_decoder(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
 
 
 def _text(bundle: Bundle, name: str) -> str:

@@ -25,6 +25,14 @@ def by_bytes() -> SpeechTokenizer:
     return SpeechTokenizer(byte_tokenizer(), TOKENS.end)
 
 
+def test_every_token_as_the_library_has_it(english: SpeechTokenizer, assets: Path) -> None:
+    library = Tokenizer.from_file(str(assets / "whisper-tiny.en" / "tokenizer.json"))
+    for token in range(END):
+        raw = english.bytes_of(token)
+        assert raw.decode("utf-8", "replace") == library.decode([token])
+        assert len(raw) == len(library.id_to_token(token))
+
+
 def test_random_tokens_as_the_library_has_them(english: SpeechTokenizer, assets: Path) -> None:
     library = Tokenizer.from_file(str(assets / "whisper-tiny.en" / "tokenizer.json"))
     generator = np.random.default_rng(0)
@@ -86,8 +94,15 @@ def test_words(english: SpeechTokenizer, by_bytes: SpeechTokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"version": "1.0", "model": {"type": "Nothing"}}'])
 def test_spoiled_files(text: str) -> None:
-    with pytest.raises(BundleError, match="the tokenizer cannot be read"):
+    with pytest.raises(BundleError, match="the tokenizer: "):
         SpeechTokenizer(text, 10)
+
+
+def test_a_file_that_the_library_refuses() -> None:
+    tokenizer = SpeechTokenizer('{"model": {"vocab": {"a": 0}}}', 1)
+    assert tokenizer.text([0]) == "a"
+    with pytest.raises(BundleError, match="the tokenizer cannot be read"):
+        tokenizer.tokens("a")
 
 
 def test_tokenizers_of_another_kind() -> None:
