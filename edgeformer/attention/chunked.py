@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgeformer.attention.mask import bias_rows
+
 QUERY_BLOCK = 128
 KEY_BLOCK = 128
 
@@ -40,7 +42,7 @@ def chunked(
         raise ValueError(f"expected blocks of at least 1, found query_block={query_block}, key_block={key_block}")
     # The loops run over static lengths, so that an export unrolls them.
     blocks = [
-        _attend(q[:, :, start : start + query_block] * scale, k, v, _rows(bias, start, query_block), key_block)
+        _attend(q[:, :, start : start + query_block] * scale, k, v, bias_rows(bias, start, query_block), key_block)
         for start in range(0, q.shape[2], query_block)
     ]
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
@@ -69,10 +71,3 @@ def _block(
     maximum = scores.amax(dim=-1, keepdim=True)
     weights = torch.exp(scores - maximum)
     return maximum, weights.sum(dim=-1, keepdim=True), torch.matmul(weights, v[:, :, start : start + size])
-
-
-def _rows(bias: Tensor | None, start: int, size: int) -> Tensor | None:
-    """The bias of one block of queries; one row stands for all of them."""
-    if bias is None or bias.dim() < 2 or bias.shape[-2] == 1:
-        return bias
-    return bias[..., start : start + size, :]

@@ -20,3 +20,10 @@ def additive_mask(attention_mask: Tensor) -> Tensor:
     """
     batch, seq_len = attention_mask.shape
     return ((1.0 - attention_mask.float()) * MASK_VALUE).reshape(batch, 1, 1, seq_len)
+
+
+def bias_rows(bias: Tensor | None, start: int, size: int) -> Tensor | None:
+    """The bias of the queries from `start` on, `size` of them; one row stands for all of them."""
+    if bias is None or bias.dim() < 2 or bias.shape[-2] == 1:
+        return bias
+    return bias[..., start : start + size, :]

@@ -15,6 +15,7 @@ SHAPES = [  # B, H, T, S, D
     (1, 1, 1, 300, 4),
     (3, 4, 20, 33, 8),
     (2, 12, 150, 270, 16),
+    (1, 2, 1301, 70, 8),  # more queries than dense takes at once
 ]
 BIASES = ["none", "padding", "per_head", "full", "one_row"]
 
