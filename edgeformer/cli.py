@@ -110,6 +110,43 @@ def verify(
 
 
 @app.command()
+def doctor(
+    path: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its zip; or a .so, .apk, .aar or .aab.")
+    ],
+    min_ios: Annotated[str | None, typer.Option(help="The oldest iOS that the app supports, as 17.")] = None,
+    min_android_api: Annotated[
+        int | None, typer.Option(help="The oldest Android API level that the app supports, as 26.")
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="Of the target's runtime on the device: LiteRT (2.1.0, or tflite-2.14.0 for TensorFlow Lite), ONNX "
+            "Runtime, ExecuTorch, or iOS; default: what the bundle was made with.",
+        ),
+    ] = None,
+    require_signature: runtime_cli.RequiredKey = None,
+    as_json: Json = False,
+) -> None:
+    """Find what would break on a device: operators, memory, tokenizer, masks, float16, files. Exit code 1: an error."""
+    from edgeformer.doctor.diagnosis import diagnose
+    from edgeformer.doctor.options import DoctorOptions
+    from edgeformer.doctor.tables import diagnosis_tables
+
+    options = DoctorOptions(min_ios, min_android_api, runtime, require_signature)
+    with progress_bar("examining") as report:
+        diagnosis = diagnose(path, options, report)
+    if as_json:
+        print_json(diagnosis.to_json())
+    else:
+        for part in diagnosis_tables(diagnosis):
+            out.print(part)
+    if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
 def bench(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles; the first is what ratios refer to.")],
     threads: runtime_cli.Threads = 1,

@@ -1,0 +1,212 @@
+"""How doctor looks into `.onnx` files: graphs, opsets, external weights and the ranges of values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeformer.doctor.examiner import Observe, Partitioning, Support
+from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, Program, Value, count_operators
+from edgeformer.doctor.versions import Version, older, parse_version, show
+from edgeformer_converters.observed_engine import ObservedEngine
+from edgeformer_converters.onnx_storage import PAGE_BYTES
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import ProgramSpec
+
+# The oldest ONNX Runtime for each opset (onnxruntime.ai, Compatibility, up to 1.20).
+OLDEST_FOR_OPSET: dict[int, Version] = {
+    11: (1, 0), 12: (1, 3), 13: (1, 6), 14: (1, 8), 15: (1, 9), 16: (1, 11), 17: (1, 12), 18: (1, 14), 19: (1, 15),
+    20: (1, 17), 21: (1, 18),
+}  # fmt: skip
+OLDEST_OPSET = 7
+# Operators of ONNX Runtime's own domain, with the release that brought what our models use of them: MatMulNBits with
+# 4 bits (microsoft/onnxruntime#17890) and with 8 (#24384).
+OWN_DOMAIN = "com.microsoft"
+OLDEST_FOR_OWN: dict[tuple[str, int], Version] = {("MatMulNBits", 4): (1, 17), ("MatMulNBits", 8): (1, 22)}
+LARGEST = "largest absolute number of "
+
+
+class OnnxExaminer:
+    """ONNX graphs, read with their weights left in their files."""
+
+    runtime_name = "ONNX Runtime"
+    package: str | None = "onnxruntime"
+
+    def read(self, bundle: Bundle) -> ModelView:
+        """A file per program; see `Examiner`."""
+        models = {spec.name: _load(spec.file, bundle.path(spec.file)) for spec in bundle.manifest.programs}
+        used: Counter[tuple[str, int | None]] = Counter()
+        placements: dict[tuple[str, int], Placement] = {}
+        facts: dict[str, int] = {}
+        for spec in bundle.manifest.programs:
+            model = models[spec.name]
+            opsets = {each.domain: int(each.version) for each in model.opset_import}
+            used.update((node.op_type, opsets.get(node.domain)) for node in model.graph.node)
+            for placement in _placements(model, spec.file):
+                placements[placement.file, placement.offset] = placement
+            facts["opset"] = max(facts.get("opset", 0), opsets.get("", 0))
+            for node in model.graph.node:
+                if node.domain == OWN_DOMAIN:
+                    facts[f"{node.op_type} bits"] = max(facts.get(f"{node.op_type} bits", 0), _bits(node))
+        programs = tuple(
+            _program(spec, models[spec.name], bundle.path(spec.file).parent) for spec in bundle.manifest.programs
+        )
+        return ModelView(programs, count_operators(used), tuple(placements.values()), facts, models)
+
+    def support(self, view: ModelView, runtime: str) -> tuple[Support, ...]:
+        """By opset; operators of ONNX Runtime's own domain by name."""
+        version = parse_version(runtime, "--runtime")
+        found = []
+        for operator in view.operators:
+            needed = _oldest(operator, view.facts)
+            supported = None if needed is None else not older(version, needed)
+            found.append(Support(operator, None if needed is None else f"ONNX Runtime {show(needed)}", supported))
+        return tuple(found)
+
+    def partitions(self, bundle: Bundle, view: ModelView) -> tuple[Partitioning, ...]:  # noqa: ARG002
+        """None: the CPU provider takes every operator, or no session opens."""
+        return ()
+
+    def computes_in_half(self, precision: str) -> bool:  # noqa: ARG002
+        """Never: the graphs cast float16 weights to float32."""
+        return False
+
+    def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine:
+        """Sessions over copies of the graphs that also give the largest number of each value."""
+        return _Observed(bundle, view, observe)
+
+
+def _load(name: str, path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+        # Quantizers add values without their shapes.
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # protobuf and onnx share no base class
+        raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
+
+
+def _oldest(operator: Operator, facts: Mapping[str, int]) -> Version | None:
+    bits = facts.get(f"{operator.name} bits")
+    if bits is not None:
+        return OLDEST_FOR_OWN.get((operator.name, bits))
+    opset = operator.version or 0
+    return OLDEST_FOR_OPSET.get(max(opset, min(OLDEST_FOR_OPSET))) if opset >= OLDEST_OPSET else None
+
+
+def _bits(node: onnx.NodeProto) -> int:
+    return next((int(each.i) for each in node.attribute if each.name == "bits"), 0)
+
+
+def _program(spec: ProgramSpec, model: onnx.ModelProto, folder: Path) -> Program:
+    graph = model.graph
+    values = {each.name: _computed(each) for each in (*graph.value_info, *graph.input, *graph.output)}
+    values |= {each.name: _constant(each, folder) for each in graph.initializer}
+    nodes = []
+    for index, node in enumerate(graph.node):
+        if node.op_type == "Constant":
+            stored = next(each.t for each in node.attribute if each.name == "value")
+            values[node.output[0]] = _constant(stored, folder)
+            continue
+        inputs, outputs = tuple(filter(None, node.input)), tuple(filter(None, node.output))
+        for name in (*inputs, *outputs):
+            values.setdefault(name, Value(name, "unknown", (), 0))
+        nodes.append(Node(node.op_type, node.name or f"{node.op_type} number {index}", inputs, outputs))
+    stored_names = {each.name for each in graph.initializer}
+    inputs = tuple(each.name for each in graph.input if each.name not in stored_names)
+    return Program(spec.name, tuple(nodes), values, inputs, tuple(each.name for each in graph.output))
+
+
+def _computed(info: onnx.ValueInfoProto) -> Value:
+    tensor = info.type.tensor_type
+    shape = tuple(int(each.dim_value) for each in tensor.shape.dim)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if tensor.elem_type else None
+    if dtype is None:
+        return Value(info.name, "unknown", shape, 0)
+    return Value(info.name, str(dtype), shape, int(np.prod(shape)) * dtype.itemsize)
+
+
+def _constant(tensor: onnx.TensorProto, folder: Path) -> Value:
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    shape = tuple(map(int, tensor.dims))
+    read = partial(numpy_helper.to_array, tensor, str(folder))
+    return Value(tensor.name, str(dtype), shape, int(np.prod(shape)) * dtype.itemsize, cast(Any, read))
+
+
+def _placements(model: onnx.ModelProto, file: str) -> Iterator[Placement]:
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            places = {each.key: each.value for each in tensor.external_data}
+            location = "/".join((*file.split("/")[:-1], places["location"]))
+            yield Placement(
+                location, tensor.name, int(places.get("offset", 0)), int(places.get("length", 0)), PAGE_BYTES
+            )
+
+
+class _Observed(ObservedEngine):
+    """ONNX Runtime without its optimizations, which would fuse away what is to be seen."""
+
+    def __init__(self, bundle: Bundle, view: ModelView, observe: Observe) -> None:
+        super().__init__(bundle.manifest.programs, observe)
+        self._folders = {spec.name: bundle.path(spec.file).parent for spec in bundle.manifest.programs}
+        self._models: dict[str, onnx.ModelProto] = view.foreign
+        self._view = {program.name: program for program in view.programs}
+        self._open: tuple[str, Any, dict[str, str]] = ("", None, {})
+
+    def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._open[0] != program.name:
+            self._open = ("", None, {})
+            self._open = (program.name, *self._session(program.name))
+        _, session, labels = self._open
+        names = [spec.name for spec in program.outputs]
+        results = session.run([*names, *labels], dict(inputs))
+        for label, result in zip(labels.values(), results[len(names) :], strict=True):
+            self.observe(program.name, label, float(result))
+        return dict(zip(names, cast(list[Tensor], results), strict=False))
+
+    def _session(self, name: str) -> tuple[Any, dict[str, str]]:
+        """A session whose graph has a further output for each floating-point value, and what each of them is."""
+        import onnxruntime
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._models[name])
+        labels: dict[str, str] = {}
+        values = self._view[name].values
+        for node in self._view[name].nodes:
+            # The sum of products of integers is no value of the model before it is scaled.
+            if node.operator == "Cast" and not values[node.inputs[0]].is_float:
+                continue
+            for value in node.outputs:
+                if values[value].dtype == "float32":
+                    largest = LARGEST + value
+                    model.graph.node.append(helper.make_node("Abs", [value], [largest + " (all)"]))
+                    model.graph.node.append(helper.make_node("ReduceMax", [largest + " (all)"], [largest], keepdims=0))
+                    model.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, ()))
+                    labels[largest] = node.label
+        for tensor in model.graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(self._folders[name]))
+                tensor.data_location = TensorProto.DEFAULT
+                del tensor.external_data[:]
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return (
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]),
+            labels,
+        )
+
+    def _release(self) -> None:
+        self._open = ("", None, {})
+
+
+EXAMINER = OnnxExaminer()

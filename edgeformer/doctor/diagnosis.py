@@ -1,0 +1,215 @@
+"""Examines a bundle with every check of the literal table, and puts what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeformer.doctor.alignment_heads import check_alignment_heads
+from edgeformer.doctor.examination import Examination
+from edgeformer.doctor.examiner import Support, examiner_for
+from edgeformer.doctor.finding import Finding, Severity, error, info
+from edgeformer.doctor.integrity import check_integrity, refused
+from edgeformer.doctor.labels import check_labels
+from edgeformer.doctor.libraries import examine_libraries, is_native
+from edgeformer.doctor.masks import check_masks
+from edgeformer.doctor.memory import check_memory
+from edgeformer.doctor.operators import check_operators
+from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.overflow import check_overflow
+from edgeformer.doctor.partitions import check_partitions
+from edgeformer.doctor.placement import check_placement
+from edgeformer.doctor.structure import check_structure
+from edgeformer.doctor.systems import check_systems
+from edgeformer.doctor.tokenizer import check_tokenizer
+from edgeformer.doctor.weights import check_weights
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import BundleError, EngineError
+
+Check = Callable[[Examination], Iterable[Finding]]
+Progress = Callable[[int, int], None]
+
+# In the order in which they run; findings are shown by severity.
+CHECKS: dict[str, Check] = {
+    "integrity": check_integrity,
+    "structure": check_structure,
+    "operators": check_operators,
+    "systems": check_systems,
+    "labels": check_labels,
+    "mask": check_masks,
+    "weights": check_weights,
+    "alignment": check_placement,
+    "alignment_heads": check_alignment_heads,
+    "memory": check_memory,
+    "tokenizer": check_tokenizer,
+    "partitions": check_partitions,
+    "float16": check_overflow,
+}
+# They open the model in native code, which a broken graph may crash.
+RUN_THE_MODEL = ("partitions", "float16")
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """What is known of one program.
+
+    Attributes:
+        name: as in the manifest.
+        activation_bytes: the most that is alive at once.
+        planned_bytes: what the file plans for it; None: nothing.
+        pieces: how many the delegate gets; None: there is none.
+        outside: how often each operator is left to the runtime's own kernels.
+        measured: whether `pieces` and `outside` are found and not predicted.
+        largest: the largest number that it computes on the recorded vectors; None: not known.
+        largest_at: the operator that computes it.
+    """
+
+    name: str
+    activation_bytes: int
+    planned_bytes: int | None
+    pieces: int | None = None
+    outside: dict[str, int] = field(default_factory=dict)
+    measured: bool = False
+    largest: float | None = None
+    largest_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        name: of the bundle's or library's file.
+        runtime: the runtime that was asked about, with its version; None: none was.
+        delegate: who takes pieces of the programs; None: nobody.
+        operators: each operator of the model's files, and whether the runtime has it.
+        programs: what is known of each program.
+        findings: errors first, then warnings, then the rest, in the order of the checks.
+    """
+
+    name: str
+    runtime: str | None
+    delegate: str | None
+    operators: tuple[Support, ...]
+    programs: tuple[ProgramFacts, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be repaired."""
+        return all(finding.severity is not Severity.ERROR for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; a number that is infinite or NaN is null."""
+        return {
+            "ok": self.ok,
+            "name": self.name,
+            "runtime": self.runtime,
+            "delegate": self.delegate,
+            "operators": [
+                vars(support.operator) | {"needs": support.needs, "supported": support.supported}
+                for support in self.operators
+            ],
+            "programs": [vars(program) | {"largest": _finite(program.largest)} for program in self.programs],
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
+    """Examine a bundle, or the native libraries of an app.
+
+    Args:
+        path: a bundle's folder or zip, or a `.so`, `.apk`, `.aar` or `.aab` file.
+        options: what it is meant for.
+        report: called with the number of finished checks and of all.
+
+    Raises:
+        BundleError: the path is no bundle at all; a bundle that is spoiled is a finding.
+        EngineError: the target's tools are not installed.
+        InputError: an option that cannot be used.
+    """
+    if is_native(path):
+        return Diagnosis(path.name, None, None, (), (), _sorted(examine_libraries(path)))
+    try:
+        opened = Bundle.open(path, options.require_signature)
+    except BundleError as problem:
+        found = refused(path, problem, options.require_signature is not None)
+        return Diagnosis(path.name, None, None, (), (), (found,))
+    with opened as bundle:
+        examiner = examiner_for(bundle.manifest.target)
+        try:
+            view = examiner.read(bundle)
+        except BundleError as problem:
+            return Diagnosis(path.name, None, None, (), (), (_unreadable(problem),))
+        examination = Examination(bundle, examiner, view, options)
+        findings = _run_checks(examination, report)
+        broken = any(each.check == "structure" and each.severity is Severity.ERROR for each in findings)
+        delegate = None if broken or not examination.partitions else examination.partitions[0].delegate
+        return Diagnosis(
+            path.name,
+            f"{examiner.runtime_name} {examination.runtime}",
+            delegate,
+            examination.support,
+            _facts(examination, broken),
+            _sorted(findings),
+        )
+
+
+def _run_checks(examination: Examination, report: Progress | None) -> list[Finding]:
+    findings: list[Finding] = []
+    for number, (name, check) in enumerate(CHECKS.items()):
+        if name in RUN_THE_MODEL and any(
+            each.check == "structure" and each.severity is Severity.ERROR for each in findings
+        ):
+            findings.append(info(name, "not checked: a model with this structure is not run"))
+        else:
+            try:
+                findings += check(examination)
+            except (BundleError, EngineError) as problem:
+                findings.append(
+                    error(name, str(problem), "the check could not be made", "repair what it says and run doctor again")
+                )
+        if report is not None:
+            report(number + 1, len(CHECKS))
+    return findings
+
+
+def _facts(examination: Examination, broken: bool) -> tuple[ProgramFacts, ...]:
+    partitions = {} if broken else {found.program: found for found in examination.partitions}
+    facts = []
+    for program in examination.view.programs:
+        found = partitions.get(program.name)
+        peak = None if broken else examination.ranges.peak(program.name)
+        facts.append(
+            ProgramFacts(
+                program.name,
+                examination.peaks[program.name].size_bytes,
+                program.planned_bytes,
+                None if found is None else found.pieces,
+                {} if found is None else dict(found.outside),
+                found is not None and found.measured,
+                None if peak is None else peak[1],
+                None if peak is None else peak[0],
+            )
+        )
+    return tuple(facts)
+
+
+def _unreadable(problem: BundleError) -> Finding:
+    return error(
+        "structure",
+        str(problem),
+        "no runtime opens such a file",
+        "fetch the bundle from where it was published, or convert the checkpoint again",
+    )
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    order = list(Severity)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.severity)))
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and abs(number) < float("inf") else None

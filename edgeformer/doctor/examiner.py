@@ -1,0 +1,106 @@
+"""What doctor asks of a target, and the literal table of who answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from edgeformer.doctor.model_view import ModelView, Operator
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.lazy import load_attribute
+
+# Names, not imports: the core never imports the converters, and a target's tools load only when they are needed.
+EXAMINERS: dict[str, str] = {
+    "litert": "edgeformer_converters.litert_examiner:EXAMINER",
+    "coreml": "edgeformer_converters.coreml_examiner:EXAMINER",
+    "executorch": "edgeformer_converters.executorch_examiner:EXAMINER",
+    "onnx": "edgeformer_converters.onnx_examiner:EXAMINER",
+}
+
+Observe = Callable[[str, str, float], None]
+"""Called with a program's name, a value's label and the value's largest absolute number, NaN where it holds one."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a runtime has an operator.
+
+    Attributes:
+        operator: what is asked for.
+        needs: the oldest runtime that has it, for people; None: not known.
+        supported: whether the stated runtime has it; None: not known.
+    """
+
+    operator: Operator
+    needs: str | None
+    supported: bool | None
+
+
+@dataclass(frozen=True)
+class Partitioning:
+    """How a program is divided between a delegate and the runtime's own kernels.
+
+    Attributes:
+        program: its name.
+        delegate: who takes the pieces: "XNNPACK", "Neural Engine".
+        pieces: how many it gets.
+        outside: how often each operator is left to the runtime.
+        measured: found in the file or by running the delegate here; otherwise by rule.
+    """
+
+    program: str
+    delegate: str
+    pieces: int
+    outside: Counter[str] = field(default_factory=Counter)
+    measured: bool = True
+
+
+class Examiner(Protocol):
+    """Reads one target's model files and knows its runtime."""
+
+    runtime_name: str
+    """The runtime whose version `--runtime` states: "LiteRT"."""
+
+    package: str | None
+    """The package in the manifest's toolchain whose version is the default; None: the manifest's `requires.ios` is."""
+
+    def read(self, bundle: Bundle) -> ModelView:
+        """Read the model files.
+
+        Raises:
+            BundleError: one of them is not what it should be; the message says what.
+        """
+
+    def support(self, view: ModelView, runtime: str) -> tuple[Support, ...]:
+        """Whether a version of the runtime has each of the view's operators.
+
+        Raises:
+            InputError: `runtime` is no version.
+        """
+
+    def partitions(self, bundle: Bundle, view: ModelView) -> tuple[Partitioning, ...]:
+        """How each program is divided; empty where nothing is known."""
+
+    def computes_in_half(self, precision: str) -> bool:
+        """Whether a bundle of this precision computes in float16 on every device."""
+
+    def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine | None:
+        """An engine that tells the range of each value that it computes; None: this target hides them."""
+
+
+def examiner_for(target: str) -> Examiner:
+    """The examiner of a target.
+
+    Raises:
+        EngineError: its tools are not installed; the message says what to install.
+    """
+    try:
+        return cast(Examiner, load_attribute(EXAMINERS[target]))
+    except ImportError as error:
+        raise EngineError(
+            f"examining a {target} bundle needs {error.name}: pip install 'edgeformer[{target}]'"
+        ) from None
