@@ -1,0 +1,56 @@
+import Foundation
+
+/// One case's result against its reference; nil: not comparable (another shape, NaN, or no result at all).
+public struct Comparison: Equatable, Sendable {
+    /// The largest absolute difference.
+    public let maxAbs: Double?
+    /// Between the result and the reference.
+    public let cosine: Double?
+    /// What `maxAbs` may be.
+    public let tolerance: Double
+    /// The result is within its tolerance.
+    public let ok: Bool
+
+    /// There is no result to compare.
+    static func failed(_ tolerance: Double) -> Comparison {
+        Comparison(maxAbs: nil, cosine: nil, tolerance: tolerance, ok: false)
+    }
+
+    /// Compare values in the same order; NaN, infinity or another number of values are not comparable and not ok.
+    static func of(_ found: [Double], _ reference: [Double], tolerance: Double) -> Comparison {
+        guard found.count == reference.count, found.allSatisfy(\.isFinite) else { return failed(tolerance) }
+        var (maxAbs, dot, norm, otherNorm) = (0.0, 0.0, 0.0, 0.0)
+        for (a, b) in zip(found, reference) {
+            maxAbs = max(maxAbs, abs(a - b))
+            (dot, norm, otherNorm) = (dot + a * b, norm + a * a, otherNorm + b * b)
+        }
+        let norms = (norm * otherNorm).squareRoot()
+        let cosine = norms > 0 ? min(1, max(-1, dot / norms)) : nil
+        return Comparison(maxAbs: maxAbs, cosine: cosine, tolerance: tolerance, ok: maxAbs <= tolerance)
+    }
+
+    /// Compare two tensors; another shape is not comparable.
+    static func of(_ found: Tensor?, _ reference: Tensor, tolerance: Double) -> Comparison {
+        guard let found, found.shape == reference.shape else { return failed(tolerance) }
+        return of(found.doubles, reference.doubles, tolerance: tolerance)
+    }
+
+    /// The worst comparison, with the smallest cosine of all of them; nil without any.
+    static func worst(_ comparisons: [Comparison]) -> Comparison? {
+        guard let worst = comparisons.max(by: { $0.badness < $1.badness }) else { return nil }
+        return Comparison(
+            maxAbs: worst.maxAbs, cosine: comparisons.compactMap(\.cosine).min(), tolerance: worst.tolerance, ok: worst.ok)
+    }
+
+    /// Largest for the worst.
+    private var badness: (Int, Double) {
+        guard let maxAbs else { return (1, .infinity) }
+        if tolerance == 0 { return (ok ? 0 : 1, maxAbs > 0 ? .infinity : 0) }
+        return (ok ? 0 : 1, maxAbs / tolerance)
+    }
+}
+
+extension Tensor {
+    /// The largest absolute value.
+    var largest: Double { doubles.reduce(0) { max($0, abs($1)) } }
+}

@@ -1,0 +1,43 @@
+/// What all engines share: inputs and outputs checked against the manifest.
+public struct CheckedPrograms: Sendable {
+    private let programs: [String: ProgramSpec]
+
+    /// The programs of a manifest.
+    public init(_ programs: [ProgramSpec]) {
+        self.programs = Dictionary(programs.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+    }
+
+    /// The program of that name, if the inputs are exactly what it declares.
+    ///
+    /// - Throws: `InputError`: an unknown program, or an input that is missing, superfluous or of another type or shape.
+    public func checkInputs(_ name: String, _ inputs: [String: Tensor]) throws -> ProgramSpec {
+        guard let program = programs[name] else {
+            throw InputError("unknown program \(shown(name)): expected one of \(programs.keys.sorted().joined(separator: ", "))")
+        }
+        guard Set(inputs.keys) == Set(program.inputs.map(\.name)) else {
+            throw InputError(
+                "\(name): expected the inputs \(program.inputs.map(\.name).joined(separator: ", ")), "
+                    + "found \(inputs.keys.sorted().joined(separator: ", "))")
+        }
+        for spec in program.inputs {
+            guard let tensor = inputs[spec.name], tensor.matches(spec) else {
+                throw InputError(
+                    "\(name): \(spec.name): expected \(spec.dtype.rawValue) \(spec.shape), "
+                        + "found \(inputs[spec.name]?.summary ?? "nothing")")
+            }
+        }
+        return program
+    }
+
+    /// The outputs that a program declares, if the model gave all of them as declared.
+    ///
+    /// - Throws: `EngineError`: the model and the manifest disagree.
+    public func checkOutputs(_ program: ProgramSpec, _ outputs: [String: Tensor]) throws -> [String: Tensor] {
+        for spec in program.outputs where outputs[spec.name]?.matches(spec) != true {
+            throw EngineError(
+                "\(program.name): the manifest declares the output \(spec.name) as \(spec.dtype.rawValue) \(spec.shape), "
+                    + "the model gave \(outputs[spec.name]?.summary ?? "nothing"): convert the bundle again")
+        }
+        return outputs
+    }
+}

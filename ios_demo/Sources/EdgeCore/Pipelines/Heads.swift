@@ -1,0 +1,48 @@
+import Foundation
+
+/// From a program's only output to an answer: what the tasks of all kinds of input share.
+enum Heads {
+    /// Labels and probabilities, best first; equal scores keep the bundle's order.
+    ///
+    /// - Throws: `EngineError`: the logits (1, number of labels) hold NaN or infinity.
+    static func classify(_ outputs: [String: Tensor], _ head: Classification, truncated: Bool) throws -> ClassificationResult {
+        let logits = try onlyRow(outputs).map(Double.init)
+        let scores = head.activation == .softmax ? softmax(logits) : logits.map(sigmoid)
+        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        return ClassificationResult(
+            entries: order.map { ClassificationResult.Entry(label: head.labels[$0], score: scores[$0]) },
+            truncated: truncated
+        )
+    }
+
+    /// The only output (1, D) as a vector.
+    ///
+    /// - Throws: `EngineError`: it holds NaN or infinity.
+    static func embed(_ outputs: [String: Tensor], truncated: Bool) throws -> EmbeddingResult {
+        EmbeddingResult(vector: try onlyRow(outputs), truncated: truncated)
+    }
+
+    /// Probabilities that sum to one, without overflow at any finite logits.
+    static func softmax(_ logits: [Double]) -> [Double] {
+        let largest = logits.max() ?? 0
+        let exponents = logits.map { exp($0 - largest) }
+        let sum = exponents.reduce(0, +)
+        return exponents.map { $0 / sum }
+    }
+
+    /// A probability of its own, without overflow at any finite logit.
+    static func sigmoid(_ logit: Double) -> Double {
+        let small = exp(-abs(logit))
+        return logit >= 0 ? 1 / (1 + small) : small / (1 + small)
+    }
+
+    private static func onlyRow(_ outputs: [String: Tensor]) throws -> [Float] {
+        guard outputs.count == 1, let output = outputs.first, let row = output.value.floats else {
+            throw EngineError("expected one output of floats, found \(outputs.keys.sorted().joined(separator: ", "))")
+        }
+        guard row.allSatisfy(\.isFinite) else {
+            throw EngineError("the model's output '\(output.key)' holds NaN or infinity: run the self-test of the bundle")
+        }
+        return row
+    }
+}

@@ -1,0 +1,61 @@
+/// A speech bundle opened: its tokenizer, its mel filters, and the decoders of the lengths of sound in use.
+///
+/// Not for several threads at once: `Transcriber` takes turns.
+final class SpeechModel {
+    /// Decoders that are kept open: a sound's windows, its last window, and one more. Each holds caches of some MB.
+    private static let openDecoders = 3
+
+    let audio: AudioPreprocessing
+    let spec: Transcription
+    let tokenizer: SpeechTokenizer
+    let engine: any Engine
+    private let logMel: LogMel
+    /// The last one is the one that was used last.
+    private var decoders: [(bucket: AudioBucket, decoder: any SpeechDecoder)] = []
+
+    /// Open the model of a bundle.
+    ///
+    /// - Throws: `BundleError`: its tokenizer or its filters are spoiled. `InputError`: the bundle is for another task.
+    init(_ bundle: ModelBundle, _ engine: any Engine) throws {
+        guard case .audio(let audio) = bundle.manifest.preprocessing,
+            case .transcription(let spec) = bundle.manifest.postprocessing
+        else {
+            throw InputError("expected a bundle for speech-recognition, found \(bundle.manifest.task.rawValue)")
+        }
+        self.audio = audio
+        self.spec = spec
+        self.engine = engine
+        tokenizer = try SpeechTokenizer(
+            try bundle.readBytes(spec.tokenizer), end: spec.tokens.end, file: spec.tokenizer)
+        logMel = try LogMel(audio, filters: try bundle.readBytes(audio.melFilters))
+    }
+
+    /// The smallest bucket that holds so many samples.
+    ///
+    /// - Throws: `InputError`: they are more than a window's.
+    func bucket(for samples: Int) throws -> AudioBucket {
+        guard let bucket = spec.buckets.first(where: { $0.positions * audio.samplesPerPosition >= samples }) else {
+            throw InputError("expected at most \(audio.windowSamples) samples of sound at once, found \(samples)")
+        }
+        return bucket
+    }
+
+    /// The input of a bucket's `encode`, (1, nMels, 2 T), for samples (N).
+    func mel(_ samples: [Float], _ bucket: AudioBucket) throws -> Tensor {
+        try logMel.spectrogram(samples, frames: SpeechLayout.framesPerPosition * bucket.positions)
+    }
+
+    /// The open decoder of a bucket; the one that has not been used for longest makes room for it.
+    func decoder(_ bucket: AudioBucket) throws -> any SpeechDecoder {
+        if let index = decoders.firstIndex(where: { $0.bucket == bucket }) {
+            decoders.append(decoders.remove(at: index))
+        } else {
+            if decoders.count >= Self.openDecoders { decoders.removeFirst() }
+            decoders.append((bucket, try engine.openDecoder(bucket, spec)))
+        }
+        return decoders[decoders.count - 1].decoder
+    }
+
+    /// The text of a transcript's tokens, without spaces around it.
+    func text(_ tokens: [Int]) throws -> String { try tokenizer.text(tokens).stripped() }
+}

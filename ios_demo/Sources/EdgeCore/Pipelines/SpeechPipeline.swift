@@ -1,0 +1,70 @@
+/// Transcribes sound at the model's rate, given whole or as it arrives. An actor: calls take turns, off the main thread.
+///
+/// Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped.
+public actor Transcriber {
+    /// Of the samples that the model takes, in Hz.
+    public nonisolated let sampleRate: Int
+    private let model: SpeechModel
+    private var stream: SpeechStream?
+
+    /// Open the model of a bundle.
+    ///
+    /// - Throws: `BundleError`: its tokenizer or its filters are spoiled. `InputError`: the bundle is for another task.
+    public init(_ bundle: ModelBundle, engine: any Engine) throws {
+        model = try SpeechModel(bundle, engine)
+        sampleRate = model.audio.sampleRate
+    }
+
+    /// Transcribe one sound.
+    ///
+    /// - Parameters:
+    ///   - samples: (N) from -1 to 1, at `sampleRate`.
+    ///   - options: how.
+    ///   - progress: called after each window with the seconds of sound that are done.
+    /// - Throws: `InputError`: the sound cannot be used, or the model cannot do what the options ask for.
+    ///   `EngineError`: the model failed. `CancellationError`: the task was cancelled.
+    public func transcribe(
+        _ samples: [Float], options: TranscribeOptions = TranscribeOptions(), progress: (@Sendable (Double) -> Void)? = nil
+    ) throws -> Transcript {
+        let session = try SpeechSession(model, options)
+        var buffer = SoundBuffer()
+        var segments: [Segment] = []
+        var taken = 0
+        while taken < samples.count || !buffer.samples.isEmpty {
+            try _Concurrency.Task<Never, Never>.checkCancellation()
+            let missing = max(0, model.audio.windowSamples + 1 - buffer.samples.count)
+            buffer.append(samples.dropFirst(taken).prefix(missing))
+            taken = min(samples.count, taken + missing)
+            segments += try session.hearNext(&buffer)
+            progress?(Double(buffer.start) / Double(sampleRate))
+        }
+        return session.transcript(segments, samples: buffer.end)
+    }
+
+    /// Begin a transcript of sound that is still arriving; another one that is open ends.
+    ///
+    /// - Throws: `InputError`: the model cannot do what the options ask for.
+    public func openStream(
+        options: TranscribeOptions = TranscribeOptions(), stream streamOptions: StreamOptions = StreamOptions()
+    ) throws {
+        stream = SpeechStream(model, try SpeechSession(model, options), streamOptions)
+    }
+
+    /// Take the next samples (N) of the open stream; what is new, often nothing.
+    ///
+    /// - Throws: `InputError`: no stream is open. `EngineError`: the model failed.
+    public func feed(_ samples: [Float]) throws -> [StreamUpdate] {
+        guard let stream else { throw InputError("no stream is open: call openStream first") }
+        return try stream.feed(samples)
+    }
+
+    /// End the open stream: what is left becomes final. Without a stream there is nothing.
+    ///
+    /// - Throws: `EngineError`: the model failed.
+    public func finishStream() throws -> (updates: [StreamUpdate], transcript: Transcript)? {
+        guard let stream else { return nil }
+        self.stream = nil
+        let updates = try stream.finish()
+        return (updates, stream.transcript)
+    }
+}

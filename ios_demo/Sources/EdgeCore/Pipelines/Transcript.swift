@@ -1,0 +1,41 @@
+/// Text that was said in one piece.
+public struct Segment: Equatable, Sendable {
+    /// In seconds from the begin of the sound.
+    public let start: Double
+    /// In seconds from the begin of the sound.
+    public let end: Double
+    /// Without spaces around it.
+    public let text: String
+    /// Of the window's tokens.
+    public let meanLogProbability: Double
+    /// That nobody speaks in the window; nil where the model has no token for it.
+    public let noSpeechProbability: Float?
+}
+
+/// What a transcript cost, in wall-clock time.
+public struct SpeechStatistics: Equatable, Sendable {
+    /// From samples to spectrograms.
+    public internal(set) var melMs = 0.0
+    /// Of the encoder.
+    public internal(set) var encodeMs = 0.0
+    /// Of the decoder.
+    public internal(set) var decodeMs = 0.0
+    /// Of text and timestamps in the answer.
+    public internal(set) var tokens = 0
+    /// Pieces of sound that the model heard; skipped silence is none.
+    public internal(set) var windows = 0
+}
+
+/// What was said in a sound.
+public struct Transcript: Equatable, Sendable {
+    /// Of all segments.
+    public let text: String
+    /// A code as "en"; nil where all is silence and nothing was asked for.
+    public let language: String?
+    /// In order.
+    public let segments: [Segment]
+    /// Of the sound, in seconds.
+    public let duration: Double
+    /// What the transcript cost.
+    public let statistics: SpeechStatistics
+}

@@ -1,0 +1,92 @@
+/// What a text pipeline takes.
+public enum RawText: Equatable, Sendable {
+    /// One text.
+    case text(String)
+    /// Two texts, such as a question and a passage.
+    case pair(String, String)
+    /// Token ids with the special tokens already among them.
+    case tokenIds([Int])
+}
+
+/// Turns raw text into the inputs of a program: token ids in the smallest bucket that fits.
+struct TextEncoder: Sendable {
+    static let maxCharacters = 1_000_000
+
+    private let spec: TextPreprocessing
+    private let tokenizer: WordPieceTokenizer?
+    private let vocabSize: Int?
+    private let buckets: [(length: Int, program: ProgramSpec)]
+    private let longest: Int
+
+    /// An encoder for the programs of a manifest, each a bucket whose length is dimension 1 of its inputs.
+    ///
+    /// - Throws: `BundleError`: the special tokens leave no room in the longest bucket.
+    init(_ spec: TextPreprocessing, tokenizer: WordPieceTokenizer?, programs: [ProgramSpec]) throws {
+        self.spec = spec
+        self.tokenizer = tokenizer
+        vocabSize = spec.vocabSize ?? tokenizer?.vocabSize
+        buckets = programs.map { ($0.inputs[0].shape[1], $0) }.sorted { $0.0 < $1.0 }
+        longest = buckets[buckets.count - 1].length
+        if let special = tokenizer?.specialTokens(pair: false), special >= longest {
+            throw BundleError("the tokenizer's \(special) special tokens leave no room in \(longest) positions")
+        }
+    }
+
+    /// A program and its inputs, each (1, S) int32.
+    ///
+    /// - Throws: `InputError`: text that is too long, or token ids that the model does not have.
+    func encode(_ raw: RawText) throws -> Prepared {
+        switch raw {
+        case .text(let text): return try encode(text, nil)
+        case .pair(let first, let second): return try encode(first, second)
+        case .tokenIds(let ids): return try encode(ids)
+        }
+    }
+
+    private func encode(_ text: String, _ pair: String?) throws -> Prepared {
+        guard let tokenizer else {
+            throw InputError("this bundle has no tokenizer and takes token ids only: pass a list of integers")
+        }
+        for text in [text, pair].compactMap({ $0 }) where text.unicodeScalars.count > Self.maxCharacters {
+            throw InputError(
+                "the text has \(text.unicodeScalars.count) characters: expected at most \(Self.maxCharacters)")
+        }
+        guard pair == nil || tokenizer.specialTokens(pair: true) < longest else {
+            throw InputError("a pair of texts does not fit into the \(longest) positions of this bundle")
+        }
+        let encoding = tokenizer.encode(text, pair, longest: longest)
+        try checkIds(encoding.ids)
+        return padded(encoding)
+    }
+
+    private func encode(_ ids: [Int]) throws -> Prepared {
+        guard !ids.isEmpty else { throw InputError("expected at least one token id, found none") }
+        try checkIds(ids)
+        let kept = Array(ids.prefix(longest))
+        let types = [Int](repeating: 0, count: kept.count)
+        return padded(Encoding(ids: kept, typeIds: types, truncated: ids.count > longest))
+    }
+
+    private func checkIds(_ ids: [Int]) throws {
+        let limit = vocabSize ?? Int(Int32.max) + 1
+        if let wrong = ids.first(where: { !(0..<limit).contains($0) }) {
+            throw InputError("token id \(wrong) is out of range: this model's are 0 to \(limit - 1)")
+        }
+    }
+
+    private func padded(_ encoding: Encoding) -> Prepared {
+        let bucket = buckets.first { $0.length >= encoding.ids.count } ?? buckets[buckets.count - 1]
+        var inputs: [String: Tensor] = [:]
+        for spec in bucket.program.inputs {
+            let (values, padding) =
+                switch spec.name {
+                case "input_ids": (encoding.ids, self.spec.padTokenId)
+                case "attention_mask": ([Int](repeating: 1, count: encoding.ids.count), 0)
+                default: (encoding.typeIds, 0)
+                }
+            let row = values + [Int](repeating: padding, count: bucket.length - values.count)
+            inputs[spec.name] = Tensor(row.map(Int32.init), shape: [1, bucket.length])
+        }
+        return Prepared(program: bucket.program.name, inputs: inputs, truncated: encoding.truncated)
+    }
+}

@@ -1,0 +1,186 @@
+import Foundation
+
+/// Token ids of a text, and which of the two texts of a pair each belongs to.
+struct Encoding: Equatable {
+    var ids: [Int]
+    var typeIds: [Int]
+    /// The text was cut.
+    var truncated: Bool
+}
+
+/// BERT's tokenizer from a file of the tokenizers library: added tokens, normalizer, words, WordPiece, special tokens.
+struct WordPieceTokenizer: Sendable {
+    private static let maxFileBytes = 256 << 20
+    private let added: AddedTokens
+    private let pieces: [[UInt32]: Int]
+    private let continuation: [UInt32]
+    private let unknown: Int
+    private let maxWordLength: Int
+    private let template: SpecialTokens
+    /// One more than the largest id.
+    let vocabSize: Int
+
+    /// Read a tokenizer file.
+    ///
+    /// - Throws: `BundleError`: no such file, or parts that this tokenizer does not have.
+    init(_ data: Data, file: String) throws {
+        let value = try StrictJson.parse(data, file: file, maxBytes: Self.maxFileBytes)
+        let record = try Record(
+            value, at: file,
+            keys: [
+                "added_tokens", "decoder", "model", "normalizer", "padding", "post_processor", "pre_tokenizer", "truncation",
+                "version",
+            ])
+        let normalizer = try BertNormalizer(try record.value("normalizer").0, path: "\(file).normalizer")
+        let preTokenizer = try record.value("pre_tokenizer")
+        _ = try Record(preTokenizer.0, at: preTokenizer.path, keys: ["type"])
+            .text("type", "BertPreTokenizer") { $0 == "BertPreTokenizer" }
+        let found = try AddedTokens.read(record, normalizer: normalizer)
+        added = found.tokens
+        let modelValue = try record.value("model")
+        let model = try Record(
+            modelValue.0, at: modelValue.path,
+            keys: ["continuing_subword_prefix", "max_input_chars_per_word", "unk_token", "vocab"], optional: ["type"])
+        if model.has("type") { _ = try model.text("type", "WordPiece") { $0 == "WordPiece" } }
+        let vocab = try model.members("vocab", count: 1...10_000_000) { _, value, path in
+            try Record.integer(value, path, 0...Int(Int32.max))
+        }
+        pieces = Dictionary(vocab.map { ($0.key.unicodeScalars.map(\.value), $0.value) }, uniquingKeysWith: { $1 })
+        continuation = try model.text("continuing_subword_prefix").unicodeScalars.map(\.value)
+        maxWordLength = try model.integer("max_input_chars_per_word", 1...1_000_000)
+        let unknownText = try model.text("unk_token")
+        guard let unknown = pieces[unknownText.unicodeScalars.map(\.value)] else {
+            throw BundleError("\(file): the vocabulary lacks the unknown token \(shown(unknownText))")
+        }
+        self.unknown = unknown
+        template = try SpecialTokens(try record.value("post_processor").0, path: "\(file).post_processor")
+        vocabSize = (Array(pieces.values) + found.ids).reduce(-1, max) + 1
+    }
+
+    /// How many special tokens surround one text, or a pair.
+    func specialTokens(pair: Bool) -> Int { template.count(pair: pair) }
+
+    /// The ids of a text, or of a pair, with special tokens; at most `longest`, which has room for these.
+    func encode(_ text: String, _ pair: String?, longest: Int) -> Encoding {
+        let room = longest - specialTokens(pair: pair != nil)
+        let first = tokens(text)
+        guard let pair else {
+            return template.frame(Array(first.prefix(room)), nil, truncated: first.count > room)
+        }
+        let second = tokens(pair)
+        let kept = Self.longestFirst(first.count, second.count, room: room)
+        let truncated = kept.first < first.count || kept.second < second.count
+        return template.frame(Array(first.prefix(kept.first)), Array(second.prefix(kept.second)), truncated: truncated)
+    }
+
+    /// How much of two texts of so many tokens stays: the longer one is cut, and both to halves where both are longer.
+    private static func longestFirst(_ first: Int, _ second: Int, room: Int) -> (first: Int, second: Int) {
+        guard first + second > room else { return (first, second) }
+        let short = min(first, second)
+        var kept = (short: short, long: short > room ? short : max(short, room - short))
+        if kept.short + kept.long > room { kept = (room / 2, room / 2 + room % 2) }
+        return first > second ? (kept.long, kept.short) : (kept.short, kept.long)
+    }
+
+    private func tokens(_ text: String) -> [Int] {
+        added.split(text.unicodeScalars.map(\.value)).flatMap { part -> [Int] in
+            switch part {
+            case .token(let id): [id]
+            case .text(let codes): BertNormalizer.words(codes).flatMap(pieces(of:))
+            }
+        }
+    }
+
+    /// The longest piece of the vocabulary that a word begins with, then of its rest; unknown where one is missing.
+    private func pieces(of word: ArraySlice<UInt32>) -> [Int] {
+        guard word.count <= maxWordLength else { return [unknown] }
+        var ids: [Int] = []
+        var rest = word
+        while !rest.isEmpty {
+            let prefix = rest.startIndex == word.startIndex ? [] : continuation
+            guard let end = (rest.startIndex + 1...rest.endIndex).last(where: { pieces[prefix + rest[..<$0]] != nil }),
+                let id = pieces[prefix + rest[..<end]]
+            else { return [unknown] }
+            ids.append(id)
+            rest = rest[end...]
+        }
+        return ids
+    }
+}
+
+/// What a tokenizer puts around one text or two.
+private struct SpecialTokens: Sendable {
+    private enum Piece: Sendable {
+        case special(ids: [Int], type: Int)
+        case first(type: Int)
+        case second(type: Int)
+    }
+
+    private let single: [Piece]
+    private let pair: [Piece]
+
+    /// Read the `post_processor` of a tokenizers file: TemplateProcessing, BertProcessing, or null.
+    init(_ value: JsonValue, path: String) throws {
+        guard case .object(let object) = value else {
+            (single, pair) = ([.first(type: 0)], [.first(type: 0), .second(type: 0)])
+            return
+        }
+        if case .string("BertProcessing")? = object["type"] {
+            let record = try Record(value, at: path, keys: ["type", "sep", "cls"])
+            let (start, end) = (try Self.bertToken(record, "cls"), try Self.bertToken(record, "sep"))
+            single = [.special(ids: [start], type: 0), .first(type: 0), .special(ids: [end], type: 0)]
+            pair = single + [.second(type: 1), .special(ids: [end], type: 1)]
+            return
+        }
+        let record = try Record(value, at: path, keys: ["type", "single", "pair", "special_tokens"])
+        _ = try record.text("type", "TemplateProcessing or BertProcessing") { $0 == "TemplateProcessing" }
+        let special = try record.members("special_tokens", count: 0...1000) { _, value, path in
+            try Record(value, at: path, keys: ["id", "ids", "tokens"])
+                .list("ids", count: 0...1000) { try Record.integer($0, $1, 0...Int(Int32.max)) }
+        }
+        let ids = Dictionary(special.map { (ExactString($0.key), $0.value) }, uniquingKeysWith: { $1 })
+        single = try record.list("single", count: 1...100) { try Self.piece($0, $1, ids) }
+        pair = try record.list("pair", count: 1...100) { try Self.piece($0, $1, ids) }
+    }
+
+    /// `["[SEP]", 102]`.
+    private static func bertToken(_ record: Record, _ key: String) throws -> Int {
+        let parts = try record.list(key, count: 2...2) { value, _ in value }
+        return try Record.integer(parts[1], key, 0...Int(Int32.max))
+    }
+
+    private static func piece(_ value: JsonValue, _ path: String, _ ids: [ExactString: [Int]]) throws -> Piece {
+        let outer = try Record(value, at: path, keys: [], optional: ["SpecialToken", "Sequence"])
+        let isSpecial = outer.has("SpecialToken")
+        let inner = try outer.value(isSpecial ? "SpecialToken" : "Sequence")
+        let record = try Record(inner.0, at: inner.path, keys: ["id", "type_id"])
+        let (id, type) = (try record.text("id"), try record.integer("type_id", 0...Int(Int32.max)))
+        guard isSpecial else {
+            guard id == "A" || id == "B" else { throw BundleError("\(path): expected A or B, found \(shown(id))") }
+            return id == "A" ? .first(type: type) : .second(type: type)
+        }
+        guard let found = ids[ExactString(id)] else { throw BundleError("\(path): unknown special token \(shown(id))") }
+        return .special(ids: found, type: type)
+    }
+
+    func count(pair isPair: Bool) -> Int {
+        (isPair ? pair : single).reduce(0) { sum, piece in
+            if case .special(let ids, _) = piece { sum + ids.count } else { sum }
+        }
+    }
+
+    func frame(_ first: [Int], _ second: [Int]?, truncated: Bool) -> Encoding {
+        var encoding = Encoding(ids: [], typeIds: [], truncated: truncated)
+        for piece in second == nil ? single : pair {
+            let (ids, type) =
+                switch piece {
+                case .special(let ids, let type): (ids, type)
+                case .first(let type): (first, type)
+                case .second(let type): (second ?? [], type)
+                }
+            encoding.ids += ids
+            encoding.typeIds += [Int](repeating: type, count: ids.count)
+        }
+        return encoding
+    }
+}

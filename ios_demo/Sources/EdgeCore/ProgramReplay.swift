@@ -1,0 +1,91 @@
+/// Replays recorded cases whose answer is one program's outputs: preprocess, program, answer.
+final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
+    /// Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's.
+    private let pixelToleranceLevels = 2.01
+
+    private let pipeline: Pipeline
+    private let tolerances: Tolerances
+    private let names: [String]
+    private var found: [String: [Comparison]] = [:]
+
+    init(_ pipeline: Pipeline, _ tolerances: Tolerances) {
+        self.pipeline = pipeline
+        self.tolerances = tolerances
+        names = ["preprocess"] + pipeline.bundle.manifest.programs.map(\.name) + ["answer"]
+    }
+
+    var comparisons: [(stage: String, found: [Comparison])] { names.map { ($0, found[$0] ?? []) } }
+
+    func play(_ recorded: Case) throws {
+        found["preprocess", default: []].append(try preprocess(recorded))
+        found[recorded.program, default: []].append(try program(recorded))
+        found["answer", default: []].append(try answer(recorded))
+    }
+
+    /// Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one.
+    private var inputTolerance: Double {
+        guard case .image(let spec) = pipeline.bundle.manifest.preprocessing else { return 0 }
+        return pixelToleranceLevels / (255 * (spec.std.min() ?? 1))
+    }
+
+    private func raw(_ recorded: Case) throws -> Pipeline.Raw {
+        do {
+            return try pipeline.raw(from: recorded.raw)
+        } catch let error as InputError {
+            throw BundleError("\(Manifest.casesFile): an input cannot be used: \(error.message)")
+        }
+    }
+
+    private func inputs(_ recorded: Case) -> [String: Tensor] { recorded.inputs.mapValues(pipeline.restored) }
+
+    private func preprocess(_ recorded: Case) throws -> Comparison {
+        let prepared = try pipeline.prepare(try raw(recorded))
+        guard prepared.program == recorded.program else { return .failed(inputTolerance) }
+        let all = inputs(recorded).map { Comparison.of(prepared.inputs[$0], $1, tolerance: inputTolerance) }
+        return Comparison.worst(all) ?? .failed(inputTolerance)
+    }
+
+    private func program(_ recorded: Case) throws -> Comparison {
+        let limit = { (reference: Tensor) in self.tolerances.output * reference.largest }
+        do {
+            let outputs = try pipeline.engine.run(recorded.program, inputs(recorded))
+            let all = recorded.outputs.map { Comparison.of(outputs[$0], $1, tolerance: limit($1)) }
+            return Comparison.worst(all) ?? .failed(0)
+        } catch is EngineError {
+            return .failed(recorded.outputs.values.map(limit).max() ?? 0)
+        }
+    }
+
+    /// The whole way from raw input: scores by label, or the embedding.
+    private func answer(_ recorded: Case) throws -> Comparison {
+        let reference: [Double]
+        var tolerance = tolerances.score
+        if case .scores(let entries) = recorded.expected {
+            reference = entries.map(\.score)
+        } else {
+            let output = recorded.outputs.values.first
+            reference = output?.doubles ?? []
+            if case .embedding(let head) = pipeline.bundle.manifest.postprocessing, !head.normalized {
+                tolerance = tolerances.output * (output?.largest ?? 0)
+            }
+        }
+        do {
+            let result = try pipeline.measured(try raw(recorded))
+            return Comparison.of(values(of: result, in: recorded.expected), reference, tolerance: tolerance)
+        } catch is EngineError {
+            return .failed(tolerance)
+        }
+    }
+
+    /// An answer's numbers in the order of the expected ones.
+    private func values(of result: Pipeline.Answer, in expected: ExpectedAnswer) -> [Double] {
+        switch (result, expected) {
+        case (let result as ClassificationResult, .scores(let entries)):
+            let scores = Dictionary(
+                result.entries.map { (ExactString($0.label), $0.score) }, uniquingKeysWith: { first, _ in first })
+            return entries.compactMap { scores[ExactString($0.label)] }
+        case (let result as EmbeddingResult, _): return result.vector.map(Double.init)
+        default: return []
+        }
+    }
+}

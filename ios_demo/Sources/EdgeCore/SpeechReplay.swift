@@ -1,0 +1,141 @@
+/// Replays a speech bundle's cases: mel, encode, each step with the recorded tokens, and the free text.
+final class SpeechReplay: Replay {
+    /// Of values around -1 to 2: what another FFT and another order of float32 sums may change.
+    private static let melTolerance = 1e-3
+
+    private let bundle: ModelBundle
+    private let model: SpeechModel
+    private let tolerances: Tolerances
+    private var mel: [Comparison] = []
+    private var encode: [Comparison] = []
+    private var steps: [[Comparison]] = []
+    private var text: [Comparison] = []
+
+    init(_ bundle: ModelBundle, _ model: SpeechModel, _ tolerances: Tolerances) {
+        self.bundle = bundle
+        self.model = model
+        self.tolerances = tolerances
+    }
+
+    var comparisons: [(stage: String, found: [Comparison])] {
+        let wrong = steps.compactMap { $0.firstIndex { !$0.ok } }.min()
+        let name = wrong.map { "step \($0)" } ?? "steps"
+        return [("mel", mel), ("encode", encode), (name, steps.flatMap { $0 }), ("text", text)]
+    }
+
+    func play(_ recorded: Case) throws {
+        guard case .audio(let file, let count) = recorded.raw.form,
+            case .transcript(let reference, let prompt, let tokens) = recorded.expected,
+            let bucket = model.spec.buckets.first(where: { $0.encode == recorded.program })
+        else {
+            throw BundleError("\(Manifest.casesFile): expected a sound with its transcript")
+        }
+        let (samples, spectrogram): ([Float], Tensor)
+        do {
+            samples = try Audio.readWav(
+                try bundle.readBytes(file), sampleRate: model.audio.sampleRate, count: count, file: file)
+            spectrogram = try model.mel(samples, bucket)
+        } catch let error as InputError {
+            throw BundleError("\(Manifest.casesFile): an input cannot be used: \(error.message)")
+        }
+        let recordedMel = recorded.inputs["mel"]?.doubles ?? []
+        mel.append(.of(Vectors.sampled(spectrogram.doubles), recordedMel, tolerance: Self.melTolerance))
+        encode.append(compareEncoded(recorded, spectrogram))
+        steps.append(compareSteps(recorded, bucket, spectrogram, prompt, tokens))
+        text.append(compareText(samples, reference))
+    }
+
+    private func compareEncoded(_ recorded: Case, _ spectrogram: Tensor) -> Comparison {
+        let references = recorded.outputs.filter { $0.key != "logits" }
+        let limit = { (reference: Tensor) in self.tolerances.output * reference.largest }
+        guard let outputs = try? model.engine.run(recorded.program, ["mel": spectrogram]) else {
+            return .failed(references.values.map(limit).max() ?? 0)
+        }
+        let all = references.map { name, reference in
+            Comparison.of(
+                Vectors.sampled(outputs[name]?.doubles ?? []), reference.doubles, tolerance: limit(reference))
+        }
+        return Comparison.worst(all) ?? .failed(0)
+    }
+
+    /// One comparison per step, the recorded tokens fed whatever the bundle itself would choose.
+    private func compareSteps(
+        _ recorded: Case, _ bucket: AudioBucket, _ spectrogram: Tensor, _ prompt: [Int], _ tokens: [Int]
+    ) -> [Comparison] {
+        guard let logits = recorded.outputs["logits"] else { return [] }
+        let width = logits.shape[1]
+        let rows = (0..<logits.shape[0]).map { centered(Array(logits.doubles[$0 * width..<($0 + 1) * width])) }
+        let limits = rows.map { row in tolerances.output * row.reduce(0) { max($0, abs($1)) } }
+        var found: [Comparison] = []
+        func compare(_ output: DecoderOutput) {
+            let row = centered(Vectors.sampled(output.logits.map(Double.init)))
+            found.append(.of(row, rows[found.count], tolerance: limits[found.count]))
+        }
+        do {
+            let decoder = try model.decoder(bucket)
+            try decoder.encode(spectrogram)
+            var mask = Rows.allHidden(decoder.rows)
+            let last = prompt.count - 1
+            compare(try decoder.prefill(prompt, position: 0, row: 0, mask: mask, wanted: (last, last)).1)
+            for row in prompt.indices { mask[row] = Rows.seen }
+            for (offset, token) in tokens.enumerated() {
+                let row = prompt.count + offset
+                compare(try decoder.step(token, position: row, row: row, mask: mask))
+                mask[row] = Rows.seen
+            }
+        } catch {
+            found.append(.failed(limits[min(found.count, limits.count - 1)]))
+        }
+        return found
+    }
+
+    /// Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them.
+    private func compareText(_ samples: [Float], _ reference: String) -> Comparison {
+        guard let said = try? plainText(samples) else { return .failed(tolerances.score) }
+        let expected = letters(reference)
+        let share = Double(editDistance(letters(said), expected)) / Double(max(expected.count, 1))
+        return Comparison(maxAbs: share, cosine: nil, tolerance: tolerances.score, ok: share <= tolerances.score)
+    }
+
+    /// The reference answer for samples of at most a window: greedy, until the end or the cache is full.
+    private func plainText(_ samples: [Float]) throws -> String {
+        let bucket = try model.bucket(for: samples.count)
+        let decoder = try model.decoder(bucket)
+        try decoder.encode(try model.mel(samples, bucket))
+        let prompt = try Prompt(model.spec.tokens, TranscribeOptions(), language: "en")
+        let context = try Context(decoder, prompt)
+        let search = Greedy(
+            decoder: decoder,
+            context: context,
+            rules: LogitRules(model.spec, timestamps: false),
+            tokens: model.spec.tokens,
+            maxTokens: bucket.rows - 1 - context.position,
+            stopsLoops: false
+        )
+        return try model.text(try search.follow().tokens)
+    }
+
+    /// Logits less their mean: what all of them have in common changes no probability.
+    private func centered(_ logits: [Double]) -> [Double] {
+        let mean = logits.reduce(0, +) / Double(max(logits.count, 1))
+        return logits.map { $0 - mean }
+    }
+
+    /// The letters and digits of a text in lower case: a comma more or less is no other answer.
+    private func letters(_ text: String) -> [Character] {
+        text.lowercased().filter { $0.isLetter || $0.isNumber }.map { $0 }
+    }
+
+    /// How many characters have to be changed, put in or taken out (Levenshtein 1966).
+    private func editDistance(_ found: [Character], _ reference: [Character]) -> Int {
+        var row = Array(0...reference.count)
+        for (i, character) in found.enumerated() {
+            var above = row[0]
+            row[0] = i + 1
+            for (j, other) in reference.enumerated() {
+                (above, row[j + 1]) = (row[j + 1], min(row[j + 1] + 1, row[j] + 1, above + (character == other ? 0 : 1)))
+            }
+        }
+        return row[reference.count]
+    }
+}

@@ -1,0 +1,36 @@
+import XCTest
+
+@testable import EdgeCore
+
+final class AnswerTests: XCTestCase {
+    func testScores() throws {
+        for item in try Golden.json("heads.json")["cases"].items {
+            let logits = item["logits"].doubles.map { Float($0) }
+            let labels = logits.indices.map(String.init)
+            let activation = try XCTUnwrap(Activation(rawValue: item["activation"].text ?? ""))
+            let outputs = ["logits": Tensor(logits, shape: [1, logits.count])]
+            let run = {
+                try Heads.classify(outputs, Classification(labels: labels, activation: activation), truncated: false)
+            }
+            if let error = item["error"].text {
+                XCTAssertEqual(errorName { _ = try run() }, error)
+                continue
+            }
+            let found = try run()
+            XCTAssertEqual(found.entries.map { Int($0.label) }, item["order"].ints)
+            for (entry, score) in zip(found.entries, item["scores"].doubles) {
+                XCTAssertEqual(entry.score, score, accuracy: 1e-9)
+            }
+        }
+    }
+
+    func testTextOfTokens() throws {
+        let golden = try Golden.json("byte_level.json")
+        let data = Data(try XCTUnwrap(golden["tokenizer"].text).utf8)
+        let tokenizer = try SpeechTokenizer(data, end: golden["end"].int, file: "tokenizer.json")
+        for item in golden["cases"].items {
+            let found = try tokenizer.text(item["ids"].ints)
+            XCTAssertEqual(ExactString(found), ExactString(item["text"].text ?? "none"), "\(item["ids"].ints)")
+        }
+    }
+}

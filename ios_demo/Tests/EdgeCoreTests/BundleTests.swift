@@ -1,0 +1,105 @@
+import XCTest
+
+@testable import EdgeCore
+
+final class BundleTests: XCTestCase {
+    private let names = ["tiny-text.zip", "tiny-image.zip", "tiny-speech.zip"]
+
+    func testZipsAndFoldersHoldTheSame() throws {
+        for name in names {
+            let zip = try ModelBundle.open(Golden.url(name))
+            try withTemporaryFolder { folder in
+                try unpack(name, into: folder)
+                let opened = try ModelBundle.open(folder)
+                XCTAssertEqual(opened.manifest, zip.manifest)
+                for file in zip.manifest.files.keys { XCTAssertEqual(try opened.readBytes(file), try zip.readBytes(file)) }
+            }
+        }
+    }
+
+    func testAZipsCopyGoesWithTheBundle() throws {
+        var bundle: ModelBundle? = try ModelBundle.open(Golden.url(names[0]))
+        let file = try XCTUnwrap(try bundle?.url("model.bin"))
+        XCTAssertTrue(FileManager.default.fileExists(atPath: file.path))
+        bundle = nil
+        XCTAssertFalse(FileManager.default.fileExists(atPath: file.path))
+    }
+
+    func testAChangedByteOfAnyFileIsRefused() throws {
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            for file in try Folder.sizes(in: folder).keys {
+                let url = folder.appendingPathComponent(file)
+                let bytes = try Data(contentsOf: url)
+                guard !bytes.isEmpty else { continue }
+                var changed = bytes
+                changed[bytes.count / 2] ^= 1
+                try changed.write(to: url)
+                XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError", file)
+                try bytes.write(to: url)
+            }
+            _ = try ModelBundle.open(folder)
+        }
+    }
+
+    func testAChangedByteOfAZipIsRefusedOrMeansNothing() throws {
+        let bytes = try Golden.data(names[0])
+        let reference = try ModelBundle.open(Golden.url(names[0])).manifest
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("changed.zip")
+            for place in stride(from: 0, to: bytes.count, by: 7) {
+                var changed = bytes
+                changed[place] ^= 0x55
+                try changed.write(to: url)
+                // Dates and versions of the zip's own headers are free; nothing else is.
+                let found = errorName { XCTAssertEqual(try ModelBundle.open(url).manifest, reference) }
+                XCTAssertTrue(found == nil || found == "BundleError", "byte \(place): \(found ?? "")")
+            }
+            for length in stride(from: 0, to: bytes.count, by: 97) {
+                try bytes.prefix(length).write(to: url)
+                XCTAssertEqual(errorName { _ = try ModelBundle.open(url) }, "BundleError", "\(length) bytes")
+            }
+        }
+    }
+
+    func testFilesThatTheManifestDoesNotListAreRefused() throws {
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            let extra = folder.appendingPathComponent("extra.txt")
+            try Data("x".utf8).write(to: extra)
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+            try FileManager.default.removeItem(at: extra)
+            let link = folder.appendingPathComponent("link")
+            try FileManager.default.createSymbolicLink(at: link, withDestinationURL: Golden.url(names[0]))
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+            try FileManager.default.removeItem(at: link)
+            let empty = folder.appendingPathComponent("empty")
+            try FileManager.default.createDirectory(at: empty, withIntermediateDirectories: false)
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+            try FileManager.default.removeItem(at: empty)
+            try FileManager.default.removeItem(at: folder.appendingPathComponent("model.bin"))
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+        }
+    }
+
+    func testARequiredSignatureThatIsNotThereIsRefused() {
+        let key = Data(repeating: 1, count: 32)
+        XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url(names[0]), requiredKey: key) }, "BundleError")
+    }
+
+    func testASignatureOfAnotherSizeIsRefused() throws {
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            let signature = folder.appendingPathComponent(Signature.fileName)
+            try Data(repeating: 0, count: 64).write(to: signature)
+            XCTAssertTrue(try ModelBundle.open(folder).isSigned)
+            try Data(repeating: 0, count: 63).write(to: signature)
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+        }
+    }
+
+    func testNoBundle() {
+        XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url("none")) }, "BundleError")
+        XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url("README.md")) }, "BundleError")
+    }
+}

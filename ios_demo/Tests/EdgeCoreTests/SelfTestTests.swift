@@ -1,0 +1,69 @@
+import XCTest
+
+@testable import EdgeCore
+
+final class SelfTestTests: XCTestCase {
+    private func verify(_ name: String, _ change: (([String: Tensor]) -> [String: Tensor])? = nil) throws -> Verification {
+        let bundle = try ModelBundle.open(Golden.url(name))
+        let recorded = try RecordedEngine(bundle)
+        return try SelfTest.run(bundle, engine: ChangingEngine(recorded, change), decoder: decodePng)
+    }
+
+    func testSoundBundlesPassEveryStage() throws {
+        for name in ["tiny-text.zip", "tiny-image.zip", "tiny-speech.zip"] {
+            let found = try verify(name)
+            XCTAssertTrue(found.ok, "\(name): \(found)")
+            XCTAssertEqual(found.executedBy, "recorded vectors")
+        }
+        XCTAssertEqual(try verify("tiny-speech.zip").stages.map(\.name), ["mel", "encode", "steps", "text"])
+    }
+
+    func testTheFirstStageThatDivergesIsNamed() throws {
+        func scaled(_ outputs: [String: Tensor]) -> [String: Tensor] {
+            outputs.mapValues { tensor in
+                Tensor((tensor.floats ?? []).enumerated().map { $0 == 0 ? $1 + 3 : $1 }, shape: tensor.shape)
+            }
+        }
+        XCTAssertEqual(try verify("tiny-image.zip", scaled).firstDiverging, "image")
+        XCTAssertEqual(try verify("tiny-speech.zip", scaled).firstDiverging, "encode")
+        let text = try XCTUnwrap(try verify("tiny-text.zip", scaled).firstDiverging)
+        XCTAssertTrue(text.hasPrefix("seq_"), text)
+    }
+
+    func testNotANumberFails() throws {
+        func spoiled(_ outputs: [String: Tensor]) -> [String: Tensor] {
+            outputs.mapValues { Tensor([Float](repeating: .nan, count: $0.count), shape: $0.shape) }
+        }
+        let found = try verify("tiny-text.zip", spoiled)
+        XCTAssertFalse(found.ok)
+        XCTAssertEqual(found.stages.last?.comparison.maxAbs, nil)
+    }
+
+    func testABundleForAnotherTaskIsRefused() throws {
+        let bundle = try ModelBundle.open(Golden.url("tiny-text.zip"))
+        let engine = try RecordedEngine(bundle)
+        XCTAssertEqual(errorName { _ = try Transcriber(bundle, engine: engine) }, "InputError")
+        XCTAssertEqual(errorName { _ = try TextEmbedder(bundle, engine: engine) }, "InputError")
+    }
+}
+
+/// Another engine's outputs, changed.
+private final class ChangingEngine: Engine, @unchecked Sendable {
+    private let engine: any Engine
+    private let change: (([String: Tensor]) -> [String: Tensor])?
+
+    init(_ engine: any Engine, _ change: (([String: Tensor]) -> [String: Tensor])?) {
+        (self.engine, self.change) = (engine, change)
+    }
+
+    var executedBy: String { engine.executedBy }
+
+    func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+        let outputs = try engine.run(program, inputs)
+        return change?(outputs) ?? outputs
+    }
+
+    func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) -> any SpeechDecoder {
+        HostStateDecoder(self, bucket, spec)
+    }
+}

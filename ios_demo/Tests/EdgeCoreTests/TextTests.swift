@@ -1,0 +1,82 @@
+import XCTest
+
+@testable import EdgeCore
+
+final class TextTests: XCTestCase {
+    /// The zoo's tokenizer lies in the repository; others are in the golden file.
+    private func tokenizer(_ stated: String) throws -> WordPieceTokenizer {
+        let data =
+            stated.hasPrefix("{")
+            ? Data(stated.utf8) : try Data(contentsOf: Golden.repository.appendingPathComponent(stated))
+        return try WordPieceTokenizer(data, file: "tokenizer.json")
+    }
+
+    func testEveryLineAsTheReference() throws {
+        let golden = try Golden.json("wordpiece.json")
+        let tokenizers = try Dictionary(
+            uniqueKeysWithValues: golden["tokenizers"].members.map { ($0.key, try tokenizer($0.value.text ?? "")) })
+        for item in golden["cases"].items {
+            let found = try XCTUnwrap(tokenizers[item["tokenizer"].text ?? ""])
+                .encode(try XCTUnwrap(item["text"].text), item["pair"].text, longest: item["max"].int)
+            let context = "\(item["tokenizer"].text ?? "") \(shown(item["text"].text ?? "", limit: 200))"
+            XCTAssertEqual(found.ids, item["ids"].ints, context)
+            XCTAssertEqual(found.typeIds, item["types"].ints, context)
+            XCTAssertEqual(found.truncated, item["truncated"].flag, context)
+        }
+    }
+
+    func testZooTextsAndTypes() throws {
+        let golden = try Golden.json("text.json")
+        let tokenizer = try tokenizer("\(golden["model"].text ?? "")/tokenizer.json")
+        for item in golden["cases"].items {
+            let found = tokenizer.encode(item["text"].text ?? "", item["pair"].text, longest: golden["seq_len"].int)
+            XCTAssertEqual(found.ids, item["input_ids"].ints)
+            XCTAssertEqual(found.typeIds, item["token_type_ids"].ints)
+        }
+    }
+
+    /// Every code point through every step, by hashes of 4096 results.
+    func testEveryCodePoint() throws {
+        let golden = try Golden.json("unicode.json")
+        let normalizers = [
+            "all": BertNormalizer(cleanText: true, handleChineseChars: true, stripAccents: true, lowercase: true),
+            "clean": BertNormalizer(cleanText: true, handleChineseChars: false, stripAccents: false, lowercase: false),
+            "chinese": BertNormalizer(cleanText: false, handleChineseChars: true, stripAccents: false, lowercase: false),
+            "strip": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: true, lowercase: false),
+            "lower": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: false, lowercase: true),
+        ]
+        for block in golden["blocks"].items {
+            let first = UInt32(block["first"].int)
+            let codes = (first..<first + UInt32(golden["block"].int)).filter { Unicode.Scalar($0) != nil }
+            for (name, normalizer) in normalizers {
+                XCTAssertEqual(hash(codes.map { normalizer.normalize([$0]) }), block[name].text, "\(name) from \(first)")
+            }
+            let split = codes.map { Array(BertNormalizer.words([0x61, $0, 0x62]).joined(separator: [0x7C])) }
+            XCTAssertEqual(hash(split), block["split"].text, "split from \(first)")
+        }
+    }
+
+    func testMarksInCanonicalOrder() throws {
+        let normalizer = BertNormalizer(cleanText: true, handleChineseChars: true, stripAccents: true, lowercase: true)
+        for item in try Golden.json("unicode.json")["cases"].items {
+            let text = try XCTUnwrap(item["text"].text)
+            let expected = try XCTUnwrap(item["normalized"].text).unicodeScalars.map(\.value)
+            XCTAssertEqual(normalizer.normalize(text.unicodeScalars.map(\.value)), expected, shown(text))
+        }
+    }
+
+    private func hash(_ results: [[UInt32]]) -> String {
+        var bytes: [UInt8] = []
+        for result in results {
+            for code in result { bytes += Unicode.Scalar(code).map { Array(String(Character($0)).utf8) } ?? [] }
+            bytes.append(0x0A)
+        }
+        return String(FileHash.sha256(Data(bytes)).prefix(16))
+    }
+
+    func testWholeWordTokensAreRefused() throws {
+        let text = try XCTUnwrap(try Golden.json("wordpiece.json")["tokenizers"]["uncased"].text)
+        let changed = text.replacingOccurrences(of: "\"single_word\":false", with: "\"single_word\":true")
+        XCTAssertEqual(errorName { _ = try tokenizer(changed) }, "BundleError")
+    }
+}

@@ -1,0 +1,73 @@
+import XCTest
+
+@testable import EdgeCore
+
+final class TranscriberTests: XCTestCase {
+    private func opened() throws -> (transcriber: Transcriber, samples: [Float], text: String) {
+        let bundle = try ModelBundle.open(Golden.url("tiny-speech.zip"))
+        let longest = try XCTUnwrap(try Vectors(bundle).cases.last)
+        guard case .audio(let file, let count) = longest.raw.form, case .transcript(let text, _, _) = longest.expected else {
+            throw XCTSkip("no sound")
+        }
+        let transcriber = try Transcriber(bundle, engine: try RecordedEngine(bundle))
+        let samples = try Audio.readWav(
+            try bundle.readBytes(file), sampleRate: transcriber.sampleRate, count: count, file: file)
+        return (transcriber, samples, text)
+    }
+
+    func testTheRecordedSoundSaysItsText() async throws {
+        let (transcriber, samples, text) = try opened()
+        let found = try await transcriber.transcribe(samples)
+        XCTAssertEqual(found.text, text)
+        XCTAssertEqual(found.language, "en")
+        XCTAssertEqual(found.statistics.windows, 1)
+        XCTAssertEqual(found.duration, Double(samples.count) / Double(transcriber.sampleRate), accuracy: 1e-9)
+    }
+
+    func testLongSoundIsHeardInWindows() async throws {
+        let (transcriber, samples, _) = try opened()
+        let long = [[Float]](repeating: samples, count: 3).flatMap { $0 }
+        let found = try await transcriber.transcribe(long)
+        XCTAssertGreaterThan(found.statistics.windows, 1)
+        for (before, after) in zip(found.segments, found.segments.dropFirst()) {
+            XCTAssertLessThanOrEqual(before.end, after.start + 1e-9)
+        }
+    }
+
+    func testSilenceSaysNothing() async throws {
+        let (transcriber, samples, _) = try opened()
+        let found = try await transcriber.transcribe([Float](repeating: 0, count: samples.count))
+        XCTAssertEqual(found.text, "")
+        XCTAssertEqual(found.statistics.windows, 0)
+        let nothing = try await transcriber.transcribe([])
+        XCTAssertEqual(nothing.text, "")
+    }
+
+    func testAStreamEndsWithFinalText() async throws {
+        let (transcriber, samples, _) = try opened()
+        try await transcriber.openStream()
+        var updates: [StreamUpdate] = []
+        for start in stride(from: 0, to: samples.count, by: 1600) {
+            updates += try await transcriber.feed(Array(samples[start..<min(start + 1600, samples.count)]))
+        }
+        let finished = try await transcriber.finishStream()
+        let end = try XCTUnwrap(finished)
+        updates += end.updates
+        XCTAssertEqual(end.transcript.segments, updates.flatMap(\.final))
+        XCTAssertFalse(end.transcript.text.isEmpty)
+        let nothing = try await transcriber.finishStream()
+        XCTAssertNil(nothing)
+    }
+
+    func testWhatTheModelCannotDoIsRefused() async throws {
+        let (transcriber, samples, _) = try opened()
+        var options = TranscribeOptions()
+        options.task = .translate
+        do {
+            _ = try await transcriber.transcribe(samples, options: options)
+            XCTFail("expected an error")
+        } catch {
+            XCTAssertTrue(error is InputError, "\(error)")
+        }
+    }
+}
