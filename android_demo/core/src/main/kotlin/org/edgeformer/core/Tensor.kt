@@ -76,7 +76,12 @@ internal fun toStart(buffer: Buffer) {
     buffer.clear()
 }
 
-internal fun sizeOf(shape: List<Int>): Int = shape.fold(1) { size, length -> Math.multiplyExact(size, length) }
+/** How many values a shape holds; not by `Math.multiplyExact`, which the android.jar that core is compiled with lacks. */
+internal fun sizeOf(shape: List<Int>): Int = shape.fold(1) { size, length ->
+    val product = size.toLong() * length
+    if (product > Int.MAX_VALUE) throw ArithmeticException("a tensor of shape $shape is too large")
+    product.toInt()
+}
 
 private fun requireSize(found: Int, shape: List<Int>) =
     require(found == sizeOf(shape)) { "$found values do not make a tensor of shape $shape" }
