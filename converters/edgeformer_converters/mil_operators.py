@@ -1,5 +1,6 @@
 """MIL's operators in torch, one function each: its parameters are the operator's inputs under their MIL names.
 
+What computes element by element, reduces and multiplies is here; the table joins the other families' files.
 Semantics and defaults: coremltools' operator definitions up to iOS 18. Operators compute in float32; the interpreter
 rounds each result to the type that the program declares. An input that a function does not take is an error there.
 """
@@ -13,8 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import along_axis, axes_of, ints, several
+from edgeformer_converters.mil_arguments import along_axis, axes_of, several
+from edgeformer_converters.mil_image_operators import IMAGE_OPERATORS
+from edgeformer_converters.mil_index_operators import INDEX_OPERATORS
+from edgeformer_converters.mil_list_operators import LIST_OPERATORS
+from edgeformer_converters.mil_norm_operators import NORM_OPERATORS
+from edgeformer_converters.mil_recurrent_operators import RECURRENT_OPERATORS
 from edgeformer_converters.mil_shape_operators import SHAPE_OPERATORS
+from edgeformer_converters.mil_window_operators import WINDOW_OPERATORS
 
 INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 
@@ -109,55 +116,6 @@ def select(cond: Tensor, a: Tensor | float, b: Tensor | float) -> Tensor:
     return torch.where(torch.as_tensor(cond), torch.as_tensor(a), torch.as_tensor(b))
 
 
-def conv(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    strides: Tensor | None = None,
-    pad_type: str = "valid",
-    pad: Tensor | None = None,
-    dilations: Tensor | None = None,
-    groups: int = 1,
-) -> Tensor:
-    """Convolution of x (B, C, ...) over 1 to 3 axes."""
-    rank = weight.dim() - 2
-    if pad_type == "custom" and pad is not None:
-        x = F.pad(x, torch.as_tensor(pad).reshape(-1, 2).flip(0).reshape(-1).tolist())
-    elif pad_type != "valid":
-        raise ValueError(f"conv pad_type {pad_type!r} is not supported")
-    convolve: Callable[..., Tensor] = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    stride = [1] * rank if strides is None else ints(strides)
-    return convolve(x, weight, bias, stride, 0, [1] * rank if dilations is None else ints(dilations), groups)
-
-
-def layer_norm(
-    x: Tensor,
-    axes: Tensor | None = None,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: float = 1e-5,
-) -> Tensor:
-    """Mean 0 and variance 1 over the axes, then gamma and beta of those axes' shape."""
-    over = axes_of(axes, x)
-    centered = x - x.mean(over, keepdim=True)
-    normed = centered * torch.rsqrt(centered.square().mean(over, keepdim=True) + epsilon)
-    sizes = [x.shape[axis] if axis in over else 1 for axis in range(x.dim())]
-    scaled = normed if gamma is None else normed * gamma.reshape(sizes)
-    return scaled if beta is None else scaled + beta.reshape(sizes)
-
-
-def batch_norm(
-    x: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    gamma: Tensor | None = None,
-    beta: Tensor | None = None,
-    epsilon: float = 1e-5,
-) -> Tensor:
-    """x (B, C, ...) normalised by stored statistics per channel."""
-    return F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, epsilon)
-
-
 def quantize(
     input: Tensor, scale: Tensor | float, output_dtype: str, zero_point: Tensor | int = 0, axis: int = 0
 ) -> Tensor:
@@ -173,13 +131,39 @@ def dequantize(input: Tensor, scale: Tensor | float, zero_point: Tensor | int = 
     return (input - zeros) * factors
 
 
+def clamped_relu(x: Tensor, alpha: float, beta: float) -> Tensor:
+    """x, or alpha x below zero, and no more than beta."""
+    return torch.where(x >= 0, x, alpha * x).clamp(max=beta)
+
+
+def prelu(x: Tensor, alpha: Tensor) -> Tensor:
+    """x (B, C, ...), or alpha (C,) x below zero."""
+    return torch.where(x >= 0, x, along_axis(alpha, 1, x.dim()) * x)
+
+
+def softplus_parametric(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """alpha log(1 + exp(beta x)), with alpha and beta (C,) for x (B, C, ...)."""
+    factor, slope = (along_axis(value, 1, x.dim()) for value in (alpha, beta))
+    return factor * torch.logaddexp(slope * x, torch.zeros(()))
+
+
+def cumsum(x: Tensor, axis: int = 0, exclusive: bool = False, reverse: bool = False) -> Tensor:
+    """Running sums along an axis, from the end if `reverse`; `exclusive` leaves each value out of its own."""
+    turned = x.flip(axis) if reverse else x
+    sums = turned.cumsum(axis, dtype=x.dtype)
+    sums = sums - turned if exclusive else sums
+    return sums.flip(axis) if reverse else sums
+
+
 UNARY: Mapping[str, Callable[..., Tensor]] = {
     "abs": torch.abs,
     "acos": torch.acos,
     "asin": torch.asin,
     "atan": torch.atan,
+    "atanh": torch.atanh,
     "ceil": torch.ceil,
     "cos": torch.cos,
+    "cosh": torch.cosh,
     "erf": torch.erf,
     "exp": torch.exp,
     "exp2": torch.exp2,
@@ -193,6 +177,7 @@ UNARY: Mapping[str, Callable[..., Tensor]] = {
     "sign": torch.sign,
     "silu": F.silu,
     "sin": torch.sin,
+    "sinh": torch.sinh,
     "softplus": F.softplus,
     "softsign": F.softsign,
     "sqrt": torch.sqrt,
@@ -224,34 +209,47 @@ BINARY: Mapping[str, Callable[..., Tensor]] = {
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     **{name: _unary(function) for name, function in UNARY.items()},
+    **{name: _binary(function) for name, function in BINARY.items()},
+    "clamped_relu": clamped_relu,
     "clip": clip,
     "elu": lambda x, alpha: F.elu(x, alpha),
     "gelu": gelu,
     "inverse": inverse,
     "leaky_relu": lambda x, alpha: F.leaky_relu(x, alpha),
+    "linear_activation": lambda x, alpha, beta: alpha * x + beta,
     "log": log,
+    "prelu": prelu,
     "rsqrt": rsqrt,
-    **{name: _binary(function) for name, function in BINARY.items()},
-    "select": select,
+    "scaled_tanh": lambda x, alpha, beta: alpha * torch.tanh(beta * x),
+    "sigmoid_hard": lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1),
+    "softplus_parametric": softplus_parametric,
+    "threshold": lambda x, alpha: x.clamp(min=alpha),
+    "thresholded_relu": lambda x, alpha: torch.where(x >= alpha, x, 0.0),
+    "reduce_l1_norm": _reduction(lambda x, axes, keepdim: x.abs().sum(axes, keepdim)),
+    "reduce_l2_norm": _reduction(lambda x, axes, keepdim: x.square().sum(axes, keepdim).sqrt()),
+    "reduce_log_sum": _reduction(lambda x, axes, keepdim: x.sum(axes, keepdim).log()),
+    "reduce_log_sum_exp": _reduction(torch.logsumexp),
     "reduce_max": _reduction(torch.amax),
     "reduce_mean": _reduction(torch.mean),
     "reduce_min": _reduction(torch.amin),
     "reduce_prod": _reduction(_product),
     "reduce_sum": _reduction(torch.sum),
     "reduce_sum_square": _reduction(lambda x, axes, keepdim: x.square().sum(axes, keepdim)),
-    "reduce_l1_norm": _reduction(lambda x, axes, keepdim: x.abs().sum(axes, keepdim)),
-    "reduce_l2_norm": _reduction(lambda x, axes, keepdim: x.square().sum(axes, keepdim).sqrt()),
-    "reduce_log_sum_exp": _reduction(torch.logsumexp),
-    **SHAPE_OPERATORS,
-    "batch_norm": batch_norm,
     "cast": cast,
-    "conv": conv,
+    "cumsum": cumsum,
     "dequantize": dequantize,
     "einsum": einsum,
-    "layer_norm": layer_norm,
     "linear": linear,
     "matmul": matmul,
     "quantize": quantize,
     "scaled_dot_product_attention": scaled_dot_product_attention,
+    "select": select,
     "softmax": softmax,
+    **IMAGE_OPERATORS,
+    **INDEX_OPERATORS,
+    **LIST_OPERATORS,
+    **NORM_OPERATORS,
+    **RECURRENT_OPERATORS,
+    **SHAPE_OPERATORS,
+    **WINDOW_OPERATORS,
 }

@@ -36,10 +36,12 @@ NUMPY_DTYPES: dict[str, type[np.generic]] = {
     "BOOL": np.bool_,
 }
 PACKED_BITS = {"INT4": 4, "UINT1": 1, "UINT2": 2, "UINT3": 3, "UINT4": 4, "UINT6": 6}
+NO_TENSOR = "NO_TENSOR"
+"""In place of a data type: a list, or a dictionary of scores."""
 BLOB_READERS = {"FLOAT16": "fp16", "FLOAT32": "float"}
 
-Value = torch.Tensor | float | int | bool | str
-"""A constant: a tensor, or a Python scalar where its rank is 0."""
+Value = torch.Tensor | float | int | bool | str | tuple["Value", ...]
+"""A constant: a tensor, a Python scalar where its rank is 0, or a tuple where it is a list."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,25 @@ class Reference:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operator with its operands by the operator's own input names; an operand may be a tuple of several."""
+    """One operator with its operands by the operator's own input names; an operand may be a tuple of several.
+
+    `blocks` are what control flow runs: a condition's two branches, a loop's condition and body.
+    """
 
     type: str
     name: str
     inputs: dict[str, Reference | Value | tuple[Reference | Value, ...]]
     outputs: tuple[Variable, ...]
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class Block:
+    """Operations that see everything around them, and the names of what goes in and comes out."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operations: tuple[Operation, ...]
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,10 @@ def _references(operation: Operation) -> Iterator[str]:
         for each in operand if isinstance(operand, tuple) else (operand,):
             if isinstance(each, Reference):
                 yield each.name
+    for block in operation.blocks:
+        yield from block.outputs
+        for nested in block.operations:
+            yield from _references(nested)
 
 
 def read_program(package: Path) -> dict[str, Function]:
@@ -128,14 +147,7 @@ class _Reader:
     def function(self, message: Any) -> Function:
         block = message.block_specializations[message.opset]
         constants: dict[str, Value] = {}
-        operations = []
-        for each in block.operations:
-            if each.blocks:
-                raise InputError(f"operator {each.type} has nested blocks: control flow is not supported")
-            if each.type == "const":
-                constants[each.outputs[0].name] = self._value(each.attributes["val"])
-            else:
-                operations.append(self._operation(each))
+        operations = self._operations(block, constants)
         named = [(each.name, each.type) for each in message.inputs]
         return Function(
             inputs=tuple(_variable(name, kind) for name, kind in named if kind.WhichOneof("type") == "tensorType"),
@@ -145,11 +157,21 @@ class _Reader:
                 if kind.WhichOneof("type") == "stateType"
             ),
             outputs=tuple(block.outputs),
-            operations=tuple(operations),
+            operations=operations,
             constants=constants,
         )
 
-    def _operation(self, message: Any) -> Operation:
+    def _operations(self, block: Any, constants: dict[str, Value]) -> tuple[Operation, ...]:
+        """A block's operations; its constants, whose names no other block of the function has, go to `constants`."""
+        operations = []
+        for each in block.operations:
+            if each.type == "const":
+                constants[each.outputs[0].name] = self._value(each.attributes["val"])
+            else:
+                operations.append(self._operation(each, constants))
+        return tuple(operations)
+
+    def _operation(self, message: Any, constants: dict[str, Value]) -> Operation:
         inputs: dict[str, Any] = {}
         for key, argument in message.inputs.items():
             operands = tuple(
@@ -162,9 +184,17 @@ class _Reader:
         outputs = tuple(_variable(each.name, each.type) for each in message.outputs)
         # Writing a state gives nothing.
         name = outputs[0].name if outputs else str(self._value(message.attributes["name"]))
-        return Operation(message.type, name, inputs, outputs)
+        blocks = tuple(
+            Block(
+                tuple(variable.name for variable in each.inputs), tuple(each.outputs), self._operations(each, constants)
+            )
+            for each in message.blocks
+        )
+        return Operation(message.type, name, inputs, outputs, blocks)
 
     def _value(self, message: Any) -> Value:
+        if message.type.WhichOneof("type") == "listType":
+            return tuple(self._value(each) for each in message.immediateValue.list.values)
         if message.type.WhichOneof("type") != "tensorType":
             raise InputError(f"a constant of type {message.type.WhichOneof('type')} is not supported")
         variable = _variable("", message.type)
@@ -196,6 +226,8 @@ class _Reader:
 def _variable(name: str, message: Any) -> Variable:
     from coremltools.proto import MIL_pb2
 
+    if message.WhichOneof("type") != "tensorType":
+        return Variable(name, NO_TENSOR, ())
     tensor = message.tensorType
     sizes = tuple(
         each.constant.size if each.WhichOneof("dimension") == "constant" else None for each in tensor.dimensions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import axes_of, ints, several
+from edgeformer_converters.mil_arguments import axes_of, each_of, ints, pad_pairs, several
 
 
 def _flags(mask: Tensor | None, rank: int) -> list[bool]:
@@ -76,67 +77,18 @@ def split(x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Tens
     return x.tensor_split(list(accumulate(ints(split_sizes)))[:-1], axis)
 
 
-def gather(
-    x: Tensor,
-    indices: Tensor | int,
-    axis: int = 0,
-    batch_dims: int = 0,
-    validate_indices: bool = False,  # noqa: ARG001 - torch always validates
-) -> Tensor:
-    """Slices of x along an axis; indices below zero count from the end."""
-    if batch_dims:
-        raise ValueError("gather with batch_dims is not supported")
-    index = torch.as_tensor(indices).long()
-    axis %= x.dim()
-    picked = x.index_select(axis, torch.where(index < 0, index + x.shape[axis], index).reshape(-1))
-    return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-
-
-def gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0, validate_indices: bool = False) -> Tensor:  # noqa: ARG001
-    """One value of x per index along an axis."""
-    index = indices.long()
-    return torch.gather(x, axis, torch.where(index < 0, index + x.shape[axis], index))
-
-
-def scatter(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    axis: int = 0,
-    mode: str = "add",
-    validate_indices: bool = False,  # noqa: ARG001
-) -> Tensor:
-    """A copy of data with slices along an axis replaced, or added to."""
-    axis %= data.dim()
-    index = indices.long().reshape(-1)
-    rows = updates.reshape(*data.shape[:axis], index.numel(), *data.shape[axis + 1 :])
-    methods = {"update": data.index_copy, "add": data.index_add}
-    if mode not in methods:
-        raise ValueError(f"scatter mode {mode!r} is not supported")
-    return methods[mode](axis, index, rows)
-
-
-def scatter_along_axis(
-    data: Tensor,
-    indices: Tensor,
-    updates: Tensor,
-    axis: int = 0,
-    mode: str = "add",
-    validate_indices: bool = False,  # noqa: ARG001
-) -> Tensor:
-    """A copy of data with single values along an axis replaced, or added to."""
-    methods = {"update": data.scatter, "add": data.scatter_add}
-    if mode not in methods:
-        raise ValueError(f"scatter_along_axis mode {mode!r} is not supported")
-    return methods[mode](axis, indices.long(), updates)
-
-
 def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
-    """Values before and after each of the last axes: pairs in the order of the axes."""
-    pairs = torch.as_tensor(pad).reshape(-1, 2).flip(0).reshape(-1).tolist()
+    """Values before and after each of the last axes: a constant, or the axis's own, mirrored or its first and last."""
+    pairs = pad_pairs(pad)
     if mode == "constant":
-        return F.pad(x, pairs, value=constant_val)
-    return F.pad(x, pairs, mode={"reflect": "reflect", "replicate": "replicate"}[mode])
+        return F.pad(x, [size for pair in reversed(pairs) for size in pair], value=constant_val)
+    for axis, (before, after) in zip(range(-len(pairs), 0), pairs, strict=True):
+        last = x.shape[axis] - 1
+        places = torch.arange(-before, last + 1 + after)
+        mirrored = last - (last - places.abs()).abs()
+        choices = {"reflect": mirrored, "replicate": places.clamp(0, last)}
+        x = x.index_select(axis, choices[mode]) if before or after else x
+    return x
 
 
 def _window(
@@ -195,20 +147,113 @@ def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
     return x[tuple(slice(first, None if count < 0 else first + count) for first, count in pairs)]
 
 
+def reshape_like(
+    x: Tensor, ref_tensors: Sequence[Tensor], begins: Sequence[int], ends: Sequence[int], end_masks: Sequence[bool]
+) -> Tensor:
+    """The same values in a shape put together of parts of other tensors' shapes; a mask opens a part's end."""
+    parts = zip(several(ref_tensors), each_of(begins), each_of(ends), each_of(end_masks), strict=True)
+    sizes = [ref.shape[begin:] if to_end else ref.shape[begin:end] for ref, begin, end, to_end in parts]
+    return x.reshape([size for part in sizes for size in part])
+
+
+def flatten2d(x: Tensor, axis: int = 1) -> Tensor:
+    """(sizes before the axis, multiplied, sizes from it on, multiplied)."""
+    rows = math.prod(x.shape[:axis])
+    return x.reshape(rows, x.numel() // rows)
+
+
+def fill_like(ref_tensor: Tensor, value: float = 0.0) -> Tensor:
+    """A tensor of one value in another's shape."""
+    return torch.full(ref_tensor.shape, value)
+
+
+def range_1d(start: float, end: float, step: float) -> Tensor:
+    """start, start + step, ... below end."""
+    return torch.arange(*(torch.as_tensor(value).item() for value in (start, end, step)))
+
+
+def reverse(x: Tensor, axes: Tensor | None = None) -> Tensor:
+    """Values in reverse order along these axes, or all."""
+    return x.flip(axes_of(axes, x))
+
+
+def reverse_sequence(x: Tensor, lengths: Tensor, seq_axis: int = 0, batch_axis: int = 0) -> Tensor:
+    """For each batch entry the first values along the sequence axis in reverse order, as many as its length says."""
+    moved = x.movedim((batch_axis, seq_axis), (0, 1))
+    turned = [torch.cat([row[:length].flip(0), row[length:]]) for row, length in zip(moved, ints(lengths), strict=True)]
+    return torch.stack(turned).movedim((0, 1), (batch_axis, seq_axis))
+
+
+def sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
+    """All windows along an axis, with a new axis of their size behind it."""
+    axis %= x.dim()
+    return x.unfold(axis, size, stride).movedim(-1, axis + 1)
+
+
+def band_part(x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
+    """Each matrix with zeros outside a band of so many diagonals below and above the main one; -1 keeps all."""
+    rows, columns = (torch.arange(size) for size in x.shape[-2:])
+    below = rows.unsqueeze(1) - columns
+    kept = (below <= (lower if lower >= 0 else rows.numel())) & (-below <= (upper if upper >= 0 else columns.numel()))
+    return torch.where(kept, x, torch.zeros((), dtype=x.dtype))
+
+
+def depth_to_space(x: Tensor, block_size: int) -> Tensor:
+    """(B, b² C, H, W) to (B, C, b H, b W): channels lie in the order of (row, column, channel)."""
+    batch, depth, height, width = x.shape
+    blocks = x.reshape(batch, block_size, block_size, depth // block_size**2, height, width)
+    return blocks.permute(0, 3, 4, 1, 5, 2).reshape(batch, -1, height * block_size, width * block_size)
+
+
+def space_to_depth(x: Tensor, block_size: int) -> Tensor:
+    """The inverse of `depth_to_space`."""
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels, height // block_size, block_size, width // block_size, block_size)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, height // block_size, width // block_size)
+
+
+def space_to_batch(x: Tensor, block_shape: Tensor, paddings: Tensor) -> Tensor:
+    """(B, C, H, W), padded, to (r c B, C, H / r, W / c) for blocks of r rows and c columns."""
+    (rows, columns), ((top, bottom), (left, right)) = ints(block_shape), pad_pairs(paddings)
+    x = F.pad(x, [left, right, top, bottom])
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels, height // rows, rows, width // columns, columns)
+    return blocks.permute(3, 5, 0, 1, 2, 4).reshape(-1, channels, height // rows, width // columns)
+
+
+def batch_to_space(x: Tensor, block_shape: Tensor, crops: Tensor) -> Tensor:
+    """The inverse of `space_to_batch`."""
+    (rows, columns), ((top, bottom), (left, right)) = ints(block_shape), pad_pairs(crops)
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(rows, columns, batch // (rows * columns), channels, height, width)
+    whole = blocks.permute(2, 3, 4, 0, 5, 1).reshape(-1, channels, height * rows, width * columns)
+    return F.pad(whole, [-left, -right, -top, -bottom])
+
+
 SHAPE_OPERATORS: Mapping[str, Callable[..., Any]] = {
+    "band_part": band_part,
+    "batch_to_space": batch_to_space,
     "concat": concat,
+    "depth_to_space": depth_to_space,
     "expand_dims": expand_dims,
     "fill": fill,
-    "gather": gather,
-    "gather_along_axis": gather_along_axis,
+    "fill_like": fill_like,
+    "flatten2d": flatten2d,
     "pad": pad,
+    "pixel_shuffle": lambda x, upscale_factor: F.pixel_shuffle(x, upscale_factor),
+    "pixel_unshuffle": lambda x, downscale_factor: F.pixel_unshuffle(x, downscale_factor),
+    "range_1d": range_1d,
     "reshape": reshape,
-    "scatter": scatter,
-    "scatter_along_axis": scatter_along_axis,
+    "reshape_like": reshape_like,
+    "reverse": reverse,
+    "reverse_sequence": reverse_sequence,
     "shape": shape,
     "slice_by_index": slice_by_index,
     "slice_by_size": slice_by_size,
     "slice_update": slice_update,
+    "sliding_windows": sliding_windows,
+    "space_to_batch": space_to_batch,
+    "space_to_depth": space_to_depth,
     "split": split,
     "squeeze": squeeze,
     "stack": stack,
