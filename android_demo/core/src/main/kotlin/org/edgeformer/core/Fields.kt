@@ -59,13 +59,14 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
             found
         }
 
-    fun <T> nested(key: String, read: (Fields) -> T): T = nested(key, required(key), read)
-
     /** Whether the key is there, for keys that may be missing. */
     fun has(key: String): Boolean = values.containsKey(key)
 
-    /** The value of a key whose kind is read elsewhere. */
+    /** The value of a key, which stays to be read. */
     fun peek(key: String): Any? = values[key]
+
+    /** The value of a key whose content is nobody's business here. */
+    fun skip(key: String): Any? = required(key)
 
     /** Refuses keys that nothing has asked for. */
     fun end() {

@@ -1,0 +1,175 @@
+package org.edgeformer.core
+
+import java.io.Closeable
+import java.io.File
+import java.io.FileInputStream
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.channels.FileChannel
+import java.util.zip.CRC32
+
+private const val END_BYTES = 22
+private const val END_SIGNATURE = 0x06054b50
+private const val ENTRY_BYTES = 46
+private const val ENTRY_SIGNATURE = 0x02014b50
+private const val LOCAL_BYTES = 30
+private const val LOCAL_SIGNATURE = 0x04034b50
+private const val MAX_DIRECTORY_BYTES = 16 shl 20
+private const val ENCRYPTED_FLAGS = 0x2041
+private const val FILE_TYPE_MASK = 0xF000
+private const val PLAIN_FILE = 0x8000
+
+// What a writer may add to each member (headers, names, extra fields) and to the whole archive (end records).
+private const val MEMBER_OVERHEAD_BYTES = 2048L
+private const val ARCHIVE_OVERHEAD_BYTES = 1024L
+
+/**
+ * The stored zip of a bundle, in a file or in a part of one: an uncompressed asset of an APK is such a part.
+ *
+ * Nothing is unpacked: members are mapped where they lie. Zips of 4 GiB and more (zip64) are refused, as no phone maps them.
+ *
+ * @param channel of the file; `close` closes it.
+ * @param start where the zip begins in the file.
+ * @param length of the zip.
+ */
+class Archive private constructor(
+    override val what: String,
+    private val channel: FileChannel,
+    private val start: Long,
+    private val length: Long,
+    private val owner: Closeable,
+) : BundleFiles {
+    private class Member(val size: Long, val crc: Long, val header: Long)
+
+    private val members: Map<String, Member>
+
+    override val sizes: Map<String, Long> get() = members.mapValues { it.value.size }
+
+    init {
+        val found = reading { readDirectory() }
+        checkDistinct(found.keys)
+        val overhead = length - found.values.fold(0L) { sum, member -> sum + member.size }
+        if (overhead !in 0..ARCHIVE_OVERHEAD_BYTES + MEMBER_OVERHEAD_BYTES * found.size) {
+            throw BundleError("the zip has $length bytes but its files state ${length - overhead}: spoiled, or a zip bomb")
+        }
+        members = found
+    }
+
+    override fun map(name: String): ByteBuffer {
+        val member = members[name] ?: throw BundleError("$what: no ${shorten(name)} in it: expected a bundle's zip")
+        return reading {
+            val header = read(member.header, LOCAL_BYTES)
+            if (header.getInt(0) != LOCAL_SIGNATURE) spoiled("${shorten(name)} has no header")
+            val data = member.header + LOCAL_BYTES + short(header, 26) + short(header, 28)
+            if (data + member.size > length) spoiled("${shorten(name)} is cut off")
+            val bytes = channel.map(FileChannel.MapMode.READ_ONLY, start + data, member.size)
+            if (crcOf(bytes) != member.crc) spoiled("${shorten(name)} has another CRC")
+            bytes
+        }
+    }
+
+    override fun file(name: String): File? = null
+
+    override fun close() = owner.close()
+
+    private fun readDirectory(): Map<String, Member> {
+        if (length < END_BYTES) spoiled("its end record is missing")
+        val end = read(length - END_BYTES, END_BYTES)
+        if (end.getInt(0) != END_SIGNATURE || short(end, 20) != 0) spoiled("its end record is missing")
+        val count = short(end, 10)
+        val (size, offset) = int(end, 12) to int(end, 16)
+        if (short(end, 4) != 0 || short(end, 6) != 0 || short(end, 8) != count) spoiled("expected a zip in one piece")
+        if (count > MAX_FILES + 2 || size > MAX_DIRECTORY_BYTES) spoiled("expected at most $MAX_FILES files")
+        if (offset + size + END_BYTES != length) spoiled("its directory does not end at its end record")
+        val directory = read(offset, size.toInt())
+        val found = LinkedHashMap<String, Member>()
+        var next = 0
+        repeat(count) { next = readEntry(directory, next, found) }
+        if (next != directory.capacity()) spoiled("its directory holds more than it states")
+        return found
+    }
+
+    private fun readEntry(directory: ByteBuffer, at: Int, found: MutableMap<String, Member>): Int {
+        if (at + ENTRY_BYTES > directory.capacity() || directory.getInt(at) != ENTRY_SIGNATURE) spoiled("its directory")
+        val nameLength = short(directory, at + 28)
+        val next = at + ENTRY_BYTES + nameLength + short(directory, at + 30) + short(directory, at + 32)
+        if (next > directory.capacity()) spoiled("its directory is cut off")
+        val name = String(ByteArray(nameLength) { directory.get(at + ENTRY_BYTES + it) }, Charsets.ISO_8859_1)
+        val shown = shorten(name)
+        if (name.endsWith("/")) throw BundleError("$shown: a zip's folder entry: expected files only")
+        checkName(name)
+        val type = (int(directory, at + 38) shr 16).toInt() and FILE_TYPE_MASK
+        if (type != 0 && type != PLAIN_FILE) throw BundleError("$shown is a link or device: a bundle holds plain files only")
+        if (short(directory, at + 8) and ENCRYPTED_FLAGS != 0) throw BundleError("$shown is encrypted: expected a stored zip")
+        val size = int(directory, at + 24)
+        if (short(directory, at + 10) != 0 || int(directory, at + 20) != size) {
+            throw BundleError("$shown is compressed: expected a stored zip (pack with zip -0 -D -X -r)")
+        }
+        if (size >= Int.MAX_VALUE) throw BundleError("$shown: expected less than 2 GiB, found $size")
+        if (found.put(name, Member(size, int(directory, at + 16), int(directory, at + 42))) != null) {
+            throw BundleError("$shown occurs twice in the zip")
+        }
+        return next
+    }
+
+    private fun read(at: Long, count: Int): ByteBuffer {
+        val bytes = ByteBuffer.allocate(count).order(ByteOrder.LITTLE_ENDIAN)
+        if (at < 0 || at + count > length) spoiled("it points outside of itself")
+        while (bytes.hasRemaining()) {
+            if (channel.read(bytes, start + at + bytes.position()) < 0) spoiled("it is cut off")
+        }
+        return bytes
+    }
+
+    private fun short(bytes: ByteBuffer, at: Int) = bytes.getShort(at).toInt() and 0xFFFF
+
+    private fun int(bytes: ByteBuffer, at: Int) = bytes.getInt(at).toLong() and 0xFFFFFFFFL
+
+    private fun spoiled(how: String): Nothing = throw BundleError("$what: spoiled or truncated zip: $how")
+
+    private inline fun <T> reading(read: () -> T): T = try {
+        read()
+    } catch (error: IOException) {
+        throw BundleError("$what: cannot be read: ${error.message}", error)
+    }
+
+    companion object {
+        /** Opens a zip in a file of its own. */
+        fun open(file: File): Archive = try {
+            open(FileInputStream(file), 0, file.length(), file.path)
+        } catch (error: IOException) {
+            throw BundleError("${file.path}: cannot be read: ${error.message}", error)
+        }
+
+        /**
+         * Opens a zip in a part of a file, such as an asset's (`AssetFileDescriptor.createInputStream`).
+         *
+         * @param stream of the file; closed with the archive, or here where the zip is refused.
+         */
+        fun open(stream: FileInputStream, start: Long, length: Long, what: String): Archive = try {
+            Archive(what, stream.channel, start, length, stream)
+        } catch (error: BundleError) {
+            stream.close()
+            throw error
+        }
+    }
+}
+
+private fun crcOf(bytes: ByteBuffer): Long {
+    val crc = CRC32()
+    chunks(bytes) { chunk, count -> crc.update(chunk, 0, count) }
+    return crc.value
+}
+
+/** Passes on a buffer's bytes piece by piece; older platforms take no buffers of mapped memory. */
+internal inline fun chunks(bytes: ByteBuffer, take: (ByteArray, Int) -> Unit) {
+    val view = bytes.duplicate()
+    toStart(view)
+    val chunk = ByteArray(1 shl 16)
+    while (view.hasRemaining()) {
+        val count = minOf(chunk.size, view.remaining())
+        view.get(chunk, 0, count)
+        take(chunk, count)
+    }
+}

@@ -1,0 +1,130 @@
+package org.edgeformer.core
+
+import java.io.Closeable
+import java.io.File
+import java.io.FileOutputStream
+import java.io.IOException
+import java.nio.ByteBuffer
+import java.security.MessageDigest
+
+private const val SIGNATURE_BYTES = 64L
+
+/**
+ * An open bundle whose every file has the size and hash that its manifest states.
+ *
+ * Files are mapped into memory, so a bundle must not be overwritten while it is open: write the new one beside it and
+ * rename. Calls from several threads are safe.
+ */
+class Bundle private constructor(val manifest: Manifest, private val files: BundleFiles) : Closeable {
+    /** The size of all files that the manifest lists, in bytes. */
+    val sizeBytes: Long get() = manifest.files.values.fold(0L) { sum, entry -> sum + entry.size }
+
+    /**
+     * A listed file's bytes, read-only and mapped into memory.
+     *
+     * @throws BundleError the manifest does not list it.
+     */
+    fun map(name: String): ByteBuffer {
+        if (name !in manifest.files) throw BundleError("no file ${shorten(name)} in the bundle ${manifest.name}")
+        return files.map(name)
+    }
+
+    /** The bytes of a listed file, copied. */
+    fun readBytes(name: String): ByteArray {
+        val bytes = map(name).duplicate()
+        return ByteArray(bytes.capacity()).also { bytes.get(it) }
+    }
+
+    /** The text of a listed UTF-8 file. */
+    fun readText(name: String): String = StrictJson.decode(readBytes(name), name)
+
+    /**
+     * A listed file as a file of its own, for engines that take paths: where it lies, or a copy.
+     *
+     * @param cache a private folder for copies of what lies inside a zip. A copy is found again by its hash.
+     */
+    fun fileOf(name: String, cache: File): File {
+        val bytes = map(name)
+        files.file(name)?.let { return it }
+        val entry = manifest.files.getValue(name)
+        // Files that refer to others lie in one folder with them, so the copy is the whole bundle's.
+        val copy = File(File(cache, bundleHash()), name)
+        if (copy.isFile && copy.length() == entry.size) return copy
+        try {
+            copy.parentFile?.mkdirs()
+            val partial = File.createTempFile("copy", null, copy.parentFile)
+            FileOutputStream(partial).use { it.channel.write(bytes) }
+            if (!partial.renameTo(copy)) throw IOException("it cannot be renamed to ${copy.path}")
+        } catch (error: IOException) {
+            throw BundleError("$name: cannot be copied to ${cache.path}: ${error.message}", error)
+        }
+        return copy
+    }
+
+    /** Lets go of the files. What was mapped stays valid. A second call does nothing. */
+    override fun close() = files.close()
+
+    private fun bundleHash(): String {
+        val digest = MessageDigest.getInstance("SHA-256")
+        manifest.files.toSortedMap().forEach { (name, entry) -> digest.update("$name ${entry.sha256}\n".toByteArray()) }
+        return hexadecimal(digest.digest())
+    }
+
+    companion object {
+        /**
+         * Opens a bundle's folder, or a stored zip of it, and checks all of it.
+         *
+         * @throws BundleError it does not follow BUNDLE.md; the message says where.
+         */
+        fun open(path: File): Bundle = when {
+            path.isDirectory -> open(Folder(path))
+            path.isFile -> open(Archive.open(path))
+            else -> throw BundleError("no bundle at ${path.path}: expected a bundle's folder or zip")
+        }
+
+        /** Opens a bundle and checks all of it; `files` are closed with it, or here where it is refused. */
+        fun open(files: BundleFiles): Bundle = try {
+            val size = files.sizes[MANIFEST_NAME]
+                ?: throw BundleError("${files.what}: no $MANIFEST_NAME in it: expected a bundle's folder or zip")
+            if (size > MAX_MANIFEST_BYTES) {
+                throw BundleError("$MANIFEST_NAME: expected at most $MAX_MANIFEST_BYTES bytes, found $size")
+            }
+            val bytes = files.map(MANIFEST_NAME)
+            val manifest = Manifest.parse(ByteArray(bytes.capacity()).also { bytes.get(it) })
+            compareNames(manifest, files.sizes)
+            manifest.files.forEach { (name, entry) -> compareFile(name, entry, files) }
+            Bundle(manifest, files)
+        } catch (error: BundleError) {
+            files.close()
+            throw error
+        }
+    }
+}
+
+private fun compareNames(manifest: Manifest, sizes: Map<String, Long>) {
+    val signature = sizes[SIGNATURE_NAME]
+    if (signature != null && signature != SIGNATURE_BYTES) {
+        throw BundleError("$SIGNATURE_NAME: expected $SIGNATURE_BYTES bytes, found $signature")
+    }
+    val extra = (sizes.keys - manifest.files.keys - MANIFEST_NAME - SIGNATURE_NAME).minOrNull()
+    if (extra != null) throw BundleError("extra file ${shorten(extra)}: the manifest does not list it")
+    val missing = (manifest.files.keys - sizes.keys).minOrNull() ?: return
+    throw BundleError("file ${shorten(missing)} is missing: the manifest lists it")
+}
+
+private fun compareFile(name: String, entry: FileEntry, files: BundleFiles) {
+    val size = files.sizes.getValue(name)
+    if (size != entry.size) {
+        throw BundleError("$name: expected ${entry.size} bytes as in the manifest, found $size: download it again")
+    }
+    val digest = MessageDigest.getInstance("SHA-256")
+    chunks(files.map(name)) { chunk, count -> digest.update(chunk, 0, count) }
+    if (hexadecimal(digest.digest()) != entry.sha256) {
+        throw BundleError("$name: its SHA-256 differs from the manifest's: the file is spoiled, download it again")
+    }
+}
+
+private fun hexadecimal(bytes: ByteArray): String {
+    val digits = "0123456789abcdef"
+    return String(CharArray(2 * bytes.size) { digits[bytes[it / 2].toInt() shr (if (it % 2 == 0) 4 else 0) and 15] })
+}

@@ -1,0 +1,103 @@
+package org.edgeformer.core.engines
+
+import org.edgeformer.core.AudioBucket
+import org.edgeformer.core.EdgeFormerError
+import org.edgeformer.core.EngineError
+import org.edgeformer.core.InputError
+import org.edgeformer.core.ProgramSpec
+import org.edgeformer.core.State
+import org.edgeformer.core.Tensor
+import org.edgeformer.core.TensorSpec
+import org.edgeformer.core.Transcription
+import org.edgeformer.core.shorten
+
+/**
+ * An [Engine] but for the execution itself: inputs and outputs are checked against the manifest, one run happens at a
+ * time, and whatever the library throws becomes an [EngineError].
+ */
+abstract class CheckedEngine(programs: List<ProgramSpec>) : Engine {
+    /** By name. */
+    protected val programs: Map<String, ProgramSpec> = programs.associateBy { it.name }
+
+    private val lock = Any()
+    private var closed = false
+
+    /** Runs a program on inputs that are exactly what it declares; the outputs are copies. Called under a lock. */
+    protected abstract fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor>
+
+    /** Lets go of the model. Called once, under the lock. */
+    protected abstract fun release()
+
+    final override fun run(program: String, inputs: Map<String, Tensor>): Map<String, Tensor> {
+        val spec = checkInputs(programs, program, inputs)
+        return checkOutputs(spec, running(spec.name) { execute(spec, inputs) })
+    }
+
+    /** One run at a time, none after the end, and the library's errors in our words. */
+    protected fun <T> running(program: String, work: () -> T): T = synchronized(lock) {
+        if (closed) throw EngineError("the $name engine is closed")
+        try {
+            work()
+        } catch (error: EdgeFormerError) {
+            throw error
+        } catch (error: Exception) {
+            throw EngineError("$executedBy failed to run $program: ${shorten(error.message, 200)}", error)
+        }
+    }
+
+    override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder =
+        if (spec.state == State.HOST) HostStateDecoder(::run, bucket, spec) else ProgramStateDecoder(::run, bucket, spec)
+
+    final override fun close() = synchronized(lock) {
+        if (!closed) {
+            closed = true
+            release()
+        }
+    }
+}
+
+/**
+ * The program of that name, if the inputs are exactly what it declares.
+ *
+ * @throws InputError an unknown program, or an input that is missing, superfluous or of another dtype or shape.
+ */
+internal fun checkInputs(programs: Map<String, ProgramSpec>, name: String, inputs: Map<String, Tensor>): ProgramSpec {
+    val program = programs[name]
+        ?: throw InputError("unknown program ${shorten(name)}: expected one of ${programs.keys.joinToString(", ")}")
+    val declared = program.inputs.map { it.name }
+    if (inputs.keys != declared.toSet()) {
+        throw InputError(
+            "$name: expected the inputs ${declared.joinToString(", ")}, found ${inputs.keys.sorted().joinToString(", ")}",
+        )
+    }
+    for (spec in program.inputs) {
+        val found = inputs.getValue(spec.name)
+        if (!fits(found, spec)) {
+            throw InputError("$name: ${spec.name}: expected ${shown(spec)}, found ${found.dtype} ${found.shape}")
+        }
+    }
+    return program
+}
+
+/**
+ * The outputs in the manifest's order, if the model gave what the manifest declares.
+ *
+ * @throws EngineError the model and the manifest disagree.
+ */
+internal fun checkOutputs(program: ProgramSpec, outputs: Map<String, Tensor>): Map<String, Tensor> {
+    for (spec in program.outputs) {
+        val found = outputs[spec.name]
+        if (found == null || !fits(found, spec)) {
+            val shown = if (found == null) "nothing" else "${found.dtype} ${found.shape}"
+            throw EngineError(
+                "${program.name}: the manifest declares the output ${spec.name} as ${shown(spec)}, the model gave $shown: " +
+                    "convert the bundle again",
+            )
+        }
+    }
+    return program.outputs.associate { it.name to outputs.getValue(it.name) }
+}
+
+private fun fits(tensor: Tensor, spec: TensorSpec) = tensor.dtype == spec.dtype && tensor.shape == spec.shape
+
+private fun shown(spec: TensorSpec) = "${spec.dtype} ${spec.shape}"

@@ -1,0 +1,42 @@
+package org.edgeformer.core.pipelines
+
+import org.edgeformer.core.InputError
+
+/** What one answer cost, in milliseconds. */
+data class Statistics(val preprocessMs: Double, val runMs: Double, val postprocessMs: Double)
+
+/**
+ * Labels with their scores, best first.
+ *
+ * @property labels every label of the bundle, or the best of them after [top].
+ * @property scores each label's probability, in the order of [labels].
+ * @property truncated the input was too long and lost its end.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+data class ClassificationResult(
+    val labels: List<String>,
+    val scores: List<Double>,
+    val truncated: Boolean = false,
+    val statistics: Statistics? = null,
+) {
+    /** The best label. */
+    val label: String get() = labels[0]
+
+    /** The best label's score. */
+    val score: Double get() = scores[0]
+
+    /** The same answer with its `k` best labels, or all where there are fewer. */
+    fun top(k: Int): ClassificationResult {
+        if (k < 1) throw InputError("top: expected at least 1 label, found $k")
+        return copy(labels = labels.take(k), scores = scores.take(k))
+    }
+}
+
+/**
+ * An embedding.
+ *
+ * @property vector (D) float32.
+ * @property truncated the input was too long and lost its end.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+class EmbeddingResult(val vector: FloatArray, val truncated: Boolean = false, val statistics: Statistics? = null)

@@ -1,0 +1,68 @@
+package org.edgeformer.core.preprocess
+
+import org.edgeformer.core.Fields
+
+/**
+ * What BERT's tokenizers do to a text before they split it (`BertNormalizer` of the tokenizers library).
+ *
+ * @property cleanText removes control characters, and makes all white space spaces.
+ * @property handleChineseChars puts spaces around ideographs.
+ * @property stripAccents decomposes, and removes nonspacing marks.
+ * @property lowercase makes lower case.
+ */
+internal class BertNormalizer(
+    private val cleanText: Boolean,
+    private val handleChineseChars: Boolean,
+    private val stripAccents: Boolean,
+    private val lowercase: Boolean,
+) {
+    fun normalize(text: CodePoints): CodePoints {
+        var result = text
+        if (cleanText) result = clean(result)
+        if (handleChineseChars) result = spaced(result)
+        if (stripAccents) result = stripped(result)
+        return if (lowercase) Unicode.lowerCase(result) else result
+    }
+
+    private fun clean(text: CodePoints): CodePoints {
+        val result = CodePoints(text.size)
+        text.forEach { code ->
+            if (code in Unicode.blank) result.add(SPACE) else if (code !in Unicode.removed) result.add(code)
+        }
+        return result
+    }
+
+    private fun spaced(text: CodePoints): CodePoints {
+        val result = CodePoints(text.size)
+        text.forEach { code ->
+            val isIdeograph = code in Unicode.ideographs
+            if (isIdeograph) result.add(SPACE)
+            result.add(code)
+            if (isIdeograph) result.add(SPACE)
+        }
+        return result
+    }
+
+    private fun stripped(text: CodePoints): CodePoints {
+        val result = CodePoints(text.size)
+        Unicode.decompose(text).forEach { code -> if (code !in Unicode.nonspacing) result.add(code) }
+        return result
+    }
+
+    companion object {
+        private const val SPACE = ' '.code
+
+        /** From a tokenizers file, where `strip_accents` may be null: then it follows `lowercase`. */
+        fun read(fields: Fields): BertNormalizer {
+            fields.choice("type", listOf("BertNormalizer"))
+            val lowercase = fields.boolean("lowercase")
+            val strip = if (fields.peek("strip_accents") == null) {
+                fields.optionalString("strip_accents")
+                lowercase
+            } else {
+                fields.boolean("strip_accents")
+            }
+            return BertNormalizer(fields.boolean("clean_text"), fields.boolean("handle_chinese_chars"), strip, lowercase)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+package org.edgeformer.core.preprocess
+
+import org.edgeformer.core.BundleError
+import org.edgeformer.core.InputError
+import org.edgeformer.core.IntTensor
+import org.edgeformer.core.ProgramSpec
+import org.edgeformer.core.TextPreprocessing
+import org.edgeformer.core.shorten
+
+const val MAX_TEXT_CHARACTERS = 1_000_000
+
+/** What text pipelines take. */
+sealed class RawText {
+    /** One text. */
+    data class Single(val text: String) : RawText()
+
+    /** Two texts, such as a question and an answer. */
+    data class Pair(val first: String, val second: String) : RawText()
+
+    /** Token ids, with the special tokens already among them. */
+    data class TokenIds(val ids: List<Int>) : RawText()
+}
+
+/**
+ * Token ids of one input in its bucket.
+ *
+ * @property program the bucket's program.
+ * @property inputs its declared inputs, each (1, S) int32.
+ * @property truncated the input was longer than the largest bucket and lost its end.
+ */
+class EncodedText(val program: String, val inputs: Map<String, IntTensor>, val truncated: Boolean)
+
+/**
+ * Turns text into the inputs of the smallest bucket that fits, exactly as the checkpoint's own tokenizer does it. Calls
+ * from several threads are safe: nothing changes after init.
+ *
+ * @param tokenizerJson the tokenizer file's bytes, null where the spec names none.
+ * @param programs the buckets; dimension 1 of their inputs is the length.
+ * @throws BundleError the tokenizer file cannot be used.
+ */
+class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?, programs: List<ProgramSpec>) {
+    private val buckets = programs.sortedBy { it.inputs[0].shape[1] }
+    private val longest = buckets.last().inputs[0].shape[1]
+    private val tokenizer = tokenizerJson?.let { WordPieceTokenizer.read(it, spec.tokenizer ?: "tokenizer") }
+    private val vocabSize = spec.vocabSize ?: tokenizer?.size ?: Int.MAX_VALUE
+
+    init {
+        val special = tokenizer?.specialTokens ?: 0
+        if (special >= longest) {
+            throw BundleError("${spec.tokenizer}: $special special tokens leave no room in $longest positions")
+        }
+    }
+
+    /**
+     * Encodes one input.
+     *
+     * @throws InputError text that is no Unicode or too long, or token ids that the model does not have.
+     */
+    fun encode(raw: RawText): EncodedText = when (raw) {
+        is RawText.Single -> encodeText(checked(raw.text), null)
+        is RawText.Pair -> encodeText(checked(raw.first), checked(raw.second))
+        is RawText.TokenIds -> encodeIds(raw.ids)
+    }
+
+    private fun encodeText(text: String, second: String?): EncodedText {
+        val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer and takes token ids only")
+        if (second != null && tokenizer.specialTokensOfPair >= longest) {
+            throw InputError("a pair of texts does not fit into the $longest positions of this bundle")
+        }
+        val encoding = tokenizer.encode(text, second, longest)
+        val largest = encoding.ids.maxOrNull() ?: 0
+        if (largest >= vocabSize) {
+            throw InputError("the tokenizer gave token id $largest, this model's are 0 to ${vocabSize - 1}")
+        }
+        return padded(encoding.ids, encoding.types, encoding.truncated)
+    }
+
+    private fun encodeIds(ids: List<Int>): EncodedText {
+        if (ids.isEmpty()) throw InputError("expected at least one token id, found none")
+        val wrong = ids.firstOrNull { it !in 0 until vocabSize }
+        if (wrong != null) throw InputError("token id $wrong is out of range: this model's are 0 to ${vocabSize - 1}")
+        val kept = ids.take(longest).toIntArray()
+        return padded(kept, IntArray(kept.size), truncated = ids.size > longest)
+    }
+
+    private fun padded(ids: IntArray, types: IntArray, truncated: Boolean): EncodedText {
+        val program = buckets.first { it.inputs[0].shape[1] >= ids.size }
+        val length = program.inputs[0].shape[1]
+        val inputs = program.inputs.associate { input ->
+            val row = when (input.name) {
+                "input_ids" -> IntArray(length) { if (it < ids.size) ids[it] else spec.padTokenId }
+                "attention_mask" -> IntArray(length) { if (it < ids.size) 1 else 0 }
+                else -> types.copyOf(length)
+            }
+            input.name to IntTensor.of(row, 1, length)
+        }
+        return EncodedText(program.name, inputs, truncated)
+    }
+}
+
+/** Text that the tokenizer can take: bounded, and without lone surrogates, which have no UTF-8. */
+private fun checked(text: String): String {
+    val characters = text.codePointCount(0, text.length)
+    if (characters > MAX_TEXT_CHARACTERS) {
+        throw InputError("the text has $characters characters: expected at most $MAX_TEXT_CHARACTERS")
+    }
+    var index = 0
+    while (index < text.length) {
+        val code = text.codePointAt(index)
+        if (code in 0xD800..0xDFFF) {
+            throw InputError("the text is not valid Unicode: half of a surrogate pair in ${shorten(text.substring(index), 20)}")
+        }
+        index += Character.charCount(code)
+    }
+    return text
+}

@@ -1,0 +1,170 @@
+package org.edgeformer.core.preprocess
+
+/**
+ * Sets of code points and mappings of them, as the tokenizers library has them: platforms know another Unicode.
+ *
+ * tests/golden/make_unicode.py writes the tables and explains their encoding.
+ */
+internal object Unicode {
+    /** Characters that cleaning removes. */
+    val removed = CodePointSet(UnicodeTables.REMOVED)
+
+    /** Characters that cleaning makes a space. */
+    val blank = CodePointSet(UnicodeTables.BLANK)
+
+    /** Characters that get spaces around them. */
+    val ideographs = CodePointSet(UnicodeTables.IDEOGRAPHS)
+
+    /** Marks that stripping of accents removes, after decomposition. */
+    val nonspacing = CodePointSet(UnicodeTables.NONSPACING)
+
+    /** Characters that separate words. */
+    val whiteSpace = CodePointSet(UnicodeTables.WHITE_SPACE)
+
+    /** Characters that are words of their own. */
+    val punctuation = CodePointSet(UnicodeTables.PUNCTUATION)
+
+    private val combining = combiningClasses()
+    private val decomposed = mapping(UnicodeTables.DECOMPOSED)
+    private val lowered = mapping(UnicodeTables.LOWERED)
+
+    /** Lower case, character by character, whatever stands around it. */
+    fun lowerCase(text: CodePoints): CodePoints {
+        val result = CodePoints(text.size)
+        text.forEach { code -> result.addAll(lowered, code) }
+        return result
+    }
+
+    /** Canonical decomposition (normalization form D of Unicode Standard Annex 15). */
+    fun decompose(text: CodePoints): CodePoints {
+        val result = CodePoints(text.size)
+        text.forEach { code -> if (code in HANGUL) addHangul(code, result) else result.addAll(decomposed, code) }
+        sortMarks(result)
+        return result
+    }
+
+    private fun CodePoints.addAll(mapping: Map<Int, IntArray>, code: Int) {
+        val targets = mapping[code]
+        if (targets == null) add(code) else targets.forEach(::add)
+    }
+
+    /** The Unicode Standard, section 3.12: a syllable is a leading, a vowel and perhaps a trailing part. */
+    private fun addHangul(code: Int, result: CodePoints) {
+        val index = code - HANGUL.first
+        result.add(0x1100 + index / (VOWELS * TRAILS))
+        result.add(0x1161 + index % (VOWELS * TRAILS) / TRAILS)
+        if (index % TRAILS != 0) result.add(0x11A7 + index % TRAILS)
+    }
+
+    /** Runs of combining marks in the order of their classes; equal classes keep their order. */
+    private fun sortMarks(text: CodePoints) {
+        for (index in 1 until text.size) {
+            val code = text[index]
+            val rank = combining[code] ?: continue
+            var place = index
+            while (place > 0 && (combining[text[place - 1]] ?: 0) > rank) {
+                text[place] = text[place - 1]
+                place--
+            }
+            text[place] = code
+        }
+    }
+
+    private fun combiningClasses(): Map<Int, Int> {
+        val found = HashMap<Int, Int>()
+        var next = 0
+        for ((gap, length, rank) in numbers(UnicodeTables.COMBINING).chunked(3)) {
+            repeat(length) { found[next + gap + it] = rank }
+            next += gap + length
+        }
+        return found
+    }
+
+    private fun mapping(table: String): Map<Int, IntArray> {
+        val found = HashMap<Int, IntArray>()
+        var code = 0
+        for (entry in words(table)) {
+            val (gap, targets) = entry.split(':')
+            code += gap.toInt(36)
+            found[code] = targets.split('+').map { it.toInt(36) }.toIntArray()
+        }
+        return found
+    }
+
+    private val HANGUL = 0xAC00..0xD7A3
+    private const val VOWELS = 21
+    private const val TRAILS = 28
+}
+
+/** A set of code points from pairs of base 36: the gap behind the last range, and the length of this one. */
+internal class CodePointSet(table: String) {
+    private val starts: IntArray
+    private val ends: IntArray
+
+    init {
+        val pairs = numbers(table).chunked(2)
+        starts = IntArray(pairs.size)
+        ends = IntArray(pairs.size)
+        var next = 0
+        pairs.forEachIndexed { index, (gap, length) ->
+            starts[index] = next + gap
+            ends[index] = next + gap + length
+            next = ends[index]
+        }
+    }
+
+    operator fun contains(code: Int): Boolean {
+        val found = starts.binarySearch(code)
+        return found >= 0 || (found < -1 && code < ends[-found - 2])
+    }
+}
+
+/** A text as code points, which grows. */
+internal class CodePoints(capacity: Int = 16) {
+    private var codes = IntArray(maxOf(capacity, 4))
+
+    var size = 0
+        private set
+
+    operator fun get(index: Int): Int = codes[index]
+
+    operator fun set(index: Int, code: Int) {
+        codes[index] = code
+    }
+
+    fun add(code: Int) {
+        if (size == codes.size) codes = codes.copyOf(2 * size)
+        codes[size++] = code
+    }
+
+    inline fun forEach(take: (Int) -> Unit) {
+        for (index in 0 until size) take(get(index))
+    }
+
+    /** The part from `start` to before `end`. */
+    fun part(start: Int, end: Int): CodePoints {
+        val result = CodePoints(end - start)
+        for (index in start until end) result.add(codes[index])
+        return result
+    }
+
+    fun string(start: Int = 0, end: Int = size) = String(codes, start, end - start)
+
+
+    companion object {
+        fun of(text: String): CodePoints {
+            val result = CodePoints(text.length)
+            var index = 0
+            while (index < text.length) {
+                val code = text.codePointAt(index)
+                result.add(code)
+                index += Character.charCount(code)
+            }
+            return result
+        }
+    }
+}
+
+private fun words(table: String): List<String> = table.split(' ', '\n').filter { it.isNotEmpty() }
+
+private fun numbers(table: String): List<Int> = words(table).map { it.toInt(36) }
