@@ -89,9 +89,12 @@ def _load(name: str, path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
         # Quantizers add values without their shapes.
-        return onnx.shape_inference.infer_shapes(model)
+        model = onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # protobuf and onnx share no base class
         raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
+    if not model.graph.node:  # almost any bytes are a message of fields that nobody knows
+        raise BundleError(f"{name}: no ONNX model: its graph has no operator")
+    return model
 
 
 def _oldest(operator: Operator, facts: Mapping[str, int]) -> Version | None:

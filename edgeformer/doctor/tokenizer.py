@@ -125,13 +125,7 @@ def word_piece_reference(settings: dict[str, Any]) -> Callable[[str], list[int]]
     vocabulary: dict[str, int] = settings["model"]["vocab"]
     normalizer = settings["normalizer"]
     added = {token["content"] for token in settings["added_tokens"]}
-    roles = {
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    }
+    roles = {"sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.txt"
         # Ids are the numbers of lines; a gap gets a line that no text can be.
@@ -143,12 +137,14 @@ def word_piece_reference(settings: dict[str, Any]) -> Callable[[str], list[int]]
             do_lower_case=normalizer["lowercase"],
             tokenize_chinese_chars=normalizer["handle_chinese_chars"],
             strip_accents=normalizer["strip_accents"],
-            **{role: token for role, token in roles.items() if token in added},
+            unk_token=settings["model"]["unk_token"],
+            # Only tokens that were added are found whole inside of text.
+            **{role: token if token in added else None for role, token in roles.items()},
         )
     start, end = _frame(settings)
 
     def ids(line: str) -> list[int]:
-        inner: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line))
+        inner: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line, split_special_tokens=not added))
         return [*start, *inner, *end]
 
     return ids

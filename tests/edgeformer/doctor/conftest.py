@@ -1,0 +1,71 @@
+"""Small bundles of every target, sound ones and ones with the mask that breaks devices; each made once per session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeformer.attention import mask
+from edgeformer.convert import ConvertOptions, convert
+from edgeformer_runtime.manifest import MANIFEST_NAME, parse
+from tests.checkpoint_factory import save_mobilebert
+from tests.runtime.tiny_bundle import seal
+
+TARGETS = ("litert", "onnx", "executorch", "coreml")
+HUGE_MASK = -1e9
+
+Spoil = Callable[[Path], None]
+
+
+def convert_to_all(source: Path, out: Path) -> dict[str, Path]:
+    rows = convert(ConvertOptions(str(source), out, targets=TARGETS, precisions=("fp32",), seq_lens=(16,)))
+    assert all(row.ok for row in rows), [row.problems for row in rows]
+    return {row.target: row.path for row in rows}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    labels = ("lights", "weather", "greeting")
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny", normalization_type="layer_norm", **names)
+
+
+@pytest.fixture(scope="session")
+def bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A bundle at fp32 by target."""
+    return convert_to_all(checkpoint, tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def masked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, but hidden positions get -1e9 added to their scores, as the public implementations do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask, "MASK_VALUE", HUGE_MASK)
+        return convert_to_all(checkpoint, tmp_path_factory.mktemp("masked"))
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path) -> Callable[[Path, Spoil], Path]:
+    """Copies a bundle, lets a function change the copy's files, and makes the manifest's hashes agree again."""
+
+    def spoil(source: Path, change: Spoil) -> Path:
+        folder = tmp_path / source.name
+        shutil.copytree(source, folder)
+        change(folder)
+        seal(folder, parse((folder / MANIFEST_NAME).read_bytes()))
+        return folder
+
+    return spoil
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest's JSON."""
+    path = folder / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
