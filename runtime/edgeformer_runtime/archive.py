@@ -174,6 +174,8 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
             raise BundleError(f"{shown} is encrypted: expected a stored zip")
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise BundleError(f"{shown} is compressed: expected a stored zip (pack with zip -0 -D -X -r)")
+        if member.header_offset < 0:
+            raise BundleError(f"{shown}: spoiled or truncated zip: its begin is missing")
         if member.file_size > MAX_FILE_BYTES:
             raise BundleError(f"{shown}: expected at most {MAX_FILE_BYTES} bytes, found {member.file_size}")
         sizes[name] = member.file_size

@@ -18,6 +18,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.litert_check import check_model
 from edgeformer_runtime.engines.litert_decoder import Buffers, LiteRTDecoder
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError
@@ -53,6 +54,7 @@ class LiteRTEngine(CheckedEngine):
         with held_back():
             try:
                 for file in sorted({program.file for program in bundle.manifest.programs}):
+                    check_model(bundle.path(file), file)
                     self._models[file] = CompiledModel.from_file(
                         str(bundle.path(file)), environment=_environment(), options=options
                     )

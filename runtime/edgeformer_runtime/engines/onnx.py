@@ -47,7 +47,10 @@ class OnnxEngine(CheckedEngine):
         if file not in self._sessions:
             try:
                 session = onnxruntime.InferenceSession(
-                    str(self._path(file)), self._options, providers=["CPUExecutionProvider"]
+                    str(self._path(file)),
+                    self._options,
+                    providers=["CPUExecutionProvider"],
+                    enable_fallback=0,  # it would print to stdout and try the same provider again
                 )
             except Exception as error:  # the library's errors share no base class
                 raise EngineError(f"{self.executed_by} cannot open {file}: {shorten(str(error), 200)[1:-1]}") from error
@@ -57,7 +60,11 @@ class OnnxEngine(CheckedEngine):
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = [spec.name for spec in program.outputs]
-        outputs = cast(list[Tensor], self._session(program).run(names, dict(inputs)))
+        session = self._session(program)
+        try:
+            outputs = cast(list[Tensor], session.run(names, dict(inputs)))
+        except Exception as error:  # the library's errors share no base class: `run` says this one in our words
+            raise RuntimeError(str(error)) from error
         return dict(zip(names, outputs, strict=True))
 
     def _release(self) -> None:
