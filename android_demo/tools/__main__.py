@@ -53,10 +53,9 @@ def build(layout: steps.Layout, whole: bool) -> None:
         with step(name):
             make(layout)
     with step("bundles"):
-        shipped = [bundles.converted(conversion) for conversion in bundles.SHIPPED]
-        shipped = bundles.install(shipped, layout.output / "assets")
+        bundles.install([bundles.converted(conversion) for conversion in bundles.SHIPPED], layout.assets)
     with step("APK"):
-        steps.package_apk(layout, shipped)
+        steps.package_apk(layout)
     with step("checks"):
         print_checks(layout.apk)
     print(f"{layout.apk} ({layout.apk.stat().st_size / 1e6:.1f} MB)")

@@ -17,6 +17,9 @@ ASSET_ALIGNMENT = 64
 
 RESOURCE_ALIGNMENT = 4
 
+BUNDLES = "assets/bundles/"
+"""Where the app's bundles lie, each in a folder of its own."""
+
 # Extra field of apksig that states an alignment and fills up to it: apksigner keeps it when it writes the APK anew.
 _ALIGNMENT_FIELD = 0xD935
 _LOCAL_HEADER_BYTES = 30

@@ -76,11 +76,13 @@ def convert(conversion: Conversion, out: Path) -> None:
     run([str(Path(sys.executable).with_name("edgeformer")), *conversion.arguments(out)], REPOSITORY)
 
 
-def install(bundles: Sequence[Path], assets: Path) -> list[Path]:
-    """Copy bundles to where Gradle takes the app's assets from; the copies."""
-    folder = assets / "bundles"
-    shutil.rmtree(folder, ignore_errors=True)
-    return [Path(shutil.copytree(bundle, folder / bundle.name)) for bundle in bundles]
+def install(bundles: Sequence[Path], assets: Path) -> None:
+    """Fill the folder of generated assets, which both builds take: bundles, and the project's licence."""
+    shutil.rmtree(assets, ignore_errors=True)
+    for bundle in bundles:
+        shutil.copytree(bundle, assets / "bundles" / bundle.name)
+    (assets / "licenses").mkdir()
+    shutil.copyfile(REPOSITORY / "LICENSE", assets / "licenses" / "edgeformer.txt")
 
 
 def _key(conversion: Conversion) -> str:

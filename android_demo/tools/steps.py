@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_demo.tools import packages, toolchain
-from android_demo.tools.apk import ASSET_ALIGNMENT, LIBRARY_ALIGNMENT, RESOURCE_ALIGNMENT, Member, write_apk
+from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, LIBRARY_ALIGNMENT, RESOURCE_ALIGNMENT, Member, write_apk
 from android_demo.tools.fetch import BuildError, fetch, kept_file
 
 ABIS = ("arm64-v8a", "x86_64")
@@ -43,6 +43,11 @@ class Layout:
     def main(self) -> Path:
         """The app's manifest, resources and assets."""
         return self.project / "app" / "src" / "main"
+
+    @property
+    def assets(self) -> Path:
+        """The generated assets: bundles and the licence. Gradle takes them from here, too."""
+        return self.output / "assets"
 
     @property
     def apk(self) -> Path:
@@ -108,15 +113,10 @@ def make_dex(layout: Layout) -> None:
     toolchain.d8([*classes, *libraries], absent, _emptied(layout.output / "dex"))
 
 
-def package_apk(layout: Layout, bundles: list[Path]) -> None:
-    """Write, sign and verify the APK, with bundles in its assets.
-
-    Args:
-        layout: where the compiled parts are.
-        bundles: folders, which keep their names.
-    """
+def package_apk(layout: Layout) -> None:
+    """Write and sign the APK."""
     unsigned = layout.output / "unsigned.apk"
-    write_apk(unsigned, _members(layout, bundles))
+    write_apk(unsigned, _members(layout))
     toolchain.sign(unsigned, layout.apk)
     unsigned.unlink()
 
@@ -140,8 +140,8 @@ def onnx_runtime_classes(layout: Layout) -> Path:
     return jar
 
 
-def _members(layout: Layout, bundles: list[Path]) -> Iterator[Member]:
-    """The files of the APK: what aapt2 linked, dex, native libraries, licences, bundles."""
+def _members(layout: Layout) -> Iterator[Member]:
+    """The files of the APK: what aapt2 linked, dex, native libraries, assets."""
     with zipfile.ZipFile(layout.output / "resources" / "linked.apk") as linked:
         for info in linked.infolist():
             stored = info.compress_type == zipfile.ZIP_STORED
@@ -152,13 +152,10 @@ def _members(layout: Layout, bundles: list[Path]) -> Iterator[Member]:
         for abi in ABIS:
             for name in ("libonnxruntime.so", "libonnxruntime4j_jni.so"):
                 yield Member(f"lib/{abi}/{name}", archive.read(f"jni/{abi}/{name}"), LIBRARY_ALIGNMENT)
-    for licence in sorted((layout.main / "assets").rglob("*")):
-        if licence.is_file():
-            yield Member(f"assets/{licence.relative_to(layout.main / 'assets').as_posix()}", licence.read_bytes(), None)
-    for bundle in bundles:
-        for file in sorted(path for path in bundle.rglob("*") if path.is_file()):
-            name = f"assets/bundles/{bundle.name}/{file.relative_to(bundle).as_posix()}"
-            yield Member(name, file.read_bytes(), ASSET_ALIGNMENT)
+    for assets in (layout.main / "assets", layout.assets):
+        for file in sorted(path for path in assets.rglob("*") if path.is_file()):
+            name = f"assets/{file.relative_to(assets).as_posix()}"
+            yield Member(name, file.read_bytes(), ASSET_ALIGNMENT if name.startswith(BUNDLES) else None)
 
 
 def _emptied(folder: Path) -> Path:

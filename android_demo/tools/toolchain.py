@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 from android_demo.tools import packages
-from android_demo.tools.fetch import BuildError, cache_folder, fetch, kept_file, kept_files, run
+from android_demo.tools.fetch import cache_folder, fetch, java_program, kept_file, kept_files, run
 from android_demo.tools.packages import Package
 
 COMPILE_API = 23
@@ -157,7 +156,7 @@ def debug_key() -> Path:
     """The debug key store, made once, so that a new build installs over an older one."""
     path = cache_folder() / "debug.keystore"
     if not path.is_file():
-        keytool = Path(_java()).with_name("keytool")
+        keytool = java_program().with_name("keytool")
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         store = ["-keystore", str(fresh), "-storepass", KEY_PASSWORD, "-keypass", KEY_PASSWORD]
@@ -169,21 +168,14 @@ def debug_key() -> Path:
 
 def java(arguments: Sequence[str], heap: str = "512m") -> str:
     """Run Java with a limit of memory; its standard output."""
-    return run([_java(), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *arguments], Path.cwd())
+    return run(
+        [str(java_program()), f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *arguments], Path.cwd()
+    )
 
 
 def join_path(paths: Iterable[Path]) -> str:
     """A class path."""
     return os.pathsep.join(map(str, paths))
-
-
-@cache
-def _java() -> str:
-    """The machine's Java, resolved, so that keytool lies beside it."""
-    found = shutil.which("java")
-    if found is None:
-        raise BuildError("the build needs a JDK of version 17 or newer: apt-get install openjdk-17-jdk-headless")
-    return str(Path(found).resolve())
 
 
 @cache

@@ -1,0 +1,33 @@
+package org.edgeformer.engine
+
+import org.edgeformer.core.Bundle
+import org.edgeformer.core.EngineError
+import org.edgeformer.core.Target
+import org.edgeformer.core.engines.Engine
+import java.io.File
+
+/**
+ * Opens the engine of a bundle's target.
+ *
+ * @param bundle stays open as long as the engine.
+ * @param cache a private folder, for copies of model files that an engine can only open by a path.
+ * @param threads how many threads the engine may use.
+ * @throws EngineError no engine runs this target here, or the model cannot be opened.
+ */
+fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): Engine {
+    val target = bundle.manifest.target
+    try {
+        return when (target) {
+            Target.LITERT -> LiteRtEngine(bundle, cache, threads)
+            Target.EXECUTORCH -> ExecuTorchEngine(bundle, cache, threads)
+            Target.ONNX -> OnnxEngine(bundle, cache, threads)
+            Target.COREML -> throw EngineError("a bundle for coreml runs on Apple's devices only: convert it for litert")
+        }
+    } catch (error: LinkageError) {
+        // The classes, or the native library behind them: an app packages the engines that its bundles need.
+        throw EngineError("this app was built without the runtime for ${target.key}: add it to engine/build.gradle.kts", error)
+    }
+}
+
+/** Half of the cores, at most four: phones pair fast cores with slow ones, on which the fast ones would wait. */
+fun defaultThreads(): Int = (Runtime.getRuntime().availableProcessors() / 2).coerceIn(1, 4)

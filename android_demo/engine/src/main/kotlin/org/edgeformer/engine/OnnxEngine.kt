@@ -1,0 +1,93 @@
+package org.edgeformer.engine
+
+import ai.onnxruntime.OnnxTensor
+import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtException
+import ai.onnxruntime.OrtLoggingLevel
+import ai.onnxruntime.OrtSession
+import org.edgeformer.core.Bundle
+import org.edgeformer.core.ByteTensor
+import org.edgeformer.core.EngineError
+import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.IntTensor
+import org.edgeformer.core.ProgramSpec
+import org.edgeformer.core.Tensor
+import org.edgeformer.core.TensorSpec
+import org.edgeformer.core.Transcription
+import org.edgeformer.core.engines.CheckedEngine
+import java.io.File
+
+/**
+ * ONNX Runtime on the CPU: one `.onnx` file per program.
+ *
+ * A bundle of one program is read where it is mapped into memory, in an APK too. Several programs share their weights in
+ * a file that ONNX Runtime looks for beside the model, so these are opened by their paths.
+ */
+class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: Int) :
+    CheckedEngine(bundle.manifest.programs) {
+    override val name = "onnx"
+
+    private val environment = OrtEnvironment.getEnvironment().apply { setTelemetry(false) }
+    private val options = OrtSession.SessionOptions().apply {
+        setIntraOpNumThreads(threads)
+        setInterOpNumThreads(1)
+        setSessionLogLevel(OrtLoggingLevel.ORT_LOGGING_LEVEL_ERROR)
+    }
+    private val sessions = HashMap<String, OrtSession>()
+
+    override val executedBy = "onnxruntime ${environment.version}"
+
+    init {
+        // Each session has its own copy of the weights: those of a speech model are opened when they are first needed.
+        if (bundle.manifest.postprocessing !is Transcription) orClosed { programs.values.forEach(::session) }
+    }
+
+    override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
+        val given = LinkedHashMap<String, OnnxTensor>()
+        try {
+            inputs.mapValuesTo(given) { (_, tensor) -> toOnnx(tensor) }
+            session(program).run(given, program.outputs.map { it.name }.toSet()).use { results ->
+                val found = results.associate { (name, value) -> name to value as OnnxTensor }
+                return program.outputs.associate { it.name to fromOnnx(found.getValue(it.name), it) }
+            }
+        } finally {
+            given.values.forEach(OnnxTensor::close)
+        }
+    }
+
+    override fun release() {
+        sessions.values.forEach(OrtSession::close)
+        sessions.clear()
+        options.close()
+    }
+
+    /** The session of a program, opened if it is not yet. */
+    private fun session(program: ProgramSpec): OrtSession = sessions.getOrPut(program.file) {
+        val opened = try {
+            if (programs.size == 1) {
+                environment.createSession(bundle.map(program.file), options)
+            } else {
+                environment.createSession(bundle.folderWith(program.file, cache).path, options)
+            }
+        } catch (error: OrtException) {
+            throw cannotOpen(program.file, error)
+        }
+        compareNames(program, opened.inputNames + opened.outputNames)
+        opened
+    }
+
+    private fun toOnnx(tensor: Tensor): OnnxTensor {
+        val shape = LongArray(tensor.shape.size) { tensor.shape[it].toLong() }
+        return when (tensor) {
+            is FloatTensor -> OnnxTensor.createTensor(environment, tensor.data.fromStart(), shape)
+            is IntTensor -> OnnxTensor.createTensor(environment, tensor.data.fromStart(), shape)
+            is ByteTensor -> throw EngineError("no program takes ${tensor.dtype}")
+        }
+    }
+
+    /** A copy: ONNX Runtime's own memory goes with the results. */
+    private fun fromOnnx(tensor: OnnxTensor, spec: TensorSpec): Tensor {
+        val shape = tensor.info.shape.map { it.toInt() }
+        return if (spec.dtype == "int32") IntTensor(shape, tensor.intBuffer) else FloatTensor(shape, tensor.floatBuffer)
+    }
+}
