@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,11 @@ def store_compactly(source: Path, path: Path) -> None:
 
     Large constants follow the flatbuffer, as in models of more than 2 GB, and each knows its offset and size. So two
     can share a place: those of equal content, and one that another begins with, as tables of positions do that differ
-    in length alone. Equal quantization parameters are one table of the flatbuffer: every signature would repeat those
-    of a table of embeddings, 12 bytes a row. Tensors are numbered: their names, of signatures' tensors too, are kept in
-    the signatures, and the tool's own ones, with the path of modules that each comes from, take 200 kB a signature.
+    in length alone. Weights of equal integers and other scales may not: XNNPACK's weight cache knows weights by their
+    address, and would take the first one's scales for both. Equal quantization parameters are one table of the
+    flatbuffer: every signature would repeat those of a table of embeddings, 12 bytes a row. Tensors are numbered: their
+    names, of signatures' tensors too, are kept in the signatures, and the tool's own ones, with the path of modules
+    that each comes from, take 200 kB a signature.
 
     Args:
         source: a model of one of the tools.
@@ -35,9 +38,10 @@ def store_compactly(source: Path, path: Path) -> None:
     for number, graph in enumerate(model.subgraphs):
         for index, tensor in enumerate(graph.tensors):
             tensor.name = f"{number}.{index}"
+    scales = _separate_scales(model)
     _share_quantization(model)
     contents = {
-        index: bytes(buffer.data)
+        index: _Content(bytes(buffer.data), scales.get(index, b""))
         for index, buffer in enumerate(model.buffers)
         if buffer.data is not None and len(buffer.data) >= LEAST_BYTES
     }
@@ -51,27 +55,54 @@ def store_compactly(source: Path, path: Path) -> None:
     packed = schema.Model.GetRootAs(flatbuffer)
     for index, content in contents.items():
         offset = len(flatbuffer) + places[content]
-        flatbuffer_utils.update_packed_buffer(packed.Buffers(index), offset=offset, size=len(content))
+        flatbuffer_utils.update_packed_buffer(packed.Buffers(index), offset=offset, size=len(content.data))
     with path.open("xb") as file:
         file.write(flatbuffer)
-        for content in stored:
-            file.write(content + bytes(-len(content) % ALIGNMENT_BYTES))
+        for data in stored:
+            file.write(data + bytes(-len(data) % ALIGNMENT_BYTES))
 
 
-def _arrange(contents: Iterable[bytes]) -> tuple[dict[bytes, int], list[bytes]]:
+class _Content(NamedTuple):
+    """A constant's bytes, and the scales of the tensor that they are, none for floats."""
+
+    data: bytes
+    scales: bytes
+
+
+def _separate_scales(model: Any) -> dict[int, bytes]:
+    """The scales of each buffer's tensors, by index; a buffer that has tensors of several gets copies."""
+    scales: dict[int, bytes] = {}
+    copies: dict[tuple[int, bytes], int] = {}
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        found = tensor.quantization
+        if found is None or found.scale is None or not len(found.scale) or model.buffers[tensor.buffer].data is None:
+            continue
+        own = np.asarray(found.scale, np.float32).tobytes()
+        if scales.setdefault(tensor.buffer, own) == own:
+            continue
+        original = tensor.buffer
+        if (original, own) not in copies:
+            copies[original, own] = len(model.buffers)
+            model.buffers.append(copy(model.buffers[original]))
+        tensor.buffer = copies[original, own]
+        scales[tensor.buffer] = own
+    return scales
+
+
+def _arrange(contents: Iterable[_Content]) -> tuple[dict[_Content, int], list[bytes]]:
     """Where each content lies, and what has to be stored, each padded to the alignment, in this order."""
-    places: dict[bytes, int] = {}
-    stored: dict[bytes, list[bytes]] = {}
+    places: dict[_Content, int] = {}
+    stored: dict[bytes, list[_Content]] = {}
     order: list[bytes] = []
     end = 0
-    for content in sorted(dict.fromkeys(contents), key=len, reverse=True):
-        alike = stored.setdefault(content[:LEAST_BYTES], [])
-        longer = next((each for each in alike if each.startswith(content)), None)
+    for content in sorted(dict.fromkeys(contents), key=lambda each: len(each.data), reverse=True):
+        alike = stored.setdefault(content.data[:LEAST_BYTES] + content.scales, [])
+        longer = next((each for each in alike if each.data.startswith(content.data)), None)
         if longer is None:
             places[content] = end
-            end += len(content) + -len(content) % ALIGNMENT_BYTES
+            end += len(content.data) + -len(content.data) % ALIGNMENT_BYTES
             alike.append(content)
-            order.append(content)
+            order.append(content.data)
         else:
             places[content] = places[longer]
     return places, order
