@@ -19,7 +19,8 @@ def divergence(verification: Verification) -> str:
     """What a failed verification found, in a sentence."""
     stage = next(stage for stage in verification.stages if not stage.ok)
     found = "gives no comparable result" if stage.max_abs is None else f"is off by up to {stage.max_abs:.2e}"
-    return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e})"
+    reason = "" if stage.reason is None else f": {stage.reason}"
+    return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e}){reason}"
 
 
 def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:

@@ -158,7 +158,8 @@ def verify_bundle(
         if verification.note:
             out.print(verification.note)
     if not verification.ok:
-        err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}")
+        reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
+        err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
         raise typer.Exit(EXIT_FAILED_CHECK)
 
 

@@ -12,12 +12,16 @@ from edgeformer_runtime.engines.base import Tensor
 
 @dataclass(frozen=True)
 class Comparison:
-    """One case's result against its reference; None: not comparable (another shape, NaN, or no result at all)."""
+    """One case's result against its reference; None: not comparable (another shape, NaN, or no result at all).
+
+    `reason` is what the engine said where it gave no result.
+    """
 
     max_abs: float | None
     cosine: float | None
     tolerance: float
     ok: bool
+    reason: str | None = None
 
     def badness(self) -> tuple[bool, float]:
         """A key that is largest for the worst comparison."""
@@ -49,4 +53,4 @@ def worst_of(comparisons: Sequence[Comparison]) -> Comparison:
     """The worst comparison, with the smallest cosine of all of them."""
     worst = max(comparisons, key=Comparison.badness)
     cosines = [found.cosine for found in comparisons if found.cosine is not None]
-    return Comparison(worst.max_abs, min(cosines, default=None), worst.tolerance, worst.ok)
+    return Comparison(worst.max_abs, min(cosines, default=None), worst.tolerance, worst.ok, worst.reason)

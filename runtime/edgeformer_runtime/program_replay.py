@@ -56,8 +56,8 @@ class ProgramReplay:
         limits = {name: self._tolerances.output * largest(tensor) for name, tensor in case.outputs.items()}
         try:
             outputs = self._pipeline.engine.run(case.program, case.inputs)
-        except EngineError:
-            return Comparison(None, None, max(limits.values()), ok=False)
+        except EngineError as error:
+            return Comparison(None, None, max(limits.values()), ok=False, reason=str(error))
         return worst_of([compare(outputs[name], tensor, limits[name]) for name, tensor in case.outputs.items()])
 
     def _answer(self, case: Case) -> Comparison:
@@ -76,8 +76,8 @@ class ProgramReplay:
             tolerance = tolerances.score
         try:
             result = pipeline.run(pipeline.raw_from_json(case.raw))
-        except EngineError:
-            return Comparison(None, None, tolerance, ok=False)
+        except EngineError as error:
+            return Comparison(None, None, tolerance, ok=False, reason=str(error))
         if isinstance(head, Embedding):
             return compare(result.vector, reference, tolerance)
         return compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)

@@ -66,8 +66,8 @@ class SpeechReplay:
         limits = {name: self._tolerances.output * largest(tensor) for name, tensor in references.items()}
         try:
             outputs = self._transcriber.engine.run(case.program, {"mel": mel})
-        except EngineError:
-            return Comparison(None, None, max(limits.values()), ok=False)
+        except EngineError as error:
+            return Comparison(None, None, max(limits.values()), ok=False, reason=str(error))
         return worst_of([compare(sampled(outputs[name]), references[name], limits[name]) for name in references])
 
     def _compare_steps(self, case: Case, bucket: AudioBucket, mel: Floats) -> list[Comparison]:
@@ -80,8 +80,8 @@ class SpeechReplay:
             for logits in steps(decoder, mel, case.expected["prompt"], lambda _: next(tokens, None)):
                 row, limit = case.outputs["logits"][len(found)], limits[len(found)]
                 found.append(compare(centered(sampled(logits)), centered(row), limit))
-        except EngineError:
-            found.append(Comparison(None, None, limits[len(found)], ok=False))
+        except EngineError as error:
+            found.append(Comparison(None, None, limits[len(found)], ok=False, reason=str(error)))
         return found
 
     def _compare_text(self, case: Case, samples: Floats) -> Comparison:
@@ -90,8 +90,8 @@ class SpeechReplay:
         reference = letters(case.expected["text"])
         try:
             found = letters(self._transcriber.plain_text(samples))
-        except EngineError:
-            return Comparison(None, None, tolerance, ok=False)
+        except EngineError as error:
+            return Comparison(None, None, tolerance, ok=False, reason=str(error))
         share = edit_distance(found, reference) / max(len(reference), 1)
         return Comparison(share, None, tolerance, share <= tolerance)
 

@@ -35,6 +35,7 @@ class Stage:
         cosine: the smallest cosine of a case's result and its reference.
         tolerance: what `max_abs` may be in that case.
         ok: every case is within its tolerance.
+        reason: what the engine said where it gave no result in that case; None where it gave one.
     """
 
     name: str
@@ -42,6 +43,11 @@ class Stage:
     cosine: float | None
     tolerance: float
     ok: bool
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; the reason only where there is one."""
+        return {key: value for key, value in vars(self).items() if key != "reason" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Verification:
         document: dict[str, Any] = {
             "ok": self.ok,
             "executed_by": self.executed_by,
-            "stages": [vars(stage).copy() for stage in self.stages],
+            "stages": [stage.to_json() for stage in self.stages],
             "first_diverging": self.first_diverging,
         }
         if self.note is not None:
@@ -119,4 +125,4 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
 
 def _worst(name: str, comparisons: list[Comparison]) -> Stage:
     worst = worst_of(comparisons)
-    return Stage(name, worst.max_abs, worst.cosine, worst.tolerance, worst.ok)
+    return Stage(name, worst.max_abs, worst.cosine, worst.tolerance, worst.ok, worst.reason)
