@@ -1,0 +1,56 @@
+package org.edgeformer.core
+
+import kotlin.math.abs
+import kotlin.math.sqrt
+
+/** One case's result against its reference; null: not comparable (another shape, NaN, or no result at all). */
+class Comparison(val maxAbs: Double?, val cosine: Double?, val tolerance: Double, val ok: Boolean) {
+    /** Larger is worse; whatever is not ok is worse than whatever is. */
+    internal val badness: Double
+        get() {
+            val ratio = when {
+                maxAbs == null -> Double.POSITIVE_INFINITY
+                tolerance == 0.0 -> if (maxAbs == 0.0) 0.0 else Double.POSITIVE_INFINITY
+                else -> maxAbs / tolerance
+            }
+            return if (ok) minOf(ratio, 1.0) else maxOf(ratio, 2.0)
+        }
+
+    internal companion object {
+        /** What could not be compared. */
+        fun failed(tolerance: Double) = Comparison(null, null, tolerance, ok = false)
+
+        /** Compares two arrays; NaN, infinity or another size are not comparable and not ok. */
+        fun of(found: DoubleArray, reference: DoubleArray, tolerance: Double): Comparison {
+            if (found.size != reference.size || !found.all { it.isFinite() }) return failed(tolerance)
+            var (most, dot, a, b) = listOf(0.0, 0.0, 0.0, 0.0)
+            for (index in found.indices) {
+                most = maxOf(most, abs(found[index] - reference[index]))
+                dot += found[index] * reference[index]
+                a += found[index] * found[index]
+                b += reference[index] * reference[index]
+            }
+            val norms = sqrt(a) * sqrt(b)
+            return Comparison(most, if (norms > 0) (dot / norms).coerceIn(-1.0, 1.0) else null, tolerance, most <= tolerance)
+        }
+
+        /** Compares two tensors; another shape is not comparable. */
+        fun of(found: Tensor, reference: Tensor, tolerance: Double): Comparison =
+            if (found.shape != reference.shape) failed(tolerance) else of(doubles(found), doubles(reference), tolerance)
+
+        /** The worst comparison, with the smallest cosine of all of them. */
+        fun worst(comparisons: List<Comparison>): Comparison {
+            val worst = comparisons.maxByOrNull { it.badness } ?: error("there is something to compare")
+            return Comparison(worst.maxAbs, comparisons.mapNotNull { it.cosine }.minOrNull(), worst.tolerance, worst.ok)
+        }
+    }
+}
+
+/** The largest absolute value. */
+internal fun largest(values: DoubleArray): Double = values.fold(0.0) { most, value -> maxOf(most, abs(value)) }
+
+internal fun doubles(tensor: Tensor): DoubleArray = when (tensor) {
+    is FloatTensor -> tensor.toArray().let { values -> DoubleArray(values.size) { values[it].toDouble() } }
+    is IntTensor -> tensor.toArray().let { values -> DoubleArray(values.size) { values[it].toDouble() } }
+    is ByteTensor -> DoubleArray(tensor.size) { (tensor.data[it].toInt() and 0xFF).toDouble() }
+}

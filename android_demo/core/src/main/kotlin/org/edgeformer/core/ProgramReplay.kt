@@ -1,0 +1,101 @@
+package org.edgeformer.core
+
+import org.edgeformer.core.engines.Engine
+import org.edgeformer.core.pipelines.ClassificationResult
+import org.edgeformer.core.pipelines.EmbeddingResult
+import org.edgeformer.core.pipelines.ImageClassifier
+import org.edgeformer.core.pipelines.ProgramPipeline
+import org.edgeformer.core.pipelines.TextClassifier
+import org.edgeformer.core.pipelines.TextEmbedder
+import org.edgeformer.core.preprocess.ImageDecoder
+import org.edgeformer.core.preprocess.ImagePreprocessing
+
+/** Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's. */
+private const val PIXEL_TOLERANCE_LEVELS = 2.01
+
+/** Replays cases whose answer is one program's outputs: the stages "preprocess", each program's name, and "answer". */
+internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecoder, private val tolerances: Tolerances) :
+    Replay {
+    private val manifest = bundle.manifest
+    private val player = when (manifest.task) {
+        Task.TEXT_CLASSIFICATION -> Player(TextClassifier(bundle, engine), ::scoresOf)
+        Task.TEXT_EMBEDDING -> Player(TextEmbedder(bundle, engine), ::vectorOf)
+        Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
+        Task.SPEECH_RECOGNITION -> error("speech has another replay")
+    }
+    private val found = LinkedHashMap<String, MutableList<Comparison>>().apply {
+        for (name in listOf("preprocess") + manifest.programs.map { it.name } + "answer") put(name, ArrayList())
+    }
+
+    override fun play(case: Case) {
+        found.getValue("preprocess").add(player.preprocess(case, inputTolerance()))
+        found.getValue(case.program).add(program(case))
+        found.getValue("answer").add(answer(case))
+    }
+
+    override fun comparisons(): Map<String, List<Comparison>> = found
+
+    private fun program(case: Case): Comparison {
+        val limits = case.outputs.mapValues { (_, tensor) -> tolerances.output * largest(doubles(tensor)) }
+        val outputs = try {
+            player.pipeline.engine.run(case.program, case.inputs)
+        } catch (error: EngineError) {
+            return Comparison.failed(limits.values.max())
+        }
+        return Comparison.worst(
+            case.outputs.map { (name, tensor) -> Comparison.of(outputs.getValue(name), tensor, limits.getValue(name)) },
+        )
+    }
+
+    /** The whole way from raw input: scores in the order of the recorded labels, or the embedding. */
+    private fun answer(case: Case): Comparison {
+        val head = manifest.postprocessing
+        val reference = when (val expected = case.expected) {
+            is Expected.Scores -> expected.scores.toDoubleArray()
+            else -> doubles(case.outputs.values.single())
+        }
+        val isScored = case.expected is Expected.Scores || (head is Embedding && head.normalized)
+        val tolerance = if (isScored) tolerances.score else tolerances.output * largest(reference)
+        val answer = try {
+            player.answer(case)
+        } catch (error: EngineError) {
+            return Comparison.failed(tolerance)
+        }
+        return Comparison.of(answer, reference, tolerance)
+    }
+
+    /** Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one. */
+    private fun inputTolerance(): Double {
+        val spec = manifest.preprocessing as? ImagePreprocessing ?: return 0.0
+        return PIXEL_TOLERANCE_LEVELS / (255 * spec.std.min())
+    }
+}
+
+/** A pipeline, and its answers as numbers in the order of the recorded ones. */
+private class Player<Raw, Answer>(
+    val pipeline: ProgramPipeline<Raw, Answer>,
+    private val numbers: (Answer, Expected) -> DoubleArray,
+) {
+    fun preprocess(case: Case, tolerance: Double): Comparison {
+        val prepared = try {
+            pipeline.prepare(pipeline.rawFromJson(case.raw))
+        } catch (error: InputError) {
+            throw BundleError("$CASES_FILE: the input ${shorten(case.raw)} cannot be used: ${error.message}", error)
+        }
+        if (prepared.program != case.program) return Comparison.failed(tolerance)
+        return Comparison.worst(
+            case.inputs.map { (name, tensor) -> Comparison.of(prepared.inputs.getValue(name), tensor, tolerance) },
+        )
+    }
+
+    fun answer(case: Case): DoubleArray = numbers(pipeline.run(pipeline.rawFromJson(case.raw)), case.expected)
+}
+
+private fun scoresOf(answer: ClassificationResult, expected: Expected): DoubleArray {
+    val scores = answer.labels.zip(answer.scores).toMap()
+    return (expected as Expected.Scores).labels.map { scores.getValue(it) }.toDoubleArray()
+}
+
+@Suppress("UNUSED_PARAMETER")
+private fun vectorOf(answer: EmbeddingResult, expected: Expected): DoubleArray =
+    DoubleArray(answer.vector.size) { answer.vector[it].toDouble() }

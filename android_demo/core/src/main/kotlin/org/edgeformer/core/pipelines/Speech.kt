@@ -1,0 +1,88 @@
+package org.edgeformer.core.pipelines
+
+import org.edgeformer.core.AudioBucket
+import org.edgeformer.core.Bundle
+import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.Transcription
+import org.edgeformer.core.decoding.LogitRules
+import org.edgeformer.core.decoding.Search
+import org.edgeformer.core.decoding.TranscribeOptions
+import org.edgeformer.core.decoding.buildPrompt
+import org.edgeformer.core.decoding.feed
+import org.edgeformer.core.decoding.followLikeliest
+import org.edgeformer.core.engines.Engine
+import org.edgeformer.core.engines.SpeechDecoder
+import java.io.Closeable
+
+/**
+ * Transcribes sound at the model's rate.
+ *
+ * Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped. Calls from several
+ * threads take turns, window by window. `close` releases the decoders; engine and bundle stay the caller's to close.
+ */
+class Transcriber(val bundle: Bundle, val engine: Engine, private val options: TranscribeOptions = TranscribeOptions()) :
+    Closeable {
+    private val model = SpeechModel(bundle, engine)
+
+    /** Of the sound that it takes, in Hz. */
+    val sampleRate: Int get() = model.audio.sampleRate
+
+    internal val spec: Transcription get() = model.spec
+
+    /**
+     * Transcribes samples (N) from -1 to 1.
+     *
+     * @param progress called after each window with the seconds of sound that are done.
+     * @throws org.edgeformer.core.InputError the samples hold NaN, or the model cannot do what the options ask for.
+     * @throws org.edgeformer.core.EngineError the model failed, or gave NaN or infinity.
+     */
+    fun run(
+        samples: FloatArray,
+        options: TranscribeOptions = this.options,
+        progress: (seconds: Double) -> Unit = {},
+    ): Transcript {
+        val session = SpeechSession(model, options)
+        val buffer = SoundBuffer()
+        val segments = ArrayList<Segment>()
+        var taken = 0
+        while (true) {
+            // One sample more than a window tells that there is more to come.
+            val count = minOf(model.audio.windowSamples + 1 - buffer.samples.size, samples.size - taken)
+            if (count > 0) buffer.append(samples.copyOfRange(taken, taken + count))
+            taken += maxOf(count, 0)
+            if (buffer.samples.isEmpty()) break
+            segments += session.hearNext(buffer)
+            progress(buffer.start.toDouble() / sampleRate)
+        }
+        return session.transcript(segments, buffer.end)
+    }
+
+    /** A transcript of sound that is still arriving; see [run] for what it throws. */
+    fun openStream(
+        options: TranscribeOptions = this.options,
+        streamOptions: StreamOptions = StreamOptions(),
+    ) = TranscriptStream(model, SpeechSession(model, options), streamOptions)
+
+    override fun close() = model.close()
+
+    /** The input of a bucket's `encode`, (1, n_mels, 2 T), for samples (N). */
+    internal fun mel(samples: FloatArray, bucket: AudioBucket): FloatTensor = model.mel(samples, bucket)
+
+    /** The decoder of a bucket, which belongs to the transcriber. */
+    internal fun decoder(bucket: AudioBucket): SpeechDecoder = model.decoder(bucket)
+
+    /** The reference answer for samples of at most a window: greedy, until the end or the cache is full. */
+    internal fun plainText(samples: FloatArray): String {
+        val bucket = model.bucketFor(samples.size)
+        val plain = TranscribeOptions()
+        return synchronized(model.lock) {
+            val decoder = model.decoder(bucket)
+            decoder.encode(model.mel(samples, bucket))
+            val context = feed(decoder, buildPrompt(spec.tokens, plain, "en"))
+            val longest = bucket.rows - 1 - context.position
+            val rules = LogitRules(spec, timestamps = false)
+            val search = Search(decoder, context, rules, spec.tokens, longest, stopLoops = false)
+            model.tokenizer.text(followLikeliest(search).tokens).trim()
+        }
+    }
+}

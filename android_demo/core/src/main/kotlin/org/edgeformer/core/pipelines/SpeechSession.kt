@@ -1,0 +1,133 @@
+package org.edgeformer.core.pipelines
+
+import org.edgeformer.core.decoding.Decoded
+import org.edgeformer.core.decoding.LANGUAGES_WITHOUT_SPACES
+import org.edgeformer.core.decoding.LogitRules
+import org.edgeformer.core.decoding.Search
+import org.edgeformer.core.decoding.Span
+import org.edgeformer.core.decoding.TranscribeOptions
+import org.edgeformer.core.decoding.buildPrompt
+import org.edgeformer.core.decoding.checkLanguage
+import org.edgeformer.core.decoding.decodeWindow
+import org.edgeformer.core.decoding.detectLanguage
+import org.edgeformer.core.decoding.feed
+import org.edgeformer.core.decoding.splitAtTimestamps
+import org.edgeformer.core.engines.SpeechDecoder
+
+/**
+ * One sound being transcribed, window by window: its language and its costs. Not for several threads at once.
+ *
+ * @throws org.edgeformer.core.InputError the model does not know the language or the task that the options ask for.
+ */
+internal class SpeechSession(private val model: SpeechModel, private val options: TranscribeOptions) {
+    private class Heard(val segments: List<Segment>, val resume: Int?)
+
+    private val rate = model.audio.sampleRate
+    private val begin = System.nanoTime()
+    private var melNs = 0L
+    private var encodeNs = 0L
+    private var decodeNs = 0L
+    private var tokens = 0
+    private var windows = 0
+
+    private var language: String?
+
+    init {
+        checkLanguage(options, model.spec.tokens)
+        language = if (model.spec.tokens.languages.isEmpty()) "en" else options.language
+    }
+
+    /**
+     * Transcribes the first window of a buffer and drops it, or drops silence.
+     *
+     * @param buffer not empty; all sound that is left, or more of it than a window.
+     */
+    fun hearNext(buffer: SoundBuffer): List<Segment> {
+        val window = nextWindow(buffer.samples, model.audio.windowSamples, rate, model.silence)
+        if (window.isHeard) return hearFirst(buffer, window.end)
+        buffer.drop(window.end)
+        return emptyList()
+    }
+
+    /** Transcribes the buffer's first samples, at most a window's, and drops those that are done with. */
+    fun hearFirst(buffer: SoundBuffer, size: Int): List<Segment> {
+        val samples = buffer.samples.copyOf(size)
+        val heard = hear(samples, buffer.start)
+        val isRetried = heard.resume != null && isWorthARetry(samples, heard.resume, rate, model.silence)
+        buffer.drop(if (isRetried && heard.resume != null) heard.resume else size)
+        return heard.segments
+    }
+
+    /** What samples (N) may say; nothing is remembered of it. */
+    fun guess(samples: FloatArray): String {
+        if (model.silence.isSilent(samples)) return ""
+        return synchronized(model.lock) { decode(encode(samples), options.copy(timestamps = false)).text.trim() }
+    }
+
+    /** All segments of a sound of so many samples as its transcript. */
+    fun transcript(segments: List<Segment>, samples: Int) = Transcript(
+        text = segments.filter { it.text.isNotEmpty() }
+            .joinToString(if (language in LANGUAGES_WITHOUT_SPACES) "" else " ") { it.text },
+        language = language,
+        segments = segments.toList(),
+        duration = samples.toDouble() / rate,
+        statistics = SpeechStatistics(
+            melMs = melNs / 1e6,
+            encodeMs = encodeNs / 1e6,
+            decodeMs = decodeNs / 1e6,
+            totalMs = (System.nanoTime() - begin) / 1e6,
+            tokens = tokens,
+            windows = windows,
+        ),
+    )
+
+    /** Transcribes samples that begin at sample `start` of the whole sound. */
+    private fun hear(samples: FloatArray, start: Int): Heard {
+        val decoded = synchronized(model.lock) {
+            val decoder = encode(samples)
+            if (language == null) language = detectLanguage(decoder, model.spec.tokens)
+            decode(decoder, options)
+        }
+        windows++
+        tokens += decoded.hypothesis.tokens.size
+        val spans = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
+        val segments = spans.segments.map { segment(decoded, it, start.toDouble() / rate) }
+        return Heard(segments.filter { it.text.isNotEmpty() }, spans.resume?.let { Math.rint(it * rate).toInt() })
+    }
+
+    private fun segment(decoded: Decoded, span: Span, offset: Double): Segment {
+        val said = span.entries.map { decoded.hypothesis.tokens[it] }
+        return Segment(
+            start = milliseconds(offset + span.start),
+            end = milliseconds(offset + span.end),
+            text = model.tokenizer.text(said).trim(),
+            meanLogProbability = decoded.hypothesis.meanLogProbability,
+            noSpeechProbability = decoded.noSpeechProbability,
+            tokens = said,
+        )
+    }
+
+    private fun encode(samples: FloatArray): SpeechDecoder {
+        val start = System.nanoTime()
+        val bucket = model.bucketFor(samples.size)
+        val mel = model.mel(samples, bucket)
+        val ready = System.nanoTime()
+        val decoder = model.decoder(bucket)
+        decoder.encode(mel)
+        melNs += ready - start
+        encodeNs += System.nanoTime() - ready
+        return decoder
+    }
+
+    private fun decode(decoder: SpeechDecoder, options: TranscribeOptions): Decoded {
+        val start = System.nanoTime()
+        val tokens = model.spec.tokens
+        val prompt = buildPrompt(tokens, options, language ?: detectLanguage(decoder, tokens))
+        val rules = LogitRules(model.spec, options.timestamps)
+        val search = Search(decoder, feed(decoder, prompt), rules, tokens, options.maxTokens)
+        return decodeWindow(search, model.tokenizer, options).also { decodeNs += System.nanoTime() - start }
+    }
+}
+
+/** Milliseconds are enough, and sums that mean the same time become the same number. */
+private fun milliseconds(seconds: Double) = Math.rint(seconds * 1000) / 1000
