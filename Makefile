@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench golden clean
+.PHONY: setup demo demo-speech test lint bench golden android clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ bench: setup
 
 golden: setup
 	@$(BIN)/python -m tests.golden.make
+
+# The app in android_demo, without Gradle: compiled, tested, packaged, checked. Packages are kept in ~/.cache/edgeformer.
+android: setup
+	@$(BIN)/python -m android_demo.tools
 
 clean:
 	rm -rf .venv dist build *.egg-info runtime/*.egg-info
