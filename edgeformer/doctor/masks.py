@@ -9,21 +9,18 @@ import numpy as np
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, Severity, fine
 from edgeformer.doctor.model_view import Node, Program, Value
+from edgeformer.doctor.operator_names import ELEMENTWISE, LAYOUT, SOFTMAX, plain_name
 
 CHECK = "mask"
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
-# Operators by the plain names that `_plain` gives, whatever the format calls them.
-SOFTMAX = {"softmax", "logsoftmax"}
 ATTENTION = {"scaleddotproductattention", "attention", "multiheadattention"}
 # What a mask passes on its way from a constant to the softmax: it is scaled, combined, cast and laid out.
 PASSES_MASKS = {
-    "add", "sub", "mul", "div", "where", "select", "selectv2", "maximum", "minimum", "clamp", "clip", "max", "min",
-    "neg", "reshape", "transpose", "permute", "expand", "expanddims", "unsqueeze", "squeeze", "broadcastto", "tile",
-    "cast", "convert", "dequantize", "dequantizelinear", "slice", "stridedslice", "slicebyindex", "concat",
-    "concatenation", "view", "todimorder", "etview", "maskedfill", "gather", "pack", "stack", "constantpad", "pad",
+    *ELEMENTWISE, *LAYOUT, "transpose", "permute", "expand", "broadcastto", "tile", "cast", "convert", "dequantize",
+    "dequantizelinear", "slice", "stridedslice", "slicebyindex", "concat", "concatenation", "todimorder", "maskedfill",
+    "gather", "pack", "stack", "constantpad", "pad",
 }  # fmt: skip
-ALIASES = {"multiply": "mul", "subtract": "sub", "negate": "neg", "divide": "div", "realdiv": "div"}
 
 
 def check_masks(examination: Examination) -> Iterable[Finding]:
@@ -31,7 +28,7 @@ def check_masks(examination: Examination) -> Iterable[Finding]:
     worst: dict[float, tuple[str, str]] = {}
     softmaxes = 0
     for program in examination.view.programs:
-        softmaxes += sum(_plain(node.operator) in SOFTMAX | ATTENTION for node in program.nodes)
+        softmaxes += sum(plain_name(node.operator) in SOFTMAX | ATTENTION for node in program.nodes)
         for label, number in _extremes(program):
             worst.setdefault(number, (program.name, label))
     if not worst:
@@ -71,14 +68,14 @@ def _masks(program: Program) -> set[str]:
         seen.add(key)
         if program.values[key].constant is not None:
             found.add(key)
-        elif key in program.producers and _plain(program.producers[key].operator) in PASSES_MASKS:
+        elif key in program.producers and plain_name(program.producers[key].operator) in PASSES_MASKS:
             wanted += program.producers[key].inputs
     return found
 
 
 def _score_operands(node: Node) -> tuple[str, ...]:
     """What a softmax reads; of a whole attention the operands behind query, key and value."""
-    plain = _plain(node.operator)
+    plain = plain_name(node.operator)
     if plain in SOFTMAX:
         return node.inputs[:1]
     return node.inputs[3:] if plain in ATTENTION else ()
@@ -91,12 +88,3 @@ def _furthest(value: Value) -> float | None:
     if numbers.dtype.kind != "f" or not numbers.size:
         return None
     return float(numbers.ravel()[np.argmax(np.abs(numbers))])
-
-
-def _plain(operator: str) -> str:
-    """`aten::mul.Tensor_out`, `XNNMultiply`, `MUL` and `Mul` are all `mul`."""
-    name = operator.split("::")[-1].split(".")[0]
-    if name.startswith("XNN"):
-        name = name.removeprefix("XNN").removeprefix("Static")
-    name = name.lower().replace("_copy", "").replace("_", "")
-    return ALIASES.get(name, name)

@@ -38,9 +38,13 @@ def check_partitions(examination: Examination) -> Iterable[Finding]:
                 f"{worst.delegate} gets {worst.pieces} pieces of {worst.program}, outside are {_most(worst.outside)}",
             )
         ]
-    return [
-        fine(CHECK, f"{worst.delegate} gets each program in one piece, but for {_most(worst.outside) or 'nothing'}")
-    ]
+    left_out = [found.program for found in examination.partitions if not found.pieces]
+    if left_out:
+        return [
+            info(CHECK, f"{worst.delegate} takes nothing of {', '.join(left_out)}: its operators are too few or others")
+        ]
+    rest = f", but for {_most(worst.outside)}" if worst.outside else ""
+    return [fine(CHECK, f"{worst.delegate} gets each program in one piece{rest}")]
 
 
 def _predicted(found: Partitioning) -> Finding:

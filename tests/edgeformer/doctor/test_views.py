@@ -37,6 +37,25 @@ def test_values_live_from_their_node_to_the_last_reader() -> None:
     assert (peak.size_bytes, peak.node) == (152, "third")
 
 
+def test_what_a_node_writes_over_counts_once() -> None:
+    nodes = (
+        Node("MATMUL", "scores", ("x",), ("s",)),
+        Node("SOFTMAX", "softmax", ("s",), ("p",)),
+        Node("ADD", "sum", ("p", "x"), ("y",)),
+    )
+    values = {"x": value(400), "s": value(400), "p": value(400), "y": value(400)}
+    # x belongs to the caller and is not written over.
+    assert peak_memory(Program("p", nodes, values, ("x",), ("y",))).size_bytes == 800
+    twice = (*nodes[:2], Node("ADD", "sum", ("p", "s"), ("y",)))
+    assert peak_memory(Program("p", twice, values, ("x",), ("y",))).size_bytes == 800
+
+
+def test_what_is_made_of_constants_is_a_constant() -> None:
+    nodes = (Node("DEQUANTIZE", "weights", ("w",), ("v",)), Node("MATMUL", "product", ("x", "v"), ("y",)))
+    values = {"x": value(8), "w": value(4000, 1.0), "v": value(16000), "y": value(12)}
+    assert peak_memory(Program("p", nodes, values, ("x",), ("y",))).size_bytes == 20
+
+
 def masked(constant: float, through: tuple[str, ...], product_first: bool = False) -> Program:
     """scores + f(mask), then softmax; f is a chain of operators over a constant."""
     nodes = [Node("BATCH_MATMUL", "scores", ("q", "k"), ("s0",)), Node("MUL", "scaled", ("s0", "scale"), ("s1",))]
