@@ -180,11 +180,11 @@ def join_path(paths: Iterable[Path]) -> str:
 
 @cache
 def _aapt2() -> Path:
-    """The executable, unpacked out of bundletool beside its jar."""
+    """The executable, unpacked out of bundletool."""
     jar = kept_file(packages.BUNDLETOOL)
-    tool = jar.with_name("aapt2")
+    tool = cache_folder() / f"aapt2-{packages.BUNDLETOOL.sha256[:8]}"
     if not tool.is_file():
-        fresh = tool.with_name(f"aapt2.{os.getpid()}")
+        fresh = tool.with_name(f"{tool.name}.{os.getpid()}")
         with zipfile.ZipFile(jar) as members:
             fresh.write_bytes(members.read("linux/aapt2"))
         fresh.chmod(0o755)

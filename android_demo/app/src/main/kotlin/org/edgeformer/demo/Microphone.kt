@@ -5,49 +5,74 @@ import android.media.AudioRecord
 import android.media.MediaRecorder
 import java.io.Closeable
 import java.io.IOException
+import java.util.concurrent.LinkedBlockingQueue
 
-/** Mono sound from the microphone, as it arrives. Needs the permission to record. */
+/**
+ * Mono sound from the microphone, recorded by a thread of its own until [stop], so that none is lost while a model works.
+ *
+ * Needs the permission to record.
+ *
+ * @throws IOException there is no microphone, or another app has it.
+ */
 class Microphone(sampleRate: Int) : Closeable {
-    /** A tenth of a second, in samples. */
-    private val blockSamples = sampleRate / 10
-    private val recorder: AudioRecord
+    private val blockSamples = sampleRate / BLOCKS_PER_SECOND
+    private val recorder = open(sampleRate)
+    private val blocks = LinkedBlockingQueue<FloatArray>()
+    private val thread = Thread(::record, "microphone")
+
+    @Volatile
+    private var recording = true
 
     init {
-        val smallestBytes = AudioRecord.getMinBufferSize(sampleRate, CHANNELS, ENCODING)
-        if (smallestBytes <= 0) throw IOException("no microphone at $sampleRate Hz")
-        // Two seconds: transcribing a window may take that long before the next read.
-        val bufferBytes = maxOf(smallestBytes, 2 * sampleRate * Short.SIZE_BYTES)
-        recorder =
-            AudioRecord(MediaRecorder.AudioSource.VOICE_RECOGNITION, sampleRate, CHANNELS, ENCODING, bufferBytes)
-        if (recorder.state != AudioRecord.STATE_INITIALIZED) {
+        recorder.startRecording()
+        if (recorder.recordingState != AudioRecord.RECORDSTATE_RECORDING) {
+            recorder.release()
+            throw IOException("the microphone is taken")
+        }
+        thread.start()
+    }
+
+    /** The next tenth of a second, samples in -1..1; waits for it. Null behind the end. */
+    fun next(): FloatArray? = blocks.take().takeIf { it !== END }
+
+    /** Ends the sound; what was heard before can still be taken. From any thread. */
+    fun stop() {
+        recording = false
+    }
+
+    override fun close() {
+        stop()
+        thread.join()
+        recorder.release()
+    }
+
+    private fun record() {
+        val samples = ShortArray(blockSamples)
+        while (recording) {
+            val count = recorder.read(samples, 0, samples.size)
+            if (count < 0) break
+            blocks += FloatArray(count) { samples[it] / 32768f }
+        }
+        recorder.stop()
+        blocks += END
+    }
+
+    private companion object {
+        const val BLOCKS_PER_SECOND = 10
+        const val CHANNELS = AudioFormat.CHANNEL_IN_MONO
+        const val ENCODING = AudioFormat.ENCODING_PCM_16BIT
+        val END = FloatArray(0)
+
+        fun open(sampleRate: Int): AudioRecord {
+            val smallest = AudioRecord.getMinBufferSize(sampleRate, CHANNELS, ENCODING)
+            if (smallest <= 0) throw IOException("no microphone that records at $sampleRate Hz")
+            // Half a second: the thread may be kept waiting.
+            val bytes = maxOf(smallest, sampleRate * Short.SIZE_BYTES / 2)
+            val source = MediaRecorder.AudioSource.VOICE_RECOGNITION
+            val recorder = AudioRecord(source, sampleRate, CHANNELS, ENCODING, bytes)
+            if (recorder.state == AudioRecord.STATE_INITIALIZED) return recorder
             recorder.release()
             throw IOException("the microphone cannot be opened")
         }
-    }
-
-    /**
-     * Record until [block] returns false. It is given a tenth of a second at a time, samples in -1..1, on this thread.
-     *
-     * @throws IOException the microphone is taken by another app, or fails.
-     */
-    fun record(block: (FloatArray) -> Boolean) {
-        recorder.startRecording()
-        if (recorder.recordingState != AudioRecord.RECORDSTATE_RECORDING) throw IOException("the microphone is taken")
-        try {
-            val samples = ShortArray(blockSamples)
-            do {
-                val count = recorder.read(samples, 0, samples.size)
-                if (count < 0) throw IOException("the microphone failed with code $count")
-            } while (block(FloatArray(count) { samples[it] / 32768f }))
-        } finally {
-            recorder.stop()
-        }
-    }
-
-    override fun close() = recorder.release()
-
-    private companion object {
-        const val CHANNELS = AudioFormat.CHANNEL_IN_MONO
-        const val ENCODING = AudioFormat.ENCODING_PCM_16BIT
     }
 }

@@ -1,46 +1,42 @@
 package org.edgeformer.demo
 
-import android.content.ContentResolver
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
 import android.graphics.Canvas
 import android.graphics.Color
 import android.graphics.Matrix
 import android.media.ExifInterface
-import android.net.Uri
+import org.edgeformer.core.InputError
+import org.edgeformer.core.preprocess.ImageDecoder
+import org.edgeformer.core.preprocess.RgbImage
 import java.io.File
-import java.io.IOException
 
-/** Reads photos as a person sees them: upright, over white where they are transparent. */
-object Photo {
-    /**
-     * A photo of at most [MAX_PIXELS] pixels; larger ones are halved while they are read until they fit in memory.
-     *
-     * @param scratch a folder for a copy of the photo, which is removed: the system's EXIF reader wants a file.
-     * @throws IOException it cannot be read, or is no picture.
-     */
-    fun read(resolver: ContentResolver, uri: Uri, scratch: File): Bitmap {
-        val copy = File.createTempFile("photo", null, scratch)
-        try {
-            val stream = resolver.openInputStream(uri) ?: throw IOException("no content at $uri")
-            stream.use { input -> copy.outputStream().use { input.copyTo(it) } }
-            return turned(overWhite(decode(copy)), ExifInterface(copy.path))
-        } finally {
-            copy.delete()
-        }
-    }
+private const val MAX_PIXELS = 16L shl 20
 
-    private fun decode(file: File): Bitmap {
+/**
+ * Android's decoders of images, which give what a person sees: upright, over white where the image is transparent.
+ *
+ * Images of more than 16 million pixels are halved while they are decoded until they have fewer, for the app's memory.
+ *
+ * @param scratch a private folder: the system's reader of EXIF data wants a file.
+ */
+class Photo(private val scratch: File) : ImageDecoder {
+    override fun decode(data: ByteArray): RgbImage = toRgb(read(data))
+
+    /** The picture itself, to be shown. */
+    fun read(data: ByteArray): Bitmap = turned(overWhite(decodeBitmap(data)), orientation(data))
+
+    private fun decodeBitmap(data: ByteArray): Bitmap {
         val options = BitmapFactory.Options()
         options.inJustDecodeBounds = true
-        BitmapFactory.decodeFile(file.path, options)
+        BitmapFactory.decodeByteArray(data, 0, data.size, options)
         options.inJustDecodeBounds = false
         options.inPreferredConfig = Bitmap.Config.ARGB_8888
         options.inSampleSize = 1
-        while (options.outWidth.toLong() * options.outHeight / options.inSampleSize / options.inSampleSize > MAX_PIXELS) {
-            options.inSampleSize *= 2
-        }
-        return BitmapFactory.decodeFile(file.path, options) ?: throw IOException("no picture")
+        val pixels = options.outWidth.toLong() * options.outHeight
+        while (pixels / options.inSampleSize / options.inSampleSize > MAX_PIXELS) options.inSampleSize *= 2
+        return BitmapFactory.decodeByteArray(data, 0, data.size, options)
+            ?: throw InputError("expected an image that Android can decode, such as JPEG or PNG: choose another one")
     }
 
     private fun overWhite(bitmap: Bitmap): Bitmap {
@@ -52,9 +48,20 @@ object Photo {
         return flat
     }
 
-    private fun turned(bitmap: Bitmap, exif: ExifInterface): Bitmap {
+    private fun orientation(data: ByteArray): Int {
+        val copy = File.createTempFile("photo", null, scratch)
+        try {
+            copy.writeBytes(data)
+            return ExifInterface(copy.path)
+                .getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL)
+        } finally {
+            copy.delete()
+        }
+    }
+
+    private fun turned(bitmap: Bitmap, orientation: Int): Bitmap {
         val matrix = Matrix()
-        when (exif.getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL)) {
+        when (orientation) {
             ExifInterface.ORIENTATION_FLIP_HORIZONTAL -> matrix.postScale(-1f, 1f)
             ExifInterface.ORIENTATION_ROTATE_180 -> matrix.postRotate(180f)
             ExifInterface.ORIENTATION_FLIP_VERTICAL -> matrix.postScale(1f, -1f)
@@ -72,6 +79,21 @@ object Photo {
         }
         return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, true)
     }
+}
 
-    private const val MAX_PIXELS = 16L shl 20
+/** The pixels of an opaque bitmap. */
+fun toRgb(bitmap: Bitmap): RgbImage {
+    val width = bitmap.width
+    val row = IntArray(width)
+    val data = ByteArray(3 * width * bitmap.height)
+    var next = 0
+    for (y in 0 until bitmap.height) {
+        bitmap.getPixels(row, 0, width, 0, y, width, 1)
+        for (pixel in row) {
+            data[next++] = Color.red(pixel).toByte()
+            data[next++] = Color.green(pixel).toByte()
+            data[next++] = Color.blue(pixel).toByte()
+        }
+    }
+    return RgbImage(width, bitmap.height, data)
 }

@@ -1,0 +1,141 @@
+package org.edgeformer.demo
+
+import android.app.Activity
+import android.content.Intent
+import android.os.Bundle
+import android.view.WindowManager
+import android.widget.Button
+import android.widget.TextView
+import org.edgeformer.core.EdgeFormerError
+import java.io.IOException
+
+/** Measures every installed bundle and checks it against its vectors; bundles of several attention kernels among them. */
+class BenchActivity : Activity() {
+    private lateinit var tasks: Tasks
+    private lateinit var status: TextView
+    private lateinit var answer: TextView
+    private lateinit var run: Button
+    private lateinit var export: Button
+    private val rows = ArrayList<BenchRow>()
+
+    /** Whether bundles are being measured; the thread that does so reads it between two. */
+    @Volatile
+    private var running = false
+
+    override fun onCreate(savedInstanceState: Bundle?) {
+        super.onCreate(savedInstanceState)
+        setContentView(R.layout.bench)
+        tasks = Tasks("bench")
+        status = findViewById(R.id.status) as TextView
+        answer = findViewById(R.id.answer) as TextView
+        run = findViewById(R.id.run) as Button
+        export = findViewById(R.id.export) as Button
+        run.setOnClickListener { if (running) stop() else start() }
+        export.setOnClickListener { chooseFile() }
+    }
+
+    override fun onDestroy() {
+        running = false
+        tasks.close()
+        super.onDestroy()
+    }
+
+    override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
+        val uri = data?.data ?: return
+        if (resultCode != RESULT_OK) return
+        val text = report(rows)
+        tasks.run(
+            {
+                val stream = contentResolver.openOutputStream(uri) ?: throw IOException("no file at $uri")
+                stream.use { it.write(text.toByteArray()) }
+            },
+            { status.setText(R.string.bench_exported) },
+            { status.text = describe(it) },
+        )
+    }
+
+    private fun start() {
+        running = true
+        rows.clear()
+        show()
+        run.setText(R.string.bench_stop)
+        export.isEnabled = false
+        window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        tasks.run(::measureAll, { finish(getString(R.string.bench_done, rows.size)) }, { finish(describe(it)) })
+    }
+
+    /** After the bundle that is being measured. */
+    private fun stop() {
+        running = false
+        run.isEnabled = false
+    }
+
+    private fun finish(message: String) {
+        running = false
+        run.isEnabled = true
+        run.setText(R.string.bench_run)
+        export.isEnabled = rows.isNotEmpty()
+        window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
+        status.text = message
+    }
+
+    private fun measureAll() {
+        val store = BundleStore(this)
+        val bundles = store.installed()
+        val broken = store.broken.map { (name, error) -> BenchRow.Failed(name, error) }
+        tasks.post { add(broken) }
+        bundles.forEachIndexed { index, bundle ->
+            if (!running) return
+            tasks.post { status.text = getString(R.string.bench_running, bundle.name, index + 1, bundles.size) }
+            val row = try {
+                BenchRow.Measured(measure(bundle, Photo(cacheDir)))
+            } catch (error: EdgeFormerError) {
+                BenchRow.Failed(bundle.name, error)
+            }
+            tasks.post { add(listOf(row)) }
+        }
+    }
+
+    private fun add(more: List<BenchRow>) {
+        rows += more
+        show()
+    }
+
+    private fun show() {
+        answer.text = rows.joinToString("\n\n", transform = ::describe)
+    }
+
+    private fun describe(row: BenchRow): String = when (row) {
+        is BenchRow.Failed -> getString(R.string.bench_failed, row.name, describe(row.error))
+        is BenchRow.Measured -> with(row.measurement) {
+            val diverging = verification.firstDiverging
+            val outcome =
+                if (diverging == null) getString(R.string.bench_passed) else getString(R.string.bench_diverges, diverging)
+            getString(
+                R.string.bench_row,
+                name,
+                executedBy,
+                manifest.precision,
+                manifest.attention,
+                loadMs,
+                medianMs,
+                p90Ms,
+                memoryMb,
+                outcome,
+            )
+        }
+    }
+
+    private fun chooseFile() {
+        val intent = Intent(Intent.ACTION_CREATE_DOCUMENT)
+            .addCategory(Intent.CATEGORY_OPENABLE)
+            .setType("application/json")
+            .putExtra(Intent.EXTRA_TITLE, REPORT_NAME)
+        startActivityForResult(intent, EXPORT)
+    }
+
+    private companion object {
+        const val EXPORT = 1
+        const val REPORT_NAME = "edgeformer-bench.json"
+    }
+}

@@ -1,0 +1,96 @@
+"""The build's own pieces, on inputs small enough to see through."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from android_demo.tools import checks
+from android_demo.tools.apk import LIBRARY_ALIGNMENT, Member, data_offset, write_apk
+from android_demo.tools.dex import DexClass, read_classes
+from android_demo.tools.elf import NativeLibrary
+from android_demo.tools.fetch import BuildError, unpack
+
+
+def test_stored_members_begin_at_multiples_of_their_alignment(tmp_path: Path) -> None:
+    apk = tmp_path / "a.apk"
+    members = [
+        Member("a", b"x" * 7, None),
+        Member("lib/arm64-v8a/libé.so", b"y" * 100_001, LIBRARY_ALIGNMENT),
+        Member("assets/b", b"z", 64),
+        Member("resources.arsc", b"r" * 5, 4),
+    ]
+    write_apk(apk, iter(members))
+    with zipfile.ZipFile(apk) as archive:
+        assert archive.testzip() is None
+        for member, info in zip(members, archive.infolist(), strict=True):
+            assert archive.read(info) == member.data
+            assert (info.compress_type == zipfile.ZIP_STORED) == (member.alignment is not None)
+            begin = data_offset(apk, info)
+            assert begin % (member.alignment or 1) == 0
+            if member.alignment:
+                assert apk.read_bytes()[begin : begin + len(member.data)] == member.data
+
+
+def test_the_same_members_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_apk(tmp_path / name, iter([Member("x", b"1", 64), Member("y", b"2" * 999, None)]))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_only_kept_files_are_unpacked(tmp_path: Path) -> None:
+    archive = tmp_path / "p.tgz"
+    with tarfile.open(archive, "w:gz") as members:
+        for name in ("package/lib/a.jar", "package/lib/a.js", "../outside.jar"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            members.addfile(info, io.BytesIO(b"abc"))
+    unpack(archive, ("package/lib/*.jar",), tmp_path / "kept")
+    assert [path.name for path in tmp_path.rglob("*.ja*")] == ["a.jar"]
+
+
+def library(**changes: object) -> NativeLibrary:
+    fields: dict[str, object] = {
+        "needed": ("libc.so", "libb.so"),
+        "alignment": 16384,
+        "exports": frozenset({"Java_a_b_1c_D_run", "JNI_OnLoad"}),
+        "classes": frozenset({"a/b_c/D", "java/lang/String"}),
+    }
+    return NativeLibrary(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+CLASSES = {"a/b_c/D": DexClass("a/b_c/D", ("run",)), "a/b_c/E": DexClass("a/b_c/E", ())}
+
+
+def test_a_library_that_needs_an_absent_one_is_refused() -> None:
+    checks.check_library("liba.so", library(), ["liba.so", "libb.so"])
+    with pytest.raises(BuildError, match=r"liba\.so needs libb\.so"):
+        checks.check_library("liba.so", library(), ["liba.so"])
+
+
+def test_a_library_with_small_pages_is_refused() -> None:
+    with pytest.raises(BuildError, match="4096"):
+        checks.check_library("liba.so", library(alignment=4096), ["libb.so"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"exports": frozenset({"JNI_OnLoad"})}, "without a function: Java_a_b_1c_D_run"),
+        ({"exports": frozenset({"Java_a_b_1c_D_run", "Java_a_b_1c_D_stop"})}, "without a method: Java_a_b_1c_D_stop"),
+        ({"classes": frozenset({"a/b_c/Gone"})}, "not there: a/b_c/Gone"),
+    ],
+)
+def test_a_call_between_java_and_a_library_that_would_fail_is_found(changes: dict[str, object], found: str) -> None:
+    checks.check_jni("arm64-v8a", [library()], CLASSES)
+    with pytest.raises(BuildError, match=found):
+        checks.check_jni("arm64-v8a", [library(**changes)], CLASSES)
+
+
+def test_what_is_no_dex_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a dex file"):
+        read_classes(b"PK\x03\x04" + bytes(200))
