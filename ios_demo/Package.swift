@@ -1,17 +1,20 @@
 // swift-tools-version: 6.0
-// EdgeCore needs Foundation alone. EdgeCoreML adds the Core ML engine; ExecuTorch/ beside this file is a package of its own,
-// so that nobody downloads ExecuTorch who does not use it. On Linux, where neither framework exists, both engines are
-// compiled against stubs of what they use.
+// EdgeCore needs Foundation alone, EdgeCoreML adds the Core ML engine, EdgeDemoKit what the app does behind its screens.
+// ExecuTorch/ beside this file is a package of its own, so that nobody downloads ExecuTorch who does not use it. On Linux,
+// where neither framework exists, both engines are compiled against stubs of what they use.
 import PackageDescription
 
 var products: [Product] = [
     .library(name: "EdgeCore", targets: ["EdgeCore"]),
     .library(name: "EdgeCoreML", targets: ["EdgeCoreML"]),
+    .library(name: "EdgeDemoKit", targets: ["EdgeDemoKit"]),
 ]
 
 var targets: [Target] = [
     .target(name: "EdgeCore"),
+    .target(name: "EdgeDemoKit", dependencies: ["EdgeCore", "EdgeCoreML"]),
     .testTarget(name: "EdgeCoreTests", dependencies: ["EdgeCore"]),
+    .testTarget(name: "EdgeDemoKitTests", dependencies: ["EdgeDemoKit"]),
 ]
 
 #if os(Linux)

@@ -71,7 +71,19 @@ class SwiftRoot:
         folders = [str(self._folder), str(self._repository), REPOSITORY_INSIDE, inside]
         assignments = [f"{name}={value}" for name, value in variables.items()]
         return subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *folders, *assignments, *command],
+            [
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                script,
+                "sh",
+                *folders,
+                *assignments,
+                *command,
+            ],
             stdout=stdout,
             stderr=None if stdout is None else subprocess.STDOUT,
             text=True,

@@ -43,14 +43,17 @@ struct Archive {
         var names: [String] = []
         var position = directory
         for _ in 0..<count {
-            guard position + Self.entryBytes <= end, Self.number(data, position, 4) == 0x0201_4B50 else { throw spoiled }
+            guard position + Self.entryBytes <= end, Self.number(data, position, 4) == 0x0201_4B50 else {
+                throw spoiled
+            }
             let entry = try Entry(data, at: position, file: file)
             guard places[entry.name] == nil else { throw BundleError("\(shown(entry.name)) occurs twice in the zip") }
             let content = entry.local + Self.localBytes
             guard content <= directory, Self.number(data, entry.local, 4) == 0x0403_4B50 else { throw spoiled }
             let nameBytes = Self.number(data, entry.local + 26, 2)
             let start = content + nameBytes + Self.number(data, entry.local + 28, 2)
-            guard start + entry.size <= directory, data[content..<content + nameBytes].elementsEqual(entry.name.utf8) else {
+            guard start + entry.size <= directory, data[content..<content + nameBytes].elementsEqual(entry.name.utf8)
+            else {
                 throw spoiled
             }
             places[entry.name] = start..<start + entry.size
@@ -96,7 +99,9 @@ struct Archive {
             else {
                 throw BundleError("\(file): not a bundle's zip, or truncated")
             }
-            guard !name.hasSuffix("/") else { throw BundleError("\(shown(name)): a zip's folder entry: expected files only") }
+            guard !name.hasSuffix("/") else {
+                throw BundleError("\(shown(name)): a zip's folder entry: expected files only")
+            }
             try Names.check(name)
             let kind = number(data, position + 38, 4) >> 28
             guard kind == 0 || kind == 8 else {
@@ -109,7 +114,9 @@ struct Archive {
             }
             self.name = name
             local = number(data, position + 42, 4)
-            guard local + localBytes <= data.count else { throw BundleError("\(file): not a bundle's zip, or truncated") }
+            guard local + localBytes <= data.count else {
+                throw BundleError("\(file): not a bundle's zip, or truncated")
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ public final class ModelBundle: Sendable {
     /// - Parameters:
     ///   - url: the bundle's folder, or a stored zip of it.
     ///   - requiredKey: the 32 bytes of the public key that must have signed the bundle; nil: it may be unsigned.
+    /// - Returns: the bundle, every file checked.
     /// - Throws: `BundleError`: it does not follow BUNDLE.md, or is not signed as required; the message says where.
     public static func open(_ url: URL, requiredKey: Data? = nil) throws -> ModelBundle {
         let reader = try BundleReader(url)
@@ -38,7 +39,9 @@ public final class ModelBundle: Sendable {
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
         guard reader.isZip || requiredKey != nil else {
-            for (name, entry) in manifest.files { try compareHash(try reader.read(name, atMost: entry.size), name, entry) }
+            for (name, entry) in manifest.files {
+                try compareHash(try reader.read(name, atMost: entry.size), name, entry)
+            }
             return ModelBundle(folder: url, manifest: manifest, isSigned: isSigned, isTemporary: false)
         }
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("edgeformer-\(UUID().uuidString)")
@@ -109,7 +112,8 @@ public final class ModelBundle: Sendable {
                 throw BundleError("file \(shown(name)) is missing: the manifest lists it")
             }
             guard size == entry.size else {
-                throw BundleError("\(name): expected \(entry.size) bytes as in the manifest, found \(size): get it again")
+                throw BundleError(
+                    "\(name): expected \(entry.size) bytes as in the manifest, found \(size): get it again")
             }
         }
     }
@@ -143,7 +147,8 @@ private struct BundleReader {
         archive = isZip ? try Archive(url) : nil
         sizes = try archive?.sizes ?? Folder.sizes(in: url)
         guard sizes[Manifest.fileName] != nil else {
-            throw BundleError("\(url.lastPathComponent): no \(Manifest.fileName) in it: expected a bundle's folder or zip")
+            throw BundleError(
+                "\(url.lastPathComponent): no \(Manifest.fileName) in it: expected a bundle's folder or zip")
         }
     }
 

@@ -39,7 +39,8 @@ public struct Comparison: Equatable, Sendable {
     static func worst(_ comparisons: [Comparison]) -> Comparison? {
         guard let worst = comparisons.max(by: { $0.badness < $1.badness }) else { return nil }
         return Comparison(
-            maxAbs: worst.maxAbs, cosine: comparisons.compactMap(\.cosine).min(), tolerance: worst.tolerance, ok: worst.ok)
+            maxAbs: worst.maxAbs, cosine: comparisons.compactMap(\.cosine).min(), tolerance: worst.tolerance,
+            ok: worst.ok)
     }
 
     /// Largest for the worst.

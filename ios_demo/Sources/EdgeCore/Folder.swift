@@ -12,7 +12,9 @@ enum Folder {
     }
 
     private static func scan(_ folder: URL, prefix: String, depth: Int, into sizes: inout [String: Int]) throws {
-        guard depth <= Names.maxParts else { throw BundleError("\(shown(prefix)): more than \(Names.maxParts) folders deep") }
+        guard depth <= Names.maxParts else {
+            throw BundleError("\(shown(prefix)): more than \(Names.maxParts) folders deep")
+        }
         let manager = FileManager.default
         let entries: [String]
         do {

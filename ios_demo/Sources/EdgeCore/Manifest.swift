@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a bundle does.
-public enum Task: String, CaseIterable, Sendable {
+public enum BundleTask: String, CaseIterable, Sendable {
     /// Labels with scores for a text.
     case textClassification = "text-classification"
     /// A vector for a text.
@@ -135,7 +135,7 @@ public struct Manifest: Equatable, Sendable {
     /// The model family; informative.
     public let family: String
     /// What the bundle does.
-    public let task: Task
+    public let task: BundleTask
     /// The format of the model.
     public let target: Target
     /// As asked for at conversion.
@@ -195,7 +195,8 @@ public struct Manifest: Equatable, Sendable {
     /// Say that a bundle is newer before a reader that cannot know its keys says something less helpful.
     private static func checkVersion(_ object: JsonObject) throws {
         if case .integer(let found)? = object["format_version"], found > formatVersion {
-            throw BundleError("\(fileName): made by a newer version (\(found)), this app reads \(formatVersion): update it")
+            throw BundleError(
+                "\(fileName): made by a newer version (\(found)), this app reads \(formatVersion): update it")
         }
         if case .object(let requires)? = object["requires"], case .string(let needed)? = requires["runtime"],
             let version = numbers(needed), let own = numbers(runtimeVersion), own.lexicographicallyPrecedes(version)

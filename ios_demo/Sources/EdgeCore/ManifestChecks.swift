@@ -29,7 +29,8 @@ enum ManifestChecks {
         try Names.check(program.file)
         let inFolder = manifest.files.keys.contains { $0.hasPrefix(program.file + "/") }
         guard inFolder || manifest.files[program.file] != nil else {
-            throw fault("program \(program.name): its file \(shown(program.file)) is neither a file nor a folder of files")
+            throw fault(
+                "program \(program.name): its file \(shown(program.file)) is neither a file nor a folder of files")
         }
         guard inFolder == (manifest.target == .coreml) else {
             throw fault(
@@ -88,7 +89,8 @@ enum ManifestChecks {
         for tensor in program.inputs {
             guard textInputs.contains(tensor.name) else {
                 throw fault(
-                    "program \(program.name): unknown input '\(tensor.name)': text has \(textInputs.joined(separator: ", "))")
+                    "program \(program.name): unknown input '\(tensor.name)': text has \(textInputs.joined(separator: ", "))"
+                )
             }
             guard tensor.dtype == .int32, shape.count == 2, shape[0] == 1, tensor.shape == shape else {
                 throw fault("program \(program.name): expected input_ids and other inputs of one shape (1, S) in int32")
@@ -130,6 +132,8 @@ enum ManifestChecks {
             }
         }
         let largest = head.allTokenIds.max() ?? 0
-        guard largest < head.vocabSize else { throw fault("postprocessing: the token \(largest) is not below vocab_size") }
+        guard largest < head.vocabSize else {
+            throw fault("postprocessing: the token \(largest) is not below vocab_size")
+        }
     }
 }

@@ -65,7 +65,9 @@ enum ManifestReader {
     private static func requirements(_ found: (JsonValue, path: String)) throws -> Requirements {
         let record = try Record(found.0, at: found.path, keys: ["android_api", "ios", "macos", "runtime"])
         return Requirements(
-            runtime: try record.text("runtime", "a version x.y.z") { isVersion($0, parts: 3...3, digits: 6, zeros: false) },
+            runtime: try record.text("runtime", "a version x.y.z") {
+                isVersion($0, parts: 3...3, digits: 6, zeros: false)
+            },
             ios: try record.optional("ios", systemVersion),
             macos: try record.optional("macos", systemVersion),
             androidApi: try record.optional("android_api") { try $0.integer($1, 1...1000) }
@@ -140,7 +142,8 @@ enum ManifestReader {
         case "text": return .text(try text(found))
         case "image": return .image(try image(found))
         case "audio": return .audio(try audio(found))
-        case let other: throw BundleError("\(found.path).kind: expected one of text, image, audio, found \(shown(other))")
+        case let other:
+            throw BundleError("\(found.path).kind: expected one of text, image, audio, found \(shown(other))")
         }
     }
 
@@ -168,7 +171,8 @@ enum ManifestReader {
         let record = try Record(
             found.0, at: found.path,
             keys: [
-                "channels", "crop", "height", "interpolation", "kind", "layout", "mean", "resize_short_side", "std", "width",
+                "channels", "crop", "height", "interpolation", "kind", "layout", "mean", "resize_short_side", "std",
+                "width",
             ])
         for (key, only) in [("channels", "RGB"), ("layout", "NCHW")] {
             _ = try record.text(key, only) { $0 == only }
@@ -225,7 +229,8 @@ enum ManifestReader {
             found.0, at: found.path,
             keys: [
                 "alignment_heads", "buckets", "head_dim", "heads", "kind", "layers", "max_initial_timestamp",
-                "prefill_tokens", "seconds_per_timestamp", "state", "suppress", "suppress_at_start", "tokenizer", "tokens",
+                "prefill_tokens", "seconds_per_timestamp", "state", "suppress", "suppress_at_start", "tokenizer",
+                "tokens",
                 "vocab_size",
             ])
         return try Transcription(
@@ -240,7 +245,9 @@ enum ManifestReader {
             alignmentHeads: try record.integer("alignment_heads", 1...4096),
             prefillTokens: try record.integer("prefill_tokens", 2...4096),
             state: try record.choice("state"),
-            secondsPerTimestamp: try record.number("seconds_per_timestamp", "above 0, at most 10") { $0 > 0 && $0 <= 10 },
+            secondsPerTimestamp: try record.number("seconds_per_timestamp", "above 0, at most 10") {
+                $0 > 0 && $0 <= 10
+            },
             maxInitialTimestamp: try record.number("max_initial_timestamp", "0 to 600") { (0...600).contains($0) },
             buckets: try record.list("buckets", count: 1...21, bucket)
         )

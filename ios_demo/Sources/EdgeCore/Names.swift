@@ -18,11 +18,13 @@ enum Names {
                 "file name \(shown(name)) points outside the bundle: expected a relative name like 'vectors/a.json'")
         }
         guard name.unicodeScalars.count <= maxLength, parts.count <= maxParts else {
-            throw BundleError("file name \(shown(name)) is too long: at most \(maxLength) characters in \(maxParts) parts")
+            throw BundleError(
+                "file name \(shown(name)) is too long: at most \(maxLength) characters in \(maxParts) parts")
         }
         guard parts.allSatisfy(isPortable) else {
             throw BundleError(
-                "file name \(shown(name)) is not portable: expected parts of A-Z a-z 0-9 _ @ + . - that do not end with a dot")
+                "file name \(shown(name)) is not portable: expected parts of A-Z a-z 0-9 _ @ + . - that do not end with a dot"
+            )
         }
     }
 

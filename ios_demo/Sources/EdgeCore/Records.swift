@@ -11,7 +11,8 @@ struct Record {
             throw BundleError("\(path): expected an object, found \(value.kind)")
         }
         if let unknown = object.keys.first(where: { !keys.contains($0) && !optional.contains($0) }) {
-            throw BundleError("\(path): unknown key \(shown(unknown)): expected only \((keys + optional).joined(separator: ", "))")
+            throw BundleError(
+                "\(path): unknown key \(shown(unknown)): expected only \((keys + optional).joined(separator: ", "))")
         }
         if let missing = keys.first(where: { object[$0] == nil }) {
             throw BundleError("\(path): the key '\(missing)' is missing")
@@ -48,7 +49,8 @@ struct Record {
     }
 
     /// One of a few texts.
-    func choice<Choice: RawRepresentable & CaseIterable>(_ key: String) throws -> Choice where Choice.RawValue == String {
+    func choice<Choice: RawRepresentable & CaseIterable>(_ key: String) throws -> Choice
+    where Choice.RawValue == String {
         let found = try text(key)
         guard let choice = Choice(rawValue: found) else {
             let names = Choice.allCases.map(\.rawValue).joined(separator: ", ")
@@ -72,7 +74,9 @@ struct Record {
     /// true or false.
     func flag(_ key: String) throws -> Bool {
         let (value, path) = try value(key)
-        guard case .bool(let flag) = value else { throw BundleError("\(path): expected a boolean, found \(value.kind)") }
+        guard case .bool(let flag) = value else {
+            throw BundleError("\(path): expected a boolean, found \(value.kind)")
+        }
         return flag
     }
 
@@ -87,9 +91,12 @@ struct Record {
         _ key: String, count: ClosedRange<Int>, _ read: (JsonValue, String) throws -> Item
     ) throws -> [Item] {
         let (value, path) = try value(key)
-        guard case .array(let items) = value else { throw BundleError("\(path): expected an array, found \(value.kind)") }
+        guard case .array(let items) = value else {
+            throw BundleError("\(path): expected an array, found \(value.kind)")
+        }
         guard count.contains(items.count) else {
-            throw BundleError("\(path): expected \(count.lowerBound) to \(count.upperBound) items, found \(items.count)")
+            throw BundleError(
+                "\(path): expected \(count.lowerBound) to \(count.upperBound) items, found \(items.count)")
         }
         return try items.enumerated().map { try read($1, "\(path)[\($0)]") }
     }
@@ -99,9 +106,12 @@ struct Record {
         _ key: String, count: ClosedRange<Int>, _ read: (String, JsonValue, String) throws -> Member
     ) throws -> [(key: String, value: Member)] {
         let (value, path) = try value(key)
-        guard case .object(let object) = value else { throw BundleError("\(path): expected an object, found \(value.kind)") }
+        guard case .object(let object) = value else {
+            throw BundleError("\(path): expected an object, found \(value.kind)")
+        }
         guard count.contains(object.keys.count) else {
-            throw BundleError("\(path): expected \(count.lowerBound) to \(count.upperBound) keys, found \(object.keys.count)")
+            throw BundleError(
+                "\(path): expected \(count.lowerBound) to \(count.upperBound) keys, found \(object.keys.count)")
         }
         return try zip(object.keys, object.values).map { ($0, try read($0, $1, "\(path).\(shown($0))")) }
     }
@@ -109,7 +119,8 @@ struct Record {
     static func text(_ value: JsonValue, _ path: String, count: ClosedRange<Int> = 0...Int.max) throws -> String {
         guard case .string(let text) = value else { throw BundleError("\(path): expected a text, found \(value.kind)") }
         guard count.contains(text.unicodeScalars.count) else {
-            throw BundleError("\(path): expected \(count.lowerBound) to \(count.upperBound) characters, found \(shown(text))")
+            throw BundleError(
+                "\(path): expected \(count.lowerBound) to \(count.upperBound) characters, found \(shown(text))")
         }
         return text
     }

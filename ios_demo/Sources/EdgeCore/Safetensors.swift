@@ -72,7 +72,9 @@ enum Safetensors {
 
         private func words(_ bytes: Data) -> [UInt32] {
             bytes.withUnsafeBytes { raw in
-                (0..<raw.count / 4).map { UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self)) }
+                (0..<raw.count / 4).map {
+                    UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: 4 * $0, as: UInt32.self))
+                }
             }
         }
     }

@@ -59,7 +59,8 @@ struct PortableSha256 {
         let zeros = (2 * Self.blockBytes - 9 - pending.count) % Self.blockBytes
         let length = (0..<8).map { UInt8(truncatingIfNeeded: bits >> (56 - 8 * $0)) }
         last.update(Data([0x80] + [UInt8](repeating: 0, count: zeros) + length))
-        return hexadecimal(last.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } })
+        return hexadecimal(
+            last.state.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> (24 - 8 * $0)) } })
     }
 
     private mutating func compress(_ block: UnsafeBufferPointer<UInt8>) {

@@ -31,7 +31,8 @@ enum Signature {
                 throw InputError("expected a public key of 32 bytes, found \(key.count)")
             }
             guard publicKey.isValidSignature(signature, for: domain + manifest) else {
-                throw BundleError("\(fileName): not the required key's signature of this manifest: do not use the bundle")
+                throw BundleError(
+                    "\(fileName): not the required key's signature of this manifest: do not use the bundle")
             }
         #else
             throw InputError("signatures are checked with CryptoKit, which this system lacks: open it without a key")

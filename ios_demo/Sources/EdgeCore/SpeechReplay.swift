@@ -91,28 +91,10 @@ final class SpeechReplay: Replay {
 
     /// Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them.
     private func compareText(_ samples: [Float], _ reference: String) -> Comparison {
-        guard let said = try? plainText(samples) else { return .failed(tolerances.score) }
+        guard let said = try? model.plainText(samples) else { return .failed(tolerances.score) }
         let expected = letters(reference)
         let share = Double(editDistance(letters(said), expected)) / Double(max(expected.count, 1))
         return Comparison(maxAbs: share, cosine: nil, tolerance: tolerances.score, ok: share <= tolerances.score)
-    }
-
-    /// The reference answer for samples of at most a window: greedy, until the end or the cache is full.
-    private func plainText(_ samples: [Float]) throws -> String {
-        let bucket = try model.bucket(for: samples.count)
-        let decoder = try model.decoder(bucket)
-        try decoder.encode(try model.mel(samples, bucket))
-        let prompt = try Prompt(model.spec.tokens, TranscribeOptions(), language: "en")
-        let context = try Context(decoder, prompt)
-        let search = Greedy(
-            decoder: decoder,
-            context: context,
-            rules: LogitRules(model.spec, timestamps: false),
-            tokens: model.spec.tokens,
-            maxTokens: bucket.rows - 1 - context.position,
-            stopsLoops: false
-        )
-        return try model.text(try search.follow().tokens)
     }
 
     /// Logits less their mean: what all of them have in common changes no probability.
@@ -133,7 +115,9 @@ final class SpeechReplay: Replay {
             var above = row[0]
             row[0] = i + 1
             for (j, other) in reference.enumerated() {
-                (above, row[j + 1]) = (row[j + 1], min(row[j + 1] + 1, row[j] + 1, above + (character == other ? 0 : 1)))
+                (above, row[j + 1]) = (
+                    row[j + 1], min(row[j + 1] + 1, row[j] + 1, above + (character == other ? 0 : 1))
+                )
             }
         }
         return row[reference.count]

@@ -105,7 +105,8 @@ public struct Transcription: Equatable, Sendable {
     /// Every id that the manifest mentions.
     var allTokenIds: [Int] {
         let steering = [
-            tokens.start, tokens.end, tokens.startOfPrevious, tokens.noSpeech, tokens.noTimestamps, tokens.firstTimestamp,
+            tokens.start, tokens.end, tokens.startOfPrevious, tokens.noSpeech, tokens.noTimestamps,
+            tokens.firstTimestamp,
             tokens.transcribe, tokens.translate,
         ]
         return steering.compactMap { $0 } + tokens.languages.values + suppress + suppressAtStart

@@ -10,6 +10,7 @@ enum StrictJson {
     ///   - data: the file's bytes.
     ///   - file: its name, for messages.
     ///   - maxBytes: the largest accepted size.
+    /// - Returns: the value, every number in range.
     /// - Throws: `BundleError`: not JSON, or JSON that other parsers would read differently.
     static func parse(_ data: Data, file: String, maxBytes: Int) throws -> JsonValue {
         guard data.count <= maxBytes else {

@@ -89,7 +89,9 @@ struct Vectors {
             defer { index += 1 }
             return try reader.read(value, path, index, &tensors)
         }
-        if let extra = tensors.keys.min() { throw BundleError("\(Manifest.tensorsFile): unknown tensor \(shown(extra))") }
+        if let extra = tensors.keys.min() {
+            throw BundleError("\(Manifest.tensorsFile): unknown tensor \(shown(extra))")
+        }
         // A program without a case would pass every verification unseen.
         for program in reader.programsWithCases where !cases.contains(where: { $0.program == program }) {
             throw BundleError("\(Manifest.casesFile): no case runs the program '\(program)'")
@@ -175,7 +177,8 @@ private struct CaseReader {
             let scores = try record.list("scores", count: labels.count...labels.count) { value, path in
                 try Record.number(value, path, "0 to 1") { (0...1).contains($0) }
             }
-            guard labels.count == head.labels.count, Set(labels.map(ExactString.init)) == Set(head.labels.map(ExactString.init))
+            guard labels.count == head.labels.count,
+                Set(labels.map(ExactString.init)) == Set(head.labels.map(ExactString.init))
             else {
                 throw BundleError("\(found.path): expected a score for each label of the manifest")
             }
@@ -202,7 +205,9 @@ private struct CaseReader {
             let levels = program.inputs.map { TensorSpec(name: $0.name, dtype: .uint8, shape: $0.shape) }
             return (levels, program.outputs)
         }
-        guard let speech, case .transcript(_, _, let tokens) = expected else { return (program.inputs, program.outputs) }
+        guard let speech, case .transcript(_, _, let tokens) = expected else {
+            return (program.inputs, program.outputs)
+        }
         let width = min(speech.vocabSize, Vectors.sampledValues)
         let logits = TensorSpec(name: "logits", dtype: .float32, shape: [tokens.count + 1, width])
         return (program.inputs.map(part), program.outputs.map(part) + [logits])
@@ -213,7 +218,8 @@ private struct CaseReader {
     }
 
     /// Remove a case's tensors from the file's and check them against the manifest.
-    private func take(_ specs: [TensorSpec], _ index: Int, _ tensors: inout [String: Tensor]) throws -> [String: Tensor] {
+    private func take(_ specs: [TensorSpec], _ index: Int, _ tensors: inout [String: Tensor]) throws -> [String: Tensor]
+    {
         var taken: [String: Tensor] = [:]
         for spec in specs {
             let key = "\(index)/\(spec.name)"
@@ -222,7 +228,8 @@ private struct CaseReader {
             }
             guard tensor.matches(spec), tensor.doubles.allSatisfy(\.isFinite) else {
                 throw BundleError(
-                    "\(Manifest.tensorsFile): \(key): expected finite \(spec.dtype.rawValue) \(spec.shape), found \(tensor.summary)")
+                    "\(Manifest.tensorsFile): \(key): expected finite \(spec.dtype.rawValue) \(spec.shape), found \(tensor.summary)"
+                )
             }
             taken[spec.name] = tensor
         }

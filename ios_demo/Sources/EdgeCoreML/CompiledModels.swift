@@ -32,7 +32,7 @@
             let made = try await MLModel.compileModel(at: try bundle.url(file))
             do {
                 try manager.moveItem(at: made, to: place)
-            } catch where manager.fileExists(atPath: place.path) {
+            } catch  where manager.fileExists(atPath: place.path) {
                 // Another task was faster; both made the same.
                 try? manager.removeItem(at: made)
             }

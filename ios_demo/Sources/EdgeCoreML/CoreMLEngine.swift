@@ -26,6 +26,7 @@
         ///   - computeUnits: what may run it; nil: as `units(for:)` says.
         ///   - warmUp: run every program once on zeros, so that the first answer is as fast as the others. Speech
         ///     bundles have dozens of programs, which are warmed up as they are first used.
+        /// - Returns: an engine that is ready.
         /// - Throws: `EngineError`: Core ML cannot compile or load the model.
         public static func open(
             _ bundle: ModelBundle, computeUnits: MLComputeUnits? = nil, warmUp: Bool = true

@@ -12,7 +12,9 @@ final class BundleTests: XCTestCase {
                 try unpack(name, into: folder)
                 let opened = try ModelBundle.open(folder)
                 XCTAssertEqual(opened.manifest, zip.manifest)
-                for file in zip.manifest.files.keys { XCTAssertEqual(try opened.readBytes(file), try zip.readBytes(file)) }
+                for file in zip.manifest.files.keys {
+                    XCTAssertEqual(try opened.readBytes(file), try zip.readBytes(file))
+                }
             }
         }
     }

@@ -29,7 +29,9 @@ final class DecoderTests: XCTestCase {
                 let line = head * spec.headDim + part
                 func key(_ row: Int) -> Float { keys[line * bucket.rows + row] }
                 func value(_ row: Int) -> Float { values[(head * bucket.rows + row) * spec.headDim + part] }
-                XCTAssertEqual((0..<5).map(key), [0, Float(line * spec.prefillTokens), Float(line * spec.prefillTokens + 1), Float(line), 0])
+                XCTAssertEqual(
+                    (0..<5).map(key),
+                    [0, Float(line * spec.prefillTokens), Float(line * spec.prefillTokens + 1), Float(line), 0])
                 let first = head * spec.prefillTokens * spec.headDim + part
                 XCTAssertEqual((0..<5).map(value), [0, Float(first), Float(first + spec.headDim), Float(line), 0])
             }
@@ -48,7 +50,8 @@ final class DecoderTests: XCTestCase {
         let extra = spec.prefillTokens - 2
         XCTAssertEqual(programs.last["tokens"]?.doubles, [5, 6] + [Double](repeating: 6, count: extra))
         XCTAssertEqual(programs.last["positions"]?.doubles, [3, 4] + [Double](repeating: 4, count: extra))
-        XCTAssertEqual(programs.last["rows"]?.doubles, [4, 5] + [Double](repeating: Double(decoder.rows), count: extra))
+        XCTAssertEqual(
+            programs.last["rows"]?.doubles, [4, 5] + [Double](repeating: Double(decoder.rows), count: extra))
         XCTAssertEqual(errorName { _ = try decoder.step(1, position: 0, row: decoder.rows, mask: mask) }, "InputError")
         XCTAssertEqual(errorName { _ = try decoder.step(1, position: 0, row: 0, mask: [0]) }, "InputError")
     }

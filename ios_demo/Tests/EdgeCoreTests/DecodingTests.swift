@@ -53,12 +53,15 @@ final class DecodingTests: XCTestCase {
             XCTAssertEqual(prompt.tokens, expected["prompt"].ints, name)
             let search = Greedy(
                 decoder: decoder, context: try Context(decoder, prompt),
-                rules: LogitRules(spec, timestamps: options.timestamps), tokens: spec.tokens, maxTokens: options.maxTokens)
+                rules: LogitRules(spec, timestamps: options.timestamps), tokens: spec.tokens,
+                maxTokens: options.maxTokens)
             try check(try Decoded(search, tokenizer, options), item, spec, tokenizer)
         }
     }
 
-    private func check(_ decoded: Decoded, _ item: JsonValue, _ spec: Transcription, _ tokenizer: SpeechTokenizer) throws {
+    private func check(_ decoded: Decoded, _ item: JsonValue, _ spec: Transcription, _ tokenizer: SpeechTokenizer)
+        throws
+    {
         let (expected, name) = (item["expected"], item["name"].text ?? "")
         let found = decoded.hypothesis
         XCTAssertEqual(found.tokens, expected["tokens"].ints, name)

@@ -21,7 +21,8 @@ final class ManifestTests: XCTestCase {
 
     /// The base's text with one exact replacement. Bytes are compared: Swift's texts are equal in other Unicode forms too.
     private func edited(_ item: JsonValue, _ texts: [String: String]) -> String? {
-        guard let base = item["base"].text.flatMap({ texts[$0] }), let find = item["find"].text, let put = item["put"].text
+        guard let base = item["base"].text.flatMap({ texts[$0] }), let find = item["find"].text,
+            let put = item["put"].text
         else { return nil }
         var bytes = Data(base.utf8)
         guard let range = bytes.range(of: Data(find.utf8)) else { return nil }

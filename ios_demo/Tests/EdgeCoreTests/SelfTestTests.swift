@@ -3,7 +3,9 @@ import XCTest
 @testable import EdgeCore
 
 final class SelfTestTests: XCTestCase {
-    private func verify(_ name: String, _ change: (([String: Tensor]) -> [String: Tensor])? = nil) throws -> Verification {
+    private func verify(_ name: String, _ change: (([String: Tensor]) -> [String: Tensor])? = nil) throws
+        -> Verification
+    {
         let bundle = try ModelBundle.open(Golden.url(name))
         let recorded = try RecordedEngine(bundle)
         return try SelfTest.run(bundle, engine: ChangingEngine(recorded, change), decoder: decodePng)

@@ -24,7 +24,8 @@ final class SoundTests: XCTestCase {
     /// A file with one tensor of floats.
     private func safetensors(_ name: String, _ tensor: Tensor) throws -> Data {
         let values = try XCTUnwrap(tensor.floats)
-        let header = "{\"\(name)\":{\"dtype\":\"F32\",\"shape\":\(tensor.shape),\"data_offsets\":[0,\(4 * values.count)]}}"
+        let header =
+            "{\"\(name)\":{\"dtype\":\"F32\",\"shape\":\(tensor.shape),\"data_offsets\":[0,\(4 * values.count)]}}"
         let length = withUnsafeBytes(of: UInt64(header.utf8.count).littleEndian) { Data($0) }
         return length + Data(header.utf8) + values.withUnsafeBytes { Data($0) }
     }

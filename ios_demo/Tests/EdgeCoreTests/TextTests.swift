@@ -41,7 +41,8 @@ final class TextTests: XCTestCase {
         let normalizers = [
             "all": BertNormalizer(cleanText: true, handleChineseChars: true, stripAccents: true, lowercase: true),
             "clean": BertNormalizer(cleanText: true, handleChineseChars: false, stripAccents: false, lowercase: false),
-            "chinese": BertNormalizer(cleanText: false, handleChineseChars: true, stripAccents: false, lowercase: false),
+            "chinese": BertNormalizer(
+                cleanText: false, handleChineseChars: true, stripAccents: false, lowercase: false),
             "strip": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: true, lowercase: false),
             "lower": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: false, lowercase: true),
         ]
@@ -49,7 +50,8 @@ final class TextTests: XCTestCase {
             let first = UInt32(block["first"].int)
             let codes = (first..<first + UInt32(golden["block"].int)).filter { Unicode.Scalar($0) != nil }
             for (name, normalizer) in normalizers {
-                XCTAssertEqual(hash(codes.map { normalizer.normalize([$0]) }), block[name].text, "\(name) from \(first)")
+                XCTAssertEqual(
+                    hash(codes.map { normalizer.normalize([$0]) }), block[name].text, "\(name) from \(first)")
             }
             let split = codes.map { Array(BertNormalizer.words([0x61, $0, 0x62]).joined(separator: [0x7C])) }
             XCTAssertEqual(hash(split), block["split"].text, "split from \(first)")

@@ -6,7 +6,8 @@ final class TranscriberTests: XCTestCase {
     private func opened() throws -> (transcriber: Transcriber, samples: [Float], text: String) {
         let bundle = try ModelBundle.open(Golden.url("tiny-speech.zip"))
         let longest = try XCTUnwrap(try Vectors(bundle).cases.last)
-        guard case .audio(let file, let count) = longest.raw.form, case .transcript(let text, _, _) = longest.expected else {
+        guard case .audio(let file, let count) = longest.raw.form, case .transcript(let text, _, _) = longest.expected
+        else {
             throw XCTSkip("no sound")
         }
         let transcriber = try Transcriber(bundle, engine: try RecordedEngine(bundle))

@@ -31,7 +31,8 @@ public final class ExecuTorchEngine: Engine {
         var modules: [String: Module] = [:]
         for program in bundle.manifest.programs {
             do {
-                let module = try modules[program.file] ?? Module(filePath: try bundle.url(program.file).path, loadMode: .mmap)
+                let module =
+                    try modules[program.file] ?? Module(filePath: try bundle.url(program.file).path, loadMode: .mmap)
                 modules[program.file] = module
                 // Speech has dozens of methods, each with weights to pack: they load when they are first called.
                 if bundle.manifest.task != .speechRecognition { try module.load(program.entry) }

@@ -64,12 +64,16 @@ struct LogitRules: Sendable {
 
     private func preferTimestamps(_ logits: inout [Float]) {
         let first = spec.tokens.firstTimestamp
-        guard let latest = logits[first...].max(), latest > -.infinity, let text = logits[..<first].max() else { return }
+        guard let latest = logits[first...].max(), latest > -.infinity, let text = logits[..<first].max() else {
+            return
+        }
         if Self.logSum(logits[first...], latest) > Double(text) { forbid(&logits, 0, first) }
     }
 
     private func forbid(_ logits: inout [Float], _ start: Int, _ end: Int) {
-        for token in stride(from: min(start, logits.count), to: min(end, logits.count), by: 1) { logits[token] = -.infinity }
+        for token in stride(from: min(start, logits.count), to: min(end, logits.count), by: 1) {
+            logits[token] = -.infinity
+        }
     }
 
     private static func logSum(_ logits: ArraySlice<Float>, _ largest: Float) -> Double {

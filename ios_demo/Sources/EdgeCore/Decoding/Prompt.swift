@@ -62,7 +62,8 @@ struct Context {
                 last = try decoder.step(part[0], position: done, row: done, mask: mask)
                 atStart = last
             } else {
-                (atStart, last) = try decoder.prefill(part, position: done, row: done, mask: mask, wanted: (0, size - 1))
+                (atStart, last) = try decoder.prefill(
+                    part, position: done, row: done, mask: mask, wanted: (0, size - 1))
             }
             // The start is the prompt's first token.
             if done == 0 { startLogits = atStart.logits }
@@ -91,7 +92,8 @@ func detectLanguage(_ decoder: any SpeechDecoder, _ tokens: SpeechTokens) throws
     let mask = Rows.allHidden(decoder.rows)
     let logits = try decoder.step(tokens.start, position: 0, row: 0, mask: mask).logits
     var best: (code: String, logit: Float)?
-    for (code, token) in tokens.languages.sorted(by: { $0.key < $1.key }) where logits[token] > best?.logit ?? -.infinity {
+    for (code, token) in tokens.languages.sorted(by: { $0.key < $1.key })
+    where logits[token] > best?.logit ?? -.infinity {
         best = (code, logits[token])
     }
     return best?.code

@@ -12,7 +12,8 @@ public struct CheckedPrograms: Sendable {
     /// - Throws: `InputError`: an unknown program, or an input that is missing, superfluous or of another type or shape.
     public func checkInputs(_ name: String, _ inputs: [String: Tensor]) throws -> ProgramSpec {
         guard let program = programs[name] else {
-            throw InputError("unknown program \(shown(name)): expected one of \(programs.keys.sorted().joined(separator: ", "))")
+            throw InputError(
+                "unknown program \(shown(name)): expected one of \(programs.keys.sorted().joined(separator: ", "))")
         }
         guard Set(inputs.keys) == Set(program.inputs.map(\.name)) else {
             throw InputError(

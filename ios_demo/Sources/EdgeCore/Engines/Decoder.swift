@@ -39,7 +39,8 @@ enum DecoderInputs {
     /// Refuses rows that do not lie in the cache, and masks of another length.
     static func check(row: Int, count: Int, mask: [Float], rows: Int) throws {
         guard row >= 0, row <= rows - count else {
-            throw InputError("expected \(count) of the cache's rows 0 to \(rows - 1), found \(row) to \(row + count - 1)")
+            throw InputError(
+                "expected \(count) of the cache's rows 0 to \(rows - 1), found \(row) to \(row + count - 1)")
         }
         guard mask.count == rows else { throw InputError("mask: expected \(rows) values, found \(mask.count)") }
     }

@@ -49,14 +49,17 @@ public final class HostStateDecoder: SpeechDecoder {
     private func run(_ program: String, _ steering: [String: Tensor], _ mask: [Float]) throws -> [String: Tensor] {
         guard let cross else { throw DecoderInputs.deaf }
         let caches = cache.mapValues { DecoderInputs.floats($0) }
-        let inputs = steering.merging(cross) { $1 }.merging(caches) { $1 }.merging(["mask": DecoderInputs.floats(mask)]) { $1 }
+        let inputs = steering.merging(cross) { $1 }.merging(caches) { $1 }.merging(["mask": DecoderInputs.floats(mask)])
+        { $1 }
         return try engine.run(program, inputs)
     }
 
     /// Write the first `count` of `size` new tokens, `new_k_<i>` [H, D, size] and `new_v_<i>` [H, size, D], into the rows.
     private func store(_ outputs: [String: Tensor], row: Int, count: Int, of size: Int) {
         for layer in 0..<spec.layers {
-            guard let keys = outputs["new_k_\(layer)"]?.floats, let values = outputs["new_v_\(layer)"]?.floats else { continue }
+            guard let keys = outputs["new_k_\(layer)"]?.floats, let values = outputs["new_v_\(layer)"]?.floats else {
+                continue
+            }
             for line in 0..<spec.heads * spec.headDim {
                 cache["self_k_\(layer)"]?.replaceSubrange(
                     line * rows + row..<line * rows + row + count, with: keys[line * size..<line * size + count])

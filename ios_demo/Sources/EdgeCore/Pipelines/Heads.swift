@@ -5,7 +5,9 @@ enum Heads {
     /// Labels and probabilities, best first; equal scores keep the bundle's order.
     ///
     /// - Throws: `EngineError`: the logits (1, number of labels) hold NaN or infinity.
-    static func classify(_ outputs: [String: Tensor], _ head: Classification, truncated: Bool) throws -> ClassificationResult {
+    static func classify(_ outputs: [String: Tensor], _ head: Classification, truncated: Bool) throws
+        -> ClassificationResult
+    {
         let logits = try onlyRow(outputs).map(Double.init)
         let scores = head.activation == .softmax ? softmax(logits) : logits.map(sigmoid)
         let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
@@ -41,7 +43,8 @@ enum Heads {
             throw EngineError("expected one output of floats, found \(outputs.keys.sorted().joined(separator: ", "))")
         }
         guard row.allSatisfy(\.isFinite) else {
-            throw EngineError("the model's output '\(output.key)' holds NaN or infinity: run the self-test of the bundle")
+            throw EngineError(
+                "the model's output '\(output.key)' holds NaN or infinity: run the self-test of the bundle")
         }
         return row
     }

@@ -27,7 +27,8 @@ public struct ClassificationResult: Equatable, Sendable {
 
     /// The same answer with its best labels, or all where there are fewer.
     public func top(_ count: Int) -> ClassificationResult {
-        ClassificationResult(entries: Array(entries.prefix(max(1, count))), truncated: truncated, statistics: statistics)
+        ClassificationResult(
+            entries: Array(entries.prefix(max(1, count))), truncated: truncated, statistics: statistics)
     }
 }
 

@@ -58,4 +58,21 @@ final class SpeechModel {
 
     /// The text of a transcript's tokens, without spaces around it.
     func text(_ tokens: [Int]) throws -> String { try tokenizer.text(tokens).stripped() }
+
+    /// The reference answer for samples of at most a window: greedy, until the end or the cache is full.
+    func plainText(_ samples: [Float]) throws -> String {
+        let bucket = try bucket(for: samples.count)
+        let decoder = try decoder(bucket)
+        try decoder.encode(try mel(samples, bucket))
+        let context = try Context(decoder, try Prompt(spec.tokens, TranscribeOptions(), language: "en"))
+        let search = Greedy(
+            decoder: decoder,
+            context: context,
+            rules: LogitRules(spec, timestamps: false),
+            tokens: spec.tokens,
+            maxTokens: bucket.rows - 1 - context.position,
+            stopsLoops: false
+        )
+        return try text(try search.follow().tokens)
+    }
 }

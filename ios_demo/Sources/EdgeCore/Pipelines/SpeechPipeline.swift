@@ -21,17 +21,19 @@ public actor Transcriber {
     ///   - samples: (N) from -1 to 1, at `sampleRate`.
     ///   - options: how.
     ///   - progress: called after each window with the seconds of sound that are done.
+    /// - Returns: all segments of the sound.
     /// - Throws: `InputError`: the sound cannot be used, or the model cannot do what the options ask for.
     ///   `EngineError`: the model failed. `CancellationError`: the task was cancelled.
     public func transcribe(
-        _ samples: [Float], options: TranscribeOptions = TranscribeOptions(), progress: (@Sendable (Double) -> Void)? = nil
+        _ samples: [Float], options: TranscribeOptions = TranscribeOptions(),
+        progress: (@Sendable (Double) -> Void)? = nil
     ) throws -> Transcript {
         let session = try SpeechSession(model, options)
         var buffer = SoundBuffer()
         var segments: [Segment] = []
         var taken = 0
         while taken < samples.count || !buffer.samples.isEmpty {
-            try _Concurrency.Task<Never, Never>.checkCancellation()
+            try Task.checkCancellation()
             let missing = max(0, model.audio.windowSamples + 1 - buffer.samples.count)
             buffer.append(samples.dropFirst(taken).prefix(missing))
             taken = min(samples.count, taken + missing)

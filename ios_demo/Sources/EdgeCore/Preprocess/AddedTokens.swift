@@ -71,7 +71,8 @@ struct AddedTokens: Sendable {
         var parts: [Part] = []
         var (done, searched) = (0, 0)
         while searched < text.count {
-            guard let token = tokens[text[searched]]?.first(where: { text[searched...].starts(with: $0.content) }) else {
+            guard let token = tokens[text[searched]]?.first(where: { text[searched...].starts(with: $0.content) })
+            else {
                 searched += 1
                 continue
             }

@@ -10,7 +10,9 @@ enum Audio {
             data.dropFirst(offset).prefix(bytes).reversed().reduce(0) { $0 << 8 | Int($1) }
         }
         func text(_ offset: Int) -> String { String(decoding: data.dropFirst(offset).prefix(4), as: UTF8.self) }
-        guard data.count >= 12, text(0) == "RIFF", text(8) == "WAVE" else { throw InputError("\(file): expected a WAV file") }
+        guard data.count >= 12, text(0) == "RIFF", text(8) == "WAVE" else {
+            throw InputError("\(file): expected a WAV file")
+        }
         var position = 12
         while position + 8 <= data.count {
             let (name, size, content) = (text(position), number(position + 4, 4), position + 8)
@@ -24,7 +26,9 @@ enum Audio {
                     throw InputError("\(file): expected \(count) samples, found \(min(size, data.count - content) / 2)")
                 }
                 return data.dropFirst(content).prefix(2 * count).withUnsafeBytes { raw in
-                    (0..<count).map { Float(Int16(littleEndian: raw.loadUnaligned(fromByteOffset: 2 * $0, as: Int16.self))) / 32768 }
+                    (0..<count).map {
+                        Float(Int16(littleEndian: raw.loadUnaligned(fromByteOffset: 2 * $0, as: Int16.self))) / 32768
+                    }
                 }
             }
             position = content + size + size % 2

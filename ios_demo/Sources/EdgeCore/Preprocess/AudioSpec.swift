@@ -18,7 +18,8 @@ public struct AudioPreprocessing: Equatable, Sendable {
     public let dynamicRange: Double
 
     init(
-        sampleRate: Int, nFft: Int, hopLength: Int, nMels: Int, melFilters: String, windowSeconds: Int, logFloor: Double,
+        sampleRate: Int, nFft: Int, hopLength: Int, nMels: Int, melFilters: String, windowSeconds: Int,
+        logFloor: Double,
         dynamicRange: Double
     ) throws {
         guard nFft % 2 == 0, hopLength <= nFft else {

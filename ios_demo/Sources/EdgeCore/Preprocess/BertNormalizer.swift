@@ -36,7 +36,9 @@ struct BertNormalizer: Sendable {
     func normalize(_ text: [UInt32]) -> [UInt32] {
         var codes = text
         if cleanText {
-            codes = codes.compactMap { UnicodeData.removed.contains($0) ? nil : UnicodeData.blank.contains($0) ? 0x20 : $0 }
+            codes = codes.compactMap {
+                UnicodeData.removed.contains($0) ? nil : UnicodeData.blank.contains($0) ? 0x20 : $0
+            }
         }
         if handleChineseChars {
             codes = codes.flatMap { UnicodeData.ideographs.contains($0) ? [0x20, $0, 0x20] : [$0] }

@@ -69,7 +69,8 @@ struct Fft: Sendable {
         let part = size / radix
         for index in 0..<radix {
             transform(
-                input, from: start + index * stride, stride: stride * radix, output, at: place + index * part, size: part,
+                input, from: start + index * stride, stride: stride * radix, output, at: place + index * part,
+                size: part,
                 level: level + 1)
         }
         withUnsafeTemporaryAllocation(of: Complex.self, capacity: radix) { column in

@@ -57,9 +57,11 @@ struct ImageEncoder: Sendable {
 
     static func checkSize(_ width: Int, _ height: Int, _ what: String) throws {
         guard width > 0, height > 0 else { throw InputError("\(what) is empty: \(width) x \(height) pixels") }
-        guard width.multipliedReportingOverflow(by: height).partialValue <= maxPixels, max(width, height) <= maxPixels else {
+        guard width.multipliedReportingOverflow(by: height).partialValue <= maxPixels, max(width, height) <= maxPixels
+        else {
             throw InputError(
-                "\(what) has \(width) x \(height) pixels, above the limit of \(maxPixels / 1_000_000) million: resize it")
+                "\(what) has \(width) x \(height) pixels, above the limit of \(maxPixels / 1_000_000) million: resize it"
+            )
         }
     }
 

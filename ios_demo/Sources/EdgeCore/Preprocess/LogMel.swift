@@ -23,7 +23,8 @@ struct LogMel: Sendable {
         guard tensors.count == 1, let tensor = tensors[Self.tensorName], tensor.shape == [spec.nMels, bins],
             let values = tensor.floats, values.allSatisfy({ $0.isFinite && $0 >= 0 })
         else {
-            throw BundleError("\(spec.melFilters): expected one tensor \(Self.tensorName), finite float32 [\(spec.nMels), \(bins)]")
+            throw BundleError(
+                "\(spec.melFilters): expected one tensor \(Self.tensorName), finite float32 [\(spec.nMels), \(bins)]")
         }
         guard Float(spec.logFloor) >= Float.leastNormalMagnitude, spec.nFft <= spec.windowSamples else {
             throw BundleError("expected a log floor that float32 can hold, and frames within the window")

@@ -45,7 +45,9 @@ enum Silence {
     }
 
     /// The parts of a sound between its long pauses, in order; none where it is silent, all in one without contrast.
-    static func speechRanges(_ samples: [Float], sampleRate: Int, _ options: PauseOptions = PauseOptions()) -> [Range<Int>] {
+    static func speechRanges(_ samples: [Float], sampleRate: Int, _ options: PauseOptions = PauseOptions()) -> [Range<
+        Int
+    >] {
         let found = levels(samples[...], sampleRate)
         let limit = max(silentLevel, threshold(found))
         let size = frameSamples(sampleRate)

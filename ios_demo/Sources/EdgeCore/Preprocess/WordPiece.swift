@@ -28,7 +28,8 @@ struct WordPieceTokenizer: Sendable {
         let record = try Record(
             value, at: file,
             keys: [
-                "added_tokens", "decoder", "model", "normalizer", "padding", "post_processor", "pre_tokenizer", "truncation",
+                "added_tokens", "decoder", "model", "normalizer", "padding", "post_processor", "pre_tokenizer",
+                "truncation",
                 "version",
             ])
         let normalizer = try BertNormalizer(try record.value("normalizer").0, path: "\(file).normalizer")

@@ -7,7 +7,9 @@ import XCTest
 enum Golden {
     /// EDGEFORMER_REPOSITORY, or where this file lies in a checkout.
     static let repository: URL = {
-        if let stated = ProcessInfo.processInfo.environment["EDGEFORMER_REPOSITORY"] { return URL(fileURLWithPath: stated) }
+        if let stated = ProcessInfo.processInfo.environment["EDGEFORMER_REPOSITORY"] {
+            return URL(fileURLWithPath: stated)
+        }
         return (0..<5).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
     }()
 
@@ -79,7 +81,8 @@ func unpack(_ name: String, into folder: URL) throws {
     let archive = try Archive(Golden.url(name))
     for member in archive.sizes.keys {
         let target = folder.appendingPathComponent(member)
-        try FileManager.default.createDirectory(at: target.deletingLastPathComponent(), withIntermediateDirectories: true)
+        try FileManager.default.createDirectory(
+            at: target.deletingLastPathComponent(), withIntermediateDirectories: true)
         try Data(try archive.read(member)).write(to: target)
     }
 }

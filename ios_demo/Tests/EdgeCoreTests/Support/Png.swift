@@ -36,7 +36,8 @@ private func unfilter(_ filtered: [UInt8], width: Int, height: Int) -> [UInt8] {
             let estimate = left + up - corner
             let distances = (abs(estimate - left), abs(estimate - up), abs(estimate - corner))
             let paeth =
-                distances.0 <= distances.1 && distances.0 <= distances.2 ? left : distances.1 <= distances.2 ? up : corner
+                distances.0 <= distances.1 && distances.0 <= distances.2
+                ? left : distances.1 <= distances.2 ? up : corner
             let predicted = [0, left, up, (left + up) / 2, paeth][Int(kind)]
             rgb[y * stride + x] = filtered[y * (stride + 1) + 1 + x] &+ UInt8(predicted)
         }
@@ -116,7 +117,9 @@ private struct Inflater {
     private mutating func codes() -> (Code, Code) {
         let (literals, distances, count) = (take(5) + 257, take(5) + 1, take(4) + 4)
         var orders = [Int](repeating: 0, count: 19)
-        for place in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15].prefix(count) { orders[place] = take(3) }
+        for place in [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15].prefix(count) {
+            orders[place] = take(3)
+        }
         let code = Code(orders)
         var lengths: [Int] = []
         while lengths.count < literals + distances {

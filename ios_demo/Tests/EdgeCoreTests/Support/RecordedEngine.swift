@@ -15,7 +15,11 @@ final class RecordedEngine: Engine {
     init(_ bundle: ModelBundle) throws {
         cases = try Vectors(bundle).cases
         programs = Dictionary(uniqueKeysWithValues: bundle.manifest.programs.map { ($0.name, $0) })
-        if case .transcription(let spec) = bundle.manifest.postprocessing { buckets = spec.buckets } else { buckets = [] }
+        if case .transcription(let spec) = bundle.manifest.postprocessing {
+            buckets = spec.buckets
+        } else {
+            buckets = []
+        }
         if case .image(let spec) = bundle.manifest.preprocessing {
             let encoder = ImageEncoder(spec)
             restored = { tensor in
@@ -41,7 +45,8 @@ final class RecordedEngine: Engine {
         HostStateDecoder(self, bucket, spec)
     }
 
-    private func speak(_ program: String, _ inputs: [String: Tensor], _ bucket: AudioBucket) throws -> [String: Tensor] {
+    private func speak(_ program: String, _ inputs: [String: Tensor], _ bucket: AudioBucket) throws -> [String: Tensor]
+    {
         guard let recorded = cases.first(where: { $0.program == bucket.encode }), let spec = programs[program],
             case .transcript(_, let prompt, _) = recorded.expected, let logits = recorded.outputs["logits"]
         else {
@@ -52,7 +57,8 @@ final class RecordedEngine: Engine {
         let position = inputs["position"].map { Int($0.doubles[0]) } ?? prompt.count - 1
         let row = min(position + 1 - prompt.count, logits.shape[0] - 1)
         let values = Array((logits.floats ?? [])[row * width..<(row + 1) * width])
-        outputs["logits"] = program == bucket.prefill
+        outputs["logits"] =
+            program == bucket.prefill
             ? Tensor(values + values, shape: [2, width]) : Tensor(values, shape: [width])
         return outputs
     }

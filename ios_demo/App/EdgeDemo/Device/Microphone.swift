@@ -1,0 +1,83 @@
+import AVFoundation
+import EdgeCore
+
+/// The microphone as blocks of mono samples at a model's rate.
+@MainActor
+final class Microphone {
+    private let engine = AVAudioEngine()
+
+    /// Ask for the microphone and listen until `stop`.
+    ///
+    /// - Throws: `InputError`: no microphone, or it is not allowed.
+    func start(sampleRate: Int) async throws -> AsyncStream<[Float]> {
+        guard await AVAudioApplication.requestRecordPermission() else {
+            throw InputError(String(localized: "error.microphone.denied"))
+        }
+        let session = AVAudioSession.sharedInstance()
+        try session.setCategory(.record, mode: .measurement)
+        try session.setActive(true)
+        let input = engine.inputNode
+        let source = input.outputFormat(forBus: 0)
+        guard source.sampleRate > 0, let resampler = Resampler(from: source, to: Double(sampleRate)) else {
+            throw InputError(String(localized: "error.microphone.missing"))
+        }
+        let (blocks, continuation) = AsyncStream.makeStream(of: [Float].self)
+        Self.tap(input, source, resampler, continuation)
+        continuation.onTermination = { _ in Task { @MainActor in self.stop() } }
+        engine.prepare()
+        try engine.start()
+        self.continuation = continuation
+        return blocks
+    }
+
+    private var continuation: AsyncStream<[Float]>.Continuation?
+
+    /// Stop listening; the stream of blocks ends.
+    func stop() {
+        guard let continuation else { return }
+        self.continuation = nil
+        engine.inputNode.removeTap(onBus: 0)
+        engine.stop()
+        try? AVAudioSession.sharedInstance().setActive(false, options: .notifyOthersOnDeactivation)
+        continuation.finish()
+    }
+
+    /// Outside the main actor: the system calls the block on its audio thread.
+    private nonisolated static func tap(
+        _ input: AVAudioInputNode, _ format: AVAudioFormat, _ resampler: Resampler,
+        _ continuation: AsyncStream<[Float]>.Continuation
+    ) {
+        input.installTap(onBus: 0, bufferSize: 4096, format: format) { buffer, _ in
+            continuation.yield(resampler.resample(buffer))
+        }
+    }
+}
+
+/// Sound of one format as mono samples at another rate, block by block. Used on the audio thread alone.
+private final class Resampler: @unchecked Sendable {
+    private let converter: AVAudioConverter
+    private let target: AVAudioFormat
+
+    init?(from source: AVAudioFormat, to rate: Double) {
+        guard
+            let target = AVAudioFormat(
+                commonFormat: .pcmFormatFloat32, sampleRate: rate, channels: 1, interleaved: false),
+            let converter = AVAudioConverter(from: source, to: target)
+        else { return nil }
+        (self.converter, self.target) = (converter, target)
+    }
+
+    func resample(_ block: AVAudioPCMBuffer) -> [Float] {
+        let ratio = target.sampleRate / block.format.sampleRate
+        let capacity = AVAudioFrameCount(Double(block.frameLength) * ratio) + 64
+        guard let out = AVAudioPCMBuffer(pcmFormat: target, frameCapacity: capacity) else { return [] }
+        var pending: AVAudioPCMBuffer? = block
+        converter.convert(to: out, error: nil) { _, status in
+            status.pointee = pending == nil ? .noDataNow : .haveData
+            defer { pending = nil }
+            return pending
+        }
+        guard let samples = out.floatChannelData?[0] else { return [] }
+        return Array(UnsafeBufferPointer(start: samples, count: Int(out.frameLength)))
+    }
+}

@@ -1,0 +1,73 @@
+import EdgeCore
+import EdgeDemoKit
+import SwiftUI
+
+/// Text while somebody speaks: what is final, and a guess at the rest.
+struct SpeechScreen: View {
+    @Environment(LibraryModel.self) private var library
+    @Environment(\.scenePhase) private var phase
+    @State private var bundle: InstalledBundle?
+    @State private var microphone = Microphone()
+    @State private var segments: [Segment] = []
+    @State private var partial = ""
+    @State private var statistics: SpeechStatistics?
+    @State private var message: String?
+    @State private var work: Task<Void, Never>?
+
+    var body: some View {
+        NavigationStack {
+            Form {
+                Section { BundlePicker(tasks: [.speechRecognition], selection: $bundle).disabled(work != nil) }
+                Section {
+                    Button(work == nil ? "speech.record" : "speech.stop", action: toggle)
+                        .disabled(bundle == nil)
+                        .accessibilityHint(Text("speech.record.hint"))
+                }
+                Section {
+                    ForEach(segments, id: \.start) { segment in Text(verbatim: segment.text) }
+                    if !partial.isEmpty {
+                        Text(verbatim: partial).foregroundStyle(.secondary).accessibilityLabel(
+                            Text("speech.guess \(partial)"))
+                    }
+                    if let statistics {
+                        Text("speech.times \(statistics.melMs) \(statistics.encodeMs) \(statistics.decodeMs)")
+                            .font(.footnote.monospacedDigit())
+                            .foregroundStyle(.secondary)
+                    }
+                    ErrorView(message: message)
+                }
+            }
+            .navigationTitle("screen.speech")
+            .onChange(of: phase) { if phase == .background { microphone.stop() } }
+            .onDisappear { microphone.stop() }
+        }
+    }
+
+    private func toggle() {
+        guard work == nil, let bundle else { return microphone.stop() }
+        (segments, partial, statistics, message) = ([], "", nil, nil)
+        work = Task {
+            defer { work = nil }
+            do {
+                let transcriber = try await library.session(bundle).transcriber()
+                try await transcriber.openStream()
+                for await block in try await microphone.start(sampleRate: transcriber.sampleRate) {
+                    show(try await transcriber.feed(block))
+                }
+                guard let end = try await transcriber.finishStream() else { return }
+                show(end.updates)
+                statistics = end.transcript.statistics
+            } catch {
+                microphone.stop()
+                message = error.localizedDescription
+            }
+        }
+    }
+
+    private func show(_ updates: [StreamUpdate]) {
+        for update in updates {
+            segments += update.final
+            partial = update.partial
+        }
+    }
+}

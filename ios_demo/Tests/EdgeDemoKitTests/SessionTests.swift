@@ -1,0 +1,74 @@
+import EdgeCore
+import XCTest
+
+@testable import EdgeDemoKit
+
+final class SessionTests: XCTestCase {
+    private func golden(_ name: String) -> URL {
+        let stated = ProcessInfo.processInfo.environment["EDGEFORMER_REPOSITORY"]
+        let checkout = (0..<4).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
+        let repository = stated.map { URL(fileURLWithPath: $0) } ?? checkout
+        return repository.appendingPathComponent("tests/golden/\(name)")
+    }
+
+    private let refusing: ImageDecoder = { _ in throw InputError("no decoder") }
+
+    func testTheLibraryFindsBundles() throws {
+        let library = BundleLibrary(folders: [golden("")])
+        let found = library.bundles()
+        XCTAssertEqual(found.map(\.name), ["tiny-image", "tiny-speech", "tiny-text"])
+        XCTAssertEqual(found.map(\.task), [.imageClassification, .speechRecognition, .textClassification])
+        XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
+    }
+
+    func testATargetWithoutAnEngineIsRefused() async throws {
+        do {
+            _ = try await BundleSession(golden("tiny-text.zip"), engines: Engines(), decoder: refusing)
+            XCTFail("expected an error")
+        } catch {
+            XCTAssertTrue(error is EngineError, "\(error)")
+        }
+    }
+
+    func testASessionAnswersMeasuresAndExports() async throws {
+        let engines = Engines([.onnx: { SummingEngine($0.manifest) }])
+        let session = try await BundleSession(golden("tiny-text.zip"), engines: engines, decoder: refusing)
+        let answer = try await session.classify(.text("lights"))
+        XCTAssertEqual(answer.entries.map(\.score).reduce(0, +), 1, accuracy: 1e-9)
+        XCTAssertNotNil(answer.statistics)
+        let measurement = try await session.measure(rounds: 5)
+        XCTAssertEqual(measurement.times.count, 5)
+        let verification = try await session.selfTest()
+        XCTAssertTrue(verification.ok, "\(verification)")
+        let report = BenchReport(rows: [BenchRow(session, measurement, verification)])
+        XCTAssertEqual(try JSONDecoder().decode(BenchReport.self, from: try report.json()), report)
+    }
+
+    func testPercentiles() {
+        let measured = Measurement(program: "p", times: [4, 1, 3, 2], footprintBytes: nil)
+        XCTAssertEqual(measured.medianMs, 2.5)
+        XCTAssertEqual(measured.p90Ms, 3.7, accuracy: 1e-9)
+        XCTAssertEqual(Measurement(program: "p", times: [7], footprintBytes: nil).p90Ms, 7)
+    }
+}
+
+/// Makes up outputs from inputs as the engine does that the golden text bundle was recorded with.
+private final class SummingEngine: Engine {
+    let executedBy = "sums"
+    private let programs: [ProgramSpec]
+
+    init(_ manifest: Manifest) { programs = manifest.programs }
+
+    func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+        let spec = try CheckedPrograms(programs).checkInputs(program, inputs)
+        let total = inputs.values.flatMap(\.doubles).reduce(0) { $0 + ($1 * 64).rounded(.toNearestOrEven) }
+        let values = (0..<spec.outputs[0].count).map { index in
+            Float((total * Double(index + 3)).truncatingRemainder(dividingBy: 97) / 32)
+        }
+        return [spec.outputs[0].name: Tensor(values, shape: spec.outputs[0].shape)]
+    }
+
+    func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {
+        HostStateDecoder(self, bucket, spec)
+    }
+}

@@ -1,0 +1,1 @@
+"""The iOS app. Its Python half, `tools`, checks the Swift half on Linux."""
