@@ -54,7 +54,7 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         val samples = buffer.samples.copyOf(size)
         val heard = hear(samples, buffer.start)
         val isRetried = heard.resume != null && isWorthARetry(samples, heard.resume, rate, model.silence)
-        buffer.drop(if (isRetried && heard.resume != null) heard.resume else size)
+        buffer.drop(if (isRetried) heard.resume else size)
         return heard.segments
     }
 

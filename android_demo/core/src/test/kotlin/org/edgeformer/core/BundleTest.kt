@@ -1,0 +1,111 @@
+package org.edgeformer.core
+
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
+import java.io.File
+import java.io.FileInputStream
+import java.nio.file.Files
+import java.util.zip.ZipFile
+
+class BundleTest {
+    @TempDir
+    lateinit var place: File
+
+    private val zip = Golden.file("tiny-text.zip")
+
+    @Test
+    fun `a zip and its folder hold the same`() {
+        val inZip = Bundle.open(zip)
+        val inFolder = Bundle.open(unpacked())
+        assertEquals(inZip.manifest, inFolder.manifest)
+        for (name in inZip.manifest.files.keys) assertArrayEquals(inFolder.readBytes(name), inZip.readBytes(name))
+        assertEquals(inZip.manifest.files.values.sumOf { it.size }, inZip.sizeBytes)
+    }
+
+    @Test
+    fun `a zip may lie in another file, as in an APK`() {
+        val whole = File(place, "app.apk")
+        whole.writeBytes(ByteArray(4096) + zip.readBytes() + ByteArray(100))
+        Archive.open(FileInputStream(whole), 4096, zip.length(), "the asset").let(Bundle::open).use { bundle ->
+            assertEquals("tiny-text", bundle.manifest.name)
+            assertEquals(256, bundle.map("model.bin").capacity())
+        }
+    }
+
+    @Test
+    fun `a file of its own is a copy where the bundle is a zip`() {
+        val cache = File(place, "cache")
+        val copy = Bundle.open(zip).fileOf("model.bin", cache)
+        assertArrayEquals(ByteArray(256) { it.toByte() }, copy.readBytes())
+        assertEquals(copy, Bundle.open(zip).fileOf("model.bin", cache))
+        val folder = unpacked()
+        assertEquals(File(folder, "model.bin"), Bundle.open(folder).fileOf("model.bin", cache))
+    }
+
+    @Test
+    fun `spoiled folders`() {
+        refused("SHA-256 differs") { File(it, "model.bin").writeBytes(ByteArray(256)) }
+        refused("expected 256 bytes") { File(it, "model.bin").appendBytes(ByteArray(1)) }
+        refused("is missing") { File(it, "tokenizer.json").delete() }
+        refused("no manifest.json") { File(it, "manifest.json").delete() }
+        refused("extra file") { File(it, "vectors/more.txt").writeText("x") }
+        refused("empty folder") { File(it, "empty").mkdir() }
+        refused("expected 64 bytes") { File(it, "manifest.sig").writeBytes(ByteArray(63)) }
+        refused("symbolic link") {
+            File(it, "model.bin").delete()
+            Files.createSymbolicLink(File(it, "model.bin").toPath(), File(it, "tokenizer.json").toPath())
+        }
+    }
+
+    @Test
+    fun `a signature is no extra file`() {
+        val folder = unpacked()
+        File(folder, "manifest.sig").writeBytes(ByteArray(64))
+        assertEquals("tiny-text", Bundle.open(folder).manifest.name)
+    }
+
+    @Test
+    fun `a zip with any byte of its members or headers changed is refused or the same`() {
+        val bytes = zip.readBytes()
+        val good = Bundle.open(zip).manifest
+        for (at in bytes.indices step 97) {
+            val spoiled = bytes.copyOf().also { it[at] = (it[at] + 1).toByte() }
+            val file = File(place, "spoiled.zip").also { it.writeBytes(spoiled) }
+            try {
+                assertEquals(good, Bundle.open(file).manifest, "byte $at")
+            } catch (error: BundleError) {
+                assertEquals(1, error.message?.lines()?.size)
+            }
+        }
+    }
+
+    @Test
+    fun `zips that are cut off`() {
+        val bytes = zip.readBytes()
+        for (length in listOf(0, 10, 22, 100, bytes.size / 2, bytes.size - 1)) {
+            val file = File(place, "cut.zip").also { it.writeBytes(bytes.copyOf(length)) }
+            assertThrows(BundleError::class.java) { Bundle.open(file) }
+        }
+    }
+
+    private fun refused(problem: String, spoil: (File) -> Unit) {
+        val folder = unpacked().also(spoil)
+        val error = assertThrows(BundleError::class.java) { Bundle.open(folder) }
+        assertTrue(problem in error.message.orEmpty(), error.message)
+    }
+
+    private fun unpacked(): File {
+        val folder = Files.createTempDirectory(place.toPath(), "bundle").toFile()
+        ZipFile(zip).use { members ->
+            for (entry in members.entries()) {
+                val file = File(folder, entry.name).also { it.parentFile.mkdirs() }
+                file.writeBytes(members.getInputStream(entry).readBytes())
+            }
+        }
+        return folder
+    }
+}

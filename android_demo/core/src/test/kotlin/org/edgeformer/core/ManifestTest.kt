@@ -1,0 +1,36 @@
+package org.edgeformer.core
+
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.TestFactory
+
+class ManifestTest {
+    private val cases = Golden.json("manifests.json")["cases"].list
+
+    @TestFactory
+    fun `takes and refuses what every reader does`() = Golden.tests(cases, { _, case -> case["name"].text }) { _, case ->
+        if (case["error"].isNull) accept(case) else refuse(case)
+    }
+
+    private fun accept(case: Json) {
+        val manifest = Manifest.parse(case["text"].text.toByteArray())
+        val facts = case["facts"]
+        assertEquals(facts["name"].text, manifest.name)
+        assertEquals(facts["task"].text, manifest.task.key)
+        assertEquals(facts["target"].text, manifest.target.key)
+        assertEquals(facts["programs"].list.map { it.text }, manifest.programs.map { it.name })
+        assertEquals(facts["preprocessing"].text, manifest.preprocessing.kind)
+        assertEquals(facts["postprocessing"].text, manifest.postprocessing.kind)
+        assertEquals(facts["files"].list.map { it.text }, manifest.files.keys.sorted())
+        assertEquals(facts["android_api"].int, manifest.requires.androidApi)
+    }
+
+    private fun refuse(case: Json) {
+        assertEquals("BundleError", case["error"].text)
+        val base = cases.first { it["name"].text == case["base"].text }["text"].text
+        assertEquals(2, base.split(case["find"].text).size)
+        val text = base.replace(case["find"].text, case["put"].text)
+        val error = assertThrows(BundleError::class.java) { Manifest.parse(text.toByteArray()) }
+        assertEquals(1, error.message?.lines()?.size)
+    }
+}

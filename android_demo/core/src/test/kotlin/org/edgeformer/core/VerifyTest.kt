@@ -1,0 +1,125 @@
+package org.edgeformer.core
+
+import org.edgeformer.core.engines.CheckedEngine
+import org.edgeformer.core.preprocess.ImageDecoder
+import org.edgeformer.core.preprocess.RgbImage
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertFalse
+import org.junit.jupiter.api.Assertions.assertNull
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import java.io.ByteArrayInputStream
+import javax.imageio.ImageIO
+
+/** Whole bundles, with an engine that answers what was recorded. */
+class VerifyTest {
+    @Test
+    fun `text answers as the reference`() {
+        val found = verification("tiny-text.zip")
+        assertEquals(listOf("preprocess", "seq_8", "seq_16", "answer"), found.stages.map { it.name })
+        assertTrue(found.ok, found.toString())
+        assertEquals(0.0, found.stages[0].maxAbs)
+    }
+
+    @Test
+    fun `images answer as the reference, pixel by pixel`() {
+        val found = verification("tiny-image.zip")
+        assertTrue(found.ok, found.toString())
+        assertEquals(0.0, found.stages[0].maxAbs)
+    }
+
+    @Test
+    fun `speech answers as the reference`() {
+        val found = verification("tiny-speech.zip")
+        assertEquals(listOf("mel", "encode", "steps", "text"), found.stages.map { it.name })
+        assertTrue(found.ok, found.toString())
+        assertTrue((found.stages[0].maxAbs ?: 1.0) < 1e-4, found.toString())
+        assertEquals(0.0, found.stages[3].maxAbs)
+    }
+
+    @Test
+    fun `the first stage that diverges is named`() {
+        assertEquals("seq_8", verification("tiny-text.zip") { _, _, value -> value + 1 }.firstDiverging)
+        assertEquals("image", verification("tiny-image.zip") { _, _, value -> -value }.firstDiverging)
+        assertEquals("encode", verification("tiny-speech.zip") { _, name, value -> if (name == "cross_v_0") 0f else value }.firstDiverging)
+    }
+
+    @Test
+    fun `a step that diverges is named, and what all logits have in common does not matter`() {
+        val shifted = verification("tiny-speech.zip") { _, name, value -> if (name == "logits") value + 3 else value }
+        assertTrue(shifted.ok, shifted.toString())
+        val wrong = verification("tiny-speech.zip") { program, name, value ->
+            if (name == "logits" && program == "decode_50") value * 2 else value
+        }
+        assertEquals("step 1", wrong.firstDiverging)
+    }
+
+    @Test
+    fun `NaN and an engine that fails are stages that are not ok`() {
+        val spoiled = verification("tiny-text.zip") { _, _, _ -> Float.NaN }
+        assertEquals("seq_8", spoiled.firstDiverging)
+        assertNull(spoiled.stages[1].maxAbs)
+        assertFalse(spoiled.stages.last().ok)
+        val failing = verification("tiny-speech.zip") { _, _, _ -> error("out of memory") }
+        assertEquals(listOf("encode", "step 0", "text"), failing.stages.filter { !it.ok }.map { it.name })
+    }
+
+    private fun verification(zip: String, change: (String, String, Float) -> Float = { _, _, value -> value }): Verification {
+        Bundle.open(Golden.file(zip)).use { bundle ->
+            return verify(bundle, RecordedEngine(bundle, change), PngDecoder)
+        }
+    }
+}
+
+/** Answers from a bundle's recorded vectors, which hold every value of these small programs. */
+private class RecordedEngine(bundle: Bundle, private val change: (String, String, Float) -> Float) :
+    CheckedEngine(bundle.manifest.programs) {
+    override val name = "recorded"
+    override val executedBy = "recorded vectors"
+    private val cases = Vectors.read(bundle).cases
+    private var heard: Case? = null
+
+    override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
+        val begins = cases.filter { it.program == program.name }
+        val outputs = when {
+            begins.isEmpty() -> spoken(program, inputs)
+            "mel" in inputs -> begins.first().also { heard = it }.outputs
+            else -> begins.minByOrNull { case -> distance(case, inputs) }?.outputs.orEmpty()
+        }
+        return program.outputs.associate { spec ->
+            val values = (outputs[spec.name] as FloatTensor?)?.toArray() ?: FloatArray(spec.size)
+            val changed = FloatArray(spec.size) { change(program.name, spec.name, values[it]) }
+            spec.name to FloatTensor(spec.shape, java.nio.FloatBuffer.wrap(changed))
+        }
+    }
+
+    /** What follows a token: in the row of its place behind the prompt. */
+    private fun spoken(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
+        val case = heard ?: error("nothing was heard")
+        val rows = case.outputs.getValue("logits") as FloatTensor
+        val width = rows.shape[1]
+        val prompt = (case.expected as Expected.Text).prompt.size
+        val position = (inputs["position"] as IntTensor?)?.data?.get(0) ?: (prompt - 1)
+        val row = rows.toArray().copyOfRange((position + 1 - prompt) * width, (position + 2 - prompt) * width)
+        val copies = program.outputs.first { it.name == "logits" }.size / width
+        return mapOf("logits" to FloatTensor.of(FloatArray(copies * width) { row[it % width] }, copies, width))
+    }
+
+    private fun distance(case: Case, inputs: Map<String, Tensor>): Double =
+        case.inputs.entries.sumOf { (name, tensor) ->
+            doubles(tensor).zip(doubles(inputs.getValue(name)).asIterable()).sumOf { (a, b) -> (a - b) * (a - b) }
+        }
+
+    override fun release() = Unit
+}
+
+private object PngDecoder : ImageDecoder {
+    override fun decode(data: ByteArray): RgbImage {
+        val image = ImageIO.read(ByteArrayInputStream(data))
+        val pixels = ByteArray(3 * image.width * image.height) { index ->
+            val color = image.getRGB(index / 3 % image.width, index / 3 / image.width)
+            (color shr (16 - 8 * (index % 3))).toByte()
+        }
+        return RgbImage(image.width, image.height, pixels)
+    }
+}

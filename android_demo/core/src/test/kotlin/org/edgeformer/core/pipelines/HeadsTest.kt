@@ -1,0 +1,37 @@
+package org.edgeformer.core.pipelines
+
+import org.edgeformer.core.Activation
+import org.edgeformer.core.Classification
+import org.edgeformer.core.EngineError
+import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.Golden
+import org.edgeformer.core.InputError
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.TestFactory
+
+class HeadsTest {
+    @TestFactory
+    fun `scores as in torch`() = Golden.tests(Golden.json("heads.json")["cases"].list, { index, _ -> "$index" }) { _, case ->
+        val logits = case["logits"].list.map { (it.value as? String)?.toFloat() ?: it.double.toFloat() }.toFloatArray()
+        val outputs = mapOf("logits" to FloatTensor.of(logits, 1, logits.size))
+        val activation = Activation.values().first { it.key == case["activation"].text }
+        val head = Classification(logits.indices.map { it.toString() }, activation)
+        if (case["error"].isNull) {
+            val found = classify(outputs, head)
+            assertEquals(case["order"].ints.map { it.toString() }, found.labels)
+            case["scores"].list.zip(found.scores).forEach { (expected, score) -> assertEquals(expected.double, score, 1e-9) }
+        } else {
+            assertThrows(EngineError::class.java) { classify(outputs, head) }
+        }
+    }
+
+    @Test
+    fun `the best labels`() {
+        val result = ClassificationResult(listOf("a", "b", "c"), listOf(0.5, 0.3, 0.2))
+        assertEquals(listOf("a", "b"), result.top(2).labels)
+        assertEquals(result, result.top(9))
+        assertThrows(InputError::class.java) { result.top(0) }
+    }
+}
