@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench golden android clean
+.PHONY: setup demo demo-speech test lint bench golden android ios clean
 
 setup: $(READY)
 
@@ -41,6 +41,10 @@ golden: setup
 # The app in android_demo, without Gradle: compiled, tested, packaged, checked. Packages are kept in ~/.cache/edgeformer.
 android: setup
 	@$(BIN)/python -m android_demo.tools
+
+# The app in ios_demo, on Debian: built and tested with Debian's Swift, the rest read and linted.
+ios: setup
+	@$(BIN)/python -m ios_demo.tools.check
 
 clean:
 	rm -rf .venv dist build *.egg-info runtime/*.egg-info

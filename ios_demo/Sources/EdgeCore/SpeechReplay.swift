@@ -67,20 +67,19 @@ final class SpeechReplay: Replay {
         let rows = (0..<logits.shape[0]).map { centered(Array(logits.doubles[$0 * width..<($0 + 1) * width])) }
         let limits = rows.map { row in tolerances.output * row.reduce(0) { max($0, abs($1)) } }
         var found: [Comparison] = []
-        func compare(_ output: DecoderOutput) {
-            let row = centered(Vectors.sampled(output.logits.map(Double.init)))
+        func compare(_ logits: [Float]) {
+            let row = centered(Vectors.sampled(logits.map(Double.init)))
             found.append(.of(row, rows[found.count], tolerance: limits[found.count]))
         }
         do {
             let decoder = try model.decoder(bucket)
             try decoder.encode(spectrogram)
-            var mask = Rows.allHidden(decoder.rows)
-            let last = prompt.count - 1
-            compare(try decoder.prefill(prompt, position: 0, row: 0, mask: mask, wanted: (last, last)).1)
-            for row in prompt.indices { mask[row] = Rows.seen }
+            let context = try Context(decoder, Prompt(tokens: prompt))
+            compare(context.logits)
+            var mask = context.mask
             for (offset, token) in tokens.enumerated() {
                 let row = prompt.count + offset
-                compare(try decoder.step(token, position: row, row: row, mask: mask))
+                compare(try decoder.step(token, position: row, row: row, mask: mask).logits)
                 mask[row] = Rows.seen
             }
         } catch {

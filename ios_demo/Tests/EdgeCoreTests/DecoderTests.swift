@@ -56,6 +56,19 @@ final class DecoderTests: XCTestCase {
         XCTAssertEqual(errorName { _ = try decoder.step(1, position: 0, row: 0, mask: [0]) }, "InputError")
     }
 
+    func testWithoutSharedStateThePromptIsFedTokenByToken() throws {
+        let (_, spec) = try spec()
+        let bucket = spec.buckets[0]
+        let programs = ListeningPrograms(spec)
+        let decoder = ProgramStateDecoder(programs, bucket, spec, sharesState: false)
+        try decoder.encode(Tensor([Float(0)], shape: [1]))
+        let context = try Context(decoder, Prompt(tokens: [9, 8, 7]))
+        XCTAssertEqual(programs.called, [bucket.decode, bucket.decode, bucket.decode])
+        XCTAssertEqual(programs.last["row"]?.doubles, [2])
+        XCTAssertEqual(programs.last["mask"]?.floats, [0, 0] + [Float](repeating: Rows.hidden, count: bucket.rows - 2))
+        XCTAssertEqual(context.position, 3)
+    }
+
     func testInputsAreCheckedAgainstTheManifest() throws {
         let (bundle, spec) = try spec()
         let checked = CheckedPrograms(bundle.manifest.programs)
@@ -94,6 +107,7 @@ private final class CountingEngine: Engine, @unchecked Sendable {
 /// Remembers what it was steered with.
 private final class ListeningPrograms: BucketPrograms {
     private(set) var last: [String: Tensor] = [:]
+    private(set) var called: [String] = []
     private let spec: Transcription
 
     init(_ spec: Transcription) { self.spec = spec }
@@ -102,6 +116,7 @@ private final class ListeningPrograms: BucketPrograms {
 
     func run(_ program: String, _ steering: [String: Tensor]) -> [String: Tensor] {
         last = steering
+        called.append(program)
         return ["logits": Tensor([Float](repeating: 0, count: 2 * spec.vocabSize), shape: [2, spec.vocabSize])]
     }
 }

@@ -9,10 +9,12 @@ import Synchronization
 public final class ExecuTorchEngine: Engine {
     public let executedBy = "ExecuTorch (Swift)"
     private let checked: CheckedPrograms
+    private let bundle: ModelBundle
     private let modules: Mutex<[String: Module]>
 
-    private init(_ programs: [ProgramSpec], _ modules: sending [String: Module]) {
-        checked = CheckedPrograms(programs)
+    private init(_ bundle: ModelBundle, _ modules: sending [String: Module]) {
+        self.bundle = bundle
+        checked = CheckedPrograms(bundle.manifest.programs)
         self.modules = Mutex(modules)
     }
 
@@ -24,20 +26,18 @@ public final class ExecuTorchEngine: Engine {
         guard manifest.target == .executorch else {
             throw EngineError("expected a bundle for executorch, found \(manifest.target.rawValue)")
         }
-        return ExecuTorchEngine(manifest.programs, try load(bundle))
+        return ExecuTorchEngine(bundle, try load(bundle))
     }
 
     private static func load(_ bundle: ModelBundle) throws -> sending [String: Module] {
         var modules: [String: Module] = [:]
         for program in bundle.manifest.programs {
+            let module = try modules[program.file] ?? Self.module(try bundle.url(program.file))
+            modules[program.file] = module
+            // Speech has dozens of methods, each with weights to pack: they load when they are first called.
+            guard bundle.manifest.task != .speechRecognition else { continue }
             do {
-                let module =
-                    try modules[program.file] ?? Module(filePath: try bundle.url(program.file).path, loadMode: .mmap)
-                modules[program.file] = module
-                // Speech has dozens of methods, each with weights to pack: they load when they are first called.
-                if bundle.manifest.task != .speechRecognition { try module.load(program.entry) }
-            } catch let error as BundleError {
-                throw error
+                try module.load(program.entry)
             } catch {
                 throw EngineError("ExecuTorch cannot load \(program.file): \(error.localizedDescription)")
             }
@@ -45,40 +45,45 @@ public final class ExecuTorchEngine: Engine {
         return modules
     }
 
+    /// A file mapped into memory; its methods load as they are first called.
+    fileprivate static func module(_ url: URL) -> Module { Module(filePath: url.path, loadMode: .mmap) }
+
     public func run(_ program: String, _ inputs: [String: EdgeCore.Tensor]) throws -> [String: EdgeCore.Tensor] {
         let spec = try checked.checkInputs(program, inputs)
-        let outputs = try modules.withLock { modules in try Self.execute(spec, inputs, modules) }
+        let outputs = try modules.withLock { modules in
+            guard let module = modules[spec.file] else { throw EngineError("\(spec.file) is not loaded") }
+            return try Self.execute(spec, inputs.mapValues(Self.value), module).compactMapValues(Self.tensor)
+        }
         return try checked.checkOutputs(spec, outputs)
     }
 
-    /// Programs with state share it only where their methods share memory, which ExecuTorch's Swift API cannot ask for.
+    /// Programs with state share it only where their methods share memory, which ExecuTorch's Swift API cannot ask for: then
+    /// `decode` alone is used, on a file that is loaded for this decoder.
     public func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {
-        guard spec.state == .host else {
-            throw EngineError(
-                "ExecuTorch's Swift API cannot share a decoder's state between methods: use the bundle for coreml")
+        switch spec.state {
+        case .host: return HostStateDecoder(self, bucket, spec)
+        case .program:
+            return ProgramStateDecoder(try ExecuTorchBucket(bundle, bucket), bucket, spec, sharesState: false)
         }
-        return HostStateDecoder(self, bucket, spec)
     }
 
-    private static func execute(
-        _ spec: ProgramSpec, _ inputs: [String: EdgeCore.Tensor], _ modules: [String: Module]
-    ) throws -> [String: EdgeCore.Tensor] {
-        guard let module = modules[spec.file] else { throw EngineError("\(spec.file) is not loaded") }
+    /// Run a method on values in the manifest's order; its outputs by name.
+    fileprivate static func execute(
+        _ spec: ProgramSpec, _ inputs: [String: any ValueConvertible], _ module: Module
+    ) throws -> [String: Value] {
         let values: [Value]
         do {
-            values = try module.execute(spec.entry, spec.inputs.compactMap { inputs[$0.name].map(Self.value) })
+            values = try module.execute(spec.entry, spec.inputs.compactMap { inputs[$0.name] })
         } catch {
             throw EngineError("ExecuTorch failed to run \(spec.name): \(error.localizedDescription)")
         }
         guard values.count == spec.outputs.count else {
             throw EngineError("\(spec.name): expected \(spec.outputs.count) outputs, found \(values.count)")
         }
-        var outputs: [String: EdgeCore.Tensor] = [:]
-        for (output, value) in zip(spec.outputs, values) { outputs[output.name] = tensor(value) }
-        return outputs
+        return Dictionary(zip(spec.outputs.map(\.name), values), uniquingKeysWith: { $1 })
     }
 
-    private static func value(_ tensor: EdgeCore.Tensor) -> any ValueConvertible {
+    fileprivate static func value(_ tensor: EdgeCore.Tensor) -> any ValueConvertible {
         switch tensor.values {
         case .float32(let values): ExecuTorch.Tensor<Float>(values, shape: tensor.shape)
         case .int32(let values): ExecuTorch.Tensor<Int32>(values, shape: tensor.shape)
@@ -87,7 +92,7 @@ public final class ExecuTorchEngine: Engine {
     }
 
     /// A copy of an output; nil where it is no tensor of a type that bundles have.
-    private static func tensor(_ value: Value) -> EdgeCore.Tensor? {
+    fileprivate static func tensor(_ value: Value) -> EdgeCore.Tensor? {
         if let floats: ExecuTorch.Tensor<Float> = value.tensor() {
             return EdgeCore.Tensor(floats.scalars(), shape: floats.shape)
         }
@@ -95,5 +100,39 @@ public final class ExecuTorchEngine: Engine {
             return EdgeCore.Tensor(integers.scalars(), shape: integers.shape)
         }
         return nil
+    }
+}
+
+/// A decoder's own load of its bucket's file, which holds its state. What encode gives stays in ExecuTorch's memory.
+private final class ExecuTorchBucket: BucketPrograms {
+    private let module: Module
+    private let bucket: AudioBucket
+    private let programs: [String: ProgramSpec]
+    private var heard: [String: Value] = [:]
+
+    init(_ bundle: ModelBundle, _ bucket: AudioBucket) throws {
+        let used = bundle.manifest.programs.filter { [bucket.encode, bucket.decode].contains($0.name) }
+        guard let file = used.first?.file, used.count == 2, used[1].file == file else {
+            throw EngineError("expected \(bucket.encode) and \(bucket.decode) in one file: convert the bundle again")
+        }
+        module = ExecuTorchEngine.module(try bundle.url(file))
+        programs = Dictionary(used.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+        self.bucket = bucket
+    }
+
+    func hear(_ mel: EdgeCore.Tensor) throws {
+        heard = try ExecuTorchEngine.execute(
+            try program(bucket.encode), ["mel": ExecuTorchEngine.value(mel)], module)
+    }
+
+    func run(_ name: String, _ steering: [String: EdgeCore.Tensor]) throws -> [String: EdgeCore.Tensor] {
+        let inputs = steering.mapValues(ExecuTorchEngine.value).merging(heard) { $1 }
+        return try ExecuTorchEngine.execute(try program(name), inputs, module)
+            .compactMapValues(ExecuTorchEngine.tensor)
+    }
+
+    private func program(_ name: String) throws -> ProgramSpec {
+        guard let program = programs[name] else { throw InputError("unknown program '\(name)'") }
+        return program
     }
 }

@@ -4,6 +4,9 @@ import Foundation
 struct Prompt: Equatable {
     let tokens: [Int]
 
+    /// A prompt that was recorded.
+    init(tokens: [Int]) { self.tokens = tokens }
+
     /// The tokens before a transcript in a language, as "en".
     init(_ spec: SpeechTokens, _ options: TranscribeOptions, language: String) throws {
         var fed = [spec.start]

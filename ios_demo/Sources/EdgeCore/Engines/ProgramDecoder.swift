@@ -18,11 +18,19 @@ public final class ProgramStateDecoder: SpeechDecoder {
     private var hasHeard = false
 
     /// Decode with the programs of a bucket, whose state is "program".
-    public init(_ programs: any BucketPrograms, _ bucket: AudioBucket, _ spec: Transcription) {
+    ///
+    /// - Parameters:
+    ///   - programs: run them, and keep their state.
+    ///   - bucket: names them.
+    ///   - spec: the manifest's.
+    ///   - sharesState: whether `prefill` and `decode` see the same rows; otherwise `decode` alone is used, token by token.
+    public init(
+        _ programs: any BucketPrograms, _ bucket: AudioBucket, _ spec: Transcription, sharesState: Bool = true
+    ) {
         self.programs = programs
         self.bucket = bucket
         rows = bucket.rows
-        prefillTokens = spec.prefillTokens
+        prefillTokens = sharesState ? spec.prefillTokens : 1
     }
 
     public func encode(_ mel: Tensor) throws {
@@ -43,6 +51,10 @@ public final class ProgramStateDecoder: SpeechDecoder {
         _ tokens: [Int], position: Int, row: Int, mask: [Float], wanted: (Int, Int)
     ) throws -> (DecoderOutput, DecoderOutput) {
         try DecoderInputs.check(tokens, wanted: wanted, size: prefillTokens)
+        guard prefillTokens > 1 else {
+            let output = try step(tokens[0], position: position, row: row, mask: mask)
+            return (output, output)
+        }
         try DecoderInputs.check(row: row, count: tokens.count, mask: mask, rows: rows)
         var steering = DecoderInputs.padded(tokens, position: position, size: prefillTokens)
         // Rows beyond the last one go nowhere, so padding spoils no row of another hypothesis.
