@@ -202,6 +202,6 @@ def run(command: list[str], folder: Path) -> str:
     except FileNotFoundError:
         raise BuildError(f"the build needs {command[0]}: install it") from None
     if result.returncode:
-        said = "\n".join((result.stdout + result.stderr).strip().splitlines()[-40:])
+        said = "\n".join((result.stdout + result.stderr).strip().splitlines()[-200:])
         raise BuildError(f"{Path(command[0]).name} failed:\n{said}")
     return result.stdout
