@@ -1,5 +1,6 @@
 package org.edgeformer.core
 
+import java.io.ByteArrayOutputStream
 import java.io.Closeable
 import java.io.File
 import java.io.FileInputStream
@@ -19,6 +20,12 @@ private const val MAX_DIRECTORY_BYTES = 16 shl 20
 private const val ENCRYPTED_FLAGS = 0x2041
 private const val FILE_TYPE_MASK = 0xF000
 private const val PLAIN_FILE = 0x8000
+
+// What a writer MUST state of every member: version 2.0, made on Unix on 1980-01-01 with mode 0100644.
+private const val VERSION: Short = 20
+private const val UNIX: Byte = 3
+private const val DATE: Short = 33
+private const val PLAIN_FILE_MODE = 0x81A4
 
 // What a writer may add to each member (headers, names, extra fields) and to the whole archive (end records).
 private const val MEMBER_OVERHEAD_BYTES = 2048L
@@ -63,11 +70,55 @@ class Archive private constructor(
             if (header.getInt(0) != LOCAL_SIGNATURE) spoiled("${shorten(name)} has no header")
             val data = member.header + LOCAL_BYTES + short(header, 26) + short(header, 28)
             if (data + member.size > length) spoiled("${shorten(name)} is cut off")
-            val bytes = channel.map(FileChannel.MapMode.READ_ONLY, start + data, member.size)
-            if (crcOf(bytes) != member.crc) spoiled("${shorten(name)} has another CRC")
-            bytes
+            channel.map(FileChannel.MapMode.READ_ONLY, start + data, member.size)
         }
     }
+
+    override fun read(name: String, maxBytes: Int): ByteArray {
+        val bytes = super.read(name, maxBytes)
+        if (CRC32().apply { update(bytes) }.value != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
+        return bytes
+    }
+
+    /** Compares every header with what BUNDLE.md asks of writers: sorted, one date, one permission, nothing between. */
+    override fun checkCanonical() {
+        val directory = ByteArrayOutputStream()
+        var next = 0L
+        for ((name, member) in members.toSortedMap()) {
+            val header = canonicalHeader(name, member)
+            if (member.header != next || !read(next, header.size).array().contentEquals(header)) notCanonical()
+            directory.write(canonicalEntry(name, member))
+            next += header.size + member.size
+        }
+        val end = canonicalEnd(directory.size(), next)
+        if (next + directory.size() + end.size != length) notCanonical()
+        if (!read(next, directory.size()).array().contentEquals(directory.toByteArray())) notCanonical()
+        if (!read(length - end.size, end.size).array().contentEquals(end)) notCanonical()
+    }
+
+    private fun canonicalHeader(name: String, member: Member) = record(LOCAL_BYTES + name.length) {
+        putInt(LOCAL_SIGNATURE).putShort(VERSION).putShort(0).putShort(0).putShort(0).putShort(DATE)
+        putInt(member.crc.toInt()).putInt(member.size.toInt()).putInt(member.size.toInt())
+        putShort(name.length.toShort()).putShort(0).put(name.toByteArray(Charsets.ISO_8859_1))
+    }
+
+    private fun canonicalEntry(name: String, member: Member) = record(ENTRY_BYTES + name.length) {
+        putInt(ENTRY_SIGNATURE).put(VERSION.toByte()).put(UNIX).putShort(VERSION).putShort(0).putShort(0).putShort(0)
+        putShort(DATE).putInt(member.crc.toInt()).putInt(member.size.toInt()).putInt(member.size.toInt())
+        putShort(name.length.toShort()).putShort(0).putShort(0).putShort(0).putShort(0)
+        putInt(PLAIN_FILE_MODE shl 16).putInt(member.header.toInt()).put(name.toByteArray(Charsets.ISO_8859_1))
+    }
+
+    private fun canonicalEnd(directoryBytes: Int, offset: Long) = record(END_BYTES) {
+        putInt(END_SIGNATURE).putInt(0).putShort(members.size.toShort()).putShort(members.size.toShort())
+        putInt(directoryBytes).putInt(offset.toInt()).putShort(0)
+    }
+
+    private inline fun record(size: Int, write: ByteBuffer.() -> Unit): ByteArray =
+        ByteBuffer.allocate(size).order(ByteOrder.LITTLE_ENDIAN).apply(write).array()
+
+    private fun notCanonical(): Nothing =
+        throw BundleError("$what: it holds other bytes than its signed files give: pack it again")
 
     override fun file(name: String): File? = null
 
@@ -154,12 +205,6 @@ class Archive private constructor(
             throw error
         }
     }
-}
-
-private fun crcOf(bytes: ByteBuffer): Long {
-    val crc = CRC32()
-    chunks(bytes) { chunk, count -> crc.update(chunk, 0, count) }
-    return crc.value
 }
 
 /** Passes on a buffer's bytes piece by piece; older platforms take no buffers of mapped memory. */

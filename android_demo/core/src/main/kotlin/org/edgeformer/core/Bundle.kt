@@ -7,8 +7,6 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import java.security.MessageDigest
 
-private const val SIGNATURE_BYTES = 64L
-
 /**
  * An open bundle whose every file has the size and hash that its manifest states.
  *
@@ -72,29 +70,31 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
 
     companion object {
         /**
-         * Opens a bundle's folder, or a stored zip of it, and checks all of it.
+         * Opens a bundle's folder, or a stored zip of it, and checks all of it: this reads every file once, so keep it off
+         * the main thread.
          *
-         * @throws BundleError it does not follow BUNDLE.md; the message says where.
+         * @param requiredKey the 32 bytes of the Ed25519 public key that must have signed the bundle; null: it may be
+         *   unsigned. What is checked is mapped, not copied: the bundle must lie where only the app writes.
+         * @throws BundleError it does not follow BUNDLE.md, or is not signed as required; the message says where.
+         * @throws InputError the key cannot be used on this platform.
          */
-        fun open(path: File): Bundle = when {
-            path.isDirectory -> open(Folder(path))
-            path.isFile -> open(Archive.open(path))
+        fun open(path: File, requiredKey: ByteArray? = null): Bundle = when {
+            path.isDirectory -> open(Folder(path), requiredKey)
+            path.isFile -> open(Archive.open(path), requiredKey)
             else -> throw BundleError("no bundle at ${path.path}: expected a bundle's folder or zip")
         }
 
         /** Opens a bundle and checks all of it; `files` are closed with it, or here where it is refused. */
-        fun open(files: BundleFiles): Bundle = try {
-            val size = files.sizes[MANIFEST_NAME]
-                ?: throw BundleError("${files.what}: no $MANIFEST_NAME in it: expected a bundle's folder or zip")
-            if (size > MAX_MANIFEST_BYTES) {
-                throw BundleError("$MANIFEST_NAME: expected at most $MAX_MANIFEST_BYTES bytes, found $size")
-            }
-            val bytes = files.map(MANIFEST_NAME)
-            val manifest = Manifest.parse(ByteArray(bytes.capacity()).also { bytes.get(it) })
+        fun open(files: BundleFiles, requiredKey: ByteArray? = null): Bundle = try {
+            val bytes = files.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
+            val signature = if (SIGNATURE_NAME in files.sizes) files.read(SIGNATURE_NAME, SIGNATURE_BYTES) else null
+            checkSignature(signature, bytes, requiredKey)
+            val manifest = Manifest.parse(bytes)
             compareNames(manifest, files.sizes)
             manifest.files.forEach { (name, entry) -> compareFile(name, entry, files) }
+            if (requiredKey != null) files.checkCanonical()
             Bundle(manifest, files)
-        } catch (error: BundleError) {
+        } catch (error: EdgeFormerError) {
             files.close()
             throw error
         }
@@ -102,10 +102,6 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
 }
 
 private fun compareNames(manifest: Manifest, sizes: Map<String, Long>) {
-    val signature = sizes[SIGNATURE_NAME]
-    if (signature != null && signature != SIGNATURE_BYTES) {
-        throw BundleError("$SIGNATURE_NAME: expected $SIGNATURE_BYTES bytes, found $signature")
-    }
     val extra = (sizes.keys - manifest.files.keys - MANIFEST_NAME - SIGNATURE_NAME).minOrNull()
     if (extra != null) throw BundleError("extra file ${shorten(extra)}: the manifest does not list it")
     val missing = (manifest.files.keys - sizes.keys).minOrNull() ?: return

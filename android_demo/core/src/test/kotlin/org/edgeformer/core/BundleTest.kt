@@ -9,6 +9,8 @@ import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.io.FileInputStream
 import java.nio.file.Files
+import java.security.KeyPairGenerator
+import java.security.Signature
 import java.util.zip.ZipFile
 
 class BundleTest {
@@ -55,6 +57,7 @@ class BundleTest {
         refused("extra file") { File(it, "vectors/more.txt").writeText("x") }
         refused("empty folder") { File(it, "empty").mkdir() }
         refused("expected 64 bytes") { File(it, "manifest.sig").writeBytes(ByteArray(63)) }
+        refused("expected at most 64 bytes") { File(it, "manifest.sig").writeBytes(ByteArray(65)) }
         refused("symbolic link") {
             File(it, "model.bin").delete()
             Files.createSymbolicLink(File(it, "model.bin").toPath(), File(it, "tokenizer.json").toPath())
@@ -66,6 +69,34 @@ class BundleTest {
         val folder = unpacked()
         File(folder, "manifest.sig").writeBytes(ByteArray(64))
         assertEquals("tiny-text", Bundle.open(folder).manifest.name)
+    }
+
+    @Test
+    fun `a required signature`() {
+        val pair = KeyPairGenerator.getInstance("Ed25519").generateKeyPair()
+        val key = pair.public.encoded.takeLast(32).toByteArray()
+        val folder = unpacked()
+        assertThrows(BundleError::class.java) { Bundle.open(folder, key) }
+        val manifest = File(folder, "manifest.json")
+        val signer = Signature.getInstance("Ed25519").apply { initSign(pair.private) }
+        signer.update("edgeformer-bundle-manifest-1\n".toByteArray() + manifest.readBytes())
+        File(folder, "manifest.sig").writeBytes(signer.sign())
+        assertEquals("tiny-text", Bundle.open(folder, key).manifest.name)
+        assertThrows(BundleError::class.java) { Bundle.open(folder, key.also { it[5] = (it[5] + 1).toByte() }) }
+        manifest.appendText(" ")
+        assertThrows(BundleError::class.java) { Bundle.open(folder, pair.public.encoded.takeLast(32).toByteArray()) }
+        assertThrows(InputError::class.java) { Bundle.open(folder, ByteArray(31)) }
+    }
+
+    @Test
+    fun `a zip that holds more than its files is not canonical`() {
+        Archive.open(zip).use { it.checkCanonical() }
+        val bytes = zip.readBytes()
+        val more = File(place, "more.zip")
+        // A date within the first member's header, which no hash covers.
+        more.writeBytes(bytes.copyOf().also { it[12] = 34 })
+        assertEquals("tiny-text", Bundle.open(more).manifest.name)
+        assertThrows(BundleError::class.java) { Archive.open(more).checkCanonical() }
     }
 
     @Test

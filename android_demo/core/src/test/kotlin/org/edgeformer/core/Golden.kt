@@ -14,7 +14,7 @@ object Golden {
 
     fun json(name: String): Json = Json(StrictJson.parse(file(name).readBytes(), name, 16 shl 20))
 
-    fun tensors(name: String): Map<String, Tensor> = Folder(file("")).map(name).let { SafeTensors.read(it, name) }
+    fun tensors(name: String): Map<String, Tensor> = Folder(file("")).map(name).let { Safetensors.read(it, name) }
 
     /** A test for each case of a file. */
     fun tests(cases: List<Json>, name: (Int, Json) -> String, check: (Int, Json) -> Unit): List<DynamicTest> =

@@ -3,7 +3,7 @@ package org.edgeformer.core.preprocess
 import org.edgeformer.core.BundleError
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.InputError
-import org.edgeformer.core.SafeTensors
+import org.edgeformer.core.Safetensors
 import java.nio.ByteBuffer
 import kotlin.math.PI
 import kotlin.math.cos
@@ -17,7 +17,7 @@ private const val MEL_FILTERS_TENSOR = "mel_filters"
  * @throws BundleError not safetensors, other tensors, or another shape than the spec's.
  */
 internal fun readMelFilters(file: ByteBuffer, spec: AudioPreprocessing): FloatTensor {
-    val tensors = SafeTensors.read(file, spec.melFilters)
+    val tensors = Safetensors.read(file, spec.melFilters)
     val filters = tensors[MEL_FILTERS_TENSOR] as? FloatTensor
     val shape = listOf(spec.nMels, spec.nFft / 2 + 1)
     if (filters == null || tensors.size != 1 || filters.shape != shape) {
@@ -87,7 +87,7 @@ internal class LogMel(private val spec: AudioPreprocessing, filters: FloatTensor
 
     /** (n_mels, frames): log10 of the power in each band. */
     private fun logPowers(samples: FloatArray, frames: Int): FloatArray {
-        val fourier = Fourier(spec.nFft)
+        val fft = Fft(spec.nFft)
         val frame = DoubleArray(spec.nFft)
         val power = FloatArray(half + 1)
         val result = FloatArray(spec.nMels * frames)
@@ -95,7 +95,7 @@ internal class LogMel(private val spec: AudioPreprocessing, filters: FloatTensor
         for (time in 0 until frames) {
             val start = time * spec.hopLength - half
             for (index in frame.indices) frame[index] = window[index] * sample(samples, start + index)
-            fourier.power(frame, power)
+            fft.power(frame, power)
             bands.forEachIndexed { band, filter ->
                 var sum = 0f
                 for (index in filter.weights.indices) sum += filter.weights[index] * power[filter.first + index]

@@ -34,7 +34,7 @@ class SoundTest {
     fun `a Fourier transform of any size`() {
         for (size in listOf(16, 30, 97, 400)) {
             val samples = DoubleArray(size) { sin(it * it * 0.37) }
-            val found = FloatArray(size / 2 + 1).also { Fourier(size).power(samples, it) }
+            val found = FloatArray(size / 2 + 1).also { Fft(size).power(samples, it) }
             for (bin in found.indices) {
                 val real = samples.indices.sumOf { samples[it] * cos(2 * Math.PI * it * bin / size) }
                 val imaginary = samples.indices.sumOf { samples[it] * sin(2 * Math.PI * it * bin / size) }

@@ -8,7 +8,7 @@ import kotlin.math.sin
  * The discrete Fourier transform of a fixed size, by its prime factors (Cooley and Tukey 1965), in float64. Whisper's
  * frames of 400 samples take some 7,000 products rather than 160,000. Not for several threads at once.
  */
-internal class Fourier(private val size: Int) {
+internal class Fft(private val size: Int) {
     private val factors = primeFactors(size)
     private val cosines = DoubleArray(size) { cos(2 * PI * it / size) }
     private val sines = DoubleArray(size) { -sin(2 * PI * it / size) }

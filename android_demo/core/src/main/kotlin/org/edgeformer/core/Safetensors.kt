@@ -6,7 +6,7 @@ import java.nio.ByteOrder
 private const val MAX_HEADER_BYTES = 16 shl 20
 
 /** Reads files of tensors: eight bytes of length, a JSON header with the place of each tensor, then their bytes. */
-internal object SafeTensors {
+internal object Safetensors {
     /**
      * The tensors of a file by name: float32, int32 and uint8, which is what bundles hold.
      *
