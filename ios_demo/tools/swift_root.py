@@ -40,11 +40,14 @@ class SwiftRoot:
     """A Debian root with Swift, in which commands see the repository, read-only, at `REPOSITORY_INSIDE`.
 
     Build products lie at `BUILD_INSIDE` and are kept between runs.
+
+    Attributes:
+        folder: the root's own folder, seen from outside.
     """
 
     def __init__(self, folder: Path, repository: Path) -> None:
         """Use `open_root`, which makes the root."""
-        self._folder = folder
+        self.folder = folder
         self._repository = repository
 
     def run(
@@ -68,7 +71,7 @@ class SwiftRoot:
             'mount --rbind /proc "$1/proc" && mount --bind "$2" "$1$3" && mount -o remount,bind,ro "$1$3"'
             ' && root=$1 && inside=$4 && shift 4 && exec chroot "$root" /usr/bin/env -i -C "$inside" "$@"'
         )
-        folders = [str(self._folder), str(self._repository), REPOSITORY_INSIDE, inside]
+        folders = [str(self.folder), str(self._repository), REPOSITORY_INSIDE, inside]
         assignments = [f"{name}={value}" for name, value in variables.items()]
         return subprocess.run(
             [
