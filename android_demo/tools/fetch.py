@@ -179,11 +179,13 @@ def apt_configuration(release: str) -> Path:
 
 
 def debian_mirror() -> str:
-    """The mirror of Debian that the machine's own apt uses.
+    """The mirror of Debian that the machine's own apt uses, or EDGEFORMER_DEBIAN_MIRROR.
 
     Raises:
         BuildError: the machine has no apt, or not of Debian.
     """
+    if chosen := os.environ.get("EDGEFORMER_DEBIAN_MIRROR"):
+        return chosen.rstrip("/")
     lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], Path("/")).split()
     mirrors = [line.rstrip("/") for line in lines if line.rstrip("/").endswith("/debian")]
     if not mirrors or not DEBIAN_KEYS.is_file():
