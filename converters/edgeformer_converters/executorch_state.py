@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch.fx import Graph, GraphModule
 from edgeformer.programs import Program
 
 aten = torch.ops.aten
+
+NORM_DIVISOR = 32.0
 
 
 def changed_buffers(exported: Any) -> tuple[str, ...]:
@@ -76,46 +77,55 @@ def _inside(graph: Graph, rows: Any, new: Any, axis: int, count: int) -> tuple[A
 def normalize_in_delegate(module: GraphModule) -> None:
     """Spell layer normalisation with what XNNPACK can do: means are products with a column of 1 / C.
 
-    Every layer norm outside cuts the graph in two: a Whisper decoder of two layers is one piece instead of eight.
+    Every layer norm outside cuts the graph in two: a Whisper decoder of two layers is one piece instead of eight. One
+    that half precision has put between two casts is computed in half: XNNPACK casts nothing.
     """
     graph = module.graph
-    columns: dict[int, Any] = {}
+    columns: dict[tuple[int, torch.dtype], Any] = {}
     for node in _calls(graph, aten.layer_norm.default):
         given: list[Any] = list(node.args[:5])
         x, shape, weight, bias, epsilon = given + [None, None, 1e-5][len(given) - 2 :]
         if len(shape) != 1:
             continue
-        (size,) = shape
-        if size not in columns:
-            module.register_buffer(f"mean_of_{size}", torch.full((1, size), 1.0 / size))
-            with graph.inserting_before(next(iter(graph.nodes))):
-                columns[size] = graph.get_attr(f"mean_of_{size}")
+        key = (shape[0], torch.float16 if _is_widened(x) else torch.float32)
+        x, weight, bias = (each.args[0] if _is_widened(each) else each for each in (x, weight, bias))
+        if key not in columns:
+            columns[key] = _column_of_mean(module, *key)
         with graph.inserting_before(node):
-            mean = graph.call_function(aten.linear.default, (x, columns[size]))
-            centered = graph.call_function(aten.sub.Tensor, (x, mean))
-            squares = graph.call_function(aten.mul.Tensor, (centered, centered))
-            variance = graph.call_function(aten.linear.default, (squares, columns[size]))
-            inverse = graph.call_function(
-                aten.rsqrt.default, (graph.call_function(aten.add.Tensor, (variance, epsilon)),)
-            )
-            result = graph.call_function(aten.mul.Tensor, (centered, inverse))
+            result = _normalized(graph, x, columns[key], epsilon)
             for combine, constant in ((aten.mul.Tensor, weight), (aten.add.Tensor, bias)):
                 if constant is not None:
-                    result = graph.call_function(combine, (result, _cast_now(module, constant)))
+                    result = graph.call_function(combine, (result, constant))
         node.replace_all_uses_with(result)
         graph.erase_node(node)
     module.recompile()
 
 
-def _cast_now(module: GraphModule, constant: Any) -> Any:
-    """A constant that the graph casts, as a constant of that type: XNNPACK casts nothing but what it computes."""
-    if constant.target is not aten.to.dtype:
-        return constant
-    source, dtype = constant.args
-    name = f"{source.target}_{dtype}".replace(".", "_")
-    if not hasattr(module, name):
-        module.register_buffer(name, operator.attrgetter(source.target)(module).detach().to(dtype))
-    return module.graph.get_attr(name)
+def _normalized(graph: Graph, x: Any, column: Any, epsilon: float) -> Any:
+    """x (..., C) less its mean, divided by its standard deviation; `column` (1, C) holds 1 / C."""
+
+    def call(target: Any, *args: Any) -> Any:
+        return graph.call_function(target, args)
+
+    centered = call(aten.sub.Tensor, x, call(aten.linear.default, x, column))
+    # Squares of what is divided first stay inside float16's range up to 8000; the quotient below undoes it, exactly.
+    small = call(aten.mul.Tensor, centered, 1 / NORM_DIVISOR)
+    variance = call(aten.linear.default, call(aten.mul.Tensor, small, small), column)
+    inverse = call(aten.rsqrt.default, call(aten.add.Tensor, variance, epsilon / NORM_DIVISOR**2))
+    return call(aten.mul.Tensor, small, inverse)
+
+
+def _column_of_mean(module: GraphModule, size: int, dtype: torch.dtype) -> Any:
+    """A constant (1, size) of the graph, at its beginning, whose product with a row is the row's mean."""
+    name = f"mean_of_{size}_{dtype}".replace(".", "_")
+    module.register_buffer(name, torch.full((1, size), 1.0 / size, dtype=dtype))
+    with module.graph.inserting_before(next(iter(module.graph.nodes))):
+        return module.graph.get_attr(name)
+
+
+def _is_widened(x: Any) -> bool:
+    """Whether half precision has put a cast to float32 here."""
+    return getattr(x, "target", None) is aten.to.dtype and x.args[1] is torch.float32
 
 
 def slice_instead_of_select(module: GraphModule) -> None:
