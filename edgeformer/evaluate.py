@@ -8,12 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, load_module
 from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech_table
 from edgeformer.evaluation_data import EvaluationData, open_data
-from edgeformer.programs import Program, ProgramOptions
-from edgeformer.source_index import SOURCE_ATTENTION, known_source
+from edgeformer.source_index import known_source
+from edgeformer.source_programs import source_programs
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
@@ -160,18 +158,7 @@ def _source_engine(manifest: Manifest, source: str | None, threads: int, notes: 
     import torch
 
     torch.set_num_threads(threads)
-    return TorchEngine(_source_programs(manifest, checkpoint))
-
-
-def _source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program, ...]:
-    """The bundle's programs, made from its source anew."""
-    module, _ = load_module(checkpoint, KERNELS[SOURCE_ATTENTION])
-    inputs = {program.name: program.inputs for program in manifest.programs}
-    seq_lens = tuple(shapes[0].shape[1] for shapes in inputs.values())  # without a meaning for images
-    programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=seq_lens))
-    if {program.name: program.inputs for program in programs} != inputs:
-        raise InputError(f"{checkpoint.source.id} no longer gives the programs of {manifest.name}: convert it again")
-    return programs
+    return TorchEngine(source_programs(manifest, checkpoint))
 
 
 def _answers(

@@ -39,6 +39,8 @@ class Family:
         programs: (module, config, options) to the programs, bucket by bucket.
         parse_labels: a public config.json to the names of the classes, in the order of the logits; InputError if there
             can be none.
+        blocks: names of the parts of a program's module whose outputs `verify --layers` compares, in `fnmatch` patterns
+            name by name: "bert.encoder.layer.*" is each layer and nothing inside one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Family:
     unused: tuple[str, ...]
     programs: Callable[[nn.Module, Any, ProgramOptions], tuple[Program, ...]]
     parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]
+    blocks: tuple[str, ...]
 
     def is_unused(self, key: str) -> bool:
         """Whether a renamed key is one that no task of ours uses."""

@@ -20,12 +20,12 @@ class TorchEngine:
     not_covered: str | None = None
 
     def __init__(self, programs: Sequence[Program]) -> None:
-        self._programs = {program.name: program for program in programs}
+        self.programs = {program.name: program for program in programs}
         self.executed_by = f"torch {torch.__version__.split('+')[0]}"
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one program; see `Engine.run`."""
-        spec = self._programs[program]
+        spec = self.programs[program]
         with torch.inference_mode():
             outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
         return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support
+from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import Array, ModelView, Node, Operator, Placement, Program, Value, count_operators
 from edgeformer.doctor.versions import Version, older, parse_version, show
 from edgeformer_converters.mil_constexpr import CONSTEXPR
@@ -28,7 +28,7 @@ from edgeformer_converters.mil_program import (
     Variable,
     read_program,
 )
-from edgeformer_converters.observed_engine import ObservedEngine, largest_number
+from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
@@ -105,7 +105,11 @@ class CoreMLExaminer:
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine:
         """The MIL reference interpreter."""
-        return _Observed(bundle, view, observe)
+        return _Observed(bundle, view, numbers(observe))
+
+    def tapped(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int]) -> Engine:
+        """The MIL reference interpreter."""
+        return _Observed(bundle, view, tap, sizes)
 
 
 def _message(package: Path) -> Any:
@@ -216,8 +220,8 @@ def _predicted(program: Program) -> Partitioning:
 class _Observed(ObservedEngine):
     """The MIL interpreter over functions that give every floating-point value as an output."""
 
-    def __init__(self, bundle: Bundle, view: ModelView, observe: Observe) -> None:
-        super().__init__(bundle.manifest.programs, observe)
+    def __init__(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int] | None = None) -> None:
+        super().__init__(bundle.manifest.programs, tap, sizes)
         self._functions: dict[str, dict[str, Function]] = view.foreign
         self._open: dict[str, MilInterpreter] = {}
         self._labels: dict[str, dict[str, str]] = {}
@@ -232,7 +236,8 @@ class _Observed(ObservedEngine):
             self._labels[program.name] = labels
         values = self._open[program.name].run(inputs, self._states)
         for name, label in self._labels[program.name].items():
-            self.observe(program.name, label, largest_number(values[name]))
+            if self.wants(values[name].size):
+                self.tap(program.name, label, values[name])
         return {spec.name: values[spec.name] for spec in program.outputs}
 
     def _release(self) -> None:

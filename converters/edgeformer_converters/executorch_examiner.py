@@ -6,7 +6,7 @@ import json
 import mmap
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support
+from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
 from edgeformer.doctor.versions import parse_version, show
 from edgeformer_converters.quiet import quiet_tools
@@ -112,6 +112,10 @@ class ExecuTorchExaminer:
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine | None:  # noqa: ARG002
         """None: what a delegate computes on the way cannot be seen from outside."""
+        return None
+
+    def tapped(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int]) -> Engine | None:  # noqa: ARG002
+        """As `observed`."""
         return None
 
 

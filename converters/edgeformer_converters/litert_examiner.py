@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support
+from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.litert_storage import LEAST_BYTES
 from edgeformer_converters.litert_versions import oldest_runtime
-from edgeformer_converters.observed_engine import ObservedEngine, largest_number
+from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
@@ -81,7 +82,11 @@ class LiteRTExaminer:
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine:
         """LiteRT's interpreter without a delegate, which keeps every value; one program at a time is open."""
-        return _Observed(bundle, view, observe)
+        return _Observed(bundle, view, numbers(observe))
+
+    def tapped(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int]) -> Engine:
+        """As `observed`."""
+        return _Observed(bundle, view, tap, sizes)
 
 
 class _File:
@@ -225,8 +230,8 @@ def _delegated(content: bytearray) -> tuple[int, Counter[str]]:
 class _Observed(ObservedEngine):
     """An interpreter per program; only the latest one is kept, for each holds every value of its program."""
 
-    def __init__(self, bundle: Bundle, view: ModelView, observe: Observe) -> None:
-        super().__init__(bundle.manifest.programs, observe)
+    def __init__(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int] | None = None) -> None:
+        super().__init__(bundle.manifest.programs, tap, sizes)
         self._view = {program.name: program for program in view.programs}
         self._graphs = {
             name: LiteRTGraph(bundle.path(name)) for name in sorted({spec.file for spec in bundle.manifest.programs})
@@ -247,8 +252,9 @@ class _Observed(ObservedEngine):
             interpreter.invoke()
         for node in view.nodes:
             for key in node.outputs:
-                if view.values[key].is_float:
-                    self.observe(program.name, node.label, largest_number(interpreter.get_tensor(int(key))))
+                value = view.values[key]
+                if value.is_float and self.wants(math.prod(value.shape)):
+                    self.tap(program.name, node.label, interpreter.get_tensor(int(key)))
         return {spec.name: interpreter.get_tensor(keys[spec.name]) for spec in program.outputs}
 
     def _interpreter(self, program: ProgramSpec) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe
+from edgeformer.doctor.examiner import Observe, Tap
 from edgeformer.doctor.model_view import Array
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.manifest import ProgramSpec
@@ -16,10 +18,20 @@ class ObservedEngine(CheckedEngine):
     name = "observed"
     executed_by = "an observed engine"
 
-    def __init__(self, programs: tuple[ProgramSpec, ...], observe: Observe) -> None:
-        """`observe` is told of every floating-point value."""
+    def __init__(self, programs: tuple[ProgramSpec, ...], tap: Tap, sizes: Collection[int] | None = None) -> None:
+        """`tap` is given every floating-point value, or those with a number of elements that is among `sizes`."""
         super().__init__(programs)
-        self.observe = observe
+        self.tap = tap
+        self.sizes = sizes
+
+    def wants(self, size: int) -> bool:
+        """Whether values with so many elements are told."""
+        return self.sizes is None or size in self.sizes
+
+
+def numbers(observe: Observe) -> Tap:
+    """A tap that tells the largest number of each value."""
+    return lambda program, label, values: observe(program, label, largest_number(values))
 
 
 def largest_number(values: Array) -> float:

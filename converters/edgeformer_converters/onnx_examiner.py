@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support
+from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, Program, Value, count_operators
 from edgeformer.doctor.versions import Version, older, parse_version, show
-from edgeformer_converters.observed_engine import ObservedEngine
+from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.onnx_storage import PAGE_BYTES
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
@@ -82,7 +83,11 @@ class OnnxExaminer:
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine:
         """Sessions over copies of the graphs that also give the largest number of each value."""
-        return _Observed(bundle, view, observe)
+        return _Observed(bundle, view, numbers(observe))
+
+    def tapped(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int]) -> Engine:
+        """Sessions over copies of the graphs that also give the values."""
+        return _Observed(bundle, view, tap, sizes)
 
 
 def _load(name: str, path: Path) -> onnx.ModelProto:
@@ -157,8 +162,8 @@ def _placements(model: onnx.ModelProto, file: str) -> Iterator[Placement]:
 class _Observed(ObservedEngine):
     """ONNX Runtime without its optimizations, which would fuse away what is to be seen."""
 
-    def __init__(self, bundle: Bundle, view: ModelView, observe: Observe) -> None:
-        super().__init__(bundle.manifest.programs, observe)
+    def __init__(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int] | None = None) -> None:
+        super().__init__(bundle.manifest.programs, tap, sizes)
         self._folders = {spec.name: bundle.path(spec.file).parent for spec in bundle.manifest.programs}
         self._models: dict[str, onnx.ModelProto] = view.foreign
         self._view = {program.name: program for program in view.programs}
@@ -172,23 +177,35 @@ class _Observed(ObservedEngine):
         names = [spec.name for spec in program.outputs]
         results = session.run([*names, *labels], dict(inputs))
         for label, result in zip(labels.values(), results[len(names) :], strict=True):
-            self.observe(program.name, label, float(result))
+            if self.wants(result.size) and result.dtype == np.float32:
+                self.tap(program.name, label, result)
         return dict(zip(names, cast(list[Tensor], results), strict=False))
 
     def _session(self, name: str) -> tuple[Any, dict[str, str]]:
-        """A session whose graph has a further output for each floating-point value, and what each of them is."""
+        """A session whose graph has a further output for each floating-point value, and what each of them is.
+
+        Where all are observed, the output is the value's largest number: all values together would fill the memory.
+        """
         import onnxruntime
 
         model = onnx.ModelProto()
         model.CopyFrom(self._models[name])
         labels: dict[str, str] = {}
         values = self._view[name].values
+        given = set(self._view[name].outputs)
         for node in self._view[name].nodes:
             # The sum of products of integers is no value of the model before it is scaled.
             if node.operator == "Cast" and not values[node.inputs[0]].is_float:
                 continue
             for value in node.outputs:
-                if values[value].dtype == "float32":
+                if self.sizes is not None:
+                    # Shape inference knows no operator of ONNX Runtime's own: what comes after one has no size here.
+                    known = values[value]
+                    if known.dtype == "unknown" or (known.dtype == "float32" and self.wants(math.prod(known.shape))):
+                        if value not in given:
+                            model.graph.output.append(onnx.ValueInfoProto(name=value))
+                        labels[value] = node.label
+                elif values[value].dtype == "float32":
                     largest = LARGEST + value
                     model.graph.node.append(helper.make_node("Abs", [value], [largest + " (all)"]))
                     model.graph.node.append(helper.make_node("ReduceMax", [largest + " (all)"], [largest], keepdims=0))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from edgeformer.doctor.model_view import ModelView, Operator
+from edgeformer.doctor.model_view import Array, ModelView, Operator
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
@@ -23,6 +23,9 @@ EXAMINERS: dict[str, str] = {
 
 Observe = Callable[[str, str, float], None]
 """Called with a program's name, a value's label and the value's largest absolute number, NaN where it holds one."""
+
+Tap = Callable[[str, str, Array], None]
+"""Called with a program's name, a value's label and the value itself."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Examiner(Protocol):
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine | None:
         """An engine that tells the range of each value that it computes; None: this target hides them."""
+
+    def tapped(self, bundle: Bundle, view: ModelView, tap: Tap, sizes: Collection[int]) -> Engine | None:
+        """An engine that gives away the floating-point values that it computes, in order, if their number of elements
+        is among `sizes`; None: this target hides them.
+        """
 
 
 def examiner_for(target: str) -> Examiner:

@@ -29,6 +29,7 @@ from edgeformer.models.text_tasks import (
     check_task,
     id2label,
     merge_heads,
+    text_blocks,
     text_programs,
 )
 
@@ -261,4 +262,5 @@ FAMILY = Family(
     ),
     programs=text_programs,
     parse_labels=id2label,
+    blocks=text_blocks(BASE),
 )

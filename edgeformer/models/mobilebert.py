@@ -32,6 +32,7 @@ from edgeformer.models.text_tasks import (
     check_task,
     id2label,
     merge_heads,
+    text_blocks,
     text_programs,
 )
 from edgeformer_runtime.errors import InputError
@@ -345,4 +346,5 @@ FAMILY = Family(
     unused=("cls.*", "qa_outputs.*", "classifier.*", f"{BASE}.pooler.*", f"{BASE}.embeddings.position_ids"),
     programs=text_programs,
     parse_labels=id2label,
+    blocks=text_blocks(BASE),
 )

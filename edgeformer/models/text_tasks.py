@@ -141,6 +141,11 @@ class TextEmbedder(_TextTask):
         return (l2_normalize(masked_mean(hidden, attention_mask)),)
 
 
+def text_blocks(base: str) -> tuple[str, ...]:
+    """The parts of a text model that are compared one by one, below the name that checkpoints give the encoder."""
+    return (f"{base}.embeddings", f"{base}.encoder.layer.*", f"{base}.pooler", "pre_classifier")
+
+
 def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
     if isinstance(module, _TextTask):

@@ -386,4 +386,5 @@ FAMILY = Family(
     unused=("*.num_batches_tracked", "*.attention_bias_idxs"),
     programs=programs,
     parse_labels=parse_labels,
+    blocks=("patch_embed", "stages.*.downsample", "stages.*.blocks.*"),
 )

@@ -58,4 +58,6 @@ FAMILY = Family(
     unused=(),
     programs=whisper_programs,
     parse_labels=_no_labels,
+    # The second program decodes: its module has no prefix.
+    blocks=("encoder.conv1", "encoder.conv2", "encoder.layers.*", "encoder.layer_norm", "layers.*"),
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeformer_runtime.bench import Contender
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.verify import Verification
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,6 +130,7 @@ def verify_bundle(
     threads: int,
     as_json: bool,
     require_signature: Path | None = None,
+    refine: Callable[[Bundle, Verification], Verification] | None = None,
 ) -> None:
     """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
 
@@ -138,6 +140,7 @@ def verify_bundle(
         threads: for the target's own engine.
         as_json: print JSON instead of a table.
         require_signature: the public key that must have signed the bundle, or None.
+        refine: looks closer at what was found, or None.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
@@ -151,6 +154,8 @@ def verify_bundle(
                 verification = replay(bundle, engine, report)
         finally:
             engine.close()
+        if refine is not None:
+            verification = refine(bundle, verification)
     if as_json:
         print_json(verification.to_json())
     else:

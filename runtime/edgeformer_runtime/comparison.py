@@ -14,7 +14,7 @@ from edgeformer_runtime.engines.base import Tensor
 class Comparison:
     """One case's result against its reference; None: not comparable (another shape, NaN, or no result at all).
 
-    `reason` is what the engine said where it gave no result.
+    `reason` is what the engine said where it gave no result, or what is known to be wrong.
     """
 
     max_abs: float | None

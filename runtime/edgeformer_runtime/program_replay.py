@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.vectors import Case, Tolerances
+
+RECORDED_TOLERANCE = 1e-4
+"""Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation."""
 
 PIXEL_TOLERANCE_LEVELS = 2.01
 """Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
@@ -80,7 +84,28 @@ class ProgramReplay:
             return Comparison(None, None, tolerance, ok=False, reason=str(error))
         if isinstance(head, Embedding):
             return compare(result.vector, reference, tolerance)
-        return compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)
+        return self._misnamed(case) or compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)
+
+    def _misnamed(self, case: Case) -> Comparison | None:
+        """What is wrong with the labels where the recorded logits do not give the recorded answer, without any engine.
+
+        So labels in another order are named whatever the precision is, and however unlikely they are.
+        """
+        labels, pipeline = case.expected["labels"], self._pipeline
+        answer = pipeline.answer(case.outputs, pipeline.prepare(pipeline.raw_from_json(case.raw)))
+        found, expected = _scores(answer.to_json(), labels), _scores(case.expected, labels)
+        comparison = compare(found, expected, RECORDED_TOLERANCE)
+        if comparison.ok:
+            return None
+        wrong = [label for label, a, b in zip(labels, found, expected, strict=True) if abs(a - b) > RECORDED_TOLERANCE]
+        moved = compare(np.sort(found), np.sort(expected), RECORDED_TOLERANCE).ok
+        if moved and len(wrong) == 2:
+            reason = f"the scores are right, but the labels {shorten(wrong[0])} and {shorten(wrong[1])} are exchanged"
+        elif moved:
+            reason = f"the scores are right, but {len(wrong)} labels stand in another order"
+        else:
+            reason = "the recorded logits do not give the recorded scores: the activation is another"
+        return replace(comparison, reason=reason)
 
 
 def _input_tolerance(spec: Preprocessing) -> float:

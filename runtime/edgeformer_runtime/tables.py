@@ -21,7 +21,7 @@ from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.signature import SignatureState
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.verify import Verification
+from edgeformer_runtime.verify import LayerStage, Verification
 
 SHOWN_COMPONENTS = 4
 SHOWN_INPUT_CHARACTERS = 60
@@ -44,12 +44,13 @@ def answers_table(shown: Sequence[str], results: Sequence[ClassificationResult |
 
 
 def verification_table(verification: Verification) -> Table:
-    """One row per stage."""
+    """One row per stage; of a layer its distance, as a fraction, stands for the largest difference."""
     table = Table("stage", "max |Δ|", "tolerance", "cosine", "", title=f"executed by {verification.executed_by}")
     for stage in verification.stages:
+        bounded = stage.distance if isinstance(stage, LayerStage) else stage.max_abs
         table.add_row(
             stage.name,
-            _figure(stage.max_abs, ".2e"),
+            _figure(bounded, ".2e"),
             f"{stage.tolerance:.2e}",
             _figure(stage.cosine, ".6f"),
             "ok" if stage.ok else "DIVERGES",

@@ -35,7 +35,8 @@ class Stage:
         cosine: the smallest cosine of a case's result and its reference.
         tolerance: what `max_abs` may be in that case.
         ok: every case is within its tolerance.
-        reason: what the engine said where it gave no result in that case; None where it gave one.
+        reason: what the engine said where it gave no result in that case, or what is known to be wrong, such as two
+            labels that are exchanged; else None.
     """
 
     name: str
@@ -48,6 +49,21 @@ class Stage:
     def to_json(self) -> dict[str, Any]:
         """JSON values; the reason only where there is one."""
         return {key: value for key, value in vars(self).items() if key != "reason" or value is not None}
+
+
+@dataclass(frozen=True)
+class LayerStage(Stage):
+    """How the output of one layer compares with the source model's, where a verification was asked to look inside.
+
+    `max_abs` and `cosine` are as of every stage, but of the run with the largest `distance`; what `tolerance` bounds
+    is the distance. All three are None where the model file computes nothing of the layer's size.
+
+    Attributes:
+        distance: the L2 norm of the difference as a fraction of the norm of the source model's output. (Of thousands of
+            values, a few of which are large, the largest difference says less.)
+    """
+
+    distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,13 @@ class Verification:
     stages: tuple[Stage, ...]
     first_diverging: str | None
     note: str | None = None
+
+    def with_layers(self, layers: tuple[LayerStage, ...], note: str) -> Verification:
+        """The same with stages of layers behind the first stage, and with a further sentence for `note`."""
+        stages = (*self.stages[:1], *layers, *self.stages[1:])
+        first = next((stage.name for stage in stages if not stage.ok), None)
+        notes = " ".join(each for each in (self.note, note) if each is not None)
+        return Verification(first is None, self.executed_by, stages, first, notes or None)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values without NaN: a figure that could not be computed is null."""

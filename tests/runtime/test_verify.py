@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import SAMPLES, TinyEngine, manifest, seal, word_piece
+from tiny_bundle import LABELS, SAMPLES, TinyEngine, manifest, seal, word_piece
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.manifest import CASES_FILE
 from edgeformer_runtime.verify import verify
 
 
@@ -124,3 +126,43 @@ def test_compare() -> None:
     assert compare(np.zeros(2), np.zeros(2), 0.0).cosine is None
     # float32 differences of large numbers are taken in float64
     assert compare(np.array([2.0**24], np.float32), np.array([2**24 + 1], np.int32), 0.5).max_abs == 1.0
+
+
+def relabel(folder: Path, labels: tuple[str, ...], activation: str = "softmax") -> None:
+    sealed = manifest()
+    head = replace(sealed.postprocessing, labels=labels, activation=activation)
+    seal(folder, replace(sealed, postprocessing=head))
+
+
+@pytest.mark.parametrize("tolerance", ["0.0001", "0.05", "1"])
+def test_exchanged_labels_are_named(tiny: Path, tolerance: str) -> None:
+    """At any tolerance: the recorded logits say it, whatever the engine computes."""
+    cases = tiny / CASES_FILE
+    cases.write_text(cases.read_text().replace('"score": 0.0001', f'"score": {tolerance}'))
+    relabel(tiny, ("greeting", "weather", "lights"))
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, TinyEngine())
+    assert outcome.first_diverging == "answer"
+    expected = "the scores are right, but the labels 'greeting' and 'lights' are exchanged"
+    assert {outcome.stages[-1].reason} < {
+        expected,
+        expected.replace("'greeting' and 'lights'", "'lights' and 'greeting'"),
+    }
+
+
+def test_labels_in_another_order_and_another_activation(tiny: Path) -> None:
+    relabel(tiny, ("weather", "greeting", "lights"))
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, TinyEngine())
+    assert outcome.stages[-1].reason == "the scores are right, but 3 labels stand in another order"
+    relabel(tiny, LABELS, "sigmoid")
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, TinyEngine())
+    assert outcome.stages[-1].reason == "the recorded logits do not give the recorded scores: the activation is another"
+
+
+def test_a_wrong_model_is_no_matter_of_labels(tiny: Path) -> None:
+    with Bundle.open(tiny) as bundle:
+        outcome = verify(bundle, Altered(lambda _, output: output[:, ::-1].copy()))
+    assert outcome.first_diverging == "seq_8"
+    assert outcome.stages[-1].reason is None
