@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -99,6 +100,12 @@ def convert(
 @app.command()
 def verify(
     bundle: runtime_cli.BundlePath,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare each layer with the source model's as well: needs the checkpoint.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="With --layers: the checkpoint; default: the bundle's own, where it is known.")
+    ] = None,
     require_signature: runtime_cli.RequiredKey = None,
     threads: runtime_cli.Threads = 1,
     as_json: Json = False,
@@ -106,7 +113,14 @@ def verify(
     """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
     from edgeformer.targets import verification_engine
 
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature)
+    if source is not None and not layers:
+        raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")
+    refine = None
+    if layers:
+        from edgeformer.verify_layers import add_layers
+
+        refine = partial(add_layers, source=source)
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature, refine)
 
 
 @app.command()
