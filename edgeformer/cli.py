@@ -39,7 +39,7 @@ def convert(
     precision: Annotated[
         list[str],
         typer.Option(
-            help="fp32, fp16, dynamic-int8 or static-int8; repeatable.",
+            help="fp32, fp16, dynamic-int8, static-int8 or, for coreml, palette6, palette4 and int4; repeatable.",
             default_factory=lambda: ["fp32"],
             show_default="fp32",
         ),
@@ -55,7 +55,16 @@ def convert(
     calibration: Annotated[
         Path | None, typer.Option(help="A folder of images: static-int8 needs it, all int8 gains.")
     ] = None,
-    attention: Annotated[str | None, typer.Option(help="dense, fused, chunked or split_heads.")] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="dense, fused, chunked or split_heads (the Neural Engine's layout); default: the target's own."
+        ),
+    ] = None,
+    min_ios: Annotated[
+        int | None,
+        typer.Option(help="Core ML: the oldest iOS to run on, 16, 17 or 18 (default); older takes one program."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -83,6 +92,7 @@ def convert(
         revision=revision,
         attention=attention,
         calibration=calibration,
+        min_ios=min_ios,
         zipped=zipped,
         window=window,
         audio_seconds=None if audio_seconds is None else _numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),

@@ -126,7 +126,7 @@ def steps_of(options: ConvertOptions) -> int:
 
 def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str, ...]]:
     """Everything that can be refused, before any expensive work."""
-    converters = [converter_for(target) for target in options.targets]
+    converters = [converter_for(target, options.min_ios) for target in options.targets]
     report(f"reading {options.source}")
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
     source_index.remember(checkpoint)

@@ -29,6 +29,7 @@ class ConvertOptions:
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
             window is always among them.
+        min_ios: of Core ML: the oldest release of iOS to run on; None: the newest that the converter knows.
     """
 
     source: str
@@ -45,6 +46,7 @@ class ConvertOptions:
     zipped: bool = False
     window: str = TAIL_WINDOW
     audio_seconds: tuple[float, ...] | None = None
+    min_ios: int | None = None
 
     def __post_init__(self) -> None:
         for value, choices, what in (
@@ -60,6 +62,10 @@ class ConvertOptions:
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(
                 f"expected seconds of sound above 0 and up to {LONGEST_WINDOW_SECONDS}, found {list(seconds)}"
+            )
+        if self.min_ios is not None and "coreml" not in self.targets:
+            raise InputError(
+                f"--min-ios is for the target coreml, found {', '.join(self.targets)}: add --target coreml"
             )
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")

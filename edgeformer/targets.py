@@ -25,6 +25,8 @@ TARGETS: dict[str, str] = {
     "onnx": "edgeformer_converters.onnx:CONVERTER",
 }
 
+COREML_FOR_IOS = "edgeformer_converters.coreml:CoreMLConverter"
+
 # Core ML itself runs on macOS only; elsewhere the converted program is executed by our interpreter of its language.
 REFERENCE_ENGINES: dict[str, str] = {"coreml": "edgeformer_converters.mil_reference:MilReferenceEngine"}
 
@@ -92,14 +94,16 @@ class Converter(Protocol):
         """Lower the programs in another precision, from the fp32 files where the target's tool starts there."""
 
 
-def converter_for(target: str) -> Converter:
-    """The converter of a target.
+def converter_for(target: str, min_ios: int | None = None) -> Converter:
+    """The converter of a target; of Core ML the one for an older release of iOS, if one is given.
 
     Raises:
-        InputError: an unknown target; the message lists those that exist.
+        InputError: an unknown target, or release; the message lists those that exist.
     """
     if target not in TARGETS:
         raise InputError(f"unknown target {target!r}: expected one of {', '.join(TARGETS)}")
+    if target == "coreml" and min_ios is not None:
+        return cast(Callable[[int], Converter], _load(COREML_FOR_IOS))(min_ios)
     return cast(Converter, _load(TARGETS[target]))
 
 

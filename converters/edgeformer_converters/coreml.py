@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
 from edgeformer_converters.coreml_package import normalize_package
+from edgeformer_converters.coreml_weights import WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
@@ -25,29 +28,48 @@ from edgeformer_runtime.manifest import Requirements
 PACKAGE = "model.mlpackage"
 MAIN = "main"
 NUMPY_DTYPES = {"float32": np.float32, "int32": np.int32}
-# coremltools' own threshold: below it are biases, norms and small tables, whose bytes do not matter.
-QUANTIZE_MIN_ELEMENTS = 2048
+MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
+"""Releases with the same operators. iOS 18 brought fused attention, states, functions that share weights, and int4."""
 
 
 class CoreMLConverter:
-    """coremltools' torch.export frontend, for iOS 18 and macOS 15 (fused attention, functions that share weights).
+    """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
-    fp16 stores and computes in half. dynamic-int8 stores weights and embedding tables in int8, one scale per channel,
-    and computes in half: coremltools quantizes activations on macOS only, so they stay float16. Inputs are int32 and
-    outputs float32 at every precision. Buffers that a program changes become states, which functions share by name;
-    Core ML has them in float16 only, so at fp32 too they are rounded to that. Core ML itself is not needed to convert;
-    `mil_reference` executes the result.
+    fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
+    smaller (`coreml_weights`): coremltools quantizes activations on macOS only. Inputs are int32 and outputs float32 at
+    every precision. Buffers that a program changes become states, which functions share by name; Core ML has them in
+    float16 only, so at fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference`
+    executes the result.
     """
 
     target = "coreml"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8")
-    requires = Requirements(runtime="0.1.0", ios="18.0", macos="15.0")
     quantizes_files = False
     packages = ("coremltools", "torch")
+
+    def __init__(self, ios: int = 18) -> None:
+        """Lower for this release of iOS and later ones.
+
+        Raises:
+            InputError: a release that is not in `MACOS_OF_IOS`.
+        """
+        if ios not in MACOS_OF_IOS:
+            raise InputError(f"unknown release iOS {ios}: expected one of {', '.join(map(str, MACOS_OF_IOS))}")
+        self._ios = ios
+        self.precisions: tuple[str, ...] = (
+            "fp32",
+            "fp16",
+            *(name for name, each in WEIGHTS.items() if ios >= each.ios),
+        )
+        self.requires = Requirements(runtime="0.1.0", ios=f"{ios}.0", macos=f"{MACOS_OF_IOS[ios]}.0")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What Core ML cannot do with these programs, one sentence each."""
         problems = common_problems(self.target, self.precisions, ("coremltools",), programs, precision)
+        if self._ios < 18 and len(programs) > 1:
+            problems.append(
+                f"several programs in one package need iOS 18, iOS {self._ios} was asked for: "
+                "give one --seq-len, and for speech leave --min-ios out"
+            )
         for program in programs:
             problems += [
                 f"coreml takes tensors of rank 1 to 5, {program.name}.{spec.name} has shape {spec.shape}"
@@ -75,10 +97,10 @@ class CoreMLConverter:
         with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
-                _convert(programs[0], precision).save(str(package))
+                _convert(programs[0], precision, self._ios).save(str(package))
             else:
                 entries = {program.name: (PACKAGE, program.name) for program in programs}
-                _save_functions(programs, precision, Path(scratch), package)
+                _save_functions(programs, precision, self._ios, Path(scratch), package)
             names = normalize_package(package)
             functions = read_program(package)
         if precision != "fp32":
@@ -89,10 +111,12 @@ class CoreMLConverter:
         )
 
 
-def _convert(program: Program, precision: str) -> Any:
+def _convert(program: Program, precision: str, ios: int) -> Any:
     import coremltools as ct
 
-    exported = torch.export.export(program.module, program.example_inputs()).run_decompositions({})
+    exported = torch.export.export(program.module, program.example_inputs()).run_decompositions(
+        {torch.ops.aten.gelu.default: _spelled_gelu}
+    )
     _remove_aliases(exported)
     model = ct.convert(
         exported,
@@ -101,18 +125,11 @@ def _convert(program: Program, precision: str) -> Any:
         ],
         outputs=[ct.TensorType(name=spec.name, dtype=NUMPY_DTYPES[spec.dtype]) for spec in program.outputs],
         convert_to="mlprogram",
-        minimum_deployment_target=ct.target.iOS18,
+        minimum_deployment_target=getattr(ct.target, f"iOS{ios}"),
         compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
         skip_model_load=True,
     )
-    if precision != "dynamic-int8":
-        return model
-    quantizer = ct.optimize.coreml.OpLinearQuantizerConfig(
-        mode="linear_symmetric", dtype="int8", granularity="per_channel", weight_threshold=QUANTIZE_MIN_ELEMENTS
-    )
-    return ct.optimize.coreml.linear_quantize_weights(
-        model, ct.optimize.coreml.OptimizationConfig(global_config=quantizer)
-    )
+    return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
 @contextmanager
@@ -128,6 +145,13 @@ def _writes_last() -> Iterator[None]:
         canonicalize_inplace_pattern.apply = apply
 
 
+def _spelled_gelu(x: Tensor, *, approximate: str = "none") -> Any:
+    """coremltools 9 takes every exported GELU for the exact one; it recognises the approximation by these operators."""
+    if approximate == "none":
+        return NotImplemented
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
 def _remove_aliases(exported: torch.export.ExportedProgram) -> None:
     """Drop the operator that a slice of a whole tensor becomes: coremltools does not know it."""
     graph = exported.graph
@@ -136,13 +160,13 @@ def _remove_aliases(exported: torch.export.ExportedProgram) -> None:
         graph.erase_node(node)
 
 
-def _save_functions(programs: Sequence[Program], precision: str, scratch: Path, package: Path) -> None:
+def _save_functions(programs: Sequence[Program], precision: str, ios: int, scratch: Path, package: Path) -> None:
     import coremltools as ct
 
     functions = ct.utils.MultiFunctionDescriptor()
     for program in programs:
         path = str(scratch / f"{program.name}.mlpackage")
-        _convert(program, precision).save(path)
+        _convert(program, precision, ios).save(path)
         functions.add_function(path, src_function_name=MAIN, target_function_name=program.name)
     functions.default_function_name = programs[0].name
     ct.utils.save_multifunction(functions, str(package))

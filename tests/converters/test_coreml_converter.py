@@ -36,7 +36,10 @@ def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFact
 
 
 # fp16 rounds every intermediate result (relative 2^-11), and int8 weights differ by up to 1/254 of their channel.
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("fp16", 2e-3), ("dynamic-int8", 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("fp32", 1e-6), ("fp16", 2e-3), ("dynamic-int8", 1e-2), ("palette6", 2e-2), ("palette4", 1e-1), ("int4", 1e-1)],
+)
 def test_each_function_answers_as_torch_does(
     lowered: dict[str, Lowered], programs: tuple[Program, ...], precision: str, tolerance: float
 ) -> None:
@@ -105,6 +108,23 @@ def test_token_ids_survive_the_casts_of_half_precision(precision: str, tmp_path:
     ids = np.int32([[0, 32_767, 32_768, 39_999]])
     rows = run(tmp_path / PACKAGE, {"ids": ids})["rows"]
     assert (rows[..., 0] * 256 + rows[..., 1]).tolist() == ids.tolist()
+
+
+class Approximated(nn.Module):
+    """The GELU of gelu_new and gelu_pytorch_tanh, and the exact one."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(1, 9) to (1, 9)."""
+        return (nn.functional.gelu(x, approximate="tanh") - nn.functional.gelu(x + 1),)
+
+
+def test_each_gelu_is_the_one_that_was_meant(tmp_path: Path) -> None:
+    spec = TensorSpec("x", "float32", (1, 9))
+    program = Program("bend", Approximated().eval(), (spec,), (TensorSpec("y", "float32", (1, 9)),))
+    CONVERTER.lower_fp32((program,), tmp_path)
+    x = np.linspace(-4, 4, 9, dtype=np.float32)[None]
+    (expected,) = program.module(torch.from_numpy(x))
+    assert np.abs(run(tmp_path / PACKAGE, {"x": x})["y"] - expected.numpy()).max() < 1e-6
 
 
 class Masked(SmallTextClassifier):
