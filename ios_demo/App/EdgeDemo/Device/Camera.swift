@@ -15,7 +15,7 @@ final class Camera: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unc
     private let renderer = CIContext()
 
     override init() {
-        (frames, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
+        (frames, continuation) = AsyncStream.makeStream(of: Pixels.self, bufferingPolicy: .bufferingNewest(1))
     }
 
     /// Ask for the camera and start it.

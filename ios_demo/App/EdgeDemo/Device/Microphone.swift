@@ -5,6 +5,7 @@ import EdgeCore
 @MainActor
 final class Microphone {
     private let engine = AVAudioEngine()
+    private var continuation: AsyncStream<[Float]>.Continuation?
 
     /// Ask for the microphone and listen until `stop`.
     ///
@@ -24,13 +25,15 @@ final class Microphone {
         let (blocks, continuation) = AsyncStream.makeStream(of: [Float].self)
         Self.tap(input, source, resampler, continuation)
         continuation.onTermination = { _ in Task { @MainActor in self.stop() } }
-        engine.prepare()
-        try engine.start()
         self.continuation = continuation
+        do {
+            try engine.start()
+        } catch {
+            stop()
+            throw error
+        }
         return blocks
     }
-
-    private var continuation: AsyncStream<[Float]>.Continuation?
 
     /// Stop listening; the stream of blocks ends.
     func stop() {
@@ -57,6 +60,7 @@ final class Microphone {
 private final class Resampler: @unchecked Sendable {
     private let converter: AVAudioConverter
     private let target: AVAudioFormat
+    private var pending: AVAudioPCMBuffer?
 
     init?(from source: AVAudioFormat, to rate: Double) {
         guard
@@ -71,10 +75,10 @@ private final class Resampler: @unchecked Sendable {
         let ratio = target.sampleRate / block.format.sampleRate
         let capacity = AVAudioFrameCount(Double(block.frameLength) * ratio) + 64
         guard let out = AVAudioPCMBuffer(pcmFormat: target, frameCapacity: capacity) else { return [] }
-        var pending: AVAudioPCMBuffer? = block
-        converter.convert(to: out, error: nil) { _, status in
-            status.pointee = pending == nil ? .noDataNow : .haveData
+        pending = block
+        converter.convert(to: out, error: nil) { [self] _, status in
             defer { pending = nil }
+            status.pointee = pending == nil ? .noDataNow : .haveData
             return pending
         }
         guard let samples = out.floatChannelData?[0] else { return [] }

@@ -8,6 +8,7 @@ struct BenchScreen: View {
     @State private var rounds = 20
     @State private var rows: [BenchRow] = []
     @State private var failures: [String] = []
+    @State private var report: URL?
     @State private var current: String?
     @State private var work: Task<Void, Never>?
 
@@ -25,8 +26,8 @@ struct BenchScreen: View {
                     ForEach(rows) { row in BenchRowView(row: row) }
                     ForEach(failures, id: \.self) { failure in ErrorView(message: failure) }
                 }
-                if !rows.isEmpty, let file = exported {
-                    Section { ShareLink("bench.export", item: file).accessibilityHint(Text("bench.export.hint")) }
+                if let report {
+                    Section { ShareLink("bench.export", item: report).accessibilityHint(Text("bench.export.hint")) }
                 }
             }
             .navigationTitle("screen.bench")
@@ -35,10 +36,10 @@ struct BenchScreen: View {
         }
     }
 
-    /// The report as a file to share.
-    private var exported: URL? {
+    /// Write the report where it can be shared from.
+    private func export() throws -> URL {
         let file = FileManager.default.temporaryDirectory.appendingPathComponent("edgeformer-bench.json")
-        guard let json = try? BenchReport(rows: rows).json(), (try? json.write(to: file)) != nil else { return nil }
+        try BenchReport(rows: rows).json().write(to: file)
         return file
     }
 
@@ -47,7 +48,7 @@ struct BenchScreen: View {
             work?.cancel()
             return
         }
-        (rows, failures) = ([], [])
+        (rows, failures, report) = ([], [], nil)
         work = Task {
             defer { (work, current) = (nil, nil) }
             for bundle in library.bundles where bundle.task != nil && !Task.isCancelled {
@@ -56,6 +57,7 @@ struct BenchScreen: View {
                     let session = try await library.session(bundle)
                     let measurement = try await session.measure(rounds: rounds)
                     rows.append(BenchRow(session, measurement, try await session.selfTest()))
+                    report = try export()
                 } catch is CancellationError {
                     return
                 } catch {
