@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from android_demo.tools import toolchain
-from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, LIBRARY_ALIGNMENT, data_offset
+from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, data_offset
 from android_demo.tools.dex import DexClass, read_classes
 from android_demo.tools.elf import NativeLibrary, read_library
 from android_demo.tools.fetch import BuildError
+from edgeformer.doctor.finding import Severity
+from edgeformer.doctor.libraries import examine_libraries
 from edgeformer_runtime.bundle import Bundle
 
 PUBLIC_LIBRARIES = frozenset(
@@ -35,8 +37,6 @@ PUBLIC_LIBRARIES = frozenset(
     )
 )
 """Libraries that apps may link to on every phone from API 26 on (Android NDK, "Stable APIs")."""
-
-_LIBRARY_NAME = re.compile(r"lib/([^/]+)/([^/]+\.so)")
 
 
 def check_apk(apk: Path, abis: Iterable[str]) -> list[str]:
@@ -105,14 +105,13 @@ def _check_bundles(apk: Path, archive: zipfile.ZipFile) -> str:
 def _check_libraries(
     apk: Path, archive: zipfile.ZipFile, abis: tuple[str, ...], classes: dict[str, DexClass]
 ) -> Iterator[str]:
-    libraries: dict[str, dict[str, NativeLibrary]] = {abi: {} for abi in abis}
-    for info in archive.infolist():
-        if match := _LIBRARY_NAME.fullmatch(info.filename):
-            abi, name = match.groups()
-            if info.compress_type != zipfile.ZIP_STORED or data_offset(apk, info) % LIBRARY_ALIGNMENT:
-                raise BuildError(f"{info.filename} is compressed, or not aligned to {LIBRARY_ALIGNMENT} bytes")
-            libraries[abi][name] = read_library(archive.read(info))
-    for abi, found in libraries.items():
+    for finding in examine_libraries(apk):
+        if finding.severity == Severity.ERROR:
+            raise BuildError(f"{finding.what}: {finding.why}")
+    for abi in abis:
+        prefix = f"lib/{abi}/"
+        names = [name for name in archive.namelist() if name.startswith(prefix)]
+        found = {name.removeprefix(prefix): read_library(archive.read(name)) for name in names}
         if not found:
             raise BuildError(f"the APK has no native library for {abi}")
         for name, library in found.items():
@@ -122,12 +121,10 @@ def _check_libraries(
 
 
 def check_library(name: str, library: NativeLibrary, beside: Iterable[str]) -> None:
-    """Raises BuildError: the loader of a phone cannot load the library with those beside it."""
+    """Raises BuildError: the loader of a phone cannot find what the library needs."""
     absent = set(library.needed) - PUBLIC_LIBRARIES - set(beside)
     if absent:
         raise BuildError(f"{name} needs {', '.join(sorted(absent))}, which neither the APK nor Android has")
-    if library.alignment % LIBRARY_ALIGNMENT:
-        raise BuildError(f"{name} has segments aligned to {library.alignment} bytes: phones with 16 KB pages refuse it")
 
 
 def check_jni(abi: str, libraries: Iterable[NativeLibrary], classes: dict[str, DexClass]) -> None:

@@ -20,13 +20,11 @@ class NativeLibrary:
 
     Attributes:
         needed: the libraries that the loader must find first.
-        alignment: the smallest alignment of its loaded segments, in bytes.
         exports: the names of the symbols that it defines for others.
         classes: the names in its constants that look like classes which it may look up through JNI, with slashes.
     """
 
     needed: tuple[str, ...]
-    alignment: int
     exports: frozenset[str]
     classes: frozenset[str]
 
@@ -38,7 +36,6 @@ def read_library(data: bytes) -> NativeLibrary:
         ELFError: it is none.
     """
     elf = ELFFile(io.BytesIO(data))
-    alignments = [segment["p_align"] for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
     dynamic = elf.get_section_by_name(".dynamic")
     symbols = elf.get_section_by_name(".dynsym")
     constants = elf.get_section_by_name(".rodata")
@@ -46,7 +43,6 @@ def read_library(data: bytes) -> NativeLibrary:
         raise ELFError("expected a shared library with dynamic symbols and constants")
     return NativeLibrary(
         needed=tuple(str(vars(tag)["needed"]) for tag in dynamic.iter_tags("DT_NEEDED")),
-        alignment=min(alignments),
         exports=frozenset(symbol.name for symbol in symbols.iter_symbols() if symbol["st_shndx"] != "SHN_UNDEF"),
         classes=frozenset(match.decode() for match in _JNI_NAME.findall(constants.data())),
     )

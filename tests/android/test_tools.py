@@ -56,7 +56,6 @@ def test_only_kept_files_are_unpacked(tmp_path: Path) -> None:
 def library(**changes: object) -> NativeLibrary:
     fields: dict[str, object] = {
         "needed": ("libc.so", "libb.so"),
-        "alignment": 16384,
         "exports": frozenset({"Java_a_b_1c_D_run", "JNI_OnLoad"}),
         "classes": frozenset({"a/b_c/D", "java/lang/String"}),
     }
@@ -70,11 +69,6 @@ def test_a_library_that_needs_an_absent_one_is_refused() -> None:
     checks.check_library("liba.so", library(), ["liba.so", "libb.so"])
     with pytest.raises(BuildError, match=r"liba\.so needs libb\.so"):
         checks.check_library("liba.so", library(), ["liba.so"])
-
-
-def test_a_library_with_small_pages_is_refused() -> None:
-    with pytest.raises(BuildError, match="4096"):
-        checks.check_library("liba.so", library(alignment=4096), ["libb.so"])
 
 
 @pytest.mark.parametrize(

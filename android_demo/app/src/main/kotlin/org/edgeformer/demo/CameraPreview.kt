@@ -1,6 +1,7 @@
 package org.edgeformer.demo
 
 import android.content.Context
+import android.graphics.Bitmap
 import android.graphics.Matrix
 import android.graphics.RectF
 import android.graphics.SurfaceTexture
@@ -58,11 +59,22 @@ class CameraPreview(
 
     /** The size of the camera's picture, in its own orientation. */
     private var pictureSize = Size(0, 0)
+    private val shortSide get() = minOf(pictureSize.width, pictureSize.height)
+    private val longSide get() = maxOf(pictureSize.width, pictureSize.height)
 
     /** Start, now or as soon as the view is on the screen. */
     fun start() {
         view.surfaceTextureListener = viewEvents
         if (view.isAvailable) openCamera()
+    }
+
+    /** What the camera sees now, upright; null before it sees anything. */
+    fun frame(): Bitmap? {
+        if (camera == null || !view.isAvailable) return null
+        // The view gives its picture as it would be in the natural orientation, whatever `turnUpright` does on the screen.
+        val picture = view.getBitmap(shortSide, longSide) ?: return null
+        val matrix = Matrix().apply { postRotate(-90f * quarterTurns()) }
+        return Bitmap.createBitmap(picture, 0, 0, picture.width, picture.height, matrix, true)
     }
 
     /** Stop, and give the camera back. */
@@ -131,11 +143,9 @@ class CameraPreview(
      */
     private fun turnUpright() {
         if (pictureSize.width == 0 || view.width == 0) return
-        @Suppress("DEPRECATION") // its successor needs API 30
-        val display = (context.getSystemService(Context.WINDOW_SERVICE) as WindowManager).defaultDisplay
-        val quarters = display.rotation // Surface.ROTATION_0, 90, 180, 270 are 0, 1, 2, 3
-        val long = maxOf(pictureSize.width, pictureSize.height).toFloat()
-        val short = minOf(pictureSize.width, pictureSize.height).toFloat()
+        val quarters = quarterTurns()
+        val long = longSide.toFloat()
+        val short = shortSide.toFloat()
         val width = view.width.toFloat()
         val height = view.height.toFloat()
         val frame = RectF(0f, 0f, width, height)
@@ -149,6 +159,11 @@ class CameraPreview(
         matrix.postRotate(-90f * quarters, frame.centerX(), frame.centerY())
         view.setTransform(matrix)
     }
+
+    /** How far the display is turned from its natural orientation: Surface.ROTATION_0, 90, 180, 270 are 0, 1, 2, 3. */
+    @Suppress("DEPRECATION") // its successor needs API 30
+    private fun quarterTurns(): Int =
+        (context.getSystemService(Context.WINDOW_SERVICE) as WindowManager).defaultDisplay.rotation
 
     private fun fail() {
         if (closed) return

@@ -14,6 +14,7 @@ class HomeActivity : Activity() {
         val list = findViewById(R.id.screens) as ViewGroup
         for ((title, summary, screen) in SCREENS) {
             val button = Button(this)
+            button.setAllCaps(false)
             button.text = getString(R.string.screen_row, getString(title), getString(summary))
             button.setOnClickListener { startActivity(Intent(this, screen)) }
             list.addView(button)

@@ -56,8 +56,8 @@ abstract class ModelActivity<P : Any>(private val layout: Int, private val task:
     protected fun <T> use(work: (P) -> T, done: (T) -> Unit) {
         setReady(false)
         show(getString(R.string.working))
-        tasks.run(
-            { work(checkNotNull(pipeline) { "the controls are off while nothing is open" }) },
+        useQuietly(
+            work,
             { result ->
                 setReady(true)
                 show("")
@@ -69,6 +69,10 @@ abstract class ModelActivity<P : Any>(private val layout: Int, private val task:
             },
         )
     }
+
+    /** As [use], for work that nobody waits for: nothing is said, and the controls stay as they are. */
+    protected fun <T> useQuietly(work: (P) -> T, done: (T) -> Unit, failed: (Exception) -> Unit) =
+        tasks.run({ work(checkNotNull(pipeline) { "no bundle is open" }) }, done, failed)
 
     /** One line of state, which screen readers say. */
     protected fun show(text: String) {

@@ -62,8 +62,11 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
         }
     }
 
+    /** The button waits until what was heard is transcribed. */
     private fun stop() {
+        if (!recording) return
         recording = false
+        record.isEnabled = false
         record.setText(R.string.speech_start)
         window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
     }

@@ -4,7 +4,6 @@ import android.Manifest.permission.CAMERA
 import android.app.Activity
 import android.content.Intent
 import android.content.pm.PackageManager
-import android.graphics.Bitmap
 import android.net.Uri
 import android.view.TextureView
 import android.view.View
@@ -94,12 +93,14 @@ class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, Task.IMAG
         view.visibility = View.VISIBLE
         photo.visibility = View.GONE
         camera.setText(R.string.vision_camera_stop)
-        preview = CameraPreview(this, view) {
+        answer.accessibilityLiveRegion = View.ACCESSIBILITY_LIVE_REGION_NONE // it changes faster than anybody speaks
+        val started = CameraPreview(this, view) {
             stopCamera()
             show(getString(R.string.camera_failed))
         }
-        preview?.start()
-        nextFrame()
+        preview = started
+        started.start()
+        nextFrame(started)
     }
 
     private fun stopCamera() {
@@ -108,21 +109,29 @@ class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, Task.IMAG
         view.visibility = View.GONE
         photo.visibility = View.VISIBLE
         camera.setText(R.string.vision_camera)
+        answer.accessibilityLiveRegion = View.ACCESSIBILITY_LIVE_REGION_POLITE
         setReady(true)
     }
 
-    /** Classifies what the camera sees now, then what it sees next, as fast as the model answers. */
-    private fun nextFrame() {
-        if (preview == null) return
-        val frame: Bitmap? = if (view.isAvailable) view.getBitmap() else null
+    /** Classifies what the camera sees now, then what it sees next, as fast as the model answers, until it is stopped. */
+    private fun nextFrame(running: CameraPreview) {
+        if (preview !== running) return
+        val frame = running.frame()
         if (frame == null) {
-            view.postDelayed(::nextFrame, RETRY_MS)
+            view.postDelayed({ nextFrame(running) }, RETRY_MS)
             return
         }
-        use({ it.run(toRgb(frame)) to it.engine.executedBy }) { (result, executedBy) ->
-            if (preview != null) showAnswer(result, executedBy)
-            view.postDelayed(::nextFrame, PAUSE_MS)
-        }
+        useQuietly(
+            { it.run(toRgb(frame)) to it.engine.executedBy },
+            { (result, executedBy) ->
+                if (preview === running) showAnswer(result, executedBy)
+                view.postDelayed({ nextFrame(running) }, PAUSE_MS)
+            },
+            { error ->
+                stopCamera()
+                showFailure(error)
+            },
+        )
     }
 
     private fun showAnswer(result: ClassificationResult, executedBy: String) {
