@@ -50,6 +50,13 @@ def check_partitions(examination: Examination) -> Iterable[Finding]:
 def _predicted(found: Partitioning) -> Finding:
     if not found.outside:
         return fine(CHECK, f"nothing keeps the {found.delegate} from all of it (predicted)")
+    if not found.pieces:
+        return info(
+            CHECK,
+            f"predicted: the {found.delegate} takes nothing of {found.program}, CPU or GPU run it",
+            "it computes in float16, and this bundle in float32",
+            "convert to fp16 or less for it",
+        )
     return info(
         CHECK,
         f"predicted: the {found.delegate} leaves {sum(found.outside.values())} operators of {found.program} to CPU or"

@@ -22,7 +22,8 @@ def diagnosis_tables(diagnosis: Diagnosis) -> list[RenderableType]:
     told = [finding for finding in diagnosis.findings if finding.severity is not Severity.FINE]
     if told:
         parts.append(_findings(told))
-    fine = list(dict.fromkeys(each.check for each in diagnosis.findings if each.severity is Severity.FINE))
+    others = {finding.check for finding in told}
+    fine = [each for each in dict.fromkeys(finding.check for finding in diagnosis.findings) if each not in others]
     if fine:
         parts.append(f"fine: {', '.join(fine)}")
     return parts
@@ -43,19 +44,31 @@ def _operators(diagnosis: Diagnosis) -> Table:
 
 
 def _programs(diagnosis: Diagnosis) -> Table:
-    table = Table(
-        "program", "activations", f"pieces for {diagnosis.delegate or 'a delegate'}", "outside", "largest value"
-    )
-    for program in diagnosis.programs:
-        planned = "" if program.planned_bytes is None else f", {program.planned_bytes / 1e6:.1f} MB planned"
-        table.add_row(
-            program.name,
-            f"{program.activation_bytes / 1e6:.1f} MB{planned}",
-            "-" if program.pieces is None else f"{program.pieces}{'' if program.measured else ' (predicted)'}",
-            _outside(program),
-            "-" if program.largest is None else f"{program.largest:.4g}",
-        )
+    """A row per program; columns that no program has anything for are left out."""
+    columns: dict[str, list[str]] = {
+        "program": [program.name for program in diagnosis.programs],
+        "activations": [_activations(program) for program in diagnosis.programs],
+    }
+    if diagnosis.delegate is not None:
+        columns[f"pieces for {diagnosis.delegate}"] = [_pieces(program) for program in diagnosis.programs]
+        columns["outside"] = [_outside(program) for program in diagnosis.programs]
+    if any(program.largest is not None for program in diagnosis.programs):
+        columns["largest value"] = [
+            "-" if program.largest is None else f"{program.largest:.4g}" for program in diagnosis.programs
+        ]
+    table = Table(*columns)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _activations(program: ProgramFacts) -> str:
+    planned = "" if program.planned_bytes is None else f", {program.planned_bytes / 1e6:.1f} MB planned"
+    return f"{program.activation_bytes / 1e6:.1f} MB{planned}"
+
+
+def _pieces(program: ProgramFacts) -> str:
+    return "-" if program.pieces is None else f"{program.pieces}{'' if program.measured else ' (predicted)'}"
 
 
 def _outside(program: ProgramFacts) -> str:

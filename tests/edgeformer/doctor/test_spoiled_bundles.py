@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx
 import pytest
 
 from edgeformer.doctor.diagnosis import Diagnosis, diagnose
+from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.finding import Finding, Severity
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer_converters.litert_graph import LiteRTGraph
@@ -69,8 +71,6 @@ def test_a_huge_mask_is_an_error_at_other_precisions(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_changed_byte_is_an_error_and_no_crash(target: str, bundles: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "bundle"
     shutil.copytree(bundles[target], folder)
     path = max((each for each in folder.rglob("*") if each.is_file()), key=lambda each: each.stat().st_size)
@@ -186,8 +186,6 @@ def spoil_largest(name: str) -> Callable[[Path], None]:
     """Put NaN at the begin of a model file's largest constant."""
 
     def spoil(folder: Path) -> None:
-        from edgeformer.doctor.examiner import examiner_for
-
         with Bundle.open(folder) as bundle:
             view = examiner_for(bundle.manifest.target).read(bundle)
             place = max(view.placements, key=lambda each: each.size_bytes)
@@ -223,6 +221,29 @@ def test_activations_beyond_float16_are_named(bundles: dict[str, Path], spoiled:
     assert "seq_16" in finding.what and "65504" in finding.why
     largest = diagnosis.programs[0].largest
     assert largest is not None and largest > 65504
+
+
+def test_activations_beyond_float16_are_an_error_where_it_is_computed_in(
+    bundles: dict[str, Path], spoiled: Callable[..., Path]
+) -> None:
+    def enlarge(folder: Path) -> None:
+        edit_manifest(folder, lambda each: each.update(precision="fp16"))
+        with Bundle.open(bundles["coreml"]) as bundle:
+            placements = examiner_for("coreml").read(bundle).placements
+        place = next(each for each in placements if "layernorm_weight" in each.what)
+        path = folder / place.file
+        content = bytearray(path.read_bytes())
+        start = place.offset + 64  # behind what the blob says of itself
+        scales = np.frombuffer(content, np.float32, 64, start)
+        assert scales.min() > 0.5 and scales.max() < 2
+        content[start : start + 256] = (scales * np.float32(1e6)).tobytes()
+        path.write_bytes(content)
+
+    diagnosis = examine(spoiled(bundles["coreml"], enlarge))
+    (finding,) = [each for each in diagnosis.findings if each.check == "float16"]
+    assert finding.severity is Severity.ERROR
+    assert "layer_norm" in finding.what or "add" in finding.what
+    assert "65504" in finding.why
 
 
 def test_systems_that_do_not_run_it(bundles: dict[str, Path]) -> None:

@@ -1,0 +1,79 @@
+"""`edgeformer doctor` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeformer.signing import make_keys, sign_bundle
+from edgeformer_runtime.bundle import pack
+
+pytestmark = pytest.mark.slow
+
+
+def doctor(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("edgeformer"), "doctor", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_the_terminal_shows_operators_programs_findings_and_what_is_fine(bundles: dict[str, Path]) -> None:
+    result = doctor(bundles["onnx"], "--runtime", "1.20.1")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "ONNX Runtime 1.20.1" in result.stdout
+    assert "LayerNormalization" in result.stdout and "seq_16" in result.stdout
+    assert "unsigned" in result.stdout and "Why it matters:" in result.stdout and "What to do:" in result.stdout
+    (fine,) = [line for line in result.stdout.splitlines() if line.startswith("fine: ")]
+    for check in ("integrity", "structure", "operators", "labels", "mask", "tokenizer", "float16"):
+        assert check in fine
+
+
+def test_json_of_a_zip(bundles: dict[str, Path], tmp_path: Path) -> None:
+    pack(bundles["onnx"], tmp_path / "tiny.zip")
+    result = doctor(tmp_path / "tiny.zip", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(found) == {"ok", "name", "runtime", "delegate", "operators", "programs", "findings"}
+    assert found["ok"] and found["name"] == "tiny.zip"
+    for finding in found["findings"]:
+        assert set(finding) == {"check", "severity", "what", "why", "do"}
+    assert {"name", "version", "count", "needs", "supported"} == set(found["operators"][0])
+
+
+def test_exit_codes(bundles: dict[str, Path], tmp_path: Path) -> None:
+    assert doctor(bundles["coreml"], "--min-ios", "17").returncode == 1
+    for arguments in ([tmp_path], [bundles["onnx"], "--runtime", "new"], [bundles["onnx"], "--min-android-api", "0"]):
+        result = doctor(*arguments)
+        assert result.returncode == 2
+        assert result.stdout == "" and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    spoiled = tmp_path / "spoiled"
+    shutil.copytree(bundles["onnx"], spoiled)
+    (spoiled / "tokenizer.json").write_text("{}")
+    result = doctor(spoiled, "--json")
+    assert result.returncode == 1
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert finding["check"] == "integrity" and "tokenizer.json" in finding["what"]
+
+
+def test_signatures(bundles: dict[str, Path], tmp_path: Path) -> None:
+    signed = tmp_path / "signed"
+    shutil.copytree(bundles["onnx"], signed)
+    public = make_keys(tmp_path / "key.pem")
+    other = make_keys(tmp_path / "other.pem")
+    sign_bundle(signed, tmp_path / "key.pem")
+
+    def state(*arguments: str | Path) -> tuple[str, str]:
+        findings = json.loads(doctor(signed, "--json", *arguments).stdout)["findings"]
+        (finding,) = [each for each in findings if each["check"] == "signature"]
+        return finding["severity"], finding["what"]
+
+    assert state() == ("info", "signed, but not checked")
+    severity, what = state("--require-signature", public)
+    assert severity == "fine" and what.startswith("valid, by the key ")
+    severity, what = state("--require-signature", other)
+    assert severity == "error" and "not a signature of this manifest" in what
