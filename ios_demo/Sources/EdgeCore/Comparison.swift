@@ -10,10 +10,25 @@ public struct Comparison: Equatable, Sendable {
     public let tolerance: Double
     /// The result is within its tolerance.
     public let ok: Bool
+    /// What the engine said where it gave no result, or what is known to be wrong; else nil.
+    public let reason: String?
+
+    init(maxAbs: Double?, cosine: Double?, tolerance: Double, ok: Bool, reason: String? = nil) {
+        self.maxAbs = maxAbs
+        self.cosine = cosine
+        self.tolerance = tolerance
+        self.ok = ok
+        self.reason = reason
+    }
 
     /// There is no result to compare.
-    static func failed(_ tolerance: Double) -> Comparison {
-        Comparison(maxAbs: nil, cosine: nil, tolerance: tolerance, ok: false)
+    static func failed(_ tolerance: Double, reason: String? = nil) -> Comparison {
+        Comparison(maxAbs: nil, cosine: nil, tolerance: tolerance, ok: false, reason: reason)
+    }
+
+    /// The same with a reason.
+    func because(_ reason: String) -> Comparison {
+        Comparison(maxAbs: maxAbs, cosine: cosine, tolerance: tolerance, ok: ok, reason: reason)
     }
 
     /// Compare values in the same order; NaN, infinity or another number of values are not comparable and not ok.
@@ -40,7 +55,7 @@ public struct Comparison: Equatable, Sendable {
         guard let worst = comparisons.max(by: { $0.badness < $1.badness }) else { return nil }
         return Comparison(
             maxAbs: worst.maxAbs, cosine: comparisons.compactMap(\.cosine).min(), tolerance: worst.tolerance,
-            ok: worst.ok)
+            ok: worst.ok, reason: worst.reason)
     }
 
     /// Largest for the worst.

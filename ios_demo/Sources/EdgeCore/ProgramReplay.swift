@@ -2,6 +2,8 @@
 final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
     /// Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's.
     private let pixelToleranceLevels = 2.01
+    /// Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation.
+    private let recordedTolerance = 1e-4
 
     private let pipeline: Pipeline
     private let tolerances: Tolerances
@@ -51,8 +53,8 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
             let outputs = try pipeline.engine.run(recorded.program, inputs(recorded))
             let all = recorded.outputs.map { Comparison.of(outputs[$0], $1, tolerance: limit($1)) }
             return Comparison.worst(all) ?? .failed(0)
-        } catch is EngineError {
-            return .failed(recorded.outputs.values.map(limit).max() ?? 0)
+        } catch let error as EngineError {
+            return .failed(recorded.outputs.values.map(limit).max() ?? 0, reason: error.message)
         }
     }
 
@@ -62,6 +64,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
         var tolerance = tolerances.score
         if case .scores(let entries) = recorded.expected {
             reference = entries.map(\.score)
+            if let wrong = try misnamed(recorded, entries) { return wrong }
         } else {
             let output = recorded.outputs.values.first
             reference = output?.doubles ?? []
@@ -72,9 +75,25 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
         do {
             let result = try pipeline.measured(try raw(recorded))
             return Comparison.of(values(of: result, in: recorded.expected), reference, tolerance: tolerance)
-        } catch is EngineError {
-            return .failed(tolerance)
+        } catch let error as EngineError {
+            return .failed(tolerance, reason: error.message)
         }
+    }
+
+    /// What is wrong with the labels where the recorded logits do not give the recorded answer, without any engine.
+    private func misnamed(_ recorded: Case, _ entries: [ClassificationResult.Entry]) throws -> Comparison? {
+        let result = try pipeline.answer(recorded.outputs, try pipeline.prepare(try raw(recorded)))
+        let (found, expected) = (values(of: result, in: recorded.expected), entries.map(\.score))
+        let comparison = Comparison.of(found, expected, tolerance: recordedTolerance)
+        guard !comparison.ok else { return nil }
+        let wrong = zip(entries, found).filter { abs($0.score - $1) > recordedTolerance }.map { shown($0.0.label) }
+        guard Comparison.of(found.sorted(), expected.sorted(), tolerance: recordedTolerance).ok else {
+            return comparison.because("the recorded logits do not give the recorded scores: the activation is another")
+        }
+        return comparison.because(
+            wrong.count == 2
+                ? "the scores are right, but the labels \(wrong[0]) and \(wrong[1]) are exchanged"
+                : "the scores are right, but \(wrong.count) labels stand in another order")
     }
 
     /// An answer's numbers in the order of the expected ones.

@@ -48,8 +48,11 @@ final class SpeechReplay: Replay {
     private func compareEncoded(_ recorded: Case, _ spectrogram: Tensor) -> Comparison {
         let references = recorded.outputs.filter { $0.key != "logits" }
         let limit = { (reference: Tensor) in self.tolerances.output * reference.largest }
-        guard let outputs = try? model.engine.run(recorded.program, ["mel": spectrogram]) else {
-            return .failed(references.values.map(limit).max() ?? 0)
+        let outputs: [String: Tensor]
+        do {
+            outputs = try model.engine.run(recorded.program, ["mel": spectrogram])
+        } catch {
+            return .failed(references.values.map(limit).max() ?? 0, reason: error.localizedDescription)
         }
         let all = references.map { name, reference in
             Comparison.of(
@@ -83,14 +86,20 @@ final class SpeechReplay: Replay {
                 mask[row] = Rows.seen
             }
         } catch {
-            found.append(.failed(limits[min(found.count, limits.count - 1)]))
+            let limit = limits[min(found.count, limits.count - 1)]
+            found.append(.failed(limit, reason: error.localizedDescription))
         }
         return found
     }
 
     /// Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them.
     private func compareText(_ samples: [Float], _ reference: String) -> Comparison {
-        guard let said = try? model.plainText(samples) else { return .failed(tolerances.score) }
+        let said: String
+        do {
+            said = try model.plainText(samples)
+        } catch {
+            return .failed(tolerances.score, reason: error.localizedDescription)
+        }
         let expected = letters(reference)
         let share = Double(editDistance(letters(said), expected)) / Double(max(expected.count, 1))
         return Comparison(maxAbs: share, cosine: nil, tolerance: tolerances.score, ok: share <= tolerances.score)

@@ -17,6 +17,8 @@ public struct Verification: Equatable, Sendable {
     public var ok: Bool { firstDiverging == nil }
     /// The first stage that is not ok, nil where all are.
     public var firstDiverging: String? { stages.first { !$0.comparison.ok }?.name }
+    /// What is known of why it is not ok, nil where nothing is.
+    public var reason: String? { stages.first { !$0.comparison.ok }?.comparison.reason }
 }
 
 /// Replays cases of one kind and compares each stage with the reference.

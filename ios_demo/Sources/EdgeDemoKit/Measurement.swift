@@ -54,6 +54,8 @@ public struct BenchRow: Codable, Equatable, Identifiable, Sendable {
     public let selfTestOk: Bool
     /// The first stage that is not.
     public let firstDiverging: String?
+    /// What is known of why it is not.
+    public let reason: String?
 
     /// Bundles of one name differ by precision and kernel.
     public var id: String { "\(name) \(precision) \(attention)" }
@@ -74,6 +76,7 @@ public struct BenchRow: Codable, Equatable, Identifiable, Sendable {
         sizeBytes = session.sizeBytes
         selfTestOk = verification.ok
         firstDiverging = verification.firstDiverging
+        reason = verification.reason
     }
 }
 

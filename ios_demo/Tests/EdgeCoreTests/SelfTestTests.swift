@@ -41,6 +41,31 @@ final class SelfTestTests: XCTestCase {
         XCTAssertEqual(found.stages.last?.comparison.maxAbs, nil)
     }
 
+    func testLabelsInAnotherOrderAreNamed() throws {
+        try withTemporaryFolder { folder in
+            try unpack("tiny-text.zip", into: folder)
+            let url = folder.appendingPathComponent(Manifest.fileName)
+            let text = try String(contentsOf: url, encoding: .utf8)
+            let exchanged = text.replacingOccurrences(of: "\"lights\"", with: "\"_\"")
+                .replacingOccurrences(of: "\"weather\"", with: "\"lights\"")
+                .replacingOccurrences(of: "\"_\"", with: "\"weather\"")
+            XCTAssertNotEqual(text, exchanged)
+            try Data(exchanged.utf8).write(to: url)
+            let bundle = try ModelBundle.open(folder)
+            let found = try SelfTest.run(bundle, engine: try RecordedEngine(bundle), decoder: decodePng)
+            XCTAssertEqual(found.firstDiverging, "answer")
+            let reason = try XCTUnwrap(found.reason)
+            XCTAssertTrue(reason.contains("'lights'") && reason.contains("'weather'"), reason)
+        }
+    }
+
+    func testAnEngineThatFailsSaysWhy() throws {
+        let bundle = try ModelBundle.open(Golden.url("tiny-speech.zip"))
+        let found = try SelfTest.run(bundle, engine: FailingEngine(), decoder: decodePng)
+        XCTAssertEqual(found.firstDiverging, "encode")
+        XCTAssertEqual(found.reason, "out of order")
+    }
+
     func testABundleForAnotherTaskIsRefused() throws {
         let bundle = try ModelBundle.open(Golden.url("tiny-text.zip"))
         let engine = try RecordedEngine(bundle)
@@ -66,6 +91,19 @@ private final class ChangingEngine: Engine, @unchecked Sendable {
     }
 
     func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) -> any SpeechDecoder {
+        HostStateDecoder(self, bucket, spec)
+    }
+}
+
+/// Always fails.
+private final class FailingEngine: Engine {
+    let executedBy = "nothing"
+
+    func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+        throw EngineError("out of order")
+    }
+
+    func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {
         HostStateDecoder(self, bucket, spec)
     }
 }

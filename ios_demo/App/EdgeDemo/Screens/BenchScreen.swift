@@ -83,6 +83,7 @@ private struct BenchRowView: View {
             }
             if let stage = row.firstDiverging {
                 Label("bench.diverges \(stage)", systemImage: "xmark.circle").foregroundStyle(.red)
+                ErrorView(message: row.reason)
             } else {
                 Label("bench.passes", systemImage: "checkmark.circle").foregroundStyle(.green)
             }
