@@ -3,10 +3,20 @@ package org.edgeformer.core
 import kotlin.math.abs
 import kotlin.math.sqrt
 
-/** One case's result against its reference; null: not comparable (another shape, NaN, or no result at all). */
-class Comparison(val maxAbs: Double?, val cosine: Double?, val tolerance: Double, val ok: Boolean) {
+/**
+ * One case's result against its reference; null: not comparable (another shape, NaN, or no result at all).
+ *
+ * @property reason what the engine said where it gave no result, or what is known to be wrong.
+ */
+internal class Comparison(
+    val maxAbs: Double?,
+    val cosine: Double?,
+    val tolerance: Double,
+    val ok: Boolean,
+    val reason: String? = null,
+) {
     /** Larger is worse; whatever is not ok is worse than whatever is. */
-    internal val badness: Double
+    val badness: Double
         get() {
             val ratio = when {
                 maxAbs == null -> Double.POSITIVE_INFINITY
@@ -16,9 +26,10 @@ class Comparison(val maxAbs: Double?, val cosine: Double?, val tolerance: Double
             return if (ok) minOf(ratio, 1.0) else maxOf(ratio, 2.0)
         }
 
-    internal companion object {
+    companion object {
         /** What could not be compared. */
-        fun failed(tolerance: Double) = Comparison(null, null, tolerance, ok = false)
+        fun failed(tolerance: Double, error: EngineError? = null) =
+            Comparison(null, null, tolerance, ok = false, error?.message)
 
         /** Compares two arrays; NaN, infinity or another size are not comparable and not ok. */
         fun of(found: DoubleArray, reference: DoubleArray, tolerance: Double): Comparison {
@@ -41,7 +52,8 @@ class Comparison(val maxAbs: Double?, val cosine: Double?, val tolerance: Double
         /** The worst comparison, with the smallest cosine of all of them. */
         fun worst(comparisons: List<Comparison>): Comparison {
             val worst = comparisons.maxByOrNull { it.badness } ?: error("there is something to compare")
-            return Comparison(worst.maxAbs, comparisons.mapNotNull { it.cosine }.minOrNull(), worst.tolerance, worst.ok)
+            val cosine = comparisons.mapNotNull { it.cosine }.minOrNull()
+            return Comparison(worst.maxAbs, cosine, worst.tolerance, worst.ok, worst.reason)
         }
     }
 }

@@ -9,9 +9,13 @@ import org.edgeformer.core.pipelines.TextClassifier
 import org.edgeformer.core.pipelines.TextEmbedder
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.ImagePreprocessing
+import kotlin.math.abs
 
 /** Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's. */
 private const val PIXEL_TOLERANCE_LEVELS = 2.01
+
+/** Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation. */
+private const val RECORDED_TOLERANCE = 1e-4
 
 /** Replays cases whose answer is one program's outputs: the stages "preprocess", each program's name, and "answer". */
 internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecoder, private val tolerances: Tolerances) :
@@ -40,7 +44,7 @@ internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecod
         val outputs = try {
             player.pipeline.engine.run(case.program, case.inputs)
         } catch (error: EngineError) {
-            return Comparison.failed(limits.values.max())
+            return Comparison.failed(limits.values.max(), error)
         }
         return Comparison.worst(
             case.outputs.map { (name, tensor) -> Comparison.of(outputs.getValue(name), tensor, limits.getValue(name)) },
@@ -59,9 +63,29 @@ internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecod
         val answer = try {
             player.answer(case)
         } catch (error: EngineError) {
-            return Comparison.failed(tolerance)
+            return Comparison.failed(tolerance, error)
         }
-        return Comparison.of(answer, reference, tolerance)
+        return misnamed(case) ?: Comparison.of(answer, reference, tolerance)
+    }
+
+    /**
+     * What is wrong with the labels where the recorded logits do not give the recorded answer, without any engine: so
+     * labels in another order are named whatever the precision is, and however unlikely they are.
+     */
+    private fun misnamed(case: Case): Comparison? {
+        val expected = case.expected as? Expected.Scores ?: return null
+        val found = player.recordedAnswer(case)
+        val scores = expected.scores.toDoubleArray()
+        val comparison = Comparison.of(found, scores, RECORDED_TOLERANCE)
+        if (comparison.ok) return null
+        val wrong = expected.labels.filterIndexed { index, _ -> abs(found[index] - scores[index]) > RECORDED_TOLERANCE }
+        val isMoved = Comparison.of(found.sortedArray(), scores.sortedArray(), RECORDED_TOLERANCE).ok
+        val reason = when {
+            !isMoved -> "the recorded logits do not give the recorded scores: the activation is another"
+            wrong.size == 2 -> "the scores are right, but the labels ${shorten(wrong[0])} and ${shorten(wrong[1])} are exchanged"
+            else -> "the scores are right, but ${wrong.size} labels stand in another order"
+        }
+        return Comparison(comparison.maxAbs, comparison.cosine, RECORDED_TOLERANCE, ok = false, reason)
     }
 
     /** Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one. */
@@ -87,6 +111,10 @@ private class Player<Raw, Answer>(
             case.inputs.map { (name, tensor) -> Comparison.of(prepared.inputs.getValue(name), tensor, tolerance) },
         )
     }
+
+    /** The answer that the recorded outputs give. */
+    fun recordedAnswer(case: Case): DoubleArray =
+        numbers(pipeline.answer(case.outputs, pipeline.prepare(pipeline.rawFromJson(case.raw))), case.expected)
 
     fun answer(case: Case): DoubleArray = numbers(pipeline.run(pipeline.rawFromJson(case.raw)), case.expected)
 }

@@ -60,7 +60,7 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
         val outputs = try {
             transcriber.engine.run(case.program, mapOf("mel" to heard))
         } catch (error: EngineError) {
-            return Comparison.failed(limits.values.max())
+            return Comparison.failed(limits.values.max(), error)
         }
         return Comparison.worst(
             references.map { (name, reference) ->
@@ -80,7 +80,7 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
                 found.add(Comparison.of(centered(sampled(logits)), reference, tolerances.output * largest(reference)))
             }
         } catch (error: EngineError) {
-            found.add(Comparison.failed(tolerances.output * largest(rows[found.size])))
+            found.add(Comparison.failed(tolerances.output * largest(rows[found.size]), error))
         }
         return found
     }
@@ -91,7 +91,7 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
         val answer = try {
             letters(transcriber.plainText(samples))
         } catch (error: EngineError) {
-            return Comparison.failed(tolerances.score)
+            return Comparison.failed(tolerances.score, error)
         }
         val share = editDistance(answer, reference).toDouble() / maxOf(reference.length, 1)
         return Comparison(share, null, tolerances.score, share <= tolerances.score)

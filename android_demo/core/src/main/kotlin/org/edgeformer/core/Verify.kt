@@ -13,8 +13,17 @@ import org.edgeformer.core.preprocess.ImageDecoder
  * @property cosine the smallest cosine of a case's result and its reference.
  * @property tolerance what [maxAbs] may be in that case.
  * @property ok every case is within its tolerance.
+ * @property reason what the engine said where it gave no result, or what is known to be wrong, such as two labels that are
+ *   exchanged; else null.
  */
-data class Stage(val name: String, val maxAbs: Double?, val cosine: Double?, val tolerance: Double, val ok: Boolean)
+data class Stage(
+    val name: String,
+    val maxAbs: Double?,
+    val cosine: Double?,
+    val tolerance: Double,
+    val ok: Boolean,
+    val reason: String? = null,
+)
 
 /**
  * The outcome of a verification: a bundle's self-test.
@@ -68,7 +77,7 @@ fun verify(
     }
     val stages = replay.comparisons().map { (name, found) ->
         val worst = Comparison.worst(found)
-        Stage(name, worst.maxAbs, worst.cosine, worst.tolerance, worst.ok)
+        Stage(name, worst.maxAbs, worst.cosine, worst.tolerance, worst.ok, worst.reason)
     }
     return Verification(engine.executedBy, stages, engine.notCovered)
 }

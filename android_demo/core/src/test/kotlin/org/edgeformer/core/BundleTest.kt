@@ -130,14 +130,17 @@ class BundleTest {
         assertTrue(problem in error.message.orEmpty(), error.message)
     }
 
-    private fun unpacked(): File {
-        val folder = Files.createTempDirectory(place.toPath(), "bundle").toFile()
-        ZipFile(zip).use { members ->
-            for (entry in members.entries()) {
-                val file = File(folder, entry.name).also { it.parentFile.mkdirs() }
-                file.writeBytes(members.getInputStream(entry).readBytes())
-            }
+    private fun unpacked() = unpacked("tiny-text.zip", place)
+}
+
+/** A golden zip as a folder of its own in `place`. */
+fun unpacked(name: String, place: File): File {
+    val folder = Files.createTempDirectory(place.toPath(), "bundle").toFile()
+    ZipFile(Golden.file(name)).use { members ->
+        for (entry in members.entries()) {
+            val file = File(folder, entry.name).also { it.parentFile.mkdirs() }
+            file.writeBytes(members.getInputStream(entry).readBytes())
         }
-        return folder
     }
+    return folder
 }

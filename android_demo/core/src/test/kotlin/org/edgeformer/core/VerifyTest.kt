@@ -8,11 +8,16 @@ import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNull
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
+import org.junit.jupiter.api.io.TempDir
 import java.io.ByteArrayInputStream
+import java.io.File
 import javax.imageio.ImageIO
 
 /** Whole bundles, with an engine that answers what was recorded. */
 class VerifyTest {
+    @TempDir
+    lateinit var place: File
+
     @Test
     fun `text answers as the reference`() {
         val found = verification("tiny-text.zip")
@@ -62,6 +67,22 @@ class VerifyTest {
         assertFalse(spoiled.stages.last().ok)
         val failing = verification("tiny-speech.zip") { _, _, _ -> error("out of memory") }
         assertEquals(listOf("encode", "step 0", "text"), failing.stages.filter { !it.ok }.map { it.name })
+        assertTrue(failing.stages[1].reason.orEmpty().contains("out of memory"), failing.toString())
+    }
+
+    @Test
+    fun `labels in another order are named`() {
+        fun reason(vararg labels: String): String? {
+            val manifest = File(unpacked("tiny-text.zip", place), "manifest.json")
+            val order = labels.joinToString(",") { "\"$it\"" }
+            manifest.writeText(manifest.readText().replace(Regex("\"labels\": \\[[^]]*]"), "\"labels\": [$order]"))
+            Bundle.open(manifest.parentFile).use { bundle ->
+                return verify(bundle, RecordedEngine(bundle) { _, _, value -> value }, PngDecoder).stages.last().reason
+            }
+        }
+        assertNull(reason("lights", "weather", "greeting"))
+        assertTrue("are exchanged" in reason("weather", "lights", "greeting").orEmpty())
+        assertTrue("3 labels stand in another order" in reason("weather", "greeting", "lights").orEmpty())
     }
 
     private fun verification(zip: String, change: (String, String, Float) -> Float = { _, _, value -> value }): Verification {

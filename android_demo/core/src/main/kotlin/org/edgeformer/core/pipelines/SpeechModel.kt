@@ -15,12 +15,9 @@ import org.edgeformer.core.preprocess.Silence
 import org.edgeformer.core.preprocess.readMelFilters
 import java.io.Closeable
 
-/** Decoders that are kept open: a sound's windows, and its last one. Each holds caches of some MB. */
-private const val OPEN_DECODERS = 2
-
 /**
- * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoders of the lengths of sound in
- * use. Use it under `lock` while a decoder is in use.
+ * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of sound in
+ * use. Hold `lock` while the decoder is in use.
  */
 internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     val audio = bundle.manifest.preprocessing as AudioPreprocessing
@@ -30,7 +27,7 @@ internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     val lock = Any()
 
     private val logMel = LogMel(audio, readMelFilters(bundle.map(audio.melFilters), audio))
-    private val decoders = LinkedHashMap<String, SpeechDecoder>()
+    private var open: Pair<AudioBucket, SpeechDecoder>? = null
 
     /** The smallest bucket that holds so many samples. */
     fun bucketFor(samples: Int): AudioBucket {
@@ -43,16 +40,21 @@ internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     fun mel(samples: FloatArray, bucket: AudioBucket): FloatTensor =
         logMel.mel(samples, FRAMES_PER_POSITION * bucket.positions)
 
-    /** The open decoder of a bucket; the one that has not been used for longest makes room for it. */
+    /**
+     * The open decoder of a bucket, which takes the place of another bucket's: its caches have some MB, and opening it
+     * takes a hundredth of hearing a sound.
+     */
     fun decoder(bucket: AudioBucket): SpeechDecoder {
-        val known = decoders.remove(bucket.encode)
-        if (known == null && decoders.size >= OPEN_DECODERS) decoders.remove(decoders.keys.first())?.close()
-        return (known ?: engine.openDecoder(bucket, spec)).also { decoders[bucket.encode] = it }
+        open?.let { (known, decoder) -> if (known == bucket) return decoder }
+        closeDecoder()
+        return engine.openDecoder(bucket, spec).also { open = bucket to it }
     }
 
-    /** Releases the decoders. A second call does nothing. */
-    override fun close() = synchronized(lock) {
-        decoders.values.forEach { it.close() }
-        decoders.clear()
+    /** Releases the decoder. A second call does nothing. */
+    override fun close() = synchronized(lock) { closeDecoder() }
+
+    private fun closeDecoder() {
+        open?.second?.close()
+        open = null
     }
 }

@@ -18,7 +18,7 @@ import java.io.Closeable
  * Transcribes sound at the model's rate.
  *
  * Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped. Calls from several
- * threads take turns, window by window. `close` releases the decoders; engine and bundle stay the caller's to close.
+ * threads take turns, window by window. `close` releases the decoder; engine and bundle stay the caller's to close.
  */
 class Transcriber(val bundle: Bundle, val engine: Engine, private val options: TranscribeOptions = TranscribeOptions()) :
     Closeable {
