@@ -102,22 +102,33 @@ private class Parser(private val text: String, private val where: String) {
     }
 
     private fun readString(): String {
-        val found = StringBuilder()
-        next++
+        val start = ++next
+        var escapes: StringBuilder? = null
         while (true) {
-            val character = peek() ?: fail("expected the end of a text")
-            next++
+            val character = peek()
             when {
-                character == '"' -> return whole(found.toString())
-                character == '\\' -> found.append(escaped())
+                character == '"' -> {
+                    val found = escapes?.toString() ?: text.substring(start, next)
+                    next++
+                    return whole(found)
+                }
+                next >= text.length -> fail("expected the end of a text")
                 character < ' ' -> fail("a control character in a text")
-                else -> found.append(character)
+                character == '\\' -> {
+                    if (escapes == null) escapes = StringBuilder(text.substring(start, next))
+                    next++
+                    escapes.append(escaped())
+                }
+                else -> {
+                    escapes?.append(character)
+                    next++
+                }
             }
         }
     }
 
     private fun escaped(): Char {
-        val character = peek() ?: fail("expected an escaped character")
+        val character = peek()
         next++
         return when (character) {
             '"', '\\', '/' -> character
@@ -196,13 +207,12 @@ private class Parser(private val text: String, private val where: String) {
         return true
     }
 
-    private fun peek(): Char? = text.getOrNull(next)
+    /** The next character; behind the end NUL, which no JSON holds. */
+    private fun peek(): Char = if (next < text.length) text[next] else '\u0000'
 
     private fun fail(what: String): Nothing {
         val before = text.substring(0, minOf(next, text.length))
         val line = before.count { it == '\n' } + 1
         throw BundleError("$where: not JSON: $what at line $line, column ${before.length - before.lastIndexOf('\n')}")
     }
-
-    private operator fun CharRange.contains(character: Char?) = character != null && contains(character)
 }

@@ -5,75 +5,103 @@ import kotlin.math.cos
 import kotlin.math.sin
 
 /**
- * The discrete Fourier transform of a fixed size, by its prime factors (Cooley and Tukey 1965), in float64. Whisper's
- * frames of 400 samples take some 7,000 products rather than 160,000. Not for several threads at once.
+ * The power spectrum of frames of one even size, in float64: a transform of half the size whose real and imaginary parts
+ * are the even and the odd samples, by the size's factors (Cooley and Tukey 1965) in Stockham's order, which needs no
+ * sorting. Not for several threads at once.
  */
 internal class Fft(private val size: Int) {
-    private val factors = primeFactors(size)
-    private val cosines = DoubleArray(size) { cos(2 * PI * it / size) }
-    private val sines = DoubleArray(size) { -sin(2 * PI * it / size) }
-    private val real = DoubleArray(size)
-    private val imaginary = DoubleArray(size)
-    private val partReal = DoubleArray(factors.maxOrNull() ?: 1)
-    private val partImaginary = DoubleArray(factors.maxOrNull() ?: 1)
+    /** `radix` parts of `length` each become one, `stride` of them side by side. */
+    private class Stage(val radix: Int, val length: Int, val stride: Int) {
+        private val whole = radix * length
+
+        /** exp(-2 pi i j k / radix), j by k. */
+        val turns = roots(radix * radix) { (it / radix) * (it % radix) % radix to radix }
+
+        /** exp(-2 pi i j p / whole), p by j. */
+        val twiddles = roots(whole) { (it / radix) * (it % radix) to whole }
+    }
+
+    private val half = size / 2
+    private val stages: List<Stage>
+    private val unpacking = roots(half + 1) { it to size }
+    private var real = DoubleArray(half)
+    private var imaginary = DoubleArray(half)
+    private var nextReal = DoubleArray(half)
+    private var nextImaginary = DoubleArray(half)
+
+    init {
+        require(size % 2 == 0) { "frames have an even size" }
+        var stride = 1
+        stages = factors(half).map { radix ->
+            Stage(radix, half / stride / radix, stride).also { stride *= radix }
+        }
+    }
 
     /** |DFT|^2 of `size` real samples at the frequencies 0 to half of the rate: `power` gets size / 2 + 1 values. */
     fun power(samples: DoubleArray, power: FloatArray) {
-        transform(samples, 0, 1, 0, size, 0)
-        for (bin in 0..size / 2) {
-            power[bin] = (real[bin] * real[bin] + imaginary[bin] * imaginary[bin]).toFloat()
+        for (index in 0 until half) {
+            real[index] = samples[2 * index]
+            imaginary[index] = samples[2 * index + 1]
+        }
+        stages.forEach(::run)
+        for (bin in 0..half) {
+            val a = bin % half
+            val b = (half - bin) % half
+            // The even samples' spectrum, and the odd ones'.
+            val evenReal = (real[a] + real[b]) / 2
+            val evenImaginary = (imaginary[a] - imaginary[b]) / 2
+            val oddReal = (imaginary[a] + imaginary[b]) / 2
+            val oddImaginary = (real[b] - real[a]) / 2
+            val x = unpacking.first[bin]
+            val y = unpacking.second[bin]
+            val sumReal = evenReal + oddReal * x - oddImaginary * y
+            val sumImaginary = evenImaginary + oddReal * y + oddImaginary * x
+            power[bin] = (sumReal * sumReal + sumImaginary * sumImaginary).toFloat()
         }
     }
 
-    /** Transforms `count` samples from `from` on, each `stride` behind the last, to places `to` and on. */
-    private fun transform(samples: DoubleArray, from: Int, stride: Int, to: Int, count: Int, depth: Int) {
-        if (count == 1) {
-            real[to] = samples[from]
-            imaginary[to] = 0.0
-            return
-        }
-        val parts = factors[depth]
-        val length = count / parts
-        for (part in 0 until parts) {
-            transform(samples, from + part * stride, stride * parts, to + part * length, length, depth + 1)
-        }
-        for (bin in 0 until length) combine(to + bin, length, parts, bin, stride)
-    }
-
-    /** Puts together bin `bin` of each part: they become the bins `bin`, `bin + length`, ... */
-    private fun combine(at: Int, length: Int, parts: Int, bin: Int, stride: Int) {
-        for (part in 0 until parts) {
-            val turn = part * bin * stride % size
-            val x = real[at + part * length]
-            val y = imaginary[at + part * length]
-            partReal[part] = x * cosines[turn] - y * sines[turn]
-            partImaginary[part] = x * sines[turn] + y * cosines[turn]
-        }
-        val step = size / parts
-        for (output in 0 until parts) {
-            var x = 0.0
-            var y = 0.0
-            for (part in 0 until parts) {
-                val turn = output * part % parts * step
-                x += partReal[part] * cosines[turn] - partImaginary[part] * sines[turn]
-                y += partReal[part] * sines[turn] + partImaginary[part] * cosines[turn]
+    private fun run(stage: Stage) {
+        val (turnReal, turnImaginary) = stage.turns
+        val (twiddleReal, twiddleImaginary) = stage.twiddles
+        for (place in 0 until stage.length) {
+            for (part in 0 until stage.radix) {
+                val x = twiddleReal[place * stage.radix + part]
+                val y = twiddleImaginary[place * stage.radix + part]
+                for (lane in 0 until stage.stride) {
+                    var sumReal = 0.0
+                    var sumImaginary = 0.0
+                    var from = lane + stage.stride * place
+                    for (turn in part * stage.radix until (part + 1) * stage.radix) {
+                        sumReal += real[from] * turnReal[turn] - imaginary[from] * turnImaginary[turn]
+                        sumImaginary += real[from] * turnImaginary[turn] + imaginary[from] * turnReal[turn]
+                        from += stage.stride * stage.length
+                    }
+                    val to = lane + stage.stride * (stage.radix * place + part)
+                    nextReal[to] = sumReal * x - sumImaginary * y
+                    nextImaginary[to] = sumReal * y + sumImaginary * x
+                }
             }
-            real[at + output * length] = x
-            imaginary[at + output * length] = y
         }
+        real = nextReal.also { nextReal = real }
+        imaginary = nextImaginary.also { nextImaginary = imaginary }
     }
+}
 
-    private fun primeFactors(number: Int): IntArray {
-        val found = ArrayList<Int>()
-        var rest = number
-        var factor = 2
-        while (rest > 1) {
-            while (rest % factor == 0) {
-                found.add(factor)
-                rest /= factor
-            }
-            factor++
+/** `count` roots of unity, exp(-2 pi i n / d) with (n, d) of each index, as real and imaginary parts. */
+private fun roots(count: Int, fraction: (Int) -> Pair<Int, Int>): Pair<DoubleArray, DoubleArray> {
+    val angles = DoubleArray(count) { index -> fraction(index).let { (part, whole) -> -2 * PI * part / whole } }
+    return DoubleArray(count) { cos(angles[it]) } to DoubleArray(count) { sin(angles[it]) }
+}
+
+/** Prime factors, with fours in place of pairs of twos. */
+private fun factors(number: Int): List<Int> {
+    val found = ArrayList<Int>()
+    var rest = number
+    for (factor in listOf(4, 2) + (3..number step 2)) {
+        while (rest % factor == 0 && rest > 1) {
+            found.add(factor)
+            rest /= factor
         }
-        return found.toIntArray()
     }
+    return found
 }
