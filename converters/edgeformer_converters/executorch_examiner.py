@@ -144,6 +144,9 @@ class _File:
             raise BundleError(f"{name}: a .pte without segments is not supported: convert the bundle again")
         self._base = int(header.segment_base_offset)
         self.content: Any = _flatbuffer_to_program(self._bytes[: header.program_size])
+        ends = [self._base + int(each.offset) + int(each.size) for each in self.content.segments]
+        if max(ends, default=0) > len(self._bytes):
+            raise BundleError(f"{name}: its last segment ends at byte {max(ends)}, the file at {len(self._bytes)}")
         self._named = {each.key: each.segment_index for each in self.content.named_data or []}
 
     def called(self) -> Iterator[str]:
@@ -244,6 +247,8 @@ class _File:
             )
 
     def _named_data(self, key: str) -> bytes:
+        if key not in self._named:
+            raise BundleError(f"{self._name}: XNNPACK's weights {key[:16]} are not in the file")
         segment = self.content.segments[self._named[key]]
         start = self._base + int(segment.offset)
         return self._bytes[start : start + int(segment.size)]

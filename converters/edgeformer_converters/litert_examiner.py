@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import struct
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
@@ -21,8 +22,11 @@ from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.engines.litert_check import check_model
+from edgeformer_runtime.engines.native_output import held_back
+from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.strict_json import shorten
 
 # XNNPACK reads weights in vectors of 16 bytes where they lie; small constants are read number by number.
 ALIGNMENT_BYTES, SMALL_ALIGNMENT_BYTES = 16, 4
@@ -42,14 +46,17 @@ class LiteRTExaminer:
 
     def read(self, bundle: Bundle) -> ModelView:
         """Every signature that the manifest names; see `Examiner`."""
-        files = {
-            name: _File(name, bundle.path(name)) for name in sorted({each.file for each in bundle.manifest.programs})
-        }
-        programs = tuple(files[each.file].program(each) for each in bundle.manifest.programs)
+        files: dict[str, _File] = {}
         used: Counter[tuple[str, int | None]] = Counter()
-        for file in files.values():
-            used.update(file.operators())
-        placements = tuple(placement for file in files.values() for placement in file.placements())
+        try:
+            for name in sorted({each.file for each in bundle.manifest.programs}):
+                files[name] = _File(name, bundle.path(name))
+                used.update(files[name].operators())
+            programs = tuple(files[each.file].program(each) for each in bundle.manifest.programs)
+            placements = tuple(placement for file in files.values() for placement in file.placements())
+        except (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+            # The flatbuffers library follows whatever offsets the file has.
+            raise BundleError(f"no .tflite file that can be read: {shorten(str(error), 200)[1:-1]}") from None
         return ModelView(programs, count_operators(used), placements, {}, files)
 
     def support(self, view: ModelView, runtime: str) -> tuple[Support, ...]:
@@ -67,6 +74,9 @@ class LiteRTExaminer:
         found: list[Partitioning] = []
         known: dict[tuple[str, ...], tuple[int, Counter[str]]] = {}
         graphs: dict[str, LiteRTGraph] = {}
+        for file in view.foreign:
+            with held_back():
+                check_model(bundle.path(file), file)
         with quiet_tools():
             for spec, program in zip(bundle.manifest.programs, view.programs, strict=True):
                 operators = tuple(node.operator for node in program.nodes)
@@ -172,7 +182,10 @@ class _File:
         label = name or (tensor.Name() or b"").decode()
         size_bytes = -(-int(np.prod(shape)) * BITS.get(type_name, 0) // 8)
         dtype = type_name.lower()
-        constant = partial(self._read, tensor, dtype) if self._place(tensor.Buffer())[1] else None
+        offset, stored_bytes = self._place(tensor.Buffer())
+        if stored_bytes and (offset + stored_bytes > len(self._bytes) or size_bytes not in (0, stored_bytes)):
+            raise BundleError(f"{self._name}: the tensor {label} of shape {shape} has {stored_bytes} bytes at {offset}")
+        constant = partial(self._read, tensor, dtype) if stored_bytes else None
         return Value(label, dtype, shape, size_bytes, constant)
 
     def _read(self, tensor: Any, dtype: str) -> Array:
@@ -206,8 +219,11 @@ def _delegated(content: bytearray) -> tuple[int, Counter[str]]:
     """How many pieces XNNPACK takes of a model's only graph, and what it leaves."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=bytes(content), num_threads=1)
-    interpreter.allocate_tensors()
+    try:
+        interpreter = Interpreter(model_content=bytes(content), num_threads=1)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(f"LiteRT cannot open the model: {shorten(str(error), 200)[1:-1]}") from error
     details = interpreter._get_ops_details()
     # The delegate's nodes stand behind those that they replace.
     pieces = [node for node in details if node["op_name"] == DELEGATE]

@@ -20,8 +20,9 @@ from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.onnx_storage import PAGE_BYTES
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.strict_json import shorten
 
 # The oldest ONNX Runtime for each opset (onnxruntime.ai, Compatibility, up to 1.20).
 OLDEST_FOR_OPSET: dict[int, Version] = {
@@ -95,11 +96,26 @@ def _load(name: str, path: Path) -> onnx.ModelProto:
         model = onnx.load(path, load_external_data=False)
         # Quantizers add values without their shapes.
         model = onnx.shape_inference.infer_shapes(model)
+        if not all(isinstance(node.op_type, str) for node in model.graph.node):
+            raise ValueError("an operator's name is no UTF-8")
+        for tensor in model.graph.initializer:
+            _check_stored(tensor, path.parent)
     except Exception as error:  # protobuf and onnx share no base class
         raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
     if not model.graph.node:  # almost any bytes are a message of fields that nobody knows
         raise BundleError(f"{name}: no ONNX model: its graph has no operator")
     return model
+
+
+def _check_stored(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Raises ValueError, or what onnx's checker raises: the tensor's numbers are not there."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        onnx.checker.check_tensor(tensor)
+        return
+    places = {each.key: each.value for each in tensor.external_data}
+    end = int(places.get("offset", 0)) + int(places.get("length", 0))
+    if end > (folder / places["location"]).stat().st_size:
+        raise ValueError(f"the weight {tensor.name} ends at byte {end} of {places['location']}, which is shorter")
 
 
 def _oldest(operator: Operator, facts: Mapping[str, int]) -> Version | None:
@@ -170,12 +186,15 @@ class _Observed(ObservedEngine):
         self._open: tuple[str, Any, dict[str, str]] = ("", None, {})
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if self._open[0] != program.name:
-            self._open = ("", None, {})
-            self._open = (program.name, *self._session(program.name))
-        _, session, labels = self._open
         names = [spec.name for spec in program.outputs]
-        results = session.run([*names, *labels], dict(inputs))
+        try:
+            if self._open[0] != program.name:
+                self._open = ("", None, {})
+                self._open = (program.name, *self._session(program.name))
+            _, session, labels = self._open
+            results = session.run([*names, *labels], dict(inputs))
+        except Exception as error:  # the library's errors share no base class
+            raise EngineError(f"ONNX Runtime cannot run {program.name}: {shorten(str(error), 200)[1:-1]}") from error
         for label, result in zip(labels.values(), results[len(names) :], strict=True):
             if self.wants(result.size) and result.dtype == np.float32:
                 self.tap(program.name, label, result)

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeformer.doctor.alignment_heads import check_alignment_heads
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Support, examiner_for
+from edgeformer.doctor.examiner import Partitioning, Support, examiner_for
 from edgeformer.doctor.finding import Finding, Severity, error, info
 from edgeformer.doctor.integrity import check_integrity, refused
 from edgeformer.doctor.labels import check_labels
@@ -21,6 +21,7 @@ from edgeformer.doctor.options import DoctorOptions
 from edgeformer.doctor.overflow import check_overflow
 from edgeformer.doctor.partitions import check_partitions
 from edgeformer.doctor.placement import check_placement
+from edgeformer.doctor.ranges import Ranges
 from edgeformer.doctor.structure import check_structure
 from edgeformer.doctor.systems import check_systems
 from edgeformer.doctor.tokenizer import check_tokenizer
@@ -144,57 +145,56 @@ def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None)
         except BundleError as problem:
             return Diagnosis(path.name, None, None, (), (), (_unreadable(problem),))
         examination = Examination(bundle, examiner, view, options)
-        findings = _run_checks(examination, report)
-        broken = any(each.check == "structure" and each.severity is Severity.ERROR for each in findings)
-        delegate = None if broken or not examination.partitions else examination.partitions[0].delegate
+        findings, made = _run_checks(examination, report)
+        partitions = examination.partitions if "partitions" in made else ()
+        ranges = examination.ranges if "float16" in made else None
         return Diagnosis(
             path.name,
             f"{examiner.runtime_name} {examination.runtime}",
-            delegate,
+            partitions[0].delegate if partitions else None,
             examination.support,
-            _facts(examination, broken),
+            tuple(_facts(program.name, examination, partitions, ranges) for program in view.programs),
             _sorted(findings),
         )
 
 
-def _run_checks(examination: Examination, report: Progress | None) -> list[Finding]:
+def _run_checks(examination: Examination, report: Progress | None) -> tuple[list[Finding], set[str]]:
+    """What the checks say, and the names of those that could be made."""
     findings: list[Finding] = []
+    made: set[str] = set()
     for number, (name, check) in enumerate(CHECKS.items()):
-        if name in RUN_THE_MODEL and any(
-            each.check == "structure" and each.severity is Severity.ERROR for each in findings
-        ):
+        broken = any(each.check == "structure" and each.severity is Severity.ERROR for each in findings)
+        if broken and name in RUN_THE_MODEL:
             findings.append(info(name, "not checked: a model with this structure is not run"))
         else:
             try:
                 findings += check(examination)
+                made.add(name)
             except (BundleError, EngineError) as problem:
                 findings.append(
                     error(name, str(problem), "the check could not be made", "repair what it says and run doctor again")
                 )
         if report is not None:
             report(number + 1, len(CHECKS))
-    return findings
+    return findings, made
 
 
-def _facts(examination: Examination, broken: bool) -> tuple[ProgramFacts, ...]:
-    partitions = {} if broken else {found.program: found for found in examination.partitions}
-    facts = []
-    for program in examination.view.programs:
-        found = partitions.get(program.name)
-        peak = None if broken else examination.ranges.peak(program.name)
-        facts.append(
-            ProgramFacts(
-                program.name,
-                examination.peaks[program.name].size_bytes,
-                program.planned_bytes,
-                None if found is None else found.pieces,
-                {} if found is None else dict(found.outside),
-                found is not None and found.measured,
-                None if peak is None else peak[1],
-                None if peak is None else peak[0],
-            )
-        )
-    return tuple(facts)
+def _facts(
+    name: str, examination: Examination, partitions: tuple[Partitioning, ...], ranges: Ranges | None
+) -> ProgramFacts:
+    program = next(each for each in examination.view.programs if each.name == name)
+    found = next((each for each in partitions if each.program == name), None)
+    peak = None if ranges is None else ranges.peak(name)
+    return ProgramFacts(
+        name,
+        examination.peaks[name].size_bytes,
+        program.planned_bytes,
+        None if found is None else found.pieces,
+        {} if found is None else dict(found.outside),
+        found is not None and found.measured,
+        None if peak is None else peak[1],
+        None if peak is None else peak[0],
+    )
 
 
 def _unreadable(problem: BundleError) -> Finding:
