@@ -29,29 +29,31 @@ def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) ->
     Returns:
         (B, H, T, D).
     """
-    batch, heads, query_len, head_dim = q.shape
+    # Scaling q is T*D multiplications per head, scaling the scores would be T*S.
+    queries = q * scale
+    parts = math.ceil(q.shape[2] / MAX_QUERIES)
+    if parts == 1:
+        return _attend(queries, k, v, bias)
+    size = math.ceil(q.shape[2] / parts)
+    # The loop runs over a static length, so that an export unrolls it.
+    return torch.cat(
+        [_attend(queries[:, :, at : at + size], k, v, bias_rows(bias, at, size)) for at in range(0, q.shape[2], size)],
+        dim=2,
+    )
+
+
+def _attend(queries: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Scaled queries (B, H, t, D) to (B, H, t, D)."""
+    batch, heads, query_len, head_dim = queries.shape
     key_len = k.shape[2]
     rows = batch * heads
-    # Scaling q is T*D multiplications per head, scaling the scores would be T*S.
-    queries = (q * scale).reshape(rows, query_len, head_dim)  # (B*H, T, D)
-    keys = k.reshape(rows, key_len, head_dim).transpose(1, 2)  # (B*H, D, S)
+    keys = k.reshape(rows, key_len, head_dim)  # (B*H, S, D)
     values = v.reshape(rows, key_len, head_dim)  # (B*H, S, D)
-    parts = math.ceil(query_len / MAX_QUERIES)
-    size = math.ceil(query_len / parts)
-    # The loop runs over a static length, so that an export unrolls it.
-    out = [
-        _attend(queries[:, at : at + size] if parts > 1 else queries, keys, values, bias_rows(bias, at, size), batch)
-        for at in range(0, query_len, size)
-    ]
-    return (out[0] if parts == 1 else torch.cat(out, dim=1)).reshape(batch, heads, query_len, head_dim)
-
-
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, batch: int) -> Tensor:
-    """Scaled queries (B*H, t, D), keys (B*H, D, S) and values (B*H, S, D) to (B*H, t, D)."""
-    scores = torch.bmm(queries, keys)  # (B*H, t, S)
+    # Each part turns the keys over anew: with keys turned once for all, LiteRT holds all parts' scores at a time.
+    scores = torch.bmm(queries.reshape(rows, query_len, head_dim), keys.transpose(1, 2))  # (B*H, t, S)
     if bias is not None:
         scores = _add_bias(scores, bias, batch)
-    return torch.bmm(scores.softmax(dim=-1), values)
+    return torch.bmm(scores.softmax(dim=-1), values).reshape(batch, heads, query_len, head_dim)
 
 
 def _add_bias(scores: Tensor, bias: Tensor, batch: int) -> Tensor:
