@@ -108,7 +108,7 @@ private fun readPreprocessing(fields: Fields): Preprocessing = when (fields.choi
     "text" -> TextPreprocessing(
         tokenizer = fields.optionalString("tokenizer"),
         padTokenId = fields.int("pad_token_id", 0..Int.MAX_VALUE.toLong()),
-        vocabSize = fields.optionalInt("vocab_size", 1..Int.MAX_VALUE.toLong()),
+        vocabSize = fields.optionalLong("vocab_size", 1..(1L shl 31))?.coerceAtMost(Int.MAX_VALUE.toLong())?.toInt(),
     )
     "image" -> ImagePreprocessing.read(fields)
     else -> AudioPreprocessing.read(fields)

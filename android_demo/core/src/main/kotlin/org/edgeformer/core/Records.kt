@@ -24,7 +24,9 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
 
     fun long(key: String, range: LongRange): Long = integer(key, required(key), range)
 
-    fun optionalInt(key: String, range: LongRange): Int? = required(key)?.let { integer(key, it, range).toInt() }
+    fun optionalInt(key: String, range: LongRange): Int? = optionalLong(key, range)?.toInt()
+
+    fun optionalLong(key: String, range: LongRange): Long? = required(key)?.let { integer(key, it, range) }
 
     /** A number from `least` to `most`; it may be written as an integer. */
     fun number(key: String, least: Double, most: Double, aboveLeast: Boolean = false): Double =
