@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,23 +35,22 @@ def main() -> int:
 
 
 def build(layout: steps.Layout, whole: bool) -> None:
-    """Fetch, compile and test core; then, if `whole`, all the rest up to the checked APK."""
+    """Fetch, compile and test core; if `whole`, the engines, too, and go on up to the checked APK."""
     with step("packages"):
         steps.fetch_all()
     with step("core"):
         steps.compile_core(layout)
-    with step("core's tests"):
-        print_tests(steps.test_core(layout))
+    if whole:
+        with step("engines"):
+            steps.compile_engines(layout)
+    with step("tests"):
+        print_tests(steps.run_tests(layout, ["core", "engine"] if whole else ["core"]))
     if not whole:
         return
-    compiling: tuple[tuple[str, Callable[[steps.Layout], None]], ...] = (
-        ("engines", steps.compile_engines),
-        ("app", steps.compile_app),
-        ("dex", steps.make_dex),
-    )
-    for name, make in compiling:
-        with step(name):
-            make(layout)
+    with step("app"):
+        steps.compile_app(layout)
+    with step("dex"):
+        steps.make_dex(layout)
     with step("bundles"):
         bundles.install([bundles.converted(conversion) for conversion in bundles.SHIPPED], layout.assets)
     with step("APK"):
@@ -73,7 +72,7 @@ def step(name: str) -> Iterator[None]:
 def print_tests(report: str) -> None:
     """The counts of JUnit's report."""
     passed, failed = (int(re.findall(rf"\[ *(\d+) tests {what} *\]", report)[0]) for what in ("successful", "failed"))
-    print(f"core: {passed} passed, {failed} failed")
+    print(f"junit: {passed} passed, {failed} failed")
 
 
 def print_checks(apk: Path) -> None:

@@ -55,7 +55,7 @@ def check_apk(apk: Path, abis: Iterable[str]) -> list[str]:
         }
         return [
             _check_manifest(apk, classes),
-            _check_bundles(apk, archive),
+            check_bundles(apk, archive),
             *_check_libraries(apk, archive, tuple(abis), classes),
             _check_signature(apk),
         ]
@@ -84,7 +84,13 @@ def _check_manifest(apk: Path, classes: dict[str, DexClass]) -> str:
     return f"manifest: {len(activities)} activities, all of them among the {len(classes)} classes of the dex"
 
 
-def _check_bundles(apk: Path, archive: zipfile.ZipFile) -> str:
+def check_bundles(apk: Path, archive: zipfile.ZipFile) -> str:
+    """The bundles can be mapped out of the APK, are whole, and run on Android; a line that names them.
+
+    Raises:
+        BuildError: a file is compressed or not aligned, a bundle is for other systems, or there is none.
+        BundleError: a bundle is spoiled.
+    """
     members = [info for info in archive.infolist() if info.filename.startswith(BUNDLES)]
     for info in members:
         if info.compress_type != zipfile.ZIP_STORED or data_offset(apk, info) % ASSET_ALIGNMENT:

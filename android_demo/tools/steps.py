@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,19 +66,18 @@ def compile_core(layout: Layout) -> None:
     toolchain.kotlinc([layout.kotlin("core")], [], _emptied(layout.classes("core")), android=True)
 
 
-def test_core(layout: Layout) -> str:
-    """Run core's JUnit tests, which read the golden files; the report."""
-    classes = _emptied(layout.classes("core-test"))
+def run_tests(layout: Layout, modules: Sequence[str]) -> str:
+    """Run the JUnit tests of modules, of which core's read the golden files; the report."""
+    compiled = [layout.classes(module) for module in modules]
+    tests = _emptied(layout.classes("tests"))
     libraries = [toolchain.kotlin_library("kotlin-test"), toolchain.kotlin_library("kotlin-test-junit5")]
-    friends = [f"-Xfriend-paths={layout.classes('core')}"]
+    # Tests see what is internal to the module that they test.
+    friends = f"-Xfriend-paths={','.join(map(str, compiled))}"
+    sources = [layout.kotlin(module, "test") for module in modules]
     toolchain.kotlinc(
-        [layout.kotlin("core", "test")],
-        [layout.classes("core"), *libraries, *toolchain.junit_jars()],
-        classes,
-        android=False,
-        options=friends,
+        sources, [*compiled, *libraries, *toolchain.junit_jars()], tests, android=False, options=[friends]
     )
-    return toolchain.junit([layout.classes("core")], classes, {"edgeformer.golden": str(GOLDEN)})
+    return toolchain.junit(compiled, tests, {"edgeformer.golden": str(GOLDEN)})
 
 
 def compile_engines(layout: Layout) -> None:

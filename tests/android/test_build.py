@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 from android_demo.tools import steps, toolchain
 from android_demo.tools.apk import LIBRARY_ALIGNMENT, Member, data_offset, write_apk
 from android_demo.tools.dex import DexClass, read_classes
-from android_demo.tools.fetch import BuildError
+from android_demo.tools.fetch import BuildError, debian_mirror
 
 pytestmark = [pytest.mark.android, pytest.mark.slow]
 
@@ -23,6 +24,15 @@ WRONG_NAMES = {
     "ExecuTorchEngine.kt": ("loaded.getValue(program.file).execute(", "call"),
     "OnnxEngine.kt": ("environment.createSession(", "openSession"),
 }
+
+
+@pytest.fixture(autouse=True)
+def debian() -> None:
+    """The build takes packages of Debian. CI must have it."""
+    try:
+        debian_mirror()
+    except BuildError as error:
+        pytest.fail(str(error)) if os.environ.get("CI") else pytest.skip(str(error))
 
 
 def test_a_wrong_member_name_in_any_engine_fails_the_build(tmp_path: Path) -> None:
