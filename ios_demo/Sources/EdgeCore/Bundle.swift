@@ -55,6 +55,13 @@ public final class ModelBundle: Sendable {
         return copy
     }
 
+    /// What a bundle says about itself, for lists: its files are not looked at, so nothing of it is trusted yet.
+    ///
+    /// - Throws: `BundleError`: no bundle, or its manifest does not follow BUNDLE.md.
+    public static func manifest(of url: URL) throws -> Manifest {
+        try Manifest.parse(try BundleReader(url).read(Manifest.fileName, atMost: Manifest.maxBytes))
+    }
+
     /// Where a file of the bundle, or a folder of files such as a Core ML package, lies while the bundle is in use.
     ///
     /// - Throws: `BundleError`: the manifest does not list it.

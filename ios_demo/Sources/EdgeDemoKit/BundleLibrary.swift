@@ -35,11 +35,9 @@ public struct BundleLibrary: Sendable {
     /// nil where there is no bundle.
     private static func inspect(_ url: URL) -> InstalledBundle? {
         let manifest = url.appendingPathComponent(Manifest.fileName)
-        let isFolder = FileManager.default.fileExists(atPath: manifest.path)
-        guard isFolder || url.pathExtension == "zip" else { return nil }
+        guard FileManager.default.fileExists(atPath: manifest.path) || url.pathExtension == "zip" else { return nil }
         do {
-            let found =
-                isFolder ? try Manifest.parse(try Data(contentsOf: manifest)) : try ModelBundle.open(url).manifest
+            let found = try ModelBundle.manifest(of: url)
             let detail = "\(found.target.rawValue), \(found.precision)"
             return InstalledBundle(url: url, name: found.name, task: found.task, detail: detail)
         } catch {

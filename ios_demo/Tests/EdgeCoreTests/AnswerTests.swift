@@ -4,7 +4,7 @@ import XCTest
 
 final class AnswerTests: XCTestCase {
     func testScores() throws {
-        for item in try Golden.json("heads.json")["cases"].items {
+        for item in try Golden.cases("heads.json") {
             let logits = item["logits"].doubles.map { Float($0) }
             let labels = logits.indices.map(String.init)
             let activation = try XCTUnwrap(Activation(rawValue: item["activation"].text ?? ""))
@@ -28,7 +28,7 @@ final class AnswerTests: XCTestCase {
         let golden = try Golden.json("byte_level.json")
         let data = Data(try XCTUnwrap(golden["tokenizer"].text).utf8)
         let tokenizer = try SpeechTokenizer(data, end: golden["end"].int, file: "tokenizer.json")
-        for item in golden["cases"].items {
+        for item in try Golden.items(golden["cases"]) {
             let found = try tokenizer.text(item["ids"].ints)
             XCTAssertEqual(ExactString(found), ExactString(item["text"].text ?? "none"), "\(item["ids"].ints)")
         }

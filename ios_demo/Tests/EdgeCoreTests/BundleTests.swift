@@ -12,6 +12,8 @@ final class BundleTests: XCTestCase {
                 try unpack(name, into: folder)
                 let opened = try ModelBundle.open(folder)
                 XCTAssertEqual(opened.manifest, zip.manifest)
+                XCTAssertEqual(try ModelBundle.manifest(of: folder), zip.manifest)
+                XCTAssertEqual(try ModelBundle.manifest(of: Golden.url(name)), zip.manifest)
                 for file in zip.manifest.files.keys {
                     XCTAssertEqual(try opened.readBytes(file), try zip.readBytes(file))
                 }

@@ -18,7 +18,7 @@ final class DecodingTests: XCTestCase {
 
     func testRulesAsInTransformers() throws {
         let spec = try spec(multilingual: false)
-        for item in try Golden.json("decoding.json")["cases"].items where item["kind"].text == "rules" {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "rules" {
             let rules = LogitRules(spec, timestamps: item["timestamps"].flag)
             var logits = item["logits"].doubles.map { Float($0) }
             rules.apply(&logits, said: item["said"].ints)
@@ -33,7 +33,7 @@ final class DecodingTests: XCTestCase {
 
     func testWindows() throws {
         let golden = try Golden.json("decoding.json")
-        for item in golden["cases"].items where item["kind"].text == "window" {
+        for item in try Golden.items(golden["cases"]) where item["kind"].text == "window" {
             let name = item["name"].text ?? ""
             let spec = try spec(multilingual: item["multilingual"].flag)
             let data = Data(try XCTUnwrap(golden["tokenizer"].text).utf8)

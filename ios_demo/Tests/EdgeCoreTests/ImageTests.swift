@@ -6,7 +6,7 @@ final class ImageTests: XCTestCase {
     /// Equal bit for bit: pixels after resize and crop, and what normalising makes of each level.
     func testAsPillow() throws {
         let tensors = try Golden.tensors("image.safetensors")
-        for (index, item) in try Golden.json("image.json")["cases"].items.enumerated() {
+        for (index, item) in try Golden.cases("image.json").enumerated() {
             let spec = try ManifestReader.image((item["preprocessing"], "preprocessing"))
             let image = try XCTUnwrap(tensors["\(index)/image"])
             let levels = try XCTUnwrap(tensors["\(index)/levels"])

@@ -4,7 +4,7 @@ import XCTest
 
 final class ManifestTests: XCTestCase {
     func testGoodAndBadManifests() throws {
-        let cases = try Golden.json("manifests.json")["cases"].items
+        let cases = try Golden.cases("manifests.json")
         var texts: [String: String] = [:]
         for item in cases {
             let name = try XCTUnwrap(item["name"].text)

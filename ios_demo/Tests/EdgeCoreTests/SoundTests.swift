@@ -8,7 +8,7 @@ final class SoundTests: XCTestCase {
         let data = try Golden.data("log_mel.safetensors")
         let tensors = try Safetensors.parse(data, file: "log_mel.safetensors")
         let filters = try XCTUnwrap(tensors["mel_filters"])
-        for (index, item) in golden["cases"].items.enumerated() {
+        for (index, item) in try Golden.items(golden["cases"]).enumerated() {
             let spec = try ManifestReader.audio((item["preprocessing"], "preprocessing"))
             let logMel = try LogMel(spec, filters: safetensors("mel_filters", filters))
             let samples = tensors["\(index)/samples"]?.floats ?? []
@@ -43,7 +43,7 @@ final class SoundTests: XCTestCase {
         let golden = try Golden.json("silence.json")
         let tensors = try Golden.tensors("silence.safetensors")
         let (rate, longest) = (golden["sample_rate"].int, golden["longest"].int)
-        for (index, item) in golden["cases"].items.enumerated() {
+        for (index, item) in try Golden.items(golden["cases"]).enumerated() {
             let name = item["name"].text ?? ""
             var samples = try XCTUnwrap(tensors["\(index)/samples"]).doubles.map { (Float($0) - 128) / 128 }
             XCTAssertEqual(Silence.isSilent(samples, sampleRate: rate), item["silent"].flag, name)

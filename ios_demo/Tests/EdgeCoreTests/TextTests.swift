@@ -15,7 +15,7 @@ final class TextTests: XCTestCase {
         let golden = try Golden.json("wordpiece.json")
         let tokenizers = try Dictionary(
             uniqueKeysWithValues: golden["tokenizers"].members.map { ($0.key, try tokenizer($0.value.text ?? "")) })
-        for item in golden["cases"].items {
+        for item in try Golden.items(golden["cases"]) {
             let found = try XCTUnwrap(tokenizers[item["tokenizer"].text ?? ""])
                 .encode(try XCTUnwrap(item["text"].text), item["pair"].text, longest: item["max"].int)
             let context = "\(item["tokenizer"].text ?? "") \(shown(item["text"].text ?? "", limit: 200))"
@@ -28,7 +28,7 @@ final class TextTests: XCTestCase {
     func testZooTextsAndTypes() throws {
         let golden = try Golden.json("text.json")
         let tokenizer = try tokenizer("\(golden["model"].text ?? "")/tokenizer.json")
-        for item in golden["cases"].items {
+        for item in try Golden.items(golden["cases"]) {
             let found = tokenizer.encode(item["text"].text ?? "", item["pair"].text, longest: golden["seq_len"].int)
             XCTAssertEqual(found.ids, item["input_ids"].ints)
             XCTAssertEqual(found.typeIds, item["token_type_ids"].ints)
@@ -46,7 +46,7 @@ final class TextTests: XCTestCase {
             "strip": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: true, lowercase: false),
             "lower": BertNormalizer(cleanText: false, handleChineseChars: false, stripAccents: false, lowercase: true),
         ]
-        for block in golden["blocks"].items {
+        for block in try Golden.items(golden["blocks"]) {
             let first = UInt32(block["first"].int)
             let codes = (first..<first + UInt32(golden["block"].int)).filter { Unicode.Scalar($0) != nil }
             for (name, normalizer) in normalizers {
@@ -60,7 +60,7 @@ final class TextTests: XCTestCase {
 
     func testMarksInCanonicalOrder() throws {
         let normalizer = BertNormalizer(cleanText: true, handleChineseChars: true, stripAccents: true, lowercase: true)
-        for item in try Golden.json("unicode.json")["cases"].items {
+        for item in try Golden.cases("unicode.json") {
             let text = try XCTUnwrap(item["text"].text)
             let expected = try XCTUnwrap(item["normalized"].text).unicodeScalars.map(\.value)
             XCTAssertEqual(normalizer.normalize(text.unicodeScalars.map(\.value)), expected, shown(text))

@@ -53,7 +53,7 @@ private struct ProvenanceView: View {
         .task {
             do {
                 let url = bundle.url
-                manifest = try await Task.detached { try ModelBundle.open(url).manifest }.value
+                manifest = try await Task.detached { try ModelBundle.manifest(of: url) }.value
             } catch {
                 message = error.localizedDescription
             }

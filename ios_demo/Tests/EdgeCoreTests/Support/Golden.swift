@@ -21,6 +21,15 @@ enum Golden {
         try StrictJson.parse(try data(name), file: name, maxBytes: 64 << 20)
     }
 
+    /// The cases of a file, at least one.
+    static func cases(_ name: String) throws -> [JsonValue] { try items(try json(name)["cases"]) }
+
+    /// The items of an array that has some: a loop over none would test nothing.
+    static func items(_ value: JsonValue) throws -> [JsonValue] {
+        guard !value.items.isEmpty else { throw InputError("a golden file without cases") }
+        return value.items
+    }
+
     static func tensors(_ name: String) throws -> [String: Tensor] {
         try Safetensors.parse(try data(name), file: name)
     }
