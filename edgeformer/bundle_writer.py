@@ -15,7 +15,7 @@ from edgeformer.checkpoints import Checkpoint
 from edgeformer.interfaces import Interface
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
-from edgeformer.targets import Converter, Lowered
+from edgeformer.targets import STATE_ROUNDING, Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
@@ -24,7 +24,7 @@ from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.signature import SIGNATURE_NAME
 from edgeformer_runtime.speech_replay import record
-from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.speech_spec import PROGRAM_STATE, Transcription
 from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
 
 REPORT_FILE = "report.json"
@@ -76,7 +76,12 @@ def write_bundle(
     seal(folder, manifest)
     recorded = record_cases(folder, programs, interface) if cases is None else cases
     for_outputs, for_scores = interface.slack
-    tolerances = Tolerances(precision.output_tolerance * for_outputs, precision.score_tolerance * for_scores)
+    head = interface.postprocessing
+    has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
+    tolerances = Tolerances(
+        max(precision.output_tolerance * for_outputs, STATE_ROUNDING.get(converter.target, 0.0) if has_states else 0.0),
+        precision.score_tolerance * for_scores,
+    )
     spec = interface.preprocessing
     write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
     return seal(folder, manifest)

@@ -86,7 +86,7 @@ class MilInterpreter:
             raise InputError(f"unknown input {extra[0]!r}: expected {[each.name for each in self.function.inputs]}")
         with torch.no_grad():
             run.execute(self.function.operations, self.function.last_uses)
-        outputs = {name: self._array(name, run.values[name]) for name in self.function.outputs}
+        outputs = {name: self._array(name, run.value(name)) for name in self.function.outputs}
         lost = [name for name, each in outputs.items() if not np.isfinite(each).all()]
         if lost and run.overflow is not None:
             raise EngineError(
@@ -155,12 +155,18 @@ class _Run:
         # Names in a block differ from all others of the function, so that they need no scope of their own.
         self.values.update(zip(block.inputs, arguments, strict=True))
         self.execute(block.operations, {})
-        return [self.values[name] for name in block.outputs]
+        return [self.value(name) for name in block.outputs]
 
     def _resolved(self, operand: Reference | Value | tuple[Reference | Value, ...]) -> Any:
         if isinstance(operand, tuple):
             return [self._resolved(each) for each in operand]
-        return self.values[operand.name] if isinstance(operand, Reference) else operand
+        return self.value(operand.name) if isinstance(operand, Reference) else operand
+
+    def value(self, name: str) -> Any:
+        """What was computed under a name."""
+        if name not in self.values:
+            raise EngineError(f"no operator computes {name}, which the program uses: the program is not consistent")
+        return self.values[name]
 
     def _settle(self, operation: Operation, results: Iterable[Any]) -> None:
         for variable, result in zip(operation.outputs, results, strict=True):
