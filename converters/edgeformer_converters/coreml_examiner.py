@@ -156,6 +156,8 @@ def _program(name: str, function: Function) -> Program:
         values |= {each.name: _computed(each) for each in operation.outputs}
         inputs = tuple(_operands(operation, function, values))
         nodes.append(Node(operation.type, operation.name, inputs, tuple(each.name for each in operation.outputs)))
+    for key in (*(key for node in nodes for key in node.inputs), *function.outputs):
+        values.setdefault(key, Value(key, "unknown", (), 0))  # nobody makes it: the check of structure says so
     given = (*function.inputs, *function.states)
     return Program(name, tuple(nodes), values, tuple(each.name for each in given), function.outputs)
 
