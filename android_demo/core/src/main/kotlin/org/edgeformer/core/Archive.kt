@@ -34,7 +34,8 @@ private const val ARCHIVE_OVERHEAD_BYTES = 1024L
 /**
  * The stored zip of a bundle, in a file or in a part of one: an uncompressed asset of an APK is such a part.
  *
- * Nothing is unpacked: members are mapped where they lie. Zips of 4 GiB and more (zip64) are refused, as no phone maps them.
+ * Nothing is unpacked: members are mapped where they lie. Zips of 4 GiB and more (zip64) are refused, as no phone maps
+ * them.
  *
  * @param channel of the file; `close` closes it.
  * @param start where the zip begins in the file.
@@ -58,7 +59,8 @@ class Archive private constructor(
         checkDistinct(found.keys)
         val overhead = length - found.values.fold(0L) { sum, member -> sum + member.size }
         if (overhead !in 0..ARCHIVE_OVERHEAD_BYTES + MEMBER_OVERHEAD_BYTES * found.size) {
-            throw BundleError("the zip has $length bytes but its files state ${length - overhead}: spoiled, or a zip bomb")
+            val stated = length - overhead
+            throw BundleError("the zip has $length bytes but its files state $stated: spoiled, or a zip bomb")
         }
         members = found
     }
@@ -76,7 +78,8 @@ class Archive private constructor(
 
     override fun read(name: String, maxBytes: Int): ByteArray {
         val bytes = super.read(name, maxBytes)
-        if (CRC32().apply { update(bytes) }.value != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
+        val crc = CRC32().apply { update(bytes) }.value
+        if (crc != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
         return bytes
     }
 
@@ -151,8 +154,12 @@ class Archive private constructor(
         if (name.endsWith("/")) throw BundleError("$shown: a zip's folder entry: expected files only")
         checkName(name)
         val type = (int(directory, at + 38) shr 16).toInt() and FILE_TYPE_MASK
-        if (type != 0 && type != PLAIN_FILE) throw BundleError("$shown is a link or device: a bundle holds plain files only")
-        if (short(directory, at + 8) and ENCRYPTED_FLAGS != 0) throw BundleError("$shown is encrypted: expected a stored zip")
+        if (type != 0 && type != PLAIN_FILE) {
+            throw BundleError("$shown is a link or device: a bundle holds plain files only")
+        }
+        if (short(directory, at + 8) and ENCRYPTED_FLAGS != 0) {
+            throw BundleError("$shown is encrypted: expected a stored zip")
+        }
         val size = int(directory, at + 24)
         if (short(directory, at + 10) != 0 || int(directory, at + 20) != size) {
             throw BundleError("$shown is compressed: expected a stored zip (pack with zip -0 -D -X -r)")

@@ -70,8 +70,8 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
 
     companion object {
         /**
-         * Opens a bundle's folder, or a stored zip of it, and checks all of it: this reads every file once, so keep it off
-         * the main thread.
+         * Opens a bundle's folder, or a stored zip of it, and checks all of it: this reads every file once, so keep it
+         * off the main thread.
          *
          * @param requiredKey the 32 bytes of the Ed25519 public key that must have signed the bundle; null: it may be
          *   unsigned. What is checked is mapped, not copied: the bundle must lie where only the app writes.

@@ -42,7 +42,8 @@ internal class Comparison(
                 b += reference[index] * reference[index]
             }
             val norms = sqrt(a) * sqrt(b)
-            return Comparison(most, if (norms > 0) (dot / norms).coerceIn(-1.0, 1.0) else null, tolerance, most <= tolerance)
+            val cosine = if (norms > 0) (dot / norms).coerceIn(-1.0, 1.0) else null
+            return Comparison(most, cosine, tolerance, most <= tolerance)
         }
 
         /** Compares two tensors; another shape is not comparable. */

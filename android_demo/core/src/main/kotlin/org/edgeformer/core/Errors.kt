@@ -1,6 +1,9 @@
 package org.edgeformer.core
 
-/** Base of every error that is the input's or the device's fault. Messages are one line: what was expected, what was found, what to do. */
+/**
+ * Base of every error that is the input's or the device's fault. Messages are one line: what was expected, what was
+ * found, what to do.
+ */
 open class EdgeFormerError(message: String, cause: Throwable? = null) : Exception(message, cause)
 
 /** A bundle that does not follow BUNDLE.md: spoiled, foreign, or made by a newer version. */

@@ -83,7 +83,8 @@ private fun checkTextInputs(program: ProgramSpec) {
     val ids = program.inputs.firstOrNull { it.name == "input_ids" }
     for (tensor in program.inputs) {
         if (tensor.name !in TEXT_INPUTS) {
-            refuse("program ${program.name}: unknown input ${shorten(tensor.name)}: text has ${TEXT_INPUTS.joinToString(", ")}")
+            val known = TEXT_INPUTS.joinToString(", ")
+            refuse("program ${program.name}: unknown input ${shorten(tensor.name)}: text has $known")
         }
         val isRow = tensor.dtype == "int32" && tensor.shape.size == 2 && tensor.shape[0] == 1
         if (!isRow || tensor.shape != ids?.shape) {
@@ -96,7 +97,10 @@ private fun checkTextInputs(program: ProgramSpec) {
 private fun checkImage(spec: ImagePreprocessing, programs: List<ProgramSpec>) {
     val expected = TensorSpec(IMAGE_INPUT, "float32", listOf(1, 3, spec.height, spec.width))
     if (programs.map { it.name } != listOf(IMAGE_PROGRAM) || programs[0].inputs != listOf(expected)) {
-        refuse("programs: images have one program '$IMAGE_PROGRAM' with one input '$IMAGE_INPUT', float32 of shape ${expected.shape}")
+        refuse(
+            "programs: images have one program '$IMAGE_PROGRAM' with one input '$IMAGE_INPUT', float32 of shape " +
+                "${expected.shape}",
+        )
     }
 }
 

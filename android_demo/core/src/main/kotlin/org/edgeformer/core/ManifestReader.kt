@@ -104,15 +104,17 @@ private fun readTensor(fields: Fields) = TensorSpec(
     shape = fields.ints("shape", 0..8, 1..Int.MAX_VALUE.toLong()),
 )
 
-private fun readPreprocessing(fields: Fields): Preprocessing = when (fields.choice("kind", listOf("text", "image", "audio"))) {
-    "text" -> TextPreprocessing(
-        tokenizer = fields.optionalString("tokenizer"),
-        padTokenId = fields.int("pad_token_id", 0..Int.MAX_VALUE.toLong()),
-        vocabSize = fields.optionalLong("vocab_size", 1..(1L shl 31))?.coerceAtMost(Int.MAX_VALUE.toLong())?.toInt(),
-    )
-    "image" -> ImagePreprocessing.read(fields)
-    else -> AudioPreprocessing.read(fields)
-}
+private fun readPreprocessing(fields: Fields): Preprocessing =
+    when (fields.choice("kind", listOf("text", "image", "audio"))) {
+        "text" -> TextPreprocessing(
+            tokenizer = fields.optionalString("tokenizer"),
+            padTokenId = fields.int("pad_token_id", 0..Int.MAX_VALUE.toLong()),
+            vocabSize = fields.optionalLong("vocab_size", 1..(1L shl 31))
+                ?.coerceAtMost(Int.MAX_VALUE.toLong())?.toInt(),
+        )
+        "image" -> ImagePreprocessing.read(fields)
+        else -> AudioPreprocessing.read(fields)
+    }
 
 private fun readPostprocessing(fields: Fields): Postprocessing =
     when (fields.choice("kind", listOf("classification", "embedding", "transcription"))) {

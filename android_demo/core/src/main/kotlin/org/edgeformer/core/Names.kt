@@ -50,4 +50,5 @@ internal fun checkDistinct(names: Iterable<String>) {
 }
 
 /** Names are ASCII; a Turkish locale must not matter. */
-private fun lower(name: String) = String(CharArray(name.length) { if (name[it] in 'A'..'Z') name[it] + 32 else name[it] })
+private fun lower(name: String) =
+    String(CharArray(name.length) { if (name[it] in 'A'..'Z') name[it] + 32 else name[it] })

@@ -18,8 +18,12 @@ private const val PIXEL_TOLERANCE_LEVELS = 2.01
 private const val RECORDED_TOLERANCE = 1e-4
 
 /** Replays cases whose answer is one program's outputs: the stages "preprocess", each program's name, and "answer". */
-internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecoder, private val tolerances: Tolerances) :
-    Replay {
+internal class ProgramReplay(
+    bundle: Bundle,
+    engine: Engine,
+    decoder: ImageDecoder,
+    private val tolerances: Tolerances,
+) : Replay {
     private val manifest = bundle.manifest
     private val player = when (manifest.task) {
         Task.TEXT_CLASSIFICATION -> Player(TextClassifier(bundle, engine), ::scoresOf)
@@ -80,15 +84,18 @@ internal class ProgramReplay(bundle: Bundle, engine: Engine, decoder: ImageDecod
         if (comparison.ok) return null
         val wrong = expected.labels.filterIndexed { index, _ -> abs(found[index] - scores[index]) > RECORDED_TOLERANCE }
         val isMoved = Comparison.of(found.sortedArray(), scores.sortedArray(), RECORDED_TOLERANCE).ok
+        val pair = wrong.joinToString(" and ") { shorten(it) }
         val reason = when {
             !isMoved -> "the recorded logits do not give the recorded scores: the activation is another"
-            wrong.size == 2 -> "the scores are right, but the labels ${shorten(wrong[0])} and ${shorten(wrong[1])} are exchanged"
+            wrong.size == 2 -> "the scores are right, but the labels $pair are exchanged"
             else -> "the scores are right, but ${wrong.size} labels stand in another order"
         }
         return Comparison(comparison.maxAbs, comparison.cosine, RECORDED_TOLERANCE, ok = false, reason)
     }
 
-    /** Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one. */
+    /**
+     * Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one.
+     */
     private fun inputTolerance(): Double {
         val spec = manifest.preprocessing as? ImagePreprocessing ?: return 0.0
         return PIXEL_TOLERANCE_LEVELS / (255 * spec.std.min())

@@ -61,6 +61,9 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
             found
         }
 
+    /** All keys. */
+    val keys: Set<String> get() = values.keys.map { it as String }.toSet()
+
     /** Whether the key is there, for keys that may be missing. */
     fun has(key: String): Boolean = values.containsKey(key)
 
@@ -99,7 +102,7 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
     private fun text(key: String, value: Any?, pattern: Regex?, length: IntRange): String {
         val found = value as? String ?: fail(key, "expected string, found ${shorten(value)}")
         if (found.codePointCount(0, found.length) !in length) fail(key, "expected ${shown(length)} characters")
-        if (pattern != null && !pattern.matches(found)) fail(key, "expected text like $pattern, found ${shorten(found)}")
+        if (pattern?.matches(found) == false) fail(key, "expected text like $pattern, found ${shorten(found)}")
         return found
     }
 
@@ -117,7 +120,8 @@ internal class Fields(private val values: Map<*, *>, private val path: String) {
         return found
     }
 
-    private fun shown(range: IntRange) = if (range.last == Int.MAX_VALUE) "at least ${range.first}" else "${range.first} to ${range.last}"
+    private fun shown(range: IntRange) =
+        if (range.last == Int.MAX_VALUE) "at least ${range.first}" else "${range.first} to ${range.last}"
 
     companion object {
         /** Reads a whole file's value. */

@@ -24,13 +24,12 @@ internal object Safetensors {
         val data = 8 + length.toInt()
         var used = 0L
         val found = LinkedHashMap<String, Tensor>()
-        val names = (value as? Map<*, *> ?: throw BundleError("$where: expected an object")).keys
         Fields.read(value, where) { fields ->
-            for (name in names) {
-                if (name == "__metadata__") fields.skip(name as String) else {
-                    found[name as String] = fields.obj(name) { read(it, file, data) }
-                    used += found.getValue(name).let { it.size * if (it is ByteTensor) 1L else 4L }
-                }
+            if (fields.has("__metadata__")) fields.skip("__metadata__")
+            for (name in fields.keys - "__metadata__") {
+                val tensor = fields.obj(name) { read(it, file, data) }
+                used += tensor.size * if (tensor is ByteTensor) 1L else 4L
+                found[name] = tensor
             }
         }
         if (data + used != file.capacity().toLong()) throw BundleError("$where: its tensors do not fill the file")

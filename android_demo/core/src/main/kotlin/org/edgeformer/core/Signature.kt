@@ -55,8 +55,8 @@ internal fun checkSignature(signature: ByteArray?, manifest: ByteArray, key: Byt
     }
     if (!fits) {
         throw BundleError(
-            "$SIGNATURE_NAME: not a signature of this manifest by the required key: the bundle was changed after it was " +
-                "signed, or signed with another key",
+            "$SIGNATURE_NAME: not a signature of this manifest by the required key: the bundle was changed after it " +
+                "was signed, or signed with another key",
         )
     }
 }

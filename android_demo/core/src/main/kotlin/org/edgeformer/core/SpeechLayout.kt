@@ -11,7 +11,8 @@ fun cacheNames(layers: Int, kind: String): List<String> =
     (0 until layers).flatMap { layer -> listOf("${kind}_k_$layer", "${kind}_v_$layer") }
 
 /**
- * `encode`, `prefill` and `decode` of a bucket, in this order, from the numbers in the manifest. BUNDLE.md has it in words.
+ * `encode`, `prefill` and `decode` of a bucket, in this order, from the numbers in the manifest. BUNDLE.md has it in
+ * words.
  *
  * Key: T positions computed from sound, S = T + tail, L rows of the self-attention cache, P tokens of a prefill,
  * V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].

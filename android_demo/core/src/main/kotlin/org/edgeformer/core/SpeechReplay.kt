@@ -98,7 +98,9 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
     }
 }
 
-/** Encodes, feeds the prompt and then the recorded tokens one by one, and shows the logits before each and at the end. */
+/**
+ * Encodes, feeds the prompt and then the recorded tokens one by one, and shows the logits before each and at the end.
+ */
 private fun feedAll(decoder: SpeechDecoder, heard: FloatTensor, expected: Expected.Text, show: (FloatArray) -> Unit) {
     decoder.encode(heard)
     val mask = hiddenRows(decoder.rows)

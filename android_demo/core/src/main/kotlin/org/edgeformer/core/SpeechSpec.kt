@@ -40,7 +40,7 @@ data class SpeechTokens(
             transcribe = fields.optionalInt("transcribe", TOKEN_ID),
             translate = fields.optionalInt("translate", TOKEN_ID),
             languages = fields.table("languages", 0..1000, 2..8) { ids, code ->
-                if (!LANGUAGE.matches(code)) fields.fail("languages", "expected codes like 'en', found ${shorten(code)}")
+                if (!LANGUAGE.matches(code)) fields.fail("languages", "expected codes, found ${shorten(code)}")
                 ids.int(code, TOKEN_ID)
             },
         )

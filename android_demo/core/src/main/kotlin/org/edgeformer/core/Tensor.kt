@@ -76,7 +76,9 @@ internal fun toStart(buffer: Buffer) {
     buffer.clear()
 }
 
-/** How many values a shape holds; not by `Math.multiplyExact`, which the android.jar that core is compiled with lacks. */
+/**
+ * How many values a shape holds; not by `Math.multiplyExact`, which the android.jar that core is compiled with lacks.
+ */
 internal fun sizeOf(shape: List<Int>): Int = shape.fold(1) { size, length ->
     val product = size.toLong() * length
     if (product > Int.MAX_VALUE) throw ArithmeticException("a tensor of shape $shape is too large")

@@ -94,8 +94,9 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
 
     fun read(fields: Fields): Case {
         val name = fields.string("program", length = 1..64)
+        val known = begins.joinToString(", ") { it.name }
         val program = begins.firstOrNull { it.name == name }
-            ?: fields.fail("program", "expected one of ${begins.joinToString(", ") { it.name }}, found ${shorten(name)}")
+            ?: fields.fail("program", "expected one of $known, found ${shorten(name)}")
         val raw = fields.obj("input", ::readRaw)
         val expected = fields.obj("expected") { readExpected(it, program) }
         val inputs = take(inputSpecs(program)).mapValues { (_, tensor) -> normalised(tensor) }
@@ -114,7 +115,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         val found = LinkedHashMap<String, Any?>()
         if (fields.has("text")) found["text"] = fields.string("text", length = 0..200_000)
         if (fields.has("pair")) found["pair"] = fields.string("pair", length = 0..200_000)
-        if (fields.has("token_ids")) found["token_ids"] = fields.ints("token_ids", 1..100_000, TOKEN).map { it.toLong() }
+        if (fields.has("token_ids")) found["token_ids"] = fields.ints("token_ids", 1..100_000, TOKEN)
         if (fields.has("image")) found["image"] = listed(fields, "image", IMAGE_NAME)
         if (fields.has("audio")) found["audio"] = listed(fields, "audio", AUDIO_NAME)
         if (fields.has("samples")) found["samples"] = fields.int("samples", 0..100_000_000L)
@@ -142,10 +143,8 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
             val rows = head.buckets.first { it.encode == program.name }.rows
             val fits = (prompt + tokens).all { it < head.vocabSize } && prompt.size + tokens.size <= rows
             if (!fits || prompt.size > head.prefillTokens) {
-                fields.fail(
-                    "tokens",
-                    "expected at most $rows tokens below ${head.vocabSize}, and a prompt of at most ${head.prefillTokens}",
-                )
+                val most = "at most $rows tokens below ${head.vocabSize}"
+                fields.fail("tokens", "expected $most, and a prompt of at most ${head.prefillTokens}")
             }
             Expected.Text(fields.string("text", length = 0..200_000), prompt, tokens)
         }

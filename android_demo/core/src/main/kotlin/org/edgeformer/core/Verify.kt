@@ -6,15 +6,15 @@ import org.edgeformer.core.preprocess.ImageDecoder
 /**
  * How one stage compares with the reference, at its worst over all cases.
  *
- * @property name "preprocess", a program's name, or "answer"; of speech "mel", "encode", "steps" ("step 7" where that is
- *   the first one to diverge) or "text".
+ * @property name "preprocess", a program's name, or "answer"; of speech "mel", "encode", "steps" ("step 7" where that
+ *   is the first one to diverge) or "text".
  * @property maxAbs the largest absolute difference, of the case that is closest to its tolerance or farthest beyond it;
  *   null where there was nothing to compare.
  * @property cosine the smallest cosine of a case's result and its reference.
  * @property tolerance what [maxAbs] may be in that case.
  * @property ok every case is within its tolerance.
- * @property reason what the engine said where it gave no result, or what is known to be wrong, such as two labels that are
- *   exchanged; else null.
+ * @property reason what the engine said where it gave no result, or what is known to be wrong, such as two labels that
+ *   are exchanged; else null.
  */
 data class Stage(
     val name: String,
@@ -49,13 +49,13 @@ internal interface Replay {
 }
 
 /**
- * Replays a bundle's recorded vectors stage by stage: the first stage that is not ok is where it diverges from the source
- * model.
+ * Replays a bundle's recorded vectors stage by stage: the first stage that is not ok is where it diverges from the
+ * source model.
  *
  * @param decoder the platform's, for the images among the vectors; needed for vision bundles only.
  * @param progress called with the number of finished cases and of all cases.
- * @throws BundleError the bundle has no vectors, or they do not follow BUNDLE.md. An engine that fails is a stage that is
- *   not ok.
+ * @throws BundleError the bundle has no vectors, or they do not follow BUNDLE.md. An engine that fails is a stage that
+ *   is not ok.
  */
 fun verify(
     bundle: Bundle,

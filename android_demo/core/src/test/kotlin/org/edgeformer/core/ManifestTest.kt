@@ -8,7 +8,7 @@ class ManifestTest {
     private val cases = Golden.json("manifests.json")["cases"].list
 
     @TestFactory
-    fun `takes and refuses what every reader does`() = Golden.tests(cases, { _, case -> case["name"].text }) { _, case ->
+    fun `takes and refuses what all readers do`() = Golden.tests(cases, { _, case -> case["name"].text }) { _, case ->
         if (case["error"].isNull) accept(case) else refuse(case)
     }
 

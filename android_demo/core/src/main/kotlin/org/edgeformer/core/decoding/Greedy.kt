@@ -26,8 +26,8 @@ internal class Search(
 }
 
 /**
- * Decodes one hypothesis, the likeliest token each time. Its tokens lie in the rows behind the prompt, so that a row is a
- * position.
+ * Decodes one hypothesis, the likeliest token each time. Its tokens lie in the rows behind the prompt, so that a row is
+ * a position.
  *
  * @throws org.edgeformer.core.EngineError the logits hold NaN or infinity.
  */

@@ -13,9 +13,9 @@ internal const val SPOILED_LOGITS =
 /**
  * Which tokens may come next (Radford et al. 2022, sections 2.3 and 4.5), in place on logits (V).
  *
- * The vocabulary is in the order of all Whisper models: text, the end, other special tokens, timestamps. With timestamps
- * these come in pairs, except before the end; never fall; and are taken as soon as all of them together are likelier than
- * any one text token.
+ * The vocabulary is in the order of all Whisper models: text, the end, other special tokens, timestamps. With
+ * timestamps these come in pairs, except before the end; never fall; and are taken as soon as all of them together are
+ * likelier than any one text token.
  */
 internal class LogitRules(private val spec: Transcription, private val timestamps: Boolean) {
     private val end = spec.tokens.end

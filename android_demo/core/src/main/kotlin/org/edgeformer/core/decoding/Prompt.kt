@@ -98,8 +98,8 @@ internal fun tokenProbability(logits: FloatArray, token: Int?): Double? {
 }
 
 /**
- * The likeliest of a multilingual model's languages. The decoder has encoded a sound and is fed the start alone, into its
- * first row.
+ * The likeliest of a multilingual model's languages. The decoder has encoded a sound and is fed the start alone, into
+ * its first row.
  */
 internal fun detectLanguage(decoder: SpeechDecoder, tokens: SpeechTokens): String {
     val logits = decoder.step(tokens.start, 0, 0, hiddenRows(decoder.rows)).logits

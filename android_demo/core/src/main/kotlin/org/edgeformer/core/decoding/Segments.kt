@@ -8,8 +8,8 @@ internal class Span(val start: Double, val end: Double, val entries: List<Int>)
 /**
  * A window's segments, whose times never fall.
  *
- * @property resume in seconds, from where on the model left sound for the next window, since it saw no end of what begins
- *   there; null: the window is done.
+ * @property resume in seconds, from where on the model left sound for the next window, since it saw no end of what
+ *   begins there; null: the window is done.
  */
 internal class Spans(val segments: List<Span>, val resume: Double?)
 

@@ -45,13 +45,11 @@ internal class SpeechTokenizer(data: ByteArray, private val name: String, privat
     }
 
     private fun read(data: ByteArray): Array<String?> {
-        val file = StrictJson.parse(data, name, MAX_TOKENIZER_BYTES)
-        val values = file as? Map<*, *> ?: throw BundleError("${shorten(name)}: expected an object")
-        return Fields.read(values, name) { fields ->
-            values.keys.forEach { fields.skip(it as String) }
+        return Fields.read(StrictJson.parse(data, name, MAX_TOKENIZER_BYTES), name) { fields ->
+            (fields.keys - "model").forEach { fields.skip(it) }
             val ids = fields.obj("model") { model ->
-                listOf("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "merges")
-                    .filter { model.has(it) }.forEach { model.skip(it) }
+                // The rest of the file is for the way from text to tokens.
+                (model.keys - "type" - "vocab").forEach { model.skip(it) }
                 model.choice("type", listOf("BPE"))
                 model.table("vocab", 1..10_000_000, 0..Int.MAX_VALUE) { all, token -> all.int(token, 0..10_000_000L) }
             }
@@ -72,7 +70,9 @@ private val BYTE_OF: Map<Char, Int> = HashMap<Char, Int>().apply {
     }
 }
 
-/** UTF-8 as text; each longest beginning of a character that does not go on becomes one U+FFFD (Unicode, section 3.9). */
+/**
+ * UTF-8 as text; each longest beginning of a character that does not go on becomes one U+FFFD (Unicode, section 3.9).
+ */
 private fun wholeCharacters(bytes: ByteArray): String {
     val text = StringBuilder()
     var next = 0
@@ -81,8 +81,10 @@ private fun wholeCharacters(bytes: ByteArray): String {
         val length = lengthOf(first)
         var found = 1
         var code = if (length == 1) first else first and (0x7F shr length)
-        while (found < length && next + found < bytes.size && continues(first, found, bytes[next + found].toInt() and 0xFF)) {
-            code = code shl 6 or (bytes[next + found].toInt() and 0x3F)
+        while (found < length && next + found < bytes.size) {
+            val byte = bytes[next + found].toInt() and 0xFF
+            if (!continues(first, found, byte)) break
+            code = code shl 6 or (byte and 0x3F)
             found++
         }
         if (found < length && next + found == bytes.size) break // held back: the rest may come

@@ -46,7 +46,10 @@ abstract class CheckedEngine(programs: List<ProgramSpec>) : Engine {
     }
 
     override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder =
-        if (spec.state == State.HOST) HostStateDecoder(::run, bucket, spec) else ProgramStateDecoder(::run, bucket, spec)
+        when (spec.state) {
+            State.HOST -> HostStateDecoder(::run, bucket, spec)
+            State.PROGRAM -> ProgramStateDecoder(::run, bucket, spec)
+        }
 
     final override fun close() = synchronized(lock) {
         if (!closed) {
@@ -66,9 +69,8 @@ internal fun checkInputs(programs: Map<String, ProgramSpec>, name: String, input
         ?: throw InputError("unknown program ${shorten(name)}: expected one of ${programs.keys.joinToString(", ")}")
     val declared = program.inputs.map { it.name }
     if (inputs.keys != declared.toSet()) {
-        throw InputError(
-            "$name: expected the inputs ${declared.joinToString(", ")}, found ${inputs.keys.sorted().joinToString(", ")}",
-        )
+        val found = inputs.keys.sorted().joinToString(", ")
+        throw InputError("$name: expected the inputs ${declared.joinToString(", ")}, found $found")
     }
     for (spec in program.inputs) {
         val found = inputs.getValue(spec.name)
@@ -90,8 +92,8 @@ internal fun checkOutputs(program: ProgramSpec, outputs: Map<String, Tensor>): M
         if (found == null || !fits(found, spec)) {
             val shown = if (found == null) "nothing" else "${found.dtype} ${found.shape}"
             throw EngineError(
-                "${program.name}: the manifest declares the output ${spec.name} as ${shown(spec)}, the model gave $shown: " +
-                    "convert the bundle again",
+                "${program.name}: the manifest declares the output ${spec.name} as ${shown(spec)}, the model gave " +
+                    "$shown: convert the bundle again",
             )
         }
     }

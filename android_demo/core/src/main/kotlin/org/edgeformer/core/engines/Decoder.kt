@@ -27,8 +27,8 @@ interface SpeechDecoder : Closeable {
     fun step(token: Int, position: Int, row: Int, mask: FloatArray): DecoderOutput
 
     /**
-     * Feeds up to P tokens at once: the first at `position` into `row`, the others right behind it. Each sees the rows of
-     * `mask`, those before it in this call, and itself.
+     * Feeds up to P tokens at once: the first at `position` into `row`, the others right behind it. Each sees the rows
+     * of `mask`, those before it in this call, and itself.
      *
      * @return what follows the tokens number `wanted.first` and `wanted.second` of this call.
      */

@@ -50,7 +50,9 @@ private fun onlyRow(outputs: Map<String, Tensor>): FloatArray {
     val (name, output) = outputs.entries.single()
     val values = (output as FloatTensor).toArray()
     if (!values.all(Float::isFinite)) {
-        throw EngineError("the model's output $name holds NaN or infinity: verify the bundle, or convert at a higher precision")
+        throw EngineError(
+            "the model's output $name holds NaN or infinity: verify the bundle, or convert at a higher precision",
+        )
     }
     return values
 }

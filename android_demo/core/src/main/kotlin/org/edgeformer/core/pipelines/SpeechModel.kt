@@ -16,8 +16,8 @@ import org.edgeformer.core.preprocess.readMelFilters
 import java.io.Closeable
 
 /**
- * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of sound in
- * use. Hold `lock` while the decoder is in use.
+ * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of sound
+ * in use. Hold `lock` while the decoder is in use.
  */
 internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     val audio = bundle.manifest.preprocessing as AudioPreprocessing

@@ -17,11 +17,15 @@ import java.io.Closeable
 /**
  * Transcribes sound at the model's rate.
  *
- * Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped. Calls from several
- * threads take turns, window by window. `close` releases the decoder; engine and bundle stay the caller's to close.
+ * Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped. Calls from
+ * several threads take turns, window by window. `close` releases the decoder; engine and bundle stay the caller's to
+ * close.
  */
-class Transcriber(val bundle: Bundle, val engine: Engine, private val options: TranscribeOptions = TranscribeOptions()) :
-    Closeable {
+class Transcriber(
+    val bundle: Bundle,
+    val engine: Engine,
+    private val options: TranscribeOptions = TranscribeOptions(),
+) : Closeable {
     private val model = SpeechModel(bundle, engine)
 
     /** Of the sound that it takes, in Hz. */

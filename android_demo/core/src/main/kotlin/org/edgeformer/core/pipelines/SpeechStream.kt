@@ -112,7 +112,8 @@ class TranscriptStream internal constructor(
             buffer.drop(maxOf(0, samples.size - Math.rint(options.pauseSeconds * rate).toInt()))
             return null
         }
-        val last = model.silence.speechRanges(samples, PauseOptions(options.pauseSeconds, 0.0)).lastOrNull() ?: return null
+        val pauses = PauseOptions(options.pauseSeconds, marginSeconds = 0.0)
+        val last = model.silence.speechRanges(samples, pauses).lastOrNull() ?: return null
         val end = last.last + 1
         val isSettled = end >= options.settledSeconds * rate
         val needed = if (isSettled) options.pauseSeconds else options.longPauseSeconds

@@ -38,8 +38,8 @@ internal class Window(val end: Int, val isHeard: Boolean)
 /**
  * What to do with a buffer next; it is to be filled again before the next call.
  *
- * Sound behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is cut in
- * the best pause of its second half.
+ * Sound behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is cut
+ * in the best pause of its second half.
  *
  * @param samples (N), N at least 1: all that is left, or more than `longest` samples of it.
  */

@@ -25,7 +25,7 @@ abstract class TextPipeline<Answer>(bundle: Bundle, engine: Engine) : ProgramPip
     /** {"text", "pair"?} or {"token_ids"}. */
     final override fun rawFromJson(stored: Map<String, Any?>): RawText {
         val ids = stored["token_ids"] as List<*>?
-        if (ids != null) return RawText.TokenIds(ids.map { (it as Long).toInt() })
+        if (ids != null) return RawText.TokenIds(ids.map { it as Int })
         val text = stored["text"] as String
         return stored["pair"]?.let { RawText.Pair(text, it as String) } ?: RawText.Single(text)
     }

@@ -8,8 +8,8 @@ private const val FORMAT_CHUNK = "fmt "
 private const val DATA_CHUNK = "data"
 
 /**
- * The samples (N) of a WAV file of one channel and 16 bits at `sampleRate`, from -1 to 1: what recorded vectors hold. An
- * app's own sound comes from the microphone at the model's rate.
+ * The samples (N) of a WAV file of one channel and 16 bits at `sampleRate`, from -1 to 1: what recorded vectors hold.
+ * An app's own sound comes from the microphone at the model's rate.
  *
  * @throws InputError another kind of file, or one that is cut short.
  */

@@ -62,7 +62,8 @@ internal class BertNormalizer(
             } else {
                 fields.boolean("strip_accents")
             }
-            return BertNormalizer(fields.boolean("clean_text"), fields.boolean("handle_chinese_chars"), strip, lowercase)
+            val (clean, chinese) = listOf("clean_text", "handle_chinese_chars").map(fields::boolean)
+            return BertNormalizer(clean, chinese, strip, lowercase)
         }
     }
 }

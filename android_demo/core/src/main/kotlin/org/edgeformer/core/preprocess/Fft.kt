@@ -5,9 +5,9 @@ import kotlin.math.cos
 import kotlin.math.sin
 
 /**
- * The power spectrum of frames of one even size, in float64: a transform of half the size whose real and imaginary parts
- * are the even and the odd samples, by the size's factors (Cooley and Tukey 1965) in Stockham's order, which needs no
- * sorting. Not for several threads at once.
+ * The power spectrum of frames of one even size, in float64: a transform of half the size whose real and imaginary
+ * parts are the even and the odd samples, by the size's factors (Cooley and Tukey 1965) in Stockham's order, which
+ * needs no sorting. Not for several threads at once.
  */
 internal class Fft(private val size: Int) {
     /** `radix` parts of `length` each become one, `stride` of them side by side. */

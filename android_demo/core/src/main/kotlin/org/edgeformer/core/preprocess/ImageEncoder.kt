@@ -96,6 +96,7 @@ internal fun halfToEven(number: Int): Int = Math.rint(number / 2.0).toInt()
 private fun checkPixels(width: Int, height: Int, what: String) {
     if (width < 1 || height < 1) throw InputError("$what is empty: $width x $height pixels")
     if (width.toLong() * height > MAX_PIXELS) {
-        throw InputError("$what has $width x $height pixels, above the limit of ${MAX_PIXELS / 1_000_000} million: resize it first")
+        val limit = "${MAX_PIXELS / 1_000_000} million"
+        throw InputError("$what has $width x $height pixels, above the limit of $limit: resize it first")
     }
 }

@@ -7,7 +7,10 @@ import org.edgeformer.core.Preprocessing
 /** A separable resampling filter: "bicubic" is Keys' cubic with a = -1/2, "bilinear" the triangle. */
 enum class Interpolation { BICUBIC, BILINEAR }
 
-/** How an image becomes as large as the model wants it: the short side fits and the center is cropped, or both sides fit. */
+/**
+ * How an image becomes as large as the model wants it: the short side fits and the center is cropped, or both sides
+ * fit.
+ */
 enum class Crop { CENTER, SQUASH }
 
 /**

@@ -30,11 +30,11 @@ internal fun readMelFilters(file: ByteBuffer, spec: AudioPreprocessing): FloatTe
 }
 
 /**
- * Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2). Calls from several threads are
- * safe.
+ * Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2). Calls from several threads
+ * are safe.
  *
- * The sound is continued with zeros to the whole window, and the window mirrored at both ends by half a frame. Frames of
- * these zeros are constant, so only those that touch the sound are computed.
+ * The sound is continued with zeros to the whole window, and the window mirrored at both ends by half a frame. Frames
+ * of these zeros are constant, so only those that touch the sound are computed.
  *
  * @param filters as [readMelFilters] gives them.
  */

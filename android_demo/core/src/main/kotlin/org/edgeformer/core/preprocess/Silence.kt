@@ -40,8 +40,8 @@ data class PauseOptions(val minPauseSeconds: Double = 0.6, val marginSeconds: Do
  * Where a sound pauses, by its energy alone: cheap, and good enough to cut speech between words and to skip waiting.
  *
  * Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no sound.
- * What counts as a pause is relative to the sound: a little above its own noise floor. Where there is no contrast between
- * floor and top, as in steady noise, nothing is a pause. Ranges are in samples, their end is not part of them.
+ * What counts as a pause is relative to the sound: a little above its own noise floor. Where there is no contrast
+ * between floor and top, as in steady noise, nothing is a pause. Ranges are in samples, their end is not part of them.
  */
 class Silence(private val sampleRate: Int) {
     private val frame = maxOf(1, halfEven(FRAME_SECONDS * sampleRate))
@@ -131,7 +131,11 @@ class Silence(private val sampleRate: Int) {
         var best = 0 to 0
         var first = 0
         for (index in levels.indices) {
-            if (levels[index] >= threshold) first = index + 1 else if (index + 1 - first >= best.second - best.first) best = first to index + 1
+            if (levels[index] >= threshold) {
+                first = index + 1
+            } else if (index + 1 - first >= best.second - best.first) {
+                best = first to index + 1
+            }
         }
         return best
     }

@@ -5,7 +5,6 @@ import org.edgeformer.core.InputError
 import org.edgeformer.core.IntTensor
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.TextPreprocessing
-import org.edgeformer.core.shorten
 
 const val MAX_TEXT_CHARACTERS = 1_000_000
 
@@ -108,7 +107,7 @@ private fun checked(text: String): String {
     while (index < text.length) {
         val code = text.codePointAt(index)
         if (code in 0xD800..0xDFFF) {
-            throw InputError("the text is not valid Unicode: half of a surrogate pair in ${shorten(text.substring(index), 20)}")
+            throw InputError("the text is not valid Unicode: half of a surrogate pair at character $index")
         }
         index += Character.charCount(code)
     }

@@ -16,8 +16,8 @@ private val IDS = 0..Int.MAX_VALUE.toLong()
 internal class Encoding(val ids: IntArray, val types: IntArray, val truncated: Boolean)
 
 /**
- * A tokenizer of BERT's kind from a file of the tokenizers library: added tokens are found, the rest is normalized, split
- * at white space and punctuation, and each word into the longest pieces of the vocabulary (Devlin et al. 2019).
+ * A tokenizer of BERT's kind from a file of the tokenizers library: added tokens are found, the rest is normalized,
+ * split at white space and punctuation, and each word into the longest pieces of the vocabulary (Devlin et al. 2019).
  */
 internal class WordPieceTokenizer private constructor(
     private val normalizer: BertNormalizer?,
@@ -37,7 +37,8 @@ internal class WordPieceTokenizer private constructor(
     val specialTokensOfPair: Int = pair.count { it.text == null }
 
     /**
-     * Encodes a text, or a pair of them, in at most `longest` tokens, special ones included; there must be room for these.
+     * Encodes a text, or a pair of them, in at most `longest` tokens, special ones included; there must be room for
+     * these.
      */
     fun encode(text: String, second: String?, longest: Int): Encoding {
         val room = longest - if (second == null) specialTokens else specialTokensOfPair
@@ -110,9 +111,15 @@ internal class WordPieceTokenizer private constructor(
 
         private fun readTokenizer(fields: Fields): WordPieceTokenizer {
             // What a pipeline decides for itself, and what only the way back to text needs.
-            listOf("version", "truncation", "padding", "decoder").forEach { fields.skip(it) }
+            listOf("version", "truncation", "padding", "decoder").filter(fields::has).forEach(fields::skip)
             fields.obj("pre_tokenizer") { it.choice("type", listOf("BertPreTokenizer")) }
-            val (single, pair) = fields.obj("post_processor", ::readFrame)
+            val (single, pair) = if (fields.peek("post_processor") == null) {
+                fields.skip("post_processor")
+                val text = listOf(Part(0, 0, 0))
+                text to text + Part(1, 0, 1)
+            } else {
+                fields.obj("post_processor", ::readFrame)
+            }
             return WordPieceTokenizer(
                 normalizer = if (fields.peek("normalizer") == null) {
                     fields.skip("normalizer")
@@ -156,7 +163,8 @@ private fun readTemplate(fields: Fields, key: String, ids: Map<String, Int>): Li
     if (it.has("SpecialToken")) {
         it.obj("SpecialToken") { token ->
             val name = token.string("id")
-            Part(null, ids[name] ?: token.fail("id", "unknown special token ${shorten(name)}"), token.int("type_id", IDS))
+            val id = ids[name] ?: token.fail("id", "unknown special token ${shorten(name)}")
+            Part(null, id, token.int("type_id", IDS))
         }
     } else {
         it.obj("Sequence") { text ->
@@ -204,12 +212,13 @@ internal class WordPiece private constructor(
     companion object {
         fun read(fields: Fields): WordPiece {
             fields.choice("type", listOf("WordPiece"))
-            val vocabulary = fields.table("vocab", 1..10_000_000, 0..Int.MAX_VALUE) { all, token -> all.int(token, IDS) }
+            val all = 0..Int.MAX_VALUE
+            val vocabulary = fields.table("vocab", all, all) { ids, token -> ids.int(token, IDS) }
             val unknown = fields.string("unk_token")
             return WordPiece(
                 vocabulary = HashMap(vocabulary),
                 prefix = fields.string("continuing_subword_prefix"),
-                unknown = vocabulary[unknown] ?: fields.fail("unk_token", "${shorten(unknown)} is not in the vocabulary"),
+                unknown = vocabulary[unknown] ?: fields.fail("unk_token", "${shorten(unknown)} is no token"),
                 longestWord = fields.int("max_input_chars_per_word", IDS),
             )
         }

@@ -15,9 +15,10 @@ import org.junit.jupiter.api.TestFactory
 
 class DecodingTest {
     private val golden = Golden.json("decoding.json")
-    private val english = golden["transcription"].read { fields -> fields.skip("kind").let { Transcription.read(fields) } }
+    private val english =
+        golden["transcription"].read { fields -> fields.skip("kind").let { Transcription.read(fields) } }
     private val multilingual = english.copy(tokens = golden["multilingual_tokens"].read(SpeechTokens::read))
-    private val tokenizer = SpeechTokenizer(golden["tokenizer"].text.toByteArray(), "tokenizer.json", english.tokens.end)
+    private val tokenizer = SpeechTokenizer(golden["tokenizer"].text.toByteArray(), "tokens", english.tokens.end)
 
     @TestFactory
     fun `rules as in transformers`() = Golden.tests(cases("rules"), { index, _ -> "$index" }) { _, case ->
@@ -79,7 +80,10 @@ class DecodingTest {
     fun `byte-level tokens as text`() {
         val cases = Golden.json("byte_level.json")
         val reader = SpeechTokenizer(cases["tokenizer"].text.toByteArray(), "tokenizer.json", cases["end"].int)
-        for (case in cases["cases"].list) assertEquals(case["text"].text, reader.text(case["ids"].ints), case["ids"].ints.toString())
+        for (case in cases["cases"].list) {
+            val ids = case["ids"].ints
+            assertEquals(case["text"].text, reader.text(ids), "$ids")
+        }
     }
 
     @Test
@@ -97,7 +101,8 @@ class DecodingTest {
 }
 
 /** Gives the k-th logits of a script after the prompt and k tokens more, and sees that rows and masks fit together. */
-private class ScriptedDecoder(private val case: Json, private val spec: Transcription, private val prompt: Int) : SpeechDecoder {
+private class ScriptedDecoder(private val case: Json, private val spec: Transcription, private val prompt: Int) :
+    SpeechDecoder {
     override val rows = spec.buckets[0].rows
     override val prefillTokens = spec.prefillTokens
 
@@ -109,7 +114,13 @@ private class ScriptedDecoder(private val case: Json, private val spec: Transcri
         return output(if (position < prompt - 1) case["detect"] else case["steps"].list[position - prompt + 1])
     }
 
-    override fun prefill(tokens: List<Int>, position: Int, row: Int, mask: FloatArray, wanted: Pair<Int, Int>): Pair<DecoderOutput, DecoderOutput> {
+    override fun prefill(
+        tokens: List<Int>,
+        position: Int,
+        row: Int,
+        mask: FloatArray,
+        wanted: Pair<Int, Int>,
+    ): Pair<DecoderOutput, DecoderOutput> {
         assertEquals(listOf(0, 0, prompt), listOf(position, row, tokens.size))
         assertEquals(0 to prompt - 1, wanted)
         assertEquals(setOf(HIDDEN), mask.toSet())

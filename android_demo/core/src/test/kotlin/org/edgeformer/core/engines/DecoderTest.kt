@@ -94,7 +94,8 @@ class DecoderTest {
         val engine = RowEngine(spec)
         assertThrows(InputError::class.java) { engine.run("other", emptyMap()) }
         assertThrows(InputError::class.java) { engine.run(bucket.encode, emptyMap()) }
-        assertThrows(InputError::class.java) { engine.run(bucket.encode, mapOf("mel" to FloatTensor.of(FloatArray(2), 2))) }
+        val short = mapOf("mel" to FloatTensor.of(FloatArray(2), 2))
+        assertThrows(InputError::class.java) { engine.run(bucket.encode, short) }
         val mel = IntTensor.of(IntArray(engine.mel().size), *engine.mel().shape.toIntArray())
         assertThrows(InputError::class.java) { engine.run(bucket.encode, mapOf("mel" to mel)) }
         engine.gives = { mapOf("cross_k_0" to FloatTensor.of(FloatArray(1), 1)) }
@@ -129,7 +130,7 @@ private class RowEngine(private val spec: Transcription) : CheckedEngine(program
         return program.outputs.associate { output ->
             val values = FloatArray(output.size)
             when (output.name.substringBefore('_')) {
-                "logits" -> wanted.forEachIndexed { row, index -> values[row * spec.vocabSize] = tokens[index].toFloat() }
+                "logits" -> wanted.forEachIndexed { row, at -> values[row * spec.vocabSize] = tokens[at].toFloat() }
                 "new" -> fill(values, output.name, tokens)
             }
             output.name to FloatTensor.of(values, *output.shape.toIntArray())

@@ -12,8 +12,10 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 
 class HeadsTest {
+    private val cases = Golden.json("heads.json")["cases"].list
+
     @TestFactory
-    fun `scores as in torch`() = Golden.tests(Golden.json("heads.json")["cases"].list, { index, _ -> "$index" }) { _, case ->
+    fun `scores as in torch`() = Golden.tests(cases, { index, _ -> "$index" }) { _, case ->
         val logits = case["logits"].list.map { (it.value as? String)?.toFloat() ?: it.double.toFloat() }.toFloatArray()
         val outputs = mapOf("logits" to FloatTensor.of(logits, 1, logits.size))
         val activation = Activation.values().first { it.key == case["activation"].text }
@@ -21,7 +23,7 @@ class HeadsTest {
         if (case["error"].isNull) {
             val found = classify(outputs, head)
             assertEquals(case["order"].ints.map { it.toString() }, found.labels)
-            case["scores"].list.zip(found.scores).forEach { (expected, score) -> assertEquals(expected.double, score, 1e-9) }
+            for ((expected, score) in case["scores"].list.zip(found.scores)) assertEquals(expected.double, score, 1e-9)
         } else {
             assertThrows(EngineError::class.java) { classify(outputs, head) }
         }

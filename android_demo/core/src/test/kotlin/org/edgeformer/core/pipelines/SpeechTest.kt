@@ -19,7 +19,9 @@ import org.junit.jupiter.api.Test
 import kotlin.math.PI
 import kotlin.math.sin
 
-/** Sound of tones with a model that hears which of two it is, for up to a second at once: windows, segments, streams. */
+/**
+ * Sound of tones with a model that hears which of two it is, for up to a second at once: windows, segments, streams.
+ */
 class SpeechTest {
     private val bundle = Bundle.open(Golden.file("tiny-speech.zip"))
     private val engine = ToneEngine()
@@ -65,11 +67,18 @@ class SpeechTest {
     @Test
     fun `a stream guesses first, and settles in a pause`() {
         val stream = transcriber.openStream(
-            streamOptions = StreamOptions(partialSeconds = 0.3, pauseSeconds = 0.3, longPauseSeconds = 0.4, settledSeconds = 0.5),
+            streamOptions = StreamOptions(
+                partialSeconds = 0.3,
+                pauseSeconds = 0.3,
+                longPauseSeconds = 0.4,
+                settledSeconds = 0.5,
+            ),
         )
         val updates = ArrayList<StreamUpdate>()
         val sound = silence(0.2) + tone(LOW, 0.4) + silence(0.5) + tone(HIGH, 0.4)
-        for (start in sound.indices step 800) updates += stream.feed(sound.copyOfRange(start, minOf(start + 800, sound.size)))
+        for (start in sound.indices step 800) {
+            updates += stream.feed(sound.copyOfRange(start, minOf(start + 800, sound.size)))
+        }
         val before = updates.size
         updates += stream.finish()
         assertTrue(before < updates.size, "the end settles what is left")
@@ -83,8 +92,9 @@ class SpeechTest {
 
     @Test
     fun `what the model cannot do`() {
-        assertThrows(InputError::class.java) { transcriber.run(tone(LOW, 0.2), TranscribeOptions(language = "de")) }
-        assertThrows(InputError::class.java) { transcriber.run(tone(LOW, 0.2), TranscribeOptions(task = SpeechTask.TRANSLATE)) }
+        for (options in listOf(TranscribeOptions(language = "de"), TranscribeOptions(task = SpeechTask.TRANSLATE))) {
+            assertThrows(InputError::class.java) { transcriber.run(tone(LOW, 0.2), options) }
+        }
         assertThrows(InputError::class.java) { transcriber.run(FloatArray(8000) { Float.NaN }) }
     }
 
@@ -124,8 +134,11 @@ private class ToneEngine : Engine {
     override fun close() = Unit
 }
 
-private class ToneDecoder(private val bucket: AudioBucket, private val spec: Transcription, private val closed: () -> Unit) :
-    SpeechDecoder {
+private class ToneDecoder(
+    private val bucket: AudioBucket,
+    private val spec: Transcription,
+    private val closed: () -> Unit,
+) : SpeechDecoder {
     override val rows get() = bucket.rows
     override val prefillTokens get() = spec.prefillTokens
     private var word = emptyList<Int>()
@@ -139,7 +152,13 @@ private class ToneDecoder(private val bucket: AudioBucket, private val spec: Tra
         word = (if (isHigh) " high" else " low").map { it.code }
     }
 
-    override fun prefill(tokens: List<Int>, position: Int, row: Int, mask: FloatArray, wanted: Pair<Int, Int>): Pair<DecoderOutput, DecoderOutput> {
+    override fun prefill(
+        tokens: List<Int>,
+        position: Int,
+        row: Int,
+        mask: FloatArray,
+        wanted: Pair<Int, Int>,
+    ): Pair<DecoderOutput, DecoderOutput> {
         script(tokens)
         return output(0) to output(0)
     }

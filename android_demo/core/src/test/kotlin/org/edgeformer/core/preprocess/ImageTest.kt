@@ -11,10 +11,11 @@ import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 
 class ImageTest {
+    private val cases = Golden.json("image.json")["cases"].list
     private val tensors = Golden.tensors("image.safetensors")
 
     @TestFactory
-    fun `bit for bit as Pillow`() = Golden.tests(Golden.json("image.json")["cases"].list, { _, case -> case["name"].text }) { index, case ->
+    fun `bit for bit as Pillow`() = Golden.tests(cases, { _, case -> case["name"].text }) { index, case ->
         val spec = case["preprocessing"].read { fields -> fields.skip("kind").let { ImagePreprocessing.read(fields) } }
         val source = tensors.getValue("$index/image") as ByteTensor
         val image = RgbImage(source.shape[1], source.shape[0], source.data)

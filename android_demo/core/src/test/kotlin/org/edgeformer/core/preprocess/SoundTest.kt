@@ -16,12 +16,13 @@ import kotlin.math.cos
 import kotlin.math.sin
 
 class SoundTest {
+    private val cases = Golden.json("log_mel.json")["cases"].list
     private val sounds = Golden.tensors("log_mel.safetensors")
     private val silence = Golden.json("silence.json")
     private val recordings = Golden.tensors("silence.safetensors")
 
     @TestFactory
-    fun `log-mel as in transformers`() = Golden.tests(Golden.json("log_mel.json")["cases"].list, { _, case -> case["name"].text }) { index, case ->
+    fun `log-mel as in transformers`() = Golden.tests(cases, { _, case -> case["name"].text }) { index, case ->
         val samples = (sounds["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
         val expected = (sounds.getValue("$index/mel") as FloatTensor).toArray()
         val found = logMel(case).mel(samples, case["frames"].int).toArray()
@@ -45,7 +46,7 @@ class SoundTest {
 
     @Test
     fun `what is no sound`() {
-        val case = Golden.json("log_mel.json")["cases"].list.first()
+        val case = cases.first()
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(16001), 100) }
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(10), 101) }
         assertThrows(InputError::class.java) { logMel(case).mel(floatArrayOf(Float.NaN, 1f), 10) }
@@ -61,7 +62,8 @@ class SoundTest {
         assertEquals(case["silent"].boolean, heard.isSilent(samples))
         for (pauses in case["pauses"].list) {
             val options = PauseOptions(pauses["min_pause_seconds"].double, pauses["margin_seconds"].double)
-            assertEquals(pauses["ranges"].list.map { it.ints }, heard.speechRanges(samples, options).map { listOf(it.first, it.last + 1) })
+            val found = heard.speechRanges(samples, options).map { listOf(it.first, it.last + 1) }
+            assertEquals(pauses["ranges"].list.map { it.ints }, found)
         }
         for ((earliest, latest, cut) in case["cuts"].list.map { it.ints }) {
             assertEquals(cut, heard.quietestCut(samples, earliest, latest))
