@@ -36,7 +36,10 @@ LARGEST_HALF = float(torch.finfo(torch.float16).max)
 
 
 class MilInterpreter:
-    """One function of a package, parsed, with its compressed weights expanded."""
+    """One function of a package, parsed, with its compressed weights expanded.
+
+    `overflow` says, of the latest run, which operator's result was the first that float16 could not hold, if any.
+    """
 
     def __init__(self, function: Function) -> None:
         """Check that every operator is known and expand the constants.
@@ -55,6 +58,7 @@ class MilInterpreter:
             if operation.type in CONSTEXPR:
                 expanded.compute(operation, CONSTEXPR[operation.type])
         self._constants = expanded.values
+        self.overflow: str | None = None
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor] | None = None
@@ -72,7 +76,7 @@ class MilInterpreter:
 
         Raises:
             InputError: inputs that are not the function's.
-            EngineError: an operator fails, or an answer is NaN or infinity because of one that went beyond float16.
+            EngineError: an operator fails.
         """
         states = {} if states is None else states
         for variable in self.function.states:
@@ -86,13 +90,8 @@ class MilInterpreter:
             raise InputError(f"unknown input {extra[0]!r}: expected {[each.name for each in self.function.inputs]}")
         with torch.no_grad():
             run.execute(self.function.operations, self.function.last_uses)
-        outputs = {name: self._array(name, run.value(name)) for name in self.function.outputs}
-        lost = [name for name, each in outputs.items() if not np.isfinite(each).all()]
-        if lost and run.overflow is not None:
-            raise EngineError(
-                f"{lost[0]} holds NaN or infinity: {run.overflow}, beyond float16's {LARGEST_HALF:.0f}; convert to fp32"
-            )
-        return outputs
+        self.overflow = run.overflow
+        return {name: self._array(name, run.value(name)) for name in self.function.outputs}
 
     def _array(self, name: str, value: Any) -> NDArray[Any]:
         """A copy of a value as the type that it is declared with."""
@@ -174,7 +173,8 @@ class _Run:
             if variable.dtype == "FLOAT16" and self.overflow is None and value.numel():
                 largest = float(value.abs().max())
                 if LARGEST_HALF < largest < torch.inf:
-                    self.overflow = f"operator {operation.type} {operation.name} reaches {largest:.3g}"
+                    name = f"operator {operation.type} {operation.name}"
+                    self.overflow = f"{name} reaches {largest:.3g}, beyond float16's {LARGEST_HALF:.0f}"
             self.values[variable.name] = value if variable.dtype == NO_TENSOR else _rounded(operation, variable, value)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,13 +73,22 @@ class MilReferenceEngine:
     def run_with(
         self, program: str, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor]
     ) -> dict[str, NDArray[Any]]:
-        """Run one program on states that it changes; see `MilInterpreter.run`."""
+        """Run one program on states that it changes; see `MilInterpreter.run`.
+
+        Raises:
+            EngineError: an output is NaN or infinity after an operator went beyond float16; the message names it.
+        """
         if program not in self._programs:
             raise InputError(f"unknown program {program!r}: expected one of {', '.join(self._programs)}")
         with self._lock:
             if program not in self._interpreters:
                 self._interpreters[program] = self._interpreter(program)
-            return self._interpreters[program].run(inputs, states)
+            interpreter = self._interpreters[program]
+            outputs, overflow = interpreter.run(inputs, states), interpreter.overflow
+        lost = [name for name, each in outputs.items() if not np.isfinite(each).all()]
+        if lost and overflow is not None:
+            raise EngineError(f"{lost[0]} holds NaN or infinity: {overflow}; convert to fp32")
+        return outputs
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""

@@ -181,6 +181,25 @@ def test_lowering_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
+class Growing(nn.Module):
+    """Goes beyond float16 and comes back."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(1, 4) to (1, 4)."""
+        return (1 / (x * 300.0 * 300.0),)
+
+
+def test_the_first_operator_beyond_half_is_named_and_infinity_goes_on(tmp_path: Path) -> None:
+    specs = (TensorSpec("x", "float32", (1, 4)),), (TensorSpec("y", "float32", (1, 4)),)
+    lower((Program("grow", Growing(), *specs),), "fp16", tmp_path)
+    (function,) = read_program(tmp_path / PACKAGE).values()
+    interpreter = MilInterpreter(function)
+    assert interpreter.run({"x": np.ones((1, 4), np.float32)})["y"].tolist() == [[0, 0, 0, 0]]
+    assert "reaches 9e+04, beyond float16's 65504" in str(interpreter.overflow)
+    interpreter.run({"x": np.full((1, 4), 0.5, np.float32)})
+    assert interpreter.overflow is None
+
+
 def test_scalars_have_no_place_in_core_ml(programs: tuple[Program, ...]) -> None:
     scalar = replace(programs[0], outputs=(TensorSpec("logits", "float32", ()),))
     (problem,) = CONVERTER.check((scalar,), PRECISIONS["fp32"])
