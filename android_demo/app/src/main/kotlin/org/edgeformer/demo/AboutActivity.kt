@@ -15,7 +15,10 @@ class AboutActivity : Activity() {
         val text = findViewById(R.id.answer) as TextView
         tasks = Tasks("about")
         tasks.run(
-            { (BundleStore(this).installed().map { describe(it.name, it.manifest) } + licences()).joinToString("\n\n") },
+            {
+                val models = BundleStore(this).installed().map { describe(it.name, it.manifest) }
+                (models + licences()).joinToString("\n\n")
+            },
             { text.text = it },
             { text.text = describe(it) },
         )

@@ -10,7 +10,7 @@ import java.io.IOException
 import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
 
-/** A bundle's folder among the app's assets. They are stored uncompressed, so each is a part of the APK to be mapped. */
+/** A bundle's folder among the app's assets. They are stored uncompressed: each is a part of the APK that is mapped. */
 class AssetFolder(private val assets: AssetManager, private val folder: String) : BundleFiles {
     override val what: String get() = "assets/$folder"
 

@@ -9,7 +9,7 @@ import android.widget.TextView
 import org.edgeformer.core.EdgeFormerError
 import java.io.IOException
 
-/** Measures every installed bundle and checks it against its vectors; bundles of several attention kernels among them. */
+/** Measures every installed bundle, also those of several attention kernels, and checks it against its vectors. */
 class BenchActivity : Activity() {
     private lateinit var tasks: Tasks
     private lateinit var status: TextView
@@ -109,8 +109,7 @@ class BenchActivity : Activity() {
         is BenchRow.Failed -> getString(R.string.bench_failed, row.name, describe(row.error))
         is BenchRow.Measured -> with(row.measurement) {
             val diverging = verification.firstDiverging
-            val outcome =
-                if (diverging == null) getString(R.string.bench_passed) else getString(R.string.bench_diverges, diverging)
+            val outcome = diverging?.let { getString(R.string.bench_diverges, it) } ?: getString(R.string.bench_passed)
             getString(
                 R.string.bench_row,
                 name,

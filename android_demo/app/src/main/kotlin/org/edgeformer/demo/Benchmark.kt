@@ -44,8 +44,8 @@ private const val ENOUGH_NS = 3_000_000_000L
 private const val KIB_PER_MIB = 1024.0
 
 /**
- * Loads a bundle, runs its largest recorded input again and again (of speech the recorded sound in the middle, from mel to
- * text), and replays its vectors.
+ * Loads a bundle, runs its largest recorded input again and again (of speech the recorded sound in the middle, from mel
+ * to text), and replays its vectors.
  *
  * @throws org.edgeformer.core.EdgeFormerError the bundle or its engine cannot be used, or there are no vectors.
  */

@@ -46,8 +46,8 @@ class OpenBundle(val bundle: Bundle, val engine: Engine) : Closeable {
 }
 
 /**
- * The installed bundles: those among the app's assets, and those that lie in the app's own folders, put there by the app
- * or over USB. One of the same name in a folder stands before the one in the assets.
+ * The installed bundles: those among the app's assets, and those that lie in the app's own folders, put there by the
+ * app or over USB. One of the same name in a folder stands before the one in the assets.
  */
 class BundleStore(context: Context) {
     private val assets = context.assets

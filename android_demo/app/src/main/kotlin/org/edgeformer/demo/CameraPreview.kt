@@ -71,7 +71,7 @@ class CameraPreview(
     /** What the camera sees now, upright; null before it sees anything. */
     fun frame(): Bitmap? {
         if (camera == null || !view.isAvailable) return null
-        // The view gives its picture as it would be in the natural orientation, whatever `turnUpright` does on the screen.
+        // The view gives its picture as it is in the natural orientation, whatever `turnUpright` does on the screen.
         val picture = view.getBitmap(shortSide, longSide) ?: return null
         val matrix = Matrix().apply { postRotate(-90f * quarterTurns()) }
         return Bitmap.createBitmap(picture, 0, 0, picture.width, picture.height, matrix, true)
@@ -89,7 +89,8 @@ class CameraPreview(
         try {
             val id = manager.cameraIdList.firstOrNull(::looksBack) ?: manager.cameraIdList.firstOrNull()
             if (id == null) return fail()
-            val streams = manager.getCameraCharacteristics(id).get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)
+            val features = manager.getCameraCharacteristics(id)
+            val streams = features.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP)
             val sizes = streams?.getOutputSizes(SurfaceTexture::class.java).orEmpty()
             // A model sees a few hundred pixels: the smallest picture that has as many is enough.
             pictureSize =

@@ -19,5 +19,7 @@ fun Context.describe(result: ClassificationResult): String {
 }
 
 /** How long an answer took, and what gave it. */
-fun Context.describeCost(result: ClassificationResult, executedBy: String): String =
-    result.statistics?.let { getString(R.string.timing, it.preprocessMs + it.runMs + it.postprocessMs, executedBy) }.orEmpty()
+fun Context.describeCost(result: ClassificationResult, executedBy: String): String {
+    val cost = result.statistics ?: return ""
+    return getString(R.string.timing, cost.preprocessMs + cost.runMs + cost.postprocessMs, executedBy)
+}

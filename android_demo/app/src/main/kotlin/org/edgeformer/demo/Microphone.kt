@@ -8,7 +8,7 @@ import java.io.IOException
 import java.util.concurrent.LinkedBlockingQueue
 
 /**
- * Mono sound from the microphone, recorded by a thread of its own until [stop], so that none is lost while a model works.
+ * Mono sound from the microphone, recorded by a thread of its own until [stop]: none is lost while a model works.
  *
  * Needs the permission to record.
  *

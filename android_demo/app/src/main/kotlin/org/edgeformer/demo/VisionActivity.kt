@@ -89,7 +89,9 @@ class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, Task.IMAG
     }
 
     private fun startCamera() {
-        if (!packageManager.hasSystemFeature(PackageManager.FEATURE_CAMERA_ANY)) return show(getString(R.string.camera_none))
+        if (!packageManager.hasSystemFeature(PackageManager.FEATURE_CAMERA_ANY)) {
+            return show(getString(R.string.camera_none))
+        }
         view.visibility = View.VISIBLE
         photo.visibility = View.GONE
         camera.setText(R.string.vision_camera_stop)
@@ -113,7 +115,7 @@ class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, Task.IMAG
         setReady(true)
     }
 
-    /** Classifies what the camera sees now, then what it sees next, as fast as the model answers, until it is stopped. */
+    /** Classifies what the camera sees, frame by frame, as fast as the model answers, until it is stopped. */
     private fun nextFrame(running: CameraPreview) {
         if (preview !== running) return
         val frame = running.frame()

@@ -21,11 +21,11 @@ fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): En
             Target.LITERT -> LiteRtEngine(bundle, cache, threads)
             Target.EXECUTORCH -> ExecuTorchEngine(bundle, cache, threads)
             Target.ONNX -> OnnxEngine(bundle, cache, threads)
-            Target.COREML -> throw EngineError("a bundle for coreml runs on Apple's devices only: convert it for litert")
+            Target.COREML -> throw EngineError("a bundle for coreml runs on Apple's devices: convert it for litert")
         }
     } catch (error: LinkageError) {
         // The classes, or the native library behind them: an app packages the engines that its bundles need.
-        throw EngineError("this app was built without the runtime for ${target.key}: add it to engine/build.gradle.kts", error)
+        throw EngineError("this app has no runtime for ${target.key}: add it to engine/build.gradle.kts", error)
     }
 }
 

@@ -30,8 +30,8 @@ class ExecuTorchEngine(private val bundle: Bundle, private val cache: File, priv
     override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>) = call(modules, program, inputs)
 
     /**
-     * Programs with state are loaded anew for each decoder, state and all. Methods of a loaded file share no memory in the
-     * Java API, so the prompt is fed to `decode` token by token, not to `prefill`, whose state would be another.
+     * Programs with state are loaded anew for each decoder, state and all. Methods of a loaded file share no memory in
+     * the Java API, so the prompt is fed to `decode` token by token, not to `prefill`, whose state would be another.
      */
     override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder {
         if (spec.state == State.HOST) return super.openDecoder(bucket, spec)
@@ -64,10 +64,14 @@ class ExecuTorchEngine(private val bundle: Bundle, private val cache: File, priv
         return opened
     }
 
-    private fun call(loaded: Map<String, Module>, program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
+    private fun call(
+        loaded: Map<String, Module>,
+        program: ProgramSpec,
+        inputs: Map<String, Tensor>,
+    ): Map<String, Tensor> {
         val arguments = Array(program.inputs.size) { EValue.from(toTorch(inputs.getValue(program.inputs[it].name))) }
         val results = loaded.getValue(program.file).execute(program.entry, *arguments)
-        return program.outputs.zip(results).associate { (spec, value) -> spec.name to fromTorch(value.toTensor(), spec) }
+        return program.outputs.zip(results) { spec, value -> spec.name to fromTorch(value.toTensor(), spec) }.toMap()
     }
 
     private fun toTorch(tensor: Tensor): TorchTensor {

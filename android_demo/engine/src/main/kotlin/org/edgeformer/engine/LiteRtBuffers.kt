@@ -40,6 +40,9 @@ internal class LiteRtBuffers(private val model: CompiledModel, private val progr
 
     private fun read(buffer: TensorBuffer, spec: TensorSpec): Tensor {
         val shape = spec.shape.toIntArray()
-        return if (spec.dtype == "int32") IntTensor.of(buffer.readInt(), *shape) else FloatTensor.of(buffer.readFloat(), *shape)
+        return when (spec.dtype) {
+            "int32" -> IntTensor.of(buffer.readInt(), *shape)
+            else -> FloatTensor.of(buffer.readFloat(), *shape)
+        }
     }
 }

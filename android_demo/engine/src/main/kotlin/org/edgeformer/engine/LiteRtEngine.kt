@@ -43,7 +43,8 @@ class LiteRtEngine(private val bundle: Bundle, private val cache: File, private 
     /** A decoder with buffers of its own. What the sound gave is written into them once, not for each token. */
     override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder {
         if (spec.state != State.HOST) throw EngineError("a LiteRT model keeps no state: convert the bundle again")
-        val own = listOf(bucket.encode, bucket.prefill, bucket.decode).associateWith { makeBuffers(programs.getValue(it)) }
+        val names = listOf(bucket.encode, bucket.prefill, bucket.decode)
+        val own = names.associateWith { makeBuffers(programs.getValue(it)) }
         val cross = cacheNames(spec.layers, "cross").toSet()
         val upToDate = HashSet<String>()
         val run = { program: String, inputs: Map<String, Tensor> ->
@@ -75,7 +76,7 @@ class LiteRtEngine(private val bundle: Bundle, private val cache: File, private 
         }
     }
 
-    /** Without a cache of packed weights, every signature packs its own: a speech model's have hundreds of megabytes. */
+    /** Without a cache of packed weights, every signature packs its own: hundreds of megabytes of a speech model. */
     private fun options() = CompiledModel.Options(Accelerator.CPU).apply {
         val shared = IN_MEMORY.takeIf { programs.size > 1 && Build.VERSION.SDK_INT >= FIRST_WITH_MEMORY_FILES }
         cpuOptions = CompiledModel.CpuOptions(numThreads = threads, xnnPackWeightCachePath = shared)
@@ -85,7 +86,7 @@ class LiteRtEngine(private val bundle: Bundle, private val cache: File, private 
         LiteRtBuffers(open(program.file), program)
     } catch (error: LiteRtException) {
         throw EngineError(
-            "${program.file} has no signature ${program.entry} with the tensors of the manifest: convert the bundle again",
+            "${program.file} has no signature ${program.entry} with the manifest's tensors: convert the bundle again",
             error,
         )
     }

@@ -20,8 +20,8 @@ import java.io.File
 /**
  * ONNX Runtime on the CPU: one `.onnx` file per program.
  *
- * A bundle of one program is read where it is mapped into memory, in an APK too. Several programs share their weights in
- * a file that ONNX Runtime looks for beside the model, so these are opened by their paths.
+ * A bundle of one program is read where it is mapped into memory, in an APK too. Several programs share their weights
+ * in a file that ONNX Runtime looks for beside the model, so these are opened by their paths.
  */
 class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: Int) :
     CheckedEngine(bundle.manifest.programs) {

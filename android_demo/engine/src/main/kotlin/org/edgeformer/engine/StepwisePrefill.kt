@@ -14,7 +14,7 @@ class StepwisePrefill(private val decoder: SpeechDecoder) : SpeechDecoder by dec
         wanted: Pair<Int, Int>,
     ): Pair<DecoderOutput, DecoderOutput> {
         if (tokens.size !in 1..prefillTokens || wanted.first !in tokens.indices || wanted.second !in tokens.indices) {
-            throw InputError("prefill: expected 1 to $prefillTokens tokens, found ${tokens.size}, of which $wanted are wanted")
+            throw InputError("prefill: expected 1 to $prefillTokens tokens, found ${tokens.size} and $wanted wanted")
         }
         val seen = mask.copyOf()
         val outputs = tokens.mapIndexed { index, token ->
