@@ -12,7 +12,9 @@ from edgeformer.programs import Program
 
 aten = torch.ops.aten
 
-NORM_DIVISOR = 32.0
+NORM_DIVISOR = 8.0
+"""What layer norms divide by before they square. Whisper tiny's encoder leaves float16 with 2, and of 32 the squares of
+its decoder's first norm lose their digits: logits are off by .25 then, with 8 by .04, with norms in float32 by .02."""
 
 
 def changed_buffers(exported: Any) -> tuple[str, ...]:
@@ -108,7 +110,7 @@ def _normalized(graph: Graph, x: Any, column: Any, epsilon: float) -> Any:
         return graph.call_function(target, args)
 
     centered = call(aten.sub.Tensor, x, call(aten.linear.default, x, column))
-    # Squares of what is divided first stay inside float16's range up to 8000; the quotient below undoes it, exactly.
+    # Powers of two change no digit, and what both factors of the result share cancels out.
     small = call(aten.mul.Tensor, centered, 1 / NORM_DIVISOR)
     variance = call(aten.linear.default, call(aten.mul.Tensor, small, small), column)
     inverse = call(aten.rsqrt.default, call(aten.add.Tensor, variance, epsilon / NORM_DIVISOR**2))
