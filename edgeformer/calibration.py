@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from edgeformer.programs import Program
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.vectors import Case
 
 MAX_SAMPLES = 128
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -46,6 +47,26 @@ def or_samples(programs: tuple[Program, ...], interface: Interface) -> tuple[Pro
     encode = ImageEncoder(spec)
     inputs = tuple((torch.from_numpy(encode(interface.assets[each["image"]])),) for each in interface.samples)
     return tuple(replace(program, calibration=inputs) for program in programs)
+
+
+def or_recorded(programs: tuple[Program, ...], cases: Sequence[Case]) -> tuple[Program, ...]:
+    """The programs, where they have no calibration inputs with those of the recorded cases as such.
+
+    Enough to see which activations leave float16's range. Of speech only a part of an input is recorded: none then.
+    """
+    if programs[0].calibration or any("audio" in case.raw for case in cases):
+        return programs
+    return tuple(
+        replace(
+            program,
+            calibration=tuple(
+                tuple(torch.from_numpy(case.inputs[spec.name]) for spec in program.inputs)
+                for case in cases
+                if case.program == program.name
+            ),
+        )
+        for program in programs
+    )
 
 
 def _spread(folder: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from edgeformer import source_index
 from edgeformer.agreement import Agreement, Reference, agreement, calibration_references
 from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.bundle_writer import write_bundle, write_report
-from edgeformer.calibration import calibrated, or_samples
+from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
@@ -166,6 +166,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         report(f"{target}: lowering to fp32")
         fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
+        cases, _ = read_vectors(fp32)
         references = calibration_references(job.programs)
         int8_programs, int8_start = _start_of_int8(job, fp32_lowered, staging)
         for precision in job.precisions:
@@ -174,12 +175,12 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
                 report(f"{target}: lowering to {precision.name}")
                 int8 = precision.recipe.weights == "int8"
                 lowered = job.converter.lower_precision(
-                    int8_programs if int8 else job.programs,
+                    or_recorded(int8_programs if int8 else job.programs, cases),
                     int8_start if int8 else fp32_lowered,
                     precision,
                     _folder(staging, f"{target}.{precision.name}.lowered"),
                 )
-                bundle = stack.enter_context(_bundle(job, precision, lowered, staging, read_vectors(fp32)[0]))
+                bundle = stack.enter_context(_bundle(job, precision, lowered, staging, cases))
             report(f"{target}: verifying {precision.name}")
             converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems
 from edgeformer_converters.coreml_package import normalize_package
+from edgeformer_converters.coreml_range import fits_half, values_beyond_half
 from edgeformer_converters.coreml_weights import WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
 from edgeformer_converters.quiet import quiet_tools
@@ -36,10 +38,10 @@ class CoreMLConverter:
     """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
     fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
-    smaller (`coreml_weights`): coremltools quantizes activations on macOS only. Inputs are int32 and outputs float32 at
-    every precision. Buffers that a program changes become states, which functions share by name; Core ML has them in
-    float16 only, so at fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference`
-    executes the result.
+    smaller (`coreml_weights`): coremltools quantizes activations on macOS only. Operators whose values float16 may not
+    hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision. Buffers that a
+    program changes become states, which functions share by name; Core ML has them in float16 only, so at fp32 too they
+    are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
     """
 
     target = "coreml"
@@ -85,22 +87,27 @@ class CoreMLConverter:
     def lower_precision(
         self,
         programs: Sequence[Program],
-        fp32: Lowered,  # noqa: ARG002 - half precision is a pass of the conversion itself, not of its result
+        fp32: Lowered,
         precision: Precision,
         folder: Path,
     ) -> Lowered:
-        """Convert the programs again, at another precision."""
-        return self._lower(programs, precision.name, folder)
+        """Convert the programs again, at another precision.
 
-    def _lower(self, programs: Sequence[Program], precision: str, folder: Path) -> Lowered:
+        What calibration inputs drive beyond a quarter of float16's range at fp32 stays in float32.
+        """
+        return self._lower(programs, precision.name, folder, values_beyond_half(programs, fp32))
+
+    def _lower(
+        self, programs: Sequence[Program], precision: str, folder: Path, wide: frozenset[str] = frozenset()
+    ) -> Lowered:
         package = folder / PACKAGE
         with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
-                _convert(programs[0], precision, self._ios).save(str(package))
+                _convert(programs[0], precision, self._ios, wide).save(str(package))
             else:
                 entries = {program.name: (PACKAGE, program.name) for program in programs}
-                _save_functions(programs, precision, self._ios, Path(scratch), package)
+                _save_functions(programs, precision, self._ios, wide, Path(scratch), package)
             names = normalize_package(package)
             functions = read_program(package)
         if precision != "fp32":
@@ -111,7 +118,7 @@ class CoreMLConverter:
         )
 
 
-def _convert(program: Program, precision: str, ios: int) -> Any:
+def _convert(program: Program, precision: str, ios: int, wide: frozenset[str]) -> Any:
     import coremltools as ct
 
     exported = torch.export.export(program.module, program.example_inputs()).run_decompositions(
@@ -126,7 +133,9 @@ def _convert(program: Program, precision: str, ios: int) -> Any:
         outputs=[ct.TensorType(name=spec.name, dtype=NUMPY_DTYPES[spec.dtype]) for spec in program.outputs],
         convert_to="mlprogram",
         minimum_deployment_target=getattr(ct.target, f"iOS{ios}"),
-        compute_precision=ct.precision.FLOAT32 if precision == "fp32" else ct.precision.FLOAT16,
+        compute_precision=(
+            ct.precision.FLOAT32 if precision == "fp32" else ct.transform.FP16ComputePrecision(partial(fits_half, wide))
+        ),
         skip_model_load=True,
     )
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
@@ -160,13 +169,15 @@ def _remove_aliases(exported: torch.export.ExportedProgram) -> None:
         graph.erase_node(node)
 
 
-def _save_functions(programs: Sequence[Program], precision: str, ios: int, scratch: Path, package: Path) -> None:
+def _save_functions(
+    programs: Sequence[Program], precision: str, ios: int, wide: frozenset[str], scratch: Path, package: Path
+) -> None:
     import coremltools as ct
 
     functions = ct.utils.MultiFunctionDescriptor()
     for program in programs:
         path = str(scratch / f"{program.name}.mlpackage")
-        _convert(program, precision, ios).save(path)
+        _convert(program, precision, ios, wide).save(path)
         functions.add_function(path, src_function_name=MAIN, target_function_name=program.name)
     functions.default_function_name = programs[0].name
     ct.utils.save_multifunction(functions, str(package))
