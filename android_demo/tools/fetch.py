@@ -15,10 +15,10 @@ from pathlib import Path
 
 from android_demo.tools import packages
 from android_demo.tools.packages import Package
+from build_tools import debian
 from edgeformer_runtime.errors import EdgeFormerError
 
 JRE = "openjdk-17-jre-headless"
-DEBIAN_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 class BuildError(EdgeFormerError):
@@ -27,8 +27,7 @@ class BuildError(EdgeFormerError):
 
 def cache_folder() -> Path:
     """Where packages and converted bundles are kept: EDGEFORMER_CACHE, or ~/.cache/edgeformer, and `android` in it."""
-    root = os.environ.get("EDGEFORMER_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "edgeformer") / "android"
+    return debian.cache_folder() / "android"
 
 
 def fetch(package: Package) -> Path:
@@ -166,7 +165,7 @@ def apt_configuration(release: str) -> Path:
     for name in ("state/lists/partial", "cache/archives/partial"):
         (root / name).mkdir(parents=True, exist_ok=True)
     sources = root / "sources.list"
-    sources.write_text(f"deb [signed-by={DEBIAN_KEYS}] {debian_mirror()} {release} main\n")
+    sources.write_text(f"deb [signed-by={debian.KEYS}] {debian_mirror()} {release} main\n")
     text = (
         f'Dir::State "{root}/state";\nDir::State::status "/dev/null";\nDir::Cache "{root}/cache";\n'
         f'Dir::Etc::sourcelist "{sources}";\nDir::Etc::sourceparts "/dev/null";\nAcquire::Languages "none";\n'
@@ -179,18 +178,18 @@ def apt_configuration(release: str) -> Path:
 
 
 def debian_mirror() -> str:
-    """The mirror of Debian that the machine's own apt uses, or EDGEFORMER_DEBIAN_MIRROR.
+    """The address of Debian's archive, whose keys are there to check it with.
 
     Raises:
         BuildError: the machine has no apt, or not of Debian.
     """
-    if chosen := os.environ.get("EDGEFORMER_DEBIAN_MIRROR"):
-        return chosen.rstrip("/")
-    lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], Path("/")).split()
-    mirrors = [line.rstrip("/") for line in lines if line.rstrip("/").endswith("/debian")]
-    if not mirrors or not DEBIAN_KEYS.is_file():
-        raise BuildError("expected apt with a mirror of Debian: run the build on Debian, or in a container of it")
-    return mirrors[0]
+    try:
+        address = debian.mirror()
+    except debian.SetupError as error:
+        raise BuildError(str(error)) from None
+    if not debian.KEYS.is_file():
+        raise BuildError(f"expected Debian's keys at {debian.KEYS}: run the build on Debian, or in a container of it")
+    return address
 
 
 def run(command: list[str], folder: Path) -> str:

@@ -1,0 +1,1 @@
+"""What the builds of the apps and of the Raspberry Pi share."""
