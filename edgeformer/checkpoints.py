@@ -38,6 +38,7 @@ class Checkpoint:
         folder: where its files are on this machine, or the weight file alone; never recorded in a bundle.
         weight_files: the files that hold the weights.
         family: the implementation.
+        raw: its config.json.
         config: the family's parsed config.
         task: one of the family's tasks.
         labels: for classification, in the order of the logits; else empty.
@@ -53,6 +54,7 @@ class Checkpoint:
     folder: Path
     weight_files: tuple[Path, ...]
     family: Family
+    raw: Mapping[str, Any]
     config: Any
     task: str
     labels: tuple[str, ...]
@@ -119,6 +121,7 @@ def open_checkpoint(
         folder=found.folder,
         weight_files=files,
         family=family,
+        raw=raw,
         config=config if speech is None else speech.config,
         task=task,
         labels=labels_of(family, task, raw, labels_file),

@@ -76,19 +76,29 @@ def open_data(data: str, kind: str, labels: Sequence[str]) -> Iterator[Evaluatio
     Raises:
         InputError: data that cannot be read, is empty, or has labels that the classifier does not know.
     """
-    path, key = locate(data)
     notes: list[str] = []
-    if kind == "text":
-        rows = [_Row(row.name, row.answer, partial(_same, row.input)) for row in read_pairs(path, key, TEXT_COLUMNS)]
+    with _open_rows(data, kind, notes) as rows:
         yield _labelled(rows, labels, data, notes)
+
+
+def data_labels(data: str, kind: str) -> tuple[str, ...]:
+    """The labels that occur in data, sorted; see `open_data`."""
+    with _open_rows(data, kind, []) as rows:
+        return tuple(sorted({row.label for row in rows}))
+
+
+@contextmanager
+def _open_rows(data: str, kind: str, notes: list[str]) -> Iterator[list[_Row]]:
+    """Inputs and labels as the data has them, readable inside the block."""
+    path, key = locate(data)
+    if kind == "text":
+        yield [_Row(row.name, row.answer, partial(_same, row.input)) for row in read_pairs(path, key, TEXT_COLUMNS)]
     elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        rows = _by_class([(file.relative_to(path).parts, partial(_same, file)) for file in files], data, notes)
-        yield _labelled(rows, labels, data, notes)
+        yield _by_class([(file.relative_to(path).parts, partial(_same, file)) for file in files], data, notes)
     else:
         with _open_zip(path) as archive:
-            rows = _by_class(_members(archive, key), data, notes)
-            yield _labelled(rows, labels, data, notes)
+            yield _by_class(_members(archive, key), data, notes)
 
 
 def _labelled(rows: Sequence[_Row], labels: Sequence[str], data: str, notes: Sequence[str]) -> EvaluationData:

@@ -35,6 +35,7 @@ class Family:
         parse_config: a public config.json, as a dict, to the family's frozen config; InputError on what it cannot do.
         build: (config, task, num_labels, attention kernel) to a module in eval mode with untrained weights.
         rename: public state dict to our names; values are only renamed, cast or split, never dropped.
+        publish: (our state dict, config) to the names of public checkpoints, such that `rename` gives ours again.
         unused: patterns (`fnmatch`) of keys, renamed, that no task of ours uses (reported, not an error).
         programs: (module, config, options) to the programs, bucket by bucket.
         parse_labels: a public config.json to the names of the classes, in the order of the logits; InputError if there
@@ -48,6 +49,7 @@ class Family:
     parse_config: Callable[[Mapping[str, Any]], Any]
     build: Callable[[Any, str, int, AttentionKernel], nn.Module]
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    publish: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
     unused: tuple[str, ...]
     programs: Callable[[nn.Module, Any, ProgramOptions], tuple[Program, ...]]
     parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]

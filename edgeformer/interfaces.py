@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeformer import samples
 from edgeformer.checkpoints import Checkpoint
+from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
@@ -85,16 +86,7 @@ def _image(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progr
 def _speech(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:  # noqa: ARG001
     speech, tokenizer = checkpoint.speech, checkpoint.tokenizer_json
     assert speech is not None and tokenizer is not None  # read_speech refuses a checkpoint without them
-    sound = AudioPreprocessing(
-        sample_rate=speech.sample_rate,
-        n_fft=speech.n_fft,
-        hop_length=speech.hop_length,
-        n_mels=checkpoint.config.num_mel_bins,
-        mel_filters=MEL_FILTERS_FILE,
-        window_seconds=speech.window_seconds,
-        log_floor=LOG_FLOOR,
-        dynamic_range=DYNAMIC_RANGE,
-    )
+    sound = audio_preprocessing(speech, checkpoint.config.num_mel_bins)
     head = Transcription(
         tokenizer=TOKENIZER_FILE,
         tokens=speech.tokens,
@@ -117,6 +109,20 @@ def _speech(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Prog
         },
         samples=tuple({"audio": SOUND_FILE, "samples": count} for count in counts),
         slack=SPEECH_SLACK,
+    )
+
+
+def audio_preprocessing(speech: SpeechSettings, n_mels: int) -> AudioPreprocessing:
+    """How sound becomes the input of a Whisper with so many mel bands."""
+    return AudioPreprocessing(
+        sample_rate=speech.sample_rate,
+        n_fft=speech.n_fft,
+        hop_length=speech.hop_length,
+        n_mels=n_mels,
+        mel_filters=MEL_FILTERS_FILE,
+        window_seconds=speech.window_seconds,
+        log_floor=LOG_FLOOR,
+        dynamic_range=DYNAMIC_RANGE,
     )
 
 

@@ -6,7 +6,7 @@ Module and parameter names are those of public BERT checkpoints. Key: B batch, S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from edgeformer.attention.mask import additive_mask
 from edgeformer.families import Family
 from edgeformer.models import config_fields as fields
 from edgeformer.models.activations import ACTIVATIONS
-from edgeformer.models.public_names import public_renamer
+from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
+from edgeformer.models.public_names import public_names, public_renamer
 from edgeformer.models.text_tasks import (
     TEXT_TASKS,
     Layers,
@@ -67,6 +68,20 @@ _DISTILBERT_NAMES = (
     (r"\.output_layer_norm\.", ".output.LayerNorm."),
 )
 
+_DISTILBERT_PARTS = (
+    ("bert.encoder.layer.", "distilbert.transformer.layer."),
+    ("bert.embeddings.", "distilbert.embeddings."),
+    (".attention.self.query.", ".attention.q_lin."),
+    (".attention.self.key.", ".attention.k_lin."),
+    (".attention.self.value.", ".attention.v_lin."),
+    (".attention.output.dense.", ".attention.out_lin."),
+    (".attention.output.LayerNorm.", ".sa_layer_norm."),
+    (".intermediate.dense.", ".ffn.lin1."),
+    (".output.dense.", ".ffn.lin2."),
+    (".output.LayerNorm.", ".output_layer_norm."),
+)
+"""The way back, in this order."""
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -74,6 +89,8 @@ class BertConfig:
 
     `distilbert` stands for the two differences of DistilBERT (Sanh et al. 2019): no token types (`type_vocab_size` 0),
     and a ReLU layer beside the classifier in place of the pooler.
+
+    `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
     """
 
     vocab_size: int = 30522
@@ -86,9 +103,18 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     distilbert: bool = False
+    layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
         fields.check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if not self.layer_widths:
+            whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,))
+            object.__setattr__(self, "layer_widths", (whole,) * self.num_hidden_layers)
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.hidden_size // self.num_attention_heads
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -105,14 +131,19 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
             ours: fields.read_int(raw, name, default) for ours, (name, default) in _DISTILBERT_SIZES.items()
         }
         activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
-        return BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True)
+        return _with_widths(BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True), raw)
     default = BertConfig()
     sizes = {key: fields.read_int(raw, key, getattr(default, key)) for key in _BERT_SIZES}
-    return BertConfig(
+    config = BertConfig(
         **sizes,
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
     )
+    return _with_widths(config, raw)
+
+
+def _with_widths(config: BertConfig, raw: Mapping[str, Any]) -> BertConfig:
+    return replace(config, layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths))
 
 
 class Embeddings(nn.Module):
@@ -140,18 +171,18 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head self-attention without its output projection."""
 
-    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: BertConfig, num_heads: int, attention: AttentionKernel) -> None:
         super().__init__()
-        size = config.hidden_size
-        self.query = nn.Linear(size, size)
-        self.key = nn.Linear(size, size)
-        self.value = nn.Linear(size, size)
-        self.num_heads = config.num_attention_heads
-        self.scale = (size // config.num_attention_heads) ** -0.5
+        width = num_heads * config.head_dim
+        self.query = nn.Linear(config.hidden_size, width)
+        self.key = nn.Linear(config.hidden_size, width)
+        self.value = nn.Linear(config.hidden_size, width)
+        self.num_heads = num_heads
+        self.scale = config.head_dim**-0.5
         self.attention = attention
 
     def forward(self, tokens: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
-        """tokens (B, T, C) attend to hidden (B, S, C) under bias (B, 1, 1, S), to (B, T, C)."""
+        """tokens (B, T, C) attend to hidden (B, S, C) under bias (B, 1, 1, S), to (B, T, H*D)."""
         q = attention_heads(self.query(tokens), self.num_heads)
         k = attention_heads(self.key(hidden), self.num_heads)
         v = attention_heads(self.value(hidden), self.num_heads)
@@ -175,10 +206,10 @@ class DenseNorm(nn.Module):
 class AttentionBlock(nn.Module):
     """Attention with its output projection."""
 
-    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: BertConfig, num_heads: int, attention: AttentionKernel) -> None:
         super().__init__()
-        self.self = SelfAttention(config, attention)
-        self.output = DenseNorm(config.hidden_size, config)
+        self.self = SelfAttention(config, num_heads, attention)
+        self.output = DenseNorm(num_heads * config.head_dim, config)
 
     def forward(self, tokens: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
         """tokens (B, T, C) attend to hidden (B, S, C) under bias (B, 1, 1, S), to (B, T, C)."""
@@ -189,24 +220,25 @@ class AttentionBlock(nn.Module):
 class Intermediate(nn.Module):
     """The widening half of the feed-forward network."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, neurons: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = nn.Linear(config.hidden_size, neurons)
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, S, C) to (B, S, intermediate_size)."""
+        """(B, S, C) to (B, S, neurons)."""
         return self.activation(self.dense(x))
 
 
 class Layer(nn.Module):
     """One transformer block, normalised after each half."""
 
-    def __init__(self, config: BertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: BertConfig, widths: LayerWidths, attention: AttentionKernel) -> None:
         super().__init__()
-        self.attention = AttentionBlock(config, attention)
-        self.intermediate = Intermediate(config)
-        self.output = DenseNorm(config.intermediate_size, config)
+        (neurons,) = widths.neurons
+        self.attention = AttentionBlock(config, widths.heads, attention)
+        self.intermediate = Intermediate(config, neurons)
+        self.output = DenseNorm(neurons, config)
 
     def forward(self, hidden: Tensor, bias: Tensor, first_token_only: bool = False) -> Tensor:
         """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
@@ -221,7 +253,7 @@ class BertEncoder(TextEncoder):
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Layers((Layer(config, attention) for _ in range(config.num_hidden_layers)), first_token_only)
+        self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -241,12 +273,18 @@ def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKe
     return TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert).eval()
 
 
+def publish(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
+    """Our names are BERT's; DistilBERT has its own."""
+    return public_names(state, _DISTILBERT_PARTS if config.distilbert else ())
+
+
 FAMILY = Family(
     name="bert",
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
     rename=public_renamer(BASE, _DISTILBERT_NAMES),
+    publish=publish,
     unused=(
         "cls.*",
         "qa_outputs.*",

@@ -7,7 +7,7 @@ W width inside a block (C, or the bottleneck's).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from edgeformer.attention.mask import additive_mask
 from edgeformer.families import Family
 from edgeformer.models import config_fields as fields
 from edgeformer.models.activations import ACTIVATIONS
-from edgeformer.models.public_names import public_renamer
+from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
+from edgeformer.models.public_names import public_names, public_renamer
 from edgeformer.models.text_tasks import (
     TEXT_TASKS,
     Layers,
@@ -66,7 +67,10 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class MobileBertConfig:
-    """The fields of a public MobileBertConfig that shape the computation."""
+    """The fields of a public MobileBertConfig that shape the computation.
+
+    `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 512
@@ -86,6 +90,7 @@ class MobileBertConfig:
     num_feedforward_networks: int = 4
     normalization_type: str = "no_norm"
     classifier_activation: bool = True
+    layer_widths: tuple[LayerWidths, ...] = ()
 
     input_names = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -101,11 +106,19 @@ class MobileBertConfig:
                 "config: intra_bottleneck_size must equal hidden_size where neither key_query_shared_bottleneck nor "
                 f"use_bottleneck_attention is set, found {self.intra_bottleneck_size} and {self.hidden_size}"
             )
+        if not self.layer_widths:
+            whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,) * self.num_feedforward_networks)
+            object.__setattr__(self, "layer_widths", (whole,) * self.num_hidden_layers)
 
     @property
     def block_width(self) -> int:
         """W, the width inside a block."""
         return self.intra_bottleneck_size if self.use_bottleneck else self.hidden_size
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+        return self.block_width // self.num_attention_heads
 
 
 def parse_config(raw: Mapping[str, Any]) -> MobileBertConfig:
@@ -114,7 +127,7 @@ def parse_config(raw: Mapping[str, Any]) -> MobileBertConfig:
     default = MobileBertConfig()
     values: dict[str, Any] = {key: fields.read_int(raw, key, getattr(default, key)) for key in _SIZES}
     values |= {key: fields.read_bool(raw, key, getattr(default, key)) for key in _FLAGS}
-    return MobileBertConfig(
+    config = MobileBertConfig(
         **values,
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
@@ -122,6 +135,7 @@ def parse_config(raw: Mapping[str, Any]) -> MobileBertConfig:
             raw, "normalization_type", default.normalization_type, NORMALIZATION_TYPES
         ),
     )
+    return replace(config, layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths))
 
 
 class NoNorm(nn.Module):
@@ -192,19 +206,19 @@ class DenseNorm(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention whose queries and keys may come from another width than its values."""
 
-    def __init__(self, config: MobileBertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: MobileBertConfig, num_heads: int, attention: AttentionKernel) -> None:
         super().__init__()
-        width = config.block_width
+        width, attended = config.block_width, num_heads * config.head_dim
         value_width = width if config.use_bottleneck_attention else config.hidden_size
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(value_width, width)
-        self.num_heads = config.num_attention_heads
-        self.scale = (width // config.num_attention_heads) ** -0.5
+        self.query = nn.Linear(width, attended)
+        self.key = nn.Linear(width, attended)
+        self.value = nn.Linear(value_width, attended)
+        self.num_heads = num_heads
+        self.scale = config.head_dim**-0.5
         self.attention = attention
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """query, key (B, S, W), value (B, S, W or C), bias (B, 1, 1, S) to (B, S, W)."""
+        """query, key (B, S, W), value (B, S, W or C), bias (B, 1, 1, S) to (B, S, H*D)."""
         q = attention_heads(self.query(query), self.num_heads)
         k = attention_heads(self.key(key), self.num_heads)
         v = attention_heads(self.value(value), self.num_heads)
@@ -214,10 +228,10 @@ class SelfAttention(nn.Module):
 class AttentionBlock(nn.Module):
     """Attention and its output projection."""
 
-    def __init__(self, config: MobileBertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: MobileBertConfig, num_heads: int, attention: AttentionKernel) -> None:
         super().__init__()
-        self.self = SelfAttention(config, attention)
-        self.output = DenseNorm(config, config.block_width, config.block_width, config.layer_norm_eps)
+        self.self = SelfAttention(config, num_heads, attention)
+        self.output = DenseNorm(config, num_heads * config.head_dim, config.block_width, config.layer_norm_eps)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, residual: Tensor, bias: Tensor) -> Tensor:
         """Four times (B, S, W), value (B, S, W or C), to (B, S, W)."""
@@ -246,23 +260,23 @@ class Bottleneck(nn.Module):
 class Intermediate(nn.Module):
     """The widening half of a feed-forward network."""
 
-    def __init__(self, config: MobileBertConfig) -> None:
+    def __init__(self, config: MobileBertConfig, neurons: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.block_width, config.intermediate_size)
+        self.dense = nn.Linear(config.block_width, neurons)
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, S, W) to (B, S, intermediate_size)."""
+        """(B, S, W) to (B, S, neurons)."""
         return self.activation(self.dense(x))
 
 
 class FeedForward(nn.Module):
     """One of the stacked feed-forward networks (section 3.3)."""
 
-    def __init__(self, config: MobileBertConfig) -> None:
+    def __init__(self, config: MobileBertConfig, neurons: int) -> None:
         super().__init__()
-        self.intermediate = Intermediate(config)
-        self.output = DenseNorm(config, config.intermediate_size, config.block_width, config.layer_norm_eps)
+        self.intermediate = Intermediate(config, neurons)
+        self.output = DenseNorm(config, neurons, config.block_width, config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, W) to (B, S, W)."""
@@ -273,8 +287,8 @@ class FeedForward(nn.Module):
 class Output(DenseNorm):
     """The last feed-forward network's second half, and the way back from W to C."""
 
-    def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__(config, config.intermediate_size, config.block_width)
+    def __init__(self, config: MobileBertConfig, neurons: int) -> None:
+        super().__init__(config, neurons, config.block_width)
         self.bottleneck = (
             DenseNorm(config, config.block_width, config.hidden_size, config.layer_norm_eps)
             if config.use_bottleneck
@@ -289,13 +303,14 @@ class Output(DenseNorm):
 class Layer(nn.Module):
     """One block: bottleneck, attention, stacked feed-forward networks, and back."""
 
-    def __init__(self, config: MobileBertConfig, attention: AttentionKernel) -> None:
+    def __init__(self, config: MobileBertConfig, widths: LayerWidths, attention: AttentionKernel) -> None:
         super().__init__()
+        *stacked, last = widths.neurons
         self.bottleneck = Bottleneck(config) if config.use_bottleneck else None
-        self.attention = AttentionBlock(config, attention)
-        self.ffn = nn.ModuleList(FeedForward(config) for _ in range(config.num_feedforward_networks - 1))
-        self.intermediate = Intermediate(config)
-        self.output = Output(config)
+        self.attention = AttentionBlock(config, widths.heads, attention)
+        self.ffn = nn.ModuleList(FeedForward(config, neurons) for neurons in stacked)
+        self.intermediate = Intermediate(config, last)
+        self.output = Output(config, last)
 
     def forward(self, hidden: Tensor, bias: Tensor, first_token_only: bool = False) -> Tensor:
         """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
@@ -317,7 +332,7 @@ class MobileBertEncoder(TextEncoder):
     ) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = Layers((Layer(config, attention) for _ in range(config.num_hidden_layers)), first_token_only)
+        self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
@@ -337,12 +352,18 @@ def build(config: MobileBertConfig, task: str, num_labels: int, attention: Atten
     return TextClassifier(BASE, encoder, config.hidden_size, num_labels).eval()
 
 
+def publish(state: Mapping[str, Tensor], config: MobileBertConfig) -> dict[str, Tensor]:  # noqa: ARG001
+    """Our names are the public ones."""
+    return public_names(state)
+
+
 FAMILY = Family(
     name="mobilebert",
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
     rename=public_renamer(BASE),
+    publish=publish,
     unused=("cls.*", "qa_outputs.*", "classifier.*", f"{BASE}.pooler.*", f"{BASE}.embeddings.position_ids"),
     programs=text_programs,
     parse_labels=id2label,

@@ -52,3 +52,19 @@ def public_renamer(
         return {ours: state[public] for ours, public in sources.items()}
 
     return rename
+
+
+def public_names(state: Mapping[str, Tensor], parts: tuple[tuple[str, str], ...] = ()) -> dict[str, Tensor]:
+    """The way back: our state dict under the names of public checkpoints.
+
+    Args:
+        state: by our names.
+        parts: (our part of a name, the public one), replaced one after the other.
+    """
+    renamed: dict[str, Tensor] = {}
+    for ours, tensor in state.items():
+        name = ours
+        for old, new in parts:
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
+from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
 from edgeformer.programs import Program, ProgramOptions
@@ -123,14 +124,14 @@ class SeparateProjections(nn.Module):
 
     def __init__(self, qkv: nn.Linear, num_heads: int) -> None:
         super().__init__()
-        size = qkv.in_features
+        size, width = qkv.in_features, qkv.out_features // 3
         # Checkpoints keep the rows of one head together: (heads, 3, D, C).
         weights = qkv.weight.detach().reshape(num_heads, 3, -1, size).unbind(1)
         biases = qkv.bias.detach().reshape(num_heads, 3, -1).unbind(1)
-        self.layers = nn.ModuleList(nn.Linear(size, size) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Linear(size, width) for _ in range(3))
         for layer, weight, bias in zip(self.layers, weights, biases, strict=True):
-            layer.weight = nn.Parameter(weight.reshape(size, size).contiguous())
-            layer.bias = nn.Parameter(bias.reshape(size).contiguous())
+            layer.weight = nn.Parameter(weight.reshape(width, size).contiguous())
+            layer.bias = nn.Parameter(bias.reshape(width).contiguous())
 
 
 class WindowAttention(nn.Module):
@@ -139,16 +140,17 @@ class WindowAttention(nn.Module):
     attention_bias_idxs: Tensor
     constant_bias: Tensor | None
 
-    def __init__(self, size: int, num_heads: int, window: int, attention: AttentionKernel) -> None:
+    def __init__(self, size: int, num_heads: int, head_dim: int, window: int, attention: AttentionKernel) -> None:
         super().__init__()
+        width = num_heads * head_dim
         self.norm = nn.LayerNorm(size)
-        self.qkv: nn.Linear | SeparateProjections = nn.Linear(size, 3 * size)
-        self.proj = nn.Linear(size, size)
+        self.qkv: nn.Linear | SeparateProjections = nn.Linear(size, 3 * width)
+        self.proj = nn.Linear(width, size)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window * window))
         self.register_buffer("attention_bias_idxs", _distance_index(window), persistent=False)
         self.register_buffer("constant_bias", None, persistent=False)
         self.num_heads = num_heads
-        self.scale = (size // num_heads) ** -0.5
+        self.scale = head_dim**-0.5
         self.attention = attention
 
     def position_bias(self) -> Tensor:
@@ -181,11 +183,11 @@ def _distance_index(window: int) -> Tensor:
 class Mlp(nn.Module):
     """Norm, widen, narrow."""
 
-    def __init__(self, size: int, ratio: float) -> None:
+    def __init__(self, size: int, neurons: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
-        self.fc1 = nn.Linear(size, int(size * ratio))
-        self.fc2 = nn.Linear(int(size * ratio), size)
+        self.fc1 = nn.Linear(size, neurons)
+        self.fc2 = nn.Linear(neurons, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to the same."""
@@ -210,13 +212,13 @@ def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
 class Block(nn.Module):
     """Window attention, a depthwise convolution that lets windows meet, and an MLP (section 3.2)."""
 
-    def __init__(self, config: TinyViTConfig, stage: int, attention: AttentionKernel) -> None:
+    def __init__(self, config: TinyViTConfig, stage: int, widths: LayerWidths, attention: AttentionKernel) -> None:
         super().__init__()
         size = config.embed_dims[stage]
         self.window = config.window_sizes[stage]
-        self.attn = WindowAttention(size, config.num_heads[stage], self.window, attention)
+        self.attn = WindowAttention(size, widths.heads, size // config.num_heads[stage], self.window, attention)
         self.local_conv = ConvNorm(size, size, kernel=config.local_conv_size, groups=size)
-        self.mlp = Mlp(size, config.mlp_ratio)
+        self.mlp = Mlp(size, *widths.neurons)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same."""
@@ -244,7 +246,7 @@ class AttentionStage(nn.Module):
     def __init__(self, config: TinyViTConfig, stage: int, attention: AttentionKernel) -> None:
         super().__init__()
         self.downsample = PatchMerging(config.embed_dims[stage - 1], config.embed_dims[stage])
-        self.blocks = nn.Sequential(*(Block(config, stage, attention) for _ in range(config.depths[stage])))
+        self.blocks = nn.Sequential(*(Block(config, stage, widths, attention) for widths in config.stage_widths(stage)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) of the stage before to (B, C, H/2, W/2)."""
@@ -377,12 +379,18 @@ def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
+def publish(state: Mapping[str, Tensor], config: TinyViTConfig) -> dict[str, Tensor]:  # noqa: ARG001
+    """Our names are the public ones."""
+    return dict(state)
+
+
 FAMILY = Family(
     name="tinyvit",
     tasks=IMAGE_TASKS,
     parse_config=parse_config,
     build=build,
     rename=_rename,
+    publish=publish,
     unused=("*.num_batches_tracked", "*.attention_bias_idxs"),
     programs=programs,
     parse_labels=parse_labels,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeformer.models import config_fields as fields
+from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image_spec import INTERPOLATIONS, ImagePreprocessing
 
@@ -30,6 +31,8 @@ class TinyViTConfig:
     """The arguments of timm's TinyVit that shape the computation, and what its pixels are.
 
     The four tuples have an entry per stage. The first stage is convolutional: its heads and window are not used.
+    `layer_widths` has an entry per block of the other stages, one stage after the other. Empty in the constructor:
+    every block is whole.
     """
 
     embed_dims: tuple[int, ...]
@@ -40,6 +43,7 @@ class TinyViTConfig:
     mlp_ratio: float = 4.0
     mbconv_expand_ratio: float = 4.0
     local_conv_size: int = 3
+    layer_widths: tuple[LayerWidths, ...] = ()
 
     input_names = ("pixels",)
 
@@ -56,6 +60,15 @@ class TinyViTConfig:
             raise InputError(f"config: the first of embed_dims must be even, found {self.embed_dims[0]}")
         if self.local_conv_size % 2 == 0:
             raise InputError(f"config: local_conv_size must be odd, found {self.local_conv_size}")
+        if not self.layer_widths:
+            stages = list(zip(self.embed_dims, self.num_heads, self.depths, strict=True))[1:]
+            whole = [(LayerWidths(heads, (int(size * self.mlp_ratio),)),) * depth for size, heads, depth in stages]
+            object.__setattr__(self, "layer_widths", sum(whole, ()))
+
+    def stage_widths(self, stage: int) -> tuple[LayerWidths, ...]:
+        """Of the blocks of a stage from the second on."""
+        first = sum(self.depths[1:stage])
+        return self.layer_widths[first : first + self.depths[stage]]
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -118,7 +131,7 @@ def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
     for source in (raw, args):
         fields.read_choice(source, "global_pool", "avg", ("avg",))
     stages = {name: _ints(args, name, getattr(variant, name)) for name in _STAGE_ARGS}
-    return TinyViTConfig(
+    config = TinyViTConfig(
         embed_dims=stages["embed_dims"],
         depths=stages["depths"],
         num_heads=stages["num_heads"],
@@ -128,6 +141,7 @@ def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
         mbconv_expand_ratio=fields.read_float(args, "mbconv_expand_ratio", 4.0),
         local_conv_size=fields.read_int(args, "local_conv_size", 3),
     )
+    return replace(config, layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths))
 
 
 def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE
+from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
@@ -23,14 +24,15 @@ from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
 class Attention(nn.Module):
     """Multi-head attention with its four projections; the keys' has no bias."""
 
-    def __init__(self, size: int, num_heads: int, kernel: AttentionKernel) -> None:
+    def __init__(self, size: int, num_heads: int, head_dim: int, kernel: AttentionKernel) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(size, size)
-        self.k_proj = nn.Linear(size, size, bias=False)
-        self.v_proj = nn.Linear(size, size)
-        self.out_proj = nn.Linear(size, size)
+        width = num_heads * head_dim
+        self.q_proj = nn.Linear(size, width)
+        self.k_proj = nn.Linear(size, width, bias=False)
+        self.v_proj = nn.Linear(size, width)
+        self.out_proj = nn.Linear(width, size)
         self.num_heads = num_heads
-        self.scale = (size // num_heads) ** -0.5
+        self.scale = head_dim**-0.5
         self.kernel = kernel
 
     def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,9 +70,10 @@ class FeedForward(nn.Module):
 class EncoderLayer(FeedForward):
     """A block of the encoder, normalised before each half."""
 
-    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
-        super().__init__(*self.parts(config.d_model, config.encoder_ffn_dim))
-        self.self_attn = Attention(config.d_model, config.encoder_attention_heads, kernel)
+    def __init__(self, config: WhisperConfig, widths: LayerWidths, kernel: AttentionKernel) -> None:
+        super().__init__(*self.parts(config.d_model, *widths.neurons))
+        head_dim = config.d_model // config.encoder_attention_heads
+        self.self_attn = Attention(config.d_model, widths.heads, head_dim, kernel)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, more: tuple[Tensor, Tensor] | None = None, bias: Tensor | None = None) -> Tensor:
@@ -97,7 +100,7 @@ class Encoder(nn.Module):
         self.conv1 = nn.Conv1d(config.num_mel_bins, size, kernel_size=3, padding=1)
         self.conv2 = nn.Conv1d(size, size, kernel_size=3, stride=FRAMES_PER_POSITION, padding=1)
         self.embed_positions = nn.Embedding(config.max_source_positions, size)
-        self.layers = nn.ModuleList(EncoderLayer(config, kernel) for _ in range(config.encoder_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config, widths, kernel) for widths in config.encoder_layer_widths)
         self.layer_norm = nn.LayerNorm(size)
 
     @property
@@ -122,11 +125,11 @@ class Encoder(nn.Module):
 class DecoderLayer(FeedForward):
     """A block of the decoder, normalised before each third."""
 
-    def __init__(self, config: WhisperConfig, kernel: AttentionKernel) -> None:
-        super().__init__(*self.parts(config.d_model, config.decoder_ffn_dim))
-        self.self_attn = Attention(config.d_model, config.decoder_attention_heads, kernel)
+    def __init__(self, config: WhisperConfig, widths: LayerWidths, kernel: AttentionKernel) -> None:
+        super().__init__(*self.parts(config.d_model, *widths.neurons))
+        self.self_attn = Attention(config.d_model, widths.heads, config.head_dim, kernel)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads, kernel)
+        self.encoder_attn = Attention(config.d_model, widths.heads, config.head_dim, kernel)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, states: Tensor, causal: Tensor) -> Tensor:
@@ -144,7 +147,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.embed_positions = nn.Embedding(config.max_target_positions, config.d_model)
-        self.layers = nn.ModuleList(DecoderLayer(config, kernel) for _ in range(config.decoder_layers))
+        self.layers = nn.ModuleList(DecoderLayer(config, widths, kernel) for widths in config.decoder_layer_widths)
         self.layer_norm = nn.LayerNorm(config.d_model)
 
     @property
@@ -165,7 +168,7 @@ class Decoder(nn.Module):
         """tokens (B, N) integers, states (B, S, C), to logits (B, N, V) of what follows each token."""
         count = tokens.shape[1]
         x = self.embed(tokens, torch.arange(count, device=tokens.device))
-        causal = causal_mask(count)[None, None]
+        causal = causal_mask(count)[None, None].to(states.device)
         for layer in self.blocks:
             x = layer(x, states, causal)
         return self.logits(x)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeformer.models import config_fields as fields
+from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
 from edgeformer_runtime.errors import InputError
 
 _SIZES = (
@@ -36,6 +37,8 @@ class WhisperConfig:
         max_target_positions: tokens that the decoder can take.
         alignment_heads: rising. Empty in the constructor: all heads of the upper half of the decoder's layers, as
             Whisper itself does where nobody has measured which heads align (Radford et al. 2022, in its code's timing).
+        encoder_layer_widths, decoder_layer_widths: an entry per layer. Empty in the constructor: every layer is whole.
+            The decoder's layers have all their heads: its caches have one shape for all of them.
     """
 
     vocab_size: int = 51865
@@ -50,6 +53,8 @@ class WhisperConfig:
     max_source_positions: int = 1500
     max_target_positions: int = 448
     alignment_heads: tuple[Head, ...] = ()
+    encoder_layer_widths: tuple[LayerWidths, ...] = ()
+    decoder_layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
         fields.check_heads(self.d_model, self.encoder_attention_heads, "d_model")
@@ -58,6 +63,12 @@ class WhisperConfig:
         if not all(self.has_head(head) for head in heads):
             raise InputError(f"config: alignment_heads must be (layer, head) of the decoder, found {list(heads)}")
         object.__setattr__(self, "alignment_heads", heads)
+        for half in ("encoder", "decoder"):
+            if not getattr(self, f"{half}_layer_widths"):
+                whole = LayerWidths(getattr(self, f"{half}_attention_heads"), (getattr(self, f"{half}_ffn_dim"),))
+                object.__setattr__(self, f"{half}_layer_widths", (whole,) * getattr(self, f"{half}_layers"))
+        if any(widths.heads != self.decoder_attention_heads for widths in self.decoder_layer_widths):
+            raise InputError("config: decoder_layer_widths must state all heads: those of the decoder are not pruned")
 
     @property
     def head_dim(self) -> int:
@@ -82,7 +93,12 @@ def parse_config(raw: Mapping[str, Any]) -> WhisperConfig:
     if raw.get("quantization_config"):
         raise InputError("config: quantization_config must be absent: save the checkpoint without it")
     sizes: dict[str, Any] = {key: fields.read_int(raw, key, getattr(default, key)) for key in _SIZES}
-    return WhisperConfig(**sizes)
+    config = WhisperConfig(**sizes)
+    return replace(
+        config,
+        encoder_layer_widths=read_layer_widths(raw, "encoder_layer_widths", config.encoder_layer_widths),
+        decoder_layer_widths=read_layer_widths(raw, "decoder_layer_widths", config.decoder_layer_widths),
+    )
 
 
 def with_alignment_heads(config: WhisperConfig, stated: Iterable[Head]) -> tuple[WhisperConfig, tuple[str, ...]]:

@@ -44,6 +44,11 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def publish(state: Mapping[str, Tensor], config: WhisperConfig) -> dict[str, Tensor]:  # noqa: ARG001
+    """Our names with the prefix; the output layer, tied to the embeddings, is not repeated."""
+    return {_PREFIX + name: tensor for name, tensor in state.items()}
+
+
 def _no_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG001
     """A Whisper answers with text."""
     return ()
@@ -55,6 +60,7 @@ FAMILY = Family(
     parse_config=parse_config,
     build=build,
     rename=rename,
+    publish=publish,
     unused=(),
     programs=whisper_programs,
     parse_labels=_no_labels,

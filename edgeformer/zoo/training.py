@@ -75,10 +75,21 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> Encoded:
 
 def shuffled_batches(data: Encoded, batch_size: int) -> Iterator[Batch]:
     """One epoch in random order, in batches of similar length."""
+    return (data.batch(rows) for rows in shuffled_rows(data.lengths, batch_size))
+
+
+def shuffled_rows(lengths: Tensor, batch_size: int, rng: torch.Generator | None = None) -> list[Tensor]:
+    """The row numbers of one epoch's batches: random order, similar length within a batch.
+
+    Args:
+        lengths: (N,) of the examples.
+        batch_size: of each batch but perhaps one.
+        rng: source of the order; None: torch's own.
+    """
     batches: list[Tensor] = []
-    for window in torch.split(torch.randperm(len(data.lengths)), batch_size * _SORT_WINDOW):
-        batches += torch.split(window[data.lengths[window].argsort(stable=True)], batch_size)
-    return (data.batch(batches[number]) for number in torch.randperm(len(batches)).tolist())
+    for window in torch.split(torch.randperm(len(lengths), generator=rng), batch_size * _SORT_WINDOW):
+        batches += torch.split(window[lengths[window].argsort(stable=True)], batch_size)
+    return [batches[number] for number in torch.randperm(len(batches), generator=rng).tolist()]
 
 
 @torch.no_grad()

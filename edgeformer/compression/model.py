@@ -1,0 +1,189 @@
+"""A model that is being compressed: a checkpoint's description and its module, from and to the public format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoint_tasks import CLASSIFICATION, EMBEDDING
+from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.families import Family
+from edgeformer.models.text_tasks import TEXT_TASKS
+from edgeformer.sources import CONFIG_FILE
+from edgeformer_runtime.errors import InputError
+
+KERNEL = "fused"
+"""The attention kernel of training: the fastest in torch, forwards and backwards."""
+
+WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "model.safetensors", "tokenizer.json", "README.md"
+GENERATION_FILE = "generation_config.json"
+
+_SIDE_FILES = (GENERATION_FILE, "preprocessor_config.json", "normalizer.json")
+_TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+"""Files of a checkpoint that go along as they are; those of the tokenizer unless it was changed."""
+
+_HEAD_STD = 0.02
+
+CLASSIFIER_NAMES = {
+    "bert": "BertForSequenceClassification",
+    "distilbert": "DistilBertForSequenceClassification",
+    "mobilebert": "MobileBertForSequenceClassification",
+}
+"""What a config's `architectures` calls a text classifier, by `model_type`."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in memory.
+
+    Attributes:
+        checkpoint: everything about it but the weights; its folder holds the files that go along.
+        module: float32.
+        own_tokenizer: its tokenizer is no longer its folder's.
+    """
+
+    checkpoint: Checkpoint
+    module: nn.Module
+    own_tokenizer: bool = False
+
+    @property
+    def family(self) -> Family:
+        """The implementation."""
+        return self.checkpoint.family
+
+
+def open_model(source: str, task: str | None = None) -> Model:
+    """A checkpoint with its weights.
+
+    Raises:
+        InputError: it cannot be used, or does something that is not trained here.
+    """
+    checkpoint = open_trainable(source, task)
+    module, _ = load_module(checkpoint, KERNELS[KERNEL])
+    return Model(checkpoint, module)
+
+
+def open_trainable(source: str, task: str | None = None) -> Checkpoint:
+    """A checkpoint of a task that can be trained; InputError for others."""
+    checkpoint = open_checkpoint(source, task=task)
+    if checkpoint.task == EMBEDDING:
+        raise InputError(
+            f"{checkpoint.source.id} is a sentence embedder: expected a classifier or a speech recogniser, or a recipe "
+            "whose first step is finetune with new_head = true"
+        )
+    if checkpoint.activation != "softmax":
+        raise InputError(f"{checkpoint.source.id} gives several labels at once: expected a classifier with one")
+    return checkpoint
+
+
+def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
+    """A text model whose classifier, and pooler where it has none, are new, for these labels.
+
+    Raises:
+        InputError: the source is no text model.
+    """
+    checkpoint = open_checkpoint(source, task=None)
+    if checkpoint.task not in TEXT_TASKS:
+        raise InputError(f"new_head is for text models, and {checkpoint.source.id} does {checkpoint.task}")
+    raw = classifier_config(checkpoint.raw, labels)
+    model = build_model(replace(checkpoint, raw=raw, task=CLASSIFICATION, labels=tuple(labels), activation="softmax"))
+    known = checkpoint.family.rename(checkpoint.load_weights())
+    heads = ("classifier.", "pre_classifier.")
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, parameter in model.module.named_parameters():
+            if name in known and not name.startswith(heads):
+                if known[name].shape != parameter.shape:
+                    raise InputError(f"{checkpoint.source.id}: tensor {name} does not fit its config")
+                parameter.copy_(known[name])
+            elif name.startswith(heads) or ".pooler." in name:
+                parameter.normal_(std=_HEAD_STD) if parameter.dim() > 1 else parameter.zero_()
+            else:
+                raise InputError(f"{checkpoint.source.id}: tensor {name} is missing")
+    return model
+
+
+def classifier_config(raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    """A text config.json, changed to a classifier's with these labels."""
+    config = {key: value for key, value in raw.items() if key != "num_labels"}
+    return {
+        **config,
+        "architectures": [CLASSIFIER_NAMES[str(raw["model_type"])]],
+        "problem_type": "single_label_classification",
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def build_model(checkpoint: Checkpoint) -> Model:
+    """A model of a checkpoint's `raw` config with untrained weights; its parsed config is made anew."""
+    config = checkpoint.family.parse_config(checkpoint.raw)
+    if checkpoint.speech is not None:
+        config = replace(config, alignment_heads=checkpoint.config.alignment_heads)
+    checkpoint = replace(checkpoint, config=config)
+    module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), KERNELS[KERNEL])
+    return Model(checkpoint, module)
+
+
+def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32) -> None:
+    """Write a model into a new folder in the public format: config, weights, tokenizer and what goes along.
+
+    Args:
+        model: what to write.
+        folder: does not exist.
+        stored: dtype of the floating point tensors.
+    """
+    folder.mkdir(parents=True)
+    checkpoint = model.checkpoint
+    raw = {**checkpoint.raw, "dtype": str(stored).removeprefix("torch.")}
+    raw.pop("torch_dtype", None)
+    _write_json(folder / CONFIG_FILE, raw)
+    state = {name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()}
+    public = model.family.publish(state, checkpoint.config)
+    tensors = {name: _stored(tensor, stored) for name, tensor in public.items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    if checkpoint.tokenizer_json is not None:
+        (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer_json, encoding="utf-8")
+    if checkpoint.folder.is_dir():
+        for name in _SIDE_FILES + (() if model.own_tokenizer else _TOKENIZER_FILES):
+            if (checkpoint.folder / name).is_file():
+                shutil.copyfile(checkpoint.folder / name, folder / name)
+    if checkpoint.speech is not None:
+        _state_alignment_heads(folder / GENERATION_FILE, checkpoint.config.alignment_heads)
+    (folder / CARD_FILE).write_text(_card(checkpoint), encoding="utf-8")
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+
+
+def _state_alignment_heads(file: Path, heads: Sequence[tuple[int, int]]) -> None:
+    """Layers that were removed have changed the numbers of the heads."""
+    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    _write_json(file, {**generation, "alignment_heads": [list(head) for head in heads]})
+
+
+def _card(checkpoint: Checkpoint) -> str:
+    """The licence goes along; what else the source's card says is no longer true."""
+    front = f"---\nlicense: {checkpoint.license}\n---\n" if checkpoint.license else ""
+    return f"{front}# Compressed from {checkpoint.source.id}\n\nedgeformer.json says how.\n"
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
