@@ -182,7 +182,8 @@ def bench(
 ) -> None:
     """Measure bundles and peers, interleaved, each in a process of its own: latency, load time, peak memory."""
     from edgeformer.peers import peer_contenders
-    from edgeformer_runtime.bench import bundle_contender
+    from edgeformer_runtime.bench import Cell, bundle_contender
+    from edgeformer_runtime.bench.report import to_json
     from edgeformer_runtime.bundle import Bundle
 
     contenders = [bundle_contender(path, None, require_signature) for path in bundles]
@@ -190,7 +191,11 @@ def bench(
         if against:
             with Bundle.open(bundles[0], require_signature) as first:
                 contenders += peer_contenders(against.split(","), first, source, Path(folder))
-        runtime_cli.bench_contenders(contenders, threads, rounds, as_json)
+        report = runtime_cli.measured([Cell(tuple(contenders), threads)], rounds)
+    if as_json:
+        print_json(to_json([report]))
+    else:
+        runtime_cli.print_report(report)
 
 
 @app.command(name="eval")

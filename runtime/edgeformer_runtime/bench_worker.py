@@ -1,6 +1,7 @@
-"""The process of one contender: loads it, runs it when it is its turn, reports times and its own peak memory.
+"""The process of one contender: loads it, runs it when it is its turn, reports times and its own memory.
 
-It imports nothing before the contender does, so that memory and load time are the contender's.
+It imports nothing before the contender does, so that memory and load time are the contender's; for the same reason it
+lies outside the package `bench`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.memory import peak_rss_bytes, private_bytes
 
 WARM_UP_RUNS = 3
 WARM_UP_MS = 200.0
@@ -33,30 +34,45 @@ class Worker:
 
     def load(self, factory: str, arguments: dict[str, Any], threads: int) -> dict[str, Any]:
         """Call the factory, then run what it made until its time is steady."""
+        make = load_attribute(factory)
+        before = private_bytes()
         start = time.perf_counter()
-        self._run = load_attribute(factory)(**arguments, threads=threads)
+        self._run = make(**arguments, threads=threads)
         load_ms = (time.perf_counter() - start) * 1e3
         times: list[float] = []
         while len(times) < WARM_UP_RUNS or sum(times) < WARM_UP_MS:
-            times.append(self._timed())
+            times.append(self._timed()[0])
         self._runs_per_turn = max(1, min(MAX_RUNS_PER_TURN, round(TURN_MS / min(times))))
-        return {"load_ms": load_ms}
+        after = private_bytes()
+        return {"load_ms": load_ms, "private_bytes": None if before is None or after is None else after - before}
 
     def turn(self) -> dict[str, Any]:
         """One run to get its data back into the caches after the others' turns, then the measured ones."""
         self._timed()
-        return {"times_ms": [self._timed() for _ in range(self._runs_per_turn)]}
+        times = [self._timed() for _ in range(self._runs_per_turn)]
+        return {"wall_ms": [wall for wall, _ in times], "cpu_ms": [cpu for _, cpu in times]}
+
+    def keep_busy(self, seconds: float) -> dict[str, Any]:
+        """Run without a pause, while somebody else measures the energy that it takes."""
+        assert self._run is not None
+        end, runs = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            self._run()
+            runs += 1
+        return {"runs": runs}
 
     @property
     def questions(self) -> Questions:
         """By the names that `bench.Child` uses."""
-        return {"load": self.load, "turn": self.turn, "finish": finish}
+        return {"load": self.load, "turn": self.turn, "keep_busy": self.keep_busy, "finish": finish}
 
-    def _timed(self) -> float:
+    def _timed(self) -> tuple[float, float]:
+        """ms of wall clock and of processor time, of all threads."""
         assert self._run is not None
-        start = time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         self._run()
-        return (time.perf_counter() - start) * 1e3
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return wall * 1e3, cpu * 1e3
 
 
 def finish() -> dict[str, Any]:

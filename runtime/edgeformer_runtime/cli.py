@@ -1,4 +1,4 @@
-"""The command line `edgeformer-runtime`: run, verify, bench and inspect with only the thin package installed."""
+"""The command line `edgeformer-runtime`: run, verify, bench, inspect and serve with only the thin package installed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
+from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.bench import Contender
+    from edgeformer_runtime.bench import Cell, Report
+    from edgeformer_runtime.bench.bundles import Sweep
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.verify import Verification
@@ -25,7 +27,16 @@ app = typer.Typer(
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its zip.")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="How many threads the engine may use.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How many turns each gets.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How many turns each gets; fewer than 6 give no intervals.")]
+BenchThreads = Annotated[str, typer.Option(help="Numbers of threads to measure with, as 1,2,4.")]
+BenchBatches = Annotated[str, typer.Option(help="How many inputs one run answers, as 1,4,16.")]
+BenchPrograms = Annotated[
+    str,
+    typer.Option(
+        help="Which programs to run, which stand for lengths of text and sound: names with commas, or all.",
+        show_default="the largest",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RequiredKey = Annotated[
     Path | None,
@@ -91,17 +102,23 @@ def verify(
 @app.command()
 def bench(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="The first is what ratios refer to.")],
-    program: Annotated[str | None, typer.Option(help="Which program to run; default: the largest.")] = None,
+    program: BenchPrograms = "",
     require_signature: RequiredKey = None,
-    threads: Threads = 1,
+    threads: BenchThreads = "1",
+    batch: BenchBatches = "1",
     rounds: Rounds = 30,
     as_json: Json = False,
 ) -> None:
-    """Measure bundles, interleaved, each in a process of its own: latency, load time, peak memory."""
-    from edgeformer_runtime.bench import bundle_contender
+    """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
+    from edgeformer_runtime.bench.bundles import bundle_cells
+    from edgeformer_runtime.bench.report import to_json
 
-    contenders = [bundle_contender(path, program, require_signature) for path in bundles]
-    bench_contenders(contenders, threads, rounds, as_json)
+    cells = bundle_cells(bundles, sweep_of(program, batch, threads), require_signature)
+    report = measured(cells, rounds)
+    if as_json:
+        print_json(to_json([report]))
+    else:
+        print_report(report)
 
 
 @app.command()
@@ -122,6 +139,66 @@ def inspect(bundle: BundlePath, require_signature: RequiredKey = None, as_json: 
             )
         else:
             out.print(bundle_table(opened))
+
+
+@app.command()
+def serve(
+    bundle: BundlePath,
+    host: Annotated[str, typer.Option(help="Address to listen at; the default is reached from this machine only.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8642,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Copies of the model that answer side by side.")] = 1,
+    max_body_mb: Annotated[int, typer.Option(min=1, max=1024, help="Largest request; more is refused.")] = 16,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused for now.")] = 256,
+    fallback: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Whom to ask when the bundle is not sure, as http://host/v1/answer."),
+    ] = None,
+    fallback_below: Annotated[float, typer.Option(help="Not sure: a confidence below this, 0 to 1.")] = 0.5,
+    fallback_timeout: Annotated[float, typer.Option(help="Seconds that it has, or the bundle's answer counts.")] = 5.0,
+    require_signature: RequiredKey = None,
+    threads: Threads = 1,
+) -> None:
+    """Answer over HTTP, with a page to try the bundle by hand. Needs edgeformer-runtime[serve]."""
+    from edgeformer_runtime.errors import EngineError
+
+    try:
+        from edgeformer_runtime.serve.command import serve_bundle
+        from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
+    except ImportError as error:
+        raise EngineError(f"serve needs the package {error.name}: pip install 'edgeformer-runtime[serve]'") from error
+
+    options = ServeOptions(
+        workers=workers,
+        max_body_bytes=max_body_mb << 20,
+        max_waiting=max_waiting,
+        max_waiting_bytes=max(max_body_mb << 20, ServeOptions.max_waiting_bytes),
+        fallback=None if fallback is None else FallbackOptions(fallback, fallback_below, fallback_timeout),
+    )
+    serve_bundle(bundle, host, port, options, threads, require_signature)
+
+
+@app.command("build-executorch")
+def build_executorch(
+    wheel: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="executorch's wheel; default: the installed one, or the index's by pip."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="A new folder; default: in this user's cache.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build what runs ExecuTorch bundles without torch, with this system's C++ compiler (or CXX)."""
+    from edgeformer_runtime.engines.executorch_shim.build import build_shim
+
+    with progress_bar("building") as report:
+        build = build_shim(wheel, folder, report)
+    if as_json:
+        print_json(build.to_json())
+    else:
+        out.print(f"{build.folder}: executorch {build.record.executorch} for {build.record.machine}, without torch")
 
 
 def verify_bundle(
@@ -168,17 +245,40 @@ def verify_bundle(
         raise typer.Exit(EXIT_FAILED_CHECK)
 
 
-def bench_contenders(contenders: Sequence[Contender], threads: int, rounds: int, as_json: bool) -> None:
-    """Measure contenders and print the outcome."""
-    from edgeformer_runtime.bench import bench as measure
-    from edgeformer_runtime.tables import bench_table
+def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
+    """What `bench` is asked to measure, from its options' texts with commas.
+
+    Raises:
+        InputError: numbers that are none, or out of range.
+    """
+    from edgeformer_runtime.bench.bundles import Sweep
+
+    names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
+    return Sweep(_numbers(threads, "--threads"), _numbers(batches, "--batch"), names)
+
+
+def measured(cells: Sequence[Cell], rounds: int) -> Report:
+    """Measure cells under a progress bar."""
+    from edgeformer_runtime.bench.measure import measure_cells
 
     with progress_bar("measuring") as report:
-        rows = measure(contenders, threads, rounds, report)
-    if as_json:
-        print_json({"rows": [row.to_json() for row in rows]})
-    else:
-        out.print(bench_table(rows))
+        return measure_cells(cells, rounds, report)
+
+
+def print_report(report: Report) -> None:
+    """A report's table, and what belongs under it."""
+    from edgeformer_runtime.bench.tables import remarks, report_table
+
+    out.print(report_table(report))
+    for remark in remarks(report):
+        out.print(remark)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(number) for number in text.split(",")))
+    except ValueError:
+        raise InputError(f"expected {option} as numbers with commas, like 1,2,4, found {text!r}") from None
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The tables of `run`, `verify`, `bench` and `inspect`."""
+"""The tables of `run`, `verify` and `inspect`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgeformer_runtime.bench import Row
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import (
     Classification,
@@ -54,25 +53,6 @@ def verification_table(verification: Verification) -> Table:
             f"{stage.tolerance:.2e}",
             _figure(stage.cosine, ".6f"),
             "ok" if stage.ok else "DIVERGES",
-        )
-    return table
-
-
-def bench_table(rows: Sequence[Row]) -> Table:
-    """One row per contender."""
-    table = Table("name", "engine", "precision", "threads", "median", "p90", "ratio", "load", "peak memory", "size")
-    for row in rows:
-        table.add_row(
-            row.contender.name,
-            row.contender.engine,
-            row.contender.precision,
-            str(row.threads),
-            f"{row.median_ms:.2f} ms",
-            f"{row.p90_ms:.2f} ms",
-            f"{row.ratio_to_first:.2f}",
-            f"{row.load_ms:.0f} ms",
-            f"{row.peak_rss_mb:.0f} MiB",
-            f"{row.contender.size_bytes / 1e6:.1f} MB",
         )
     return table
 

@@ -51,3 +51,39 @@ def workload(bundle: Bundle, program: str | None = None) -> Workload:
     if chosen not in cases:
         raise InputError(f"speech is measured from mel to text: expected one of {', '.join(cases)}, found {program!r}")
     return Workload(chosen, cases[chosen])
+
+
+def measurable_programs(bundle: Bundle) -> tuple[str, ...]:
+    """The programs that a workload may begin with, in the order of the recorded cases.
+
+    Raises:
+        BundleError: the bundle has no vectors.
+    """
+    return tuple(dict.fromkeys(case.program for case in read_vectors(bundle)[0]))
+
+
+def bundle_run(
+    path: str, program: str, threads: int, require_signature: str | None = None, batch: int = 1
+) -> Callable[[], object]:
+    """A benchmark's factory: the engine alone, on recorded inputs, or of speech from mel to text.
+
+    Args:
+        path: the bundle's folder or zip.
+        program: which of its programs runs.
+        threads: how many the engine may use.
+        require_signature: the PEM file of the key that must have signed it, or None.
+        batch: how often a run calls the program, which takes one input at a time.
+    """
+    from edgeformer_runtime.engines import open_engine
+
+    bundle = Bundle.open(path, require_signature)
+    call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
+
+    def run() -> object:
+        for _ in range(batch - 1):
+            call()
+        return call()
+
+    # Lives as long as the callable does: a zip's temporary folder goes with the bundle.
+    run.bundle = bundle  # type: ignore[attr-defined]
+    return run

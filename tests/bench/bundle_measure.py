@@ -11,7 +11,8 @@ from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.peers import PEERS, peer_contenders
 from edgeformer.progress import Steps
 from edgeformer.targets import REFERENCE_ENGINES
-from edgeformer_runtime.bench import Contender, bench, bundle_contender
+from edgeformer_runtime import records
+from edgeformer_runtime.bench import Cell, Contender, bundle_contender, measure_cells
 from edgeformer_runtime.bundle import Bundle
 
 Inspect = Callable[[list[Contender], Bundle], dict[str, Any]]
@@ -39,11 +40,11 @@ def measure(
         contenders = [bundle_contender(row.path) for row in runnable]
         contenders += peer_contenders(PEERS, first, options.source, Path(work))
         found = {} if inspect is None else inspect(contenders, first)
-        rows = bench(contenders, threads=1, rounds=rounds)
+        report = measure_cells([Cell(tuple(contenders))], rounds)
     model = {
         "title": title,
         "bundles": [_without_path(row) for row in bundles],
-        "rows": [row.to_json() for row in rows],
+        "rows": records.to_data(report.rows),
     }
     return model, found
 

@@ -92,8 +92,14 @@ def test_verify_that_fails(call: Call, tiny_onnx: Path, tmp_path: Path) -> None:
 def test_bench_json(call: Call, tiny_onnx: Path) -> None:
     code, out, err = call("bench", tiny_onnx, "--rounds", 1, "--threads", 2, "--json")
     assert (code, err) == (0, "")
-    (row,) = json.loads(out)["rows"]
+    ((row,),) = (report["rows"] for report in json.loads(out)["reports"])
     assert (row["engine"], row["threads"], row["ratio_to_first"]) == ("onnx", 2, 1.0)
+
+
+def test_bench_table(call: Call, tiny_onnx: Path) -> None:
+    code, out, err = call("bench", tiny_onnx, "--rounds", 6, "--threads", "1,2", "--program", "all", "--batch", 2)
+    assert (code, err) == (0, "")
+    assert out.count("tiny.onnx.fp32") == 4 and out.count("seq_8") == 2 and " to " in out
 
 
 def test_inspect(call: Call, tiny: Path) -> None:
@@ -124,7 +130,7 @@ def test_images(call: Call, tiny_image_onnx: Path) -> None:
     assert (code, json.loads(out)["ok"]) == (0, True)
     code, out, _ = call("bench", tiny_image_onnx, "--rounds", 1, "--json")
     assert code == 0
-    assert json.loads(out)["rows"][0]["size_bytes"] == (tiny_image_onnx / "model.onnx").stat().st_size
+    assert json.loads(out)["reports"][0]["rows"][0]["size_bytes"] == (tiny_image_onnx / "model.onnx").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -160,6 +166,7 @@ def test_inputs_that_are_no_images(call: Call, tiny_image_onnx: Path, arguments:
         (["run", "BUNDLE", "1", "--token-ids", "--pair", "x"], "exclude each other"),
         (["run", "BUNDLE", "bad \udcff argument"], "not valid Unicode"),
         (["bench", "BUNDLE", "--program", "seq_9"], "unknown program 'seq_9'"),
+        (["bench", "BUNDLE", "--threads", "two"], "expected --threads as numbers with commas"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(call: Call, tiny_onnx: Path, arguments: list[str], problem: str) -> None:

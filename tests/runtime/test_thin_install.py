@@ -61,7 +61,7 @@ print(result.label, "edgeformer" in sys.modules)
 
     measured = call(command, "bench", tiny_litert, "--rounds", "2", "--json", cwd=tmp_path)
     assert (measured.returncode, measured.stderr) == (0, "")
-    assert json.loads(measured.stdout)["rows"][0]["peak_rss_mb"] < 150
+    assert json.loads(measured.stdout)["reports"][0]["rows"][0]["peak_rss_mb"] < 150
 
     # The schemas and the specification travel with the package; nothing is written where it is used.
     assert call(command, "inspect", tiny_litert, cwd=tmp_path).returncode == 0

@@ -1,0 +1,111 @@
+"""Bundles as contenders, and the cells of a sweep over programs, batches and threads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from edgeformer_runtime.bench.contender import Cell, Contender
+from edgeformer_runtime.errors import InputError
+
+ALL_PROGRAMS = "all"
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Under which conditions all are measured; each combination is a cell.
+
+    Attributes:
+        threads: numbers of threads.
+        batches: how many inputs one run answers. A bundle's programs take one input, so it runs them one by one.
+        programs: the programs that run, which stand for lengths of texts and sounds; ("all",): each that the first
+            bundle can be measured on; (): its largest.
+    """
+
+    threads: tuple[int, ...] = (1,)
+    batches: tuple[int, ...] = (1,)
+    programs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.threads or not self.batches or not all(1 <= batch <= MAX_BATCH for batch in self.batches):
+            raise InputError(f"expected batches of 1 to {MAX_BATCH} inputs, and numbers of threads")
+
+
+def bundle_contender(
+    path: str | Path, program: str | None = None, require_signature: str | Path | None = None, batch: int = 1
+) -> Contender:
+    """A bundle as a contender, with the `workload` of all programs or of one.
+
+    Args:
+        path: the bundle's folder or zip.
+        program: the program that runs; None: the largest.
+        require_signature: the PEM file of the key that must have signed it; None: any bundle is taken.
+        batch: how often one run calls it.
+
+    Raises:
+        BundleError: it is no bundle, is not signed as required, or has no vectors.
+        InputError: it has no such program.
+    """
+    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.manifest import MANIFEST_NAME
+    from edgeformer_runtime.workload import workload
+
+    with Bundle.open(path, require_signature) as bundle:
+        chosen = workload(bundle, program)
+        manifest = bundle.manifest
+        return Contender(
+            name=Path(path).resolve().name.removesuffix(".zip"),
+            engine=manifest.target,
+            precision=manifest.precision,
+            factory="edgeformer_runtime.workload:bundle_run",
+            arguments={
+                "path": str(path),
+                "program": chosen.program,
+                # The other process opens the bundle anew, so it checks the signature anew.
+                "require_signature": None if require_signature is None else str(require_signature),
+                "batch": batch,
+            },
+            size_bytes=bundle.model_size_bytes,
+            program=chosen.program,
+            batch=batch,
+            bundle_sha256=hashlib.sha256(bundle.members()[MANIFEST_NAME].read_bytes()).hexdigest(),
+        )
+
+
+def conditions(
+    first: str | Path, sweep: Sweep, require_signature: str | Path | None = None
+) -> list[tuple[str | None, int, int]]:
+    """The sweep's combinations of program, batch and threads, threads changing first.
+
+    Args:
+        first: the bundle whose programs "all" means.
+        sweep: what is asked for.
+        require_signature: the key that must have signed it.
+    """
+    programs: tuple[str | None, ...] = sweep.programs or (None,)
+    if ALL_PROGRAMS in programs:
+        from edgeformer_runtime.bundle import Bundle
+        from edgeformer_runtime.workload import measurable_programs
+
+        with Bundle.open(first, require_signature) as bundle:
+            programs = measurable_programs(bundle)
+    return list(product(programs, sweep.batches, sweep.threads))
+
+
+def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, require_signature: str | Path | None = None) -> list[Cell]:
+    """The cells of a sweep over bundles.
+
+    Raises:
+        BundleError: one of them is no bundle, is not signed as required, or has no vectors.
+        InputError: there is none, or one has no such program.
+    """
+    if not paths:
+        raise InputError("expected at least one bundle to measure")
+    return [
+        Cell(tuple(bundle_contender(path, program, require_signature, batch) for path in paths), threads)
+        for program, batch, threads in conditions(paths[0], sweep, require_signature)
+    ]
