@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 import tempfile
@@ -11,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_demo.tools.fetch import cache_folder, run
+from build_tools.code_key import code_key
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CODE = ("edgeformer", "converters/edgeformer_converters", "runtime/edgeformer_runtime")
-"""What a conversion's result depends on, beside its arguments; the built-in checkpoints lie in it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ SHIPPED = (
 
 def converted(conversion: Conversion) -> Path:
     """The bundle of a conversion, made once for a state of the code and kept in the cache."""
-    target = cache_folder() / "bundles" / f"{_key(conversion)}" / conversion.folder_name
+    target = cache_folder() / "bundles" / code_key(repr(conversion)) / conversion.folder_name
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as scratch:
@@ -83,13 +81,3 @@ def install(bundles: Sequence[Path], assets: Path) -> None:
         shutil.copytree(bundle, assets / "bundles" / bundle.name)
     (assets / "licenses").mkdir()
     shutil.copyfile(REPOSITORY / "LICENSE", assets / "licenses" / "edgeformer.txt")
-
-
-def _key(conversion: Conversion) -> str:
-    """A hash of what the bundle depends on."""
-    digest = hashlib.sha256(repr(conversion).encode())
-    for part in CODE:
-        for path in sorted((REPOSITORY / part).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""`make pi`: the runtime as a Raspberry Pi has it, run on this machine by an emulator and compared with it."""

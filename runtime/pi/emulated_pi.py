@@ -1,0 +1,91 @@
+"""A Raspberry Pi's system in a folder, and aarch64 Python in it, run by qemu's user emulation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_tools import debian
+from runtime.pi.cpu_files import write_cpu_files
+
+PYTHON_VERSION = "3.11"
+RECIPE = debian.RootRecipe(
+    suite="bookworm",
+    packages=("python3", "libstdc++6", "libgomp1", "libatomic1"),
+    architecture="arm64",
+    variant="extract",
+    revision=1,
+)
+"""Raspberry Pi OS of 64 bits is Debian with other defaults: this is the same Python and the same C library."""
+
+EMULATOR = ("qemu-aarch64-static", "-cpu", "cortex-a76")
+"""The core of a Raspberry Pi 5."""
+
+# qemu cannot start the programs that an emulated process starts, unless the kernel is told about their format. So
+# Python must take this script for itself when it starts another Python.
+_LAUNCHER = """#!/bin/sh
+# Runs the root's Python in emulation; arguments go to it.
+root=$(dirname "$(readlink -f "$0")")
+exec {emulator} -L "$root" "$root/usr/bin/python{version}" "$@"
+"""
+_STARTUP = (
+    "import os, sys; sys.executable = sys._base_executable = os.path.join(os.path.dirname(sys.prefix), 'python')\n"
+)
+
+
+@dataclass(frozen=True)
+class EmulatedPi:
+    """A root with Python.
+
+    Attributes:
+        root: the folder that holds the system. Programs in emulation see its files first, then this machine's.
+    """
+
+    root: Path
+
+    @property
+    def python(self) -> Path:
+        """The command that runs aarch64 Python."""
+        return self.root / "python"
+
+    @property
+    def site_packages(self) -> Path:
+        """Where packages lie that pip installs for all users."""
+        return self.root / "usr" / "local" / "lib" / f"python{PYTHON_VERSION}" / "dist-packages"
+
+    def run(self, arguments: Sequence[str | Path], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run Python; its output goes where this process's goes.
+
+        Args:
+            arguments: of Python.
+            folder: to run in; None: this one.
+        """
+        return subprocess.run([self.python, *arguments], cwd=folder, env=clean_environment(), text=True, check=False)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's variables without those that lead Python to another environment's packages."""
+    strange = ("PYTHON", "VIRTUAL_ENV", "LD_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+
+
+def open_pi() -> EmulatedPi:
+    """The emulated Pi without any Python packages, made where it is missing.
+
+    Raises:
+        SetupError: not root, no mirror of Debian, or a tool that failed.
+    """
+    debian.install({EMULATOR[0]: "qemu-user-static"})
+    return EmulatedPi(debian.open_root("pi-root", RECIPE, _finish))
+
+
+def _finish(root: Path) -> None:
+    """Add what an unpacked system lacks: the processor's files, and the launcher."""
+    write_cpu_files(root)
+    launcher = root / "python"
+    launcher.write_text(_LAUNCHER.format(emulator=" ".join(EMULATOR), version=PYTHON_VERSION), encoding="utf-8")
+    launcher.chmod(0o755)
+    (root / "usr" / "lib" / "python3" / "dist-packages" / "emulated.pth").write_text(_STARTUP, encoding="utf-8")
