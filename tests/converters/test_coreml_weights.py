@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def lower(program: Program, precision: str, folder: Path, ios: int = 18) -> Path:
-    """The package of one program."""
+    """The package of one program, of which nothing goes beyond float16: no inputs are needed to look for that."""
     unused = Lowered(folder, (), {}, {}, None)
-    CoreMLConverter(ios).lower_precision((program,), unused, PRECISIONS[precision], folder)
+    CoreMLConverter(ios).lower_precision((replace(program, calibration=()),), unused, PRECISIONS[precision], folder)
     return folder / PACKAGE
 
 
