@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from edgeformer.cache import cache_folder
+from edgeformer_runtime.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.cache import cache_folder
+from edgeformer_runtime.cache import cache_folder
 from edgeformer.sources import resolve_source
 from edgeformer_runtime.errors import InputError
 

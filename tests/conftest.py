@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = Path(os.environ.get("EDGEFORMER_ASSETS", REPOSITORY.parent / "shared" / "assets")).resolve()
+
+# Tests choose ExecuTorch's runtime themselves: what this user's cache holds changes none of them.
+os.environ["EDGEFORMER_EXECUTORCH"] = "python"
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,14 @@ def assets() -> Path:
         absent = f"no reference assets at {ASSETS}: set EDGEFORMER_ASSETS"
         pytest.fail(absent) if os.environ.get("CI") else pytest.skip(absent)
     return ASSETS
+
+
+@pytest.fixture(scope="session")
+def executorch_shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of the ExecuTorch shim from the installed package."""
+    pytest.importorskip("executorch")
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("no C++ compiler: apt-get install g++")
+    from edgeformer_runtime.engines.executorch_shim.build import build_shim
+
+    return build_shim(out=tmp_path_factory.mktemp("shim") / "build").folder

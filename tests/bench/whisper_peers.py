@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeformer.cache import cache_folder
+from edgeformer_runtime.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps

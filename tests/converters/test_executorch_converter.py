@@ -1,4 +1,4 @@
-"""The .pte says what torch says through ExecuTorch's own runtime: recipes that delegate can still be wrong."""
+"""The .pte says what torch says through ExecuTorch's own runtimes: recipes that delegate can still be wrong."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.executorch import CONVERTER, MODEL_FILE
+from edgeformer_runtime.engines.executorch_runtime import Runtime
 
 pytestmark = pytest.mark.executorch
 
@@ -32,24 +33,25 @@ def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFact
     }
 
 
-def run(lowered: Lowered, program: Program, inputs: dict[str, Any]) -> Any:
-    import executorch.kernels.quantized  # noqa: F401 - registers the kernels that dynamic-int8 calls
-    from executorch.runtime import Runtime
-
+def run(lowered: Lowered, program: Program, inputs: dict[str, Any], executorch: Runtime) -> Any:
     file, entry = lowered.entries[program.name]
-    method = Runtime.get().load_program(lowered.folder / file).load_method(entry)
-    return method.execute([torch.from_numpy(inputs[spec.name]) for spec in program.inputs])[0].numpy().copy()
+    method = executorch.open(lowered.folder / file).load(entry)
+    return method([inputs[spec.name] for spec in program.inputs])[0]
 
 
 # fp16 rounds every intermediate result (relative 2^-11); int8 rounds weights per channel and activations per row.
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("fp16", 3e-3), ("dynamic-int8", 2e-2)])
 def test_each_method_answers_as_torch_does(
-    lowered: dict[str, Lowered], programs: tuple[Program, ...], precision: str, tolerance: float
+    lowered: dict[str, Lowered],
+    programs: tuple[Program, ...],
+    executorch: Runtime,
+    precision: str,
+    tolerance: float,
 ) -> None:
     for program in (each for each in programs if each.name in lowered[precision].entries):
         inputs = text_inputs(program)
         expected = reference(program, inputs)
-        got = run(lowered[precision], program, inputs)
+        got = run(lowered[precision], program, inputs, executorch)
         assert got.dtype == np.float32
         assert np.abs(got - expected).max() < tolerance
         assert cosine(got, expected) > 0.9995

@@ -1,4 +1,4 @@
-"""Whisper as ExecuTorch methods that keep its state, through ExecuTorch's own runtime, against torch."""
+"""Whisper as ExecuTorch methods that keep its state, through ExecuTorch's own runtimes, against torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_factory import save_whisper
+from executorch_runtimes import both_runtimes
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from edgeformer_converters.executorch_state import (
 )
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.engines.executorch import ExecuTorchEngine
+from edgeformer_runtime.engines.executorch_runtime import Runtime
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 
@@ -55,8 +57,8 @@ def fp32(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> Lowered:
 
 
 @pytest.fixture(scope="module")
-def engine(fp32: Lowered, speech: Speech) -> ExecuTorchEngine:
-    return ExecuTorchEngine(speech.bundle(fp32), 1)
+def engine(fp32: Lowered, speech: Speech, executorch: Runtime) -> ExecuTorchEngine:
+    return ExecuTorchEngine(speech.bundle(fp32), 1, executorch)
 
 
 def test_every_step_answers_as_torch_does(
@@ -75,15 +77,20 @@ def test_other_precisions_are_close(
     speech: Speech,
     expected: list[DecoderOutput],
     tmp_path: Path,
+    executorch_shim: Path,
     precision: str,
     tolerance: float,
     cosine: float,
 ) -> None:
     lowered = lower(speech, precision, tmp_path)
-    engine = ExecuTorchEngine(speech.bundle(lowered), 1)
-    largest, lowest = differences(script(engine.open_decoder(speech.bucket, speech.spec), speech), expected)
-    assert largest < tolerance
-    assert lowest > cosine
+    answers = []
+    for runtime in both_runtimes(executorch_shim).values():
+        engine = ExecuTorchEngine(speech.bundle(lowered), 1, runtime)
+        answers.append(script(engine.open_decoder(speech.bucket, speech.spec), speech))
+        largest, lowest = differences(answers[-1], expected)
+        assert largest < tolerance
+        assert lowest > cosine
+    assert differences(*answers)[0] < 1e-6
     assert lowered.partitions == 1
 
 
@@ -123,8 +130,8 @@ def test_misuse_of_a_decoder_is_refused(engine: ExecuTorchEngine, speech: Speech
         decoder.step(5, 0, 0, mask)
 
 
-def test_no_decoder_works_after_its_engine(fp32: Lowered, speech: Speech) -> None:
-    engine = ExecuTorchEngine(speech.bundle(fp32), 1)
+def test_no_decoder_works_after_its_engine(fp32: Lowered, speech: Speech, executorch: Runtime) -> None:
+    engine = ExecuTorchEngine(speech.bundle(fp32), 1, executorch)
     decoder = engine.open_decoder(speech.bucket, speech.spec)
     decoder.encode(speech.sound(0))
     engine.close()
@@ -196,9 +203,10 @@ def test_programs_of_a_bucket_plan_one_state_and_buckets_do_not_add_up(folder: P
 
 
 @pytest.mark.slow
-def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path) -> None:
+def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, executorch_shim: Path) -> None:
     # One precision, the farthest from torch: lowering takes minutes.
     speech = open_speech(assets / "whisper-tiny.en", "executorch", (600,))
     bundle = speech.bundle(lower(speech, "dynamic-int8", tmp_path))
-    text = Transcriber(bundle, ExecuTorchEngine(bundle, 1)).run(assets / "speech" / "jfk.wav").text
-    assert text.strip() == baseline(assets, "jfk.wav")
+    for runtime in both_runtimes(executorch_shim).values():
+        text = Transcriber(bundle, ExecuTorchEngine(bundle, 1, runtime)).run(assets / "speech" / "jfk.wav").text
+        assert text.strip() == baseline(assets, "jfk.wav")

@@ -49,6 +49,13 @@ def tiny_executorch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_executorch(tmp_path_factory.mktemp("bundles") / "tiny.executorch.fp32")
 
 
+@pytest.fixture
+def tiny_executorch_by_shim(tiny_executorch: Path, executorch_shim: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, run by the shim."""
+    monkeypatch.setenv("EDGEFORMER_EXECUTORCH", str(executorch_shim))
+    return tiny_executorch
+
+
 @pytest.fixture(scope="session")
 def tiny_image_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_image_without_model(tmp_path_factory.mktemp("bundles") / "tiny_image")

@@ -21,7 +21,7 @@ ENGINES: dict[str, str] = {
 INSTALL: dict[str, str] = {
     "litert": "pip install edgeformer-runtime",
     "onnx": "pip install 'edgeformer-runtime[onnx]'",
-    "executorch": "pip install 'edgeformer-runtime[executorch]'",
+    "executorch": "edgeformer-runtime build-executorch, or pip install 'edgeformer-runtime[executorch]'",
     "coreml": "pip install 'edgeformer-runtime[coreml]'",
 }
 

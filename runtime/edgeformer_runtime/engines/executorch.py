@@ -1,29 +1,54 @@
-"""ExecuTorch's Python binding: one method of a `.pte` per program. It needs torch, so it is a workstation engine."""
+"""ExecuTorch through XNNPACK, on the CPU: one method of a `.pte` per program."""
 
 from __future__ import annotations
 
+import os
 import threading
-import warnings
 import weakref
 from collections.abc import Mapping
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
+from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.native_output import held_back
+from edgeformer_runtime.engines.executorch_runtime import Method, ModelFile, Runtime
+from edgeformer_runtime.engines.executorch_shim.builds import Build, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import ProgramSpec
 from edgeformer_runtime.speech_spec import PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 
+CHOICE = "EDGEFORMER_EXECUTORCH"
+"""The environment variable that names a runtime: "shim", "python", or a folder that `build-executorch --out` wrote."""
+
 # ExecuTorch has one thread pool per process: it is set to the size that the running engine asked for.
 _POOL_LOCK = threading.Lock()
+
+
+def choose_runtime() -> Runtime:
+    """The runtime that EDGEFORMER_EXECUTORCH names; by default the shim if one is built, else the Python binding.
+
+    Raises:
+        EngineError: the one that is asked for is not built, or cannot be loaded.
+        ImportError: the Python binding is wanted, and is not installed.
+    """
+    choice = os.environ.get(CHOICE, "")
+    build: Build | None = None
+    if choice in ("", "shim"):
+        build = find_build()
+        if build is None and choice:
+            raise EngineError(f"{CHOICE}=shim: no shim is built for this machine: edgeformer-runtime build-executorch")
+    elif choice != "python":
+        build = read_build(Path(choice))
+    if build is not None:
+        return ShimRuntime(build)
+    from edgeformer_runtime.engines.executorch_python import PythonRuntime
+
+    return PythonRuntime()
 
 
 class ExecuTorchEngine(CheckedEngine):
@@ -31,26 +56,12 @@ class ExecuTorchEngine(CheckedEngine):
 
     name = "executorch"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Load the bundle's methods; see `open_engine`."""
+    def __init__(self, bundle: Bundle, threads: int, runtime: Runtime | None = None) -> None:
+        """Load the bundle's methods; see `open_engine`. `runtime`: what executes, in place of `choose_runtime`'s."""
         super().__init__(bundle.manifest.programs)
-        with warnings.catch_warnings(), held_back():
-            warnings.simplefilter("ignore")  # the binding announces that it is experimental
-            import torch
-            from executorch.extension.pybindings import portable_lib
-            from executorch.runtime import Runtime
-
-            # Registers the kernels of quantized models, which the portable library leaves out.
-            import executorch.kernels.quantized  # noqa: F401  # isort: skip
-
-            # Here, because it prints; a run does it again only if another engine has changed the pool since.
-            portable_lib._unsafe_reset_threadpool(threads)
-
-        self.executed_by = f"executorch {version('executorch')}"
-        self._torch = torch
-        self._pool: Any = portable_lib
+        self._runtime = choose_runtime() if runtime is None else runtime
+        self.executed_by = self._runtime.version
         self._threads = threads
-        self._runtime = Runtime.get()
         self._paths = {program.file: bundle.path(program.file) for program in bundle.manifest.programs}
         self._states: weakref.WeakSet[_Methods] = weakref.WeakSet()
         # A speech bundle has dozens of methods, each with weights to pack: they load when they are first called.
@@ -60,15 +71,12 @@ class ExecuTorchEngine(CheckedEngine):
         """A speech decoder; see `Engine.open_decoder`. Programs with state are loaded anew for each, state and all."""
         if spec.state != PROGRAM_STATE:
             return super().open_decoder(bucket, spec)
-        state = _DecoderMethods(self, bucket)
+        state = _Methods(self)
         self._states.add(state)
         return ProgramStateDecoder(state.run, bucket, spec, state.release)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = self._methods.call(
-            program, [self._torch.from_numpy(inputs[spec.name].copy()) for spec in program.inputs]
-        )
-        return {spec.name: output.numpy() for spec, output in zip(program.outputs, outputs, strict=True)}
+        return self._methods.call(program, inputs)
 
     def _release(self) -> None:
         for methods in (self._methods, *self._states):
@@ -81,56 +89,42 @@ class _Methods:
     def __init__(self, engine: ExecuTorchEngine, eager: bool = False) -> None:
         """Open the files; `eager`: load every method, so that what cannot run is refused at once."""
         self._engine = engine
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, Method] = {}
         try:
-            self._files = {file: engine._runtime.load_program(path) for file, path in sorted(engine._paths.items())}
-            for program in engine.programs.values():
-                if program.entry not in self._files[program.file].method_names:
-                    raise EngineError(f"{program.file} has no method {program.entry!r}: convert the bundle again")
-                if eager:
-                    self._method(program)
+            with _POOL_LOCK:
+                # Weights are packed for the threads that there are.
+                engine._runtime.use_threads(engine._threads)
+                self._files: dict[str, ModelFile] = {
+                    file: engine._runtime.open(path) for file, path in sorted(engine._paths.items())
+                }
+                for program in engine.programs.values():
+                    if program.entry not in self._files[program.file].method_names:
+                        raise EngineError(f"{program.file} has no method {program.entry!r}: convert the bundle again")
+                    if eager:
+                        self._method(program)
         except RuntimeError as error:
             message = shorten(str(error), 200)[1:-1]
             raise EngineError(f"{engine.executed_by} cannot open the model: {message}") from error
 
-    def _method(self, program: ProgramSpec) -> Any:
+    def _method(self, program: ProgramSpec) -> Method:
         if program.name not in self._loaded:
-            self._loaded[program.name] = self._files[program.file].load_method(program.entry)
+            self._loaded[program.name] = self._files[program.file].load(program.entry)
         return self._loaded[program.name]
 
-    def call(self, program: ProgramSpec, arguments: list[Any]) -> list[Any]:
-        """Run a method on torch tensors, to tensors that are the caller's. Called under the engine's lock."""
-        engine = self._engine
+    def run(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """As `Engine.run`, on the state of these methods."""
+        program = check_inputs(self._engine.programs, name, inputs)
+        with self._engine._running(program):
+            return self.call(program, inputs)
+
+    def call(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run a method on inputs that are what the program declares. Called under the engine's lock."""
         with _POOL_LOCK:
-            if engine._pool._threadpool_get_thread_count() != engine._threads:
-                engine._pool._unsafe_reset_threadpool(engine._threads)
-            return list(self._method(program).execute(arguments))
+            self._engine._runtime.use_threads(self._engine._threads)
+            outputs = self._method(program)([inputs[spec.name] for spec in program.inputs])
+        return {spec.name: output for spec, output in zip(program.outputs, outputs, strict=True)}
 
     def release(self) -> None:
         """Let go of the model."""
         self._loaded.clear()
         self._files.clear()
-
-
-class _DecoderMethods(_Methods):
-    """A decoder's own load of its bucket's methods. What encode gives stays as it is, for the others to read."""
-
-    def __init__(self, engine: ExecuTorchEngine, bucket: AudioBucket) -> None:
-        super().__init__(engine)
-        self._encode = bucket.encode
-
-    def run(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """As `Engine.run`, with the outputs of encode as torch tensors."""
-        engine = self._engine
-        program = engine.programs[name]
-        arguments = []
-        for spec in program.inputs:
-            tensor = inputs[spec.name]
-            if isinstance(tensor, np.ndarray):
-                check_tensor(program, spec, tensor)
-                tensor = engine._torch.from_numpy(tensor.copy())
-            arguments.append(tensor)
-        with engine._running(program):
-            outputs = self.call(program, arguments)
-        named = {spec.name: output for spec, output in zip(program.outputs, outputs, strict=True)}
-        return named if name == self._encode else {key: output.numpy() for key, output in named.items()}

@@ -22,6 +22,7 @@ INSTALLED = [
     pytest.param("tiny_litert", marks=pytest.mark.litert),
     "tiny_onnx",
     pytest.param("tiny_executorch", marks=[pytest.mark.executorch, pytest.mark.slow]),
+    pytest.param("tiny_executorch_by_shim", marks=[pytest.mark.executorch, pytest.mark.slow]),
 ]
 
 

@@ -1,0 +1,1 @@
+"""ExecuTorch without torch: a C++ shim over the libraries in executorch's wheel, built once per machine."""

@@ -1,0 +1,15 @@
+"""Both of ExecuTorch's runtimes in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeformer_runtime.engines.executorch_python import PythonRuntime
+from edgeformer_runtime.engines.executorch_runtime import Runtime
+from edgeformer_runtime.engines.executorch_shim.builds import read_build
+from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
+
+
+def both_runtimes(shim: Path) -> dict[str, Runtime]:
+    """The Python binding and a build of the shim, by name."""
+    return {"python": PythonRuntime(), "shim": ShimRuntime(read_build(shim))}
