@@ -1,0 +1,87 @@
+"""A bigger model elsewhere, asked where the device is not sure. Only then does an input leave the device."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from edgeformer_runtime.serve.answers import Answer
+from edgeformer_runtime.serve.options import FallbackOptions
+from edgeformer_runtime.serve.refusals import first_problem
+
+FROM_DEVICE = "X-EdgeFormer-Fallback"
+"""A request with this header comes from a device in doubt: who gets it does not ask anybody else."""
+
+MAX_ANSWER_BYTES = 4 << 20
+MAX_CONNECTIONS = 16
+
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
+
+
+class FallbackError(Exception):
+    """The fallback gave no answer that can be used; one line says why."""
+
+
+class Fallback:
+    """Asks a service that takes this one's requests."""
+
+    def __init__(self, options: FallbackOptions) -> None:
+        """Connections are made when they are needed. `close` ends them."""
+        self.options = options
+        self._client = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS), timeout=options.timeout_s, follow_redirects=False
+        )
+
+    def doubts(self, answer: Answer) -> bool:
+        """Whether an answer of the device is too unsure."""
+        return answer.confidence is not None and answer.confidence < self.options.below
+
+    async def ask(self, device: AnyAnswer, body: bytes, content_type: str, query: str) -> AnyAnswer:
+        """The fallback's answer to a request.
+
+        Args:
+            device: the device's own answer, whose confidence and statistics stay.
+            body: the request's body.
+            content_type: of the body.
+            query: of the request, as "top=3".
+
+        Raises:
+            FallbackError: it cannot be reached, takes too long, or its answer is none to this task.
+        """
+        try:
+            document = await asyncio.wait_for(self._post(body, content_type, query), self.options.timeout_s)
+            answer = type(device).model_validate_json(document)
+        except asyncio.TimeoutError:  # noqa: UP041  (another class in Python 3.10)
+            raise FallbackError(f"no answer within {self.options.timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise FallbackError(f"{type(error).__name__}: {error}".removesuffix(": ")) from None
+        except ValidationError as error:
+            raise FallbackError(f"its answer is another than expected: {first_problem(error)}") from None
+        return answer.model_copy(
+            update={
+                "answered_by": "fallback",
+                "confidence": device.confidence,
+                "fallback_error": None,
+                "statistics": device.statistics,
+            }
+        )
+
+    async def _post(self, body: bytes, content_type: str, query: str) -> bytes:
+        headers = {"Content-Type": content_type, FROM_DEVICE: "1"}
+        url = httpx.URL(self.options.url).copy_merge_params(httpx.QueryParams(query))
+        async with self._client.stream("POST", url, content=body, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise FallbackError(f"it answered with the status {response.status_code}")
+            document = bytearray()
+            async for chunk in response.aiter_bytes():
+                document += chunk
+                if len(document) > MAX_ANSWER_BYTES:
+                    raise FallbackError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")
+            return bytes(document)
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._client.aclose()

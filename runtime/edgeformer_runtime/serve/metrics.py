@@ -1,0 +1,73 @@
+"""What Prometheus reads: how many requests, how they ended, how long they took, and what memory the process has."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgeformer_runtime.manifest import Manifest
+from edgeformer_runtime.serve.bodies import Bodies
+from edgeformer_runtime.serve.workers import Workers
+
+ANSWER_PATH = "/v1/answer"
+
+_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    """One service's metrics, in a registry of its own."""
+
+    def __init__(self, manifest: Manifest, workers: Workers, bodies: Bodies) -> None:
+        """Watch a service's parts."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        registry = self.registry
+        self.requests = Counter("edgeformer_requests", "Requests for answers.", ["status"], registry=registry)
+        self.seconds = Histogram(
+            "edgeformer_request_seconds", "From a request to its answer.", buckets=_BUCKETS_S, registry=registry
+        )
+        self.fallbacks = Counter(
+            "edgeformer_fallbacks", "Doubtful answers, by who answered then.", ["answered_by"], registry=registry
+        )
+        self.truncated = Counter("edgeformer_truncated_inputs", "Inputs that were too long.", registry=registry)
+        self.streams = Gauge("edgeformer_streams", "Streams of sound that are open.", registry=registry)
+        info = Gauge(
+            "edgeformer_bundle", "The bundle that answers.", ["name", "task", "target", "precision"], registry=registry
+        )
+        info.labels(manifest.name, manifest.task, manifest.target, manifest.precision).set(1)
+        waiting = Gauge(
+            "edgeformer_unanswered_requests", "Requests that wait or are being answered.", registry=registry
+        )
+        waiting.set_function(lambda: workers.unanswered)
+        held = Gauge("edgeformer_held_bytes", "Bytes of bodies in memory.", registry=registry)
+        held.set_function(lambda: bodies.held_bytes)
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class MeasuredApp:
+    """An application whose answers are counted and timed, whatever their status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        """Wrap an application."""
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; those for answers are measured."""
+        if scope["type"] != "http" or scope["path"] != ANSWER_PATH:
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.requests.labels(message["status"]).inc()
+            await send(message)
+
+        await self._app(scope, receive, watch)
+        self._metrics.seconds.observe(time.perf_counter() - start)
