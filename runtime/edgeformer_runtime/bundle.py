@@ -96,6 +96,11 @@ class Bundle:
         return {name: self._folder / name for name in (*unlisted, *self.manifest.files)}
 
     @property
+    def manifest_sha256(self) -> str:
+        """The SHA-256 of `manifest.json`, in hexadecimal: it names every other file by hash, so it names the bundle."""
+        return hashlib.sha256((self._folder / MANIFEST_NAME).read_bytes()).hexdigest()
+
+    @property
     def size_bytes(self) -> int:
         """The size of all files that the manifest lists."""
         return sum(entry.size for entry in self.manifest.files.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -51,7 +50,6 @@ def bundle_contender(
         InputError: it has no such program.
     """
     from edgeformer_runtime.bundle import Bundle
-    from edgeformer_runtime.manifest import MANIFEST_NAME
     from edgeformer_runtime.workload import workload
 
     with Bundle.open(path, require_signature) as bundle:
@@ -72,7 +70,7 @@ def bundle_contender(
             size_bytes=bundle.model_size_bytes,
             program=chosen.program,
             batch=batch,
-            bundle_sha256=hashlib.sha256(bundle.members()[MANIFEST_NAME].read_bytes()).hexdigest(),
+            bundle_sha256=bundle.manifest_sha256,
         )
 
 

@@ -80,11 +80,12 @@ class Gauge:
         done = threading.Event()
 
         def watch() -> None:
-            while not done.is_set():
+            while True:
                 watts = self._read_watts()
                 if watts is not None:
                     readings.append(watts)
-                done.wait(SAMPLE_SECONDS)
+                if done.wait(SAMPLE_SECONDS):
+                    return
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

@@ -1,0 +1,47 @@
+"""What a machine is asked to measure, and what a machine is for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgeformer_runtime.bench.bundles import Sweep
+from edgeformer_runtime.bench.report import Report
+
+Tell = Callable[[str], None]
+"""Called with a line before each step that takes its time."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        bundles: folders or zips; the first is what ratios refer to.
+        sweep: under which conditions.
+        rounds: how many turns each gets.
+        require_signature: the PEM file of the key that must have signed the bundles, or None.
+    """
+
+    bundles: tuple[Path, ...]
+    sweep: Sweep
+    rounds: int
+    require_signature: Path | None = None
+
+
+class Host(Protocol):
+    """A machine that measures bundles."""
+
+    name: str
+    """As its user named it: "ssh://pi@raspberrypi"."""
+
+    def measure(self, request: Request, tell: Tell) -> Report:
+        """Bring the bundles there, measure them, bring the result back, and leave nothing behind.
+
+        Raises:
+            BundleError: one of them is no bundle, or what comes back is no report.
+            InputError: the machine cannot be reached, lacks something, or cannot do what is asked.
+            EngineError: a bundle failed there.
+        """

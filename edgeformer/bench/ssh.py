@@ -1,0 +1,229 @@
+"""A machine behind ssh: the runtime is installed there for the measurement, and everything is removed afterwards.
+
+All goes through the user's own ssh client, which checks the machine's key and knows the user's. Files are streamed
+through it, so the other side needs Python and a shell but neither scp nor sftp.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeformer.bench.request import Request, Tell
+from edgeformer.bench.runtime_wheel import write_runtime_wheel
+from edgeformer_runtime.bench.report import MAX_BYTES, Report, from_json
+from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.strict_json import loads
+
+CONNECT_SECONDS = 15
+OLDEST_PYTHON = (3, 10)
+INSTALL_BYTES = 400 << 20
+"""What the runtime, LiteRT and numpy take with their downloads; other engines take more."""
+
+_SSH_FAILED = 255
+_NOT_FOUND = 127
+_OPTIONS = (
+    *("-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-o", "ClearAllForwardings=yes"),
+    *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
+)
+
+# In the home folder, as /tmp may be in memory, whose use would be measured, or without leave to execute.
+_PROBE = """
+import importlib.util, json, pathlib, shutil, sys, tempfile
+folder = tempfile.mkdtemp(prefix=".edgeformer-bench-", dir=pathlib.Path.home())
+venv = all(importlib.util.find_spec(name) for name in ("venv", "ensurepip"))
+free = shutil.disk_usage(folder).free
+print(json.dumps({"folder": folder, "python": sys.version_info[:2], "venv": venv, "free": free}))
+"""
+
+# Why ssh itself failed, by what it says, and what to do.
+_REASONS = (
+    ("Host key verification failed", "its host key is not known here: connect once by hand with `ssh` and check it"),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "its host key has changed: find out why before you go on"),
+    ("Permission denied", "it takes none of your keys: try `ssh-copy-id`, as no password is asked for here"),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A private folder on the other machine."""
+
+    folder: str
+    python: tuple[int, ...]
+    venv: bool
+    free: int
+
+    def path(self, *parts: str) -> str:
+        """A path in it."""
+        return "/".join((self.folder, *parts))
+
+
+class SshHost:
+    """See `Host`."""
+
+    def __init__(self, name: str, address: str, port: int | None, remote_runtime: str | None) -> None:
+        """`address`: "user@host"; `remote_runtime`: the command there, or None to install it."""
+        self.name = name
+        port_option = () if port is None else ("-p", str(port))
+        self._command = ("ssh", *_OPTIONS, *port_option, "--", address)
+        self._remote_runtime = remote_runtime
+
+    def measure(self, request: Request, tell: Tell) -> Report:
+        """See `Host`."""
+        if shutil.which("ssh") is None:
+            raise InputError(f"{self.name}: there is no ssh here: install OpenSSH's client")
+        targets = _targets(request)
+        with tempfile.TemporaryDirectory() as work, self._place(tell) as place:
+            zips = _zips(request, Path(work))
+            self._check_space(place, sum(file.stat().st_size for file in zips))
+            runtime = self._remote_runtime or self._install(place, targets, request, Path(work), tell)
+            tell(f"{self.name}: sending bundles")
+            sent = [place.path("bundles", str(index), file.name) for index, file in enumerate(zips)]
+            for file, target in zip(zips, sent, strict=True):
+                self._send(file, target)
+            key = None
+            if request.require_signature is not None:
+                key = place.path("key.pub")
+                self._send(request.require_signature, key)
+            tell(f"{self.name}: measuring")
+            return self._run(runtime, _arguments(request, sent, key), request)
+
+    def _run(self, runtime: str, arguments: list[str], request: Request) -> Report:
+        done = self._call(f"{shlex.quote(runtime)} {shlex.join(arguments)}")
+        if done.returncode == _NOT_FOUND:
+            raise InputError(f"{self.name}: no command {runtime} there")
+        if done.returncode:
+            raise EngineError(f"{self.name}: {_last_line(done.stderr).removeprefix('error: ')}")
+        where = f"what {self.name} sent"
+        reports = from_json(loads(done.stdout, where, MAX_BYTES), where)
+        if len(reports) != 1 or len(reports[0].rows) < len(request.bundles):
+            raise BundleError(f"{where}: expected one report with a row for each bundle")
+        return reports[0].named(self.name)
+
+    @contextmanager
+    def _place(self, tell: Tell) -> Iterator[Place]:
+        """A private folder there, for as long as the block runs."""
+        tell(f"{self.name}: connecting")
+        done = self._call(f"python3 -c {shlex.quote(_PROBE)}")
+        if done.returncode == _NOT_FOUND:
+            raise InputError(f"{self.name}: no python3 there: install Python {_version(OLDEST_PYTHON)} or newer")
+        if done.returncode:
+            raise InputError(f"{self.name}: no folder could be made in the home folder: {_last_line(done.stderr)}")
+        found: Any = loads(done.stdout, f"what {self.name} says", MAX_BYTES)
+        place = Place(found["folder"], tuple(found["python"]), found["venv"], found["free"])
+        try:
+            yield place
+        except BaseException:
+            self._remove(place, strict=False)
+            raise
+        self._remove(place, strict=True)
+
+    def _remove(self, place: Place, strict: bool) -> None:
+        """Remove the folder; not `strict`: another error is on its way, which matters more."""
+        try:
+            done = self._call(f"rm -rf -- {shlex.quote(place.folder)}")
+        except InputError:
+            if strict:
+                raise
+            return
+        if strict and done.returncode:
+            raise InputError(f"{self.name}: {place.folder} could not be removed: {_last_line(done.stderr)}")
+
+    def _check_space(self, place: Place, bundle_bytes: int) -> None:
+        # A zip is unpacked where it is used.
+        needed = 2 * bundle_bytes + (0 if self._remote_runtime else INSTALL_BYTES)
+        if place.free < needed:
+            raise InputError(
+                f"{self.name}: {needed >> 20} MiB are needed in the home folder, {place.free >> 20} MiB are free"
+            )
+
+    def _install(self, place: Place, targets: set[str], request: Request, work: Path, tell: Tell) -> str:
+        """Install the runtime of this process, with the engines that the targets need; the command's path."""
+        if place.python < OLDEST_PYTHON:
+            expected, found = _version(OLDEST_PYTHON), _version(place.python)
+            raise InputError(f"{self.name}: expected Python {expected} or newer there, found {found}")
+        if not place.venv:
+            raise InputError(f"{self.name}: python3 there has no venv: on Debian, apt install python3-venv")
+        wheel = write_runtime_wheel(work)
+        extras = sorted((targets - {"litert"}) | ({"trust"} if request.require_signature else set()))
+        tell(f"{self.name}: installing the runtime")
+        self._send(wheel, place.path(wheel.name))
+        what = place.path(wheel.name) + (f"[{','.join(extras)}]" if extras else "")
+        environment = place.path("venv")
+        pip = [f"{environment}/bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-input", what]
+        done = self._call(f"python3 -m venv {shlex.quote(environment)} && {shlex.join(pip)}")
+        if done.returncode:
+            raise InputError(f"{self.name}: the runtime could not be installed there: {_last_line(done.stderr)}")
+        return f"{environment}/bin/edgeformer-runtime"
+
+    def _send(self, file: Path, target: str) -> None:
+        """Write a file there."""
+        folder = target.rpartition("/")[0]
+        with file.open("rb") as stream:
+            done = self._call(f"mkdir -p {shlex.quote(folder)} && cat > {shlex.quote(target)}", stream)
+        if done.returncode:
+            raise InputError(f"{self.name}: {file.name} could not be written there: {_last_line(done.stderr)}")
+
+    def _call(self, command: str, stdin: Any = subprocess.DEVNULL) -> subprocess.CompletedProcess[bytes]:
+        """Run a command of the other machine's shell.
+
+        Raises:
+            InputError: there is no connection to it.
+        """
+        done = subprocess.run([*self._command, command], stdin=stdin, capture_output=True)
+        if done.returncode == _SSH_FAILED:
+            said = done.stderr.decode(errors="replace")
+            reason = next((advice for words, advice in _REASONS if words in said), _last_line(done.stderr))
+            raise InputError(f"{self.name} cannot be reached: {reason}")
+        return done
+
+
+def _arguments(request: Request, bundles: list[str], key: str | None) -> list[str]:
+    """The command line of the runtime's `bench`."""
+    sweep = request.sweep
+    arguments = ["bench", "--json", "--rounds", str(request.rounds)]
+    arguments += ["--threads", ",".join(map(str, sweep.threads)), "--batch", ",".join(map(str, sweep.batches))]
+    if sweep.programs:
+        arguments += ["--program", ",".join(sweep.programs)]
+    if key is not None:
+        arguments += ["--require-signature", key]
+    return [*arguments, "--", *bundles]
+
+
+def _targets(request: Request) -> set[str]:
+    """Of all bundles, which are checked meanwhile."""
+    found = set()
+    for path in request.bundles:
+        with Bundle.open(path, request.require_signature) as bundle:
+            found.add(bundle.manifest.target)
+    return found
+
+
+def _zips(request: Request, work: Path) -> list[Path]:
+    """Each bundle as one file, under its name."""
+    found = []
+    for index, path in enumerate(request.bundles):
+        if path.is_file():
+            found.append(path)
+            continue
+        (work / str(index)).mkdir()
+        found.append(work / str(index) / f"{path.resolve().name}.zip")
+        pack(path, found[-1])
+    return found
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else "it does not say why"
+
+
+def _version(parts: tuple[int, ...]) -> str:
+    return ".".join(map(str, parts))
