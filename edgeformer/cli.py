@@ -230,6 +230,37 @@ def evaluate(
 
 
 @app.command()
+def compress(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
+    recipe: Annotated[str, typer.Option(help="A TOML file, or the name of a recipe that ships.")],
+    data: Annotated[str, typer.Option(help="Labelled data to train on, as eval takes it.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint folder to write; it must not exist.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="A checkpoint to learn from; default: what the model was before.")
+    ] = None,
+    held_out: Annotated[
+        str | None, typer.Option("--eval", help="Labelled data to measure the model on after each step.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same OUT.")] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Save the state of training so often; an interruption loses no more.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Make a checkpoint smaller by a recipe: distill, prune, fine-tune. The result is ready for convert."""
+    from edgeformer.compression.compress import CompressOptions, compress
+    from edgeformer.compression.tables import print_compressed
+
+    options = CompressOptions(source, recipe, data, out, teacher, held_out, seed, resume, checkpoint_seconds)
+    found = compress(options, err)
+    if as_json:
+        print_json(found.report)
+    else:
+        print_compressed(found)
+
+
+@app.command()
 def demo(
     files: Annotated[list[Path] | None, typer.Argument(help="With --speech: sounds to transcribe, too.")] = None,
     out: Annotated[Path, typer.Option(help="Where the bundles go.")] = Path("dist"),

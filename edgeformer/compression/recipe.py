@@ -40,7 +40,6 @@ class Training:
         warmup: share of the updates in which it rises from zero.
         weight_decay: of matrices and kernels; norms and biases have none.
         clip_norm: longest gradient (L2 norm over all parameters); 0: any.
-        mixed_precision: of products: "bf16" or "fp16" by autocast, or "no".
         keep_zeros: weights of linear layers and embeddings that are zero when the step begins stay zero.
     """
 
@@ -51,14 +50,12 @@ class Training:
     warmup: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    mixed_precision: str = "no"
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
         _choice("schedule", self.schedule, SCHEDULES)
-        _choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
         _share("warmup", self.warmup)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, found {self.learning_rate}")
@@ -271,6 +268,8 @@ class Recipe:
         steps: at least one.
         seq_len: of texts: longest sentence in training, in tokens.
         max_tokens: of speech: longest text in training, in tokens.
+        language: of speech, for models that know several, as "en".
+        mixed_precision: of products in training: "bf16" or "fp16" by autocast, or "no".
         stored: dtype of the final weights, "float32" or "float16".
     """
 
@@ -279,11 +278,14 @@ class Recipe:
     description: str = ""
     seq_len: int = 128
     max_tokens: int = 128
+    language: str = "en"
+    mixed_precision: str = "no"
     stored: str = "float32"
 
     def __post_init__(self) -> None:
         _at_least("seq_len", self.seq_len, 2)
         _at_least("max_tokens", self.max_tokens, 2)
+        _choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
         _choice("stored", self.stored, STORED_DTYPES)
         if not self.steps:
             raise InputError("expected at least one [[step]]")
@@ -338,6 +340,8 @@ class _Head:
     description: str = ""
     seq_len: int = Recipe.seq_len
     max_tokens: int = Recipe.max_tokens
+    language: str = Recipe.language
+    mixed_precision: str = Recipe.mixed_precision
     stored: str = Recipe.stored
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from edgeformer.models import config_fields as fields
 from edgeformer_runtime.errors import InputError
 
+LAYER_WIDTH_KEYS = ("layer_widths", "encoder_layer_widths", "decoder_layer_widths")
+"""Of config.json; a Whisper has the latter two."""
+
 
 @dataclass(frozen=True)
 class LayerWidths:

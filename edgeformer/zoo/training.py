@@ -150,7 +150,7 @@ def train(
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar with a note, such as the loss, and the remaining time."""
+    """A bar with a note, such as the loss, and the remaining time; nothing where nobody watches a terminal."""
     return Progress(
         TextColumn("{task.description:<26}"),
         BarColumn(),
@@ -158,4 +158,5 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         console=console,
+        disable=not console.is_terminal,
     )

@@ -1,0 +1,221 @@
+"""Where a module's layers are, what can be removed from them, and what they compute on the way.
+
+One place knows how the families spell a layer; distillation and pruning ask here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from edgeformer.attention import AttentionKernel
+from edgeformer.models import bert, mobilebert, tinyvit, whisper
+from edgeformer_runtime.errors import InputError
+
+LAYER_TYPES = (bert.Layer, mobilebert.Layer, tinyvit.Block, whisper.EncoderLayer, whisper.DecoderLayer)
+_ATTENTION_TYPES = (bert.SelfAttention, mobilebert.SelfAttention, tinyvit.WindowAttention, whisper.Attention)
+
+_NUMBERED = re.compile(r"(?P<stack>.+)\.(?P<number>\d+)")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Part of a tensor that belongs to units: along `axis` each unit has `size` consecutive entries.
+
+    The tensor is `<layer>.<name>`.
+    """
+
+    name: str
+    axis: int
+    size: int
+
+
+@dataclass(frozen=True)
+class UnitGroup:
+    """Units of one layer that can be removed one by one.
+
+    Attributes:
+        layer: the layer's name in its module.
+        kind: "heads" or "neurons".
+        network: of neurons: which of the layer's feed-forward networks.
+        count: how many units there are.
+        reader: the linear layer whose input channels are the units' outputs, unit by unit; within the layer.
+        slices: every tensor that has to shrink with them.
+    """
+
+    layer: str
+    kind: str
+    network: int
+    count: int
+    reader: str
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers that run one after the other: `<name>.<number>`."""
+
+    name: str
+    layers: tuple[nn.Module, ...]
+
+    def layer_name(self, number: int) -> str:
+        """A layer's name in the module."""
+        return f"{self.name}.{number}"
+
+
+def stacks(module: nn.Module) -> tuple[Stack, ...]:
+    """The stacks of layers in a module, in the order in which they run."""
+    found: dict[str, list[nn.Module]] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, LAYER_TYPES):
+            match = _NUMBERED.fullmatch(name)
+            assert match is not None  # each family keeps its layers in a list
+            found.setdefault(match["stack"], []).append(part)
+    return tuple(Stack(name, tuple(layers)) for name, layers in found.items())
+
+
+def unit_groups(module: nn.Module) -> tuple[UnitGroup, ...]:
+    """Everything in a module that can be removed unit by unit, layer by layer."""
+    return tuple(
+        group
+        for stack in stacks(module)
+        for number, layer in enumerate(stack.layers)
+        for group in _groups_of(layer, stack.layer_name(number))
+    )
+
+
+def _groups_of(layer: nn.Module, name: str) -> Iterator[UnitGroup]:
+    if isinstance(layer, bert.Layer | mobilebert.Layer):
+        attention = layer.attention.self
+        size = attention.query.out_features // attention.num_heads
+        writers = [f"attention.self.{each}" for each in ("query", "key", "value")]
+        yield _heads(name, attention.num_heads, writers, size, "attention.output.dense")
+        stacked = range(len(layer.ffn)) if isinstance(layer, mobilebert.Layer) else ()
+        for network, prefix in enumerate([*(f"ffn.{number}." for number in stacked), ""]):
+            yield _neurons(layer, name, network, f"{prefix}intermediate.dense", f"{prefix}output.dense")
+    elif isinstance(layer, tinyvit.Block):
+        heads = layer.attn.num_heads
+        size = layer.attn.proj.in_features // heads
+        biases = Slice("attn.attention_biases", 0, 1)
+        yield _heads(name, heads, ["attn.qkv"], size, "attn.proj", writer_size=3 * size, more=(biases,))
+        yield _neurons(layer, name, 0, "mlp.fc1", "mlp.fc2")
+    elif isinstance(layer, whisper.EncoderLayer | whisper.DecoderLayer):
+        if isinstance(layer, whisper.EncoderLayer):  # the decoder's caches have one shape for all layers
+            heads = layer.self_attn.num_heads
+            size = layer.self_attn.out_proj.in_features // heads
+            writers = [f"self_attn.{each}_proj" for each in "qkv"]
+            yield _heads(name, heads, writers, size, "self_attn.out_proj")
+        yield _neurons(layer, name, 0, "fc1", "fc2")
+
+
+def _heads(
+    layer: str,
+    count: int,
+    writers: Sequence[str],
+    size: int,
+    reader: str,
+    writer_size: int | None = None,
+    more: tuple[Slice, ...] = (),
+) -> UnitGroup:
+    rows = [Slice(f"{writer}.{part}", 0, writer_size or size) for writer in writers for part in ("weight", "bias")]
+    return UnitGroup(layer, "heads", 0, count, reader, (*rows, *more, Slice(f"{reader}.weight", 1, size)))
+
+
+def _neurons(layer: nn.Module, name: str, network: int, writer: str, reader: str) -> UnitGroup:
+    count = cast(nn.Linear, layer.get_submodule(writer)).out_features
+    slices = (Slice(f"{writer}.weight", 0, 1), Slice(f"{writer}.bias", 0, 1), Slice(f"{reader}.weight", 1, 1))
+    return UnitGroup(name, "neurons", network, count, reader, slices)
+
+
+@contextmanager
+def hooked_outputs(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Inside the block, each forward leaves the layers' outputs in the list, in the order of the layers."""
+    outputs: list[Tensor] = [cast(Tensor, None)] * len(layers)
+
+    def keep(number: int, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs[number] = output
+
+    handles = [layer.register_forward_hook(partial(keep, number)) for number, layer in enumerate(layers)]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class MapRecorder:
+    """An attention kernel that keeps its maps, in front of the one that computes."""
+
+    def __init__(self, kernel: AttentionKernel) -> None:
+        self.kernel = kernel
+        self.scores: Tensor | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+        """See `AttentionKernel`; `scores` become (B, H, T, S) before the softmax."""
+        scores = (q * scale) @ k.transpose(2, 3)
+        self.scores = scores if bias is None else scores + bias
+        return self.kernel(q, k, v, bias, scale)
+
+
+def record_maps(layer: nn.Module) -> tuple[MapRecorder, ...]:
+    """Put a recorder in front of every attention of a layer; they stay there."""
+    recorders = []
+    for part in layer.modules():
+        if isinstance(part, _ATTENTION_TYPES):
+            name = "kernel" if isinstance(part, whisper.Attention) else "attention"
+            recorder = MapRecorder(cast(AttentionKernel, getattr(part, name)))
+            setattr(part, name, recorder)
+            recorders.append(recorder)
+    return tuple(recorders)
+
+
+def map_layers(
+    students: Sequence[Stack], teachers: Sequence[Stack], layer_map: str | tuple[tuple[int, int], ...]
+) -> list[tuple[nn.Module, nn.Module]]:
+    """Which layer of the teacher teaches which of the student's, in pairs (student, teacher).
+
+    Args:
+        students, teachers: their stacks. Pairs count through all of a model's layers.
+        layer_map: "uniform", or pairs of numbers.
+
+    Raises:
+        InputError: a number beyond the layers, or stacks that cannot be matched.
+    """
+    if not isinstance(layer_map, str):
+        own, theirs = ([layer for stack in each for layer in stack.layers] for each in (students, teachers))
+        for student, teacher in layer_map:
+            if not (0 <= student < len(own) and 0 <= teacher < len(theirs)):
+                raise InputError(
+                    f"layer_map: there is no pair [{student}, {teacher}]: the student has {len(own)} layers and the "
+                    f"teacher {len(theirs)}, counted from 0"
+                )
+        return [(own[student], theirs[teacher]) for student, teacher in layer_map]
+    if len(students) != len(teachers):
+        raise InputError(
+            f"layer_map: the student has {len(students)} stages and the teacher {len(teachers)}: state pairs of layers"
+        )
+    return [
+        (student.layers[number], teacher.layers[source])
+        for student, teacher in zip(students, teachers, strict=True)
+        for number, source in enumerate(uniform(len(student.layers), len(teacher.layers)))
+    ]
+
+
+def uniform(count: int, of: int) -> list[int]:
+    """For each of `count` layers the one of `of` that stands at its place, the last for the last."""
+    return [max(0, round((number + 1) * of / count) - 1) for number in range(count)]
+
+
+Skipped = Callable[[], None]
+
+
+def skip(layer: nn.Module) -> Skipped:
+    """Make a layer give its input as its output; the result undoes it."""
+    handle = layer.register_forward_hook(lambda _module, inputs, _output: inputs[0])
+    return handle.remove
