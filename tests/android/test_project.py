@@ -96,6 +96,18 @@ def test_the_app_asks_for_nothing_but_camera_and_microphone() -> None:
     assert permissions == {"android.permission.CAMERA", "android.permission.RECORD_AUDIO"}
 
 
+def test_only_home_and_what_adb_starts_are_open_to_others() -> None:
+    open_to = {
+        element.attrib[f"{ANDROID}name"]: element.get(f"{ANDROID}permission")
+        for element in elements(MAIN / "AndroidManifest.xml")
+        if element.tag == "activity" and element.get(f"{ANDROID}exported") == "true"
+    }
+    assert open_to == {
+        "org.edgeformer.demo.HomeActivity": None,
+        "org.edgeformer.demo.BenchActivity": "android.permission.DUMP",
+    }
+
+
 def test_gradle_builds_what_the_build_without_gradle_builds() -> None:
     catalog = tomllib.loads((PROJECT / "gradle" / "libs.versions.toml").read_text())
     versions = catalog["versions"]

@@ -7,9 +7,15 @@ import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
 import org.edgeformer.core.EdgeFormerError
+import java.io.File
 import java.io.IOException
 
-/** Measures every installed bundle, also those of several attention kernels, and checks it against its vectors. */
+/**
+ * Measures every installed bundle, also those of several attention kernels, and checks it against its vectors.
+ *
+ * Started by `edgeformer bench --on adb://` it begins by itself, with the bundles that the intent names alone, and
+ * writes the report into the app's own folder, where adb fetches it.
+ */
 class BenchActivity : Activity() {
     private lateinit var tasks: Tasks
     private lateinit var status: TextView
@@ -32,6 +38,7 @@ class BenchActivity : Activity() {
         export = findViewById(R.id.export) as Button
         run.setOnClickListener { if (running) stop() else start() }
         export.setOnClickListener { chooseFile() }
+        if (requested() != null) start()
     }
 
     override fun onDestroy() {
@@ -54,6 +61,12 @@ class BenchActivity : Activity() {
         )
     }
 
+    /** The name of the report that the intent asks for: hexadecimal digits, so that it names no other file. */
+    private fun requested(): String? = intent.getStringExtra(EXTRA_REPORT)?.takeIf(REPORT_ID::matches)
+
+    /** Which bundles the intent names; null: all. */
+    private fun chosen(): Set<String>? = intent.getStringExtra(EXTRA_BUNDLES)?.split(",")?.toSet()
+
     private fun start() {
         running = true
         rows.clear()
@@ -62,6 +75,26 @@ class BenchActivity : Activity() {
         export.isEnabled = false
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
         tasks.run(::measureAll, { finish(getString(R.string.bench_done, rows.size)) }, { finish(describe(it)) })
+        requested()?.let(::deliver)
+    }
+
+    /** Write the report behind the measurements, whose last row is shown before this task's end is told. */
+    private fun deliver(id: String) {
+        tasks.run({ }, { write(id, report(rows)) }, { status.text = describe(it) })
+    }
+
+    /** The file gets its name when it is complete. */
+    private fun write(id: String, text: String) {
+        tasks.run(
+            {
+                val folder = getExternalFilesDir(REPORT_FOLDER) ?: throw IOException("no storage for reports")
+                val partial = File(folder, "$id.partial")
+                partial.writeText(text)
+                if (!partial.renameTo(File(folder, "$id.json"))) throw IOException("no file $id.json in $folder")
+            },
+            { status.setText(R.string.bench_exported) },
+            { status.text = describe(it) },
+        )
     }
 
     /** After the bundle that is being measured. */
@@ -81,8 +114,10 @@ class BenchActivity : Activity() {
 
     private fun measureAll() {
         val store = BundleStore(this)
-        val bundles = store.installed()
-        val broken = store.broken.map { (name, error) -> BenchRow.Failed(name, error) }
+        val only = chosen()
+        val bundles = store.installed().filter { only == null || it.name in only }
+        val broken = store.broken.filterKeys { only == null || it in only }
+            .map { (name, error) -> BenchRow.Failed(name, error) }
         tasks.post { add(broken) }
         bundles.forEachIndexed { index, bundle ->
             if (!running) return
@@ -136,5 +171,9 @@ class BenchActivity : Activity() {
     private companion object {
         const val EXPORT = 1
         const val REPORT_NAME = "edgeformer-bench.json"
+        const val REPORT_FOLDER = "bench"
+        const val EXTRA_REPORT = "report"
+        const val EXTRA_BUNDLES = "bundles"
+        val REPORT_ID = Regex("[0-9a-f]{1,32}")
     }
 }

@@ -20,7 +20,7 @@ sealed class BenchRow {
     class Failed(override val name: String, val error: EdgeFormerError) : BenchRow()
 }
 
-/** All rows with the device that they were measured on, as JSON; keys as in `edgeformer bench --json`. */
+/** All rows with the device that they were measured on, as JSON, which `edgeformer bench --on adb://` reads. */
 fun report(rows: List<BenchRow>): String {
     val device = JSONObject()
         .put("manufacturer", Build.MANUFACTURER)
@@ -40,6 +40,7 @@ private fun row(row: BenchRow): JSONObject = when (row) {
             .put("engine", manifest.target.key)
             .put("executed_by", executedBy)
             .put("precision", manifest.precision)
+            .put("program", program)
             .put("attention", manifest.attention)
             .put("weights_sha256", manifest.source.weightsSha256)
             .put("threads", threads)

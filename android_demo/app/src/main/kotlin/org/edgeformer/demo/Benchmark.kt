@@ -16,6 +16,7 @@ import org.edgeformer.engine.defaultThreads
 /**
  * What was measured of a bundle on this device.
  *
+ * @property program which ran; of speech the one that begins.
  * @property sizeBytes of all its files.
  * @property loadMs from opening the bundle, hash checks included, to the engine being ready.
  * @property medianMs of the runs of the workload; [p90Ms] nine of ten took no longer.
@@ -26,6 +27,7 @@ import org.edgeformer.engine.defaultThreads
 class Measurement(
     val name: String,
     val manifest: Manifest,
+    val program: String,
     val sizeBytes: Long,
     val executedBy: String,
     val threads: Int,
@@ -55,13 +57,14 @@ fun measure(installed: InstalledBundle, decoder: ImageDecoder): Measurement {
     val begin = System.nanoTime()
     installed.open().use { open ->
         val loaded = System.nanoTime()
-        val (times, memoryAfter) = workload(open).use { work ->
+        val (program, times, memoryAfter) = workload(open).use { work ->
             repeat(WARM_UP_RUNS) { work.run() }
-            timesOf(work) to Debug.getPss()
+            Triple(work.program, timesOf(work), Debug.getPss())
         }
         return Measurement(
             name = installed.name,
             manifest = open.bundle.manifest,
+            program = program,
             sizeBytes = open.bundle.sizeBytes,
             executedBy = open.engine.executedBy,
             threads = defaultThreads(),
@@ -76,7 +79,7 @@ fun measure(installed: InstalledBundle, decoder: ImageDecoder): Measurement {
 }
 
 /** Something to run again and again. */
-private class Workload(val run: () -> Unit, private val release: () -> Unit = {}) : AutoCloseable {
+private class Workload(val program: String, val run: () -> Unit, private val release: () -> Unit = {}) : AutoCloseable {
     override fun close() = release()
 }
 
@@ -84,11 +87,12 @@ private fun workload(open: OpenBundle): Workload {
     val cases = Vectors.read(open.bundle).cases
     if (open.bundle.manifest.task != Task.SPEECH_RECOGNITION) {
         val largest = cases.maxByOrNull { case -> case.inputs.values.sumOf(Tensor::size) } ?: cases.first()
-        return Workload({ open.engine.run(largest.program, largest.inputs) })
+        return Workload(largest.program, { open.engine.run(largest.program, largest.inputs) })
     }
     val transcriber = Transcriber(open.bundle, open.engine)
-    val samples = soundOf(open, cases[cases.size / 2], transcriber.sampleRate)
-    return Workload({ transcriber.run(samples) }, transcriber::close)
+    val middle = cases[cases.size / 2]
+    val samples = soundOf(open, middle, transcriber.sampleRate)
+    return Workload(middle.program, { transcriber.run(samples) }, transcriber::close)
 }
 
 /** What is heard of a recorded sound; verification checks that it has so many samples. */
