@@ -26,13 +26,14 @@ class Precision:
 # things: outputs off by .043 and .103 with palette6, .217 and .219 with palette4, .178 and .247 with int4; scores by
 # .034, .127 and .044 at most. Steps of tiny.en are off by .22 with palette6 and .43 with int4, and say the same; with
 # palette4 it says something else, which its tolerance must not hide.
+# fp16's is what arithmetic in half costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
 # int8's tolerance is what sound quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
 # largest one while the sentences' cosines stay above 0.997. A spoiled weight is off by far more.
 PRECISIONS: dict[str, Precision] = {
     p.name: p
     for p in (
         Precision("fp32", Recipe("wfp32_afp32", "float32", "float32", "float32"), 1e-4, 1e-4),
-        Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1e-2, 1e-2),
+        Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1.5e-2, 1e-2),
         Precision("static-int8", Recipe("static_wi8_ai8", "int8", "int8", "float32"), 1.5e-1, 5e-2),
         Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2),
         Precision("palette6", Recipe("wpalette6_afp16", "palette6", "float16", "palette6"), 2e-1, 5e-2),
