@@ -21,8 +21,9 @@ demo: setup
 demo-speech: setup
 	@$(BIN)/edgeformer demo --speech --out dist
 
+# One worker per core, up to four, as each may take 4 GB; a file's tests stay together, for they share what they convert.
 test: setup
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .
