@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,8 @@ class Program:
     `module(*inputs)` takes tensors in the order of `inputs` and returns a tuple in the order of `outputs`.
     Its parameters and buffers are contiguous float32 (a converter may export other strides wrongly).
     `calibration` holds inputs as the model will meet them, a tuple each, for static quantization; empty: none given.
+    `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
+    (`edgeformer.layer_plan`); empty: there is no plan.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     calibration: tuple[tuple[Tensor, ...], ...] = ()
+    layer_formats: Mapping[str, str] = field(default_factory=dict)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the right dtypes and shapes, all ones: enough to trace the program."""
