@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench golden android ios clean
+.PHONY: setup demo demo-speech test lint bench golden android ios browser clean
 
 setup: $(READY)
 
@@ -46,6 +46,11 @@ android: setup
 # The app in ios_demo, on Debian: built and tested with Debian's Swift, the rest read and linted.
 ios: setup
 	@$(BIN)/python -m ios_demo.tools.check
+
+# A browser for the tests of the page that `serve` shows.
+browser:
+	@command -v chromium-headless-shell chromium google-chrome >/dev/null \
+	  || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium-headless-shell; }
 
 clean:
 	rm -rf .venv dist build *.egg-info runtime/*.egg-info

@@ -6,10 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve")
+NOISE = (sys.executable, str(Path(__file__).with_name("noise_service.py")))
 
 
 @dataclass
@@ -25,28 +28,23 @@ class Served:
         return self.process.wait(30)
 
 
-def start(bundle: Path, *options: object) -> Served:
-    """Start `edgeformer-runtime serve` and wait until it says where it answers."""
-    command = [sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve", str(bundle)]
-    if "--port" not in options:
-        options = (*options, "--port", 0)
-    process = subprocess.Popen(
-        [*command, *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    line = process.stdout.readline()
-    found = re.search(r"answers at (\S+)/ ", line)
-    assert found, line + process.stderr.read()
-    return Served(process, found[1])
-
-
 @contextmanager
-def serving(bundle: Path, *options: object) -> Iterator[Served]:
-    """A service for as long as the block; killed at its end if it still runs."""
-    served = start(bundle, *options)
+def running(command: Sequence[str]) -> Iterator[Served]:
+    """The service of a command, from when it says where it answers; killed at the end if it still runs."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        yield served
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        found = re.search(r"answers at (\S+)/ ", line)
+        assert found, line + process.stderr.read()
+        yield Served(process, found[1])
     finally:
-        served.process.kill()
-        served.process.communicate()
+        process.kill()
+        process.communicate()
+
+
+def serving(bundle: Path, *options: object) -> AbstractContextManager[Served]:
+    """`edgeformer-runtime serve` over a bundle, at a free port unless the options name one."""
+    port = () if "--port" in options else ("--port", "0")
+    return running([*SERVE, str(bundle), *port, *map(str, options)])

@@ -1,0 +1,19 @@
+"""A process that serves the tiny speech bundle, whose model hears noise: `python noise_service.py BUNDLE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from served import open_noise
+
+from edgeformer_runtime.serve.options import ServeOptions
+from edgeformer_runtime.serve.server import address, open_socket, run_server
+from edgeformer_runtime.serve.service import Service
+
+if __name__ == "__main__":
+    listening = open_socket("127.0.0.1", 0)
+    service = Service([open_noise(Path(sys.argv[1]))], ServeOptions())
+    run_server(service, listening, lambda: print(f"noise answers at {address(listening)} ", flush=True))
