@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -172,30 +171,56 @@ def doctor(
 
 @app.command()
 def bench(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles; the first is what ratios refer to.")],
-    threads: runtime_cli.Threads = 1,
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles; the first is what ratios refer to.")
+    ],
+    program: runtime_cli.BenchPrograms = "",
+    threads: runtime_cli.BenchThreads = "1",
+    batch: runtime_cli.BenchBatches = "1",
     rounds: runtime_cli.Rounds = 30,
-    against: Annotated[str, typer.Option(help="Peers on the same weights: onnxruntime,openvino,torch.")] = "",
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Peers on the same weights, with commas: onnxruntime, openvino, torch, ncnn; of speech "
+            "faster-whisper, whisper.cpp, onnxruntime, torch."
+        ),
+    ] = "",
     source: Annotated[str | None, typer.Option(help="The checkpoint for the peers; default: the bundle's own.")] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MACHINE",
+            help="Where to measure: local, ssh://user@host[:port] or adb://SERIAL; repeatable.",
+            show_default="local",
+        ),
+    ] = None,
+    remote_runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="With ssh://: the edgeformer-runtime there; default: install it for this once."
+        ),
+    ] = None,
     require_signature: runtime_cli.RequiredKey = None,
     as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw medians and their intervals.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and pictures.")] = None,
 ) -> None:
-    """Measure bundles and peers, interleaved, each in a process of its own: latency, load time, peak memory."""
-    from edgeformer.peers import peer_contenders
-    from edgeformer_runtime.bench import Cell, bundle_contender
-    from edgeformer_runtime.bench.report import to_json
-    from edgeformer_runtime.bundle import Bundle
+    """Measure bundles and peers, interleaved, each in a process of its own, here or on other machines."""
+    from edgeformer.bench.command import BenchOptions, bench, parse_names
+    from edgeformer.bench.output import check_outputs, write_outputs
+    from edgeformer.bench.request import Request
 
-    contenders = [bundle_contender(path, None, require_signature) for path in bundles]
-    with tempfile.TemporaryDirectory() as folder:
-        if against:
-            with Bundle.open(bundles[0], require_signature) as first:
-                contenders += peer_contenders(against.split(","), first, source, Path(folder))
-        report = runtime_cli.measured([Cell(tuple(contenders), threads)], rounds)
+    check_outputs(plot, html)
+    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, require_signature)
+    machines = tuple(on or ["local"])
+    options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
+    with progress_bar("measuring") as report:
+        reports = bench(options, err.print, report)
+    write_outputs(reports, plot, html)
     if as_json:
-        print_json(to_json([report]))
+        print_json(runtime_cli.bench_json(reports))
     else:
-        runtime_cli.print_report(report)
+        runtime_cli.print_reports(reports)
 
 
 @app.command(name="eval")

@@ -94,10 +94,12 @@ class SshHost:
                 key = place.path("key.pub")
                 self._send(request.require_signature, key)
             tell(f"{self.name}: measuring")
-            return self._run(runtime, _arguments(request, sent, key), request)
+            return self._run(place, runtime, _arguments(request, sent, key), request)
 
-    def _run(self, runtime: str, arguments: list[str], request: Request) -> Report:
-        done = self._call(f"{shlex.quote(runtime)} {shlex.join(arguments)}")
+    def _run(self, place: Place, runtime: str, arguments: list[str], request: Request) -> Report:
+        # Engines keep files of their own in the user's cache.
+        cache = f"XDG_CACHE_HOME={shlex.quote(place.path('cache'))}"
+        done = self._call(f"env {cache} {shlex.quote(runtime)} {shlex.join(arguments)}")
         if done.returncode == _NOT_FOUND:
             raise InputError(f"{self.name}: no command {runtime} there")
         if done.returncode:

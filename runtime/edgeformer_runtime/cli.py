@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,14 +111,13 @@ def bench(
 ) -> None:
     """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
     from edgeformer_runtime.bench.bundles import bundle_cells
-    from edgeformer_runtime.bench.report import to_json
 
     cells = bundle_cells(bundles, sweep_of(program, batch, threads), require_signature)
     report = measured(cells, rounds)
     if as_json:
-        print_json(to_json([report]))
+        print_json(bench_json([report]))
     else:
-        print_report(report)
+        print_reports([report])
 
 
 @app.command()
@@ -183,7 +182,7 @@ def serve(
 def build_executorch(
     wheel: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="executorch's wheel; default: the installed one, or the index's by pip."),
+        typer.Option(metavar="FILE", help="executorch's wheel, or its folder; default: the installed one, or pip's."),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="A new folder; default: in this user's cache.")
@@ -265,13 +264,23 @@ def measured(cells: Sequence[Cell], rounds: int) -> Report:
         return measure_cells(cells, rounds, report)
 
 
-def print_report(report: Report) -> None:
-    """A report's table, and what belongs under it."""
-    from edgeformer_runtime.bench.tables import remarks, report_table
+def bench_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """What `bench --json` prints."""
+    from edgeformer_runtime.bench.report import to_json
 
-    out.print(report_table(report))
-    for remark in remarks(report):
-        out.print(remark)
+    return to_json(reports)
+
+
+def print_reports(reports: Sequence[Report]) -> None:
+    """Each report's table and what belongs under it; of several machines their medians side by side, too."""
+    from edgeformer_runtime.bench.tables import medians_table, remarks, report_table
+
+    for report in reports:
+        out.print(report_table(report))
+        for remark in remarks(report):
+            out.print(remark)
+    if len(reports) > 1:
+        out.print(medians_table(reports))
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:

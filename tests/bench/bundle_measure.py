@@ -7,14 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.peers import PEERS, peer_contenders
 from edgeformer.progress import Steps
 from edgeformer.targets import REFERENCE_ENGINES
 from edgeformer_runtime import records
 from edgeformer_runtime.bench import Cell, Contender, bundle_contender, measure_cells
 from edgeformer_runtime.bundle import Bundle
 
+PEERS = ("onnxruntime", "openvino", "torch")
 Inspect = Callable[[list[Contender], Bundle], dict[str, Any]]
 
 

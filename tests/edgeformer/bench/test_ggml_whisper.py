@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from edgeformer.attention import KERNELS
+from edgeformer.bench.ggml_whisper import Q8_BLOCK, quantize_q8_0, write_ggml
+from edgeformer.bench.whisper_formats import PeerModels
 from edgeformer.checkpoints import load_module, open_checkpoint
-from tests.bench.ggml_whisper import Q8_BLOCK, quantize_q8_0, write_ggml
-from tests.bench.speech_models import PeerModels
 from tests.checkpoint_factory import save_whisper
 
 

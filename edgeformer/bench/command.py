@@ -1,0 +1,109 @@
+"""`edgeformer bench`: every machine that was asked for measures, and all reports are shown together."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeformer.bench.hosts import EXPECTED, open_host
+from edgeformer.bench.peers import PEERS, peer_contenders
+from edgeformer.bench.request import Request, Tell
+from edgeformer_runtime.bench.bundles import bundle_contender, conditions
+from edgeformer_runtime.bench.contender import Cell
+from edgeformer_runtime.bench.measure import Progress, measure_cells
+from edgeformer_runtime.bench.report import LOCAL, Report
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What the command is asked for.
+
+    Attributes:
+        request: what every machine measures.
+        on: the machines, as `--on` names them.
+        against: names of peers, which run on this machine alone.
+        source: the checkpoint for the peers; None: the bundle's own.
+        remote_runtime: of ssh: the runtime's command there; None: it is installed for the measurement.
+    """
+
+    request: Request
+    on: tuple[str, ...] = (LOCAL,)
+    against: tuple[str, ...] = ()
+    source: str | None = None
+    remote_runtime: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.against) - set(PEERS))
+        if unknown:
+            raise InputError(f"unknown peer {unknown[0]!r}: expected one of {', '.join(PEERS)}")
+        if self.against and LOCAL not in self.on:
+            raise InputError(f"peers run on this machine alone: expected --on {LOCAL} with --against")
+        if len(set(self.on)) != len(self.on):
+            raise InputError(f"expected each --on once, as {EXPECTED}")
+
+
+def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -> list[Report]:
+    """Measure on each machine, one after the other, in the order in which they were named.
+
+    Args:
+        options: what is asked for.
+        tell: called with a line before each step of another machine.
+        progress: called with the finished rounds and all of them, of this machine's measurement.
+
+    Raises:
+        BundleError, EngineError, InputError: see `Host.measure`; nothing is measured anywhere if one is wrongly named.
+    """
+    hosts = [(on, None if on == LOCAL else open_host(on, options.remote_runtime)) for on in options.on]
+    arenas = _arenas(options.request)
+    found = []
+    for _, host in hosts:
+        report = _measure_here(options, progress) if host is None else host.measure(options.request, tell)
+        rows = tuple(replace(row, arena_mb=arenas.get((row.bundle_sha256, row.program))) for row in report.rows)
+        found.append(replace(report, rows=rows))
+    return found
+
+
+def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
+    request = options.request
+    key = request.require_signature
+    cells = []
+    with tempfile.TemporaryDirectory() as work:
+        for index, (program, batch, threads) in enumerate(conditions(request.bundles[0], request.sweep, key)):
+            contenders = [bundle_contender(path, program, key, batch) for path in request.bundles]
+            if options.against:
+                folder = Path(work) / str(index)
+                folder.mkdir()
+                with Bundle.open(request.bundles[0], key) as first:
+                    contenders += peer_contenders(options.against, first, options.source, folder, program, batch)
+            cells.append(Cell(tuple(contenders), threads))
+        return measure_cells(cells, request.rounds, progress)
+
+
+def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
+    """What the activations of each program take at most, in MiB, by the bundle's digest and the program's name.
+
+    A target whose tools are not installed here tells nothing, nor does a file that doctor cannot read.
+    """
+    from edgeformer.doctor.examiner import examiner_for
+    from edgeformer.doctor.liveness import peak_memory
+
+    found: dict[tuple[str | None, str | None], float] = {}
+    for path in request.bundles:
+        with Bundle.open(path, request.require_signature) as bundle:
+            try:
+                view = examiner_for(bundle.manifest.target).read(bundle)
+            except (BundleError, EngineError):
+                continue
+            for program in view.programs:
+                found[bundle.manifest_sha256, program.name] = peak_memory(program).size_bytes / _MIB
+    return found
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names with commas, each once."""
+    return tuple(dict.fromkeys(name for name in text.split(",") if name))

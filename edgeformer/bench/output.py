@@ -1,0 +1,49 @@
+"""What is made of reports besides a table: a picture and a page, each written whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgeformer_runtime.bench.report import Report
+from edgeformer_runtime.errors import InputError
+
+PICTURES = (".png", ".svg")
+
+
+def check_outputs(plot: Path | None, html: Path | None) -> None:
+    """Refuse files that could not be written, before anything is measured for them.
+
+    Raises:
+        InputError: a picture of another kind, a folder that is missing, or matplotlib is.
+    """
+    if plot is not None and plot.suffix not in PICTURES:
+        raise InputError(f"expected --plot as a file that ends in {' or '.join(PICTURES)}, found {plot}")
+    for file in (plot, html):
+        if file is None:
+            continue
+        if not file.resolve().parent.is_dir():
+            raise InputError(f"no folder {file.parent} for {file.name}: make it first")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise InputError("pictures need matplotlib: pip install 'edgeformer[peers]'")
+
+
+def write_outputs(reports: Sequence[Report], plot: Path | None, html: Path | None) -> None:
+    """Write the picture and the page that are asked for; an existing file is replaced."""
+    if plot is not None:
+        from edgeformer.bench.picture import draw
+
+        _replace(plot, lambda file: draw(reports, file))
+    if html is not None:
+        from edgeformer.bench.page import page
+
+        _replace(html, lambda file: file.write_text(page(reports), encoding="utf-8"))
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".edgeformer-", dir=file.resolve().parent) as work:
+        fresh = Path(work) / file.name
+        write(fresh)
+        fresh.replace(file)

@@ -1,0 +1,208 @@
+"""Peers of text and image models, on tensors: ONNX Runtime, OpenVINO, torch and ncnn."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.models.text_tasks import compute_all_tokens
+from edgeformer.programs import Program, ProgramOptions
+from edgeformer.targets import converter_for
+from edgeformer_runtime.bench.contender import Contender, Run
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.vectors import longest_case
+
+# PyTorch's fused attention is its fastest on a CPU, so that is what the peer gets; pnnx knows it by name.
+TORCH_ATTENTION = "fused"
+
+NCNN_TOLERANCE = 0.01
+"""How far ncnn's output may be from torch's, as a part of the largest value: pnnx does not tell what it gets wrong."""
+
+
+_PNNX_TYPES = {"float32": "f32", "int32": "i32"}
+
+
+def tensor_contenders(
+    names: Sequence[str], bundle: Bundle, checkpoint: Checkpoint, folder: Path, program: str | None, batch: int
+) -> list[Contender]:
+    """See `peers.peer_contenders`."""
+    case = longest_case(bundle, program)
+    inputs = folder / "inputs.npz"
+    np.savez(inputs, **{name: np.repeat(array, batch, axis=0) for name, array in case.inputs.items()})  # type: ignore[arg-type]
+    programs = _programs(checkpoint, _seq_lens(case.inputs), KERNEL_FOR_TARGET["onnx"], batch)
+    found: list[Contender] = []
+
+    def add(name: str, precision: str, arguments: dict[str, str], size_bytes: int) -> None:
+        factory = f"edgeformer.bench.tensor_peers:{name}_run"
+        arguments = {**arguments, "inputs": str(inputs)}
+        found.append(Contender(name, name, precision, factory, arguments, size_bytes, case.program, batch))
+
+    if {"onnxruntime", "openvino"} & set(names):
+        fp32, int8 = _onnx_models(programs, folder)
+        rows = [("onnxruntime", "fp32", fp32), ("onnxruntime", "dynamic-int8", int8), ("openvino", "fp32", fp32)]
+        if "openvino" in names and _has_bfloat16():
+            rows.append(("openvino", "bf16", fp32))
+        for name, precision, model in rows:
+            if name in names:
+                add(name, precision, {"model": str(model), "precision": precision}, model.stat().st_size)
+    if "torch" in names:
+        size = sum(file.stat().st_size for file in checkpoint.weight_files)
+        add("torch", "fp32", {"source": str(checkpoint.folder), "task": bundle.manifest.task}, size)
+    if "ncnn" in names:
+        if batch > 1:
+            raise InputError("the peer ncnn takes one input at a time: expected --batch 1 with it")
+        model = _ncnn_model(checkpoint, inputs, folder)
+        size = model.stat().st_size + model.with_suffix(".bin").stat().st_size
+        add("ncnn", "fp32", {"model": str(model)}, size)
+    return found
+
+
+def onnxruntime_run(model: str, inputs: str, precision: str, threads: int) -> Run:  # noqa: ARG001
+    """ONNX Runtime on the CPU with its default graph optimisations (all); the precision is the model's own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    arrays = _arrays(inputs)
+    return lambda: session.run(None, arrays)
+
+
+def openvino_run(model: str, inputs: str, precision: str, threads: int) -> Run:
+    """OpenVINO on the CPU, tuned for latency. It computes in bfloat16 by itself where the CPU can: hence the hint."""
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+    }
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    arrays = _arrays(inputs)
+    return lambda: request.infer(arrays)
+
+
+def torch_run(source: str, task: str, inputs: str, threads: int) -> Run:
+    """Our module eagerly in torch, with torch's fused attention."""
+    import torch
+
+    torch.set_num_threads(threads)
+    arrays = _arrays(inputs)
+    (program,) = _programs(open_checkpoint(source, task=task), _seq_lens(arrays), TORCH_ATTENTION, _batch(arrays))
+    tensors = [torch.from_numpy(arrays[spec.name]) for spec in program.inputs]
+
+    def run() -> object:
+        with torch.inference_mode():
+            return program.module(*tensors)
+
+    return run
+
+
+def ncnn_run(model: str, inputs: str, threads: int) -> Run:
+    """ncnn on the CPU, computing in fp32 as its file was written. Its tensors have no axis for the batch."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_vulkan_compute = False
+    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+        setattr(net.opt, option, False)
+    if net.load_param(model) or net.load_model(str(Path(model).with_suffix(".bin"))):
+        raise InputError(f"ncnn cannot open {Path(model).name}")
+    arrays = [np.ascontiguousarray(array[0]) for array in _arrays(inputs).values()]
+    names, (output,) = net.input_names(), net.output_names()
+
+    def run() -> object:
+        extractor = net.create_extractor()
+        for name, array in zip(names, arrays, strict=True):
+            extractor.input(name, ncnn.Mat(array))
+        return np.array(extractor.extract(output)[1])
+
+    return run
+
+
+def _has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _onnx_models(programs: tuple[Program, ...], folder: Path) -> tuple[Path, Path]:
+    """The checkpoint as ONNX at fp32, and at dynamic int8 as ONNX Runtime's own tool makes it."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    lowered = converter_for("onnx").lower_fp32(programs, folder)
+    fp32 = folder / lowered.entries[programs[0].name][0]
+    int8 = folder / "dynamic-int8.onnx"
+    # Signed weights are the faster kind on x86.
+    quantize_dynamic(fp32, int8, per_channel=True, weight_type=QuantType.QInt8)
+    return fp32, int8
+
+
+def _ncnn_model(checkpoint: Checkpoint, inputs: Path, folder: Path) -> Path:
+    """The checkpoint as pnnx, ncnn's own converter, writes it; the weights lie beside it.
+
+    Raises:
+        InputError: pnnx does not convert the model, or ncnn computes something else with it.
+    """
+    import pnnx
+    import torch
+
+    arrays = _arrays(inputs)
+    (program,) = _programs(checkpoint, _seq_lens(arrays), TORCH_ATTENTION, 1)
+    tensors = tuple(torch.from_numpy(arrays[spec.name]) for spec in program.inputs)
+    shapes = ",".join(f"[{','.join(map(str, spec.shape))}]{_PNNX_TYPES[spec.dtype]}" for spec in program.inputs)
+    with torch.no_grad():
+        expected = program.module(*tensors)[0].numpy().ravel()
+        torch.jit.trace(program.module.eval(), tensors).save(  # type: ignore[no-untyped-call]
+            str(folder / "peer.pt")
+        )
+    # It writes a dozen files beside the model and into the working folder.
+    converter = [pnnx.EXEC_PATH, "peer.pt", f"inputshape={shapes}", "fp16=0"]
+    subprocess.run(converter, cwd=folder, capture_output=True, check=False)
+    model = folder / "peer.ncnn.param"
+    if not model.is_file():
+        raise InputError("pnnx does not convert this model: leave the peer ncnn out")
+    found = np.asarray(ncnn_run(str(model), str(inputs), threads=1)()).ravel()
+    difference = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
+    if not difference <= NCNN_TOLERANCE:
+        raise InputError(f"ncnn computes other numbers with this model, {difference:.2g} off: leave it out")
+    return model
+
+
+def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str, batch: int) -> tuple[Program, ...]:
+    """The model's programs as peers get them, all inputs and outputs with a first axis of `batch`."""
+    module, _ = load_module(checkpoint, KERNELS[attention])
+    compute_all_tokens(module)
+    programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=seq_lens))
+    return tuple(
+        replace(
+            program,
+            inputs=tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in program.inputs),
+            outputs=tuple(replace(spec, shape=(batch, *spec.shape[1:])) for spec in program.outputs),
+        )
+        for program in programs
+    )
+
+
+def _seq_lens(inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The bucket of a text's inputs; images have none."""
+    return (int(inputs["input_ids"].shape[1]),) if "input_ids" in inputs else ()
+
+
+def _batch(inputs: Mapping[str, Tensor]) -> int:
+    return int(next(iter(inputs.values())).shape[0])
+
+
+def _arrays(path: str | Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
