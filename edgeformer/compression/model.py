@@ -18,6 +18,7 @@ from edgeformer.checkpoint_tasks import CLASSIFICATION, EMBEDDING
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import TEXT_TASKS
+from edgeformer.models.whisper_config import with_alignment_heads
 from edgeformer.sources import CONFIG_FILE
 from edgeformer_runtime.errors import InputError
 
@@ -74,13 +75,6 @@ def open_model(source: str, task: str | None = None) -> Model:
     Raises:
         InputError: it cannot be used, or does something that is not trained here.
     """
-    checkpoint = open_trainable(source, task)
-    module, _ = load_module(checkpoint, KERNELS[KERNEL])
-    return Model(checkpoint, module)
-
-
-def open_trainable(source: str, task: str | None = None) -> Checkpoint:
-    """A checkpoint of a task that can be trained; InputError for others."""
     checkpoint = open_checkpoint(source, task=task)
     if checkpoint.task == EMBEDDING:
         raise InputError(
@@ -89,7 +83,8 @@ def open_trainable(source: str, task: str | None = None) -> Checkpoint:
         )
     if checkpoint.activation != "softmax":
         raise InputError(f"{checkpoint.source.id} gives several labels at once: expected a classifier with one")
-    return checkpoint
+    module, _ = load_module(checkpoint, KERNELS[KERNEL])
+    return Model(checkpoint, module)
 
 
 def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
@@ -135,7 +130,7 @@ def build_model(checkpoint: Checkpoint) -> Model:
     """A model of a checkpoint's `raw` config with untrained weights; its parsed config is made anew."""
     config = checkpoint.family.parse_config(checkpoint.raw)
     if checkpoint.speech is not None:
-        config = replace(config, alignment_heads=checkpoint.config.alignment_heads)
+        config, _ = with_alignment_heads(config, checkpoint.config.alignment_heads)
     checkpoint = replace(checkpoint, config=config)
     module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), KERNELS[KERNEL])
     return Model(checkpoint, module)
