@@ -11,7 +11,7 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.lazy import load_attribute
 
 ENGINES: dict[str, str] = {
-    "litert": "edgeformer_runtime.engines.litert:LiteRTEngine",
+    "litert": "edgeformer_runtime.engines.litert_backends:open_litert",
     "onnx": "edgeformer_runtime.engines.onnx:OnnxEngine",
     "executorch": "edgeformer_runtime.engines.executorch:ExecuTorchEngine",
     "coreml": "edgeformer_runtime.engines.coreml:CoreMLEngine",
