@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-from PIL import Image, ImageOps
-
 from build_tools import debian
-from build_tools.code_key import REPOSITORY, code_key
-from edgeformer import samples
+from build_tools.code_key import code_key
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
+from runtime.pi.calibration_images import write_images
+from runtime.pi.convolutions import write_convolutions
 from tests.checkpoint_factory import save_whisper
-
-PHOTOS = REPOSITORY / "edgeformer" / "zoo" / "images"
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,7 @@ class Model:
         source: gives the checkpoint's id, or the path of one that it writes into a folder.
         seq_lens: of text.
         takes_images: it is calibrated, as static-int8 needs it.
+        target: of the bundles.
     """
 
     name: str
@@ -39,6 +35,7 @@ class Model:
     source: Callable[[Path], str]
     seq_lens: tuple[int, ...] = (32,)
     takes_images: bool = False
+    target: str = "litert"
 
 
 MODELS = (
@@ -49,57 +46,64 @@ MODELS = (
 )
 """The two models of the zoo, and a Whisper of two narrow layers with everything that a published one has."""
 
-TARGET = "litert"
+CONVOLUTIONS = "convolutions.litert.static-int8"
 
 
-def bundles() -> dict[Path, str]:
-    """The bundles' folders with their precisions, made where this state of the code has not made them yet.
+def bundles(models: Sequence[Model] = MODELS) -> dict[Path, str]:
+    """The models' folders with their precisions, made where this state of the code has not made them yet.
 
     Raises:
         SetupError: a gate of a conversion failed.
     """
-    return {path: precision for model in MODELS for path, precision in _converted(model).items()}
+    return {
+        folder / f"{model.name}.{model.target}.{precision}": precision
+        for model in models
+        for folder in (_kept(f"{model.name}.{model.target}", f"{model.precisions} {model.seq_lens}", _making(model)),)
+        for precision in model.precisions
+    }
 
 
-def _converted(model: Model) -> dict[Path, str]:
+def convolutions() -> Path:
+    """The bundle of int8 convolutions, made where this state of the code has not made it yet."""
+
+    def make(made: Path, scratch: Path) -> None:
+        write_convolutions(made / CONVOLUTIONS, write_images(scratch / "images"), scratch)
+
+    return _kept("convolutions", code_key("", ("runtime/pi",)), make) / CONVOLUTIONS
+
+
+def _kept(stem: str, arguments: str, make: Callable[[Path, Path], None]) -> Path:
+    """The folder that `make` fills, given it and a scratch folder, kept in the cache for a state of the code."""
     cached = debian.cache_folder() / "pi-bundles"
     cached.mkdir(parents=True, exist_ok=True)
-    with debian.locked(cached / f"{model.name}.lock"):
-        folder = cached / f"{model.name}-{code_key(repr((model.name, model.precisions, model.seq_lens)))}"
+    with debian.locked(cached / f"{stem}.lock"):
+        folder = cached / f"{stem}-{code_key(arguments)}"
         if not folder.is_dir():
-            for old in cached.glob(f"{model.name}-*"):
+            for old in cached.glob(f"{stem}-*"):
                 shutil.rmtree(old)
-            _convert(model, folder)
-    return {folder / f"{model.name}.{TARGET}.{precision}": precision for precision in model.precisions}
+            with tempfile.TemporaryDirectory(prefix=".convert-", dir=cached) as scratch:
+                made = Path(scratch) / "made"
+                made.mkdir()
+                make(made, Path(scratch))
+                made.rename(folder)
+    return folder
 
 
-def _convert(model: Model, folder: Path) -> None:
-    print(f"Converting {model.name} at {', '.join(model.precisions)}...", flush=True)
-    with tempfile.TemporaryDirectory(prefix=".convert-", dir=folder.parent) as scratch:
-        made = Path(scratch) / "bundles"
+def _making(model: Model) -> Callable[[Path, Path], None]:
+    def make(made: Path, scratch: Path) -> None:
+        print(f"Converting {model.name} to {model.target} at {', '.join(model.precisions)}...", flush=True)
         options = ConvertOptions(
-            model.source(Path(scratch) / "checkpoint"),
+            model.source(scratch / "checkpoint"),
             made,
-            targets=(TARGET,),
+            targets=(model.target,),
             precisions=model.precisions,
             seq_lens=model.seq_lens,
             name=model.name,
-            calibration=_write_images(Path(scratch) / "images") if model.takes_images else None,
+            calibration=write_images(scratch / "images") if model.takes_images else None,
             audio_seconds=(2.0,),
         )
         for converted in convert(options):
             if not converted.ok:
                 raise debian.SetupError(f"{converted.path.name}: {'; '.join(converted.problems)}")
-        made.rename(folder)
 
-
-def _write_images(folder: Path) -> Path:
-    """The drawn samples and the zoo's photos in all eight orientations: enough for ranges that let the gates pass."""
-    folder.mkdir()
-    originals = [*samples.images(), *(path.read_bytes() for path in sorted(PHOTOS.glob("*.png")))]
-    for index, original in enumerate(originals):
-        with Image.open(io.BytesIO(original)) as image:
-            for turned, mirrored in product(range(4), (False, True)):
-                picture = image.convert("RGB").rotate(90 * turned, expand=True)
-                (ImageOps.mirror(picture) if mirrored else picture).save(folder / f"{index:02}{turned}{mirrored:d}.png")
-    return folder
+    return make

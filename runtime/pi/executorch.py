@@ -1,0 +1,82 @@
+"""ExecuTorch without torch on the emulated Pi: the shim, cross-compiled, beside the same shim on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from build_tools import debian
+from runtime.pi.bundles import MODELS, Model, bundles
+from runtime.pi.comparison import Comparison, compare_files
+from runtime.pi.emulated_pi import EmulatedPi, clean_environment
+
+TARGET = "executorch"
+CHOICE = "EDGEFORMER_EXECUTORCH"
+COMPILER = "aarch64-linux-gnu-g++"
+"""No compiler runs in the emulation, which cannot start the programs that a compiler starts."""
+
+_PRECISIONS = {"things": ("fp32",)}
+"""Lowering the image model at int8 takes minutes; the others have int8's kernels."""
+
+_OUTPUTS = Path(__file__).with_name("outputs.py")
+_VERIFY = "from edgeformer_runtime.cli import main; main()"
+
+
+def check_executorch(pi: EmulatedPi) -> list[Comparison]:
+    """Build the shim for both machines, verify each bundle on the emulated one, and compare the outputs of both.
+
+    Args:
+        pi: with the runtime, and executorch's aarch64 wheel, installed.
+
+    Raises:
+        SetupError: a build failed, or a bundle diverges from its vectors there.
+    """
+    debian.install({COMPILER: "g++-aarch64-linux-gnu"})
+    here, there = build(None, None), build(pi.site_packages, COMPILER)
+    made = bundles(executorch_models())
+    with tempfile.TemporaryDirectory(prefix="edgeformer-pi-") as scratch:
+        folders = Path(scratch, "here"), Path(scratch, "there")
+        for folder, python, shim in zip(folders, (Path(sys.executable), pi.python), (here, there), strict=True):
+            folder.mkdir()
+            _run(python, shim, _OUTPUTS, folder, *made)
+        for path in made:
+            _run(pi.python, there, "-c", _VERIFY, "verify", path)
+        return [
+            compare_files(path.name, precision, *(folder / f"{path.name}.npz" for folder in folders))
+            for path, precision in made.items()
+        ]
+
+
+def executorch_models() -> tuple[Model, ...]:
+    """The models of the other target, for this one."""
+    return tuple(
+        Model(each.name, _PRECISIONS.get(each.name, each.precisions), each.source, each.seq_lens, False, TARGET)
+        for each in MODELS
+    )
+
+
+def build(wheel: Path | None, compiler: str | None) -> Path:
+    """The folder of a shim, kept between runs where it changes nobody's choice of a runtime.
+
+    Args:
+        wheel: the folder where executorch's wheel is unpacked; None: this environment's.
+        compiler: for another machine; None: this machine's.
+    """
+    command = [str(Path(sys.executable).with_name("edgeformer-runtime")), "build-executorch", "--json"]
+    command += ["--wheel", str(wheel)] if wheel else []
+    environment = os.environ | {"XDG_CACHE_HOME": str(debian.cache_folder() / "pi-shims")}
+    environment |= {"CXX": compiler} if compiler else {}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise debian.SetupError("the ExecuTorch shim was not built")
+    return Path(json.loads(done.stdout)["folder"])
+
+
+def _run(python: Path, shim: Path, *arguments: str | Path) -> None:
+    environment = clean_environment() | {CHOICE: str(shim)}
+    if subprocess.run([python, *arguments], env=environment, check=False).returncode:
+        raise debian.SetupError(f"{python.name} {' '.join(map(str, arguments))}: failed")
