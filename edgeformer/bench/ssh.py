@@ -155,10 +155,10 @@ class SshHost:
         if not place.venv:
             raise InputError(f"{self.name}: python3 there has no venv: on Debian, apt install python3-venv")
         wheel = write_runtime_wheel(work)
-        extras = sorted((targets - {"litert"}) | ({"trust"} if request.require_signature else set()))
+        extras = sorted((targets - {"litert"}) | {"full"} | ({"trust"} if request.require_signature else set()))
         tell(f"{self.name}: installing the runtime")
         self._send(wheel, place.path(wheel.name))
-        what = place.path(wheel.name) + (f"[{','.join(extras)}]" if extras else "")
+        what = f"{place.path(wheel.name)}[{','.join(extras)}]"
         environment = place.path("venv")
         pip = [f"{environment}/bin/python", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-input", what]
         done = self._call(f"python3 -m venv {shlex.quote(environment)} && {shlex.join(pip)}")

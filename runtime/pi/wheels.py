@@ -14,7 +14,7 @@ from build_tools import debian
 from runtime.pi.emulated_pi import PYTHON_VERSION, EmulatedPi
 
 RUNTIME = Path(__file__).resolve().parents[1]
-EXTRAS = ("onnx", "trust")
+EXTRAS = ("full", "onnx", "trust")
 TEST_PACKAGES = ("pytest", "hypothesis")
 WITHOUT_DEPENDENCIES = ("executorch",)
 """Its Python part needs torch; what its libraries do without is for a shim over them."""
@@ -88,7 +88,7 @@ def _chosen() -> dict[str, object]:
     project = tomllib.loads((RUNTIME / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {
         "dependencies": project["dependencies"],
-        "extras": {extra: project["optional-dependencies"][extra] for extra in EXTRAS},
+        "extras": project["optional-dependencies"],
         "others": [*TEST_PACKAGES, *WITHOUT_DEPENDENCIES],
     }
 

@@ -19,15 +19,21 @@ RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 
 @pytest.fixture(scope="module")
 def thin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment that holds edgeformer-runtime and what it needs, from the package registry."""
+    """The bin folder of an environment that holds edgeformer-runtime[cli] and what it needs, from the registry."""
     folder = tmp_path_factory.mktemp("thin")
     # A copy, so that the build leaves nothing in the checkout.
     sources = folder / "runtime"
     shutil.copytree(RUNTIME, sources, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     venv.create(folder / "env", with_pip=True)
     bin_folder = folder / "env" / ("Scripts" if sys.platform == "win32" else "bin")
-    command = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", sources]
-    subprocess.run(command, check=True, cwd=folder)
+    command = [bin_folder / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*command, sources], check=True, cwd=folder)
+    refused = call(bin_folder / "edgeformer-runtime", "--help", cwd=folder)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: the command line needs the package typer: pip install 'edgeformer-runtime[cli]'\n"
+    )
+    subprocess.run([*command, f"{sources}[cli]"], check=True, cwd=folder)
     return bin_folder
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.lazy import load_optional
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 
@@ -18,6 +18,9 @@ PIPELINES: dict[str, str] = {
     "speech-recognition": "edgeformer_runtime.pipelines.speech:Transcriber",
 }
 
+# What a task needs beside the runtime itself.
+EXTRAS: dict[str, str] = {"image-classification": "images", "speech-recognition": "speech"}
+
 
 def open_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> Pipeline[Any, Any]:
     """The pipeline of the bundle's task.
@@ -26,8 +29,12 @@ def open_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> Pipeli
         bundle: an open bundle, which has to stay open.
         engine: what runs its programs.
         owned: whether the pipeline's `close` closes both.
+
+    Raises:
+        InputError: the task needs a package that is not installed.
     """
-    kind = load_attribute(PIPELINES[bundle.manifest.task])
+    task = bundle.manifest.task
+    kind = load_optional(PIPELINES[task], task, EXTRAS.get(task, "full"))
     return cast(Pipeline[Any, Any], kind(bundle, engine, owned))
 
 

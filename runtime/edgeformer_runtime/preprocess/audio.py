@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.lazy import load_optional
 from edgeformer_runtime.strict_json import shorten
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
@@ -71,7 +71,8 @@ class AudioReader:
         self._ended = False
         self._resampler: Any = None
         if source.rate != sample_rate:
-            self._resampler = load_attribute("soxr:ResampleStream")(source.rate, sample_rate, 1, dtype="float32")
+            resampler = load_optional("soxr:ResampleStream", "resampling", "speech")
+            self._resampler = resampler(source.rate, sample_rate, 1, dtype="float32")
 
     @property
     def seconds(self) -> float | None:
@@ -177,9 +178,9 @@ class _FileSource:
     def __init__(self, file: str | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> None:
         """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
         self.what = what
-        self._failure = load_attribute("soundfile:SoundFileError")
+        self._failure = load_optional("soundfile:SoundFileError", "reading sound files", "speech")
         try:
-            self._file = load_attribute("soundfile:SoundFile")(file)
+            self._file = load_optional("soundfile:SoundFile", "reading sound files", "speech")(file)
         except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
             raise InputError(
                 f"{what} is not a sound file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
