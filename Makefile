@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench golden android ios browser clean
+.PHONY: setup demo demo-speech test lint bench bench-check golden android ios browser clean
 
 setup: $(READY)
 
@@ -35,6 +35,10 @@ bench: setup
 	@$(BIN)/python -m tests.bench.text_peers --update-readme
 	@$(BIN)/python -m tests.bench.vision_peers --update-readme
 	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
+
+# Measures again, and says which of the README's ratios lie inside the intervals that it states.
+bench-check: setup
+	@$(BIN)/python -m tests.bench.check
 
 golden: setup
 	@$(BIN)/python -m tests.golden.make

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.targets import REFERENCE_ENGINES
-from edgeformer_runtime import records
-from edgeformer_runtime.bench import Cell, Contender, bundle_contender, measure_cells
+from edgeformer_runtime.bench import Cell, Contender, Report, Row, bundle_contender, measure_cells
 from edgeformer_runtime.bundle import Bundle
+from tests.bench.intervals import center, prediction_interval
 
 PEERS = ("onnxruntime", "openvino", "torch")
+REPEATS = 5
+"""How often all processes are started anew, for the interval in which other runs find the ratios."""
+
 Inspect = Callable[[list[Contender], Bundle], dict[str, Any]]
 
 
@@ -27,7 +31,7 @@ def measure(
     Args:
         title: of the model, for the README.
         options: what to convert.
-        rounds: how often the contenders take turns.
+        rounds: how often the contenders take turns, in each of `REPEATS` repeats.
         inspect: what else is to be found out about the contenders while their files exist; it gets them and the first
             bundle.
 
@@ -41,13 +45,36 @@ def measure(
         contenders = [bundle_contender(row.path) for row in runnable]
         contenders += peer_contenders(PEERS, first, options.source, Path(work))
         found = {} if inspect is None else inspect(contenders, first)
-        report = measure_cells([Cell(tuple(contenders))], rounds)
+        reports = [measure_cells([Cell(tuple(contenders))], rounds) for _ in range(REPEATS)]
     model = {
         "title": title,
         "bundles": [_without_path(row) for row in bundles],
-        "rows": records.to_data(report.rows),
+        "rows": repeated(reports),
     }
     return model, found
+
+
+def repeated(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """The rows of a run's repeats as one: medians of their figures, and ratios with the interval for another run."""
+    return [_repeated(rows, base) for base, rows in enumerate(zip(*(report.rows for report in reports), strict=True))]
+
+
+def _repeated(rows: Sequence[Row], index: int) -> dict[str, Any]:
+    ratios = [row.ratio_to_first for row in rows]
+    latency = {
+        "median": statistics.median(row.latency_ms.median for row in rows),
+        "p90": statistics.median(row.latency_ms.p90 for row in rows),
+        "runs": sum(row.latency_ms.runs for row in rows),
+    }
+    return {
+        **{key: getattr(rows[0], key) for key in ("name", "engine", "precision", "program", "threads", "size_bytes")},
+        "latency_ms": latency,
+        "load_ms": statistics.median(row.load_ms for row in rows),
+        "peak_rss_mb": statistics.median(row.peak_rss_mb or 0.0 for row in rows),
+        "ratio_to_first": center(ratios),
+        # The first one is what ratios refer to.
+        "ratio_interval": prediction_interval(ratios) if index else None,
+    }
 
 
 def _without_path(row: Converted) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from edgeformer_runtime.bench import Contender
+from tests.bench.intervals import prediction_interval, span
 
 SHORT_SECONDS = 4.0
 FEW_TOKENS = 4
@@ -88,10 +89,11 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
     by_clip = list(zip(*times.rounds, strict=True))
     walls = [statistics.median(run.wall_s for run in runs) for runs in by_clip]
     cpus = [statistics.median(run.cpu_s for run in runs) for runs in by_clip]
-    ratios = [
-        statistics.median(run.cpu_s / other.cpu_s for run, other in zip(runs, others, strict=True))
+    by_round = [
+        [run.cpu_s / other.cpu_s for run, other in zip(runs, others, strict=True)]
         for runs, others in zip(by_clip, zip(*reference.rounds, strict=True), strict=True)
     ]
+    ratios = [statistics.median(values) for values in by_round]
     short = [ratio for ratio, clip in zip(ratios, clips, strict=True) if clip.seconds < SHORT_SECONDS]
     contender = times.contender
     return {
@@ -105,6 +107,7 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
         "cpu_s": [round(value, 4) for value in cpus],
         "tokens": [runs[0].tokens for runs in by_clip],
         "reference_clip_ratio": round(ratios[reference_clip], 4),
+        "ratio_interval": None if times is reference else prediction_interval(by_round[reference_clip]),
         "short_clips_ratio": round(statistics.median(short), 4) if short else None,
         "token_ms": _token_ms(by_clip[reference_clip], times.few),
         "real_time_factor": round(sum(cpus) / sum(clip.seconds for clip in clips), 4),
@@ -160,7 +163,7 @@ def _cells(row: dict[str, Any], results: Results) -> tuple[str, ...]:
         f"{row['size_bytes'] / 1e6:.1f} MB",
         f"{row['peak_rss_mb']:.0f} MiB",
         f"{row['cpu_s'][results['reference_clip']]:.3f} s",
-        f"{row['reference_clip_ratio']:.2f}",
+        f"{row['reference_clip_ratio']:.2f}{span(row.get('ratio_interval'))}",
         "" if row["short_clips_ratio"] is None else f"{row['short_clips_ratio']:.2f}",
         "" if row["token_ms"] is None else f"{row['token_ms']:.1f} ms",
         f"{row['real_time_factor']:.3f}",

@@ -1,6 +1,6 @@
 """Measures text bundles on every target and precision, and peers on the same weights, into results/text.json.
 
-    python -m tests.bench.text_peers [--update-readme]
+    python -m tests.bench.text_peers [--update-readme] [--json FILE]
 
 Two models: MobileBERT as published (24 layers, random weights: latency and parity do not depend on training) at 128
 tokens, and the zoo's intent classifier at 32. All rows of a model come from one run, interleaved, one thread.
@@ -21,10 +21,10 @@ import transformers
 from edgeformer.convert import ConvertOptions
 from edgeformer.targets import TARGETS
 from tests.bench.bundle_measure import measure
-from tests.bench.readme_table import update_readme
+from tests.bench.readme_table import RESULTS, update_readme
 
-RESULTS = Path(__file__).parent / "results" / "text.json"
-ROUNDS = 40
+RESULT = RESULTS / "text.json"
+ROUNDS = 20
 PRECISIONS = ("fp32", "fp16", "dynamic-int8")
 
 
@@ -48,7 +48,8 @@ def measure_text(title: str, source: str, seq_len: int, folder: Path) -> dict[st
 def main() -> None:
     """Measure, write the JSON, and put the table into the README if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true")
+    parser.add_argument("--update-readme", action="store_true", help="write the stored results and the README's table")
+    parser.add_argument("--json", type=Path, default=RESULT, help="where the results go; default: the stored ones")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -60,8 +61,7 @@ def main() -> None:
                 measure_text("Intent classifier of the zoo, 32 tokens", "clinc150-mobilebert", 32, folder / "zoo"),
             ],
         }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.update_readme:
         update_readme()
 

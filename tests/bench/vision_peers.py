@@ -1,6 +1,6 @@
 """Measures TinyViT-5M at 224 pixels on every target that runs here and every precision, and peers on the same weights.
 
-    python -m tests.bench.vision_peers [--update-readme]
+    python -m tests.bench.vision_peers [--update-readme] [--json FILE]
 
 The weights are the seeded ones of the reference assets (EDGEFORMER_ASSETS), which are harder to quantize than trained
 ones. int8 is calibrated on half of the assets' photographs and 48 small images; each row's cosines to torch at fp32 are
@@ -39,7 +39,8 @@ from tests.bench.bundle_measure import measure
 from tests.bench.readme_table import RESULTS, update_readme
 from tests.conftest import ASSETS
 
-ROUNDS = 40
+RESULT = RESULTS / "vision.json"
+ROUNDS = 20
 PRECISIONS = ("fp32", "fp16", "dynamic-int8", "static-int8")
 HERE = tuple(target for target in TARGETS if target not in REFERENCE_ENGINES)
 # Each held-out image costs loading every peer once more.
@@ -129,7 +130,8 @@ def _row_key(row: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, write the JSON, and put the table into the README if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true")
+    parser.add_argument("--update-readme", action="store_true", help="write the stored results and the README's table")
+    parser.add_argument("--json", type=Path, default=RESULT, help="where the results go; default: the stored ones")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--target", action="append", choices=HERE, help="default: all that run here")
     arguments = parser.parse_args()
@@ -157,8 +159,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {platform.system()}, one thread",
         "models": [{**model, "best": best(model["rows"], found)}],
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "vision.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.update_readme:
         update_readme()
 

@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeformer_runtime.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
@@ -27,6 +26,7 @@ from edgeformer.speech_weights import find_weights
 from edgeformer.targets import REFERENCE_ENGINES
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.console import err, out
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.bench import speech_results
