@@ -7,7 +7,7 @@ uninterrupted one does.
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from rich.console import Console
 
-from edgeformer.compression.corpus import Data, ImageData, TextData, labels_in, make_corpus, read_data
+from edgeformer.compression.corpus import Data, data_sha256, labels_in, make_corpus, read_data
 from edgeformer.compression.model import Model, open_model, with_new_head, write_model
 from edgeformer.compression.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compression.steps import RUNNERS, Results, StepContext, check_same_task, size_of
@@ -141,7 +141,10 @@ class _Job:
 
     def after(self, number: int) -> Model:
         """The model after so many steps."""
-        return self._source if number == 0 else self._reopened(open_model(str(self._folder(number))))
+        if number == 0:
+            # A copy, because steps train in place and the source may be the teacher of a later one.
+            return replace(self._source, module=copy.deepcopy(self._source.module))
+        return self._reopened(open_model(str(self._folder(number))))
 
     def run_step(self, number: int, step: Step) -> Results:
         """Run a step and keep its model."""
@@ -169,7 +172,7 @@ class _Job:
             "seed": self._run.seed,
             "source": self._source.checkpoint.source.weights_sha256,
             "teacher": None if teacher is None else open_model(teacher).checkpoint.source.weights_sha256,
-            "data": _hash(self._data),
+            "data": data_sha256(self._data),
             "settings": _settings(self._recipe),
             "steps": [step_to_json(step) for step in self._recipe.steps],
         }
@@ -216,22 +219,6 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     """A recipe's head."""
     names = ("seq_len", "max_tokens", "language", "mixed_precision", "stored")
     return {name: getattr(recipe, name) for name in names}
-
-
-def _hash(data: Data) -> str:
-    """SHA-256 over the examples and their answers."""
-    digest = hashlib.sha256()
-    if isinstance(data, TextData):
-        digest.update(repr(data).encode())
-    elif isinstance(data, ImageData):
-        digest.update(repr(data.labels).encode())
-        for image in data.images:
-            digest.update(image.read_bytes() if isinstance(image, Path) else image)
-    else:
-        digest.update(repr(data.texts).encode())
-        for samples in data.samples:
-            digest.update(samples.tobytes())
-    return digest.hexdigest()
 
 
 def _begin(folder: Path, job: _Job, resume: bool) -> list[Results]:

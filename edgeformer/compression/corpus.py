@@ -6,10 +6,12 @@ by token, so that there both models must have one vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.recipe import Augment, Recipe
 from edgeformer.evaluation_data import data_labels, open_data
 from edgeformer.interfaces import audio_preprocessing
+from edgeformer.pair_tables import spread
 from edgeformer.speech_data import read_speech_data
 from edgeformer.zoo.augment import variant, word_neighbours
 from edgeformer.zoo.image_augment import Augmentation, transform
@@ -129,6 +132,33 @@ def read_data(data: str, checkpoint: Checkpoint) -> tuple[Data, tuple[str, ...]]
         labels = tuple(example.label for example in opened.examples)
         contents = tuple(example.read() for example in opened.examples)
     return (TextData(contents, labels) if kind == "text" else ImageData(contents, labels)), opened.notes
+
+
+def data_sha256(data: Data) -> str:
+    """SHA-256 over the examples and their answers."""
+    digest = hashlib.sha256()
+    if isinstance(data, TextData):
+        digest.update(repr(data).encode())
+    elif isinstance(data, ImageData):
+        digest.update(repr(data.labels).encode())
+        for image in data.images:
+            digest.update(image.read_bytes() if isinstance(image, Path) else image)
+    else:
+        digest.update(repr(data.texts).encode())
+        for samples in data.samples:
+            digest.update(samples.tobytes())
+    return digest.hexdigest()
+
+
+def some_of(data: Data, limit: int | None) -> Data:
+    """So many examples, spread evenly; all where there are fewer, or no limit."""
+    if limit is None:
+        return data
+    if isinstance(data, SpeechClips):
+        return SpeechClips(spread(data.samples, limit), spread(data.texts, limit))
+    if isinstance(data, ImageData):
+        return ImageData(spread(data.images, limit), spread(data.labels, limit))
+    return TextData(spread(data.texts, limit), spread(data.labels, limit))
 
 
 def labels_in(data: str) -> tuple[str, ...]:

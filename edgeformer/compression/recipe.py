@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from edgeformer.compression.toml_tables import read_table
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.records import to_data
 
 SCHEDULES = ("linear", "cosine", "constant")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
@@ -330,7 +331,7 @@ def read_recipe(table: Mapping[str, Any], name: str) -> Recipe:
 
 def step_to_json(step: Step) -> dict[str, Any]:
     """A step as plain values, its kind first."""
-    return {"kind": step.kind, **asdict(step)}
+    return {"kind": step.kind, **to_data(step)}
 
 
 @dataclass(frozen=True)

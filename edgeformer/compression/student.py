@@ -69,8 +69,6 @@ def make_student(fields: Mapping[str, Any], teacher: Model, data: Data, seed: in
         torch.manual_seed(seed)
         model = replace(build_model(checkpoint), own_tokenizer=kept is not None)
         taken = initialise(model.module, teacher.module, kept)
-    if model.checkpoint.config.input_names != own.config.input_names and own.task != CLASSIFICATION:
-        raise InputError(f"student: {family.name} takes other inputs than the teacher")
     return NewStudent(model, taken, len(model.module.state_dict()))
 
 
