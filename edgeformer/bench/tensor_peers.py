@@ -117,7 +117,7 @@ def ncnn_run(model: str, inputs: str, threads: int) -> Run:
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, option, False)
     if net.load_param(model) or net.load_model(str(Path(model).with_suffix(".bin"))):
-        raise InputError(f"ncnn cannot open {Path(model).name}")
+        raise InputError("ncnn has not all layers that pnnx wrote for this model: leave the peer ncnn out")
     arrays = [np.ascontiguousarray(array[0]) for array in _arrays(inputs).values()]
     names, (output,) = net.input_names(), net.output_names()
 

@@ -65,7 +65,18 @@ def test_the_wheel_is_what_pip_installs(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     assert write_runtime_wheel(tmp_path / "again").read_bytes() == wheel.read_bytes()
     target = tmp_path / "target"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
     subprocess.run(pip, check=True)
     assert (target / "edgeformer_runtime" / SCHEMA).is_file()
     assert (target / "bin" / "edgeformer-runtime").is_file()
