@@ -158,9 +158,10 @@ def wheel_of_installed(path: Path, name: str = "executorch", version: str | None
     """A wheel with what the shim needs of the installed package."""
     package = installed_package()
     assert package is not None
+    version = version or package.version
     with zipfile.ZipFile(path, "w") as archive:
-        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version or package.version}\n\nName: of no wheel\n"
-        archive.writestr(f"{name}.dist-info/METADATA", text)
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nName: of no wheel\n"
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", text)
         archive.writestr("executorch/version.py", "not needed")
         for file in (*package.root.joinpath("include").rglob("*.h"), *package.libraries):
             archive.write(file, Path("executorch") / file.relative_to(package.root))
@@ -175,6 +176,20 @@ def test_a_wheel_file_gives_the_same_build(executorch_shim: Path, tmp_path: Path
     assert build.record == read_build(executorch_shim).record
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["build", "executorch.whl"]
+
+
+def test_a_wheel_that_is_unpacked_is_taken_as_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel_of_installed(tmp_path / "executorch.whl")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    installed = installed_package()
+    assert installed is not None
+    found = installed_package(tmp_path / "unpacked")
+    assert found == replace(installed, root=tmp_path / "unpacked" / "executorch")
+    assert found.machine == installed.machine
+    (tmp_path / "empty").mkdir()
+    assert installed_package(tmp_path / "empty") is None
+    with pytest.raises(InputError, match="expected a folder with executorch's wheel unpacked, found none in it"):
+        build_shim(tmp_path / "empty", tmp_path / "build")
 
 
 def test_wheels_that_do_not_fit(tmp_path: Path) -> None:

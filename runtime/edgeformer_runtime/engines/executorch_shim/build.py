@@ -36,8 +36,8 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Repor
     """Build the shim, or find that it is built.
 
     Args:
-        wheel: executorch's wheel; None: the installed package, which is not imported, or the index's wheel for this
-            machine, without what it depends on.
+        wheel: executorch's wheel, or a folder where it is unpacked; None: the installed package, which is not
+            imported, or the index's wheel for this machine, without what it depends on.
         out: a folder to make, for this or another machine; None: the one in the user's cache.
         report: called with how many steps are done, and of how many.
 
@@ -45,7 +45,7 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Repor
         The build. A build for another machine (CXX may be a cross compiler) is none that this one can load.
 
     Raises:
-        InputError: `wheel` is no wheel of executorch, or `out` exists.
+        InputError: `wheel` is none of executorch, or `out` exists.
         EngineError: no compiler, no wheel, or one that does not fit; the message says what to do.
     """
     if out is not None and out.exists():
@@ -75,12 +75,14 @@ def _tell(report: Report | None, finished: int) -> None:
 
 
 def _package(wheel: Path | None, scratch: Path) -> Package:
-    if wheel is None:
-        installed = installed_package()
-        if installed is not None:
-            return installed
-        wheel = fetch_wheel(scratch)
-    return unpack_wheel(wheel, scratch)
+    if wheel is not None and not wheel.is_dir():
+        return unpack_wheel(wheel, scratch)
+    installed = installed_package(wheel)
+    if installed is not None:
+        return installed
+    if wheel is not None:
+        raise InputError(f"{wheel}: expected a folder with executorch's wheel unpacked, found none in it")
+    return unpack_wheel(fetch_wheel(scratch), scratch)
 
 
 @contextmanager

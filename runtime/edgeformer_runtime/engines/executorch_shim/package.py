@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 
 from edgeformer_runtime.engines.executorch_shim.elf import read_library
@@ -60,13 +60,18 @@ class Package:
         return read_library(self.libraries[0]).machine
 
 
-def installed_package() -> Package | None:
-    """The installed executorch, found without importing anything of it; None: there is none."""
-    try:
-        installed = distribution("executorch")
-    except PackageNotFoundError:
-        return None
-    return Package(installed.version, Path(str(installed.locate_file("executorch"))))
+def installed_package(folder: Path | None = None) -> Package | None:
+    """The installed executorch, found without importing anything of it.
+
+    Args:
+        folder: where to look, a folder that a wheel was unpacked into; None: where this Python looks for packages.
+
+    Returns:
+        The package, or None: there is none.
+    """
+    places = sys.path if folder is None else [str(folder)]
+    installed = next(iter(distributions(name="executorch", path=places)), None)
+    return None if installed is None else Package(installed.version, Path(str(installed.locate_file("executorch"))))
 
 
 def unpack_wheel(wheel: Path, folder: Path) -> Package:
