@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from build_tools import debian
@@ -19,8 +20,8 @@ CHOICE = "EDGEFORMER_EXECUTORCH"
 COMPILER = "aarch64-linux-gnu-g++"
 """No compiler runs in the emulation, which cannot start the programs that a compiler starts."""
 
-_PRECISIONS = {"things": ("fp32",)}
-"""Lowering the image model at int8 takes minutes; the others have int8's kernels."""
+PRECISIONS = {"intents": ("fp32", "dynamic-int8"), "things": ("fp32",), "speech": ("fp32",)}
+"""Of each model. Lowering takes a minute per precision, and the text model has int8's kernels."""
 
 _OUTPUTS = Path(__file__).with_name("outputs.py")
 _VERIFY = "from edgeformer_runtime.cli import main; main()"
@@ -54,8 +55,9 @@ def check_executorch(pi: EmulatedPi) -> list[Comparison]:
 def executorch_models() -> tuple[Model, ...]:
     """The models of the other target, for this one."""
     return tuple(
-        Model(each.name, _PRECISIONS.get(each.name, each.precisions), each.source, each.seq_lens, False, TARGET)
+        replace(each, precisions=PRECISIONS[each.name], takes_images=False, target=TARGET)
         for each in MODELS
+        if each.name in PRECISIONS
     )
 
 
