@@ -57,7 +57,8 @@ def convert(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="dense, fused, chunked or split_heads (the Neural Engine's layout); default: the target's own."
+            help="dense, fused, chunked or split_heads (the Neural Engine's layout); default: the target's own. "
+            "For long texts, if the model was distilled into it: sliding_window or linear."
         ),
     ] = None,
     min_ios: Annotated[

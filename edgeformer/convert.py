@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeformer import source_index
 from edgeformer.agreement import Agreement, Reference, agreement, calibration_references
-from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
@@ -130,6 +130,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     report(f"reading {options.source}")
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
     source_index.remember(checkpoint)
+    _check_approximation(options.attention, checkpoint)
     name = options.name or _default_name(checkpoint.source.id)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
     jobs: list[Job] = []
@@ -137,8 +138,8 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     notes: tuple[str, ...] = ()
     for converter in converters:
         attention = options.attention or KERNEL_FOR_TARGET[converter.target]
-        module, keys = load_module(checkpoint, KERNELS[attention])
-        notes = keys.notes
+        module, keys = load_module(checkpoint, ALL_KERNELS[attention])
+        notes = (*keys.notes, *filter(None, (_approximation(attention),)))
         wanted = options.programs_for(converter.target)
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
         interface = interface_for(checkpoint, programs, wanted)
@@ -187,6 +188,23 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         if row.ok:
             _deliver(staging / row.path.name, row.path, staging, job.zipped)
     return converted
+
+
+def _check_approximation(attention: str | None, checkpoint: Checkpoint) -> None:
+    if attention in APPROXIMATE_KERNELS and not checkpoint.task.startswith("text-"):
+        raise InputError(
+            f"the attention kernel {attention} is for long texts, found the task {checkpoint.task}: choose another"
+        )
+
+
+def _approximation(attention: str) -> str | None:
+    """What a report says of an attention kernel that is not exact."""
+    if attention not in APPROXIMATE_KERNELS:
+        return None
+    return (
+        f"{attention} attention is approximate: all comparisons are with the source model under the same attention,"
+        " which answers otherwise than as it was trained, unless it was distilled into it"
+    )
 
 
 def _start_of_int8(job: Job, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:
@@ -240,6 +258,7 @@ def _gate(
     warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
     partitions = partition_problem(fp32_lowered, this_lowered)
     problems = (*(() if verification.ok else (divergence(verification),)), *((partitions,) if partitions else ()))
+    approximation = _approximation(job.attention)
     sealed = write_report(
         bundle,
         staging / _bundle_name(job, precision),
@@ -248,6 +267,7 @@ def _gate(
             "agreement": None if agreed is None else agreed.to_json(),
             "partitions": {"fp32": fp32_lowered.partitions, precision.name: this_lowered.partitions},
             "problems": list(problems),
+            **({} if approximation is None else {"approximation": approximation}),
         },
     )
     with sealed:

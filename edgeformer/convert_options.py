@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.attention import KERNELS
+from edgeformer.attention import ALL_KERNELS
 from edgeformer.interfaces import check_task
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import DEFAULT_SEQ_LENS, POSITIONS_PER_SECOND, TAIL_WINDOW, WINDOWS, ProgramOptions
@@ -24,7 +24,7 @@ class ConvertOptions:
 
     Attributes:
         name: None: after the source.
-        attention: None: the target's own kernel.
+        attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
         calibration: a folder of images: static-int8 needs it, and all int8 weights are rounded for them.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
@@ -51,7 +51,7 @@ class ConvertOptions:
     def __post_init__(self) -> None:
         for value, choices, what in (
             *((precision, PRECISIONS, "precision") for precision in self.precisions),
-            *(() if self.attention is None else ((self.attention, KERNELS, "attention kernel"),)),
+            *(() if self.attention is None else ((self.attention, ALL_KERNELS, "attention kernel"),)),
             (self.window, WINDOWS, "window"),
         ):
             if value not in choices:

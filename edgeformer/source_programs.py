@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeformer.attention import KERNELS
+from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
 from edgeformer.programs import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
 from edgeformer.source_index import SOURCE_ATTENTION
@@ -12,12 +12,13 @@ from edgeformer_runtime.speech_spec import Transcription
 
 
 def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program, ...]:
-    """The programs that a bundle was made of, in torch, in fp32.
+    """The programs that a bundle was made of, in torch, in fp32, with the same attention where it is approximate.
 
     Raises:
         InputError: the checkpoint gives other programs today.
     """
-    module, _ = load_module(checkpoint, KERNELS[SOURCE_ATTENTION])
+    attention = APPROXIMATE_KERNELS.get(manifest.attention, KERNELS[SOURCE_ATTENTION])
+    module, _ = load_module(checkpoint, attention)
     programs = checkpoint.family.programs(module, checkpoint.config, _options(manifest))
     if {program.name: program.inputs for program in programs} != {
         program.name: program.inputs for program in manifest.programs

@@ -1,4 +1,8 @@
-"""Attention kernels: `(q, k, v, bias, scale) -> out`, all exact, each shaped for what one kind of target runs well."""
+"""Attention kernels: `(q, k, v, bias, scale) -> out`.
+
+The exact ones are shaped for what one kind of target runs well, and each target has its own. The approximate ones are
+for long inputs; nobody gets one without asking for it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from torch import Tensor
 from edgeformer.attention.chunked import chunked
 from edgeformer.attention.dense import dense
 from edgeformer.attention.fused import fused
+from edgeformer.attention.linear import linear
+from edgeformer.attention.sliding_window import sliding_window
 from edgeformer.attention.split_heads import split_heads
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
@@ -20,6 +26,14 @@ KERNELS: dict[str, AttentionKernel] = {
     "chunked": chunked,
     "split_heads": split_heads,
 }
+
+# Other functions than what a checkpoint was trained with: it has to be distilled into them. For texts.
+APPROXIMATE_KERNELS: dict[str, AttentionKernel] = {
+    "sliding_window": sliding_window,
+    "linear": linear,
+}
+
+ALL_KERNELS = KERNELS | APPROXIMATE_KERNELS
 
 KERNEL_FOR_TARGET: dict[str, str] = {
     # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.

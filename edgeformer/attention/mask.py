@@ -27,3 +27,20 @@ def bias_rows(bias: Tensor | None, start: int, size: int) -> Tensor | None:
     if bias is None or bias.dim() < 2 or bias.shape[-2] == 1:
         return bias
     return bias[..., start : start + size, :]
+
+
+def key_bias(bias: Tensor | None, k: Tensor) -> Tensor:
+    """A bias of keys alone, (B or 1, 1, 1, S) for keys k (B, H, S, D); zeros for None.
+
+    Raises:
+        ValueError: it differs from query to query, or from head to head.
+    """
+    length = k.shape[2]
+    if bias is None:
+        return k[:1, :1, :, 0].reshape(1, 1, 1, length) * 0.0
+    row = bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
+    if row.shape[1:] != (1, 1, length):
+        raise ValueError(
+            f"expected a bias of {length} keys, alike for all queries and heads, found {tuple(bias.shape)}"
+        )
+    return row
