@@ -84,26 +84,30 @@ def compress(options: CompressOptions, console: Console) -> Compressed:
     run = Run(accelerator, console, options.seed, folder, options.checkpoint_seconds)
     job = _Job(recipe, options, run)
     with writing(folder):
-        finished = _begin(folder, job, options.resume)
+        finished = _begin(job, options.resume)
     try:
         for number, step in enumerate(recipe.steps, 1):
             if number > len(finished):
                 finished = [*finished, job.run_step(number, step)]
                 with writing(folder):
-                    _write_plan(folder, job, finished)
-                clear_states(run, job.name_of(number, step))
+                    _write_plan(job, finished)
+                clear_states(run, name_of(number, step))
+    except KeyboardInterrupt:
+        run.say(f"what is done is kept at {folder}: --resume goes on with it")
+        raise
     except InputError:
         if accelerator.is_main_process and {path.name for path in folder.iterdir()} <= {_PLAN_FILE}:
             shutil.rmtree(folder)  # nothing is worth going on from
         raise
     report = job.report(finished)
     with writing(folder):
-        _publish(folder, options.out, job.after(len(recipe.steps)), report, recipe, run)
+        _publish(options.out, job.after(len(recipe.steps)), report, recipe, run)
     return Compressed(options.out, report)
 
 
 def _accelerator(recipe: Recipe) -> Accelerator:
-    # Its state outlives it, and the next recipe of this process may ask for another precision.
+    # Its state outlives it and refuses another precision, which the next recipe of this process may ask for; there is
+    # no public way to forget it.
     AcceleratorState._reset_state()
     # Not every parameter has a gradient in every update: MobileBERT keeps some that its config does not use.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -113,11 +117,16 @@ def _accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+def name_of(number: int, step: Step) -> str:
+    """A step's name, for people, states and random numbers."""
+    return f"{number}-{step.kind}"
+
+
 class _Job:
     """A recipe with everything it is applied to."""
 
     def __init__(self, recipe: Recipe, options: CompressOptions, run: Run) -> None:
-        self._recipe, self._options, self._run = recipe, options, run
+        self._recipe, self._options, self.run = recipe, options, run
         first = recipe.steps[0]
         for later in recipe.steps[1:]:
             if isinstance(later, Finetune) and later.new_head:
@@ -125,8 +134,11 @@ class _Job:
         new_head = isinstance(first, Finetune) and first.new_head
         labels = labels_in(options.data) if new_head else ()
         self._source = with_new_head(options.source, labels, run.seed) if new_head else open_model(options.source)
+        self._teacher_sha256: str | None = None
         if options.teacher is not None:
-            check_same_task(open_model(options.teacher).checkpoint, self._source.checkpoint)
+            teacher = open_model(options.teacher).checkpoint
+            check_same_task(teacher, self._source.checkpoint)
+            self._teacher_sha256 = teacher.source.weights_sha256
         self._data, notes = read_data(options.data, self._source.checkpoint)
         self._held_out: Data | None = None
         if options.evaluate is not None:
@@ -134,10 +146,6 @@ class _Job:
             notes = (*notes, *more)
         for note in notes:
             run.say(f"note: {note}")
-
-    def name_of(self, number: int, step: Step) -> str:
-        """A step's name, for people, states and random numbers."""
-        return f"{number}-{step.kind}"
 
     def after(self, number: int) -> Model:
         """The model after so many steps."""
@@ -148,7 +156,7 @@ class _Job:
 
     def run_step(self, number: int, step: Step) -> Results:
         """Run a step and keep its model."""
-        run, name = self._run, self.name_of(number, step)
+        run, name = self.run, name_of(number, step)
         run.say(f"step {number} of {len(self._recipe.steps)}: {step.kind}")
         context = StepContext(name, number, self._recipe, self._data, lambda: self._teacher(number), run)
         model, results = RUNNERS[step.kind](step, self.after(number - 1), context)
@@ -167,11 +175,10 @@ class _Job:
 
     def inputs(self) -> dict[str, Any]:
         """What must not change between an interruption and `--resume`, in plain values."""
-        teacher = self._options.teacher
         return {
-            "seed": self._run.seed,
+            "seed": self.run.seed,
             "source": self._source.checkpoint.source.weights_sha256,
-            "teacher": None if teacher is None else open_model(teacher).checkpoint.source.weights_sha256,
+            "teacher": self._teacher_sha256,
             "data": data_sha256(self._data),
             "settings": _settings(self._recipe),
             "steps": [step_to_json(step) for step in self._recipe.steps],
@@ -188,8 +195,8 @@ class _Job:
             "teacher_sha256": inputs["teacher"],
             "data": {"sha256": inputs["data"], "examples": len(self._data)},
             "held_out": None if self._held_out is None else {"examples": len(self._held_out)},
-            "seed": self._run.seed,
-            "processes": self._run.accelerator.num_processes,
+            "seed": self.run.seed,
+            "processes": self.run.accelerator.num_processes,
             "before": size_of(self._source.module),
             "steps": [{**step, "results": result} for step, result in zip(inputs["steps"], results, strict=True)],
             "versions": {package: version(package) for package in _PACKAGES},
@@ -207,7 +214,7 @@ class _Job:
         return self.after(before[-1] if before else 0)
 
     def _folder(self, number: int) -> Path:
-        return self._run.folder / f"step-{number}"
+        return self.run.folder / f"step-{number}"
 
     def _reopened(self, model: Model) -> Model:
         """A model of ours keeps the name and the licence of the source."""
@@ -221,14 +228,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in names}
 
 
-def _begin(folder: Path, job: _Job, resume: bool) -> list[Results]:
+def _begin(job: _Job, resume: bool) -> list[Results]:
     """The results of the steps that are finished already.
 
     Raises:
         InputError: an interrupted run is there and nobody asked to go on with it, or the other way round, or it was
             another run.
     """
-    accelerator = job._run.accelerator
+    accelerator, folder = job.run.accelerator, job.run.folder
     plan_file = folder / _PLAN_FILE
     begun = plan_file.is_file()
     accelerator.wait_for_everyone()
@@ -240,7 +247,7 @@ def _begin(folder: Path, job: _Job, resume: bool) -> list[Results]:
         if accelerator.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        _write_plan(folder, job, [])
+        _write_plan(job, [])
         return []
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     return _still_valid(plan, job.inputs(), folder)
@@ -264,8 +271,8 @@ def _still_valid(plan: dict[str, Any], inputs: dict[str, Any], folder: Path) -> 
     return results
 
 
-def _write_plan(folder: Path, job: _Job, results: list[Results]) -> None:
-    accelerator = job._run.accelerator
+def _write_plan(job: _Job, results: list[Results]) -> None:
+    accelerator, folder = job.run.accelerator, job.run.folder
     if accelerator.is_main_process:
         unfinished = folder / f"{_PLAN_FILE}.unfinished"
         unfinished.write_text(json.dumps({"inputs": job.inputs(), "results": results}), encoding="utf-8")
@@ -273,14 +280,14 @@ def _write_plan(folder: Path, job: _Job, results: list[Results]) -> None:
     accelerator.wait_for_everyone()
 
 
-def _publish(folder: Path, out: Path, model: Model, report: dict[str, Any], recipe: Recipe, run: Run) -> None:
+def _publish(out: Path, model: Model, report: dict[str, Any], recipe: Recipe, run: Run) -> None:
     """Write the result beside its place and rename it; then the unfinished work goes."""
     if run.accelerator.is_main_process:
-        result = folder / "result"
+        result = run.folder / "result"
         shutil.rmtree(result, ignore_errors=True)
         write_model(model, result, getattr(torch, recipe.stored))
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         (result / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
         result.rename(out)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(run.folder, ignore_errors=True)
     run.accelerator.wait_for_everyone()

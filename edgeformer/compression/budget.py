@@ -1,0 +1,163 @@
+"""Budgets: what a compressed model may cost, as people write it.
+
+    accuracy_drop<=0.5%, size<=8MB, latency<=20ms
+
+Drops and rises are differences to the source model in fp32, in percentage points of the same data.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from edgeformer.checkpoint_tasks import SPEECH
+from edgeformer_runtime.errors import InputError
+
+AT_MOST, AT_LEAST = "<=", ">="
+
+_SHARES = MappingProxyType({"%": 0.01, "": 1.0})
+_SIZES = MappingProxyType(
+    {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+)
+_TIMES = MappingProxyType({"ms": 1.0, "s": 1e3, "us": 1e-3})
+
+_TERM = re.compile(r"(\w*)\s*([<>=]*)\s*(.*)", re.DOTALL)
+_AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)\s*(%|[A-Za-z]*)")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Something that a budget can bound.
+
+    Attributes:
+        direction: "<=" for what should be small, ">=" for what should be large.
+        units: factor of each unit that may be written.
+        of_speech: whether only speech has it (True), only what is no speech (False), or both (None).
+        meaning: for people.
+    """
+
+    direction: str
+    units: Mapping[str, float]
+    of_speech: bool | None
+    meaning: str
+
+
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        "accuracy": Metric(AT_LEAST, _SHARES, False, "share of right answers"),
+        "accuracy_drop": Metric(AT_MOST, _SHARES, False, "right answers lost to the source at fp32"),
+        "wer": Metric(AT_MOST, _SHARES, True, "word errors per word"),
+        "wer_rise": Metric(AT_MOST, _SHARES, True, "word errors per word more than the source at fp32"),
+        "agreement": Metric(AT_LEAST, _SHARES, None, "share of answers that are the source's"),
+        "size": Metric(AT_MOST, _SIZES, None, "the bundle's files together"),
+        "latency": Metric(AT_MOST, _TIMES, None, "median of one run, one thread"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One term of a budget.
+
+    Attributes:
+        metric: one of `METRICS`.
+        bound: a fraction, bytes, or ms.
+        text: as it was written.
+    """
+
+    metric: str
+    bound: float
+    text: str
+
+    def excess(self, value: float) -> float:
+        """By how much a value misses the bound, as a share of it (of 1 where the bound is 0); 0 where it is met."""
+        if math.isnan(value):
+            return math.inf
+        over = value - self.bound if METRICS[self.metric].direction == AT_MOST else self.bound - value
+        return max(0.0, over) / (self.bound or 1.0)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that all hold.
+
+    Attributes:
+        limits: at least one, each of another metric.
+    """
+
+    limits: tuple[Limit, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(limit.text for limit in self.limits)
+
+    def limit(self, metric: str) -> Limit | None:
+        """The limit of a metric, if there is one."""
+        return next((limit for limit in self.limits if limit.metric == metric), None)
+
+    def missed(self, values: Mapping[str, float]) -> tuple[Limit, ...]:
+        """The limits that these values do not meet; a value that is not there meets none."""
+        return tuple(
+            limit for limit in self.limits if limit.metric not in values or limit.excess(values[limit.metric]) > 0
+        )
+
+    def distance(self, values: Mapping[str, float]) -> float:
+        """How far values are from meeting the budget: the sum of the limits' excesses, 0 where all are met."""
+        return sum(limit.excess(values[limit.metric]) if limit.metric in values else math.inf for limit in self.limits)
+
+    def check_task(self, task: str) -> None:
+        """Refuse metrics that a task does not have.
+
+        Raises:
+            InputError: accuracy of speech, or word errors of something else.
+        """
+        speech = task == SPEECH
+        for limit in self.limits:
+            if METRICS[limit.metric].of_speech is (not speech):
+                known = ", ".join(name for name, metric in METRICS.items() if metric.of_speech is not (not speech))
+                raise InputError(f"budget: {task} has no {limit.metric}: expected any of {known}")
+
+
+def parse_budget(text: str) -> Budget:
+    """A budget from text, its terms with commas between them.
+
+    Raises:
+        InputError: the term that is wrong, and what was expected there.
+    """
+    limits = [_parse_limit(term.strip()) for term in text.split(",")]
+    for number, limit in enumerate(limits):
+        if limit.metric in (other.metric for other in limits[:number]):
+            raise InputError(f"budget: {limit.metric} is limited twice: expected each metric once")
+    return Budget(tuple(limits))
+
+
+def describe(metric: str, value: float) -> str:
+    """A value in the unit that people read: 97.31 %, 2.74 MB, 18.02 ms."""
+    units = METRICS[metric].units
+    if units is _SIZES:
+        return f"{value / 1e6:.2f} MB"
+    return f"{value:.2f} ms" if units is _TIMES else f"{value * 100:.2f}%"
+
+
+def _parse_limit(term: str) -> Limit:
+    parts = _TERM.fullmatch(term)
+    assert parts is not None  # each of its parts may be empty
+    name, sign, amount = parts.groups()
+    if name not in METRICS:
+        raise InputError(f"budget: unknown metric {name or term!r}: expected any of {', '.join(METRICS)}")
+    metric = METRICS[name]
+    if sign != metric.direction:
+        raise InputError(f"budget: expected {name}{metric.direction} and a number, found {term!r}")
+    found = _AMOUNT.fullmatch(amount)
+    if found is None:
+        raise InputError(f"budget: expected a number of at least 0 with its unit, as in size<=8MB, found {term!r}")
+    number, unit = found.groups()
+    if unit not in metric.units:
+        known = ", ".join(each or "none" for each in metric.units)
+        raise InputError(f"budget: expected as the unit of {name} one of {known}, found {unit or 'none'} in {term!r}")
+    bound = float(number) * metric.units[unit]
+    if metric.units is _SHARES and bound > 1:
+        raise InputError(f"budget: expected {name} as a share of at most 1, or with %, found {term!r}")
+    return Limit(name, bound, term)

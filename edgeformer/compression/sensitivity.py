@@ -1,0 +1,192 @@
+"""Sensitivity: what each layer alone costs in each weight format.
+
+Every quantizable layer in turn is given a format by fake quantization, all others staying at fp32, and the task's
+metric and the divergence from fp32 are measured. Errors of several layers add up to first order (Dong et al. 2019,
+HAWQ), so that the divergences rank whole plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from edgeformer.compression.fake_quantize import ACTIVATIONS, fake_quantized
+from edgeformer.compression.model import Model
+from edgeformer.compression.probe import Probe, Reading
+from edgeformer.layer_plan import FORMATS, LayerPlan, quantizable_layers, weight_bytes
+from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.errors import InputError
+
+VERSION = 1
+DEFAULT_FORMATS = ("int8", "int4")
+EXACT = "fp32"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished measurements and of all of them."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer in one format.
+
+    Attributes:
+        layer: its name in our module.
+        format: one of `FORMATS`.
+        weight_bytes: what its weight then takes, scales included.
+        fp32_bytes: what it takes as it is.
+        reading: of the whole model, this layer alone being in that format.
+    """
+
+    layer: str
+    format: str
+    weight_bytes: int
+    fp32_bytes: int
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The costs of all layers in all formats.
+
+    Attributes:
+        target: whose treatment of activations was imitated.
+        metric: what the readings' value is.
+        examples: that were asked.
+        reference: the reading at fp32.
+        costs: the costliest first, by divergence; layers of equal divergence by name.
+    """
+
+    target: str
+    metric: str
+    examples: int
+    reference: Reading
+    costs: tuple[LayerCost, ...]
+
+    def loss(self, cost: LayerCost) -> float:
+        """By how much the metric is worse than at fp32; negative where it is better."""
+        change = cost.reading.value - self.reference.value
+        return -change if self.metric == "accuracy" else change
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads, and `sensitivity --json` prints."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Sensitivity:
+        """From parsed JSON; InputError where it is something else."""
+        try:
+            if value["version"] != VERSION:
+                raise InputError(f"{where}: expected version {VERSION}, found {value['version']!r}")
+            costs = tuple(LayerCost(**(each | {"reading": Reading(**each["reading"])})) for each in value["costs"])
+            head = {name: value[name] for name in ("target", "metric", "examples")}
+            return cls(**head, reference=Reading(**value["reference"]), costs=costs)
+        except (KeyError, TypeError):
+            raise InputError(f"{where}: expected what `edgeformer sensitivity --json` prints") from None
+
+
+def measure_sensitivity(
+    model: Model, probe: Probe, target: str, formats: Sequence[str] = DEFAULT_FORMATS, progress: Progress | None = None
+) -> Sensitivity:
+    """Give each layer each format in turn.
+
+    Args:
+        model: whose module is changed and restored.
+        probe: of the same model.
+        target: one of `ACTIVATIONS`.
+        formats: of `FORMATS`, fp32 left out.
+        progress: called after each measurement.
+
+    Raises:
+        InputError: an unknown target or format, or a model without layers that could be quantized.
+    """
+    check_formats(formats)
+    if target not in ACTIVATIONS:
+        raise InputError(f"unknown target {target!r}: expected one of {', '.join(ACTIVATIONS)}")
+    layers = quantizable_layers(model.module)
+    if not layers:
+        raise InputError(f"{model.checkpoint.source.id} has no layer that could be quantized")
+    pairs = [(name, each) for name in layers for each in formats]
+    costs = []
+    for number, (name, format_) in enumerate(pairs, 1):
+        weight = layers[name].weight
+        with fake_quantized(model.module, LayerPlan({name: format_}, default=EXACT), ACTIVATIONS[target]):
+            reading = probe.measure(name)
+        costs.append(LayerCost(name, format_, weight_bytes(weight, format_), weight_bytes(weight, EXACT), reading))
+        if progress is not None:
+            progress(number, len(pairs))
+    costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
+    examples = sum(len(batch.rows) for batch in probe.batches)
+    return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse what is no format, or none that changes anything."""
+    known = [each for each in FORMATS if each != EXACT]
+    for each in formats:
+        if each not in known:
+            raise InputError(f"expected formats among {', '.join(known)}, found {each!r}")
+
+
+def cached_sensitivity(
+    model: Model,
+    probe: Callable[[], Probe],
+    data_sha256: str,
+    target: str,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """`measure_sensitivity`, or what it gave for the same weights, data, target and formats on this machine.
+
+    Args:
+        model: a checkpoint as it is on disk.
+        probe: makes the probe, where something is to be measured.
+        data_sha256: of the probe's examples.
+        target, formats, progress: see `measure_sensitivity`.
+    """
+    check_formats(formats)
+    key = repr((VERSION, model.checkpoint.source.weights_sha256, data_sha256, target, *sorted(formats)))
+    file = cache_folder() / "sensitivity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if file.is_file():
+        try:
+            return Sensitivity.from_json(json.loads(file.read_text(encoding="utf-8")), file.name)
+        except (InputError, ValueError):
+            file.unlink()  # of another version, or damaged: it is measured again
+    found = measure_sensitivity(model, probe(), target, formats, progress)
+    _keep(file, found)
+    return found
+
+
+def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
+    """The costliest layers, a row each."""
+    title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
+    table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
+    for cost in found.costs[:most]:
+        table.add_row(
+            cost.layer,
+            cost.format,
+            f"{cost.reading.divergence:.2e}",
+            f"{cost.reading.agreement:.2%}",
+            f"{found.loss(cost):+.2%}",
+            f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
+        )
+    left = len(found.costs) - most
+    if left > 0:
+        table.caption = f"{left} that cost less are in --json"
+    return table
+
+
+def _keep(file: Path, found: Sensitivity) -> None:
+    """A cache that cannot be written is none."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".fresh")
+        fresh.write_text(json.dumps(found.to_json()), encoding="utf-8")
+        fresh.replace(file)
+    except OSError:
+        return
