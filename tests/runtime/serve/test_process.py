@@ -18,6 +18,8 @@ from process import SERVE, Served, serving
 
 from edgeformer_runtime import load
 
+pytestmark = pytest.mark.slow
+
 
 def ask(served: Served, text: str) -> dict[str, object]:
     request = urllib.request.Request(
