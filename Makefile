@@ -35,6 +35,7 @@ bench: setup
 	@$(BIN)/python -m tests.bench.text_peers --update-readme
 	@$(BIN)/python -m tests.bench.vision_peers --update-readme
 	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
+	@$(BIN)/python -m tests.bench.thinness --update-readme
 
 # Measures again, and says which of the README's ratios lie inside the intervals that it states.
 bench-check: setup
@@ -50,6 +51,10 @@ android: setup
 # The app in ios_demo, on Debian: built and tested with Debian's Swift, the rest read and linted.
 ios: setup
 	@$(BIN)/python -m ios_demo.tools.check
+
+# The runtime on a Raspberry Pi that an emulator makes, compared with this machine. Kept in ~/.cache/edgeformer; needs Debian.
+pi: setup
+	@$(BIN)/python -m runtime.pi
 
 # A browser for the tests of the page that `serve` shows.
 browser:

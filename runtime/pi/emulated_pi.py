@@ -21,6 +21,9 @@ RECIPE = debian.RootRecipe(
 )
 """Raspberry Pi OS of 64 bits is Debian with other defaults: this is the same Python and the same C library."""
 
+EMULATED_PI = "pi-root"
+"""The root's folder in the cache."""
+
 EMULATOR = ("qemu-aarch64-static", "-cpu", "cortex-a76")
 """The core of a Raspberry Pi 5."""
 
@@ -79,7 +82,7 @@ def open_pi() -> EmulatedPi:
         SetupError: not root, no mirror of Debian, or a tool that failed.
     """
     debian.install({EMULATOR[0]: "qemu-user-static"})
-    return EmulatedPi(debian.open_root("pi-root", RECIPE, _finish))
+    return EmulatedPi(debian.open_root(EMULATED_PI, RECIPE, _finish))
 
 
 def _finish(root: Path) -> None:

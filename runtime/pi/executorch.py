@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +25,11 @@ PRECISIONS = {"intents": ("fp32", "dynamic-int8"), "things": ("fp32",), "speech"
 """Of each model. Lowering takes a minute per precision, and the text model has int8's kernels."""
 
 _OUTPUTS = Path(__file__).with_name("outputs.py")
-_VERIFY = "from edgeformer_runtime.cli import main; main()"
+_COMMAND = "from edgeformer_runtime.cli import main; main()"
 
 
 def check_executorch(pi: EmulatedPi) -> list[Comparison]:
-    """Build the shim for both machines, verify each bundle on the emulated one, and compare the outputs of both.
+    """Verify this target's bundles on the emulated Pi, and compare what the shim makes of them on both machines.
 
     Args:
         pi: with the runtime, and executorch's aarch64 wheel, installed.
@@ -36,16 +37,28 @@ def check_executorch(pi: EmulatedPi) -> list[Comparison]:
     Raises:
         SetupError: a build failed, or a bundle diverges from its vectors there.
     """
+    return compare_shims(pi, bundles(executorch_models()))
+
+
+def compare_shims(pi: EmulatedPi, made: Mapping[Path, str]) -> list[Comparison]:
+    """Build the shim for both machines; verify bundles on the emulated one, and compare their outputs on both.
+
+    Args:
+        pi: as for `check_executorch`.
+        made: the bundles' folders with their precisions.
+
+    Raises:
+        SetupError: a build failed, or a bundle diverges from its vectors there.
+    """
     debian.install({COMPILER: "g++-aarch64-linux-gnu"})
     here, there = build(None, None), build(pi.site_packages, COMPILER)
-    made = bundles(executorch_models())
     with tempfile.TemporaryDirectory(prefix="edgeformer-pi-") as scratch:
         folders = Path(scratch, "here"), Path(scratch, "there")
         for folder, python, shim in zip(folders, (Path(sys.executable), pi.python), (here, there), strict=True):
             folder.mkdir()
             _run(python, shim, _OUTPUTS, folder, *made)
         for path in made:
-            _run(pi.python, there, "-c", _VERIFY, "verify", path)
+            _run(pi.python, there, "-c", _COMMAND, "verify", path)
         return [
             compare_files(path.name, precision, *(folder / f"{path.name}.npz" for folder in folders))
             for path, precision in made.items()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.bench import speech_results
+from tests.bench import speech_results, thin_results
 from tests.bench.intervals import span
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,6 +26,9 @@ def render() -> str:
     speech = RESULTS / "speech.json"
     if speech.exists():
         parts.append(speech_results.markdown(json.loads(speech.read_text(encoding="utf-8"))))
+    thinness = RESULTS / "thinness.json"
+    if thinness.exists():
+        parts.append(thin_results.markdown(json.loads(thinness.read_text(encoding="utf-8"))))
     return "\n\n".join(parts)
 
 

@@ -1,0 +1,63 @@
+"""What the thinness benchmark counts, and the table that it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.bench import thin_results
+from tests.bench.thinness import Installed, measure_installed
+
+# By distribution: the bytes of its only file, and what it needs.
+PACKAGES: dict[str, tuple[int, tuple[str, ...]]] = {
+    "edgeformer_runtime": (10, ("numpy>=1.26", "ai-edge-litert>=2.3", "Tokenizers", "rich; extra == 'cli'")),
+    "ai_edge_litert": (5000, ("protobuf", "numpy", "tqdm")),
+    "numpy": (7000, ()),
+    "protobuf": (300, ()),
+    "tokenizers": (20, ("huggingface_hub<3,>=0.16",)),
+    "huggingface-hub": (30, ("tqdm>=4",)),
+    "tqdm": (4, ()),
+    "pip": (900, ()),
+}
+
+
+def environment(folder: Path) -> Path:
+    """A folder as pip leaves it; the path of its Python, which is not there."""
+    site = folder / "lib" / "python3.11" / "site-packages"
+    for name, (size, needs) in PACKAGES.items():
+        information = site / f"{name}-1.0.dist-info"
+        information.mkdir(parents=True)
+        (site / f"{name}.py").write_bytes(bytes(size))
+        requires = "".join(f"Requires-Dist: {each}\n" for each in needs)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}")
+        (information / "RECORD").write_text(f"{name}.py,,{size}\n{name}/gone.py,,\n")
+    return folder / "bin" / "python"
+
+
+def test_what_only_the_engine_needs_is_the_engines(tmp_path: Path) -> None:
+    found = measure_installed(environment(tmp_path))
+    everything = sum(size for name, (size, _) in PACKAGES.items() if name != "pip")
+    assert found == Installed(packages=7, bytes=everything, own_bytes=10 + 20 + 30 + 4)
+
+
+def test_the_table_has_a_row_for_each_contender_and_each_model() -> None:
+    cold = {
+        "task": "text",
+        "precision": "fp32",
+        "answer": "lights",
+        "first_answer_s": 0.25,
+        "load_s": 0.2,
+        "loaded_bytes": 50 << 20,
+        "peak_bytes": 60 << 20,
+    }
+    text = thin_results.markdown(
+        {
+            "machine": "x86_64, Linux",
+            "rounds": 3,
+            "bare": {"packages": 20, "bytes": 150e6, "own_bytes": 49.96e6},
+            "contenders": [{"name": "Ours", "packages": 21, "bytes": 1.6e8, "import_s": 0.0011, "cold": [cold]}],
+        }
+    )
+    assert "brings 20 packages, of whose 150.0 MB 50.0 MB are neither numpy's nor the engine's" in text
+    assert "| Ours | 21 | 160.0 MB | 1 ms |" in text
+    assert "| MobileBERT | Ours | fp32 | 250 ms | 50 MiB | 60 MiB |" in text
+    assert "TinyViT" not in text

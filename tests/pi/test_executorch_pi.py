@@ -1,0 +1,27 @@
+"""The ExecuTorch shim on the emulated Pi."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.pi.emulated_pi import EmulatedPi
+from runtime.pi.executorch import PRECISIONS, compare_shims, executorch_models
+from tests.runtime.tiny_bundle import make_executorch
+
+
+@pytest.mark.pi
+@pytest.mark.slow
+@pytest.mark.executorch
+def test_the_shim_computes_there_what_it_computes_here(pi: EmulatedPi, tmp_path: Path) -> None:
+    (compared,) = compare_shims(pi, {make_executorch(tmp_path / "tiny.executorch.fp32"): "fp32"})
+    assert compared.ok, compared
+    assert (compared.bundle, compared.outputs, compared.tolerance) == ("tiny.executorch.fp32", 2, 1e-5)
+
+
+def test_each_kind_of_model_is_converted_for_executorch() -> None:
+    models = executorch_models()
+    assert {model.name: model.precisions for model in models} == PRECISIONS
+    assert set(PRECISIONS) == {"intents", "things", "speech"}
+    assert {model.target for model in models} == {"executorch"}
