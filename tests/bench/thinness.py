@@ -127,7 +127,7 @@ def environment(folder: Path, packages: Sequence[str]) -> Path:
     """The Python of a new environment with those packages."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *packages], check=True)
     return python
 
@@ -171,7 +171,7 @@ def import_s(python: Path, module: str) -> float:
 def first_answer(python: Path, contender: Contender, task: str, model: Path) -> tuple[float, str, dict[str, float]]:
     """Seconds from the start of a process to its answer, the answer, and what the worker says of itself."""
     begin = time.perf_counter()
-    command = [python, "-I", WORKER, contender.worker, task, model, INPUTS[task]]
+    command = [str(python), "-I", str(WORKER), contender.worker, task, str(model), INPUTS[task]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         answer = process.stdout.readline().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,7 @@ def test_another_dependency_or_version_means_other_wheels(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(wheels, "versions", versions)
     assert not wheels._is_current(pi)
-    (tmp_path / wheels.STAMP).write_text(wheels.json.dumps(wheels._chosen()))
+    (tmp_path / wheels.STAMP).write_text(json.dumps(wheels._chosen()))
     assert wheels._is_current(pi)
     there["numpy"] = "2.1"
     assert not wheels._is_current(pi)
