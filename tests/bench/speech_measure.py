@@ -10,7 +10,7 @@ from typing import Any
 from edgeformer.word_errors import WordErrors, count_word_errors, simple_words, total
 from edgeformer_runtime.bench import Child, Contender
 from tests.bench.speech_clips import Sound
-from tests.bench.speech_results import FEW_TOKENS, Clip, Run, Times
+from tests.bench.speech_results import FEW_TOKENS, PAIRS, Clip, Run, Times
 
 WORKER = "tests.bench.speech_worker"
 REFERENCE_CLIP = "jfk.wav"
@@ -34,7 +34,7 @@ class Entry:
         self._child = child
         self._load_ms = child.load()
         self._rounds: list[tuple[Run, ...]] = []
-        self._few: list[Run] = []
+        self._pairs: list[tuple[Run, Run]] = []
         self._errors = WordErrors(0, 0)
 
     def read(self, sounds: Sequence[Sound]) -> list[float]:
@@ -56,17 +56,17 @@ class Entry:
         heard = self._hear(clip, max_tokens)
         return Run(float(heard["wall_s"]), float(heard["cpu_s"]), int(heard["tokens"]))
 
-    def keep(self, runs: tuple[Run, ...], few: Run) -> None:
-        """Note a round: all clips, and the reference clip cut short."""
+    def keep(self, runs: tuple[Run, ...], clip: int) -> None:
+        """Note a round: all clips, then one of them whole and cut short by turns, for the time of a token."""
         self._rounds.append(runs)
-        self._few.append(few)
+        self._pairs += [(self.run(clip), self.run(clip, FEW_TOKENS)) for _ in range(PAIRS)]
 
     def finish(self) -> Times:
         """All that was found."""
         return Times(
             contender=self._contender,
             rounds=tuple(self._rounds),
-            few=tuple(self._few),
+            pairs=tuple(self._pairs),
             load_ms=self._load_ms,
             peak_rss_bytes=int(self._child.finish()),
             word_errors=self._errors.errors,
@@ -110,7 +110,7 @@ def measure(
             # Clip by clip, so that a noisy moment of the machine meets all contenders alike.
             turns = [[entry.run(clip) for entry in entries] for clip in range(len(sounds))]
             for entry, runs in zip(entries, zip(*turns, strict=True), strict=True):
-                entry.keep(runs, entry.run(cut, FEW_TOKENS))
+                entry.keep(runs, cut)
         times = tuple(entry.finish() for entry in entries)
     named = tuple(Clip(sound.file.name, seconds) for sound, seconds in zip(sounds, lengths, strict=True))
     return Measured(times, named, words)

@@ -15,7 +15,9 @@ from tests.bench.intervals import prediction_interval, span
 
 SHORT_SECONDS = 4.0
 FEW_TOKENS = 4
-"""Where the second run of the reference clip stops, from which the time of a token is found."""
+"""Where a second run of the reference clip stops, from which the time of a token is found."""
+PAIRS = 5
+"""How often it is found in each round: it is a small difference of two times."""
 
 HEADERS = (
     "",
@@ -56,7 +58,7 @@ class Times:
 
     Attributes:
         rounds: for each round, a run for each clip.
-        few: for each round, the reference clip stopped after `FEW_TOKENS`.
+        pairs: the reference clip whole, and at once again but stopped after `FEW_TOKENS`; `PAIRS` for each round.
         load_ms: from the factory's call to the model.
         peak_rss_bytes: of the whole process.
         word_errors: over all clips.
@@ -64,7 +66,7 @@ class Times:
 
     contender: Contender
     rounds: tuple[tuple[Run, ...], ...]
-    few: tuple[Run, ...]
+    pairs: tuple[tuple[Run, Run], ...]
     load_ms: float
     peak_rss_bytes: int
     word_errors: int
@@ -109,18 +111,18 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
         "reference_clip_ratio": round(ratios[reference_clip], 4),
         "ratio_interval": None if times is reference else prediction_interval(by_round[reference_clip]),
         "short_clips_ratio": round(statistics.median(short), 4) if short else None,
-        "token_ms": _token_ms(by_clip[reference_clip], times.few),
+        "token_ms": _token_ms(times.pairs),
         "real_time_factor": round(sum(cpus) / sum(clip.seconds for clip in clips), 4),
         "word_errors": times.word_errors,
     }
 
 
-def _token_ms(whole: Sequence[Run], few: Sequence[Run]) -> float | None:
+def _token_ms(pairs: Sequence[tuple[Run, Run]]) -> float | None:
     """Processor ms that a token more of the same clip takes; None where the clip has no more tokens."""
     slopes = [
-        (run.cpu_s - cut.cpu_s) / (run.tokens - cut.tokens) * 1e3
-        for run, cut in zip(whole, few, strict=True)
-        if run.tokens > cut.tokens
+        (whole.cpu_s - cut.cpu_s) / (whole.tokens - cut.tokens) * 1e3
+        for whole, cut in pairs
+        if whole.tokens > cut.tokens
     ]
     return round(statistics.median(slopes), 3) if slopes else None
 
