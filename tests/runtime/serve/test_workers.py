@@ -1,0 +1,96 @@
+"""The line before the pipelines: order, one at a time, errors, cancelling, and answers that go back together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_bundle import TinyEngine
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.serve.refusals import Refusal
+from edgeformer_runtime.serve.workers import GATHER_S, Workers
+
+
+def with_workers(tiny: Path, count: int, max_waiting: int, test: Callable[[Workers], Any]) -> Any:
+    """Run an asynchronous test over workers."""
+
+    async def run() -> Any:
+        pipelines = [open_pipeline(Bundle.open(tiny), TinyEngine(), owned=True) for _ in range(count)]
+        workers = Workers(pipelines, max_waiting)
+        try:
+            return await test(workers)
+        finally:
+            await asyncio.to_thread(workers.close)
+            assert all(pipeline.engine.closed for pipeline in pipelines)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_all_are_answered_and_no_pipeline_is_used_twice_at_once(tiny: Path, count: int) -> None:
+    using: set[int] = set()
+    order: list[int] = []
+    lock = threading.Lock()
+
+    def job(number: int) -> Callable[[Any], int]:
+        def work(pipeline: Any) -> int:
+            with lock:
+                assert id(pipeline) not in using
+                using.add(id(pipeline))
+                order.append(number)
+            time.sleep(0.001 if number % 10 else 2 * GATHER_S)
+            with lock:
+                using.remove(id(pipeline))
+            if number % 7 == 3:
+                raise ValueError(number)
+            return number
+
+        return work
+
+    async def ask(workers: Workers) -> list[Any]:
+        return await asyncio.gather(*(workers.run(job(number)) for number in range(100)), return_exceptions=True)
+
+    answers = with_workers(tiny, count, 1000, ask)
+    for number, answer in enumerate(answers):
+        assert answer.args == (number,) if number % 7 == 3 else answer == number
+    assert sorted(order) == list(range(100))
+    if count == 1:
+        assert order == list(range(100))
+
+
+def test_a_late_job_finds_a_worker(tiny: Path) -> None:
+    """Jobs that come one by one, each just when the thread may have found the line empty."""
+
+    async def ask(workers: Workers) -> int:
+        return sum([await workers.call(lambda: 1) for _ in range(500)])
+
+    assert with_workers(tiny, 1, 10, ask) == 500
+
+
+def test_a_cancelled_job_is_not_done(tiny: Path) -> None:
+    go, done = threading.Event(), []
+
+    async def ask(workers: Workers) -> None:
+        first = asyncio.ensure_future(workers.call(lambda: go.wait(10)))
+        second = asyncio.ensure_future(workers.call(lambda: done.append("second")))
+        third = asyncio.ensure_future(workers.call(lambda: done.append("third")))
+        await asyncio.sleep(0)
+        assert workers.unanswered == 3
+        with pytest.raises(Refusal, match="busy: 3 requests are waiting"):
+            await workers.call(lambda: None)
+        second.cancel()
+        await asyncio.sleep(0)
+        assert workers.unanswered == 2
+        go.set()
+        await asyncio.gather(first, third)
+        assert workers.unanswered == 0
+
+    with_workers(tiny, 1, 2, ask)
+    assert done == ["third"]
