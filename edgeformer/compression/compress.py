@@ -250,7 +250,9 @@ def _begin(job: _Job, resume: bool) -> list[Results]:
         _write_plan(job, [])
         return []
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    return _still_valid(plan, job.inputs(), folder)
+    results = _still_valid(plan, job.inputs(), folder)
+    _write_plan(job, results)  # the states that follow belong to the steps as they are now
+    return results
 
 
 def _still_valid(plan: dict[str, Any], inputs: dict[str, Any], folder: Path) -> list[Results]:

@@ -70,10 +70,12 @@ class Corpus(Protocol):
     Attributes:
         lengths: (N,) of each example, by which batches are made of similar ones.
         fixed: whether an example is the same each time, so that what a teacher says of it can be kept.
+        mismatched: how many examples the teacher gets cut into other tokens than the student.
     """
 
     lengths: Tensor
     fixed: bool
+    mismatched: int
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
         """The examples of these rows, varied by `rng` where the corpus does that."""
@@ -243,6 +245,9 @@ class TextCorpus:
         self._teacher = None if teacher is None else _encoded(teacher, data.texts, seq_len)
         self._labels = torch.tensor(data.labels)
         self.lengths = self._student.lengths
+        self.mismatched = 0
+        if teacher is not None and self._teacher is not None:
+            self.mismatched = _mismatched(student, self._student, teacher, self._teacher)
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
         """See `Corpus`; inputs are ids, mask and token types, (B, S) int32 each."""
@@ -273,6 +278,18 @@ def _encoded(checkpoint: Checkpoint, texts: Sequence[str], seq_len: int) -> Enco
     return replace(encoded, ids=encoded.ids.masked_fill(padding, checkpoint.pad_token_id))
 
 
+def _mismatched(student: Checkpoint, own: Encoded, teacher: Checkpoint, theirs: Encoded) -> int:
+    """How many texts have other word pieces, or the same ones at other places."""
+    if own.ids.shape != theirs.ids.shape:
+        return int((own.lengths != theirs.lengths).sum()) or len(own.lengths)
+    pieces, ids = text_tokenizer(student), text_tokenizer(teacher)
+    at_teacher = [ids.token_to_id(pieces.id_to_token(number) or "") for number in range(pieces.get_vocab_size())]
+    same_piece = torch.tensor([NO_LABEL if number is None else number for number in at_teacher])
+    seen = torch.arange(own.ids.shape[1]) < own.lengths[:, None]
+    differs = (same_piece[own.ids.long()] != theirs.ids) & seen
+    return int((differs.any(dim=1) | (own.lengths != theirs.lengths)).sum())
+
+
 class ImageCorpus:
     """Images, decoded once to the student's size; a teacher of another size sees them enlarged or reduced."""
 
@@ -288,6 +305,7 @@ class ImageCorpus:
             else None
         )
         self.fixed = self._augmentation is None
+        self.mismatched = 0
         self.lengths = torch.ones(len(data.images), dtype=torch.int64)
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
@@ -312,6 +330,7 @@ class SpeechCorpus:
     """Clips with their texts, teacher-forced: after each token the next one is the target."""
 
     fixed = True
+    mismatched = 0  # both have one tokenizer, or there is no corpus
 
     def __init__(
         self, data: SpeechClips, student: Checkpoint, teacher: Checkpoint | None, max_tokens: int, language: str

@@ -6,6 +6,8 @@ All terms of one batch are sums over its examples, so that several processes tha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -161,7 +163,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     )
 
 
-def sum_of(terms: Any) -> Tensor:
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
     """The sum of at least one tensor."""
     return torch.stack(list(terms)).sum()
 
@@ -216,9 +218,12 @@ class _Inside:
             for pair in zip(record_maps(own), record_maps(theirs), strict=False)
         ]
 
-    def watching(self) -> Any:
-        """A block that gives a function to (student's, teacher's) outputs, pair by pair."""
-        return _Watch(self._pairs)
+    @contextmanager
+    def watching(self) -> Iterator[Callable[[], list[tuple[Tensor, Tensor]]]]:
+        """A block that gives a function: what the layers of both sides last gave, pair by pair."""
+        own, theirs = ([pair[side] for pair in self._pairs] for side in (0, 1))
+        with hooked_outputs(own) as seen, hooked_outputs(theirs) as shown:
+            yield lambda: [(mine, other.detach()) for mine, other in zip(seen, shown, strict=True)]
 
     def maps(self) -> list[tuple[Tensor, Tensor]]:
         """The attention's scores of the last forward of both, pair by pair."""
@@ -227,18 +232,3 @@ class _Inside:
             assert own.scores is not None and theirs.scores is not None
             found.append((own.scores, theirs.scores.detach()))
         return found
-
-
-class _Watch:
-    """The outputs of both sides' layers inside the block."""
-
-    def __init__(self, pairs: list[tuple[nn.Module, nn.Module]]) -> None:
-        self._sides = [hooked_outputs([pair[side] for pair in pairs]) for side in (0, 1)]
-
-    def __enter__(self) -> Any:
-        own, theirs = (side.__enter__() for side in self._sides)
-        return lambda: list(zip(own, (each.detach() for each in theirs), strict=True))
-
-    def __exit__(self, *trace: Any) -> None:
-        for side in self._sides:
-            side.__exit__(*trace)

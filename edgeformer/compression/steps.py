@@ -15,7 +15,18 @@ from edgeformer.compression.corpus import Data, TextData, make_corpus, with_vari
 from edgeformer.compression.model import Model
 from edgeformer.compression.objective import Objective
 from edgeformer.compression.prune import prune
-from edgeformer.compression.recipe import Augment, Distill, Finetune, Loss, Prune, Recipe, Sparsify, Training
+from edgeformer.compression.quantize_aware import FakeQuantizer
+from edgeformer.compression.recipe import (
+    Augment,
+    Distill,
+    Finetune,
+    Loss,
+    Prune,
+    QuantizeAware,
+    Recipe,
+    Sparsify,
+    Training,
+)
 from edgeformer.compression.sparsity import Sparsifier, linear_layers
 from edgeformer.compression.student import WORD_EMBEDDINGS, make_student
 from edgeformer.compression.training import Run, train
@@ -77,11 +88,20 @@ def run_sparsify(step: Sparsify, model: Model, context: StepContext) -> tuple[Mo
     return model, _train(model, step.loss, step.training, step.augment, context, sparsifier)
 
 
+def run_quantize_aware(step: QuantizeAware, model: Model, context: StepContext) -> tuple[Model, Results]:
+    """Train with rounded weights and activations."""
+    quantizer = FakeQuantizer(model.module, step)
+    results = _train(model, step.loss, step.training, step.augment, context)
+    quantizer.finish()
+    return model, {**results, "plan": quantizer.plan.to_json()}
+
+
 RUNNERS: Mapping[str, Callable[[Any, Model, StepContext], tuple[Model, Results]]] = {
     Finetune.kind: run_finetune,
     Distill.kind: run_distill,
     Prune.kind: run_prune,
     Sparsify.kind: run_sparsify,
+    QuantizeAware.kind: run_quantize_aware,
 }
 
 
@@ -114,6 +134,11 @@ def _train(
     torch.manual_seed(run.seed)
     described = teacher.checkpoint if teacher is not None and loss.needs_teacher else None
     corpus = make_corpus(data, model.checkpoint, described, context.recipe, augment)
+    if loss.looks_inside and corpus.mismatched:
+        raise InputError(
+            f"{corpus.mismatched} of {len(corpus.lengths)} texts have other tokens at the teacher: hidden and "
+            "attention compare token by token, so both need the same tokens; or leave hidden and attention out"
+        )
     objective = Objective(model.module, None if teacher is None else teacher.module, loss)
     if objective.teacher is not None:
         first = corpus.batch(torch.tensor([0]), run.generator(context.name))

@@ -104,29 +104,26 @@ def train(
     states = TrainingStates(run.folder / f"training-{step}", accelerator)
     begun, running = states.restore() or (0, math.nan)
     saved_at = time.monotonic()
-    own_number = accelerator.process_index
     with progress_bar(run.console) as progress:
-        bar = progress.add_task(step, total=plan.updates, completed=begun, note="")
-        progress.update(bar, visible=accelerator.is_main_process)
+        bar = progress.add_task(step, total=plan.updates, completed=begun, note="", visible=accelerator.is_main_process)
         for update in range(begun, plan.updates):
             if sparsifier is not None:
                 sparsifier.before_update(update, plan.updates)
-            loss = loop.update(plan.rows(update), plan.factor(update), run.generator(step, update, own_number))
+            rng = run.generator(step, update, accelerator.process_index)
+            part = loop.update(plan.rows(update), plan.factor(update), rng)
             if keeper is not None:
                 keeper.restore()
-            wants_save = time.monotonic() - saved_at > run.checkpoint_seconds and accelerator.is_main_process
-            both = torch.stack([loss, loss.new_tensor(wants_save)])
-            value, agreed = accelerator.reduce(both, "sum").tolist()
-            if not math.isfinite(value):
+            loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
+            if not math.isfinite(loss):
                 raise InputError(
-                    f"{step}: the loss is {value} after {update + 1} of {plan.updates} updates: expected a number; "
+                    f"{step}: the loss is {loss} after {update + 1} of {plan.updates} updates: expected a number; "
                     f"lower learning_rate (now {training.learning_rate:g}), or clip the gradient with clip_norm"
                 )
-            running = value if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * value
+            running = loss if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * loss
             progress.update(bar, advance=1, note=f"loss {running:.4f}")
             if plan.ends_epoch(update):
                 run.say(f"{step}: epoch {plan.epoch(update) + 1} of {training.epochs}, loss {running:.4f}")
-            if agreed and update + 1 < plan.updates:
+            if save and update + 1 < plan.updates:
                 states.save(update + 1, running)
                 saved_at = time.monotonic()
     accelerator.wait_for_everyone()
@@ -135,6 +132,13 @@ def train(
         sparsifier.finish()
     objective.student.eval()
     return Trained(plan.updates, running)
+
+
+def _agree(accelerator: Accelerator, loss: Tensor, due: bool) -> tuple[float, bool]:
+    """The loss of the whole batch, and whether a state is due by the main process's clock: the same for all."""
+    both = torch.stack([loss, loss.new_tensor(due and accelerator.is_main_process)])
+    total, save = accelerator.reduce(both, "sum").tolist()
+    return total, bool(save)
 
 
 def clear_states(run: Run, step: str) -> None:

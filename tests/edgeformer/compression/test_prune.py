@@ -19,6 +19,7 @@ from edgeformer.compression.model import Model, open_model, write_model
 from edgeformer.compression.objective import answer
 from edgeformer.compression.prune import choose_units, importance, prune, without_layers, without_units
 from edgeformer.compression.recipe import Finetune, Prune, Recipe
+from edgeformer.convert import ConvertOptions, convert
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compression import tiny
@@ -99,6 +100,22 @@ def test_removed_layers_leave_what_skipping_leaves(folder: Path, tmp_path: Path)
     raw = json.loads((tmp_path / "out" / "config.json").read_text())
     assert not [key for key in raw if key.endswith("layer_widths")]  # every layer is whole: still the public format
     assert open_model(str(tmp_path / "out")).checkpoint.config == smaller.checkpoint.config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mobilebert", "tinyvit", "whisper"])
+def test_pruned_models_convert(kind: str, tmp_path: Path) -> None:
+    """Layers of different widths pass the gates: the bundle agrees with the checkpoint."""
+    source = save_whisper(tmp_path / kind) if kind == "whisper" else SAVE[kind](tmp_path / kind)
+    model = open_model(str(source))
+    groups = unit_groups(model.module)
+    kept = {group: torch.arange(max(1, group.count // (2 + number % 2))) for number, group in enumerate(groups)}
+    write_model(without_units(model, kept), tmp_path / "pruned")
+    options = ConvertOptions(
+        str(tmp_path / "pruned"), tmp_path / "dist", targets=("onnx",), seq_lens=(16,), audio_seconds=(2.5,)
+    )
+    (row,) = convert(options)
+    assert row.ok, row.problems
 
 
 def test_importance_is_the_gradient_of_a_gate(tmp_path: Path) -> None:
