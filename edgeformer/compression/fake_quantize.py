@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
@@ -14,30 +15,45 @@ from edgeformer.layer_plan import LayerPlan, is_product, quantizable_layers, qua
 
 ROW, EXAMPLE = "row", "example"
 
-ACTIVATIONS: Mapping[str, str | None] = MappingProxyType(
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a target computes products with int8 and int4 weights.
+
+    Attributes:
+        activations: what shares a scale where their inputs are quantized while the model runs: `ROW`, `EXAMPLE`, or
+            None where they stay in float.
+        int4_block: columns of an int4 weight that share a scale; None: the whole row.
+    """
+
+    activations: str | None
+    int4_block: int | None
+
+
+ARITHMETIC: Mapping[str, Arithmetic] = MappingProxyType(
     {
-        "litert": ROW,  # XNNPACK's qd8: a scale for each row of a product
-        "executorch": EXAMPLE,
-        "onnx": EXAMPLE,  # DynamicQuantizeLinear
-        "coreml": None,  # weights only
+        "litert": Arithmetic(ROW, None),  # XNNPACK's qd8
+        "executorch": Arithmetic(EXAMPLE, None),
+        "onnx": Arithmetic(EXAMPLE, 32),  # DynamicQuantizeLinear, MatMulNBits
+        "coreml": Arithmetic(None, 32),
     }
 )
-"""By target, what shares a scale where the inputs of int8 and int4 products are quantized while the model runs."""
 
 
 @contextmanager
-def fake_quantized(module: nn.Module, plan: LayerPlan, activations: str | None) -> Iterator[None]:
-    """Inside the block, the module computes as in a plan's formats; behind it, it is what it was.
+def fake_quantized(module: nn.Module, plan: LayerPlan, target: str) -> Iterator[None]:
+    """Inside the block, the module computes as a target would in a plan's formats; behind it, it is what it was.
 
     Args:
         module: of `quantizable_layers`; its weights are replaced for the time of the block.
         plan: formats by the module's names.
-        activations: `ROW`, `EXAMPLE` or None, see `ACTIVATIONS`.
+        target: one of `ARITHMETIC`.
 
     Raises:
         InputError: the plan is for another module.
     """
     plan.check(module)
+    arithmetic = ARITHMETIC[target]
     layers = quantizable_layers(module)
     formats = {name: plan.format_of(name) for name in layers}
     kept = {name: layer.weight.data for name, layer in layers.items() if formats[name] != "fp32"}
@@ -46,9 +62,10 @@ def fake_quantized(module: nn.Module, plan: LayerPlan, activations: str | None) 
         for name, weight in kept.items():
             layer = layers[name]
             # Under the layer's own parameter, so that an output layer that is tied to a table changes with it.
-            layer.weight.data = quantized(weight, formats[name])
-            if activations is not None and formats[name].startswith("int") and is_product(layer):
-                rows = activations == ROW and isinstance(layer, nn.Linear)
+            block = arithmetic.int4_block if formats[name] == "int4" else None
+            layer.weight.data = quantized(weight, formats[name], block)
+            if arithmetic.activations is not None and formats[name].startswith("int") and is_product(layer):
+                rows = arithmetic.activations == ROW and isinstance(layer, nn.Linear)
                 hooks.append(layer.register_forward_pre_hook(partial(_quantize_input, rows=rows)))
         yield
     finally:

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from torch import nn
 
-from edgeformer.compression.fake_quantize import ACTIVATIONS, fake_quantized
-from edgeformer.compression.model import Model
+from edgeformer.compression.corpus import data_sha256, read_data, some_of
+from edgeformer.compression.fake_quantize import ARITHMETIC, fake_quantized
+from edgeformer.compression.model import Model, open_model
 from edgeformer.compression.probe import Probe, Reading
+from edgeformer.compression.speech_probe import make_probe
 from edgeformer.layer_plan import FORMATS, LayerPlan, quantizable_layers, weight_bytes
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
@@ -55,7 +58,7 @@ class Sensitivity:
     """The costs of all layers in all formats.
 
     Attributes:
-        target: whose treatment of activations was imitated.
+        target: whose arithmetic was imitated.
         metric: what the readings' value is.
         examples: that were asked.
         reference: the reading at fp32.
@@ -70,8 +73,8 @@ class Sensitivity:
 
     def loss(self, cost: LayerCost) -> float:
         """By how much the metric is worse than at fp32; negative where it is better."""
-        change = cost.reading.value - self.reference.value
-        return -change if self.metric == "accuracy" else change
+        found, exact = cost.reading.value, self.reference.value
+        return exact - found if self.metric == "accuracy" else found - exact
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads, and `sensitivity --json` prints."""
@@ -98,7 +101,7 @@ def measure_sensitivity(
     Args:
         model: whose module is changed and restored.
         probe: of the same model.
-        target: one of `ACTIVATIONS`.
+        target: whose arithmetic is imitated, one of `ARITHMETIC`.
         formats: of `FORMATS`, fp32 left out.
         progress: called after each measurement.
 
@@ -106,16 +109,16 @@ def measure_sensitivity(
         InputError: an unknown target or format, or a model without layers that could be quantized.
     """
     check_formats(formats)
-    if target not in ACTIVATIONS:
-        raise InputError(f"unknown target {target!r}: expected one of {', '.join(ACTIVATIONS)}")
+    check_target(target)
     layers = quantizable_layers(model.module)
     if not layers:
         raise InputError(f"{model.checkpoint.source.id} has no layer that could be quantized")
-    pairs = [(name, each) for name in layers for each in formats]
+    # Few targets have 4 bits for anything but linear layers.
+    pairs = [(n, each) for n, layer in layers.items() for each in formats if each != "int4" or type(layer) is nn.Linear]
     costs = []
     for number, (name, format_) in enumerate(pairs, 1):
         weight = layers[name].weight
-        with fake_quantized(model.module, LayerPlan({name: format_}, default=EXACT), ACTIVATIONS[target]):
+        with fake_quantized(model.module, LayerPlan({name: format_}, default=EXACT), target):
             reading = probe.measure(name)
         costs.append(LayerCost(name, format_, weight_bytes(weight, format_), weight_bytes(weight, EXACT), reading))
         if progress is not None:
@@ -123,6 +126,12 @@ def measure_sensitivity(
     costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
     examples = sum(len(batch.rows) for batch in probe.batches)
     return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
+
+
+def check_target(target: str) -> None:
+    """Refuse a target whose arithmetic is not known."""
+    if target not in ARITHMETIC:
+        raise InputError(f"unknown target {target!r}: expected one of {', '.join(ARITHMETIC)}")
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -150,6 +159,7 @@ def cached_sensitivity(
         target, formats, progress: see `measure_sensitivity`.
     """
     check_formats(formats)
+    check_target(target)
     key = repr((VERSION, model.checkpoint.source.weights_sha256, data_sha256, target, *sorted(formats)))
     file = cache_folder() / "sensitivity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if file.is_file():
@@ -160,6 +170,25 @@ def cached_sensitivity(
     found = measure_sensitivity(model, probe(), target, formats, progress)
     _keep(file, found)
     return found
+
+
+def sensitivity_of(
+    source: str, data: str, target: str, formats: Sequence[str], examples: int, progress: Progress | None = None
+) -> Sensitivity:
+    """The sensitivity of a checkpoint's layers; see `cached_sensitivity`.
+
+    Args:
+        source: as `open_checkpoint` takes it.
+        data: as `edgeformer eval` takes it.
+        target, formats, progress: see `measure_sensitivity`.
+        examples: of the data, spread evenly.
+
+    Raises:
+        InputError: something that cannot be used.
+    """
+    model = open_model(source)
+    chosen = some_of(read_data(data, model.checkpoint)[0], examples)
+    return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
 
 
 def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:

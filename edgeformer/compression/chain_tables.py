@@ -1,0 +1,28 @@
+"""What a search for a budget came to, as a table."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from edgeformer.compression.budget import METRICS, describe
+from edgeformer.compression.chain import Chain
+from edgeformer.compression.search import format_counts
+from edgeformer_runtime.console import out
+
+
+def print_chain(chain: Chain) -> None:
+    """A row for each bundle that was made, the chosen one marked, on stdout."""
+    points = chain.found.points
+    known = [name for name in METRICS if any(name in point.values for point in points)]
+    table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=str(chain.path or "not met"))
+    for point in points:
+        formats = format_counts(point.plan)
+        ratio = (
+            f"{point.values['latency'] / point.fp32_latency_ms:.2f}"
+            if point.fp32_latency_ms and "latency" in point.values
+            else ""
+        )
+        values = [describe(name, point.values[name]) if name in point.values else "" for name in known]
+        mark = "chosen" if point is chain.found.best and chain.found.met else point.refused or ""
+        table.add_row(point.stage, formats, *values, ratio, mark)
+    out.print(table)

@@ -1,0 +1,1 @@
+"""Reports of everything that a folder holds: bundles, compressed checkpoints, searches."""
