@@ -15,6 +15,13 @@ from edgeformer_runtime.errors import InputError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Number = TypeVar("Number", int, float)
+FormatsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--formats", help="That layers may have besides fp32, as fp16,int8,int4.", show_default="the target's"
+    ),
+]
+ExamplesOption = Annotated[int, typer.Option(min=1, help="Of --data, to rank layers on, spread evenly.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -258,9 +265,16 @@ def evaluate(
 @app.command()
 def compress(
     source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
-    recipe: Annotated[str, typer.Option(help="A TOML file, or the name of a recipe that ships.")],
     data: Annotated[str, typer.Option(help="Labelled data to train on, as eval takes it.")],
     out: Annotated[Path, typer.Option(help="The checkpoint folder to write; it must not exist.")],
+    recipe: Annotated[str | None, typer.Option(help="A TOML file, or the name of a recipe that ships.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="What a bundle may cost, as 'accuracy_drop<=0.5%, size<=8MB, latency<=20ms': formats per layer, then "
+            "the recipes of the task, or --recipe alone, until one meets it."
+        ),
+    ] = None,
     teacher: Annotated[
         str | None, typer.Option(help="A checkpoint to learn from; default: what the model was before.")
     ] = None,
@@ -272,9 +286,59 @@ def compress(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Save the state of training so often; an interruption loses no more.")
     ] = 60.0,
+    target: Annotated[str, typer.Option(help="With --budget: whose bundles are made and measured.")] = "litert",
+    formats: FormatsOption = None,
+    seq_len: Annotated[str, typer.Option(help="With --budget: buckets of text models, as 32,64,128.")] = "128",
+    audio_seconds: Annotated[
+        str | None, typer.Option(help="With --budget: lengths of sound to make programs for, as 5,10,30.")
+    ] = None,
+    examples: ExamplesOption = 128,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --budget: ask bundles so many examples.")] = None,
+    bundles: Annotated[int, typer.Option(min=1, help="With --budget: bundles to make at most of a model.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Make a checkpoint smaller by a recipe: distill, prune, fine-tune. The result is ready for convert."""
+    """Make a checkpoint smaller by a recipe, or until it meets a budget. The result is ready for convert.
+
+    A budget that cannot be met ends with exit code 2 and the nearest point.
+    """
+    if budget is not None:
+        if teacher is not None or resume:
+            raise InputError("--teacher and --resume are for recipes: expected --budget without them")
+        from edgeformer.compression.budget import parse_budget
+        from edgeformer.compression.chain import ChainOptions, compress_to_budget
+        from edgeformer.compression.chain_tables import print_chain
+        from edgeformer.compression.search import unreachable
+        from edgeformer.compression.workbench import Conversion
+
+        conversion = Conversion(
+            target,
+            held_out or data,
+            limit,
+            _numbers(seq_len, int, "--seq-len", "32,64,128"),
+            None if audio_seconds is None else _numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
+        )
+        wanted = ChainOptions(
+            source,
+            parse_budget(budget),
+            data,
+            out,
+            conversion,
+            formats=_formats(formats),
+            recipes=None if recipe is None else (recipe,),
+            examples=examples,
+            bundles=bundles,
+            seed=seed,
+        )
+        chain = compress_to_budget(wanted, err)
+        if as_json:
+            print_json(chain.report)
+        else:
+            print_chain(chain)
+        if chain.path is None:
+            raise InputError(unreachable(wanted.budget, chain.found))
+        return
+    if recipe is None:
+        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
     from edgeformer.compression.compress import CompressOptions, compress
     from edgeformer.compression.tables import print_compressed
 
@@ -284,6 +348,57 @@ def compress(
         print_json(found.report)
     else:
         print_compressed(found)
+
+
+@app.command()
+def sensitivity(
+    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
+    data: Annotated[str, typer.Option(help="Labelled data, as eval takes it.")],
+    target: Annotated[str, typer.Option(help="Whose arithmetic is imitated.")] = "litert",
+    formats: FormatsOption = None,
+    examples: ExamplesOption = 128,
+    as_json: Json = False,
+) -> None:
+    """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
+    from edgeformer.compression.chain import FORMATS_OF_TARGET
+    from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
+
+    with progress_bar("measuring") as report:
+        wanted = _formats(formats) or FORMATS_OF_TARGET.get(target, ())
+        found = sensitivity_of(source, data, target, wanted, examples, report)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        out.print(sensitivity_table(found))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder of bundles and compressed checkpoints, at any depth.")],
+    data: Annotated[
+        str | None, typer.Option(help="Labelled data, as eval takes it: every bundle is asked and timed.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="The page; default: report.html in the folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
+    from edgeformer.bench.output import check_outputs
+    from edgeformer.report.collect import collect
+    from edgeformer.report.page import write_page
+
+    file = page or folder / "report.html"
+    if not as_json:
+        check_outputs(None, file)
+    with progress_bar("asking bundles") as progress:
+        found = collect(folder, data, limit, progress)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        write_page(found, file)
+        out.print(str(file))
 
 
 @app.command()
@@ -349,3 +464,8 @@ def _numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[
         return tuple(sorted({kind(number) for number in text.split(",")}))
     except ValueError:
         raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
+
+
+def _formats(text: str | None) -> tuple[str, ...] | None:
+    """Formats from text with commas."""
+    return None if text is None else tuple(dict.fromkeys(text.split(",")))
