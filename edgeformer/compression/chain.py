@@ -38,7 +38,9 @@ from edgeformer.compression.search import (
 from edgeformer.compression.sensitivity import Progress, Sensitivity, cached_sensitivity, check_formats, check_target
 from edgeformer.compression.speech_probe import make_probe
 from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
+from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan
+from edgeformer.source_index import remember
 from edgeformer.zoo.training import progress_bar
 from edgeformer_runtime.errors import InputError
 
@@ -148,7 +150,9 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
             if stages[-1].found.met:
                 break
             made = job.compressed(recipe)
-            stages.append(job.quantize(open_model(str(made)), recipe, _read(made / REPORT_FILE)))
+            stages.append(job.quantize(open_model(str(made)), Path(recipe).stem, read_object(made / REPORT_FILE)))
+        # Conversions have noted the copies that go now as the place of these weights.
+        remember(model.checkpoint)
         found = _best(options.budget, stages)
         report = job.report(found, stages)
         if not found.met:
@@ -295,8 +299,3 @@ def _stored(model: Model) -> torch.dtype:
     tensors = (tensor for tensor in model.module.state_dict().values() if tensor.is_floating_point())
     exact = all(torch.equal(tensor.half().float(), tensor) for tensor in tensors)
     return torch.float16 if exact else torch.float32
-
-
-def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
