@@ -118,11 +118,10 @@ class Workbench:
             reference = self._answers = self._answers or answers
             same = answers.same_as(reference)
             times = None if verification_engine(bundle) else interleaved_ms((source, bundle))
-        better = -1 if answers.metric == "accuracy" else 1
-        change = "accuracy_drop" if answers.metric == "accuracy" else "wer_rise"
+        lost = answers.value - reference.value if answers.metric == "wer" else reference.value - answers.value
         values = {
             answers.metric: answers.value,
-            change: better * (answers.value - reference.value),
+            "wer_rise" if answers.metric == "wer" else "accuracy_drop": lost,
             "agreement": sum(same) / len(same),
             "size": float(row.size_bytes),
         }
