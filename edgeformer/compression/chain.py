@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +27,7 @@ from edgeformer.compression.corpus import data_sha256, read_data, some_of
 from edgeformer.compression.fake_quantize import fake_quantized
 from edgeformer.compression.model import Model, open_model, write_model
 from edgeformer.compression.probe import Probe
+from edgeformer.compression.recipe import load_recipe
 from edgeformer.compression.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -141,27 +144,36 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         raise InputError(f"{options.out} exists: name a new folder, or remove it first")
     model = open_model(options.source)
     options.budget.check_task(model.checkpoint.task)
+    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    for recipe in recipes:
+        load_recipe(recipe)  # refused now, not after the search that comes first
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{options.out.name}.budget-", dir=options.out.parent) as work:
         job = _Job(options, Path(work), console)
-        stages = [job.quantize(model, QUANTIZE, {})]
-        recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
-        for recipe in recipes:
-            if stages[-1].found.met:
-                break
-            made = job.compressed(recipe)
-            stages.append(job.quantize(open_model(str(made)), Path(recipe).stem, read_object(made / REPORT_FILE)))
-        # Conversions have noted the copies that go now as the place of these weights.
-        remember(model.checkpoint)
+        try:
+            stages = _stages(job, model, recipes)
+        finally:
+            # Conversions have noted copies, which go now, as the place of these weights.
+            remember(model.checkpoint)
         found = _best(options.budget, stages)
         report = job.report(found, stages)
-        if not found.met:
+        if not found.met or found.best is None:
             return Chain(None, found, report)
         result = Path(work) / "result"
-        assert found.best is not None
         _write(result, stages[-1], found.best, options.budget, report)
         result.rename(options.out)
     return Chain(options.out, found, report)
+
+
+def _stages(job: _Job, model: Model, recipes: Sequence[str]) -> list[_Stage]:
+    """Formats alone, then recipe after recipe until the budget is met."""
+    stages = [job.quantize(model, QUANTIZE, {})]
+    for recipe in recipes:
+        if stages[-1].found.met:
+            break
+        made = job.compressed(recipe)
+        stages.append(job.quantize(open_model(str(made)), Path(recipe).stem, read_object(made / REPORT_FILE)))
+    return stages
 
 
 class _Job:
@@ -175,10 +187,9 @@ class _Job:
     def compressed(self, recipe: str) -> Path:
         """Run a recipe on the source."""
         options = self._options
-        out = self._work / f"made-{len(list(self._work.iterdir()))}"
-        return compress(
-            CompressOptions(options.source, recipe, options.data, out, seed=options.seed), self._console
-        ).path
+        out = self._work / f"made-{Path(recipe).stem}"
+        wanted = CompressOptions(options.source, recipe, options.data, out, seed=options.seed)
+        return compress(wanted, self._console).path
 
     def quantize(self, model: Model, stage: str, report: dict[str, Any]) -> _Stage:
         """Search formats for a model."""
@@ -188,14 +199,12 @@ class _Job:
             self._say(f"note: {note}")
         data = some_of(data, options.examples)
         target = options.conversion.target
-        probes: list[Probe] = []
 
+        @cache
         def probe() -> Probe:
-            if not probes:
-                probes.append(make_probe(model, data))
-            return probes[0]
+            return make_probe(model, data)
 
-        with self._progress(f"{stage}: sensitivity") as progress:
+        with _bar(self._console, f"{stage}: sensitivity") as progress:
             costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
         bench = Workbench(model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say)
         self._source = self._source or bench
@@ -234,23 +243,13 @@ class _Job:
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
 
-    def _progress(self, title: str) -> _Bar:
-        return _Bar(self._console, title)
 
-
-class _Bar:
-    """A progress bar as a context whose value takes (finished, total)."""
-
-    def __init__(self, console: Console, title: str) -> None:
-        self._bar = progress_bar(console)
-        self._task = self._bar.add_task(title, total=None, note="")
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return lambda finished, total: self._bar.update(self._task, completed=finished, total=total)
-
-    def __exit__(self, *trace: object) -> None:
-        self._bar.stop()
+@contextmanager
+def _bar(console: Console, title: str) -> Iterator[Progress]:
+    """A progress bar; the value takes the number of finished measurements and of all."""
+    with progress_bar(console) as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
 
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:

@@ -201,15 +201,16 @@ def _points(name: str, path: Path) -> list[Variant]:
         return []
     document = read_object(path / SEARCH_FILE)
     try:
+        chosen = document["best"] if document["met"] else None
         return [
-            _point(f"{name}: {point['stage']}, point {number}", document["target"], point)
+            _point(f"{name}: {point['stage']}, point {number}", document["target"], point, number == chosen)
             for number, point in enumerate(document["points"])
         ]
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{name}/{SEARCH_FILE} is not what `edgeformer compress --budget` writes") from None
 
 
-def _point(name: str, target: str, point: dict[str, Any]) -> Variant:
+def _point(name: str, target: str, point: dict[str, Any], chosen: bool) -> Variant:
     values = point["values"]
     metric = next((each for each in ("accuracy", "wer") if each in values), None)
     return Variant(
@@ -222,7 +223,7 @@ def _point(name: str, target: str, point: dict[str, Any]) -> Variant:
         None if metric is None else values[metric],
         values.get("agreement"),
         values.get("latency"),
-        point["refused"],
+        "chosen" if chosen else point["refused"],
         tuple(Change(**change) for change in point["changes"]),
     )
 

@@ -27,6 +27,7 @@ th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(-
 td.number, th.number { text-align: right; white-space: nowrap; }
 tr.best td:first-child { font-weight: 600; }
 div.wide { overflow-x: auto; }
+figure { margin: 1rem 0; }
 svg { max-width: 100%; height: auto; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; font-size: .85rem; }
 summary { cursor: pointer; }

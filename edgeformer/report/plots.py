@@ -58,6 +58,7 @@ def sensitivity_plot(name: str, found: Sensitivity) -> str:
         widths = [max(known.get((layer, format_), 0.0), 1e-8) for layer in layers]
         axes.barh(places, widths, height=height, color=color, label=format_)
     axes.set_yticks([index + 0.4 - height / 2 for index in range(len(layers))], layers, fontsize="x-small")
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("divergence from fp32, nats per answer")

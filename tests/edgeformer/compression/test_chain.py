@@ -189,6 +189,7 @@ def test_tiny_en_without_more_word_errors(assets: Path, tmp_path: Path) -> None:
     [
         ({"formats": ("int3",)}, "expected formats among fp16, int8, int4"),
         ({"bundles": 0}, "at least 1 of bundles, found 0"),
+        ({"recipes": ("nothing",)}, "no recipe 'nothing'"),
     ],
 )
 def test_wrong_options_leave_nothing(place: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
