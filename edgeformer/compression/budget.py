@@ -36,24 +36,22 @@ class Metric:
         direction: "<=" for what should be small, ">=" for what should be large.
         units: factor of each unit that may be written.
         of_speech: whether only speech has it (True), only what is no speech (False), or both (None).
-        meaning: for people.
     """
 
     direction: str
     units: Mapping[str, float]
     of_speech: bool | None
-    meaning: str
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
-        "accuracy": Metric(AT_LEAST, _SHARES, False, "share of right answers"),
-        "accuracy_drop": Metric(AT_MOST, _SHARES, False, "right answers lost to the source at fp32"),
-        "wer": Metric(AT_MOST, _SHARES, True, "word errors per word"),
-        "wer_rise": Metric(AT_MOST, _SHARES, True, "word errors per word more than the source at fp32"),
-        "agreement": Metric(AT_LEAST, _SHARES, None, "share of answers that are the source's"),
-        "size": Metric(AT_MOST, _SIZES, None, "the bundle's files together"),
-        "latency": Metric(AT_MOST, _TIMES, None, "median of one run, one thread"),
+        "accuracy": Metric(AT_LEAST, _SHARES, of_speech=False),
+        "accuracy_drop": Metric(AT_MOST, _SHARES, of_speech=False),
+        "wer": Metric(AT_MOST, _SHARES, of_speech=True),  # word errors per word
+        "wer_rise": Metric(AT_MOST, _SHARES, of_speech=True),
+        "agreement": Metric(AT_LEAST, _SHARES, of_speech=None),  # answers that are the source's
+        "size": Metric(AT_MOST, _SIZES, of_speech=None),  # of the bundle's files together
+        "latency": Metric(AT_MOST, _TIMES, of_speech=None),  # median of one run, one thread
     }
 )
 
