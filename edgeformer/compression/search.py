@@ -172,6 +172,8 @@ def search(
             points[index] = measure(rungs[index].plan)
             low, high = (index, high) if acceptable(index) else (low, index)
             index = _between(sizes, low, high)
+            if index == high == len(rungs) and not qualities.limits:
+                index = high - 1  # Nothing was small enough yet: not before the smallest was tried is that final.
     found = tuple(points.values())
     passed = [point for point in found if point.values]
     meeting = [point for point in passed if not budget.missed(point.values)]

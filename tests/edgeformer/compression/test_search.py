@@ -108,6 +108,21 @@ def test_without_a_bound_on_quality_the_most_exact_small_enough_plan_is_taken() 
     assert dict(found.best.plan.layers) == {"easy": "int4", "middle": "int8", "hard": "fp32"}
 
 
+def test_the_smallest_plan_is_tried_before_a_size_is_out_of_reach() -> None:
+    """Sizes are estimates: here every bundle but the smallest is larger than its weights say."""
+    bench = Bench()
+    true = bench.measure
+
+    def heavier(plan: LayerPlan) -> Point:
+        point = true(plan)
+        extra = 0 if set(plan.layers.values()) == {"int4"} else 2000
+        return Point("quantize", plan, {**point.values, "size": point.values["size"] + extra})
+
+    bench.measure = heavier  # type: ignore[method-assign]
+    found = bench.find("size<=2KB")
+    assert found.met and found.best is not None and set(found.best.plan.layers.values()) == {"int4"}
+
+
 def test_what_is_met_at_once_is_still_made_smaller() -> None:
     found = Bench().find("accuracy>=0%")
     assert found.best is not None and set(found.best.plan.layers.values()) == {"int4"}
