@@ -71,9 +71,11 @@ def _overview(report: FolderReport) -> str:
         "<p>Variants in bold are those to which no other is equal or better in quality, size and latency at once. "
         "Latencies are medians of one thread, comparable within one search or one run of this report.</p>\n"
     )
-    plot = pareto_plot(report.variants)
-    picture = f"<figure>{plot}</figure>\n" if plot else "<p>No variant's quality is known: give --data.</p>\n"
-    return f"<section>\n<h2>Variants</h2>\n{lead}{picture}{_table(headers, rows, numbers=(3, 5, 6, 7))}</section>\n"
+    metrics = dict.fromkeys(each.metric for each in report.variants if each.metric)
+    plots = [pareto_plot([each for each in report.variants if each.metric == metric]) for metric in metrics]
+    pictures = "".join(f"<figure>{plot}</figure>\n" for plot in plots if plot)
+    pictures = pictures or "<p>No bundle's quality is known: give --data.</p>\n"
+    return f"<section>\n<h2>Variants</h2>\n{lead}{pictures}{_table(headers, rows, numbers=(3, 5, 6, 7))}</section>\n"
 
 
 def _cells(variant: Variant) -> tuple[str, ...]:

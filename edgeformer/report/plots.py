@@ -24,7 +24,10 @@ MOST_LAYERS = 30
 
 
 def pareto_plot(variants: Sequence[Variant]) -> str | None:
-    """Quality over size, and over latency where any is known, as an SVG element; None where nothing has both."""
+    """Quality over size, and over latency where any is known, as an SVG element; None where nothing has both.
+
+    All variants have one metric.
+    """
     shown = [each for each in variants if each.value is not None and each.size_bytes is not None]
     if not shown:
         return None
@@ -41,7 +44,7 @@ def pareto_plot(variants: Sequence[Variant]) -> str | None:
     grid[0][0].set_ylabel("word errors, %" if shown[0].metric == "wer" else f"{shown[0].metric}, %")
     grid[0][0].legend(fontsize="small", labelcolor=INK, framealpha=0)
     described = "; ".join(f"{each.name}: {_said(each)}" for each in shown)
-    return _svg(figure, "pareto", f"Quality against size and latency. {described}")
+    return _svg(figure, f"pareto-{shown[0].metric}", f"Quality against size and latency. {described}")
 
 
 def sensitivity_plot(name: str, found: Sensitivity) -> str:

@@ -130,6 +130,14 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     assert text == page(report())
 
 
+def test_each_metric_has_a_picture_of_its_own() -> None:
+    speech = [replace(each, name=f"w.{each.name}", metric="wer") for each in variants()[:3]]
+    text = page(replace(report(), variants=(*variants(), *speech), sensitivities={}))
+    assert text.count("<svg") == 2 and "word errors, %" in text
+    ids = [attributes["id"] for _, attributes in read(text).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
 def test_changes_are_counted_by_pairs() -> None:
     text = page(report())
     assert "3 answers: 2 right before, wrong now, 1 wrong before, right now." in text
