@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from edgeformer.checkpoint_tasks import SPEECH
 from edgeformer.compression.corpus import NO_LABEL, Batch, Data, SpeechClips
 from edgeformer.compression.model import Model
-from edgeformer.compression.objective import answer
 from edgeformer.compression.probe import Probe
-from edgeformer.models.whisper import Whisper
+from edgeformer.models.whisper import Whisper, causal_mask
 from edgeformer.word_errors import count_word_errors, simple_words, total
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 
@@ -37,34 +34,34 @@ class SpeechProbe(Probe):
         assert model.checkpoint.speech is not None and model.checkpoint.tokenizer_json is not None
         self._whisper, self._data, self._speech = model.module, data, model.checkpoint.speech
         self._tokenizer = SpeechTokenizer(model.checkpoint.tokenizer_json, self._speech.tokens.end)
-        self._states: list[Tensor] | None = None
+        self._exact: list[Tensor] = []
+        self._heard: list[Tensor] = []
         super().__init__(model, data, seq_len)
 
     @torch.inference_mode()
     def logits(self, layer: str | None) -> list[Tensor]:
         """Of each batch: (B, N, V), each token given those before it."""
-        if self._states is None:
-            self._states = [self._whisper.encoder(batch.student[0]) for batch in self.batches]
-        if layer is None:
-            return [answer(self._whisper, batch.student) for batch in self.batches]
-        pairs = zip(self.batches, self._heard(layer), strict=True)
+        self._heard = self._encoded(layer)
+        pairs = zip(self.batches, self._heard, strict=True)
         return [self._whisper.decoder(batch.student[1], states) for batch, states in pairs]
 
     @torch.inference_mode()
     def value(self, right: float, layer: str | None) -> float:  # noqa: ARG002
-        """Word errors per word."""
+        """Word errors per word, of what `logits` has just encoded."""
         errors = []
-        for batch, states in zip(self.batches, self._heard(layer), strict=True):
+        for batch, states in zip(self.batches, self._heard, strict=True):
             texts = self._transcribe(batch, states)
             said = (self._data.texts[row] for row in batch.rows.tolist())
             errors += [count_word_errors(*pair, simple_words) for pair in zip(said, texts, strict=True)]
         return total(errors).rate
 
-    def _heard(self, layer: str | None) -> list[Tensor]:
-        """The encoder's states of each batch: (B, T, C)."""
-        if layer is not None and not layer.startswith(_ENCODER):
-            return cast(list[Tensor], self._states)
-        return [self._whisper.encoder(batch.student[0]) for batch in self.batches]
+    def _encoded(self, layer: str | None) -> list[Tensor]:
+        """The encoder's states of each batch, (B, T, C); those at fp32 where only the decoder differs."""
+        if self._exact and layer is not None and not layer.startswith(_ENCODER):
+            return self._exact
+        states = [self._whisper.encoder(batch.student[0]) for batch in self.batches]
+        self._exact = self._exact or states
+        return states
 
     def _transcribe(self, batch: Batch, states: Tensor) -> list[str]:
         """Greedy search without timestamps; a text may become half as long again as the longest that was said."""
@@ -73,7 +70,7 @@ class SpeechProbe(Probe):
         most = min(tokens.shape[1] * 3 // 2 + 8, self._whisper.config.max_target_positions)
         heard, finished = tokens[:, :prompt], torch.zeros(len(tokens), dtype=torch.bool)
         while heard.shape[1] < most and not bool(finished.all()):
-            logits = self._whisper.decoder(heard, states)[:, -1]
+            logits = self._last_logits(heard, states)
             logits[:, end + 1 :] = -torch.inf
             logits[:, list(self._speech.suppress)] = -torch.inf
             if heard.shape[1] == prompt:
@@ -82,3 +79,11 @@ class SpeechProbe(Probe):
             heard = torch.cat([heard, chosen[:, None]], dim=1)
             finished |= chosen == end
         return [self._tokenizer.text(row) for row in heard[:, prompt:].tolist()]
+
+    def _last_logits(self, tokens: Tensor, states: Tensor) -> Tensor:
+        """What follows tokens (B, N), given states (B, T, C): (B, V). Only the last position meets the vocabulary."""
+        decoder, count = self._whisper.decoder, tokens.shape[1]
+        x = decoder.embed(tokens, torch.arange(count))
+        for block in decoder.blocks:
+            x = block(x, states, causal_mask(count)[None, None])
+        return decoder.logits(x[:, -1])
