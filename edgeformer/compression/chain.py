@@ -204,6 +204,7 @@ class _Job:
         def probe() -> Probe:
             return make_probe(model, data)
 
+        self._say(f"{stage}: what each layer costs, on {len(data)} examples")
         with _bar(self._console, f"{stage}: sensitivity") as progress:
             costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
         bench = Workbench(model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say)
