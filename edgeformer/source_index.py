@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from edgeformer_runtime.cache import cache_folder
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.zoo import ZOO
+from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Manifest, Source
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer_runtime.cache import cache_folder
 from edgeformer.sources import resolve_source
+from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 
 HUB_ID = "openai/whisper-tiny.en"
