@@ -24,7 +24,7 @@ from runtime.pi.bundles import bundles, convolutions
 from runtime.pi.comparison import Comparison, compare_files
 from runtime.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
 from runtime.pi.emulated_tests import TESTS, run_tests
-from runtime.pi.executorch import check_executorch
+from runtime.pi.shims import check_executorch
 from runtime.pi.wheels import install_runtime, versions
 
 REPORT = REPOSITORY / "build" / "pi-report.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.pi.emulated_pi import EmulatedPi
-from runtime.pi.executorch import PRECISIONS, compare_shims, executorch_models
+from runtime.pi.shims import PRECISIONS, compare_shims, executorch_models
 from tests.runtime.tiny_bundle import make_executorch
 
 
