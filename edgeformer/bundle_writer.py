@@ -61,7 +61,7 @@ def write_bundle(
         license=checkpoint.license,
         requires=converter.requires,
         source=checkpoint.source,
-        recipe=precision.recipe,
+        recipe=precision.recipe_on(converter.target),
         attention=attention,
         toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
         programs=tuple(

@@ -59,7 +59,18 @@ def convert(
     labels: Annotated[Path | None, typer.Option(help="Label names: a JSON list, or one per line.")] = None,
     revision: Annotated[str | None, typer.Option(help="A hub id's branch, tag or commit.")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="A folder of images: static-int8 needs it, all int8 gains.")
+        Path | None,
+        typer.Option(
+            help="A folder of images, or texts as eval takes them or a line each in a .txt: static-int8 needs it, all "
+            "int8 and int4 gains."
+        ),
+    ] = None,
+    calibration_method: Annotated[
+        str, typer.Option(help="How static-int8 takes ranges: min-max, percentile or entropy.")
+    ] = "min-max",
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="With --precision mixed: a JSON file of formats by layer; default: the checkpoint's own."),
     ] = None,
     attention: Annotated[
         str | None,
@@ -99,6 +110,8 @@ def convert(
         revision=revision,
         attention=attention,
         calibration=calibration,
+        calibration_method=calibration_method,
+        plan=plan,
         min_ios=min_ios,
         zipped=zipped,
         window=window,

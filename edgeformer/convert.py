@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, interface_for
+from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
-from edgeformer.rounding import rounded_to_int8
-from edgeformer.targets import Converter, Lowered, converter_for, verification_engine
+from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
+from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
@@ -83,13 +84,17 @@ class Converted:
 
 @dataclass(frozen=True)
 class Job:
-    """One target's share of a conversion: the programs with the target's attention kernel, ready to lower."""
+    """One target's share of a conversion: the programs with the target's attention kernel, ready to lower.
+
+    `planned` are the same for precisions that have a format for each layer, by precision.
+    """
 
     name: str
     checkpoint: Checkpoint
     converter: Converter
     attention: str
     programs: tuple[Program, ...]
+    planned: Mapping[str, tuple[Program, ...]]
     interface: Interface
     precisions: tuple[Precision, ...]
     zipped: bool
@@ -144,19 +149,39 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
         interface = interface_for(checkpoint, programs, wanted)
         if options.calibration is not None:
-            programs = calibrated(programs, interface, options.calibration)
+            method = options.calibration_method
+            programs = calibrated(programs, interface, options.calibration, method)
+        plans = {each.name: _plan_of(each, converter.target, checkpoint, options.plan) for each in precisions}
+        layers = {name: planned(programs, module, plan) for name, plan in plans.items() if plan is not None}
         problems += [
             f"{converter.target}: {problem}"
             for precision in precisions
-            for problem in converter.check(programs, precision)
+            for problem in converter.check(layers.get(precision.name, programs), precision)
         ]
-        jobs.append(Job(name, checkpoint, converter, attention, programs, interface, precisions, options.zipped))
+        jobs.append(
+            Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped)
+        )
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
     for job in jobs:
         for precision in precisions:
             _check_destination(options.out / _bundle_name(job, precision))
     return jobs, notes
+
+
+def _plan_of(precision: Precision, target: str, checkpoint: Checkpoint, file: Path | None) -> LayerPlan | None:
+    """The formats of the layers, at precisions that have one for each."""
+    if precision.name == "int4":
+        return LayerPlan(default="int4") if target in INT4_BLOCKS else None
+    if precision.name != "mixed":
+        return None
+    plan = LayerPlan.read(file) if file is not None else plan_of_checkpoint(checkpoint.folder)
+    if plan is None:
+        raise InputError(
+            f"mixed needs a format for each layer: give --plan FILE, or a checkpoint whose {CHECKPOINT_FILE} has a "
+            f'"{CHECKPOINT_KEY}"'
+        )
+    return plan
 
 
 def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
@@ -169,15 +194,18 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         cases, _ = read_vectors(fp32)
         references = calibration_references(job.programs)
-        int8_programs, int8_start = _start_of_int8(job, fp32_lowered, staging)
+        starts: dict[str, tuple[tuple[Program, ...], Lowered]] = {}
         for precision in job.precisions:
             lowered, bundle = fp32_lowered, fp32
             if precision.name != "fp32":
                 report(f"{target}: lowering to {precision.name}")
-                int8 = precision.recipe.weights == "int8"
+                kind = precision.name if precision.name in job.planned else precision.recipe.weights
+                if kind not in starts:
+                    starts[kind] = _start(job, kind, fp32_lowered, staging)
+                programs, start = starts[kind]
                 lowered = job.converter.lower_precision(
-                    or_recorded(int8_programs if int8 else job.programs, cases),
-                    int8_start if int8 else fp32_lowered,
+                    or_recorded(programs, cases),
+                    start,
                     precision,
                     _folder(staging, f"{target}.{precision.name}.lowered"),
                 )
@@ -207,15 +235,25 @@ def _approximation(attention: str) -> str | None:
     )
 
 
-def _start_of_int8(job: Job, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:
-    """What int8 is made of: where there are inputs to round the weights by, programs whose weights int8 can hold."""
-    programs = or_samples(job.programs, job.interface)
-    if not programs[0].calibration or all(precision.recipe.weights != "int8" for precision in job.precisions):
-        return job.programs, fp32
-    rounded = rounded_to_int8(programs)
+def _start(job: Job, kind: str, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:
+    """What a precision is made of: programs whose weights its integers can hold, if there are inputs to round them by.
+
+    Args:
+        job: with `kind` among its planned precisions, or a type of weights.
+        kind: "int8", or what has nothing to round; or a precision whose layers have formats of their own.
+        fp32: the programs as they are, lowered.
+        staging: a folder for others.
+    """
+    programs = job.planned.get(kind, job.programs)
+    with_inputs = or_samples(programs, job.interface)
+    formats = {each for program in programs for each in program.layer_formats.values()} or {kind}
+    if not with_inputs[0].calibration or not formats & {"int8", "int4"} or (kind == "int4" and kind not in job.planned):
+        return programs, fp32
+    target = job.converter.target
+    rounded = round_weights(with_inputs, Grid(LARGEST_INT4, INT4_BLOCKS[target]) if target in INT4_BLOCKS else None)
     if not job.converter.quantizes_files:
         return rounded, fp32
-    return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{job.converter.target}.rounded"))
+    return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{target}.{kind}.rounded"))
 
 
 def _bundle(
@@ -285,6 +323,13 @@ def _gate(
             problems=problems,
             warnings=(warning,) if warning else (),
         )
+
+
+def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
+    """At mixed, the format of each layer of each program."""
+    if precision.name != "mixed":
+        return {}
+    return {"layers": {program.name: dict(program.layer_formats) for program in job.planned[precision.name]}}
 
 
 def _agreement(bundle: Bundle, reference: Engine | None, references: tuple[Reference, ...]) -> Agreement | None:

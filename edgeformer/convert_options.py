@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.attention import ALL_KERNELS
+from edgeformer.calibration import METHODS, MIN_MAX
 from edgeformer.interfaces import check_task
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import DEFAULT_SEQ_LENS, POSITIONS_PER_SECOND, TAIL_WINDOW, WINDOWS, ProgramOptions
@@ -25,7 +26,10 @@ class ConvertOptions:
     Attributes:
         name: None: after the source.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
-        calibration: a folder of images: static-int8 needs it, and all int8 weights are rounded for them.
+        calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
+            needs it, and all int8 and int4 weights are rounded for it.
+        calibration_method: how static-int8 takes ranges from it, one of `METHODS`.
+        plan: of the precision mixed: a JSON file of formats by layer; None: the one in the checkpoint.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
             window is always among them.
@@ -43,6 +47,8 @@ class ConvertOptions:
     revision: str | None = None
     attention: str | None = None
     calibration: Path | None = None
+    calibration_method: str = MIN_MAX
+    plan: Path | None = None
     zipped: bool = False
     window: str = TAIL_WINDOW
     audio_seconds: tuple[float, ...] | None = None
@@ -53,6 +59,7 @@ class ConvertOptions:
             *((precision, PRECISIONS, "precision") for precision in self.precisions),
             *(() if self.attention is None else ((self.attention, ALL_KERNELS, "attention kernel"),)),
             (self.window, WINDOWS, "window"),
+            (self.calibration_method, METHODS, "calibration method"),
         ):
             if value not in choices:
                 raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
@@ -63,6 +70,12 @@ class ConvertOptions:
             raise InputError(
                 f"expected seconds of sound above 0 and up to {LONGEST_WINDOW_SECONDS}, found {list(seconds)}"
             )
+        if self.plan is not None and "mixed" not in self.precisions:
+            raise InputError(
+                f"--plan is for the precision mixed, found {', '.join(self.precisions)}: add --precision mixed"
+            )
+        if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
+            raise InputError("--calibration-method is for static-int8, which takes ranges: add --precision static-int8")
         if self.min_ios is not None and "coreml" not in self.targets:
             raise InputError(
                 f"--min-ios is for the target coreml, found {', '.join(self.targets)}: add --target coreml"

@@ -43,7 +43,8 @@ class LayerPlan:
 
     Attributes:
         layers: format by the layer's name in our module (`named_modules`).
-        default: the format of every other layer.
+        default: the format of every other layer; but where it is int4, tables and convolutions have int8, since few
+            targets can do more.
     """
 
     layers: Mapping[str, str] = field(default_factory=dict)
@@ -58,8 +59,15 @@ class LayerPlan:
                 )
 
     def format_of(self, layer: str) -> str:
-        """The format of a layer, by its name."""
+        """The format of a layer by its name, whatever kind it is."""
         return self.layers.get(layer, self.default)
+
+    def formats(self, module: nn.Module) -> dict[str, str]:
+        """The format of each quantizable layer of a module, by its name."""
+        return {
+            name: self.format_of(name) if name in self.layers else _at_most_int8(self.default, layer)
+            for name, layer in quantizable_layers(module).items()
+        }
 
     def check(self, module: nn.Module) -> None:
         """Refuse a plan that names what the module does not have.
@@ -78,9 +86,8 @@ class LayerPlan:
 
     def weight_bytes(self, module: nn.Module) -> int:
         """What the quantizable layers' weights take in these formats, scales included; each tied weight once."""
-        return sum(
-            weight_bytes(layer.weight, self.format_of(name)) for name, layer in quantizable_layers(module).items()
-        )
+        formats = self.formats(module)
+        return sum(weight_bytes(layer.weight, formats[name]) for name, layer in quantizable_layers(module).items())
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -133,6 +140,10 @@ def is_product(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear)
 
 
+def _at_most_int8(format: str, layer: QuantizableLayer) -> str:
+    return "int8" if format == "int4" and not isinstance(layer, nn.Linear) else format
+
+
 def _is_quantizable(name: str, layer: nn.Module) -> bool:
     if isinstance(layer, nn.Embedding):
         return name.rpartition(".")[2] not in _POSITION_TABLES and layer.weight.numel() >= LEAST_WEIGHTS
@@ -181,12 +192,13 @@ def planned(programs: tuple[Program, ...], module: nn.Module, plan: LayerPlan) -
         InputError: a layer of a program that is none of the module's.
     """
     plan.check(module)
+    formats = plan.formats(module)
     names = {id(layer.weight): name for name, layer in quantizable_layers(module).items()}
     return tuple(
         replace(
             program,
             layer_formats={
-                inner: plan.format_of(_name_in(module, inner, layer, names))
+                inner: formats[_name_in(module, inner, layer, names)]
                 for inner, layer in quantizable_layers(program.module).items()
             },
         )

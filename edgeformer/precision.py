@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from edgeformer_runtime.manifest import Recipe
 
@@ -13,13 +15,18 @@ class Precision:
 
     `output_tolerance` bounds the largest absolute difference of a program's output, relative to the largest absolute
     value of the reference output; `score_tolerance` bounds the absolute difference of probabilities and of the
-    components of normalised embeddings.
+    components of normalised embeddings. `recipes` holds the targets' own recipes where they differ from `recipe`.
     """
 
     name: str
     recipe: Recipe
     output_tolerance: float
     score_tolerance: float
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def recipe_on(self, target: str) -> Recipe:
+        """The weight format as this target realises it."""
+        return self.recipes.get(target, self.recipe)
 
 
 # The small precisions' tolerances are above what Core ML's reference measures of the classifiers of intents and of
@@ -38,6 +45,23 @@ PRECISIONS: dict[str, Precision] = {
         Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2),
         Precision("palette6", Recipe("wpalette6_afp16", "palette6", "float16", "palette6"), 2e-1, 5e-2),
         Precision("palette4", Recipe("wpalette4_afp16", "palette4", "float16", "palette4"), 3e-1, 2e-1),
-        Precision("int4", Recipe("wint4_afp16", "int4", "float16", "int4"), 3.5e-1, 2e-1),
+        Precision(
+            "int4",
+            Recipe("dynamic_wi4_afp32", "int4", "float32", "int8"),
+            3.5e-1,
+            2e-1,
+            MappingProxyType({"coreml": Recipe("wint4_afp16", "int4", "float16", "int4")}),
+        ),
+        Precision("weight-int8", Recipe("weight_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2),
+        Precision(
+            "mixed",
+            Recipe("dynamic_wmixed_afp32", "mixed", "float32", "mixed"),
+            3.5e-1,
+            2e-1,
+            MappingProxyType({"coreml": Recipe("wmixed_afp16", "mixed", "float16", "mixed")}),
+        ),
     )
 }
+
+PLANNED = ("int4", "mixed")
+"""Those that give each layer a format of its own."""

@@ -62,6 +62,7 @@ class Program:
     `module(*inputs)` takes tensors in the order of `inputs` and returns a tuple in the order of `outputs`.
     Its parameters and buffers are contiguous float32 (a converter may export other strides wrongly).
     `calibration` holds inputs as the model will meet them, a tuple each, for static quantization; empty: none given.
+    `calibration_method` is how ranges are taken from them (`edgeformer.calibration.METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
     (`edgeformer.layer_plan`); empty: there is no plan.
     """
@@ -71,6 +72,7 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     calibration: tuple[tuple[Tensor, ...], ...] = ()
+    calibration_method: str = "min-max"
     layer_formats: Mapping[str, str] = field(default_factory=dict)
 
     def example_inputs(self) -> tuple[Tensor, ...]:

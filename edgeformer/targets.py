@@ -39,6 +39,10 @@ DECODER_STATE: dict[str, str] = {
     "coreml": PROGRAM_STATE,
 }
 
+# The columns of weights of 4 bits that share a scale, None: a whole row. XNNPACK's blocks of 32 take twice as long as
+# its rows, ONNX Runtime has blocks only. Core ML's have offsets, and are a precision of its own (`coreml_weights`).
+INT4_BLOCKS: dict[str, int | None] = {"litert": None, "executorch": None, "onnx": 32}
+
 # What rounding the states of programs costs at any precision, relative to the largest output: Core ML has them in
 # float16 only. Of tiny.en at fp32, whose encoder differs by 2e-7, the steps' logits differ by 1.6e-4.
 STATE_ROUNDING: dict[str, float] = {"coreml": 2**-11}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeformer.precision import Precision
 from edgeformer.programs import TORCH_DTYPES, Program
+
+INSTEAD = {
+    ("executorch", "weight-int8"): "XNNPACK has no product of floats with int8 weights; take dynamic-int8",
+    ("coreml", "weight-int8"): "its dynamic-int8 is int8 weights with float16 arithmetic; take that",
+    ("coreml", "static-int8"): "activations are quantized on macOS only; take dynamic-int8",
+}
+"""What to take in place of precisions that a target cannot do."""
 
 
 def common_problems(
@@ -30,10 +37,12 @@ def common_problems(
         problems.append(
             f'{target} needs {", ".join(missing)}, not installed here: run `pip install "edgeformer[{target}]"`'
         )
-    if precision.name not in precisions:
+    if precision.name not in precisions and (target, precision.name) in INSTEAD:
+        problems.append(f"{target} has no {precision.name}: {INSTEAD[target, precision.name]}")
+    elif precision.name not in precisions:
         problems.append(f"{target} has no precision {precision.name!r}: expected one of {', '.join(precisions)}")
     elif precision.name == "static-int8" and not all(program.calibration for program in programs):
-        problems.append("static-int8 needs calibration: give --calibration DIR with images")
+        problems.append("static-int8 needs calibration: give --calibration, a folder of images or a table of texts")
     if not programs:
         problems.append(f"{target} needs at least one program, found none")
     names = [program.name for program in programs]
@@ -46,6 +55,29 @@ def common_problems(
     for name, tensor in _unique_tensors(programs):
         problems += _tensor_problems(name, tensor, largest)
     return problems
+
+
+def plan_problems(
+    target: str, programs: Sequence[Program], formats: Mapping[type[nn.Module], Sequence[str]]
+) -> list[str]:
+    """Layers of a plan that have a format which the target lacks, one sentence for each kind of them.
+
+    Args:
+        target: the converter's name.
+        programs: with or without plans.
+        formats: what the target can do with each kind of layer.
+    """
+    refused: dict[tuple[type[nn.Module], str], list[str]] = {}
+    for program in programs:
+        for name, format in program.layer_formats.items():
+            kind = type(program.module.get_submodule(name))
+            if format not in formats[kind]:
+                refused.setdefault((kind, format), []).append(name)
+    return [
+        f"{target} has no {format} for {kind.__name__} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
+        f"take one of {', '.join(formats[kind])}"
+        for (kind, format), names in refused.items()
+    ]
 
 
 def _interface_problems(target: str, program: Program) -> Iterator[str]:

@@ -6,23 +6,25 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems
+from edgeformer_converters.checks import common_problems, plan_problems
+from edgeformer_converters.coreml_mixed import compress_by_plan, stays_float
 from edgeformer_converters.coreml_package import normalize_package
 from edgeformer_converters.coreml_range import fits_half, values_beyond_half
-from edgeformer_converters.coreml_weights import WEIGHTS
+from edgeformer_converters.coreml_weights import INT4, WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
+from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Requirements
@@ -38,10 +40,10 @@ class CoreMLConverter:
     """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
     fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
-    smaller (`coreml_weights`): coremltools quantizes activations on macOS only. Operators whose values float16 may not
-    hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision. Buffers that a
-    program changes become states, which functions share by name; Core ML has them in float16 only, so at fp32 too they
-    are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
+    smaller (`coreml_weights`, `coreml_mixed`): coremltools quantizes activations on macOS only. Operators whose values
+    float16 may not hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision.
+    Buffers that a program changes become states, which functions share by name; Core ML has them in float16 only, so at
+    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
     """
 
     target = "coreml"
@@ -61,6 +63,7 @@ class CoreMLConverter:
             "fp32",
             "fp16",
             *(name for name, each in WEIGHTS.items() if ios >= each.ios),
+            "mixed",
         )
         self.requires = Requirements(runtime="0.1.0", ios=f"{ios}.0", macos=f"{MACOS_OF_IOS[ios]}.0")
 
@@ -72,6 +75,8 @@ class CoreMLConverter:
                 f"several programs in one package need iOS 18, iOS {self._ios} was asked for: "
                 "give one --seq-len, and for speech leave --min-ios out"
             )
+        formats = FORMATS if self._ios >= INT4.ios else FORMATS[:3]
+        problems += plan_problems(self.target, programs, dict.fromkeys((nn.Linear, nn.Conv2d, nn.Embedding), formats))
         for program in programs:
             problems += [
                 f"coreml takes tensors of rank 1 to 5, {program.name}.{spec.name} has shape {spec.shape}"
@@ -101,13 +106,16 @@ class CoreMLConverter:
         self, programs: Sequence[Program], precision: str, folder: Path, wide: frozenset[str] = frozenset()
     ) -> Lowered:
         package = folder / PACKAGE
+        layers = PlannedLayers(programs) if precision == "mixed" else None
         with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
-                _convert(programs[0], precision, self._ios, wide).save(str(package))
+                _convert(programs[0], precision, self._ios, wide, layers).save(str(package))
             else:
                 entries = {program.name: (PACKAGE, program.name) for program in programs}
-                _save_functions(programs, precision, self._ios, wide, Path(scratch), package)
+                _save_functions(programs, precision, self._ios, wide, layers, Path(scratch), package)
+            if layers is not None:
+                layers.require_all(self.target)
             names = normalize_package(package)
             functions = read_program(package)
         if precision != "fp32":
@@ -118,7 +126,7 @@ class CoreMLConverter:
         )
 
 
-def _convert(program: Program, precision: str, ios: int, wide: frozenset[str]) -> Any:
+def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], layers: PlannedLayers | None) -> Any:
     import coremltools as ct
 
     exported = torch.export.export(program.module, program.example_inputs()).run_decompositions(
@@ -134,10 +142,16 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str]) -
         convert_to="mlprogram",
         minimum_deployment_target=getattr(ct.target, f"iOS{ios}"),
         compute_precision=(
-            ct.precision.FLOAT32 if precision == "fp32" else ct.transform.FP16ComputePrecision(partial(fits_half, wide))
+            ct.precision.FLOAT32
+            if precision == "fp32"
+            else ct.transform.FP16ComputePrecision(
+                lambda operation: fits_half(wide, operation) and not (layers and stays_float(layers, operation))
+            )
         ),
         skip_model_load=True,
     )
+    if layers is not None:
+        return compress_by_plan(model, layers)
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
@@ -170,14 +184,20 @@ def _remove_aliases(exported: torch.export.ExportedProgram) -> None:
 
 
 def _save_functions(
-    programs: Sequence[Program], precision: str, ios: int, wide: frozenset[str], scratch: Path, package: Path
+    programs: Sequence[Program],
+    precision: str,
+    ios: int,
+    wide: frozenset[str],
+    layers: PlannedLayers | None,
+    scratch: Path,
+    package: Path,
 ) -> None:
     import coremltools as ct
 
     functions = ct.utils.MultiFunctionDescriptor()
     for program in programs:
         path = str(scratch / f"{program.name}.mlpackage")
-        _convert(program, precision, ios, wide).save(path)
+        _convert(program, precision, ios, wide, layers).save(path)
         functions.add_function(path, src_function_name=MAIN, target_function_name=program.name)
     functions.default_function_name = programs[0].name
     ct.utils.save_multifunction(functions, str(package))

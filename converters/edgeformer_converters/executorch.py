@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from edgeformer.precision import Precision
+from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems
+from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
 from edgeformer_converters.executorch_int8 import (
     quantize_dynamically,
     quantize_statically,
     store_attention_biases_in_int8,
 )
+from edgeformer_converters.executorch_mixed import quantize_by_plan
 from edgeformer_converters.executorch_state import (
     changed_buffers,
     memory_plans,
@@ -31,6 +33,8 @@ from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
 MODEL_FILE = "model.pte"
+LAYER_FORMATS = {nn.Linear: ("fp32", "int8", "int4"), nn.Conv2d: ("fp32", "int8"), nn.Embedding: ("fp32", "int8")}
+"""What each kind of layer can be stored in: half weights make XNNPACK compute in half, which is for whole models."""
 
 
 class ExecuTorchConverter:
@@ -38,15 +42,16 @@ class ExecuTorchConverter:
 
     fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
-    runs, embedding tables per row in int8. static-int8 takes the ranges of activations from calibration inputs. The
-    apps and engines that run int8 link ExecuTorch's quantized kernels.
+    runs, embedding tables per row in int8. static-int8 takes the ranges of activations from calibration inputs. int4 is
+    dynamic-int8 with linear layers' weights in 4 bits, per channel; mixed has a format for each layer. The apps and
+    engines that run these link ExecuTorch's quantized kernels.
 
     Buffers that programs change are state: methods of one loaded file share it, if the app lets methods share memory
     arenas (`share_memory_arenas` of ExecuTorch's Module; Python's Program does).
     """
 
     target = "executorch"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "int4", "mixed")
     # What the Swift package and the Android archive of ExecuTorch 1.x ask for.
     requires = Requirements(runtime="0.1.0", ios="17.0", macos="12.0", android_api=23)
     quantizes_files = False
@@ -54,7 +59,10 @@ class ExecuTorchConverter:
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What ExecuTorch cannot do with these programs, one sentence each."""
-        return common_problems(self.target, self.precisions, ("executorch", "torchao"), programs, precision)
+        return [
+            *common_problems(self.target, self.precisions, ("executorch", "torchao"), programs, precision),
+            *plan_problems(self.target, programs, LAYER_FORMATS),
+        ]
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
         """Write `model.pte` with one method per program into the empty folder."""
@@ -85,7 +93,7 @@ def _lower(programs: Sequence[Program], precision: str, folder: Path) -> Lowered
             # The validity check knows neither the quantized embedding nor int32 indices.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        if precision == "dynamic-int8":
+        if precision == "dynamic-int8" or precision in PLANNED:
             from executorch.exir.passes.quant_fusion_pass import QuantFusionPass
 
             # Without it the table is dequantized whole before every look-up.
@@ -114,9 +122,13 @@ def _export(program: Program, precision: str) -> Any:
         return torch.export.export(module, inputs)
     widen_embedding_ids(module)
     module = torch.export.export(module, inputs).module()
-    quantize = quantize_statically if precision == "static-int8" else quantize_dynamically
-    quantized = quantize(module, program)
-    store_attention_biases_in_int8(quantized)
+    if precision in PLANNED:
+        quantized = quantize_by_plan(module, program)
+    else:
+        quantize = quantize_statically if precision == "static-int8" else quantize_dynamically
+        quantized = quantize(module, program)
+    if not set(program.layer_formats.values()) <= {"fp32"} or not program.layer_formats:
+        store_attention_biases_in_int8(quantized)
     return torch.export.export(quantized, inputs)
 
 

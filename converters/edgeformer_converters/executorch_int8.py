@@ -21,8 +21,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from edgeformer.calibration import MIN_MAX
 from edgeformer.programs import Program
+from edgeformer_converters.ranges import ValueHistogram
 
 # A smaller constant is not worth the operator that would read it. Whisper's, one value per position, has up to 1,500.
 LEAST_ELEMENTS = 2048
@@ -64,7 +67,8 @@ def quantize_statically(module: Any, program: Program) -> Any:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     config = get_symmetric_quantization_config(is_per_channel=True)
-    config = replace(config, **{side: _with_extremes(getattr(config, side)) for side in ACTIVATIONS})
+    method = program.calibration_method
+    config = replace(config, **{side: _with_range(getattr(config, side), method) for side in ACTIVATIONS})
     quantizer = XNNPACKQuantizer().set_filter_function(_is_pointwise)
     quantizer.set_operator_type(torch.ops.aten.linear.default, config)
     dynamic = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
@@ -75,11 +79,31 @@ def quantize_statically(module: Any, program: Program) -> Any:
     return convert_pt2e(prepared)
 
 
-def _with_extremes(spec: Any) -> Any:
-    """A specification of activations whose range is the smallest and the largest value, none of them cut off."""
+def _with_range(spec: Any, method: str) -> Any:
+    """A specification of activations whose range is taken by one of `edgeformer.calibration.METHODS`."""
     from torchao.quantization.pt2e import MinMaxObserver
 
-    return replace(spec, observer_or_fake_quant_ctr=MinMaxObserver.with_args(eps=2**-12))
+    class RangeObserver(MinMaxObserver):  # type: ignore[misc]
+        """Takes its range from all values that it saw."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.histogram = ValueHistogram()
+
+        def forward(self, x: Tensor) -> Tensor:
+            """x of any shape, unchanged."""
+            self.histogram.add(x.detach().numpy())
+            seen: Tensor = super().forward(x)
+            return seen
+
+        def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+            """Scale and zero point."""
+            low, high = self.histogram.range(method)
+            found: tuple[Tensor, Tensor] = self._calculate_qparams(torch.tensor(low), torch.tensor(high))
+            return found
+
+    observer = MinMaxObserver if method == MIN_MAX else RangeObserver
+    return replace(spec, observer_or_fake_quant_ctr=observer.with_args(eps=2**-12))
 
 
 def _is_pointwise(node: torch.fx.Node) -> bool:

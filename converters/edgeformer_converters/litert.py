@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeformer.precision import Precision
+from edgeformer.layer_plan import FORMATS
+from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems
+from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.litert_int8 import quantize_to_int8
+from edgeformer_converters.litert_mixed import quantize_by_plan
 from edgeformer_converters.litert_storage import store_compactly
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
 MODEL_FILE = "model.tflite"
+LAYER_FORMATS = {nn.Linear: FORMATS, nn.Conv2d: FORMATS, nn.Embedding: FORMATS}
+"""What each kind of layer can be stored in."""
 
 
 class LiteRTConverter:
@@ -30,11 +34,13 @@ class LiteRTConverter:
 
     dynamic-int8 stores weights per channel in int8 (embedding tables included, biases and norms in float32) and
     quantizes activations while it runs. static-int8 takes the ranges of activations from calibration inputs. fp16
-    stores the weights in half; a CPU computes in float32, a GPU in half.
+    stores the weights in half; a CPU computes in float32, a GPU in half. weight-int8 stores them in int8 and computes
+    in float32. int4 is dynamic-int8 with linear layers' weights in 4 bits, per channel; mixed has a format for each
+    layer.
     """
 
     target = "litert"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed")
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
     requires = Requirements(runtime="0.1.0", ios="15.0", macos="12.0", android_api=23)
     quantizes_files = True
@@ -43,7 +49,10 @@ class LiteRTConverter:
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What LiteRT cannot do with these programs, one sentence each."""
         modules = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
-        return common_problems(self.target, self.precisions, modules, programs, precision)
+        return [
+            *common_problems(self.target, self.precisions, modules, programs, precision),
+            *plan_problems(self.target, programs, LAYER_FORMATS),
+        ]
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
         """Write `model.tflite` with one signature per program into the empty folder."""
@@ -71,6 +80,8 @@ class LiteRTConverter:
             quantized = Path(scratch) / MODEL_FILE
             if precision.name == "fp16":
                 _store_weights_in_half(source, quantized)
+            elif precision.name in PLANNED:
+                quantize_by_plan(programs, source, quantized)
             else:
                 quantize_to_int8(programs, precision.name, source, quantized)
             store_compactly(quantized, folder / MODEL_FILE)

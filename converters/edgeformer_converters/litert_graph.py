@@ -32,6 +32,15 @@ class LiteRTGraph:
                 buffer.data = np.frombuffer(buffer.data, np.uint8)
         self.names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
+    @staticmethod
+    def signatures(content: bytes | bytearray) -> dict[str, int]:
+        """The number of the graph that each signature of a model runs."""
+        from ai_edge_litert import schema_py_generated as schema
+
+        model: Any = schema.Model.GetRootAs(content)
+        found = (model.SignatureDefs(number) for number in range(model.SignatureDefsLength()))
+        return {each.SignatureKey().decode(): each.SubgraphIndex() for each in found}
+
     def to_bytes(self) -> bytearray:
         """The model as a file holds it."""
         packed: bytearray = self.tools.convert_object_to_bytearray(self.model)
@@ -106,7 +115,7 @@ class LiteRTGraph:
         # Of a grouped convolution the kernel has fewer channels than the input.
         same_channels = kernel.shape[3] == graph.tensors[operator.inputs[0]].shape[3]
         steps = (options.strideH, options.strideW)
-        constant = self._constant(kernel).size > 0 and readers[int(operator.inputs[1])] == 1
+        constant = self.constant(kernel).size > 0 and readers[int(operator.inputs[1])] == 1
         return constant and bool(same_channels) and tuple(kernel.shape[1:3]) == (1, 1) and steps == (1, 1)
 
     def store_attention_biases_in_int8(self) -> int:
@@ -141,12 +150,12 @@ class LiteRTGraph:
         for operator in graph.operators:
             if self.name(operator) == "ADD" and leads_to_softmax(operator):
                 for index in operator.inputs:
-                    size, shape = self._constant(graph.tensors[index]).size, graph.tensors[index].shape
+                    size, shape = self.constant(graph.tensors[index]).size, graph.tensors[index].shape
                     # A single row, which all queries share, is small and may have to be exact.
                     if size >= LEAST_ELEMENTS and size > shape[-1]:
                         yield int(index)
 
-    def _constant(self, tensor: Any) -> NDArray[np.float32]:
+    def constant(self, tensor: Any) -> NDArray[np.float32]:
         """The values of a float constant, flat; empty for what is no such constant."""
         data = self.model.buffers[tensor.buffer].data
         if data is None or tensor.type != self.schema.TensorType.FLOAT32:
@@ -157,7 +166,7 @@ class LiteRTGraph:
         """Let a DEQUANTIZE, which is given back, make the tensor at `index`; `stored` is what signatures share."""
         tensor = graph.tensors[index]
         if tensor.buffer not in stored:
-            values = self._constant(tensor)
+            values = self.constant(tensor)
             # One scale for all heads: every LiteRT runtime and delegate knows that, and the softmax sees no difference.
             scale = float(np.abs(values).max()) / LARGEST_INT8 or 1.0
             buffer = self.schema.BufferT()

@@ -27,8 +27,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgeformer.calibration import MIN_MAX
 from edgeformer.programs import Program
 from edgeformer_converters.litert_graph import LiteRTGraph
+from edgeformer_converters.ranges import ValueHistogram
 
 # All spatial kernels of TinyViT-5M together are 45,000 weights, 0.7 % of its bytes, and cost it a cosine of .002.
 MOST_FLOAT_WEIGHTS = 1 << 16
@@ -42,7 +46,7 @@ def quantize_to_int8(programs: Sequence[Program], precision: str, source: Path, 
 
     Args:
         programs: what the signatures are; static-int8 takes their calibration inputs.
-        precision: "dynamic-int8" or "static-int8".
+        precision: "dynamic-int8", "weight-int8" or "static-int8".
         source: the float model.
         destination: a file that does not exist yet.
     """
@@ -60,6 +64,8 @@ def quantize_to_int8(programs: Sequence[Program], precision: str, source: Path, 
         manager.add_static_config(".*", TFLOperationName.FULLY_CONNECTED, activation_num_bits=8, weight_num_bits=8)
         for name in pointwise:
             manager.add_dynamic_config(re.escape(name), TFLOperationName.FULLY_CONNECTED, num_bits=8)
+    elif precision == "weight-int8":
+        manager.add_weight_only_config(".*", TFLOperationName.ALL_SUPPORTED, num_bits=8)
     else:
         manager.add_dynamic_config(".*", TFLOperationName.ALL_SUPPORTED, num_bits=8)
     _add_spatial_convolutions(manager, graph, static)
@@ -90,10 +96,10 @@ def _add_spatial_convolutions(manager: Any, graph: LiteRTGraph, static: bool) ->
 
 
 def _calibrate(programs: Sequence[Program], content: bytes | bytearray, recipe: Any) -> Any:
-    """The ranges of all tensors over the calibration inputs.
+    """The ranges of all tensors over the calibration inputs, by the programs' calibration method.
 
-    The smallest and the largest value count. The quantizer's own moving average forgets the first images' extremes and
-    cuts off the largest logits.
+    By min-max the smallest and the largest value count. The quantizer's own moving average forgets the first images'
+    extremes and cuts off the largest logits.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
@@ -111,4 +117,28 @@ def _calibrate(programs: Sequence[Program], content: bytes | bytearray, recipe: 
         },
         manager,
     )
-    return observer.get_model_qsvs()
+    ranges = observer.get_model_qsvs()
+    method = programs[0].calibration_method
+    return ranges if method == MIN_MAX else _by_method(programs, content, ranges, method)
+
+
+def _by_method(programs: Sequence[Program], content: bytes | bytearray, ranges: Any, method: str) -> Any:
+    """The same tensors with ranges from histograms of their values."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=bytes(content), experimental_preserve_all_tensors=True, num_threads=1)
+    histograms: dict[str, ValueHistogram] = {name: ValueHistogram() for name in ranges}
+    signatures = LiteRTGraph.signatures(content)
+    for program in programs:
+        runner, graph = interpreter.get_signature_runner(program.name), signatures[program.name]
+        details = [each for each in interpreter.get_tensor_details(graph) if each["name"] in histograms]
+        for values in program.calibration:
+            runner(**{spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)})
+            for detail in details:
+                histograms[detail["name"]].add(interpreter.get_tensor(detail["index"], graph))
+    found = {}
+    for name, known in ranges.items():
+        low, high = histograms[name].range(method)
+        shape = np.shape(known["min"])
+        found[name] = {**known, "min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
+    return found

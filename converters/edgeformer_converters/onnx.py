@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from edgeformer.precision import Precision
+from edgeformer.layer_plan import FORMATS
+from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems
+from edgeformer_converters.checks import common_problems, plan_problems
+from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 # The first opset with GELU as one operator, in ONNX Runtime since 1.17.
 OPSET = 20
 ENTRY = "main"
+LAYER_FORMATS = {nn.Linear: FORMATS, nn.Conv2d: FORMATS[:3], nn.Embedding: FORMATS[:3]}
+"""What each kind of layer can be stored in: MatMulNBits is a product."""
 
 
 class OnnxConverter:
@@ -31,11 +36,13 @@ class OnnxConverter:
     fp32's. A graph that computes in half is no faster on a CPU without half kernels, and far less exact.
 
     dynamic-int8 holds weights per channel and embedding tables per tensor in int8, biases and norms in float32.
-    static-int8 takes the ranges of activations from calibration inputs.
+    static-int8 takes the ranges of activations from calibration inputs. weight-int8 stores weights in int8 and computes
+    in float32. int4 is dynamic-int8 with linear layers' weights in 4 bits, in blocks; mixed has a format for each
+    layer.
     """
 
     target = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8")
+    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed")
     # The oldest systems that ONNX Runtime 1.22's packages support; 1.22 brought 8 bits to MatMulNBits.
     requires = Requirements(runtime="0.1.0", ios="15.1", macos="13.4", android_api=24)
     quantizes_files = True
@@ -43,7 +50,10 @@ class OnnxConverter:
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What ONNX cannot do with these programs, one sentence each."""
-        return common_problems(self.target, self.precisions, ("onnx", "onnxscript", "onnxruntime"), programs, precision)
+        return [
+            *common_problems(self.target, self.precisions, ("onnx", "onnxscript", "onnxruntime"), programs, precision),
+            *plan_problems(self.target, programs, LAYER_FORMATS),
+        ]
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
         """Write one `.onnx` per program, and `weights.bin` when there are several, into the empty folder."""
@@ -57,18 +67,30 @@ class OnnxConverter:
         with quiet_tools():
             import onnx
 
-            from edgeformer_converters.onnx_int8 import quantize_dynamically, quantize_statically
+            from edgeformer_converters.onnx_int8 import (
+                quantize_dynamically,
+                quantize_statically,
+                store_weights_in_int8,
+            )
+            from edgeformer_converters.onnx_mixed import quantize_by_plan
             from edgeformer_converters.onnx_storage import store_weights_in_half
 
+            layers = PlannedLayers(programs) if precision.name in PLANNED else None
             models = {program.name: onnx.load(fp32.folder / fp32.entries[program.name][0]) for program in programs}
             for program in programs:
                 model = models[program.name]
-                if precision.name == "dynamic-int8":
+                if layers is not None:
+                    models[program.name] = quantize_by_plan(model, layers)
+                elif precision.name == "dynamic-int8":
                     models[program.name] = quantize_dynamically(model)
                 elif precision.name == "static-int8":
                     models[program.name] = quantize_statically(model, program)
+                elif precision.name == "weight-int8":
+                    store_weights_in_int8(model)
                 else:
                     store_weights_in_half(model)
+            if layers is not None:
+                layers.require_all(self.target)
             return _save(models, folder)
 
 

@@ -17,7 +17,7 @@ TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thre
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from edgeformer.calibration import ENTROPY, MIN_MAX, PERCENTILE
 from edgeformer.programs import Program
+from edgeformer_converters.ranges import KEPT_PERCENT
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
@@ -35,6 +37,7 @@ LARGEST_INT8 = 127
 MOST_FLOAT_WEIGHTS = 1 << 16
 # Products after GELU get their activations quantized per block of 128; see `quantize_dynamically`.
 BLOCK_SIZE = 128
+DYNAMIC = ["MatMul", "Gemm", "Gather"]
 
 
 def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -48,20 +51,41 @@ def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Convolutions compute in float with int8 weights: quantized dynamically they take three times as long as in float.
     """
+    products = [node.name for node in model.graph.node if node.op_type in DYNAMIC]
+    store_in_int8(model, _large_convolutions(model))
+    return quantize_nodes_dynamically(model, products)
+
+
+def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The same for the products and tables of these nodes only."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    _quantize_after_gelu(model)
-    store_in_int8(model, _large_convolutions(model))
+    _quantize_after_gelu(model, frozenset(names))
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantized.onnx"
         quantize_dynamic(
             model,
             path,
-            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            op_types_to_quantize=DYNAMIC,
             per_channel=True,
             weight_type=QuantType.QInt8,
+            nodes_to_quantize=list(names),
         )
         return onnx.load(path)
+
+
+def store_weights_in_int8(model: onnx.ModelProto) -> None:
+    """Store all large weights in int8 and compute in float: sessions widen them once, when they load."""
+    axes: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul":
+            axes[node.input[1]] = 1
+        elif node.op_type == "Gemm":
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            axes[node.input[1]] = 0 if transposed else 1
+        elif node.op_type == "Gather":
+            axes[node.input[0]] = 0
+    store_in_int8(model, _large_convolutions(model), axes)
 
 
 def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelProto:
@@ -69,7 +93,13 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
 
     Products of two activations stay in float, as do convolutions, whose weights are in int8 but for small spatial ones.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """The calibration inputs, once."""
@@ -84,6 +114,11 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
                 return None
             return {spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)}
 
+    methods = {
+        MIN_MAX: CalibrationMethod.MinMax,
+        PERCENTILE: CalibrationMethod.Percentile,
+        ENTROPY: CalibrationMethod.Entropy,
+    }
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     float_products = [
         node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in constants
@@ -101,6 +136,8 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            calibrate_method=methods[program.calibration_method],
+            extra_options={"CalibPercentile": KEPT_PERCENT} if program.calibration_method == PERCENTILE else {},
         )
         return onnx.load(path)
 
@@ -116,18 +153,27 @@ def _large_convolutions(model: onnx.ModelProto) -> list[NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Conv" and is_large(node)]
 
 
-def store_in_int8(model: onnx.ModelProto, convolutions: list[NodeProto]) -> None:
+def store_in_int8(
+    model: onnx.ModelProto, convolutions: list[NodeProto], matrices: Mapping[str, int] | None = None
+) -> None:
     """Store in int8 what the quantizers leave: these convolutions' weights and what is added to attention scores.
 
     Weights get a scale per output channel, attention's biases one; a Cast and a Mul give the float values back.
+
+    Args:
+        model: changed.
+        convolutions: whose weights to store so.
+        matrices: other constants, with the axis of their output channels.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    axes: dict[str, int | None] = {node.input[1]: 0 for node in convolutions}
+    axes: dict[str, int | None] = {**(matrices or {}), **{node.input[1]: 0 for node in convolutions}}
     axes |= dict.fromkeys(_attention_biases(model))
     nodes = [
         node
         for name, axis in axes.items()
-        if name in constants and np.prod(constants[name].dims) >= LEAST_ELEMENTS
+        if name in constants
+        and constants[name].data_type == TensorProto.FLOAT
+        and np.prod(constants[name].dims) >= LEAST_ELEMENTS
         for node in _dequantized(model, constants[name], axis)
     ]
     nodes += model.graph.node
@@ -172,11 +218,15 @@ def _dequantized(model: onnx.ModelProto, tensor: TensorProto, axis: int | None) 
     yield onnx.helper.make_node("Mul", [cast, f"{name}_scale"], [name], name=f"{name}_unscale")
 
 
-def _quantize_after_gelu(model: onnx.ModelProto) -> None:
+def _quantize_after_gelu(model: onnx.ModelProto, names: frozenset[str]) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     after_gelu = {output for node in model.graph.node if node.op_type == "Gelu" for output in node.output}
-    others = [node.name for node in model.graph.node if node.op_type != "MatMul" or node.input[0] not in after_gelu]
+    others = [
+        node.name
+        for node in model.graph.node
+        if node.op_type != "MatMul" or node.input[0] not in after_gelu or node.name not in names
+    ]
     # Accuracy level 4: activations in int8, per row and block.
     config = DefaultWeightOnlyQuantConfig(block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4, bits=8)
     quantizer = MatMulNBitsQuantizer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,9 +73,15 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 
 def store_weights_in_half(model: onnx.ModelProto) -> None:
     """Turn every large float32 initializer into a float16 one and a Cast, which sessions fold when they load."""
+    store_in_half(model, {tensor.name for tensor in model.graph.initializer})
+
+
+def store_in_half(model: onnx.ModelProto, names: Collection[str]) -> None:
+    """The same for the initializers of these names."""
     graph, casts = model.graph, []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims, dtype=np.int64) < HALF_MIN_ELEMENTS:
+        is_large = np.prod(tensor.dims, dtype=np.int64) >= HALF_MIN_ELEMENTS
+        if tensor.name not in names or tensor.data_type != TensorProto.FLOAT or not is_large:
             continue
         name = tensor.name
         half = numpy_helper.to_array(tensor).astype(np.float16)

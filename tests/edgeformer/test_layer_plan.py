@@ -29,7 +29,6 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     plan = LayerPlan({"b": "int4", "a": "fp32"}, default="fp16")
     plan.write(tmp_path / "plan.json")
     assert LayerPlan.read(tmp_path / "plan.json") == plan
-    assert [plan.format_of(name) for name in "abc"] == ["fp32", "int4", "fp16"]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +58,13 @@ def test_positions_norms_and_small_tables_have_no_format(module: torch.nn.Module
     names = quantizable_layers(module)
     assert {POOLER, "classifier", "mobilebert.embeddings.word_embeddings"} <= names.keys()
     assert not any("position" in name or "token_type" in name or "norm" in name.lower() for name in names)
+
+
+def test_int4_for_the_rest_means_linear_layers(module: torch.nn.Module) -> None:
+    formats = LayerPlan({POOLER: "fp32"}, default="int4").formats(module)
+    assert formats[POOLER] == "fp32"
+    assert formats["classifier"] == "int4"
+    assert formats["mobilebert.embeddings.word_embeddings"] == "int8"
 
 
 def test_a_layer_that_the_model_lacks_is_named(module: torch.nn.Module) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeformer.layer_plan import quantized
 from edgeformer.programs import Program
-from edgeformer.rounding import LARGEST_INT8, round_rows, rounded_to_int8
+from edgeformer.rounding import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
 from edgeformer_runtime.manifest import TensorSpec
 
 CHANNELS = 160  # more than one block of columns
@@ -58,7 +59,7 @@ def to_nearest(weight: Tensor) -> Tensor:
 
 
 def test_products_are_on_the_grid_of_int8_with_their_old_scale(program: Program) -> None:
-    (rounded,) = rounded_to_int8([program])
+    (rounded,) = round_weights([program])
     for name in ("pointwise", "linear"):
         before = program.module.get_parameter(f"{name}.weight").detach()
         after = rounded.module.get_parameter(f"{name}.weight").detach()
@@ -70,7 +71,7 @@ def test_products_are_on_the_grid_of_int8_with_their_old_scale(program: Program)
 
 def test_new_inputs_come_out_nearer_than_with_weights_rounded_one_by_one(program: Program) -> None:
     weight = program.module.get_parameter("pointwise.weight").detach().flatten(1)
-    rounded = rounded_to_int8([program])[0].module.get_parameter("pointwise.weight").detach().flatten(1)
+    rounded = round_weights([program])[0].module.get_parameter("pointwise.weight").detach().flatten(1)
     x = torch.cat([value for (value,) in inputs(16, seed=2)]).movedim(1, -1).reshape(-1, CHANNELS)
 
     def error(candidate: Tensor) -> float:
@@ -98,7 +99,7 @@ def test_rows_of_zeros_and_inputs_that_never_come_are_harmless() -> None:
 
 def test_the_source_stays_as_it_is_and_shared_layers_stay_shared(program: Program) -> None:
     before = {name: value.clone() for name, value in program.module.state_dict().items()}
-    first, second = rounded_to_int8([program, replace(program, name="other")])
+    first, second = round_weights([program, replace(program, name="other")])
     assert first.module is second.module
     for name, value in program.module.state_dict().items():
         assert torch.equal(value, before[name])
@@ -106,5 +107,29 @@ def test_the_source_stays_as_it_is_and_shared_layers_stay_shared(program: Progra
 
 def test_without_inputs_nothing_changes(program: Program) -> None:
     uncalibrated = replace(program, calibration=())
-    (same,) = rounded_to_int8([uncalibrated])
+    (same,) = round_weights([uncalibrated])
     assert same is uncalibrated
+
+
+@pytest.mark.parametrize("block", [None, 32])
+def test_four_bits_are_on_the_grid_of_their_blocks_and_nearer_than_to_nearest(
+    program: Program, block: int | None
+) -> None:
+    planned = replace(program, layer_formats={"pointwise": "int4", "linear": "fp32"})
+    (rounded,) = round_weights([planned], Grid(LARGEST_INT4, block))
+    before = program.module.get_parameter("pointwise.weight").detach()
+    after = rounded.module.get_parameter("pointwise.weight").detach()
+    torch.testing.assert_close(quantized(after, "int4", block), after, rtol=0, atol=1e-6)
+    assert torch.equal(rounded.module.get_parameter("linear.weight"), program.module.get_parameter("linear.weight"))
+    x = torch.cat([value for (value,) in inputs(16, seed=2)]).movedim(1, -1).reshape(-1, CHANNELS)
+
+    def error(candidate: Tensor) -> float:
+        return float((x @ (candidate - before).flatten(1).T).norm())
+
+    assert error(after) < 0.5 * error(quantized(before, "int4", block))
+
+
+def test_layers_of_four_bits_stay_where_the_target_has_a_grid_of_its_own(program: Program) -> None:
+    (same,) = round_weights([replace(program, layer_formats={"pointwise": "int4", "linear": "fp16"})])
+    for name, value in program.module.state_dict().items():
+        assert torch.equal(same.module.state_dict()[name], value)
