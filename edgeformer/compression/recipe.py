@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeformer.compression.toml_tables import read_table
+from edgeformer.layer_plan import LayerPlan
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.records import to_data
 
 SCHEDULES = ("linear", "cosine", "constant")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
 SPARSIFY_METHODS = ("magnitude", "movement")
+QUANTIZED_FORMATS = ("int8", "int4")
+QUANTIZE_METHODS = ("plain", "lsq")
+ACTIVATION_SCALES = ("row", "example", "float")
 STORED_DTYPES = ("float32", "float16")
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -254,9 +258,42 @@ class Sparsify:
             raise InputError(f"end must be above begin and at most 1, found {self.begin} and {self.end}")
 
 
-Step = Finetune | Distill | Prune | Sparsify
+@dataclass(frozen=True)
+class QuantizeAware:
+    """Train while layers compute with rounded weights and activations; the rounded weights are what is left.
 
-STEPS: dict[str, type[Step]] = {step.kind: step for step in (Finetune, Distill, Prune, Sparsify)}
+    Attributes:
+        format: of every layer that `layers` does not name: "int8" or "int4" (of linear layers; the other ones then have
+            int8).
+        layers: formats of single layers by name, as in a layer plan: "fp32", "fp16", "int8" or "int4".
+        method: "plain" takes scales from the largest weights, "lsq" trains them.
+        block: columns of a weight of 4 bits that share a scale; 0: a whole row.
+        activations: what shares a scale where products quantize their inputs: "row" (LiteRT), "example" (ExecuTorch,
+            ONNX Runtime), or "float" where they do not.
+        training, loss, augment: as in `Distill`.
+    """
+
+    kind: ClassVar[str] = "quantize_aware"
+    format: str = "int8"
+    layers: dict[str, Any] = field(default_factory=dict)
+    method: str = "plain"
+    block: int = 0
+    activations: str = "row"
+    training: Training = field(default_factory=Training)
+    loss: Loss = field(default_factory=Loss)
+    augment: Augment = field(default_factory=Augment)
+
+    def __post_init__(self) -> None:
+        _choice("format", self.format, QUANTIZED_FORMATS)
+        _choice("method", self.method, QUANTIZE_METHODS)
+        _choice("activations", self.activations, ACTIVATION_SCALES)
+        _at_least("block", self.block, 0)
+        LayerPlan(self.layers, self.format)
+
+
+Step = Finetune | Distill | Prune | Sparsify | QuantizeAware
+
+STEPS: dict[str, type[Step]] = {step.kind: step for step in (Finetune, Distill, Prune, Sparsify, QuantizeAware)}
 
 
 @dataclass(frozen=True)

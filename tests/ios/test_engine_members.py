@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ios_demo.tools.check import PACKAGE_INSIDE, REPOSITORY
 from build_tools.debian import SetupError
+from ios_demo.tools.check import PACKAGE_INSIDE, REPOSITORY
 from ios_demo.tools.swift_root import BUILD_INSIDE, SwiftRoot, open_root
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
