@@ -10,7 +10,7 @@ from edgeformer.bench.hosts import EXPECTED, open_host
 from edgeformer.bench.peers import PEERS, peer_contenders
 from edgeformer.bench.request import Request, Tell
 from edgeformer_runtime.bench.bundles import bundle_contender, conditions
-from edgeformer_runtime.bench.contender import Cell
+from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import Progress, measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle import Bundle
@@ -43,6 +43,8 @@ class BenchOptions:
             raise InputError(f"unknown peer {unknown[0]!r}: expected one of {', '.join(PEERS)}")
         if self.against and LOCAL not in self.on:
             raise InputError(f"peers run on this machine alone: expected --on {LOCAL} with --against")
+        if self.remote_runtime is not None and not any(on.startswith("ssh://") for on in self.on):
+            raise InputError("expected --remote-runtime with --on ssh:// alone: it names the runtime's command there")
         if len(set(self.on)) != len(self.on):
             raise InputError(f"expected each --on once, as {EXPECTED}")
 
@@ -58,10 +60,10 @@ def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -
     Raises:
         BundleError, EngineError, InputError: see `Host.measure`; nothing is measured anywhere if one is wrongly named.
     """
-    hosts = [(on, None if on == LOCAL else open_host(on, options.remote_runtime)) for on in options.on]
+    hosts = [None if on == LOCAL else open_host(on, options.remote_runtime) for on in options.on]
     arenas = _arenas(options.request)
     found = []
-    for _, host in hosts:
+    for host in hosts:
         report = _measure_here(options, progress) if host is None else host.measure(options.request, tell)
         rows = tuple(replace(row, arena_mb=arenas.get((row.bundle_sha256, row.program))) for row in report.rows)
         found.append(replace(report, rows=rows))
@@ -71,17 +73,27 @@ def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -
 def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
     request = options.request
     key = request.require_signature
+    found: dict[tuple[str | None, int], tuple[Contender, ...]] = {}
     cells = []
     with tempfile.TemporaryDirectory() as work:
-        for index, (program, batch, threads) in enumerate(conditions(request.bundles[0], request.sweep, key)):
-            contenders = [bundle_contender(path, program, key, batch) for path in request.bundles]
-            if options.against:
-                folder = Path(work) / str(index)
+        for program, batch, threads in conditions(request.bundles[0], request.sweep, key):
+            if (program, batch) not in found:
+                folder = Path(work) / str(len(found))
                 folder.mkdir()
-                with Bundle.open(request.bundles[0], key) as first:
-                    contenders += peer_contenders(options.against, first, options.source, folder, program, batch)
-            cells.append(Cell(tuple(contenders), threads))
+                found[program, batch] = _contenders(options, program, batch, folder)
+            cells.append(Cell(found[program, batch], threads))
         return measure_cells(cells, request.rounds, progress)
+
+
+def _contenders(options: BenchOptions, program: str | None, batch: int, folder: Path) -> tuple[Contender, ...]:
+    """The bundles and the peers on one program; the peers' files go to `folder`."""
+    request = options.request
+    key = request.require_signature
+    contenders = [bundle_contender(path, program, key, batch) for path in request.bundles]
+    if options.against:
+        with Bundle.open(request.bundles[0], key) as first:
+            contenders += peer_contenders(options.against, first, options.source, folder, program, batch)
+    return tuple(contenders)
 
 
 def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:

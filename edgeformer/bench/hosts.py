@@ -47,9 +47,7 @@ def _ssh(on: str, rest: str, remote_runtime: str | None) -> Host:
     return SshHost(on, address, int(found["port"]) if found["port"] else None, remote_runtime)
 
 
-def _adb(on: str, rest: str, remote_runtime: str | None) -> Host:
-    if remote_runtime is not None:
-        raise InputError("--remote-runtime is for ssh:// alone: a phone measures with the demo app")
+def _adb(on: str, rest: str, _: str | None) -> Host:
     if not _ADB.fullmatch(rest):
         raise InputError(f"expected adb://SERIAL, as `adb devices` lists them, found {on!r}")
     return AdbHost(on, rest)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeformer.source_index import open_source
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
@@ -52,6 +51,8 @@ def peer_contenders(
     for name in names:
         if name not in able:
             raise InputError(f"the peer {name!r} does not run {manifest.task}: expected one of {', '.join(able)}")
+    from edgeformer.source_index import open_source  # it imports torch, which a benchmark without peers has no use for
+
     checkpoint = open_source(manifest, source)
     try:
         if speech:

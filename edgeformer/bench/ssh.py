@@ -105,7 +105,7 @@ class SshHost:
         if done.returncode:
             raise EngineError(f"{self.name}: {_last_line(done.stderr).removeprefix('error: ')}")
         where = f"what {self.name} sent"
-        reports = from_json(loads(done.stdout, where, MAX_BYTES), where)
+        reports = from_json(_answer(done.stdout, where), where)
         if len(reports) != 1 or len(reports[0].rows) < len(request.bundles):
             raise BundleError(f"{where}: expected one report with a row for each bundle")
         return reports[0].named(self.name)
@@ -119,7 +119,7 @@ class SshHost:
             raise InputError(f"{self.name}: no python3 there: install Python {_version(OLDEST_PYTHON)} or newer")
         if done.returncode:
             raise InputError(f"{self.name}: no folder could be made in the home folder: {_last_line(done.stderr)}")
-        found: Any = loads(done.stdout, f"what {self.name} says", MAX_BYTES)
+        found = _answer(done.stdout, f"what {self.name} says")
         place = Place(found["folder"], tuple(found["python"]), found["venv"], found["free"])
         try:
             yield place
@@ -220,6 +220,11 @@ def _zips(request: Request, work: Path) -> list[Path]:
         found.append(work / str(index) / f"{path.resolve().name}.zip")
         pack(path, found[-1])
     return found
+
+
+def _answer(said: bytes, where: str) -> Any:
+    """The JSON in what a command printed, behind what the user's shell may greet with."""
+    return loads(said[max(0, said.find(b"{")) :], where, MAX_BYTES)
 
 
 def _last_line(said: bytes) -> str:

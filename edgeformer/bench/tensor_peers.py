@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from signal import Signals
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +31,7 @@ NCNN_TOLERANCE = 0.01
 """How far ncnn's output may be from torch's, as a part of the largest value: pnnx does not tell what it gets wrong."""
 
 
+MASK = "attention_mask"
 _PNNX_TYPES = {"float32": "f32", "int32": "i32"}
 
 
@@ -59,7 +64,8 @@ def tensor_contenders(
     if "ncnn" in names:
         if batch > 1:
             raise InputError("the peer ncnn takes one input at a time: expected --batch 1 with it")
-        model = _ncnn_model(checkpoint, inputs, folder)
+        inputs = folder / "ncnn-inputs.npz"
+        model = _ncnn_model(checkpoint, case.inputs, inputs, folder)
         size = model.stat().st_size + model.with_suffix(".bin").stat().st_size
         add("ncnn", "fp32", {"model": str(model)}, size)
     return found
@@ -118,13 +124,13 @@ def ncnn_run(model: str, inputs: str, threads: int) -> Run:
         setattr(net.opt, option, False)
     if net.load_param(model) or net.load_model(str(Path(model).with_suffix(".bin"))):
         raise InputError("ncnn has not all layers that pnnx wrote for this model: leave the peer ncnn out")
-    arrays = [np.ascontiguousarray(array[0]) for array in _arrays(inputs).values()]
-    names, (output,) = net.input_names(), net.output_names()
+    arrays = {name: np.ascontiguousarray(array[0]) for name, array in _arrays(inputs).items()}
+    (output,) = net.output_names()
 
     def run() -> object:
         extractor = net.create_extractor()
-        for name, array in zip(names, arrays, strict=True):
-            extractor.input(name, ncnn.Mat(array))
+        for name in net.input_names():
+            extractor.input(name, ncnn.Mat(arrays[name]))
         return np.array(extractor.extract(output)[1])
 
     return run
@@ -148,35 +154,60 @@ def _onnx_models(programs: tuple[Program, ...], folder: Path) -> tuple[Path, Pat
     return fp32, int8
 
 
-def _ncnn_model(checkpoint: Checkpoint, inputs: Path, folder: Path) -> Path:
+def _ncnn_model(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], inputs: Path, folder: Path) -> Path:
     """The checkpoint as pnnx, ncnn's own converter, writes it; the weights lie beside it.
 
+    Args:
+        checkpoint: the weights.
+        arrays: an input of the model, by the program's names.
+        inputs: where the same goes as ncnn takes it, by ncnn's names.
+        folder: of the model.
+
     Raises:
-        InputError: pnnx does not convert the model, or ncnn computes something else with it.
+        InputError: pnnx does not convert the model, ncnn lacks a layer of it, or computes something else with it.
     """
     import pnnx
     import torch
 
-    arrays = _arrays(inputs)
     (program,) = _programs(checkpoint, _seq_lens(arrays), TORCH_ATTENTION, 1)
-    tensors = tuple(torch.from_numpy(arrays[spec.name]) for spec in program.inputs)
-    shapes = ",".join(f"[{','.join(map(str, spec.shape))}]{_PNNX_TYPES[spec.dtype]}" for spec in program.inputs)
-    with torch.no_grad():
+    # ncnn has no layer that makes floats of integers, so the mask comes as floats.
+    taken = [arrays[spec.name].astype(np.float32 if spec.name == MASK else spec.dtype) for spec in program.inputs]
+    np.savez(inputs, **{f"in{index}": array for index, array in enumerate(taken)})  # type: ignore[arg-type]
+    tensors = tuple(torch.from_numpy(array) for array in taken)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constants, which a static shape makes of everything
         expected = program.module(*tensors)[0].numpy().ravel()
-        torch.jit.trace(program.module.eval(), tensors).save(  # type: ignore[no-untyped-call]
-            str(folder / "peer.pt")
-        )
+        traced: Any = torch.jit.trace(program.module.eval(), tensors)  # type: ignore[no-untyped-call]
+    traced.save(str(folder / "peer.pt"))
+    shapes = ",".join(f"[{','.join(map(str, array.shape))}]{_PNNX_TYPES[array.dtype.name]}" for array in taken)
     # It writes a dozen files beside the model and into the working folder.
     converter = [pnnx.EXEC_PATH, "peer.pt", f"inputshape={shapes}", "fp16=0"]
     subprocess.run(converter, cwd=folder, capture_output=True, check=False)
     model = folder / "peer.ncnn.param"
     if not model.is_file():
         raise InputError("pnnx does not convert this model: leave the peer ncnn out")
-    found = np.asarray(ncnn_run(str(model), str(inputs), threads=1)()).ravel()
+    found = _ncnn_output(model, inputs, folder)
     difference = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
     if not difference <= NCNN_TOLERANCE:
         raise InputError(f"ncnn computes other numbers with this model, {difference:.2g} off: leave it out")
     return model
+
+
+def _ncnn_output(model: Path, inputs: Path, folder: Path) -> np.ndarray:
+    """What ncnn computes, flat, in a process of its own: a model that pnnx misread may end it."""
+    result = folder / "ncnn-output.npy"
+    script = f"from {__name__} import save_ncnn_output as save; import sys; save(*sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", script, model, inputs, result], capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] if done.returncode > 0 else [Signals(-done.returncode).name]
+        raise InputError(f"ncnn does not run this model ({', '.join(said)}): leave the peer ncnn out")
+    found: np.ndarray = np.load(result)
+    return found
+
+
+def save_ncnn_output(model: str, inputs: str, result: str) -> None:
+    """Run a model once and save its output, flat, as a .npy file."""
+    np.save(result, np.asarray(ncnn_run(model, inputs, threads=1)()).ravel())
 
 
 def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str, batch: int) -> tuple[Program, ...]:

@@ -114,7 +114,8 @@ def transformers(folder: str, threads: int) -> Transcribe:
     extract = WhisperFeatureExtractor.from_pretrained(folder)
     tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    spoken = {"language": LANGUAGE, "task": "transcribe"} if model.generation_config.is_multilingual else {}
+    multilingual = getattr(model.generation_config, "is_multilingual", False)  # older checkpoints do not say
+    spoken = {"language": LANGUAGE, "task": "transcribe"} if multilingual else {}
 
     def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
         limit = {} if max_tokens is None else {"max_new_tokens": max_tokens}

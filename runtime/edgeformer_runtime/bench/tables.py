@@ -18,24 +18,32 @@ FIGURES = (
 )
 """Peak and private memory are the process's, the arena is the graph's; MB are the model's files."""
 
-_ALWAYS_SHOWN = 3
+_NAMING = 3
+_WHOLE_FROM = 100
 
 
 def report_table(report: Report) -> Table:
-    """One row per contender; columns that say nothing, or one batch and one thread, are left out."""
-    lines = [(*described(row), *figures(row)) for row in report.rows]
+    """One row per contender, wide as a terminal; columns that say nothing are left out, and engines: names say them."""
+    lines = [(*described(row)[_NAMING:], *figures(row)) for row in report.rows]
+    headers = (*HEADERS[_NAMING:], *FIGURES)
+    conditions = len(HEADERS) - _NAMING
+    table = Table(title=f"{report.on}: {device_line(report)}", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
     shown = [
         index
-        for index in range(len(HEADERS) + len(FIGURES))
-        if index < _ALWAYS_SHOWN or any(line[index] not in ("", "1") for line in lines)
+        for index in range(len(headers))
+        if (len({line[index] for line in lines}) > 1 if index < conditions else any(line[index] for line in lines))
     ]
-    table = Table(title=f"{report.on}: {device_line(report)}", box=SIMPLE_HEAD, padding=(0, 1))
     for index in shown:
-        number = index >= len(HEADERS)
-        table.add_column((*HEADERS, *FIGURES)[index], justify="right" if number else "left", no_wrap=index == 0)
-    for line in lines:
-        table.add_row(*(line[index] for index in shown))
+        table.add_column(headers[index].replace(", ", "\n"), justify="right", no_wrap=True)
+    for row, line in zip(report.rows, lines, strict=True):
+        table.add_row(short_name(row), *(line[index] for index in shown))
     return table
+
+
+def short_name(row: Row) -> str:
+    """A contender's name, with its precision where the name does not say it."""
+    return row.name if row.name.endswith(row.precision) else f"{row.name} {row.precision}"
 
 
 def described(row: Row) -> tuple[str, ...]:
@@ -46,11 +54,11 @@ def described(row: Row) -> tuple[str, ...]:
 def figures(row: Row) -> tuple[str, ...]:
     """What was measured, in the order of `FIGURES`; empty where nothing was."""
     return (
-        f"{row.latency_ms.median:.2f}",
+        figure(row.latency_ms.median),
         span(row.latency_ms.median_interval),
-        f"{row.latency_ms.p90:.2f}",
-        "" if row.cpu_ms is None else f"{row.cpu_ms.median:.2f}",
-        f"{row.ratio_to_first:.2f}",
+        figure(row.latency_ms.p90),
+        "" if row.cpu_ms is None else figure(row.cpu_ms.median),
+        figure(row.ratio_to_first),
         span(row.ratio_interval),
         f"{row.load_ms:.0f}",
         "" if row.peak_rss_mb is None else f"{row.peak_rss_mb:.0f}",
@@ -61,9 +69,14 @@ def figures(row: Row) -> tuple[str, ...]:
     )
 
 
+def figure(value: float) -> str:
+    """A number with two decimals, or none where there are three digits before the point."""
+    return f"{value:.0f}" if value >= _WHOLE_FROM else f"{value:.2f}"
+
+
 def span(interval: Interval | None) -> str:
     """An interval's low and high end."""
-    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    return "" if interval is None else f"{figure(interval[0])}-{figure(interval[1])}"
 
 
 def remarks(report: Report) -> Iterator[str]:
@@ -87,16 +100,15 @@ def device_line(report: Report) -> str:
 
 def medians_table(reports: Sequence[Report]) -> Table:
     """Every contender's median on every machine, where a benchmark ran on several."""
-    keys = list(dict.fromkeys(described(row) for report in reports for row in report.rows))
-    shown = [index for index in range(len(HEADERS)) if index < _ALWAYS_SHOWN or len({key[index] for key in keys}) > 1]
+    names = {described(row): short_name(row) for report in reports for row in report.rows}
+    shown = [index for index in range(_NAMING, len(HEADERS)) if len({key[index] for key in names}) > 1]
     table = Table(title="medians, ms", box=SIMPLE_HEAD)
-    for index in shown:
-        table.add_column(HEADERS[index], no_wrap=index == 0)
-    for report in reports:
-        table.add_column(report.on, justify="right")
-    found = [{described(row): f"{row.latency_ms.median:.2f}" for row in report.rows} for report in reports]
-    for key in keys:
-        table.add_row(*(key[index] for index in shown), *(medians.get(key, "") for medians in found))
+    table.add_column("", no_wrap=True)
+    for header in (*(HEADERS[index] for index in shown), *(report.on for report in reports)):
+        table.add_column(header, justify="right")
+    found = [{described(row): figure(row.latency_ms.median) for row in report.rows} for report in reports]
+    for key, name in names.items():
+        table.add_row(name, *(key[index] for index in shown), *(medians.get(key, "") for medians in found))
     return table
 
 

@@ -51,6 +51,10 @@ class NoServer(Exception):
     """Why there is no server to test with."""
 
 
+class NotInstalled(NoServer):
+    """There is none on this machine, and none can be brought here."""
+
+
 class LocalSshd:
     """A running server.
 
@@ -76,7 +80,8 @@ def local_sshd(folder: Path, path: str | None = None) -> Iterator[LocalSshd]:
         path: PATH in its sessions; None: this Python's folder and the system's.
 
     Raises:
-        NoServer: there is none on this machine and none can be brought here, or it does not start.
+        NotInstalled: there is none.
+        NoServer: it does not start, as where no namespace may be made.
     """
     program, libraries = _program()
     with socket.socket() as probe:
@@ -128,7 +133,7 @@ def _command(program: Path, config: Path, folder: Path) -> list[str]:
 def _program() -> tuple[Path, Mapping[str, str]]:
     """The program and what its environment needs: the machine's own, or Debian's, unpacked into the cache."""
     if shutil.which("ssh") is None:
-        raise NoServer("no ssh here: apt install openssh-client")
+        raise NotInstalled("no ssh here: apt install openssh-client")
     found = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ.get("PATH", ""))
     if found is not None:
         return Path(found), {}
@@ -137,7 +142,7 @@ def _program() -> tuple[Path, Mapping[str, str]]:
         if not root.is_dir():
             _unpack_debian(root)
     except fetch.BuildError as error:
-        raise NoServer(f"no sshd here, and none to be had: {error}") from None
+        raise NotInstalled(f"no sshd here, and none to be had: {error}") from None
     (libraries,) = (file.parent for file in root.glob("usr/lib/*/libwrap.so.0"))
     return root / "usr/sbin/sshd", {"LD_LIBRARY_PATH": str(libraries)}
 

@@ -45,11 +45,6 @@ def test_what_names_no_machine(on: str) -> None:
         open_host(on)
 
 
-def test_a_phone_has_no_remote_runtime() -> None:
-    with pytest.raises(InputError, match="for ssh:// alone"):
-        open_host("adb://SERIAL", "edgeformer-runtime")
-
-
 def test_the_wheel_is_what_pip_installs(tmp_path: Path) -> None:
     wheel = write_runtime_wheel(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
