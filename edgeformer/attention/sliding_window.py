@@ -13,6 +13,9 @@ BLOCK = 64
 """Positions of a block. Each sees its own block and the two beside it: at least 64 positions to either side, and at
 most 127."""
 
+PART = 8
+"""Blocks whose scores are in memory at once."""
+
 GLOBAL = 1
 """First positions that see all and that all see: the one whose output a classifier reads (Longformer, section 3.1)."""
 
@@ -23,8 +26,8 @@ def sliding_window(
     """Self-attention within a sliding window, with global positions: time and memory grow with T, not with T * T.
 
     The window is BigBird's, in blocks (Zaheer et al. 2020, section 2 and appendix D), the global positions are
-    Longformer's (Beltagy et al. 2020, section 3.1); BigBird's random blocks are left out. All blocks are one product of
-    static shape, so nothing has to be gathered. Inputs of at most two blocks come out exact.
+    Longformer's (Beltagy et al. 2020, section 3.1); BigBird's random blocks are left out. A product of static shape
+    takes several blocks, so nothing has to be gathered. Inputs of at most two blocks come out exact.
 
     Args:
         q: (B, H, T, D) float; T is S, or at most `first`: queries of the first positions alone.
@@ -53,35 +56,34 @@ def sliding_window(
     blocks = -(-length // block)
     missing = blocks * block - length
     queries = F.pad(q * scale, (0, 0, 0, missing)).reshape(batch * heads, blocks, block, head_dim)
-    keys, values = (_seen(x.reshape(batch * heads, length, head_dim), block, first) for x in (k, v))
-    scores = torch.matmul(queries, keys.transpose(2, 3))  # (B*H, blocks, block, first + 3 * block)
-    hidden = _seen_bias(row.reshape(-1, length), block, first)  # (B or 1, blocks, 1, first + 3 * block)
-    if hidden.shape[0] > 1:
-        hidden = hidden.repeat_interleave(heads, dim=0)
-    local = torch.matmul((scores + hidden).softmax(dim=-1), values).reshape(batch, heads, blocks * block, head_dim)
-    return torch.cat([dense(q[:, :, :first], k, v, bias, scale), local[:, :, first:length]], dim=2)
+    # A block of padding on either side, so that the outer blocks have neighbours, too.
+    keys, values = (
+        F.pad(x.reshape(batch * heads, length, head_dim), (0, 0, block, block + missing)) for x in (k, v)
+    )  # (B*H, (blocks + 2) * block, D)
+    # Padding is hidden, and in the windows the global positions, which would count twice.
+    row = row.reshape(-1, length, 1)  # (B or 1, S, 1)
+    hidden = F.pad(row[:, first:], (0, 0, block + first, block + missing), value=MASK_VALUE)
+    if batch > 1 and row.shape[0] > 1:
+        row, hidden = (x.repeat_interleave(heads, dim=0) for x in (row, hidden))
+    out = [dense(q[:, :, :first], k, v, bias, scale)]
+    # The loop runs over a static length, so that an export unrolls it.
+    for start in range(0, blocks, PART):
+        part = slice(start * block, (min(start + PART, blocks) + 2) * block)
+        seen = _seen(keys[:, block : block + first], keys[:, part], block)  # (B*H, part, first + 3 * block, D)
+        scores = torch.matmul(queries[:, start : start + PART], seen.transpose(2, 3))
+        scores = scores + _seen(row[:, :first], hidden[:, part], block).transpose(2, 3)
+        seen = _seen(values[:, block : block + first], values[:, part], block)
+        local = torch.matmul(scores.softmax(dim=-1), seen)  # (B*H, part, block, D)
+        out.append(local.reshape(batch, heads, -1, head_dim)[:, :, first if start == 0 else 0 : length - start * block])
+    return torch.cat(out, dim=2)
 
 
-def _seen(x: Tensor, block: int, first: int) -> Tensor:
-    """What each block sees of keys or values (R, S, D): (R, blocks, first + 3 * block, D)."""
-    windows = _windows(F.pad(x, (0, 0, block, block + -x.shape[1] % block)), block)
-    shared = x[:, None, :first].expand(-1, windows.shape[1], -1, -1)
-    return torch.cat([shared, windows], dim=2)
+def _seen(shared: Tensor, padded: Tensor, block: int) -> Tensor:
+    """What each inner block of (R, (n + 2) * block, D) sees: `shared` (R, first, D), and itself between its neighbours.
 
-
-def _seen_bias(row: Tensor, block: int, first: int) -> Tensor:
-    """The bias of what each block sees, of keys' biases (R, S): (R, blocks, 1, first + 3 * block).
-
-    What lies outside of the input is hidden, and in the windows the global positions, which would count twice.
+    Returns:
+        (R, n, first + 3 * block, D).
     """
-    length = row.shape[1]
-    inner = F.pad(row[:, first:], (block + first, block + -length % block), value=MASK_VALUE)
-    windows = _windows(inner[:, :, None], block)  # (R, blocks, 3 * block, 1)
-    shared = row[:, None, :first, None].expand(-1, windows.shape[1], -1, -1)
-    return torch.cat([shared, windows], dim=2).transpose(2, 3)
-
-
-def _windows(padded: Tensor, block: int) -> Tensor:
-    """Each inner block of (R, (blocks + 2) * block, D) between its neighbours: (R, blocks, 3 * block, D)."""
-    parts = padded.reshape(padded.shape[0], -1, block, padded.shape[2])
-    return torch.cat([parts[:, :-2], parts[:, 1:-1], parts[:, 2:]], dim=2)
+    blocks = padded.reshape(padded.shape[0], -1, block, padded.shape[2])
+    for_all = shared[:, None].expand(-1, blocks.shape[1] - 2, -1, -1)
+    return torch.cat([for_all, blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]], dim=2)

@@ -19,16 +19,18 @@ from edgeformer_runtime.pipelines.program import ProgramPipeline
 from tests.checkpoint_factory import save_mobilebert
 
 TARGETS = ("litert", "coreml", "executorch", "onnx")
-LENGTH = 200
-"""Neither a multiple of a block nor of a segment, and above what the kernels do exactly."""
+LENGTH = 603
+"""Neither a multiple of a block nor of a segment, and more than a window takes in one part."""
 
-LONG = "turn the lights off in the living room please " * 15
+LONG = "turn the lights off in the living room please " * 70
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "tiny"
-    return save_mobilebert(folder, normalization_type="layer_norm", max_position_embeddings=LENGTH)
+    return save_mobilebert(
+        folder, normalization_type="layer_norm", max_position_embeddings=LENGTH, initializer_range=0.4
+    )
 
 
 def logits_in_torch(checkpoint: Path, bundle: Path, kernel: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,13 +60,13 @@ def test_every_target_carries_it(kernel: str, checkpoint: Path, tmp_path: Path) 
         assert report["approximation"].startswith(f"{kernel} attention is approximate")
     assert sum(f"note: {kernel} attention is approximate" in line for line in reports) == 1
     approximate, exact = logits_in_torch(checkpoint, rows["onnx"].path, kernel)
-    assert (approximate - exact).abs().max() > 1e-4
+    assert (approximate - exact).abs().max() > 1e-2
     for target in ("litert", "executorch", "onnx"):
         with load(rows[target].path) as pipeline:
             assert isinstance(pipeline, ProgramPipeline)
             prepared = pipeline.prepare(LONG)
             (output,) = pipeline.engine.run(prepared.program, prepared.inputs).values()
-        np.testing.assert_allclose(output, approximate.numpy(), atol=1e-5, err_msg=target)
+        np.testing.assert_allclose(output, approximate.numpy(), atol=1e-4, err_msg=target)
 
 
 def test_only_texts_have_it(checkpoint: Path, tmp_path: Path) -> None:

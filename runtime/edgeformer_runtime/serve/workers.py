@@ -19,7 +19,7 @@ Outcome = TypeVar("Outcome")
 
 GATHER_S = 0.005
 """A thread hands answers over together, at most so long after the first: waking the event loop and being woken for each
-takes a sixth to a third of a small classifier's processor time. What takes longer than this goes alone."""
+takes a tenth to a third of a small classifier's processor time. What takes longer than this goes alone."""
 
 
 @dataclass(frozen=True)

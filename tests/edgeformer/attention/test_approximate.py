@@ -30,7 +30,8 @@ def drawn(batch: int, heads: int, length: int, dim: int) -> tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize(
-    ("batch", "length", "block", "first"), [(1, 300, 64, 1), (2, 257, 32, 3), (1, 40, 8, 8), (3, 64, 8, 1)]
+    ("batch", "length", "block", "first"),
+    [(1, 300, 64, 1), (2, 257, 32, 3), (1, 40, 8, 8), (3, 64, 8, 1), (2, 250, 8, 2)],
 )
 @pytest.mark.parametrize("masked", [False, True])
 def test_sliding_window(batch: int, length: int, block: int, first: int, masked: bool) -> None:
