@@ -52,7 +52,10 @@ STEP = "[[step]]\nkind = "
     [
         ("", "recipe x: expected at least one [[step]]"),
         ("speed = 1\n" + STEP + '"finetune"', "recipe x: unknown key 'speed': expected any of description, seq_len"),
-        (STEP + '"distil"', "step 1: kind must be one of finetune, distill, prune, sparsify, found 'distil'"),
+        (
+            STEP + '"distil"',
+            "step 1: kind must be one of finetune, distill, prune, sparsify, quantize_aware, found 'distil'",
+        ),
         (
             STEP + '"prune"\nheads = 0.5\n' + STEP + '"distill"\nloss = { temprature = 2.0 }',
             "recipe x, step 2 (distill): loss: unknown key 'temprature': expected any of labels, label_smoothing,",
