@@ -26,9 +26,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from edgeformer.calibration import ENTROPY, MIN_MAX, PERCENTILE
+from edgeformer.calibration import MIN_MAX
 from edgeformer.programs import Program
-from edgeformer_converters.ranges import KEPT_PERCENT
+from edgeformer_converters.onnx_ranges import activation_ranges
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
@@ -69,7 +69,8 @@ def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> 
             op_types_to_quantize=DYNAMIC,
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_quantize=list(names),
+            # The quantizer makes a MatMul of every Gemm, under this name, before it looks for the names.
+            nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],
         )
         return onnx.load(path)
 
@@ -93,13 +94,7 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
 
     Products of two activations stay in float, as do convolutions, whose weights are in int8 but for small spatial ones.
     """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """The calibration inputs, once."""
@@ -114,15 +109,12 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
                 return None
             return {spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)}
 
-    methods = {
-        MIN_MAX: CalibrationMethod.MinMax,
-        PERCENTILE: CalibrationMethod.Percentile,
-        ENTROPY: CalibrationMethod.Entropy,
-    }
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    float_products = [
-        node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in constants
-    ]
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+    float_products = [node.name for node in products if node.op_type == "MatMul" and node.input[1] not in constants]
+    ranges = {}
+    if program.calibration_method != MIN_MAX:
+        ranges = activation_ranges(model, [node for node in products if node.name not in float_products], program)
     store_in_int8(model, _large_convolutions(model))
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantized.onnx"
@@ -136,8 +128,11 @@ def quantize_statically(model: onnx.ModelProto, program: Program) -> onnx.ModelP
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=methods[program.calibration_method],
-            extra_options={"CalibPercentile": KEPT_PERCENT} if program.calibration_method == PERCENTILE else {},
+            extra_options={
+                "TensorQuantOverrides": {
+                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+                }
+            },
         )
         return onnx.load(path)
 

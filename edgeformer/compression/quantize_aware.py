@@ -2,7 +2,8 @@
 
 Rounding has no useful gradient; the straight-through estimator takes it for the identity (Bengio et al. 2013,
 "Estimating or Propagating Gradients Through Stochastic Neurons"). By the method lsq, scales are trained as well (Esser
-et al. 2020, "Learned Step Size Quantization").
+et al. 2020, "Learned Step Size Quantization"), as logarithms, so that a step of Adam changes them by a share and not by
+an amount that a small scale does not survive (Jain et al. 2020, "Trained Quantization Thresholds").
 """
 
 from __future__ import annotations
@@ -43,17 +44,12 @@ class LearnedScaleWeight(nn.Module):
         self.width = block or weight[0].numel()
         blocks = self._blocks(weight.detach())
         self._shape = blocks.shape[:2]
-        self.scale = nn.Parameter(self._most(blocks).flatten())  # one axis: it does not decay
-        # Esser et al., section 2.2: so that scales and weights take steps of a like size.
-        self.gradient_share = (self.width * self.largest) ** -0.5
+        self.log_scale = nn.Parameter(self._most(blocks).flatten().log())  # one axis: it does not decay
 
     def forward(self, weight: Tensor) -> Tensor:
         """(O, ...) to the same."""
         blocks = self._blocks(weight)
-        learned = self.scale * self.gradient_share
-        scale = (learned + (self.scale - learned).detach()).reshape(*self._shape, 1)
-        most = self._most(blocks.detach())
-        scale = torch.minimum(scale.clamp(min=torch.finfo(scale.dtype).tiny), most)
+        scale = torch.minimum(self.log_scale.exp().reshape(*self._shape, 1), self._most(blocks.detach()))
         steps = (blocks / scale).clamp(-self.largest, self.largest)
         steps = steps + (torch.round(steps) - steps).detach()
         rows = (steps * scale).reshape(len(weight), -1)

@@ -129,7 +129,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 chosen = [row for row in rows if (row["engine"], row["kernel"]) == (engine, name)]
                 axis.plot([row["length"] for row in chosen], [row[key] for row in chosen], "o-", label=name)
             axis.set(xscale="log", yscale="log", ylabel=label)
-            axis.set_xticks(LENGTHS, labels=[str(length) for length in LENGTHS], minor=False)
+            axis.set_xticks(LENGTHS, labels=[str(length) for length in LENGTHS])
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
         axes[0][column].set_title(engine)
         axes[1][column].set_xlabel("positions")

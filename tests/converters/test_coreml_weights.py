@@ -150,7 +150,9 @@ def test_older_releases_run_one_program(text: Program, ios: int, macos: str, pre
 
 def test_what_older_releases_lack_is_refused(text: Program) -> None:
     (problem,) = CoreMLConverter(16).check((text,), PRECISIONS["int4"])
-    assert problem == ("coreml has no precision 'int4': expected one of fp32, fp16, dynamic-int8, palette6, palette4")
+    assert problem == (
+        "coreml has no precision 'int4': expected one of fp32, fp16, dynamic-int8, palette6, palette4, mixed"
+    )
     both = text_programs(text.module, (16, 32))
     (problem,) = CoreMLConverter(17).check(both, PRECISIONS["fp16"])
     assert problem.startswith("several programs in one package need iOS 18, iOS 17 was asked for")

@@ -21,14 +21,17 @@ from pathlib import Path
 import torch
 from small_text import SmallTextClassifier, text_inputs, text_programs
 
+from edgeformer.layer_plan import LayerPlan, planned
 from edgeformer.precision import PRECISIONS
 
 converter = import_module(f"edgeformer_converters.{sys.argv[1]}").CONVERTER
 folder = Path(sys.argv[2])
 torch.manual_seed(0)
+module = SmallTextClassifier().eval()
+plan = LayerPlan({"query": "fp32", "head": "int8", "tokens": "int8"}, default="int4")
 programs = tuple(
     replace(program, calibration=(tuple(torch.from_numpy(value) for value in text_inputs(program).values()),))
-    for program in text_programs(SmallTextClassifier().eval(), (16, 32))
+    for program in planned(text_programs(module, (16, 32)), module, plan)
 )
 hashes = {}
 fp32 = None

@@ -71,7 +71,7 @@ def test_an_older_release_is_in_the_manifest(checkpoint: Path, tmp_path: Path) -
         ({"targets": ("coreml",), "min_ios": 12}, "unknown release iOS 12: expected one of 16, 17, 18"),
         ({"targets": ("coreml",), "min_ios": 16, "seq_lens": (16, 32)}, "give one --seq-len"),
         ({"targets": ("litert",), "precisions": ("palette6",)}, "litert has no precision 'palette6': expected one of"),
-        ({"targets": ("onnx",), "precisions": ("int4",)}, "onnx has no precision 'int4'"),
+        ({"targets": ("onnx",), "precisions": ("palette6",)}, "onnx has no precision 'palette6'"),
         ({"targets": ("executorch",), "precisions": ("palette4",)}, "executorch has no precision 'palette4'"),
     ],
 )
