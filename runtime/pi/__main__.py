@@ -14,20 +14,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from build_tools.code_key import REPOSITORY
 from build_tools.debian import SetupError
-from runtime.pi.bundles import bundles, convolutions
+from runtime.pi.bundles import bundles, convolutions, tiny_litert
 from runtime.pi.comparison import Comparison, compare_files
 from runtime.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
-from runtime.pi.emulated_tests import TESTS, run_tests
-from runtime.pi.shims import check_executorch
+from runtime.pi.emulated_tests import run_tests
+from runtime.pi.shims import compare_shims, executorch_models
 from runtime.pi.wheels import install_runtime, versions
 
 REPORT = REPOSITORY / "build" / "pi-report.json"
+CONCURRENT = 2
 OUTPUTS = Path(__file__).with_name("outputs.py")
 SHOWN = ("numpy", "ai-edge-litert", "onnxruntime", "executorch", "tokenizers", "pillow", "soundfile", "soxr")
 """Packages whose versions the report states."""
@@ -35,20 +37,26 @@ SHOWN = ("numpy", "ai-edge-litert", "onnxruntime", "executorch", "tokenizers", "
 
 def main() -> int:
     """Check everything; the exit code: 0 all is well, 1 a check failed, 2 it cannot run here."""
+    # Emulation takes one core: the tests run while models are converted, and bundles are verified two by two.
     try:
-        with _step("root and wheels"):
-            pi = open_pi()
-            install_runtime(pi)
-        with _step("bundles"):
-            made = {**bundles(), convolutions(): "static-int8"}
-        with _step(f"the runtime's tests ({len(TESTS)} files and folders)"):
-            tested = run_tests(pi)
-        with _step("verify"):
-            verified = {path.name: _verify(pi, path) for path in made}
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            with _step("root and wheels"):
+                pi = open_pi()
+                install_runtime(pi)
+            tests = pool.submit(run_tests, pi, tiny_litert())
+            with _step("bundles, beside the runtime's tests"):
+                exact = convolutions()
+                made = {**bundles(), exact: "static-int8"}
+                for_executorch = bundles(executorch_models())
+                tested = _tell("tests", tests.result())
+            with _step("verify"):
+                command = pi.site_packages / "bin" / "edgeformer-runtime"
+                done = pool.map(lambda path: pi.run(command, "verify", path), made)
+                verified = {path.name: _tell(path.name, each) for path, each in zip(made, done, strict=True)}
         with _step("compare"):
-            compared = _compare(pi, made)
+            compared = _compare(pi, made, exact)
         with _step("ExecuTorch without torch"):
-            compared += check_executorch(pi)
+            compared += compare_shims(pi, for_executorch)
     except SetupError as error:
         print(f"make pi: {error}", file=sys.stderr)
         return 2
@@ -72,14 +80,15 @@ def _step(name: str) -> Iterator[None]:
     print(f"  {name}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
-def _verify(pi: EmulatedPi, path: Path) -> bool:
-    """Run `edgeformer-runtime verify` there."""
-    print(f"  {path.name}", flush=True)
-    command = pi.site_packages / "bin" / "edgeformer-runtime"
-    return pi.run([command, "verify", path]).returncode == 0
+def _tell(name: str, done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a run in emulation went well; all that it printed where it did not, else pytest's last line."""
+    ok = done.returncode == 0
+    last = done.stdout.strip().splitlines()[-1] if name == "tests" and done.stdout else ""
+    print(f"  ok {name} {last}".rstrip() if ok else f"  FAILED {name}\n{done.stdout}", flush=True)
+    return ok
 
 
-def _compare(pi: EmulatedPi, made: Mapping[Path, str]) -> list[Comparison]:
+def _compare(pi: EmulatedPi, made: Mapping[Path, str], exact: Path) -> list[Comparison]:
     """What the bundles' programs compute here and there.
 
     Raises:
@@ -89,11 +98,12 @@ def _compare(pi: EmulatedPi, made: Mapping[Path, str]) -> list[Comparison]:
         here, there = Path(scratch, "here"), Path(scratch, "there")
         for folder in (here, there):
             folder.mkdir()
-        done_here = subprocess.run([sys.executable, OUTPUTS, here, *made], stdout=subprocess.DEVNULL, check=False)
-        done_there = pi.run([OUTPUTS, there, *made])
-        if done_here.returncode or done_there.returncode:
-            raise SetupError(f"{OUTPUTS.name} failed {'here' if done_here.returncode else 'on the emulated Pi'}")
-        exact = convolutions()
+        command = [sys.executable, *map(str, (OUTPUTS, here, *made))]
+        done_here = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done_there = pi.run(OUTPUTS, there, *made)
+        for where, done in (("here", done_here), ("on the emulated Pi", done_there)):
+            if done.returncode:
+                raise SetupError(f"{OUTPUTS.name} failed {where}: {done.stdout.strip()}")
         return [
             compare_files(
                 path.name, precision, here / f"{path.name}.npz", there / f"{path.name}.npz", exact=path == exact

@@ -12,9 +12,11 @@ from build_tools import debian
 from build_tools.code_key import code_key
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
+from edgeformer_converters.quiet import quiet_tools
 from runtime.pi.calibration_images import write_images
 from runtime.pi.convolutions import write_convolutions
 from tests.checkpoint_factory import save_whisper
+from tests.runtime.tiny_bundle import make_litert
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,14 @@ class Model:
 
 
 MODELS = (
-    Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert"),
-    Model("things", ("fp32", "dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True),
     # Random weights, as an emulator takes minutes for published ones.
     Model("speech", ("fp32", "dynamic-int8"), lambda folder: str(save_whisper(folder, multilingual=False))),
+    Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert"),
+    Model("things", ("fp32", "dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True),
 )
 """The two models of the zoo, and a Whisper of two narrow layers with everything that a published one has."""
 
+TINY_LITERT = "tiny.litert.fp32"
 CONVOLUTIONS = "convolutions.litert.static-int8"
 
 
@@ -70,6 +73,16 @@ def convolutions() -> Path:
         write_convolutions(made / CONVOLUTIONS, write_images(scratch / "images"), scratch)
 
     return _kept("convolutions", code_key("", ("runtime/pi",)), make) / CONVOLUTIONS
+
+
+def tiny_litert() -> Path:
+    """The LiteRT bundle of the runtime's own tests, made where this state of the code has not made it yet."""
+
+    def make(made: Path, scratch: Path) -> None:  # noqa: ARG001
+        with quiet_tools():
+            make_litert(made / TINY_LITERT)
+
+    return _kept("tiny", code_key("", ("tests/runtime",)), make) / TINY_LITERT
 
 
 def _kept(stem: str, arguments: str, make: Callable[[Path, Path], None]) -> Path:

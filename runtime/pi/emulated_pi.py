@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,14 +58,24 @@ class EmulatedPi:
         """Where packages lie that pip installs for all users."""
         return self.root / "usr" / "local" / "lib" / f"python{PYTHON_VERSION}" / "dist-packages"
 
-    def run(self, arguments: Sequence[str | Path], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run Python; its output goes where this process's goes.
+    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in this folder.
 
         Args:
             arguments: of Python.
-            folder: to run in; None: this one.
+            environment: variables besides this process's.
+
+        Returns:
+            The exit status, and all that was printed, as `stdout`.
         """
-        return subprocess.run([self.python, *arguments], cwd=folder, env=clean_environment(), text=True, check=False)
+        return subprocess.run(
+            [self.python, *arguments],
+            env=clean_environment() | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
 
 
 def clean_environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from build_tools import debian
-from runtime.pi.bundles import MODELS, Model, bundles
+from runtime.pi.bundles import MODELS, Model
 from runtime.pi.comparison import Comparison, compare_files
 from runtime.pi.emulated_pi import EmulatedPi, clean_environment
 
@@ -28,23 +28,11 @@ _OUTPUTS = Path(__file__).with_name("outputs.py")
 _COMMAND = "from edgeformer_runtime.cli import main; main()"
 
 
-def check_executorch(pi: EmulatedPi) -> list[Comparison]:
-    """Verify this target's bundles on the emulated Pi, and compare what the shim makes of them on both machines.
-
-    Args:
-        pi: with the runtime, and executorch's aarch64 wheel, installed.
-
-    Raises:
-        SetupError: a build failed, or a bundle diverges from its vectors there.
-    """
-    return compare_shims(pi, bundles(executorch_models()))
-
-
 def compare_shims(pi: EmulatedPi, made: Mapping[Path, str]) -> list[Comparison]:
     """Build the shim for both machines; verify bundles on the emulated one, and compare their outputs on both.
 
     Args:
-        pi: as for `check_executorch`.
+        pi: with the runtime, and executorch's aarch64 wheel, installed.
         made: the bundles' folders with their precisions.
 
     Raises:

@@ -15,7 +15,7 @@ from runtime.pi.emulated_pi import PYTHON_VERSION, EmulatedPi
 
 RUNTIME = Path(__file__).resolve().parents[1]
 EXTRAS = ("full", "onnx", "trust")
-TEST_PACKAGES = ("pytest", "hypothesis")
+TEST_PACKAGES = ("pytest", "hypothesis", "onnx")
 WITHOUT_DEPENDENCIES = ("executorch",)
 """Its Python part needs torch; what its libraries do without is for a shim over them."""
 
