@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench bench-check golden android ios browser clean
+.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios browser clean
 
 setup: $(READY)
 
@@ -40,6 +40,10 @@ bench: setup
 # Measures again, and says which of the README's ratios lie inside the intervals that it states.
 bench-check: setup
 	@$(BIN)/python -m tests.bench.check
+
+# Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
+zoo: setup
+	@$(BIN)/python -m tests.bench.zoo
 
 golden: setup
 	@$(BIN)/python -m tests.golden.make

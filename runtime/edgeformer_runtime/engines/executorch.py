@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from edgeformer_runtime.strict_json import shorten
 CHOICE = "EDGEFORMER_EXECUTORCH"
 """The environment variable that names a runtime: "shim", "python", or a folder that `build-executorch --out` wrote."""
 
+_BINDING = "executorch.extension.pybindings.portable_lib"
+
 # ExecuTorch has one thread pool per process: it is set to the size that the running engine asked for.
 _POOL_LOCK = threading.Lock()
 
@@ -32,12 +35,16 @@ _POOL_LOCK = threading.Lock()
 def choose_runtime() -> Runtime:
     """The runtime that EDGEFORMER_EXECUTORCH names; by default the shim if one is built, else the Python binding.
 
+    A process that already holds the binding keeps to it: two copies of ExecuTorch in one process warn of each other.
+
     Raises:
         EngineError: the one that is asked for is not built, or cannot be loaded.
         ImportError: the Python binding is wanted, and is not installed.
     """
     choice = os.environ.get(CHOICE, "")
     build: Build | None = None
+    if choice == "" and _BINDING in sys.modules:
+        choice = "python"
     if choice in ("", "shim"):
         build = find_build()
         if build is None and choice:

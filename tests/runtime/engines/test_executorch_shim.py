@@ -18,7 +18,7 @@ import pytest
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.executorch import CHOICE
+from edgeformer_runtime.engines.executorch import _BINDING, CHOICE
 from edgeformer_runtime.engines.executorch_shim import build as building
 from edgeformer_runtime.engines.executorch_shim.build import build_shim
 from edgeformer_runtime.engines.executorch_shim.builds import LIBRARY_NAME, RECORD_NAME, Build, find_build, read_build
@@ -291,6 +291,8 @@ def test_the_shim_is_chosen_where_it_is_built(
     shutil.copytree(executorch_shim, empty_cache / "any")
     assert executed_by().endswith("(shim)")
     monkeypatch.delenv(CHOICE)
+    assert executed_by().endswith("(python)")  # which this process holds already
+    monkeypatch.delitem(sys.modules, _BINDING)
     assert executed_by().endswith("(shim)")
     monkeypatch.setenv(CHOICE, "python")
     assert executed_by().endswith("(python)")
