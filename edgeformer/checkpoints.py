@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeformer import ctranslate2_whisper, weight_files
-from edgeformer.attention import AttentionKernel
+from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.checkpoint_tasks import SPEECH, activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
@@ -27,6 +27,9 @@ _LISTED_KEYS = 20
 """Keys that an error message lists of each kind; more are counted."""
 
 _LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
+
+ATTENTION_KEY = "attention_kernel"
+"""Of config.json. Public loaders do not know it, and compute exact attention."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class Checkpoint:
     pad_token_id: int
     speech: SpeechSettings | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def attention(self) -> str | None:
+        """The approximate kernel that it was distilled into, which its config.json names; None: attention is exact."""
+        found: str | None = self.raw.get(ATTENTION_KEY)
+        return found
 
     def load_weights(self) -> dict[str, Tensor]:
         """All tensors by their public names, floating point ones as float32."""
@@ -111,6 +120,7 @@ def open_checkpoint(
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
     config = family.parse_config(raw)
+    check_attention(raw)
     files = weight_files.find_weight_files(found.folder)
     task = task_of(family, raw, found.folder, files, task)
     reads_text = task in TEXT_TASKS
@@ -132,6 +142,18 @@ def open_checkpoint(
         speech=None if speech is None else speech.settings,
         notes=() if speech is None else speech.notes,
     )
+
+
+def check_attention(raw: Mapping[str, Any]) -> None:
+    """Refuse a config.json that names a kernel which nothing is distilled into.
+
+    Raises:
+        InputError: names what it may name.
+    """
+    found = raw.get(ATTENTION_KEY)
+    if found is not None and found not in APPROXIMATE_KERNELS:
+        known = ", ".join(APPROXIMATE_KERNELS)
+        raise InputError(f"config.json: {ATTENTION_KEY} must be one of {known}, or be left out, found {found!r}")
 
 
 def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:

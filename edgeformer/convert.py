@@ -135,16 +135,17 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     report(f"reading {options.source}")
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
     source_index.remember(checkpoint)
-    _check_approximation(options.attention, checkpoint)
+    wanted_attention = options.attention or checkpoint.attention
+    _check_approximation(wanted_attention, checkpoint)
     name = options.name or _default_name(checkpoint.source.id)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
     jobs: list[Job] = []
     problems: list[str] = []
     notes: tuple[str, ...] = ()
     for converter in converters:
-        attention = options.attention or KERNEL_FOR_TARGET[converter.target]
+        attention = wanted_attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, ALL_KERNELS[attention])
-        notes = (*keys.notes, *filter(None, (_approximation(attention),)))
+        notes = (*keys.notes, *filter(None, (_approximation(attention, checkpoint),)))
         wanted = options.programs_for(converter.target)
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
         interface = interface_for(checkpoint, programs, wanted)
@@ -225,13 +226,16 @@ def _check_approximation(attention: str | None, checkpoint: Checkpoint) -> None:
         )
 
 
-def _approximation(attention: str) -> str | None:
+def _approximation(attention: str, checkpoint: Checkpoint) -> str | None:
     """What a report says of an attention kernel that is not exact."""
     if attention not in APPROXIMATE_KERNELS:
         return None
+    learned = "which it was distilled into"
+    if attention != checkpoint.attention:
+        learned = "which answers otherwise than as it was trained"
     return (
         f"{attention} attention is approximate: all comparisons are with the source model under the same attention,"
-        " which answers otherwise than as it was trained, unless it was distilled into it"
+        f" {learned}"
     )
 
 
@@ -296,7 +300,7 @@ def _gate(
     warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
     partitions = partition_problem(fp32_lowered, this_lowered)
     problems = (*(() if verification.ok else (divergence(verification),)), *((partitions,) if partitions else ()))
-    approximation = _approximation(job.attention)
+    approximation = _approximation(job.attention, job.checkpoint)
     sealed = write_report(
         bundle,
         staging / _bundle_name(job, precision),

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from edgeformer.attention import AttentionKernel
+from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models import bert, mobilebert, tinyvit, whisper
 from edgeformer_runtime.errors import InputError
 
@@ -164,12 +164,19 @@ class MapRecorder:
 
 
 def record_maps(layer: nn.Module) -> tuple[MapRecorder, ...]:
-    """Put a recorder in front of every attention of a layer; they stay there."""
+    """Put a recorder in front of every attention of a layer; they stay there.
+
+    Raises:
+        InputError: an approximate attention, which has no map.
+    """
     recorders = []
     for part in layer.modules():
         if isinstance(part, _ATTENTION_TYPES):
             name = "kernel" if isinstance(part, whisper.Attention) else "attention"
-            recorder = MapRecorder(cast(AttentionKernel, getattr(part, name)))
+            kernel = cast(AttentionKernel, getattr(part, name))
+            if kernel in APPROXIMATE_KERNELS.values():
+                raise InputError("loss: approximate attention has no maps to compare: leave attention out")
+            recorder = MapRecorder(kernel)
             setattr(part, name, recorder)
             recorders.append(recorder)
     return tuple(recorders)

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgeformer.attention import KERNELS
+from edgeformer.attention import ALL_KERNELS, AttentionKernel
 from edgeformer.checkpoint_tasks import CLASSIFICATION, EMBEDDING
-from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints import Checkpoint, check_attention, load_module, open_checkpoint
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_config import with_alignment_heads
@@ -23,7 +23,7 @@ from edgeformer.sources import CONFIG_FILE
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"
-"""The attention kernel of training: the fastest in torch, forwards and backwards."""
+"""The attention kernel of training, where attention is exact: the fastest in torch, forwards and backwards."""
 
 WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "model.safetensors", "tokenizer.json", "README.md"
 GENERATION_FILE = "generation_config.json"
@@ -83,7 +83,7 @@ def open_model(source: str, task: str | None = None) -> Model:
         )
     if checkpoint.activation != "softmax":
         raise InputError(f"{checkpoint.source.id} gives several labels at once: expected a classifier with one")
-    module, _ = load_module(checkpoint, KERNELS[KERNEL])
+    module, _ = load_module(checkpoint, _kernel(checkpoint))
     return Model(checkpoint, module)
 
 
@@ -129,11 +129,17 @@ def classifier_config(raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str
 def build_model(checkpoint: Checkpoint) -> Model:
     """A model of a checkpoint's `raw` config with untrained weights; its parsed config is made anew."""
     config = checkpoint.family.parse_config(checkpoint.raw)
+    check_attention(checkpoint.raw)
     if checkpoint.speech is not None:
         config, _ = with_alignment_heads(config, checkpoint.config.alignment_heads)
     checkpoint = replace(checkpoint, config=config)
-    module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), KERNELS[KERNEL])
+    module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), _kernel(checkpoint))
     return Model(checkpoint, module)
+
+
+def _kernel(checkpoint: Checkpoint) -> AttentionKernel:
+    """The kernel that it is trained with."""
+    return ALL_KERNELS[checkpoint.attention or KERNEL]
 
 
 def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32) -> None:

@@ -10,9 +10,6 @@ from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TA
 from edgeformer.attention.linear import linear
 from edgeformer.attention.mask import additive_mask
 from edgeformer.attention.sliding_window import sliding_window
-from edgeformer.attention.swap import swap_attention
-from edgeformer.models import bert
-from edgeformer_runtime.errors import InputError
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -114,31 +111,3 @@ def test_nobody_gets_one_unasked() -> None:
     assert not set(APPROXIMATE_KERNELS) & set(KERNELS)
     assert not set(APPROXIMATE_KERNELS) & set(KERNEL_FOR_TARGET.values())
     assert set(ALL_KERNELS) == set(APPROXIMATE_KERNELS) | set(KERNELS)
-
-
-def test_swap() -> None:
-    config = bert.FAMILY.parse_config(
-        {
-            "model_type": "bert",
-            "vocab_size": 30,
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 300,
-            "type_vocab_size": 2,
-        }
-    )
-    torch.manual_seed(0)
-    model = bert.FAMILY.build(config, "text-classification", 3, KERNELS["dense"]).eval()
-    other = bert.FAMILY.build(config, "text-classification", 3, APPROXIMATE_KERNELS["sliding_window"]).eval()
-    other.load_state_dict(model.state_dict())
-    ids = torch.randint(0, 30, (1, 290), dtype=torch.int32)
-    inputs = ids, torch.ones_like(ids), torch.zeros_like(ids)
-    (exact,) = model(*inputs)
-    assert swap_attention(model, APPROXIMATE_KERNELS["sliding_window"]) == 2
-    (swapped,), (made_so,) = model(*inputs), other(*inputs)
-    assert torch.equal(swapped, made_so)
-    assert not torch.equal(swapped, exact)
-    with pytest.raises(InputError, match="found none in Linear"):
-        swap_attention(torch.nn.Linear(2, 2), KERNELS["dense"])
