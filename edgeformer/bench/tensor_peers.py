@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -149,8 +150,13 @@ def _onnx_models(programs: tuple[Program, ...], folder: Path) -> tuple[Path, Pat
     lowered = converter_for("onnx").lower_fp32(programs, folder)
     fp32 = folder / lowered.entries[programs[0].name][0]
     int8 = folder / "dynamic-int8.onnx"
-    # Signed weights are the faster kind on x86.
-    quantize_dynamic(fp32, int8, per_channel=True, weight_type=QuantType.QInt8)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises to infer shapes first, which the export has done
+    try:
+        # Signed weights are the faster kind on x86.
+        quantize_dynamic(fp32, int8, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        logging.disable(disabled)
     return fp32, int8
 
 
