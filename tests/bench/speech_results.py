@@ -95,6 +95,8 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
         [run.cpu_s / other.cpu_s for run, other in zip(runs, others, strict=True)]
         for runs, others in zip(by_clip, zip(*reference.rounds, strict=True), strict=True)
     ]
+    pairs = zip(_reference_seconds(times, reference_clip), _reference_seconds(reference, reference_clip), strict=True)
+    by_round[reference_clip] = [own / other for own, other in pairs]
     ratios = [statistics.median(values) for values in by_round]
     short = [ratio for ratio, clip in zip(ratios, clips, strict=True) if clip.seconds < SHORT_SECONDS]
     contender = times.contender
@@ -115,6 +117,16 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
         "real_time_factor": round(sum(cpus) / sum(clip.seconds for clip in clips), 4),
         "word_errors": times.word_errors,
     }
+
+
+def _reference_seconds(times: Times, clip: int) -> list[float]:
+    """Processor seconds of the reference clip in each round: the median of all that a round heard it whole."""
+    each = len(times.pairs) // len(times.rounds)
+    whole = [run.cpu_s for run, _ in times.pairs]
+    return [
+        statistics.median([runs[clip].cpu_s, *whole[number * each : (number + 1) * each]])
+        for number, runs in enumerate(times.rounds)
+    ]
 
 
 def _token_ms(pairs: Sequence[tuple[Run, Run]]) -> float | None:
