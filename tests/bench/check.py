@@ -1,6 +1,6 @@
 """Measures again and says which of the README's ratios are found inside the intervals that it states.
 
-    python -m tests.bench.check [text] [vision] [speech] [--new FILE]
+    python -m tests.bench.check [text] [vision] [speech] [thinness] [--new FILE]
 
 Exit code 1: a ratio lies outside of its interval. Ratios are compared, not times: those are another machine's.
 """
@@ -26,7 +26,11 @@ SCRIPTS = {
     "text": "tests.bench.text_peers",
     "vision": "tests.bench.vision_peers",
     "speech": "tests.bench.whisper_peers",
+    "thinness": "tests.bench.thinness",
 }
+Ratio = tuple[tuple[str, str], float, list[float] | None]
+"""Model and row, the ratio, its interval."""
+
 _EXIT_OUTSIDE, _EXIT_NOTHING = 1, 2
 
 
@@ -64,8 +68,13 @@ def compare(stored: dict[str, Any], new: dict[str, Any]) -> list[Checked]:
     ]
 
 
-def _ratios(results: dict[str, Any]) -> Iterator[tuple[tuple[str, str], float, list[float] | None]]:
-    """Model and row, ratio, interval: of text and vision in models, of speech of the reference clip."""
+def _ratios(results: dict[str, Any]) -> Iterator[Ratio]:
+    """Of whatever benchmark made the results."""
+    return _of_cold_starts(results["contenders"]) if "contenders" in results else _of_models(results)
+
+
+def _of_models(results: dict[str, Any]) -> Iterator[Ratio]:
+    """Of text and vision in models, of speech of the reference clip."""
     for model in results.get("models", [results]):
         title = model.get("title") or model["model"]
         for row in model["rows"]:
@@ -73,6 +82,13 @@ def _ratios(results: dict[str, Any]) -> Iterator[tuple[tuple[str, str], float, l
             name = row["name"].removeprefix(f"model.{row['engine']}.")
             key = row["engine"] if name == row["precision"] else name
             yield (title, f"{key} {row['precision']}"), ratio, row.get("ratio_interval")
+
+
+def _of_cold_starts(contenders: list[dict[str, Any]]) -> Iterator[Ratio]:
+    for contender in contenders:
+        for cold in contender["cold"]:
+            row = f"{contender['name']} {cold['precision']}"
+            yield (f"first answer, {cold['task']}", row), cold["ratio"], cold["ratio_interval"]
 
 
 def measure(what: str, folder: Path) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from tests.bench import thin_results
-from tests.bench.thinness import Installed, measure_installed
+import pytest
+
+from tests.bench import check, thin_results
+from tests.bench.thinness import REPEATS, Installed, Run, _cold, measure_installed
 
 # By distribution: the bytes of its only file, and what it needs.
 PACKAGES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -48,6 +51,8 @@ def test_the_table_has_a_row_for_each_contender_and_each_model() -> None:
         "load_s": 0.2,
         "loaded_bytes": 50 << 20,
         "peak_bytes": 60 << 20,
+        "ratio": 1.25,
+        "ratio_interval": [1.1, 1.4],
     }
     text = thin_results.markdown(
         {
@@ -59,5 +64,25 @@ def test_the_table_has_a_row_for_each_contender_and_each_model() -> None:
     )
     assert "brings 20 packages, of whose 150.0 MB 50.0 MB are neither numpy's nor the engine's" in text
     assert "| Ours | 21 | 160.0 MB | 1 ms |" in text
-    assert "| MobileBERT | Ours | fp32 | 250 ms | 50 MiB | 60 MiB |" in text
+    assert "| MobileBERT | Ours | fp32 | 250 ms | 1.25 (1.10 to 1.40) | 50 MiB | 60 MiB |" in text
     assert "TinyViT" not in text
+
+
+def test_ratios_are_of_first_answers_and_leave_room_for_another_run() -> None:
+    def runs(*seconds: float) -> list[Run]:
+        return [(each, "lights", {"load_s": 0.1, "loaded_bytes": 1.0, "peak_bytes": 2.0}) for each in seconds * REPEATS]
+
+    ours, peer = runs(0.2, 9.0, 0.1), runs(0.6, 0.5, 0.4)
+    cold = _cold(peer, ours, rounds=3)
+    assert (cold.first_answer_s, cold.ratio) == (0.5, pytest.approx(2.5))
+    assert cold.ratio_interval == pytest.approx((2.5 / 1.1, 2.5 * 1.1))
+    assert _cold(ours, ours, rounds=3).ratio_interval is None
+
+
+def test_another_run_of_it_is_compared() -> None:
+    def results(ratio: float) -> dict[str, Any]:
+        cold = {"task": "text", "precision": "fp32", "ratio": ratio, "ratio_interval": [ratio / 1.1, ratio * 1.1]}
+        return {"contenders": [{"name": "torch", "cold": [cold]}]}
+
+    (same,), (other,) = check.compare(results(8.0), results(8.5)), check.compare(results(8.0), results(9.0))
+    assert (same.model, same.row, same.inside, other.inside) == ("first answer, text", "torch fp32", True, False)

@@ -1,9 +1,10 @@
 """How light the runtime is: size, packages, import, memory and cold start, beside the libraries that it stands for.
 
-    python -m tests.bench.thinness [--update-readme]
+    python -m tests.bench.thinness [--update-readme | --json FILE]
 
 Each contender is installed by pip into an environment of its own and answers once in a fresh process for each round.
-Rounds are interleaved, figures are medians, and the files are in the page cache.
+Rounds are interleaved, figures are medians, and the files are in the page cache. Ratios are of the times to the first
+answer; the rounds are divided into repeats, whose ratios say where another run finds them.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from build_tools.code_key import REPOSITORY
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
 from tests.bench import readme_table
+from tests.bench.intervals import center, prediction_interval
 
 RESULTS = Path(__file__).parent / "results" / "thinness.json"
 WORKER = Path(__file__).with_name("thin_worker.py")
 RUNTIME = REPOSITORY / "runtime"
 ZOO = REPOSITORY / "edgeformer" / "zoo"
-ROUNDS = 9
+REPEATS, ROUNDS = 5, 3
+"""Repeats, and rounds in each."""
 INPUTS = {"text": "turn the lights off", "image": str(ZOO / "images" / "ship.png")}
 CHECKPOINTS = {"text": "clinc150-mobilebert", "image": "cifar10-tinyvit"}
 NOT_COUNTED = ("pip", "setuptools", "wheel")
@@ -114,6 +117,8 @@ class Cold:
         load_s: of it, importing and loading.
         loaded_bytes: resident when the model is loaded.
         peak_bytes: resident at most.
+        ratio: of the time to the first answer to the first contender's with the same model.
+        ratio_interval: where another run finds it; None for the first contender.
     """
 
     answer: str
@@ -121,6 +126,8 @@ class Cold:
     load_s: float
     loaded_bytes: float
     peak_bytes: float
+    ratio: float
+    ratio_interval: tuple[float, float] | None
 
 
 def environment(folder: Path, packages: Sequence[str]) -> Path:
@@ -168,8 +175,12 @@ def import_s(python: Path, module: str) -> float:
     return float(subprocess.run([python, "-I", "-c", script], capture_output=True, text=True, check=True).stdout)
 
 
-def first_answer(python: Path, contender: Contender, task: str, model: Path) -> tuple[float, str, dict[str, float]]:
-    """Seconds from the start of a process to its answer, the answer, and what the worker says of itself."""
+Run = tuple[float, str, dict[str, float]]
+"""Seconds from the start of a process to its answer, the answer, and what the worker says of itself."""
+
+
+def first_answer(python: Path, contender: Contender, task: str, model: Path) -> Run:
+    """One run of `thin_worker.py`."""
     begin = time.perf_counter()
     command = [str(python), "-I", str(WORKER), contender.worker, task, str(model), INPUTS[task]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -197,7 +208,7 @@ def make_models(folder: Path) -> dict[tuple[str, str, str], Path]:
 def measure_cold(
     pythons: dict[str, Path], models: dict[tuple[str, str, str], Path], rounds: int
 ) -> dict[tuple[str, str, str], Cold]:
-    """Cold starts by contender, task and precision, in turns."""
+    """Cold starts by contender, task and precision, in turns; rounds in each repeat."""
     jobs = {
         (each.name, task, precision): (
             each,
@@ -207,26 +218,35 @@ def measure_cold(
         for task in each.tasks
         for precision in each.precisions
     }
-    found: dict[tuple[str, str, str], list[tuple[float, str, dict[str, float]]]] = {key: [] for key in jobs}
-    for number in range(rounds + 1):
+    found: dict[tuple[str, str, str], list[Run]] = {key: [] for key in jobs}
+    for number in range(REPEATS * rounds + 1):
         for key, (contender, model) in jobs.items():
             run = first_answer(pythons[contender.name], contender, key[1], model)
             if number:  # the first round fills the page cache
                 found[key].append(run)
-    return {key: _medians(runs) for key, runs in found.items()}
+    return {key: _cold(runs, found[CONTENDERS[0].name, *key[1:]], rounds) for key, runs in found.items()}
 
 
-def _medians(runs: Sequence[tuple[float, str, dict[str, float]]]) -> Cold:
+def _cold(runs: Sequence[Run], base: Sequence[Run], rounds: int) -> Cold:
+    """The medians of a contender's runs, beside the first contender's."""
     (answer,) = {run[1] for run in runs}
     figures = {key: statistics.median(run[2][key] for run in runs) for key in runs[0][2]}
-    return Cold(answer, statistics.median(run[0] for run in runs), **figures)
+    ratios = [
+        statistics.median(run[0] for run in runs[start : start + rounds])
+        / statistics.median(run[0] for run in base[start : start + rounds])
+        for start in range(0, len(runs), rounds)
+    ]
+    interval = None if runs is base else prediction_interval(ratios)
+    first = statistics.median(run[0] for run in runs)
+    return Cold(answer, first, **figures, ratio=center(ratios), ratio_interval=interval)
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--update-readme", action="store_true")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the results go")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"in each of {REPEATS} repeats")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeformer-thin-") as scratch:
         folder = Path(scratch)
@@ -239,14 +259,14 @@ def main() -> None:
         models = make_models(folder / "models")
         print("measuring", flush=True)
         imports: dict[str, list[float]] = {each.name: [] for each in CONTENDERS}
-        for _ in range(arguments.rounds):
+        for _ in range(REPEATS * arguments.rounds):
             for each in CONTENDERS:
                 imports[each.name].append(import_s(pythons[each.name], each.module))
         cold = measure_cold(pythons, models, arguments.rounds)
         installed = {each.name: measure_installed(pythons[each.name]) for each in CONTENDERS}
     document: dict[str, Any] = {
         "machine": f"{platform.machine()}, {platform.system()}, one thread, Python {platform.python_version()}",
-        "rounds": arguments.rounds,
+        "rounds": REPEATS * arguments.rounds,
         "bare": asdict(bare),
         "contenders": [
             {
@@ -262,10 +282,10 @@ def main() -> None:
             for each in CONTENDERS
         ],
     }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if arguments.update_readme:
         readme_table.update_readme()
-    print(RESULTS)
+    print(arguments.json)
 
 
 if __name__ == "__main__":

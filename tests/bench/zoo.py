@@ -168,14 +168,9 @@ def markdown(results: dict[str, Any]) -> str:
         f" | {row['size_bytes'] / 1e6:.2f} MB | {row['latency_ms']:.2f} ms | {row['latency_of_teacher']:.3f} |"
         for row in results["rows"]
     ]
-    student, pruned = (results["checkpoints"][name] for name in ("student", "pruned"))
-    whole, left = student["linear_weights"], pruned["linear_weights"]
     known = results["checkpoints"]
-    whole, left, zeros = (
-        known["student"]["linear_weights"],
-        known["pruned"]["linear_weights"],
-        known["pruned"]["linear_zeros"],
-    )
+    whole, pruned = known["student"]["linear_weights"], known["pruned"]
+    left, zeros = pruned["linear_weights"], pruned["linear_zeros"]
     validation = ", ".join(f"{name} {each['accuracy']:.2%}" for name, each in known.items())
     lines += [
         "",
