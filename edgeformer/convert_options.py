@@ -11,7 +11,7 @@ from edgeformer.calibration import METHODS, MIN_MAX
 from edgeformer.interfaces import check_task
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import DEFAULT_SEQ_LENS, POSITIONS_PER_SECOND, TAIL_WINDOW, WINDOWS, ProgramOptions
-from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE
+from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, TOKEN_PRODUCTS
 from edgeformer_runtime.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -92,4 +92,5 @@ class ConvertOptions:
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,
             decoder_state=DECODER_STATE[target],
+            token_products=TOKEN_PRODUCTS[target],
         )

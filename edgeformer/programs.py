@@ -21,6 +21,8 @@ DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
 
 TAIL_WINDOW, FULL_WINDOW = "tail", "full"
 WINDOWS = (TAIL_WINDOW, FULL_WINDOW)
+MATRIX_PRODUCTS, SUMS = "matrix-products", "sums"
+TOKEN_PRODUCTS = (MATRIX_PRODUCTS, SUMS)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class ProgramOptions:
             or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
         prefill_tokens: of speech: tokens that the decoder takes at once.
         decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".
+        token_products: of speech: how the query of one token meets the caches, "matrix-products" or "sums" of what is
+            multiplied element by element. The numbers are the same.
     """
 
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
@@ -41,11 +45,13 @@ class ProgramOptions:
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8
     decoder_state: str = HOST_STATE
+    token_products: str = MATRIX_PRODUCTS
 
     def __post_init__(self) -> None:
         for value, choices, what in (
             (self.window, WINDOWS, "window"),
             (self.decoder_state, STATES, "decoder state"),
+            (self.token_products, TOKEN_PRODUCTS, "kind of products"),
         ):
             if value not in choices:
                 raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from edgeformer.models.whisper import DecoderLayer, FeedForward, Whisper, causal_mask
 from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer.models.whisper_silence import Silence, project, silence_of, tail_bias, tail_positions
-from edgeformer.programs import FULL_WINDOW, POSITIONS_PER_SECOND, Program, ProgramOptions
+from edgeformer.programs import (
+    FULL_WINDOW,
+    MATRIX_PRODUCTS,
+    POSITIONS_PER_SECOND,
+    SUMS,
+    Program,
+    ProgramOptions,
+)
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_layout import bucket_layout
 from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket
@@ -137,8 +144,10 @@ class Encode(nn.Module):
 class CachedLayer(FeedForward):
     """A decoder layer whose earlier keys and values come from caches. It holds the parameters of the layer given."""
 
-    def __init__(self, layer: DecoderLayer) -> None:
+    def __init__(self, layer: DecoderLayer, products: str) -> None:
+        """products: how queries meet a cache, `MATRIX_PRODUCTS` or, of one token, `SUMS`."""
         super().__init__(layer.fc1, layer.fc2, layer.final_layer_norm)
+        self.sums = products == SUMS
         self.self_attn = layer.self_attn
         self.self_attn_layer_norm = layer.self_attn_layer_norm
         self.cross_q_proj = layer.encoder_attn.q_proj
@@ -175,22 +184,34 @@ class CachedLayer(FeedForward):
         hidden = self.self_attn_layer_norm(x)
         queries = _rows(attention.q_proj(hidden) * self.scale, heads)  # (H, N, D)
         keys, values = _columns(attention.k_proj(hidden), heads), _rows(attention.v_proj(hidden), heads)
-        earlier = torch.bmm(queries, own[0].reshape(heads, head_dim, length)) + mask  # (H, N, L)
+        earlier = self._scores(queries, own[0].reshape(heads, head_dim, length)) + mask  # (H, N, L)
         among = torch.bmm(queries, keys)  # (H, N, N)
         if causal is not None:
             among = among + causal
         weights = torch.cat((earlier, among), dim=2).softmax(dim=-1)
-        seen = torch.bmm(weights[:, :, :length], own[1].reshape(heads, length, head_dim))
+        seen = self._mixed(weights[:, :, :length], own[1].reshape(heads, length, head_dim))
         x = x + attention.out_proj(_merge(seen + torch.bmm(weights[:, :, length:], values)))
 
         queries = _rows(self.cross_q_proj(self.encoder_attn_layer_norm(x)) * self.scale, heads)
-        scores = torch.bmm(queries, cross[0].reshape(heads, head_dim, -1))  # (H, N, S)
+        scores = self._scores(queries, cross[0].reshape(heads, head_dim, -1))  # (H, N, S)
         if bias is not None:
             scores = scores + bias
         cross_weights = scores.softmax(dim=-1)
-        heard = torch.bmm(cross_weights, cross[1].reshape(heads, -1, head_dim))
+        heard = self._mixed(cross_weights, cross[1].reshape(heads, -1, head_dim))
         x = x + self.cross_out_proj(_merge(heard))
         return self.feed_forward(x), keys, values, cross_weights
+
+    def _scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """(H, N, D) and (H, D, L) to (H, N, L)."""
+        if self.sums:
+            return (queries.reshape(*keys.shape[:2], 1) * keys).sum(dim=1, keepdim=True)
+        return torch.bmm(queries, keys)
+
+    def _mixed(self, weights: Tensor, values: Tensor) -> Tensor:
+        """(H, N, L) and (H, L, D) to (H, N, D)."""
+        if self.sums:
+            return (weights.reshape(*values.shape[:2], 1) * values).sum(dim=1, keepdim=True)
+        return torch.bmm(weights, values)
 
 
 class SelfCaches(nn.Module):
@@ -239,14 +260,20 @@ class CachedDecoder(nn.Module):
     bias: Tensor | None
 
     def __init__(
-        self, model: Whisper, config: WhisperConfig, bucket: AudioBucket, count: int, caches: SelfCaches | None
+        self,
+        model: Whisper,
+        config: WhisperConfig,
+        bucket: AudioBucket,
+        count: int,
+        caches: SelfCaches | None,
+        products: str = MATRIX_PRODUCTS,
     ) -> None:
-        """count: N. caches: None where the host keeps them."""
+        """count: N. caches: None where the host keeps them. products: see `CachedLayer`."""
         super().__init__()
         decoder = model.decoder
         self.embed_tokens = decoder.embed_tokens
         self.embed_positions = decoder.embed_positions
-        self.layers = nn.ModuleList(CachedLayer(layer) for layer in decoder.blocks)
+        self.layers = nn.ModuleList(CachedLayer(layer, products) for layer in decoder.blocks)
         self.layer_norm = decoder.layer_norm
         self.caches = caches
         self.count = count
@@ -307,12 +334,19 @@ def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramO
     layout = transcription_layout(config, options)
     silence = silence_of(module) if any(bucket.tail for bucket in layout.buckets) else None
     return tuple(
-        program for bucket in layout.buckets for program in _bucket_programs(module, config, layout, bucket, silence)
+        program
+        for bucket in layout.buckets
+        for program in _bucket_programs(module, config, layout, bucket, silence, options.token_products)
     )
 
 
 def _bucket_programs(
-    model: Whisper, config: WhisperConfig, layout: SpeechLayout, bucket: AudioBucket, silence: Silence | None
+    model: Whisper,
+    config: WhisperConfig,
+    layout: SpeechLayout,
+    bucket: AudioBucket,
+    silence: Silence | None,
+    token_products: str,
 ) -> tuple[Program, ...]:
     caches = None
     if layout.state != HOST_STATE:
@@ -320,7 +354,7 @@ def _bucket_programs(
     modules = (
         Encode(model, bucket.positions, silence if bucket.tail else None),
         CachedDecoder(model, config, bucket, layout.prefill_tokens, caches),
-        CachedDecoder(model, config, bucket, 1, caches),
+        CachedDecoder(model, config, bucket, 1, caches, token_products),
     )
     return tuple(
         Program(entry.name, part.eval(), entry.inputs, entry.outputs)

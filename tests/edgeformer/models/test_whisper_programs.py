@@ -111,9 +111,13 @@ def full_logits(module: Whisper, tokens: list[int], mel: Tensor = MEL) -> Tensor
         return module(mel, torch.tensor([tokens]))[0]
 
 
+@pytest.mark.parametrize("products", ["matrix-products", "sums"])
 @pytest.mark.parametrize("state", ["host", "program"])
-def test_steps_and_prefill_equal_the_whole_decoder(model: tuple[Whisper, WhisperConfig], state: str) -> None:
-    host = Host(make_programs(model, window="full", decoder_state=state, prefill_tokens=4), MEL)
+def test_steps_and_prefill_equal_the_whole_decoder(
+    model: tuple[Whisper, WhisperConfig], state: str, products: str
+) -> None:
+    options = {"window": "full", "decoder_state": state, "prefill_tokens": 4, "token_products": products}
+    host = Host(make_programs(model, **options), MEL)
     expected = full_logits(model[0], TOKENS)
     alignments = []
     for position, token in enumerate(TOKENS):
@@ -121,7 +125,7 @@ def test_steps_and_prefill_equal_the_whole_decoder(model: tuple[Whisper, Whisper
         alignments.append(alignment)
         torch.testing.assert_close(logits, expected[position], rtol=0, atol=1e-4)
         torch.testing.assert_close(alignment.sum(dim=1), torch.ones(2), rtol=0, atol=1e-5)
-    again = Host(make_programs(model, window="full", decoder_state=state, prefill_tokens=4), MEL)
+    again = Host(make_programs(model, **options), MEL)
     again.step(TOKENS[0], 0, 0, [])
     logits, _ = again.feed("prefill", TOKENS[1:5], 1, [1, 2, 3, 4], [0], [0, 3])
     torch.testing.assert_close(logits, expected[[1, 4]], rtol=0, atol=1e-4)
@@ -281,6 +285,7 @@ def test_the_whole_window_is_one_bucket(model: tuple[Whisper, WhisperConfig]) ->
         ({"prefill_tokens": 1}, "at least 2 tokens"),
         ({"window": "half"}, "expected one of tail, full"),
         ({"decoder_state": "nobody"}, "expected one of host, program"),
+        ({"token_products": "guesses"}, "expected one of matrix-products, sums"),
     ],
 )
 def test_refuses_impossible_options(
