@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios browser clean
+.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios pi browser clean
 
 setup: $(READY)
 
