@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,16 @@ def uninterrupted(place: Path) -> Path:
     ).path
 
 
+@pytest.fixture
+def _interrupts_heeded() -> Iterator[None]:
+    """Shells start background jobs with SIGINT ignored, and the processes of such a job inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_interrupts_heeded")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_ends_at_the_same_weights(
     place: Path, uninterrupted: Path, tmp_path: Path, how: signal.Signals
