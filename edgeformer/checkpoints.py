@@ -120,9 +120,9 @@ def open_checkpoint(
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
     config = family.parse_config(raw)
-    check_attention(raw)
     files = weight_files.find_weight_files(found.folder)
     task = task_of(family, raw, found.folder, files, task)
+    check_attention(raw, task)
     reads_text = task in TEXT_TASKS
     tokenizer = _tokenizer(found.folder, config.vocab_size) if reads_text or task == SPEECH else None
     speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
@@ -144,16 +144,27 @@ def open_checkpoint(
     )
 
 
-def check_attention(raw: Mapping[str, Any]) -> None:
+def check_attention(raw: Mapping[str, Any], task: str) -> None:
     """Refuse a config.json that names a kernel which nothing is distilled into.
 
     Raises:
-        InputError: names what it may name.
+        InputError: names what it may name, or the task that it is not for.
     """
     found = raw.get(ATTENTION_KEY)
     if found is not None and found not in APPROXIMATE_KERNELS:
         known = ", ".join(APPROXIMATE_KERNELS)
         raise InputError(f"config.json: {ATTENTION_KEY} must be one of {known}, or be left out, found {found!r}")
+    check_approximate(found, task)
+
+
+def check_approximate(kernel: str | None, task: str) -> None:
+    """Refuse approximate attention for anything but texts.
+
+    Raises:
+        InputError: names the task.
+    """
+    if kernel in APPROXIMATE_KERNELS and task not in TEXT_TASKS:
+        raise InputError(f"the attention kernel {kernel} is for long texts, found the task {task}: choose another")
 
 
 def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:

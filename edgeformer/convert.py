@@ -16,7 +16,7 @@ from edgeformer.agreement import Agreement, Reference, agreement, calibration_re
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
-from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints import Checkpoint, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, interface_for
@@ -135,15 +135,14 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     report(f"reading {options.source}")
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
     source_index.remember(checkpoint)
-    wanted_attention = options.attention or checkpoint.attention
-    _check_approximation(wanted_attention, checkpoint)
+    check_approximate(options.attention, checkpoint.task)
     name = options.name or _default_name(checkpoint.source.id)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
     jobs: list[Job] = []
     problems: list[str] = []
     notes: tuple[str, ...] = ()
     for converter in converters:
-        attention = wanted_attention or KERNEL_FOR_TARGET[converter.target]
+        attention = options.attention or checkpoint.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, ALL_KERNELS[attention])
         notes = (*keys.notes, *filter(None, (_approximation(attention, checkpoint),)))
         wanted = options.programs_for(converter.target)
@@ -219,20 +218,17 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     return converted
 
 
-def _check_approximation(attention: str | None, checkpoint: Checkpoint) -> None:
-    if attention in APPROXIMATE_KERNELS and not checkpoint.task.startswith("text-"):
-        raise InputError(
-            f"the attention kernel {attention} is for long texts, found the task {checkpoint.task}: choose another"
-        )
-
-
 def _approximation(attention: str, checkpoint: Checkpoint) -> str | None:
-    """What a report says of an attention kernel that is not exact."""
-    if attention not in APPROXIMATE_KERNELS:
-        return None
-    learned = "which it was distilled into"
-    if attention != checkpoint.attention:
+    """What a report says of an attention kernel that is not exact, or not the one that was trained."""
+    if attention == checkpoint.attention:
+        learned = "which it was distilled into"
+    elif attention in APPROXIMATE_KERNELS:
         learned = "which answers otherwise than as it was trained"
+    elif checkpoint.attention is not None:
+        learned = f"the model was distilled into {checkpoint.attention}: it answers otherwise"
+        return f"{attention} attention is exact, and {learned}"
+    else:
+        return None
     return (
         f"{attention} attention is approximate: all comparisons are with the source model under the same attention,"
         f" {learned}"

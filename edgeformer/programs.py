@@ -37,7 +37,7 @@ class ProgramOptions:
         prefill_tokens: of speech: tokens that the decoder takes at once.
         decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".
         token_products: of speech: how the query of one token meets the caches, "matrix-products" or "sums" of what is
-            multiplied element by element. The numbers are the same.
+            multiplied element by element: equal but for rounding.
     """
 
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS

@@ -129,7 +129,7 @@ def classifier_config(raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str
 def build_model(checkpoint: Checkpoint) -> Model:
     """A model of a checkpoint's `raw` config with untrained weights; its parsed config is made anew."""
     config = checkpoint.family.parse_config(checkpoint.raw)
-    check_attention(checkpoint.raw)
+    check_attention(checkpoint.raw, checkpoint.task)
     if checkpoint.speech is not None:
         config, _ = with_alignment_heads(config, checkpoint.config.alignment_heads)
     checkpoint = replace(checkpoint, config=config)

@@ -17,7 +17,7 @@ from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
-from tests.checkpoint_factory import tokenizer
+from tests.checkpoint_factory import save_whisper, tokenizer
 from tests.edgeformer.compression import tiny
 
 RECIPE = """
@@ -70,6 +70,10 @@ def test_a_student_learns_to_answer_with_means(coarse: AttentionKernel, tmp_path
     with Bundle.open(row.path) as bundle:
         assert bundle.manifest.attention == "linear"
         assert b"which it was distilled into" in bundle.read_bytes("report.json")
+    asked = ConvertOptions(str(student.path), tmp_path / "exact", ("onnx",), seq_lens=(16,), attention="dense")
+    with Bundle.open(convert(asked)[0].path) as bundle:
+        assert bundle.manifest.attention == "dense"
+        assert b"the model was distilled into linear: it answers otherwise" in bundle.read_bytes("report.json")
 
 
 def test_means_have_no_maps(tmp_path: Path) -> None:
@@ -83,3 +87,9 @@ def test_a_config_names_approximate_kernels_only(tmp_path: Path) -> None:
     folder = tiny.save_bert(tmp_path / "source", attention_kernel="dense")
     with pytest.raises(InputError, match="attention_kernel must be one of sliding_window, linear, or be left out"):
         open_checkpoint(str(folder))
+
+
+def test_approximate_attention_is_for_texts(tmp_path: Path) -> None:
+    source = save_whisper(tmp_path / "source", attention_kernel="linear")
+    with pytest.raises(InputError, match="the attention kernel linear is for long texts, found the task speech-rec"):
+        open_checkpoint(str(source))
