@@ -6,6 +6,7 @@ with: every float type as float32 (a float16 value is a float32 one on float16's
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ def _references(operation: Operation) -> Iterator[str]:
             yield from _references(nested)
 
 
-def read_program(package: Path) -> dict[str, Function]:
+def read_program(package: str | os.PathLike[str]) -> dict[str, Function]:
     """All functions of an `.mlpackage`, by name.
 
     Raises:
@@ -126,7 +127,7 @@ def read_program(package: Path) -> dict[str, Function]:
     with quiet_tools():
         from coremltools.proto import Model_pb2
 
-    path = package / PACKAGE_DATA / PACKAGE_MODEL
+    path = Path(package) / PACKAGE_DATA / PACKAGE_MODEL
     if not path.is_file():
         raise InputError(f"no Core ML package at {package}: expected {PACKAGE_DATA / PACKAGE_MODEL} in it")
     specification = Model_pb2.Model.FromString(path.read_bytes())

@@ -6,9 +6,9 @@ is `NOT_COVERED`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -30,7 +30,9 @@ NOT_COVERED = (
 )
 
 
-def run(path: Path, inputs: Mapping[str, NDArray[Any]], function: str = "main") -> dict[str, NDArray[Any]]:
+def run(
+    path: str | os.PathLike[str], inputs: Mapping[str, NDArray[Any]], function: str = "main"
+) -> dict[str, NDArray[Any]]:
     """Execute one function of any `.mlpackage` once, whoever made it; see `MilInterpreter.run`.
 
     Args:

@@ -207,6 +207,8 @@ class _Observed(ObservedEngine):
         """
         import onnxruntime
 
+        from edgeformer_runtime.engines.onnx import PRECISE_INT8
+
         model = onnx.ModelProto()
         model.CopyFrom(self._models[name])
         labels: dict[str, str] = {}
@@ -239,6 +241,7 @@ class _Observed(ObservedEngine):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry(*PRECISE_INT8)
         return (
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]),
             labels,

@@ -44,6 +44,7 @@ def onnxruntime(task: str, model: Path) -> Answer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = 1
     (file,) = model.glob("*.onnx")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -58,6 +58,8 @@ def test_one_program_is_the_function_main(programs: tuple[Program, ...], tmp_pat
     inputs = text_inputs(programs[0])
     got = run(tmp_path / PACKAGE, inputs)["logits"]
     assert np.abs(got - reference(programs[0], inputs)).max() < 1e-6
+    by_name = run(str(tmp_path / PACKAGE), inputs)["logits"]
+    assert np.array_equal(by_name, got)
 
 
 def test_the_package_holds_what_lowered_lists_and_shares_weights(

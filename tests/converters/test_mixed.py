@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx_session import run_onnx
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
@@ -72,9 +73,7 @@ def run(lowered: Lowered, inputs: dict[str, NDArray[np.int32]]) -> Any:
         (logits,) = Runtime.get().load_program(str(path)).load_method(entry).execute(tensors)
         return logits.numpy()
     if path.suffix == ".onnx":
-        from onnxruntime import InferenceSession
-
-        return InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+        return run_onnx(path, inputs)[0]
     from edgeformer_converters.mil_interpreter import MilInterpreter
     from edgeformer_converters.mil_program import read_program
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
+from onnx_session import run_onnx
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.precision import PRECISIONS
@@ -30,12 +31,8 @@ def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFact
 
 
 def run(lowered: Lowered, program: Program, inputs: dict[str, Any]) -> Any:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        lowered.folder / lowered.entries[program.name][0], providers=["CPUExecutionProvider"]
-    )
-    return session.run([spec.name for spec in program.outputs], inputs)[0]
+    path = lowered.folder / lowered.entries[program.name][0]
+    return run_onnx(path, inputs, [spec.name for spec in program.outputs])[0]
 
 
 # int8: activations are quantized per tensor, so the bound is wider than LiteRT's.

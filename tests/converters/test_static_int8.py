@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx_session import run_onnx
 from small_image import image_inputs, image_program
 from small_text import cosine, reference
 from torch import Tensor, nn
@@ -55,9 +56,7 @@ def run(lowered: Lowered, pixels: NDArray[np.float32]) -> Any:
 
         (logits,) = Runtime.get().load_program(path).load_method(entry).execute((torch.from_numpy(pixels),))
         return logits.numpy()
-    from onnxruntime import InferenceSession
-
-    return InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
+    return run_onnx(path, {"pixels": pixels})[0]
 
 
 # Weights and activations are each rounded to 1/254 of their ranges, over eight layers.
