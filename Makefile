@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios pi browser clean
+.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios pi older-cpu browser clean
 
 setup: $(READY)
 
@@ -59,6 +59,10 @@ ios: setup
 # The runtime on a Raspberry Pi that an emulator makes, compared with this machine. Kept in ~/.cache/edgeformer; needs Debian.
 pi: setup
 	@$(BIN)/python -m runtime.pi
+
+# Bundles of this machine on an emulated x86 CPU without VNNI, where int8 kernels differ. Needs Debian on x86.
+older-cpu: setup
+	@$(BIN)/python -m build_tools.older_cpu
 
 # A browser for the tests of the page that `serve` shows.
 browser:
