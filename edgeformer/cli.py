@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgeformer.cli_compression import compress, sensitivity
-from edgeformer.cli_values import numbers
+from edgeformer.cli_list import list_names
+from edgeformer.cli_values import numbers, several
 from edgeformer_runtime import cli as runtime_cli
 from edgeformer_runtime.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = runtime_cli.new_app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"edgeformer {version('edgeformer')}")
+        raise typer.Exit
 
 
 @app.callback()
-def edgeformer() -> None:
+def edgeformer(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """One checkpoint to verified LiteRT, Core ML, ExecuTorch and ONNX bundles."""
 
 
@@ -29,7 +41,7 @@ def convert(
     target: Annotated[
         list[str],
         typer.Option(
-            help="litert, coreml, executorch or onnx; repeatable.",
+            help="litert, coreml, executorch or onnx; several with commas, or repeated.",
             default_factory=lambda: ["litert"],
             show_default="litert",
         ),
@@ -37,7 +49,8 @@ def convert(
     precision: Annotated[
         list[str],
         typer.Option(
-            help="fp32, fp16, dynamic-int8, static-int8 or, for coreml, palette6, palette4 and int4; repeatable.",
+            help="fp32, fp16, dynamic-int8, static-int8, weight-int8, int4, mixed (a format per layer) or, for coreml, "
+            "palette6 and palette4; several with commas, or repeated. `edgeformer list` says which target has which.",
             default_factory=lambda: ["fp32"],
             show_default="fp32",
         ),
@@ -86,15 +99,14 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.convert import ConvertOptions, convert, steps_of
-    from edgeformer.progress import Steps
-    from edgeformer.tables import print_converted
+    from edgeformer.convert_options import ConvertOptions
 
+    # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
         out=out,
-        targets=tuple(dict.fromkeys(target)),
-        precisions=tuple(dict.fromkeys(precision)),
+        targets=several(target),
+        precisions=several(precision),
         seq_lens=numbers(seq_len, int, "--seq-len", "32,64,128"),
         task=task,
         name=name,
@@ -109,6 +121,10 @@ def convert(
         window=window,
         audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
     )
+    from edgeformer.convert import convert, steps_of
+    from edgeformer.progress import Steps
+    from edgeformer.tables import print_converted
+
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
     if as_json:
@@ -166,11 +182,13 @@ def doctor(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Find what would break on a device: operators, memory, tokenizer, masks, float16, files. Exit code 1: an error."""
-    from edgeformer.doctor.diagnosis import diagnose
     from edgeformer.doctor.options import DoctorOptions
-    from edgeformer.doctor.tables import diagnosis_tables
 
     options = DoctorOptions(min_ios, min_android_api, runtime, require_signature)
+    _check_exists(path, "bundle")
+    from edgeformer.doctor.diagnosis import diagnose
+    from edgeformer.doctor.tables import diagnosis_tables
+
     with progress_bar("examining") as report:
         diagnosis = diagnose(path, options, report)
     if as_json:
@@ -203,7 +221,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="MACHINE",
-            help="Where to measure: local, ssh://user@host[:port] or adb://SERIAL; repeatable.",
+            help="Where to measure: local, ssh://user@host[:port] or adb://SERIAL; several with commas, or repeated.",
             show_default="local",
         ),
     ] = None,
@@ -225,7 +243,7 @@ def bench(
 
     check_outputs(plot, html)
     request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, require_signature)
-    machines = tuple(on or ["local"])
+    machines = several(on or ["local"])
     options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
     with progress_bar("measuring") as report:
         reports = bench(options, err.print, report)
@@ -254,11 +272,15 @@ def evaluate(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Measure accuracy, or of speech word errors, on labelled data, and how often the source model says the same."""
-    from edgeformer.evaluate import evaluate, evaluation_table
+    from edgeformer.pair_tables import locate
     from edgeformer_runtime.bundle import Bundle
 
-    with Bundle.open(bundle, require_signature) as opened, progress_bar("evaluating") as report:
-        found = evaluate(opened, data, source, limit, threads, report)
+    locate(data)
+    with Bundle.open(bundle, require_signature) as opened:
+        from edgeformer.evaluate import evaluate, evaluation_table
+
+        with progress_bar("evaluating") as report:
+            found = evaluate(opened, data, source, limit, threads, report)
     for note in found.notes:
         err.print(f"note: {note}")
     if as_json:
@@ -281,12 +303,17 @@ def report(
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
+    from edgeformer.pair_tables import locate
+
+    file = page or folder / "report.html"
+    _check_exists(folder, "folder")
+    if data is not None:
+        locate(data)
+    if not as_json:
+        check_outputs(None, file)
     from edgeformer.report.collect import collect
     from edgeformer.report.page import write_page
 
-    file = page or folder / "report.html"
-    if not as_json:
-        check_outputs(None, file)
     with progress_bar("asking bundles") as progress:
         found = collect(folder, data, limit, progress)
     if as_json:
@@ -346,8 +373,15 @@ def sign(
 
 app.command()(compress)
 app.command()(sensitivity)
+app.command("list")(list_names)
 app.command()(runtime_cli.run)
 app.command()(runtime_cli.inspect)
+
+
+def _check_exists(path: Path, what: str) -> None:
+    """Refuse a place where there is nothing, before what reads it imports torch."""
+    if not path.exists():
+        raise InputError(f"no {what} at {path}: expected a {what}'s path")
 
 
 def main() -> None:

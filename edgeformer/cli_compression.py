@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -59,29 +60,28 @@ def compress(
 
     A budget that cannot be met ends with exit code 2 and the nearest point.
     """
+    from edgeformer.compression.budget import parse_budget
+
+    layers = _checked(target, formats, (data, held_out), recipe)
     if budget is not None:
         if teacher is not None or resume:
             raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-        from edgeformer.compression.budget import parse_budget
+        limits = parse_budget(budget)
+        lengths = numbers(seq_len, int, "--seq-len", "32,64,128")
+        seconds = None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
         from edgeformer.compression.chain import ChainOptions, compress_to_budget
         from edgeformer.compression.chain_tables import print_chain
         from edgeformer.compression.search import unreachable
         from edgeformer.compression.workbench import Conversion
 
-        conversion = Conversion(
-            target,
-            held_out or data,
-            limit,
-            numbers(seq_len, int, "--seq-len", "32,64,128"),
-            None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
-        )
+        conversion = Conversion(target, held_out or data, limit, lengths, seconds)
         wanted = ChainOptions(
             source,
-            parse_budget(budget),
+            limits,
             data,
             out,
             conversion,
-            formats=names(formats),
+            formats=layers,
             recipes=None if recipe is None else (recipe,),
             examples=examples,
             bundles=bundles,
@@ -117,13 +117,38 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
+    layers = _checked(target, formats, (data,))
     from edgeformer.compression.chain import FORMATS_OF_TARGET
     from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
 
     with progress_bar("measuring") as report:
-        wanted = names(formats) or FORMATS_OF_TARGET.get(target, ())
+        wanted = layers or FORMATS_OF_TARGET[target]
         found = sensitivity_of(source, data, target, wanted, examples, report)
     if as_json:
         print_json(found.to_json())
     else:
         out.print(sensitivity_table(found))
+
+
+def _checked(
+    target: str, formats: str | None, data: Sequence[str | None], recipe: str | None = None
+) -> tuple[str, ...] | None:
+    """The formats of layers, after all that can be refused before torch, which takes seconds, is imported.
+
+    Raises:
+        InputError: a name that is none, a recipe that cannot be read, or data that is not there.
+    """
+    from edgeformer.compression.recipe import load_recipe
+    from edgeformer.layer_plan import check_formats
+    from edgeformer.pair_tables import locate
+    from edgeformer.targets import check_target
+
+    check_target(target)
+    layers = names(formats)
+    check_formats(layers or ())
+    if recipe is not None:
+        load_recipe(recipe)
+    for each in data:
+        if each is not None:
+            locate(each)
+    return layers

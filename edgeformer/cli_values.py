@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 from edgeformer_runtime.errors import InputError
@@ -19,4 +20,9 @@ def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[N
 
 def names(text: str | None) -> tuple[str, ...] | None:
     """Names from text with commas."""
-    return None if text is None else tuple(dict.fromkeys(text.split(",")))
+    return None if text is None else several([text])
+
+
+def several(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
