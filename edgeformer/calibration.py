@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.interfaces import Interface
 from edgeformer.pair_tables import locate, read_pairs, spread
-from edgeformer.programs import Program
+from edgeformer.programs import MIN_MAX, Program
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.image import ImageEncoder
@@ -23,11 +23,6 @@ from edgeformer_runtime.vectors import Case
 
 MAX_SAMPLES = 128
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-
-
-MIN_MAX, PERCENTILE, ENTROPY = METHODS = ("min-max", "percentile", "entropy")
-"""How a range is taken from the values of an activation: all of them, all but the outermost, or those whose histogram
-loses the least information (Migacz 2017, "8-bit Inference with TensorRT")."""
 
 
 def calibrated(
@@ -42,7 +37,7 @@ def calibrated(
         interface: how its inputs are made.
         data: a folder of images; or a table of texts as `eval` takes it (labels are not looked at), or a .txt with a
             text on each line.
-        method: one of `METHODS`.
+        method: one of `edgeformer.programs.METHODS`.
 
     Raises:
         InputError: there are no inputs, one of them cannot be read, or the model takes another kind.

@@ -10,10 +10,8 @@ from typing import Any
 
 from edgeformer import weight_files
 from edgeformer.families import Family
+from edgeformer.tasks import CLASSIFICATION, EMBEDDING, SPEECH
 from edgeformer_runtime.errors import InputError
-
-CLASSIFICATION, EMBEDDING = "text-classification", "text-embedding"
-SPEECH = "speech-recognition"
 
 _ACTIVATIONS = {
     None: "softmax",

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
-from edgeformer.checkpoint_tasks import SPEECH, activation_of, labels_of, task_of
+from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
 from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, TEXT_TASKS
 from edgeformer.models.tinyvit_weights import describe
 from edgeformer.models.whisper_generation import SpeechSettings, read_speech
 from edgeformer.sources import CONFIG_FILE, resolve_source
+from edgeformer.tasks import SPEECH
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Source

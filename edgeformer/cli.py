@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
+from edgeformer.cli_compression import compress, sensitivity
+from edgeformer.cli_list import list_names
+from edgeformer.cli_values import numbers, several
 from edgeformer_runtime import cli as runtime_cli
 from edgeformer_runtime.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = runtime_cli.new_app()
 
-Number = TypeVar("Number", int, float)
-FormatsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--formats", help="That layers may have besides fp32, as fp16,int8,int4.", show_default="the target's"
-    ),
-]
-ExamplesOption = Annotated[int, typer.Option(min=1, help="Of --data, to rank layers on, spread evenly.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"edgeformer {version('edgeformer')}")
+        raise typer.Exit
 
 
 @app.callback()
-def edgeformer() -> None:
+def edgeformer(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """One checkpoint to verified LiteRT, Core ML, ExecuTorch and ONNX bundles."""
 
 
@@ -37,7 +41,7 @@ def convert(
     target: Annotated[
         list[str],
         typer.Option(
-            help="litert, coreml, executorch or onnx; repeatable.",
+            help="litert, coreml, executorch or onnx; several with commas, or repeated.",
             default_factory=lambda: ["litert"],
             show_default="litert",
         ),
@@ -45,7 +49,8 @@ def convert(
     precision: Annotated[
         list[str],
         typer.Option(
-            help="fp32, fp16, dynamic-int8, static-int8 or, for coreml, palette6, palette4 and int4; repeatable.",
+            help="fp32, fp16, dynamic-int8, static-int8, weight-int8, int4, mixed (a format per layer) or, for coreml, "
+            "palette6 and palette4; several with commas, or repeated. `edgeformer list` says which target has which.",
             default_factory=lambda: ["fp32"],
             show_default="fp32",
         ),
@@ -91,19 +96,18 @@ def convert(
         typer.Option(help="Speech: lengths of sound to make programs for, as 5,10,30; default: the target's choice."),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Write OUT/<bundle>.zip as well.")] = False,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.convert import ConvertOptions, convert, steps_of
-    from edgeformer.progress import Steps
-    from edgeformer.tables import print_converted
+    from edgeformer.convert_options import ConvertOptions
 
+    # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
         out=out,
-        targets=tuple(dict.fromkeys(target)),
-        precisions=tuple(dict.fromkeys(precision)),
-        seq_lens=_numbers(seq_len, int, "--seq-len", "32,64,128"),
+        targets=several(target),
+        precisions=several(precision),
+        seq_lens=numbers(seq_len, int, "--seq-len", "32,64,128"),
         task=task,
         name=name,
         labels_file=labels,
@@ -115,8 +119,12 @@ def convert(
         min_ios=min_ios,
         zipped=zipped,
         window=window,
-        audio_seconds=None if audio_seconds is None else _numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
+        audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
     )
+    from edgeformer.convert import convert, steps_of
+    from edgeformer.progress import Steps
+    from edgeformer.tables import print_converted
+
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
     if as_json:
@@ -138,7 +146,7 @@ def verify(
     ] = None,
     require_signature: runtime_cli.RequiredKey = None,
     threads: runtime_cli.Threads = 1,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
     from edgeformer.targets import verification_engine
@@ -171,14 +179,16 @@ def doctor(
         ),
     ] = None,
     require_signature: runtime_cli.RequiredKey = None,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
 ) -> None:
     """Find what would break on a device: operators, memory, tokenizer, masks, float16, files. Exit code 1: an error."""
-    from edgeformer.doctor.diagnosis import diagnose
     from edgeformer.doctor.options import DoctorOptions
-    from edgeformer.doctor.tables import diagnosis_tables
 
     options = DoctorOptions(min_ios, min_android_api, runtime, require_signature)
+    _check_exists(path, "bundle")
+    from edgeformer.doctor.diagnosis import diagnose
+    from edgeformer.doctor.tables import diagnosis_tables
+
     with progress_bar("examining") as report:
         diagnosis = diagnose(path, options, report)
     if as_json:
@@ -211,7 +221,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="MACHINE",
-            help="Where to measure: local, ssh://user@host[:port] or adb://SERIAL; repeatable.",
+            help="Where to measure: local, ssh://user@host[:port] or adb://SERIAL; several with commas, or repeated.",
             show_default="local",
         ),
     ] = None,
@@ -222,7 +232,7 @@ def bench(
         ),
     ] = None,
     require_signature: runtime_cli.RequiredKey = None,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw medians and their intervals.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and pictures.")] = None,
 ) -> None:
@@ -233,7 +243,7 @@ def bench(
 
     check_outputs(plot, html)
     request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, require_signature)
-    machines = tuple(on or ["local"])
+    machines = several(on or ["local"])
     options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
     with progress_bar("measuring") as report:
         reports = bench(options, err.print, report)
@@ -259,130 +269,24 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
     require_signature: runtime_cli.RequiredKey = None,
     threads: runtime_cli.Threads = 1,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
 ) -> None:
     """Measure accuracy, or of speech word errors, on labelled data, and how often the source model says the same."""
-    from edgeformer.evaluate import evaluate, evaluation_table
+    from edgeformer.pair_tables import locate
     from edgeformer_runtime.bundle import Bundle
 
-    with Bundle.open(bundle, require_signature) as opened, progress_bar("evaluating") as report:
-        found = evaluate(opened, data, source, limit, threads, report)
+    locate(data)
+    with Bundle.open(bundle, require_signature) as opened:
+        from edgeformer.evaluate import evaluate, evaluation_table
+
+        with progress_bar("evaluating") as report:
+            found = evaluate(opened, data, source, limit, threads, report)
     for note in found.notes:
         err.print(f"note: {note}")
     if as_json:
         print_json(found.to_json())
     else:
         out.print(evaluation_table(opened, found))
-
-
-@app.command()
-def compress(
-    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
-    data: Annotated[str, typer.Option(help="Labelled data to train on, as eval takes it.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder to write; it must not exist.")],
-    recipe: Annotated[str | None, typer.Option(help="A TOML file, or the name of a recipe that ships.")] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            help="What a bundle may cost, as 'accuracy_drop<=0.5%, size<=8MB, latency<=20ms': formats per layer, then "
-            "the recipes of the task, or --recipe alone, until one meets it."
-        ),
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="A checkpoint to learn from; default: what the model was before.")
-    ] = None,
-    held_out: Annotated[
-        str | None, typer.Option("--eval", help="Labelled data to measure the model on after each step.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same OUT.")] = False,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="Save the state of training so often; an interruption loses no more.")
-    ] = 60.0,
-    target: Annotated[str, typer.Option(help="With --budget: whose bundles are made and measured.")] = "litert",
-    formats: FormatsOption = None,
-    seq_len: Annotated[str, typer.Option(help="With --budget: buckets of text models, as 32,64,128.")] = "128",
-    audio_seconds: Annotated[
-        str | None, typer.Option(help="With --budget: lengths of sound to make programs for, as 5,10,30.")
-    ] = None,
-    examples: ExamplesOption = 128,
-    limit: Annotated[int | None, typer.Option(min=1, help="With --budget: ask bundles so many examples.")] = None,
-    bundles: Annotated[int, typer.Option(min=1, help="With --budget: bundles to make at most of a model.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Make a checkpoint smaller by a recipe, or until it meets a budget. The result is ready for convert.
-
-    A budget that cannot be met ends with exit code 2 and the nearest point.
-    """
-    if budget is not None:
-        if teacher is not None or resume:
-            raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-        from edgeformer.compression.budget import parse_budget
-        from edgeformer.compression.chain import ChainOptions, compress_to_budget
-        from edgeformer.compression.chain_tables import print_chain
-        from edgeformer.compression.search import unreachable
-        from edgeformer.compression.workbench import Conversion
-
-        conversion = Conversion(
-            target,
-            held_out or data,
-            limit,
-            _numbers(seq_len, int, "--seq-len", "32,64,128"),
-            None if audio_seconds is None else _numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
-        )
-        wanted = ChainOptions(
-            source,
-            parse_budget(budget),
-            data,
-            out,
-            conversion,
-            formats=_formats(formats),
-            recipes=None if recipe is None else (recipe,),
-            examples=examples,
-            bundles=bundles,
-            seed=seed,
-        )
-        chain = compress_to_budget(wanted, err)
-        if as_json:
-            print_json(chain.report)
-        else:
-            print_chain(chain)
-        if chain.path is None:
-            raise InputError(unreachable(wanted.budget, chain.found))
-        return
-    if recipe is None:
-        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
-    from edgeformer.compression.compress import CompressOptions, compress
-    from edgeformer.compression.tables import print_compressed
-
-    options = CompressOptions(source, recipe, data, out, teacher, held_out, seed, resume, checkpoint_seconds)
-    found = compress(options, err)
-    if as_json:
-        print_json(found.report)
-    else:
-        print_compressed(found)
-
-
-@app.command()
-def sensitivity(
-    source: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a zoo name.")],
-    data: Annotated[str, typer.Option(help="Labelled data, as eval takes it.")],
-    target: Annotated[str, typer.Option(help="Whose arithmetic is imitated.")] = "litert",
-    formats: FormatsOption = None,
-    examples: ExamplesOption = 128,
-    as_json: Json = False,
-) -> None:
-    """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
-    from edgeformer.compression.chain import FORMATS_OF_TARGET
-    from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
-
-    with progress_bar("measuring") as report:
-        wanted = _formats(formats) or FORMATS_OF_TARGET.get(target, ())
-        found = sensitivity_of(source, data, target, wanted, examples, report)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        out.print(sensitivity_table(found))
 
 
 @app.command()
@@ -395,16 +299,21 @@ def report(
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="The page; default: report.html in the folder.")
     ] = None,
-    as_json: Json = False,
+    as_json: runtime_cli.Json = False,
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
+    from edgeformer.pair_tables import locate
+
+    file = page or folder / "report.html"
+    _check_exists(folder, "folder")
+    if data is not None:
+        locate(data)
+    if not as_json:
+        check_outputs(None, file)
     from edgeformer.report.collect import collect
     from edgeformer.report.page import write_page
 
-    file = page or folder / "report.html"
-    if not as_json:
-        check_outputs(None, file)
     with progress_bar("asking bundles") as progress:
         found = collect(folder, data, limit, progress)
     if as_json:
@@ -462,23 +371,19 @@ def sign(
             out.print(f"{bundle}: signed by the key {sign_bundle(bundle, key)[:16]}")
 
 
+app.command()(compress)
+app.command()(sensitivity)
+app.command("list")(list_names)
 app.command()(runtime_cli.run)
 app.command()(runtime_cli.inspect)
+
+
+def _check_exists(path: Path, what: str) -> None:
+    """Refuse a place where there is nothing, before what reads it imports torch."""
+    if not path.exists():
+        raise InputError(f"no {what} at {path}: expected a {what}'s path")
 
 
 def main() -> None:
     """Entry point: user errors end in one line on stderr and exit code 2."""
     run_app(app)
-
-
-def _numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
-    """Rising numbers from text with commas."""
-    try:
-        return tuple(sorted({kind(number) for number in text.split(",")}))
-    except ValueError:
-        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
-
-
-def _formats(text: str | None) -> tuple[str, ...] | None:
-    """Formats from text with commas."""
-    return None if text is None else tuple(dict.fromkeys(text.split(",")))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.calibration import METHODS, MIN_MAX
-from edgeformer.interfaces import check_task
-from edgeformer.precision import PRECISIONS
-from edgeformer.programs import DEFAULT_SEQ_LENS, POSITIONS_PER_SECOND, TAIL_WINDOW, WINDOWS, ProgramOptions
-from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, TOKEN_PRODUCTS
+from edgeformer.precision import check_precision
+from edgeformer.programs import (
+    DEFAULT_SEQ_LENS,
+    METHODS,
+    MIN_MAX,
+    POSITIONS_PER_SECOND,
+    TAIL_WINDOW,
+    WINDOWS,
+    ProgramOptions,
+)
+from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, PRECISIONS_OF_TARGET, TOKEN_PRODUCTS, check_target
+from edgeformer.tasks import check_task
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -55,14 +64,16 @@ class ConvertOptions:
     min_ios: int | None = None
 
     def __post_init__(self) -> None:
-        for value, choices, what in (
-            *((precision, PRECISIONS, "precision") for precision in self.precisions),
-            *(() if self.attention is None else ((self.attention, ALL_KERNELS, "attention kernel"),)),
-            (self.window, WINDOWS, "window"),
-            (self.calibration_method, METHODS, "calibration method"),
-        ):
-            if value not in choices:
-                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
+        for target in self.targets:
+            check_target(target)
+        for precision in self.precisions:
+            check_precision(precision)
+        _check_pairs(self.targets, self.precisions)
+        check_task(self.task)
+        if self.attention is not None:
+            check_choice(self.attention, ALL_KERNELS, "attention kernel")
+        check_choice(self.window, WINDOWS, "window")
+        check_choice(self.calibration_method, METHODS, "calibration method")
         if not self.seq_lens or min(self.seq_lens) < 2:
             raise InputError(f"expected sequence lengths of at least 2, found {list(self.seq_lens)}")
         seconds = self.audio_seconds
@@ -82,7 +93,6 @@ class ConvertOptions:
             )
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
-        check_task(self.task)
 
     def programs_for(self, target: str) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""
@@ -94,3 +104,15 @@ class ConvertOptions:
             decoder_state=DECODER_STATE[target],
             token_products=TOKEN_PRODUCTS[target],
         )
+
+
+def _check_pairs(targets: Sequence[str], precisions: Sequence[str]) -> None:
+    """Refuse precisions that a target does not have, all of them in one message."""
+    problems = [
+        f"{target} has no precision {precision!r}: expected one of {', '.join(PRECISIONS_OF_TARGET[target])}"
+        for target in targets
+        for precision in precisions
+        if precision not in PRECISIONS_OF_TARGET[target]
+    ]
+    if problems:
+        raise InputError("; ".join(problems))

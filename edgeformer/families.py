@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
-from typing import Any, cast
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FAMILIES: dict[str, str] = {
     "mobilebert": "edgeformer.models.mobilebert:FAMILY",

@@ -11,7 +11,6 @@ from edgeformer.checkpoints import Checkpoint
 from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Embedding, Postprocessing, Preprocessing, TextPreprocessing
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
@@ -132,15 +131,3 @@ INTERFACES: dict[str, Callable[[Checkpoint, tuple[Program, ...], ProgramOptions]
     "image-classification": _image,
     "speech-recognition": _speech,
 }
-
-TASKS = tuple(INTERFACES)
-
-
-def check_task(task: str | None) -> None:
-    """Refuse an unknown task by name, before anything is loaded.
-
-    Raises:
-        InputError: the task is not one of `TASKS`.
-    """
-    if task is not None and task not in INTERFACES:
-        raise InputError(f"unknown task {task!r}: expected one of {', '.join(TASKS)}")

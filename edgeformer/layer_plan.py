@@ -8,17 +8,16 @@ A plan is JSON; layers that it does not name have its default:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer.json_files import read_object
+from edgeformer.precision import ALIASES
 from edgeformer.programs import Program
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 
 PLAN_VERSION = 1
@@ -34,7 +33,21 @@ LEAST_WEIGHTS = 1024
 _POSITION_TABLES = ("position_embeddings", "embed_positions")
 """Exports slice these and fold them into other constants. They are few, and stay in float."""
 
-QuantizableLayer = nn.Linear | nn.Conv2d | nn.Embedding
+# A recipe or a plan is read, and refused, before torch is imported.
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+QuantizableLayer: TypeAlias = "nn.Linear | nn.Conv2d | nn.Embedding"
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Refuse what is no format, or none that changes anything.
+
+    Raises:
+        InputError: one of them is.
+    """
+    for each in formats:
+        check_choice(each, FORMATS[1:], "format of layers", ALIASES)
 
 
 @dataclass(frozen=True)
@@ -135,16 +148,22 @@ def quantizable_layers(module: nn.Module) -> dict[str, QuantizableLayer]:
 
 def is_product(layer: nn.Module) -> bool:
     """Whether a layer multiplies the channels of each position by one matrix."""
+    from torch import nn
+
     if isinstance(layer, nn.Conv2d):
         return layer.kernel_size == (1, 1) and layer.groups == 1
     return isinstance(layer, nn.Linear)
 
 
 def _at_most_int8(format: str, layer: QuantizableLayer) -> str:
+    from torch import nn
+
     return "int8" if format == "int4" and not isinstance(layer, nn.Linear) else format
 
 
 def _is_quantizable(name: str, layer: nn.Module) -> bool:
+    from torch import nn
+
     if isinstance(layer, nn.Embedding):
         return name.rpartition(".")[2] not in _POSITION_TABLES and layer.weight.numel() >= LEAST_WEIGHTS
     return is_product(layer)
@@ -161,6 +180,8 @@ def quantized(weight: Tensor, format: str, block: int | None = None) -> Tensor:
     Returns:
         The same shape, float32.
     """
+    import torch
+
     if format == "fp32":
         return weight
     if format == "fp16":

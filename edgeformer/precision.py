@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.manifest import Recipe
 
 
@@ -62,6 +63,51 @@ PRECISIONS: dict[str, Precision] = {
         ),
     )
 }
+
+ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "int8": ("dynamic-int8", "static-int8"),
+        "quantized": ("dynamic-int8", "static-int8"),
+        "i8": ("dynamic-int8", "static-int8"),
+        "q8": ("dynamic-int8", "static-int8"),
+        "ptq": ("dynamic-int8", "static-int8"),
+        "w8a8": ("dynamic-int8", "static-int8"),
+        "int8dynamic": ("dynamic-int8",),
+        "dynamic": ("dynamic-int8",),
+        "int8static": ("static-int8",),
+        "static": ("static-int8",),
+        "int8weight": ("weight-int8",),
+        "int8weightonly": ("weight-int8",),
+        "weightonly": ("weight-int8",),
+        "w8": ("weight-int8",),
+        "w8a16": ("weight-int8",),
+        "q4": ("int4",),
+        "i4": ("int4",),
+        "w4": ("int4",),
+        "4bit": ("int4",),
+        "8bit": ("dynamic-int8", "static-int8"),
+        "half": ("fp16",),
+        "float16": ("fp16",),
+        "f16": ("fp16",),
+        "bf16": ("fp16",),
+        "bfloat16": ("fp16",),
+        "float32": ("fp32",),
+        "float": ("fp32",),
+        "f32": ("fp32",),
+        "full": ("fp32",),
+    }
+)
+"""What the field calls them."""
+
+
+def check_precision(name: str) -> None:
+    """Refuse an unknown precision by name, before anything is loaded.
+
+    Raises:
+        InputError: it is none of `PRECISIONS`.
+    """
+    check_choice(name, PRECISIONS, "precision", ALIASES)
+
 
 PLANNED = ("int4", "mixed")
 """Those that give each layer a format of its own."""

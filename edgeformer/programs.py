@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
 from edgeformer_runtime.speech_spec import HOST_STATE, STATES
 
-TORCH_DTYPES = {"float32": torch.float32, "int32": torch.int32}
+# Options are checked against this module's names before torch, which takes seconds, is imported.
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DTYPES = ("float32", "int32")
+"""Of inputs and outputs; torch has them under the same names."""
 DEFAULT_SEQ_LENS = (128,)
 POSITIONS_PER_SECOND = 50
 """Of the encoders of speech models: two frames of 10 ms each."""
@@ -23,6 +27,10 @@ TAIL_WINDOW, FULL_WINDOW = "tail", "full"
 WINDOWS = (TAIL_WINDOW, FULL_WINDOW)
 MATRIX_PRODUCTS, SUMS = "matrix-products", "sums"
 TOKEN_PRODUCTS = (MATRIX_PRODUCTS, SUMS)
+
+MIN_MAX, PERCENTILE, ENTROPY = METHODS = ("min-max", "percentile", "entropy")
+"""How a range is taken from the values of an activation: all of them, all but the outermost, or those whose histogram
+loses the least information (Migacz 2017, "8-bit Inference with TensorRT")."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +61,7 @@ class ProgramOptions:
             (self.decoder_state, STATES, "decoder state"),
             (self.token_products, TOKEN_PRODUCTS, "kind of products"),
         ):
-            if value not in choices:
-                raise InputError(f"unknown {what} {value!r}: expected one of {', '.join(choices)}")
+            check_choice(value, choices, what)
         if self.prefill_tokens < 2:
             raise InputError(f"expected at least 2 tokens of prefill, found {self.prefill_tokens}")
         if not self.audio_positions or min(self.audio_positions) < 1:
@@ -68,7 +75,7 @@ class Program:
     `module(*inputs)` takes tensors in the order of `inputs` and returns a tuple in the order of `outputs`.
     Its parameters and buffers are contiguous float32 (a converter may export other strides wrongly).
     `calibration` holds inputs as the model will meet them, a tuple each, for static quantization; empty: none given.
-    `calibration_method` is how ranges are taken from them (`edgeformer.calibration.METHODS`).
+    `calibration_method` is how ranges are taken from them (`METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
     (`edgeformer.layer_plan`); empty: there is no plan.
     """
@@ -78,9 +85,11 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     calibration: tuple[tuple[Tensor, ...], ...] = ()
-    calibration_method: str = "min-max"
+    calibration_method: str = MIN_MAX
     layer_formats: Mapping[str, str] = field(default_factory=dict)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the right dtypes and shapes, all ones: enough to trace the program."""
-        return tuple(torch.ones(spec.shape, dtype=TORCH_DTYPES[spec.dtype]) for spec in self.inputs)
+        import torch
+
+        return tuple(torch.ones(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in self.inputs)

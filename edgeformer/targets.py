@@ -12,8 +12,9 @@ from typing import Protocol, cast
 from edgeformer.precision import Precision
 from edgeformer.programs import MATRIX_PRODUCTS, SUMS, Program
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import Requirements
 from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
 
@@ -24,6 +25,27 @@ TARGETS: dict[str, str] = {
     "executorch": "edgeformer_converters.executorch:CONVERTER",
     "onnx": "edgeformer_converters.onnx:CONVERTER",
 }
+
+# What each converter realises; of Core ML for the newest release of iOS that it knows.
+PRECISIONS_OF_TARGET: dict[str, tuple[str, ...]] = {
+    "litert": ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
+    "coreml": ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4", "mixed"),
+    "executorch": ("fp32", "fp16", "dynamic-int8", "static-int8", "int4", "mixed"),
+    "onnx": ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
+}
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "tflite": ("litert",),
+    "tensorflowlite": ("litert",),
+    "android": ("litert",),
+    "mlpackage": ("coreml",),
+    "apple": ("coreml",),
+    "ios": ("coreml",),
+    "pte": ("executorch",),
+    "ort": ("onnx",),
+    "onnxruntime": ("onnx",),
+}
+"""What the field calls them."""
 
 COREML_FOR_IOS = "edgeformer_converters.coreml:CoreMLConverter"
 
@@ -111,14 +133,22 @@ class Converter(Protocol):
         """Lower the programs in another precision, from the fp32 files where the target's tool starts there."""
 
 
+def check_target(target: str) -> None:
+    """Refuse an unknown target by name, before anything is loaded.
+
+    Raises:
+        InputError: it is none of `TARGETS`.
+    """
+    check_choice(target, TARGETS, "target", ALIASES)
+
+
 def converter_for(target: str, min_ios: int | None = None) -> Converter:
     """The converter of a target; of Core ML the one for an older release of iOS, if one is given.
 
     Raises:
         InputError: an unknown target, or release; the message lists those that exist.
     """
-    if target not in TARGETS:
-        raise InputError(f"unknown target {target!r}: expected one of {', '.join(TARGETS)}")
+    check_target(target)
     if target == "coreml" and min_ios is not None:
         return cast(Callable[[int], Converter], _load(COREML_FOR_IOS))(min_ios)
     return cast(Converter, _load(TARGETS[target]))

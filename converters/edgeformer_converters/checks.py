@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.precision import Precision
-from edgeformer.programs import TORCH_DTYPES, Program
+from edgeformer.programs import DTYPES, Program
 
 INSTEAD = {
     ("executorch", "weight-int8"): "XNNPACK has no product of floats with int8 weights; take dynamic-int8",
@@ -84,8 +84,8 @@ def _interface_problems(target: str, program: Program) -> Iterator[str]:
     if not program.name.isidentifier():
         yield f"program name {program.name!r} is no identifier, which an entry in a model file has to be"
     for spec in (*program.inputs, *program.outputs):
-        if spec.dtype not in TORCH_DTYPES:
-            known = ", ".join(TORCH_DTYPES)
+        if spec.dtype not in DTYPES:
+            known = ", ".join(DTYPES)
             yield f"{target} passes no {spec.dtype} ({program.name}.{spec.name}): expected one of {known}"
         if any(size < 1 for size in spec.shape):
             yield f"{program.name}.{spec.name} has shape {spec.shape}: every size must be static and positive"

@@ -13,6 +13,7 @@ from torch import nn
 
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
+from edgeformer.targets import PRECISIONS_OF_TARGET
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
@@ -51,7 +52,7 @@ class ExecuTorchConverter:
     """
 
     target = "executorch"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "int4", "mixed")
+    precisions = PRECISIONS_OF_TARGET["executorch"]
     # What the Swift package and the Android archive of ExecuTorch 1.x ask for.
     requires = Requirements(runtime="0.1.0", ios="17.0", macos="12.0", android_api=23)
     quantizes_files = False

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
+from edgeformer.targets import PRECISIONS_OF_TARGET
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.litert_graph import LiteRTGraph
@@ -40,7 +41,7 @@ class LiteRTConverter:
     """
 
     target = "litert"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed")
+    precisions = PRECISIONS_OF_TARGET["litert"]
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
     requires = Requirements(runtime="0.1.0", ios="15.0", macos="12.0", android_api=23)
     quantizes_files = True

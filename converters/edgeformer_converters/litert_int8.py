@@ -29,8 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.calibration import MIN_MAX
-from edgeformer.programs import Program
+from edgeformer.programs import MIN_MAX, Program
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.ranges import ValueHistogram
 

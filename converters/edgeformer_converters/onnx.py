@@ -13,6 +13,7 @@ from torch import nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
+from edgeformer.targets import PRECISIONS_OF_TARGET
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.planned_layers import PlannedLayers
@@ -42,7 +43,7 @@ class OnnxConverter:
     """
 
     target = "onnx"
-    precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed")
+    precisions = PRECISIONS_OF_TARGET["onnx"]
     # The oldest systems that ONNX Runtime 1.22's packages support; 1.22 brought 8 bits to MatMulNBits.
     requires = Requirements(runtime="0.1.0", ios="15.1", macos="13.4", android_api=24)
     quantizes_files = True

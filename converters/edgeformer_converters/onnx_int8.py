@@ -26,8 +26,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from edgeformer.calibration import MIN_MAX
-from edgeformer.programs import Program
+from edgeformer.programs import MIN_MAX, Program
 from edgeformer_converters.onnx_ranges import activation_ranges
 
 # A smaller constant is not worth the operator that would read it.

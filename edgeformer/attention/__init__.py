@@ -7,33 +7,32 @@ for long inputs; nobody gets one without asking for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from torch import Tensor
+from edgeformer.lazy_table import LazyTable
 
-from edgeformer.attention.chunked import chunked
-from edgeformer.attention.dense import dense
-from edgeformer.attention.fused import fused
-from edgeformer.attention.linear import linear
-from edgeformer.attention.sliding_window import sliding_window
-from edgeformer.attention.split_heads import split_heads
+if TYPE_CHECKING:
+    from torch import Tensor
 
-AttentionKernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+AttentionKernel: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]"
 """q (B, H, T, D); k, v (B, H, S, D); additive bias broadcastable to (B, H, T, S) or None; scale -> out (B, H, T, D)."""
 
-KERNELS: dict[str, AttentionKernel] = {
-    "dense": dense,
-    "fused": fused,
-    "chunked": chunked,
-    "split_heads": split_heads,
+_EXACT = {
+    "dense": "edgeformer.attention.dense:dense",
+    "fused": "edgeformer.attention.fused:fused",
+    "chunked": "edgeformer.attention.chunked:chunked",
+    "split_heads": "edgeformer.attention.split_heads:split_heads",
 }
 
 # Other functions than what a checkpoint was trained with: it has to be distilled into them. For texts.
-APPROXIMATE_KERNELS: dict[str, AttentionKernel] = {
-    "sliding_window": sliding_window,
-    "linear": linear,
+_APPROXIMATE = {
+    "sliding_window": "edgeformer.attention.sliding_window:sliding_window",
+    "linear": "edgeformer.attention.linear:linear",
 }
 
-ALL_KERNELS = KERNELS | APPROXIMATE_KERNELS
+KERNELS: LazyTable[AttentionKernel] = LazyTable(_EXACT)
+APPROXIMATE_KERNELS: LazyTable[AttentionKernel] = LazyTable(_APPROXIMATE)
+ALL_KERNELS: LazyTable[AttentionKernel] = LazyTable(_EXACT | _APPROXIMATE)
 
 KERNEL_FOR_TARGET: dict[str, str] = {
     # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.

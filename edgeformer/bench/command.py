@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeformer.bench.hosts import EXPECTED, open_host
-from edgeformer.bench.peers import PEERS, peer_contenders
+from edgeformer.bench.peers import ALIASES, PEERS, peer_contenders
 from edgeformer.bench.request import Request, Tell
 from edgeformer_runtime.bench.bundles import bundle_contender, conditions
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import Progress, measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 
 _MIB = 1 << 20
@@ -38,9 +39,8 @@ class BenchOptions:
     remote_runtime: str | None = None
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.against) - set(PEERS))
-        if unknown:
-            raise InputError(f"unknown peer {unknown[0]!r}: expected one of {', '.join(PEERS)}")
+        for peer in self.against:
+            check_choice(peer, PEERS, "peer", ALIASES)
         if self.against and LOCAL not in self.on:
             raise InputError(f"peers run on this machine alone: expected --on {LOCAL} with --against")
         if self.remote_runtime is not None and not any(on.startswith("ssh://") for on in self.on):

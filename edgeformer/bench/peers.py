@@ -21,6 +21,8 @@ SPEECH_PEERS = ("faster-whisper", "whisper.cpp", "onnxruntime", "torch")
 """What runs Whisper."""
 
 PEERS = tuple(dict.fromkeys((*TENSOR_PEERS, *SPEECH_PEERS)))
+ALIASES = {"ort": ("onnxruntime",), "onnx": ("onnxruntime",), "pytorch": ("torch",), "ggml": ("whisper.cpp",)}
+"""What the field calls them."""
 
 
 def peer_contenders(

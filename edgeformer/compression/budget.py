@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeformer.checkpoint_tasks import SPEECH
+from edgeformer.tasks import SPEECH
 from edgeformer_runtime.errors import InputError
 
 AT_MOST, AT_LEAST = "<=", ">="

@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from edgeformer.checkpoint_tasks import CLASSIFICATION, SPEECH
 from edgeformer.compression.budget import Budget
 from edgeformer.compression.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compression.corpus import data_sha256, read_data, some_of
@@ -38,12 +37,14 @@ from edgeformer.compression.search import (
     frontier,
     search,
 )
-from edgeformer.compression.sensitivity import Progress, Sensitivity, cached_sensitivity, check_formats, check_target
+from edgeformer.compression.sensitivity import Progress, Sensitivity, cached_sensitivity
 from edgeformer.compression.speech_probe import make_probe
 from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.json_files import read_object
-from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan
+from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.source_index import remember
+from edgeformer.targets import check_target
+from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer.zoo.training import progress_bar
 from edgeformer_runtime.errors import InputError
 

@@ -21,13 +21,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeformer.checkpoint_tasks import SPEECH
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.recipe import Augment, Recipe
 from edgeformer.evaluation_data import data_labels, open_data
 from edgeformer.interfaces import audio_preprocessing
 from edgeformer.pair_tables import spread
 from edgeformer.speech_data import read_speech_data
+from edgeformer.tasks import SPEECH
 from edgeformer.zoo.augment import variant, word_neighbours
 from edgeformer.zoo.image_augment import Augmentation, transform
 from edgeformer.zoo.training import Encoded, encode

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
-from edgeformer.checkpoint_tasks import CLASSIFICATION, EMBEDDING
 from edgeformer.checkpoints import Checkpoint, check_attention, load_module, open_checkpoint
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_config import with_alignment_heads
 from edgeformer.sources import CONFIG_FILE
+from edgeformer.tasks import CLASSIFICATION, EMBEDDING
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"

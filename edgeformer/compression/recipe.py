@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from edgeformer.compression.toml_tables import read_table
 from edgeformer.layer_plan import LayerPlan
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.records import to_data
 
@@ -329,6 +330,11 @@ class Recipe:
             raise InputError("expected at least one [[step]]")
 
 
+def shipped_recipes() -> dict[str, Path]:
+    """The files of the recipes that ship, by name."""
+    return {each.stem: each for each in sorted(SHIPPED.glob("*.toml"))}
+
+
 def load_recipe(source: str) -> Recipe:
     """A recipe from a TOML file, or one that ships, by its name.
 
@@ -337,9 +343,10 @@ def load_recipe(source: str) -> Recipe:
     """
     path = Path(source)
     if not path.is_file():
-        shipped = {each.stem: each for each in sorted(SHIPPED.glob("*.toml"))}
+        shipped = shipped_recipes()
         if source not in shipped:
-            raise InputError(f"no recipe {source!r}: expected a TOML file or one of {', '.join(shipped)}")
+            guess = did_you_mean(path.stem, shipped)
+            raise InputError(f"no recipe {source!r}: {guess}expected a TOML file or one of {', '.join(shipped)}")
         path = shipped[source]
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

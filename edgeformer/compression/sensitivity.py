@@ -18,11 +18,12 @@ from rich.table import Table
 from torch import nn
 
 from edgeformer.compression.corpus import data_sha256, read_data, some_of
-from edgeformer.compression.fake_quantize import ARITHMETIC, fake_quantized
+from edgeformer.compression.fake_quantize import fake_quantized
 from edgeformer.compression.model import Model, open_model
 from edgeformer.compression.probe import Probe, Reading
 from edgeformer.compression.speech_probe import make_probe
-from edgeformer.layer_plan import FORMATS, LayerPlan, quantizable_layers, weight_bytes
+from edgeformer.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
+from edgeformer.targets import check_target
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 
@@ -126,20 +127,6 @@ def measure_sensitivity(
     costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
     examples = sum(len(batch.rows) for batch in probe.batches)
     return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
-
-
-def check_target(target: str) -> None:
-    """Refuse a target whose arithmetic is not known."""
-    if target not in ARITHMETIC:
-        raise InputError(f"unknown target {target!r}: expected one of {', '.join(ARITHMETIC)}")
-
-
-def check_formats(formats: Sequence[str]) -> None:
-    """Refuse what is no format, or none that changes anything."""
-    known = [each for each in FORMATS if each != EXACT]
-    for each in formats:
-        if each not in known:
-            raise InputError(f"expected formats among {', '.join(known)}, found {each!r}")
 
 
 def cached_sensitivity(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeformer.checkpoint_tasks import CLASSIFICATION
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import Data, TextData, make_corpus, with_variants
 from edgeformer.compression.model import Model
@@ -30,6 +29,7 @@ from edgeformer.compression.recipe import (
 from edgeformer.compression.sparsity import Sparsifier, linear_layers
 from edgeformer.compression.student import WORD_EMBEDDINGS, make_student
 from edgeformer.compression.training import Run, train
+from edgeformer.tasks import CLASSIFICATION
 from edgeformer_runtime.errors import InputError
 
 Results = dict[str, Any]

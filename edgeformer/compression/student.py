@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeformer.checkpoint_tasks import CLASSIFICATION, SPEECH
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
 from edgeformer.compression.model import CLASSIFIER_NAMES, Model, build_model, classifier_config
 from edgeformer.families import family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
+from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer.zoo.small_vocabulary import shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.checkpoint_tasks import SPEECH
 from edgeformer.families import Family
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_config import WhisperConfig, parse_config
 from edgeformer.models.whisper_programs import whisper_programs
+from edgeformer.tasks import SPEECH
 from edgeformer_runtime.errors import InputError
 
 SPEECH_TASKS = (SPEECH,)

@@ -10,6 +10,7 @@ import typer
 
 from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench import Cell, Report
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.verify import Verification
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    epilog="--debug, anywhere, shows the traceback of an error.",
-)
+
+def new_app() -> typer.Typer:
+    """A command line as all of ours are: no markup, -h, and --install-completion for the shell."""
+    return typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
+
+
+app = new_app()
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its zip.")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="How many threads the engine may use.")]
@@ -46,8 +53,18 @@ RequiredKey = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"edgeformer-runtime {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def edgeformer_runtime() -> None:
+def edgeformer_runtime(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Run, verify, measure and inspect EdgeFormer bundles."""
 
 

@@ -15,7 +15,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.models import tinyvit
 from edgeformer.precision import PRECISIONS
-from edgeformer.programs import TORCH_DTYPES, Program, ProgramOptions
+from edgeformer.programs import Program, ProgramOptions
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml import CONVERTER
 from edgeformer_converters.mil_program import Function, Reference, read_program
@@ -87,7 +87,7 @@ def test_a_kernel_says_what_torch_says(family: str, kernel: str, precision: str,
     lowered = CONVERTER.lower_precision((program,), unused, PRECISIONS[precision], package)
     inputs = inputs_of(program)
     with torch.no_grad():
-        tensors = [torch.from_numpy(inputs[spec.name]).to(TORCH_DTYPES[spec.dtype]) for spec in program.inputs]
+        tensors = [torch.from_numpy(inputs[spec.name]).to(getattr(torch, spec.dtype)) for spec in program.inputs]
         expected = program.module(*tensors)
     file, entry = lowered.entries[program.name]
     got = run(package / file, inputs, entry)

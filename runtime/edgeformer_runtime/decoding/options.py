@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 
 TASKS = ("transcribe", "translate")
@@ -51,8 +52,7 @@ class TranscribeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            raise InputError(f"task: expected one of {', '.join(TASKS)}, found {self.task!r}")
+        check_choice(self.task, TASKS, "task of speech")
         for name, value, highest in (
             ("beam_size", self.beam_size, MAX_BEAMS),
             ("best_of", self.best_of, MAX_BEAMS),

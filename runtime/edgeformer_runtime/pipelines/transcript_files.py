@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript, Word
 
 LONGEST_CUE_CHARACTERS = 84
@@ -36,8 +36,7 @@ def render(transcript: Transcript, file_format: str) -> str:
     Raises:
         InputError: an unknown format.
     """
-    if file_format not in FORMATS:
-        raise InputError(f"format: expected one of {', '.join(FORMATS)}, found {file_format!r}")
+    check_choice(file_format, FORMATS, "format of transcripts", ALIASES)
     return FORMATS[file_format](transcript)
 
 
@@ -79,6 +78,8 @@ def _json(transcript: Transcript) -> str:
 
 
 FORMATS: dict[str, Callable[[Transcript], str]] = {"txt": _txt, "srt": _srt, "vtt": _vtt, "json": _json}
+ALIASES = {"text": ("txt",), "subrip": ("srt",), "webvtt": ("vtt",)}
+"""What the field calls them."""
 
 
 def _cues(transcript: Transcript) -> list[_Cue]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeformer.attention import ALL_KERNELS, KERNELS, AttentionKernel
-from edgeformer.attention.linear import linear
+from edgeformer.attention import KERNELS, AttentionKernel
+from edgeformer.attention import linear as linear_attention
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle import Bundle
@@ -33,8 +33,8 @@ training = { epochs = 40, batch_size = 4, learning_rate = 1e-3 }
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> AttentionKernel:
     """Two means in place of all keys, in tests' short texts."""
-    kernel = partial(linear, segments=2)
-    monkeypatch.setitem(ALL_KERNELS, "linear", kernel)
+    kernel = partial(linear_attention.linear, segments=2)
+    monkeypatch.setattr(linear_attention, "linear", kernel)
     return kernel
 
 

@@ -175,7 +175,7 @@ def test_tiny_en_without_more_word_errors(assets: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"formats": ("int3",)}, "expected formats among fp16, int8, int4"),
+        ({"formats": ("int3",)}, "expected one of fp16, int8, int4"),
         ({"bundles": 0}, "at least 1 of bundles, found 0"),
         ({"recipes": ("nothing",)}, "no recipe 'nothing'"),
     ],

@@ -190,9 +190,9 @@ def test_the_command_prints_a_table_and_json(place: Path, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("target", "formats", "message"),
     [
-        ("litert", ("int3",), "expected formats among fp16, int8, int4, found 'int3'"),
-        ("litert", ("fp32",), "found 'fp32'"),
-        ("tflite", ("int8",), "unknown target 'tflite': expected one of litert, executorch, onnx, coreml"),
+        ("litert", ("int3",), r"unknown format of layers 'int3': did you mean int8\? expected one of fp16, int8, int4"),
+        ("litert", ("fp32",), "unknown format of layers 'fp32'"),
+        ("tflite", ("int8",), r"unknown target 'tflite': did you mean litert\?"),
     ],
 )
 def test_unknown_formats_and_targets(place: Path, target: str, formats: tuple[str, ...], message: str) -> None:

@@ -1,0 +1,52 @@
+"""`edgeformer list`: every name that the other commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from edgeformer_runtime.cli import Json
+from edgeformer_runtime.console import out, print_json
+
+
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="[KIND]", help="families, tasks, targets, zoo or recipes.", show_default="all"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what there is: families of models, tasks, targets with their precisions, the zoo and recipes."""
+    from edgeformer_runtime.choices import check_choice
+
+    found = _names()
+    if kind is not None:
+        check_choice(kind, found, "kind of names")
+        found = {kind: found[kind]}
+    if as_json:
+        print_json(found)
+        return
+    for title, entries in found.items():
+        table = Table(title=title, title_justify="left", show_header=False)
+        for name, says in entries.items():
+            table.add_row(name, *([] if says is None else [says if isinstance(says, str) else ", ".join(says)]))
+        out.print(table)
+
+
+def _names() -> dict[str, dict[str, Any]]:
+    """For each kind its names, with a line or a list on each where there is more to say. Nothing here imports torch."""
+    from edgeformer.compression.recipe import load_recipe, shipped_recipes
+    from edgeformer.families import FAMILIES
+    from edgeformer.targets import PRECISIONS_OF_TARGET
+    from edgeformer.zoo import ZOO
+    from edgeformer_runtime.manifest import TASKS
+
+    return {
+        "families": dict.fromkeys(FAMILIES),
+        "tasks": {name: f"{takes} to {gives}" for name, (takes, gives) in TASKS.items()},
+        "targets": {name: list(precisions) for name, precisions in PRECISIONS_OF_TARGET.items()},
+        "zoo": {name: entry.description for name, entry in ZOO.items()},
+        "recipes": {name: load_recipe(name).description for name in shipped_recipes()},
+    }

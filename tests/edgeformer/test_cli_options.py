@@ -1,0 +1,113 @@
+"""Options are refused by name before torch is imported, and every name can be listed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeformer.attention import ALL_KERNELS
+from edgeformer.compression.chain import FORMATS_OF_TARGET, RECIPES
+from edgeformer.compression.fake_quantize import ARITHMETIC
+from edgeformer.compression.recipe import shipped_recipes
+from edgeformer.convert_options import ConvertOptions
+from edgeformer.precision import PRECISIONS
+from edgeformer.targets import PRECISIONS_OF_TARGET, TARGETS, converter_for
+from edgeformer_runtime.errors import InputError
+
+# Runs a command line in a process of its own and says whether torch got in.
+RUN = """
+import sys
+from edgeformer.cli import app
+from edgeformer_runtime.console import run_app
+try:
+    run_app(app, sys.argv[1:])
+finally:
+    print("torch" if "torch" in sys.modules else "light", file=sys.stderr)
+"""
+
+
+def light(*arguments: str | Path) -> tuple[int, str, str]:
+    """The exit code, stdout and stderr of a command that must not import torch."""
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    lines = found.stderr.strip().splitlines()
+    assert lines.pop() == "light"
+    return found.returncode, found.stdout, "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("convert x --out o --precision int8", "did you mean dynamic-int8 or static-int8?"),
+        ("convert x --out o --precision fp16,fp-32", "did you mean fp32?"),
+        ("convert x --out o --target litert,tflite", "did you mean litert?"),
+        ("convert x --out o --target LiteRT", "did you mean litert?"),
+        ("convert x --out o --target coreml --precision static-int8", "coreml has no precision 'static-int8'"),
+        ("convert x --out o --attention Dense", "did you mean dense?"),
+        ("convert x --out o --task classification", "did you mean text-classification or image-classification?"),
+        ("convert x --out o --window ful", "did you mean full?"),
+        ("convert x --out o --calibration-method minmax", "did you mean min-max?"),
+        ("convert x --out o --seq-len long", "expected --seq-len as numbers"),
+        ("compress x --data DATA --out o --recipe prune-haf", "did you mean prune-half?"),
+        ("compress x --data DATA --out o --budget size<=1X", "budget"),
+        ("compress x --data nowhere.csv --out o --recipe prune-half", "no data at nowhere.csv"),
+        ("sensitivity x --data DATA --target ort", "did you mean onnx?"),
+        ("sensitivity x --data DATA --formats int7", "did you mean int8?"),
+        ("bench x --against pytorch", "did you mean torch?"),
+        ("eval nowhere --data DATA", "no bundle at nowhere"),
+        ("eval nowhere --data nothing", "no data at nothing"),
+        ("report nowhere", "no folder at nowhere"),
+        ("doctor nowhere", "no bundle at nowhere"),
+        ("list recipe", "did you mean recipes?"),
+    ],
+)
+def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> None:
+    code, out, err = light(*(__file__ if word == "DATA" else word for word in arguments.split()))
+    assert (code, out) == (2, "")
+    assert problem in err and err.count("\n") == 0
+
+
+def test_the_list_names_everything() -> None:
+    code, out, _ = light("list", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert list(found) == ["families", "tasks", "targets", "zoo", "recipes"]
+    assert {"mobilebert", "bert", "whisper"} <= set(found["families"])
+    assert found["targets"] == {name: list(precisions) for name, precisions in PRECISIONS_OF_TARGET.items()}
+    assert set(found["recipes"]) == set(shipped_recipes())
+    code, out, _ = light("list", "targets")
+    assert code == 0
+    assert "litert" in out and "palette6" in out and "mobilebert" not in out
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_tables_of_names_are_the_converters(target: str) -> None:
+    assert converter_for(target).precisions == PRECISIONS_OF_TARGET[target]
+    assert set(PRECISIONS_OF_TARGET[target]) <= set(PRECISIONS)
+
+
+def test_the_tables_of_compression_have_the_same_names() -> None:
+    assert set(ARITHMETIC) == set(FORMATS_OF_TARGET) == set(TARGETS)
+    assert {recipe for recipes in RECIPES.values() for recipe in recipes} <= set(shipped_recipes())
+    assert all(callable(ALL_KERNELS[name]) for name in ALL_KERNELS)
+
+
+def test_version_help_and_completion() -> None:
+    assert light("--version") == (0, "edgeformer 0.1.0\n", "")
+    for arguments in (["-h"], ["convert", "-h"]):
+        code, out, _ = light(*arguments)
+        assert code == 0 and "Usage:" in out
+    code, out, _ = light("-h")
+    assert "--install-completion" in out and "--show-completion" in out
+    code, out, _ = light("convert", "-h")
+    for precision in PRECISIONS:
+        assert precision in out.replace("\n", "").replace(" ", "")
+
+
+def test_all_precisions_that_targets_lack_are_named_at_once() -> None:
+    with pytest.raises(InputError, match=r"coreml has no precision 'static-int8'.*; executorch has no precision 'pal"):
+        ConvertOptions("x", Path("o"), ("coreml", "executorch"), ("static-int8", "palette6"))
