@@ -168,7 +168,7 @@ def parse(text: str | bytes) -> Manifest:
         _check_version(data)
     schema.check(data, "manifest.schema.json", MANIFEST_NAME)
     for _, value in strict_json.walk(data):
-        if isinstance(value, str) and any(ord(character) < 32 for character in value):
+        if isinstance(value, str) and strict_json.CONTROL_CHARACTER.search(value):
             raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
     manifest = records.from_data(Manifest, data, MANIFEST_NAME)
     _check_files(manifest)
