@@ -24,6 +24,7 @@ CASES_FILE = VECTORS_FOLDER + "cases.json"
 TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"
 REPORT_FILE = "report.json"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_CASES_BYTES = 16 << 20
 RESERVED_PROGRAM_NAMES = ("preprocess", "answer", "mel", "steps", "text")
 """The names of the other stages of a verification."""
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
