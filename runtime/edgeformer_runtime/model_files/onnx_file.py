@@ -189,7 +189,7 @@ def _constant(name: str, value: Attribute) -> Known:
         return Known((len(value),), 7, lambda: value)
     if name == "value_float":
         return Known((), 1)
-    refuse(f"it holds the attribute {shown(name)}")
+    raise Broken(f"it holds the attribute {shown(name)}")
 
 
 def _compare(declared: tuple[TensorSpec, ...], found: list[tuple[str, Shape, int]], what: str) -> None:

@@ -76,7 +76,7 @@ def read_tensor(
     _check_places(message, what, typed, math.prod(shape), needed, sizes)
     if ELSEWHERE in message or math.prod(shape) > MAX_STEERING:
         return name, Known(shape, dtype)
-    return name, Known(shape, dtype, lambda: _numbers(reader, message, dtype))
+    return name, Known(shape, dtype, lambda: _numbers(message, dtype))
 
 
 def _check_places(
@@ -127,7 +127,7 @@ def _check_elsewhere(message: Mapping[int, list[Any]], what: str, needed: int, s
         refuse(f"{what} has {length} bytes where its shape needs {needed}")
 
 
-def _numbers(reader: WireReader, message: Mapping[int, list[Any]], dtype: int) -> list[int]:
+def _numbers(message: Mapping[int, list[Any]], dtype: int) -> list[int]:
     bits, typed, name = TYPES[dtype]
     if bits < 8 or name.startswith("float"):
         raise Broken("an operand that decides a shape is no integer")

@@ -14,6 +14,8 @@ MAX_RANK = 8
 MAX_ELEMENTS = 1 << 26
 """Of a tensor that is computed; constants are bounded by the file that holds their bytes."""
 
+WAY_ON = "convert the bundle again, or get it again from its publisher"
+
 Shape = tuple[int, ...]
 
 
@@ -28,7 +30,7 @@ def refuse(message: str) -> NoReturn:
 
 def refusal(name: str, error: Broken) -> BundleError:
     """The error for a user."""
-    return BundleError(f"{name}: {error}: do not run it, get the bundle from its publisher again")
+    return BundleError(f"{name}: {error}: {WAY_ON}")
 
 
 def shown(name: object) -> str:

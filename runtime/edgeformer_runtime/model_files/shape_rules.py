@@ -84,7 +84,7 @@ def reshaped(shape: Shape, wanted: Sequence[int], zero_copies: bool) -> Shape:
     if zero_copies:
         if any(not size and axis >= len(shape) for axis, size in enumerate(sizes)):
             refuse(f"{shape} cannot become {sizes[:9]}")
-        sizes = [shape[axis] if not size else size for axis, size in enumerate(sizes)]
+        sizes = [size or shape[axis] for axis, size in enumerate(sizes)]
     if sizes.count(-1) > 1 or any(size < -1 for size in sizes):
         refuse(f"{shape} cannot become {sizes[:9]}")
     if -1 in sizes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.model_files.refusal import refuse
+from edgeformer_runtime.model_files.refusal import Broken, refuse
 
 MAX_FIELDS = 1 << 20
 """Of one file. A speech model has some 100,000."""
@@ -19,7 +19,10 @@ _MAX_VARINT_BYTES = 10
 Fields = Mapping[int, str]
 """What is known of a message: by a field's number its wire type, "int", "bytes", "float", or "ints" (packed or not)."""
 
-_WIRE_TYPES = {"int": (VARINT,), "bytes": (BYTES,), "float": (FIXED32,), "ints": (VARINT, BYTES), "floats": (FIXED32, BYTES)}  # fmt: skip
+_WIRE_TYPES = {
+    "int": (VARINT,), "bytes": (BYTES,), "float": (FIXED32,), "ints": (VARINT, BYTES),
+    "floats": (FIXED32, BYTES),
+}  # fmt: skip
 
 
 class WireReader:
@@ -92,7 +95,7 @@ class WireReader:
             if byte < 128:
                 return value & (1 << 64) - 1, at
             shift += 7
-        refuse(f"{what} ends inside an integer")
+        raise Broken(f"{what} ends inside an integer")
 
     def _count(self, what: str) -> None:
         self._left -= 1
