@@ -92,9 +92,9 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
             _Plan(plan, segments, ValueReader(constants, states), counts, [p for p in programs if p.entry == name])
         except Broken as error:
             raise Broken(f"method {shown(name)}: {error}") from None
-    for each in programs:
-        if each.entry not in plans:
-            refuse(f"it has no method {shown(each.entry)}")
+    for declared in programs:
+        if declared.entry not in plans:
+            refuse(f"it has no method {shown(declared.entry)}")
     return counts
 
 

@@ -109,17 +109,17 @@ def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: l
     if len(by_key) != len(signatures):
         refuse("two signatures have the same key")
     for signature, number in zip(signatures, numbers, strict=True):
-        for field, own in ((0, graphs[number].inputs), (1, graphs[number].outputs)):
+        for field, tensors in ((0, graphs[number].inputs), (1, graphs[number].outputs)):
             listed = [each.scalar(1, "I") for each in signature.tables(field)]
-            if sorted(listed) != sorted(own):
+            if sorted(listed) != sorted(tensors):
                 refuse(f"the signature {shown(signature.text(2))} names other tensors than its graph has")
     for program in programs:
-        signature = by_key.get(program.entry)
-        if signature is None:
+        if program.entry not in by_key:
             refuse(f"it has no signature {shown(program.entry)}")
-        graph = graphs[signature.scalar(4, "I")]
-        _compare(signature, 0, graph, program.inputs, program.name)
-        _compare(signature, 1, graph, program.outputs, program.name)
+        own = by_key[program.entry]
+        graph = graphs[own.scalar(4, "I")]
+        _compare(own, 0, graph, program.inputs, program.name)
+        _compare(own, 1, graph, program.outputs, program.name)
 
 
 def _compare(signature: Table, field: int, graph: _Graph, declared: tuple[TensorSpec, ...], name: str) -> None:
