@@ -16,6 +16,7 @@ from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
 
 # Names, not imports: the core never imports the converters, and a target's tools load only when they are asked for.
@@ -165,6 +166,7 @@ def verification_engine(bundle: Bundle) -> Engine | None:
         raise EngineError(
             f"verifying a {target} bundle here needs {error.name}: pip install 'edgeformer[{target}]'"
         ) from None
+    check_model_files(bundle)
     return make(bundle)
 
 
