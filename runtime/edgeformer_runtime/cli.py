@@ -167,6 +167,17 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Copies of the model that answer side by side.")] = 1,
     max_body_mb: Annotated[int, typer.Option(min=1, max=1024, help="Largest request; more is refused.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused for now.")] = 256,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time; idle ones go first.")] = 512,
+    answer_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that an answer may take, waiting included.", show_default="60, for sound 600"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A name of this service that requests may have as their Host, as pi.local; repeatable."
+        ),
+    ] = None,
     fallback: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Whom to ask when the bundle is not sure, as http://host/v1/answer."),
@@ -187,6 +198,9 @@ def serve(
 
     options = ServeOptions(
         workers=workers,
+        max_connections=max_connections,
+        answer_s=answer_timeout,
+        allow_hosts=tuple(allow_host or ()),
         max_body_bytes=max_body_mb << 20,
         max_waiting=max_waiting,
         max_waiting_bytes=max(max_body_mb << 20, ServeOptions.max_waiting_bytes),

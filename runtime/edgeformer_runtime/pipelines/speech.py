@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.cancellation import IsCancelled, never
 from edgeformer_runtime.decoding.greedy import Search, follow, likeliest
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
@@ -16,9 +17,9 @@ from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
-from edgeformer_runtime.pipelines.speech_windows import SoundBuffer
-from edgeformer_runtime.pipelines.transcript import Segment, Transcript
-from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
+from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.pipelines.transcription import Transcription
+from edgeformer_runtime.preprocess.audio import RawAudio
 from edgeformer_runtime.speech_spec import AudioBucket
 
 SpeechProgress = Callable[[float, float | None], None]
@@ -42,7 +43,11 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         self.spec = self._model.spec
 
     def run(
-        self, raw: RawAudio, options: TranscribeOptions | None = None, progress: SpeechProgress | None = None
+        self,
+        raw: RawAudio,
+        options: TranscribeOptions | None = None,
+        progress: SpeechProgress | None = None,
+        is_cancelled: IsCancelled = never,
     ) -> Transcript:
         """Transcribe one sound.
 
@@ -50,35 +55,43 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
             raw: see `RawAudio`.
             options: in place of the transcriber's own.
             progress: called after each window.
+            is_cancelled: asked before each step of the decoder.
 
         Raises:
             InputError: the sound cannot be read, or the model cannot do what the options ask for.
             EngineError: the model failed, or gave NaN or infinity.
+            Cancelled: nobody wants the transcript any more.
         """
-        session = SpeechSession(self._model, options or self.options)
-        rate = self._model.audio.sample_rate
-        with open_audio(raw, rate) as reader:
-            buffer = SoundBuffer()
-            segments: list[Segment] = []
-            while self._fill(buffer, reader):
-                segments += session.hear_next(buffer)
+        with self.begin(raw, options, is_cancelled) as transcription:
+            while transcription.advance():
                 if progress is not None:
-                    progress(buffer.start / rate, reader.seconds)
-        return session.transcript(segments, buffer.end)
+                    progress(transcription.done_seconds, transcription.seconds)
+            return transcription.transcript()
+
+    def begin(
+        self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
+    ) -> Transcription:
+        """One sound to transcribe window by window; arguments and errors as of `run`."""
+        session = SpeechSession(self._model, options or self.options, is_cancelled)
+        return Transcription(self._model, session, raw, is_cancelled)
 
     def open_stream(
-        self, options: TranscribeOptions | None = None, stream_options: StreamOptions | None = None
+        self,
+        options: TranscribeOptions | None = None,
+        stream_options: StreamOptions | None = None,
+        is_cancelled: IsCancelled = never,
     ) -> TranscriptStream:
         """A transcript of sound that is still arriving.
 
         Args:
             options: in place of the transcriber's own.
             stream_options: when text is given, and when it is final.
+            is_cancelled: asked before each step of the decoder.
 
         Raises:
             InputError: the model cannot do what the options ask for.
         """
-        session = SpeechSession(self._model, options or self.options)
+        session = SpeechSession(self._model, options or self.options, is_cancelled)
         return TranscriptStream(self._model, session, stream_options or StreamOptions())
 
     def stream(
@@ -142,10 +155,3 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         """Release the decoders, and the engine and bundle if they are the pipeline's own."""
         self._model.close()
         super().close()
-
-    def _fill(self, buffer: SoundBuffer, reader: AudioReader) -> bool:
-        """Read until the buffer holds more than a window, or the sound ends; whether there is anything to hear."""
-        missing = self._model.window_samples + 1 - len(buffer.samples)
-        if missing > 0:
-            buffer.append(reader.read(missing))
-        return len(buffer.samples) > 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.cancellation import IsCancelled, never
 from edgeformer_runtime.decoding.alignment import token_positions
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
@@ -27,6 +28,7 @@ from edgeformer_runtime.decoding.word_times import (
 )
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.pipelines.cancellable_decoder import CancellableDecoder
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
@@ -50,8 +52,13 @@ class _Heard:
 class SpeechSession:
     """The language, the previous text and the costs of one sound; not for several threads at once."""
 
-    def __init__(self, model: SpeechModel, options: TranscribeOptions) -> None:
+    def __init__(self, model: SpeechModel, options: TranscribeOptions, is_cancelled: IsCancelled = never) -> None:
         """Begin.
+
+        Args:
+            model: of the bundle.
+            options: what is asked for.
+            is_cancelled: asked before each step of the decoder, which raises `Cancelled` then.
 
         Raises:
             InputError: the model does not know the language or the task that the options ask for.
@@ -60,6 +67,7 @@ class SpeechSession:
         self.language = options.language if model.spec.tokens.languages else "en"
         self._model = model
         self._options = options
+        self._is_cancelled = is_cancelled
         self._generator = np.random.default_rng(options.seed)
         self._previous: list[int] = model.tokenizer.tokens(options.initial_prompt) if options.initial_prompt else []
         self._rules = LogitRules(model.spec, options.timestamps)
@@ -148,7 +156,7 @@ class SpeechSession:
         bucket = self._model.bucket_for(len(samples))
         mel = self._model.mel(samples, bucket)
         ready = time.perf_counter()
-        decoder = self._model.decoder(bucket)
+        decoder = CancellableDecoder(self._model.decoder(bucket), self._is_cancelled)
         decoder.encode(mel)
         self._mel_s += ready - begin
         self._encode_s += time.perf_counter() - ready

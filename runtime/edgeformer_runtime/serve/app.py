@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request, Response
-from starlette.requests import HTTPConnection
+from fastapi import FastAPI, Query, Request, Response
 
-from edgeformer_runtime.pipelines.base import Pipeline
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.serve.answers import Answer, Answers, ClassificationAnswer, EmbeddingAnswer, TranscriptAnswer
+from edgeformer_runtime.serve.health import add_health
+from edgeformer_runtime.serve.hosts import SameSite
 from edgeformer_runtime.serve.inputs import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -27,32 +25,22 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH, MeasuredApp
 from edgeformer_runtime.serve.page import page_response
-from edgeformer_runtime.serve.refusals import REFUSALS, Refusal, add_refusals
-from edgeformer_runtime.serve.service import Service, Task, run_plainly
+from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
+from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import add_streams
+from edgeformer_runtime.serve.tasks import Task, answer_at_once, transcribe
 from edgeformer_runtime.version import __version__
-
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def make_app(service: Service, local: bool = True) -> FastAPI:
-    """The application over a service, which it closes when it ends.
-
-    Args:
-        service: what answers.
-        local: only this machine's own names are taken as the service's host, as no other leads to loopback but by
-            a trick (DNS rebinding).
-    """
+def make_app(service: Service) -> FastAPI:
+    """The application over a service, which it closes when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await service.close()
-
-    async def same_site(connection: HTTPConnection) -> None:
-        _check_site(connection, local)
 
     manifest = service.manifest
     app = FastAPI(
@@ -62,9 +50,9 @@ def make_app(service: Service, local: bool = True) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page would load scripts from elsewhere; /openapi.json has all of it
         redoc_url=None,
-        dependencies=[Depends(same_site)],
     )
     add_refusals(app)
+    app.add_middleware(SameSite, allowed=service.options.allow_hosts)
     app.add_middleware(MeasuredApp, metrics=service.metrics)
 
     @app.get("/", include_in_schema=False)
@@ -75,9 +63,7 @@ def make_app(service: Service, local: bool = True) -> FastAPI:
     async def bundle() -> dict[str, Any]:
         return describe(service)
 
-    @app.get("/health", summary="Whether it answers")
-    async def health() -> dict[str, Any]:
-        return {"status": "ready", "unanswered": service.workers.unanswered}
+    add_health(app, service)
 
     @app.get("/metrics", summary="Numbers for Prometheus")
     async def metrics() -> Response:
@@ -107,48 +93,31 @@ def describe(service: Service) -> dict[str, Any]:
     }
 
 
-def _check_site(connection: HTTPConnection, local: bool) -> None:
-    """Refuse requests that another site's page makes in this machine's browser.
-
-    Raises:
-        Refusal: 400 another host's name, 403 another site.
-    """
-    if local and connection.url.hostname not in LOOPBACK_NAMES:
-        raise Refusal(400, f"expected Host to be one of {', '.join(sorted(LOOPBACK_NAMES))}")
-    origin = connection.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != connection.headers.get("host"):
-        raise Refusal(403, "expected a request of this service's own page, found one of another site")
-
-
 def _add_text_classification(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Classify texts", **_documents(ClassificationAnswer | Answers, _TEXT_BODY))
     async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await _answer(service, request, Task(read, run_plainly, query.top))
+        return await _answer(service, request, Task(read, answer_at_once, query.top))
 
 
 def _add_text_embedding(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Embed texts", **_documents(EmbeddingAnswer | Answers, _TEXT_BODY))
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await _answer(service, request, Task(read, run_plainly))
+        return await _answer(service, request, Task(read, answer_at_once))
 
 
 def _add_image_classification(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Classify an image", **_documents(ClassificationAnswer, _file_body("image")))
     async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-        return await _answer(service, request, Task(partial(read_file, kind="image"), run_plainly, query.top))
+        return await _answer(service, request, Task(partial(read_file, kind="image"), answer_at_once, query.top))
 
 
 def _add_speech_recognition(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Transcribe a sound", **_documents(TranscriptAnswer, _file_body("audio")))
     async def answer(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
-        options = query.options()
-
-        def transcribe(pipeline: Pipeline[Any, Any], raw: Any) -> Transcript:
-            return cast(Transcriber, pipeline).run(raw, options)
-
-        return await _answer(service, request, Task(partial(read_file, kind="audio"), transcribe))
+        task = Task(partial(read_file, kind="audio"), partial(transcribe, options=query.options()))
+        return await _answer(service, request, task)
 
 
 _ADD_ANSWERS = {

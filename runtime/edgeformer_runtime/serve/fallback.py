@@ -6,11 +6,13 @@ import asyncio
 from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
 
+from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.serve.answers import Answer
+from edgeformer_runtime.serve.foreign_answers import ForeignAnswerError, read_answer
+from edgeformer_runtime.serve.inputs import JSON_TYPE
 from edgeformer_runtime.serve.options import FallbackOptions
-from edgeformer_runtime.serve.refusals import first_problem
+from edgeformer_runtime.strict_json import shorten
 
 FROM_DEVICE = "X-EdgeFormer-Fallback"
 """A request with this header comes from a device in doubt: who gets it does not ask anybody else."""
@@ -28,9 +30,15 @@ class FallbackError(Exception):
 class Fallback:
     """Asks a service that takes this one's requests."""
 
-    def __init__(self, options: FallbackOptions) -> None:
-        """Connections are made when they are needed. `close` ends them."""
+    def __init__(self, options: FallbackOptions, manifest: Manifest) -> None:
+        """Connections are made when they are needed. `close` ends them.
+
+        Args:
+            options: whom to ask.
+            manifest: of the bundle in whose place the fallback answers.
+        """
         self.options = options
+        self.manifest = manifest
         self._client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS), timeout=options.timeout_s, follow_redirects=False
         )
@@ -53,30 +61,29 @@ class Fallback:
         """
         try:
             document = await asyncio.wait_for(self._post(body, content_type, query), self.options.timeout_s)
-            answer = type(device).model_validate_json(document)
+            found = read_answer(device, document, self.manifest)
         except asyncio.TimeoutError:  # noqa: UP041  (another class in Python 3.10)
             raise FallbackError(f"no answer within {self.options.timeout_s:g} s") from None
         except httpx.HTTPError as error:
             raise FallbackError(f"{type(error).__name__}: {error}".removesuffix(": ")) from None
-        except ValidationError as error:
-            raise FallbackError(f"its answer is another than expected: {first_problem(error)}") from None
-        return answer.model_copy(
-            update={
-                "answered_by": "fallback",
-                "confidence": device.confidence,
-                "fallback_error": None,
-                "statistics": device.statistics,
-            }
-        )
+        except ForeignAnswerError as error:
+            raise FallbackError(f"its answer is another than expected: {error}") from None
+        return device.model_copy(update=found | {"answered_by": "fallback", "fallback_error": None})
 
     async def _post(self, body: bytes, content_type: str, query: str) -> bytes:
-        headers = {"Content-Type": content_type, FROM_DEVICE: "1"}
+        # A compressed answer could have any size once it is read.
+        headers = {"Content-Type": content_type, FROM_DEVICE: "1", "Accept-Encoding": "identity"}
         url = httpx.URL(self.options.url).copy_merge_params(httpx.QueryParams(query))
         async with self._client.stream("POST", url, content=body, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise FallbackError(f"it answered with the status {response.status_code}")
+            kind = response.headers.get("content-type", "")
+            if kind.partition(";")[0].strip().lower() != JSON_TYPE:
+                raise FallbackError(f"its answer has the content type {shorten(kind, 60)}, expected {JSON_TYPE}")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise FallbackError("its answer is compressed, expected it as it is")
             document = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 document += chunk
                 if len(document) > MAX_ANSWER_BYTES:
                     raise FallbackError(f"its answer has more than {MAX_ANSWER_BYTES} bytes")

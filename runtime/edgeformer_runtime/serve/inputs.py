@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -15,6 +16,8 @@ from edgeformer_runtime.serve.refusals import Refusal, first_problem
 
 BYTES_TYPE = "application/octet-stream"
 JSON_TYPE = "application/json"
+MAX_TOKEN_IDS = 1 << 16
+"""In one input: far more than any bundle has positions."""
 
 
 class Strict(BaseModel):
@@ -28,7 +31,7 @@ class TextInput(Strict):
 
     text: str | None = None
     pair: str | None = None
-    token_ids: list[int] | None = None
+    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS)
 
     @model_validator(mode="after")
     def _one_of(self) -> TextInput:
@@ -96,13 +99,13 @@ class Inputs(Generic[Raw]):
     Attributes:
         raws: what the pipeline takes, at least one.
         several: they came as a list, so their answers go as one.
-        single_bodies: for each, the body of a request that holds it alone.
+        single_body: the body of a request that holds one of them alone, by its index.
         content_type: of those bodies.
     """
 
     raws: tuple[Raw, ...]
     several: bool
-    single_bodies: tuple[bytes, ...]
+    single_body: Callable[[int], bytes]
     content_type: str
 
 
@@ -119,14 +122,18 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
     except ValueError as error:
         raise Refusal(400, f"expected JSON: {error}") from None
     several = isinstance(document, dict) and "inputs" in document
+    found = document["inputs"] if several else ()
+    if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
+        raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
     try:
         texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
     except ValidationError as error:
         raise Refusal(422, first_problem(error)) from None
-    if len(texts) > max_inputs:
-        raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(texts)}")
-    singles = tuple(text.model_dump_json(exclude_none=True).encode() for text in texts)
-    return Inputs(tuple(text.raw() for text in texts), several, singles, JSON_TYPE)
+
+    def single_body(index: int) -> bytes:
+        return texts[index].model_dump_json(exclude_none=True).encode()
+
+    return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
 
 
 def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
@@ -146,7 +153,7 @@ def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
         raise Refusal(415, f"expected a file as the body, Content-Type: {kind}/... or {BYTES_TYPE}, found {found}")
     if not body:
         raise Refusal(422, "expected a file as the body, found nothing")
-    return Inputs((body,), False, (body,), content_type)
+    return Inputs((body,), False, lambda _: body, content_type)
 
 
 def _media_type(content_type: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.serve.bodies import Bodies
-from edgeformer_runtime.serve.workers import Workers
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.serve.service import Service
 
 ANSWER_PATH = "/v1/answer"
 
@@ -19,7 +21,7 @@ _BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
 class Metrics:
     """One service's metrics, in a registry of its own."""
 
-    def __init__(self, manifest: Manifest, workers: Workers, bodies: Bodies) -> None:
+    def __init__(self, service: Service) -> None:
         """Watch a service's parts."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -33,16 +35,34 @@ class Metrics:
         )
         self.truncated = Counter("edgeformer_truncated_inputs", "Inputs that were too long.", registry=registry)
         self.streams = Gauge("edgeformer_streams", "Streams of sound that are open.", registry=registry)
-        info = Gauge(
+        self.connections = Gauge("edgeformer_connections", "Connections that are open.", registry=registry)
+        self.closed = Counter(
+            "edgeformer_closed_connections",
+            "Connections that the service closed, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self.replaced = Counter(
+            "edgeformer_replaced_workers", "Workers that died or were stuck.", ["reason"], registry=registry
+        )
+        self.reloads = Counter("edgeformer_reloads", "Reloads of the bundle.", ["outcome"], registry=registry)
+        self._bundle = Gauge(
             "edgeformer_bundle", "The bundle that answers.", ["name", "task", "target", "precision"], registry=registry
         )
-        info.labels(manifest.name, manifest.task, manifest.target, manifest.precision).set(1)
+        self.name_bundle(service.manifest)
+        alive = Gauge("edgeformer_workers", "Workers that are alive.", registry=registry)
+        alive.set_function(lambda: service.workers.alive)
         waiting = Gauge(
             "edgeformer_unanswered_requests", "Requests that wait or are being answered.", registry=registry
         )
-        waiting.set_function(lambda: workers.unanswered)
+        waiting.set_function(lambda: service.workers.unanswered)
         held = Gauge("edgeformer_held_bytes", "Bytes of bodies in memory.", registry=registry)
-        held.set_function(lambda: bodies.held_bytes)
+        held.set_function(lambda: service.bodies.held_bytes)
+
+    def name_bundle(self, manifest: Manifest) -> None:
+        """Say which bundle answers from now on."""
+        self._bundle.clear()
+        self._bundle.labels(manifest.name, manifest.task, manifest.target, manifest.precision).set(1)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

@@ -52,14 +52,16 @@ def first_problem(error: ValidationError | RequestValidationError) -> str:
 
 # What each status means, as the service's documentation tells it.
 REFUSALS: dict[int | str, dict[str, object]] = {
-    400: {"model": ErrorBody, "description": "The body is no JSON, or the address is another host's."},
+    400: {"model": ErrorBody, "description": "The body is no JSON."},
     403: {"model": ErrorBody, "description": "A page of another site asks."},
     408: {"model": ErrorBody, "description": "The body took too long to arrive."},
     413: {"model": ErrorBody, "description": "The body, or the number of inputs, is above the limit."},
     415: {"model": ErrorBody, "description": "The content type is not one that the bundle takes."},
+    421: {"model": ErrorBody, "description": "The Host is another one's: see --allow-host."},
     422: {"model": ErrorBody, "description": "The input cannot be used."},
     500: {"model": ErrorBody, "description": "The model failed."},
     503: {"model": ErrorBody, "description": "No room now: Retry-After says when to try again."},
+    504: {"model": ErrorBody, "description": "The answer took too long."},
 }
 
 

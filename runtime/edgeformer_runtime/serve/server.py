@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.serve.app import LOOPBACK_NAMES, make_app
+from edgeformer_runtime.serve.app import make_app
+from edgeformer_runtime.serve.connections import ACCEPTED_AT_ONCE, ConnectionLimits, Connections, most_connections
+from edgeformer_runtime.serve.hosts import LOOPBACK_NAMES
+from edgeformer_runtime.serve.logs import set_up_logs
+from edgeformer_runtime.serve.protocol import BoundedHttp, BoundedWebSocket
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import MAX_MESSAGE_BYTES
 
@@ -20,7 +30,14 @@ KEEP_ALIVE_S = 75
 """Seconds that an idle connection is kept: longer than clients keep theirs, so that the service is rarely the one to
 close it, just when the next request is on its way."""
 FINISH_S = 30
-"""Seconds that answers in progress have when the service is told to end."""
+"""Seconds within which the process ends when it is told to."""
+ANSWER_S = 24
+"""Of these, seconds that answers in progress have; then they are refused."""
+REFUSE_S = 3
+"""Seconds that refusals have to be written."""
+SWEEP_S = 0.5
+
+_logger = logging.getLogger("edgeformer_runtime.serve")
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -54,27 +71,107 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's, which sweeps its connections, reloads at SIGHUP, and refuses what it cannot finish."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
+        super().__init__(config)
+        self._service = service
+        self._all = connections
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_log_in_a_line)
+        self._sweeping = asyncio.ensure_future(self._sweep())
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(BACKLOG)  # uvicorn's backlog is also how many connections are taken at once
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._all.sweep(asyncio.get_running_loop().time())
+            self._service.metrics.connections.set(len(self.server_state.connections))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what has begun, refuse what takes too long, and end."""
+        self._service.begin_to_end()
+        refusing = asyncio.get_running_loop().call_later(ANSWER_S, self._service.refuse_rest)
+        await super().shutdown(sockets)
+        refusing.cancel()
+        for task in (self._sweeping, self._reloading):
+            if task is not None:
+                task.cancel()
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """End in order; at the second signal at once."""
+        if self.should_exit:
+            self._service.remove_files()
+            os._exit(128 + sig)
+        self.should_exit = True
+
+    def handle_reload(self, _sig: int, _frame: FrameType | None) -> None:
+        """Reload the bundle, once the server runs."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._begin_reload)
+
+    def _begin_reload(self) -> None:
+        previous = self._reloading
+
+        async def reload() -> None:
+            if previous is not None:
+                await previous
+            await self._service.reload()
+
+        self._reloading = asyncio.ensure_future(reload())
+
+
 def run_server(service: Service, listening: socket.socket, when_ready: Callable[[], None]) -> None:
-    """Answer until SIGINT or SIGTERM; then no connection is taken, and what has begun has `FINISH_S` to finish.
+    """Answer until SIGINT or SIGTERM; then no connection is taken, and the process ends within `FINISH_S`.
 
     Args:
         service: what answers; closed at the end.
         listening: see `open_socket`; closed at the end.
         when_ready: called before the first answer.
+
+    Raises:
+        InputError: the process may open too few files.
     """
+    set_up_logs()
+    options = service.options
+    limits = ConnectionLimits(
+        most=most_connections(options.max_connections),
+        head_bytes=options.max_head_bytes,
+        head_s=options.head_s,
+        body_s=options.upload_s + 5,  # who reads the body is to say first that it is slow
+    )
+    connections = Connections(limits, lambda reason: service.metrics.closed.labels(reason).inc())
     config = uvicorn.Config(
-        make_app(service, is_local(listening.getsockname()[0])),
+        make_app(service),
+        http=cast(Any, partial(BoundedHttp, connections)),
+        ws=BoundedWebSocket,
+        loop="asyncio",
+        log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=MAX_MESSAGE_BYTES,
-        timeout_graceful_shutdown=FINISH_S,
+        ws_per_message_deflate=False,  # sound in samples gets no smaller
+        timeout_graceful_shutdown=ANSWER_S + REFUSE_S,
     )
-    server = uvicorn.Server(config)
-    # uvicorn ends in order, and then raises the signals that it got again, for which its own handler does nothing more.
-    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = _Server(config, service, connections)
+    # Before uvicorn sets its own, so that no signal in between ends the process out of order.
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: server.handle_exit, signal.SIGTERM: server.handle_exit}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = server.handle_reload
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         when_ready()
         server.run(sockets=[listening])
@@ -82,3 +179,15 @@ def run_server(service: Service, listening: socket.socket, when_ready: Callable[
         for number, handler in before.items():
             signal.signal(number, handler)
         listening.close()
+
+
+def _log_in_a_line(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the event loop would write a traceback for, a line of which there is one a second."""
+    error = context.get("exception")
+    with suppress(Exception):
+        _logger.error("%s: %s: %s", context.get("message"), type(error).__name__, error, exc_info=_unexpected(error))
+
+
+def _unexpected(error: Any) -> Any:
+    """The error, if a traceback says more than its line does."""
+    return None if error is None or isinstance(error, OSError) else error

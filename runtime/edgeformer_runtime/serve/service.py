@@ -3,64 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+import logging
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from edgeformer_runtime import load
-from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.base import Pipeline
-from edgeformer_runtime.serve.answers import Answer, Result, device_answer
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.manifest import Manifest
+from edgeformer_runtime.serve.answers import Answer, device_answer
 from edgeformer_runtime.serve.bodies import Bodies
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
 from edgeformer_runtime.serve.inputs import Inputs
+from edgeformer_runtime.serve.loaded import Loaded, OpenPipeline
 from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
-from edgeformer_runtime.serve.refusals import busy
+from edgeformer_runtime.serve.refusals import Refusal, busy
+from edgeformer_runtime.serve.tasks import Task
 from edgeformer_runtime.serve.workers import Workers
 from edgeformer_runtime.signature import PublicKey
 
 Outcome = TypeVar("Outcome")
-Run = Callable[[Pipeline[Any, Any], Any], Result]
 
-
-@dataclass(frozen=True)
-class Task:
-    """How one request is to be answered.
-
-    Attributes:
-        read: its inputs from a body and its content type.
-        run: one input through a pipeline.
-        top: how many labels the answer has, None: all, or no labels.
-    """
-
-    read: Callable[[bytes, str], Inputs[Any]]
-    run: Run
-    top: int | None = None
+_logger = logging.getLogger("edgeformer_runtime.serve")
 
 
 class Service:
     """Answers requests with a bundle. Used from one event loop."""
 
-    def __init__(self, pipelines: Sequence[Pipeline[Any, Any]], options: ServeOptions) -> None:
-        """Take over pipelines of one bundle; `close` closes them.
+    def __init__(self, open_pipeline: OpenPipeline, options: ServeOptions) -> None:
+        """Open a bundle; `close` closes it.
 
         Raises:
             InputError: a fallback for a task whose answers have no confidence.
+            BundleError: the bundle cannot be used.
+            EngineError: its engine does not run here.
         """
         self.options = options
-        self.manifest = pipelines[0].bundle.manifest
+        self._open_pipeline = open_pipeline
+        self._loaded = Loaded(open_pipeline, options, self._count_replaced)
         if options.fallback is not None and self.manifest.task == "text-embedding":
             raise InputError("fallback: embeddings have no confidence that could be too low, expected none for them")
-        self.workers = Workers(pipelines, options.max_waiting)
         self.bodies = Bodies(options)
-        self.metrics = Metrics(self.manifest, self.workers, self.bodies)
-        self.fallback = None if options.fallback is None else Fallback(options.fallback)
+        self.metrics = Metrics(self)
+        self.fallback = None if options.fallback is None else Fallback(options.fallback, self.manifest)
+        self.ending = asyncio.Event()
+        """Set when the service has been told to end: it finishes what has begun."""
+        self._refused = asyncio.Event()
         self._streams = 0
+        self._reload = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's that answers now."""
+        return self._loaded.manifest
+
+    @property
+    def workers(self) -> Workers:
+        """Those that answer now."""
+        return self._loaded.workers
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the service has been told to end."""
+        return self.ending.is_set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why nobody should send requests now; None: they are answered."""
+        if self.is_ending:
+            return "the service is ending"
+        return None if self.workers.alive else "no worker is alive, it is being replaced"
 
     @contextmanager
     def stream_slot(self) -> Iterator[None]:
@@ -83,87 +101,145 @@ class Service:
         """Answer a request's inputs, in their order.
 
         Raises:
-            Refusal: the request is beyond a limit, or not what the bundle takes.
+            Refusal: the request is beyond a limit, or not what the bundle takes, or the service ends first.
             InputError: an input cannot be used.
             EngineError: the model failed.
             ClientDisconnect: nobody waits for the answer any more.
         """
+        return await self.unless_ended(self._answer(request, task))
+
+    async def unless_ended(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """What the work gives, unless the time to finish runs out before.
+
+        Raises:
+            Refusal: 503, the service ends.
+        """
+        working = asyncio.ensure_future(work)
+        refused = asyncio.ensure_future(self._refused.wait())
+        try:
+            await asyncio.wait((working, refused), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Refusal(503, "the service ends before this was answered: ask again", retry_after_s=5)
+            return working.result()
+        finally:
+            working.cancel()
+            refused.cancel()
+
+    async def _answer(self, request: Request, task: Task) -> tuple[Inputs[Any], list[Answer]]:
         async with self.bodies.read(request) as body:
             inputs = task.read(body, request.headers.get("content-type", ""))
-            results = await _unless_gone(request, self.workers.run(lambda pipeline: _run_all(task, pipeline, inputs)))
+            results = await self._in_time(request, task.answer(self.workers, inputs))
             answers = [device_answer(result, task.top) for result in results]
             self.metrics.truncated.inc(sum(getattr(result, "truncated", False) for result in results))
             if self.fallback is not None and FROM_DEVICE not in request.headers:
                 answers = await self._ask_in_doubt(self.fallback, inputs, answers, request.url.query)
         return inputs, answers
 
+    async def _in_time(self, request: Request, work: Any) -> Any:
+        """What the work gives. It is given up at its deadline, or when the client goes, whose body has been read.
+
+        Raises:
+            ClientDisconnect: the client has gone.
+            Refusal: 504, it took too long.
+        """
+        working = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(request.receive())
+        limit_s = self.options.answer_limit_s(self.manifest.preprocessing.kind)
+        try:
+            done, _ = await asyncio.wait((working, gone), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise Refusal(504, f"no answer within {limit_s:g} s: send less at once, or ask when fewer others do")
+            if not working.done():
+                raise ClientDisconnect
+            return working.result()
+        finally:
+            working.cancel()
+            gone.cancel()
+
     async def _ask_in_doubt(
         self, fallback: Fallback, inputs: Inputs[Any], answers: Sequence[Answer], query: str
     ) -> list[Answer]:
         """The answers, the doubtful ones replaced by the fallback's where it has one."""
 
-        async def settle(answer: Answer, body: bytes) -> Answer:
+        async def settle(index: int, answer: Answer) -> Answer:
             if not fallback.doubts(answer):
                 return answer
             try:
-                settled = await fallback.ask(answer, body, inputs.content_type, query)
+                settled = await fallback.ask(answer, inputs.single_body(index), inputs.content_type, query)
             except FallbackError as error:
                 settled = answer.model_copy(update={"fallback_error": str(error)})
             self.metrics.fallbacks.labels(settled.answered_by).inc()
             return settled
 
-        return await asyncio.gather(*map(settle, answers, inputs.single_bodies))
+        return await asyncio.gather(*map(settle, range(len(answers)), answers))
+
+    async def reload(self) -> None:
+        """Change to the bundle that lies at the service's path now, if it can be used; the old one finishes its work.
+
+        The new one is opened and its recorded vectors are replayed before it gets any request.
+        """
+        async with self._reload:
+            try:
+                loaded = await asyncio.get_running_loop().run_in_executor(None, self._open_next)
+            except Exception as error:
+                self.metrics.reloads.labels("refused").inc()
+                reason = str(error) if isinstance(error, EdgeFormerError) else f"{type(error).__name__}: {error}"
+                _logger.error("the bundle was not reloaded, the old one goes on: %s", " ".join(reason.split()))
+                return
+            if self.is_ending:
+                await loaded.workers.close()
+                return
+            old, self._loaded = self._loaded, loaded
+            if self.fallback is not None:
+                self.fallback.manifest = loaded.manifest
+            self.metrics.reloads.labels("done").inc()
+            self.metrics.name_bundle(loaded.manifest)
+            _logger.warning("the bundle was reloaded: %s", loaded.manifest.name)
+            draining = asyncio.ensure_future(old.workers.drain())
+            self._background.add(draining)
+            draining.add_done_callback(self._background.discard)
+
+    def _open_next(self) -> Loaded:
+        """In a thread: the bundle that lies at the path now, opened and verified.
+
+        Raises:
+            EdgeFormerError: it cannot be used in place of the one that answers now.
+        """
+        with self._open_pipeline() as pipeline:  # before the others: the task is cheap to compare
+            task = pipeline.bundle.manifest.task
+        if task != self.manifest.task:
+            raise InputError(f"expected a bundle for {self.manifest.task}, found one for {task}")
+        return Loaded(self._open_pipeline, self.options, self._count_replaced, is_verified=True)
+
+    def _count_replaced(self, reason: str) -> None:
+        self.metrics.replaced.labels(reason).inc()
+
+    def begin_to_end(self) -> None:
+        """Answer what has begun; streams say their last words."""
+        self.ending.set()
+
+    def refuse_rest(self) -> None:
+        """Refuse every request that is not answered yet: the time to finish is over."""
+        self._refused.set()
+
+    def remove_files(self) -> None:
+        """Remove temporary files, for a process that ends at once."""
+        self._loaded.workers.remove_files()
 
     async def close(self) -> None:
-        """Finish what has begun and release everything."""
-        await asyncio.get_running_loop().run_in_executor(None, self.workers.close)
+        """Give up what is not finished and release everything."""
+        self.begin_to_end()
+        self.refuse_rest()
+        for draining in self._background:
+            draining.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._loaded.workers.close()
         if self.fallback is not None:
             await self.fallback.close()
-
-
-def run_plainly(pipeline: Pipeline[Any, Any], raw: Any) -> Result:
-    """One input through a pipeline that takes no options."""
-    return cast(Result, pipeline.run(raw))
 
 
 def open_service(
     path: str | Path, options: ServeOptions, threads: int = 1, require_signature: PublicKey | None = None
 ) -> Service:
     """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
-    pipelines: list[Pipeline[Any, Any]] = []
-    try:
-        for _ in range(options.workers):
-            pipelines.append(load(path, threads, require_signature=require_signature))
-        return Service(pipelines, options)
-    except BaseException:
-        for pipeline in pipelines:
-            pipeline.close()
-        raise
-
-
-def _run_all(task: Task, pipeline: Pipeline[Any, Any], inputs: Inputs[Any]) -> list[Result]:
-    results = []
-    for index, raw in enumerate(inputs.raws):
-        try:
-            results.append(task.run(pipeline, raw))
-        except InputError as error:
-            raise InputError(f"inputs.{index}: {error}" if inputs.several else str(error)) from None
-    return results
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """What the work gives. It is given up when the client goes, whose body has been read.
-
-    Raises:
-        ClientDisconnect: the client has gone.
-    """
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())
-    try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        gone.cancel()
+    return Service(partial(load, path, threads, require_signature=require_signature), options)

@@ -1,110 +1,248 @@
-"""Copies of a pipeline, a thread for each, and one bounded line of requests before them."""
+"""Copies of a pipeline, a thread for each, and one bounded line of requests before them.
+
+A worker that dies (code below Python raised what is no Exception, or the process of its model ended) or that does not
+give up work that nobody waits for is replaced by a new thread with a newly opened pipeline.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
+import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any, TypeVar, cast
 
+from edgeformer_runtime.cancellation import Cancelled, IsCancelled
+from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.refusals import busy
 
 Outcome = TypeVar("Outcome")
+Work = Callable[[Pipeline[Any, Any], IsCancelled], Outcome]
+"""What is done with a pipeline; it asks the second argument now and then and gives up when told to."""
 
 GATHER_S = 0.005
 """A thread hands answers over together, at most so long after the first: waking the event loop and being woken for each
 takes a tenth to a third of a small classifier's processor time. What takes longer than this goes alone."""
 
+GIVE_UP_S = 2.0
+"""Work that nobody waits for has so long to give up; then its worker counts as stuck and is replaced."""
+MOST_STUCK = 4
+"""Stuck threads at a time, as no thread can be ended from outside: with more, the next stuck worker stays missing."""
+REOPEN_S = 5.0
+"""Between attempts to open a pipeline in the place of a dead one."""
+CLOSE_S = 2.0
+"""That threads have to end when the workers close; those that do not are left to the end of the process."""
 
-@dataclass(frozen=True)
+_logger = logging.getLogger("edgeformer_runtime.serve")
+
+
+@dataclass(eq=False)
 class _Job:
     """Work in the line, and where its outcome goes."""
 
-    work: Callable[[], Any]
+    work: Work[Any]
     future: asyncio.Future[Any]
+    is_abandoned: bool = False
 
-    def outcome(self) -> tuple[Any, Exception | None]:
+    def outcome(self, pipeline: Pipeline[Any, Any]) -> tuple[Any, BaseException | None]:
         """Do the work: what it gives, or its error."""
         try:
-            return self.work(), None
-        except Exception as error:
+            return self.work(pipeline, lambda: self.is_abandoned), None
+        except BaseException as error:  # a panic of code in Rust is no Exception, and the thread has to survive it
             return None, error
 
 
-_Done = list[tuple[_Job, tuple[Any, Exception | None]]]
+_Done = list[tuple[_Job, tuple[Any, BaseException | None]]]
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A thread's pipeline, what it does now, and whether it was given up while it did that."""
+
+    pipeline: Pipeline[Any, Any]
+    job: _Job | None = None
+    is_given_up: bool = False
 
 
 class Workers:
     """Answers one request per pipeline at a time, in the order of their arrival. Used from one event loop."""
 
-    def __init__(self, pipelines: Sequence[Pipeline[Any, Any]], max_waiting: int) -> None:
-        """Take over pipelines; `close` closes them."""
-        self._pipelines = tuple(pipelines)
-        self._idle: queue.SimpleQueue[Pipeline[Any, Any]] = queue.SimpleQueue()
-        for pipeline in self._pipelines:
-            self._idle.put(pipeline)
-        self._turns = cycle(self._pipelines)
-        self._threads = ThreadPoolExecutor(len(self._pipelines), "worker")
-        self._line: deque[_Job] = deque()
-        self._working = 0
-        self._most = max_waiting + len(self._pipelines)
+    def __init__(
+        self,
+        pipelines: Sequence[Pipeline[Any, Any]],
+        max_waiting: int,
+        reopen: Callable[[], Pipeline[Any, Any]],
+        on_replaced: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Take over pipelines; `close` closes them.
+
+        Args:
+            pipelines: one for each worker.
+            max_waiting: requests that may wait beside those that are being answered.
+            reopen: a pipeline in place of a dead one's; called in a thread.
+            on_replaced: told why a worker is replaced: "died" or "stuck".
+        """
+        self.count = len(pipelines)
         self.unanswered = 0
         """Requests that wait or are being answered."""
+        self._most = max_waiting + self.count
+        self._reopen = reopen
+        self._on_replaced = on_replaced
+        self._alive: list[_Worker] = []
+        self._new = [_Worker(pipeline) for pipeline in pipelines]
+        self._stuck = 0
+        self._missing = 0  # workers that were to be replaced while too many threads were stuck
+        self._turn = 0
+        self._leases: Counter[Pipeline[Any, Any]] = Counter()
+        self._retired: set[Pipeline[Any, Any]] = set()
+        self._line: deque[_Job] = deque()
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._working = 0
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
 
-    async def run(self, work: Callable[[Pipeline[Any, Any]], Outcome]) -> Outcome:
-        """Do work with a pipeline that no other work of this kind is using; see `call`."""
+    @property
+    def alive(self) -> int:
+        """Workers that can answer."""
+        return len(self._alive) + len(self._new)
 
-        def with_idle() -> Outcome:
-            pipeline = self._idle.get()  # there are as many threads as pipelines: one is idle
-            try:
-                return work(pipeline)
-            finally:
-                self._idle.put(pipeline)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for anything and no stream is open."""
+        return not self.unanswered and not self._leases
 
-        return await self.call(with_idle)
-
-    async def call(self, work: Callable[[], Outcome]) -> Outcome:
-        """Do work in one of the threads. Cancelled while it waits, it is not done at all.
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one request, until the block ends.
 
         Raises:
-            Refusal: 503, too many requests wait.
+            Refusal: 503, too many requests wait, or no worker is alive.
         """
         if self.unanswered >= self._most:
             raise busy(f"{self.unanswered} requests are waiting")
-        loop = asyncio.get_running_loop()
-        job = _Job(work, loop.create_future())
-        self._line.append(job)
-        self._wake(loop)
+        if not self.alive:
+            raise busy("no worker is alive, it is being replaced")
         self.unanswered += 1
         try:
-            return cast(Outcome, await job.future)
+            yield
         finally:
             self.unanswered -= 1
 
-    def next_pipeline(self) -> Pipeline[Any, Any]:
-        """A pipeline for work in many steps, which others may use in between: each in turn."""
-        return next(self._turns)
+    async def run(self, work: Work[Outcome]) -> Outcome:
+        """Do work with a pipeline that no other work is using. Given up when cancelled, or not done at all.
 
-    def close(self) -> None:
-        """Finish what has begun, drop what waits, and close the pipelines."""
+        Raises:
+            Refusal: 503, see `place`.
+            EngineError: the work killed its worker, which is replaced.
+        """
+        with self.place():
+            return await self.step(work)
+
+    async def step(self, work: Work[Outcome]) -> Outcome:
+        """`run` for one who has a place already, of whose work this is a part."""
+        loop = asyncio.get_running_loop()
+        if self._new:
+            self._start(loop)
+        job = _Job(work, loop.create_future())
+        self._line.append(job)
+        self._wake()
+        try:
+            return cast(Outcome, await job.future)
+        finally:
+            if not job.future.done() or job.future.cancelled():
+                job.is_abandoned = True
+                loop.call_later(GIVE_UP_S, self._give_up, job, loop)
+
+    @contextmanager
+    def lease(self) -> Iterator[Pipeline[Any, Any]]:
+        """A pipeline for work in many steps, which others may use in between: each in turn, open until the block ends.
+
+        Raises:
+            Refusal: 503, no worker is alive.
+        """
+        workers = self._alive or self._new
+        if not workers:
+            raise busy("no worker is alive, it is being replaced")
+        self._turn += 1
+        pipeline = workers[self._turn % len(workers)].pipeline
+        self._leases[pipeline] += 1
+        try:
+            yield pipeline
+        finally:
+            self._leases[pipeline] -= 1
+            if not self._leases[pipeline]:
+                del self._leases[pipeline]
+                if pipeline in self._retired:
+                    self._retire(pipeline)
+
+    async def drain(self) -> None:
+        """Wait until nobody waits for anything, then close; cancelled, close at once."""
+        try:
+            while not self.is_idle:
+                await asyncio.sleep(0.05)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Drop what waits, tell what has begun to give up, and close the pipelines of those that do."""
+        self._is_closed = True
+        for job in self._line:
+            job.future.cancel()
         self._line.clear()
-        self._threads.shutdown()
-        for pipeline in self._pipelines:
+        for worker in self._alive:
+            if worker.job is not None:
+                worker.job.is_abandoned = True
+            self._bell.put(False)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CLOSE_S
+        while any(thread.is_alive() for thread in self._threads) and loop.time() < end:
+            await asyncio.sleep(0.01)
+        for worker in (*self._new, *self._alive):
+            if worker.job is None:
+                worker.pipeline.close()
+        for pipeline in self._retired:
             pipeline.close()
+        self._new, self._alive = [], []
 
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._line and self._working < len(self._pipelines):
+    def remove_files(self) -> None:
+        """Remove the temporary files of all bundles, for a process that ends at once."""
+        for worker in (*self._new, *self._alive):
+            worker.pipeline.bundle.close()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        new, self._new = self._new, []
+        for worker in new:
+            self._begin(worker, loop)
+
+    def _begin(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
+        self._alive.append(worker)
+        self._spawn(lambda: self._serve(worker, loop))
+
+    def _spawn(self, target: Callable[[], None]) -> None:
+        # Daemons, as a stuck one would else keep the process from its end.
+        thread = threading.Thread(target=target, name="worker", daemon=True)
+        self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+        thread.start()
+
+    def _wake(self) -> None:
+        if self._line and self._working < len(self._alive):
             self._working += 1
-            self._threads.submit(self._work, loop)
+            self._bell.put(True)
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In a thread: take from the line until it is empty."""
+    def _serve(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
+        """A worker's thread: work whenever the bell rings, until the worker dies, is given up, or all close."""
+        while self._bell.get() and self._work(worker, loop):
+            pass
+
+    def _work(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> bool:
+        """In a thread: take from the line until it is empty; whether the worker goes on."""
         done: _Done = []
         since = time.perf_counter()
         while self._line:
@@ -114,17 +252,106 @@ class Workers:
                 break
             if job.future.cancelled():
                 continue
-            done.append((job, job.outcome()))
+            worker.job = job
+            outcome = job.outcome(worker.pipeline)
+            done.append((job, outcome))
+            with self._lock:
+                worker.job = None
+                is_given_up = worker.is_given_up
+            if is_given_up or _is_death(outcome[1]):
+                _tell(loop, self._bury, worker, done, loop)
+                return False
             if time.perf_counter() - since > GATHER_S:
-                loop.call_soon_threadsafe(_hand_over, done)
+                _tell(loop, _hand_over, done)
                 done, since = [], time.perf_counter()
-        loop.call_soon_threadsafe(self._rest, done, loop)
+        _tell(loop, self._rest, done)
+        return True
 
-    def _rest(self, done: _Done, loop: asyncio.AbstractEventLoop) -> None:
+    def _rest(self, done: _Done) -> None:
         """In the event loop: a thread found the line empty. What has come since wakes it again."""
         _hand_over(done)
         self._working -= 1
-        self._wake(loop)
+        self._wake()
+
+    def _bury(self, worker: _Worker, done: _Done, loop: asyncio.AbstractEventLoop) -> None:
+        """In the event loop: a worker's thread has ended."""
+        _hand_over(done)
+        self._retire(worker.pipeline)
+        if worker.is_given_up:
+            self._stuck -= 1
+            if self._missing:
+                self._missing -= 1
+                self._replace(loop)
+            return
+        self._remove(worker)
+        self._on_replaced("died")
+        _logger.error("a worker died and is replaced: %s", _describe(cast(BaseException, done[-1][1][1])))
+        self._replace(loop)
+
+    def _give_up(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """In the event loop: replace the worker that still does what nobody waits for."""
+        with self._lock:
+            worker = next((worker for worker in self._alive if worker.job is job), None)
+            if worker is None:
+                return
+            worker.is_given_up = True
+        self._remove(worker)
+        self._stuck += 1
+        self._on_replaced("stuck")
+        _logger.error("a worker is stuck in work that nobody waits for and is replaced: %d are stuck", self._stuck)
+        if self._stuck > MOST_STUCK:
+            self._missing += 1
+        else:
+            self._replace(loop)
+
+    def _remove(self, worker: _Worker) -> None:
+        self._alive.remove(worker)
+        self._working -= 1
+
+    def _replace(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open a pipeline in a thread, and again after a while where that fails."""
+        if not self._is_closed:
+            self._spawn(lambda: self._open(loop))
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            pipeline = self._reopen()
+        except BaseException as error:
+            _logger.error("a worker cannot be replaced yet: %s", _describe(error))
+            _tell(loop, loop.call_later, REOPEN_S, self._replace, loop)
+            return
+        _tell(loop, self._take, _Worker(pipeline), loop)
+
+    def _take(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
+        """In the event loop: a new worker is there."""
+        if self._is_closed:
+            worker.pipeline.close()
+            return
+        self._begin(worker, loop)
+        self._wake()
+
+    def _retire(self, pipeline: Pipeline[Any, Any]) -> None:
+        """In the event loop: close a pipeline that no worker has any more, when its last stream ends."""
+        if pipeline in self._leases:
+            self._retired.add(pipeline)
+            return
+        self._retired.discard(pipeline)
+        self._spawn(pipeline.close)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: Any) -> None:
+    """Call back in the event loop, unless it has ended without this thread, which was stuck."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _is_death(error: BaseException | None) -> bool:
+    """Whether the worker cannot go on: what code below Python raises when its own state may be broken."""
+    return error is not None and not isinstance(error, Exception)
+
+
+def _describe(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def _hand_over(done: _Done) -> None:
@@ -134,5 +361,9 @@ def _hand_over(done: _Done) -> None:
             continue
         if error is None:
             job.future.set_result(value)
-        else:
+        elif isinstance(error, Cancelled):
+            job.future.cancel()
+        elif isinstance(error, Exception):
             job.future.set_exception(error)
+        else:
+            job.future.set_exception(EngineError(f"the input made the model's code fail: {_describe(error)}"))

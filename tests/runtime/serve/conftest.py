@@ -13,7 +13,7 @@ from tiny_speech_bundle import make_speech_without_model
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from served import Connect
+from served import Connect, one_by_one
 from starlette.testclient import TestClient
 
 from edgeformer_runtime.pipelines.base import Pipeline
@@ -34,8 +34,10 @@ def connect() -> Iterator[Connect]:
     with ExitStack() as stack:
 
         def start(source: Path | list[Pipeline[Any, Any]], **limits: Any) -> TestClient:
-            options = ServeOptions(**limits)
-            service = Service(source, options) if isinstance(source, list) else open_service(source, options)
+            if isinstance(source, list):
+                service = Service(one_by_one(source), ServeOptions(workers=len(source), **limits))
+            else:
+                service = open_service(source, ServeOptions(**limits))
             client = TestClient(make_app(service), base_url="http://127.0.0.1", raise_server_exceptions=False)
             return stack.enter_context(client)
 

@@ -15,5 +15,5 @@ from edgeformer_runtime.serve.service import Service
 
 if __name__ == "__main__":
     listening = open_socket("127.0.0.1", 0)
-    service = Service([open_noise(Path(sys.argv[1]))], ServeOptions())
+    service = Service(lambda: open_noise(Path(sys.argv[1])), ServeOptions())
     run_server(service, listening, lambda: print(f"noise answers at {address(listening)} ", flush=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,23 @@ from starlette.testclient import TestClient
 from tiny_speech_bundle import NoiseEngine
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 
 Connect = Callable[..., TestClient]
+
+
+def one_by_one(pipelines: Sequence[Pipeline[Any, Any]]) -> Callable[[], Pipeline[Any, Any]]:
+    """Opens given pipelines in turn, and says that there are no more."""
+    left = list(pipelines)
+
+    def open_next() -> Pipeline[Any, Any]:
+        if not left:
+            raise EngineError("no pipeline is left")
+        return left.pop(0)
+
+    return open_next
 
 
 def open_noise(path: Path) -> Pipeline[Any, Any]:

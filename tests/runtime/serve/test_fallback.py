@@ -30,6 +30,7 @@ class Elsewhere(BaseHTTPRequestHandler):
         self.asked.append({"path": self.path, "headers": dict(self.headers), "body": body})
         status, document = type(self).answer()
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(document)))
         self.end_headers()
         self.wfile.write(document)

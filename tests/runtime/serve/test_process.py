@@ -10,7 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -91,11 +91,26 @@ def test_loopback_unless_told_otherwise(tiny_onnx: Path) -> None:
     with serving(tiny_onnx) as served:
         assert served.url.startswith("http://127.0.0.1:")
         assert served.end() == 0
-    with serving(tiny_onnx, "--host", "0.0.0.0") as served:
-        port = served.url.rpartition(":")[2]
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/health", headers={"Host": "pi.local"})
-        with urllib.request.urlopen(request, timeout=30) as response:
-            assert response.status == 200
+    with serving(tiny_onnx, "--host", "0.0.0.0", "--allow-host", "pi.local") as served:
+        port = int(served.url.rpartition(":")[2])
+        for host, status in (
+            ("pi.local", 200),
+            (f"PI.local.:{port}", 200),
+            (f"127.0.0.1:{port}", 200),
+            (f"localhost:{port}", 200),
+            ("rebound.example", 421),
+            ("192.0.2.7", 421),
+            ("pi.local.rebound.example", 421),
+            ("[", 421),
+            ("", 421),
+        ):
+            for path in ("/health", "/openapi.json", "/nowhere"):
+                connection = HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request("GET", path, headers={"Host": host})
+                found = connection.getresponse()
+                assert found.status == (404 if status == 200 and path == "/nowhere" else status), host
+                assert "error" in json.loads(found.read()) or found.status == 200
+                connection.close()
         assert served.end() == 0
         assert served.process.stderr is not None
         assert "it asks for no password" in served.process.stderr.read()
@@ -107,6 +122,8 @@ def test_loopback_unless_told_otherwise(tiny_onnx: Path) -> None:
         (["--fallback", "nowhere"], "expected an http or https address, found 'nowhere'"),
         (["--fallback", "http://x", "--fallback-below", "2"], "at most 1, found 2.0"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1 port"),
+        (["--allow-host", "http://pi.local"], "expected a host's name or address without port"),
+        (["--allow-host", "*"], "expected a host's name or address without port"),
         (["--port", "TAKEN"], "Address already in use: give another --host or --port"),
         (["--require-signature", "nothing.pem"], "nothing.pem"),
     ],

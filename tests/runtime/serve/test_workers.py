@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import one_by_one
 from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.cancellation import IsCancelled
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.serve.refusals import Refusal
-from edgeformer_runtime.serve.workers import GATHER_S, Workers
+from edgeformer_runtime.serve.workers import GATHER_S, Work, Workers
 
 
 def with_workers(tiny: Path, count: int, max_waiting: int, test: Callable[[Workers], Any]) -> Any:
@@ -23,11 +25,11 @@ def with_workers(tiny: Path, count: int, max_waiting: int, test: Callable[[Worke
 
     async def run() -> Any:
         pipelines = [open_pipeline(Bundle.open(tiny), TinyEngine(), owned=True) for _ in range(count)]
-        workers = Workers(pipelines, max_waiting)
+        workers = Workers(pipelines, max_waiting, one_by_one([]))
         try:
             return await test(workers)
         finally:
-            await asyncio.to_thread(workers.close)
+            await workers.close()
             assert all(pipeline.engine.closed for pipeline in pipelines)
 
     return asyncio.run(run())
@@ -39,8 +41,8 @@ def test_all_are_answered_and_no_pipeline_is_used_twice_at_once(tiny: Path, coun
     order: list[int] = []
     lock = threading.Lock()
 
-    def job(number: int) -> Callable[[Any], int]:
-        def work(pipeline: Any) -> int:
+    def job(number: int) -> Work[int]:
+        def work(pipeline: Any, _: IsCancelled) -> int:
             with lock:
                 assert id(pipeline) not in using
                 using.add(id(pipeline))
@@ -69,7 +71,7 @@ def test_a_late_job_finds_a_worker(tiny: Path) -> None:
     """Jobs that come one by one, each just when the thread may have found the line empty."""
 
     async def ask(workers: Workers) -> int:
-        return sum([await workers.call(lambda: 1) for _ in range(500)])
+        return sum([await workers.run(lambda *_: 1) for _ in range(500)])
 
     assert with_workers(tiny, 1, 10, ask) == 500
 
@@ -78,13 +80,13 @@ def test_a_cancelled_job_is_not_done(tiny: Path) -> None:
     go, done = threading.Event(), []
 
     async def ask(workers: Workers) -> None:
-        first = asyncio.ensure_future(workers.call(lambda: go.wait(10)))
-        second = asyncio.ensure_future(workers.call(lambda: done.append("second")))
-        third = asyncio.ensure_future(workers.call(lambda: done.append("third")))
+        first = asyncio.ensure_future(workers.run(lambda *_: go.wait(10)))
+        second = asyncio.ensure_future(workers.run(lambda *_: done.append("second")))
+        third = asyncio.ensure_future(workers.run(lambda *_: done.append("third")))
         await asyncio.sleep(0)
         assert workers.unanswered == 3
         with pytest.raises(Refusal, match="busy: 3 requests are waiting"):
-            await workers.call(lambda: None)
+            await workers.run(lambda *_: None)
         second.cancel()
         await asyncio.sleep(0)
         assert workers.unanswered == 2

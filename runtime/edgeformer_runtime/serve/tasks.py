@@ -1,0 +1,67 @@
+"""How the inputs of one request are answered: all at once, or sound window by window, with others in between."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from edgeformer_runtime.cancellation import IsCancelled, check
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.serve.answers import Result
+from edgeformer_runtime.serve.inputs import Inputs
+from edgeformer_runtime.serve.workers import Workers
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one request is to be answered.
+
+    Attributes:
+        read: its inputs from a body and its content type.
+        answer: the results for its inputs, in their order.
+        top: how many labels the answer has, None: all, or no labels.
+    """
+
+    read: Callable[[bytes, str], Inputs[Any]]
+    answer: Callable[[Workers, Inputs[Any]], Awaitable[list[Result]]]
+    top: int | None = None
+
+
+async def answer_at_once(workers: Workers, inputs: Inputs[Any]) -> list[Result]:
+    """One worker answers all inputs of a request; it gives up between two of them."""
+
+    def run_all(pipeline: Pipeline[Any, Any], is_cancelled: IsCancelled) -> list[Result]:
+        results = []
+        for index, raw in enumerate(inputs.raws):
+            check(is_cancelled)
+            try:
+                results.append(cast(Result, pipeline.run(raw)))
+            except InputError as error:
+                raise InputError(f"inputs.{index}: {error}" if inputs.several else str(error)) from None
+        return results
+
+    return await workers.run(run_all)
+
+
+async def transcribe(workers: Workers, inputs: Inputs[bytes], options: TranscribeOptions) -> list[Result]:
+    """Transcribe a sound. After each window, its rest goes to the end of the line."""
+    (raw,) = inputs.raws
+    is_over = False
+
+    def is_cancelled() -> bool:
+        return is_over
+
+    with workers.place(), workers.lease() as pipeline:
+        try:
+            begin = cast(Transcriber, pipeline).begin
+            transcription = await workers.step(lambda *_: begin(raw, options, is_cancelled))
+            while await workers.step(lambda *_: transcription.advance()):
+                pass
+            transcription.close()
+            return [transcription.transcript()]
+        finally:
+            is_over = True  # a thread that is still at a window stops at its next token
