@@ -19,6 +19,8 @@ GENERATORS = (
     "silence",
     "decoding",
     "bundles",
+    "zips",
+    "signatures",
 )
 """Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 

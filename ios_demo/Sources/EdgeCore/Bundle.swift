@@ -27,18 +27,20 @@ public final class ModelBundle: Sendable {
     ///
     /// - Parameters:
     ///   - url: the bundle's folder, or a stored zip of it.
-    ///   - requiredKey: the 32 bytes of the public key that must have signed the bundle; nil: it may be unsigned.
+    ///   - required: whose bundle it must be, and which.
     /// - Returns: the bundle, every file checked.
-    /// - Throws: `BundleError`: it does not follow BUNDLE.md, or is not signed as required; the message says where.
-    public static func open(_ url: URL, requiredKey: Data? = nil) throws -> ModelBundle {
+    /// - Throws: `BundleError`: it does not follow BUNDLE.md, or is not what is required; the message says where.
+    public static func open(_ url: URL, required: Required = .nothing) throws -> ModelBundle {
         let reader = try BundleReader(url)
         let manifestBytes = try reader.read(Manifest.fileName, atMost: Manifest.maxBytes)
         let isSigned = reader.sizes[Signature.fileName] != nil
         let signature = isSigned ? try reader.read(Signature.fileName, atMost: Signature.byteCount) : nil
-        try Signature.check(signature, of: manifestBytes, key: requiredKey)
+        try required.check(signature, of: manifestBytes)
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
-        guard reader.isZip || requiredKey != nil else {
+        if required.needsSignature { try reader.checkCanonical() }
+        try required.check(name: manifest.name, version: try release(manifest, reader))
+        guard reader.isZip || required.needsSignature else {
             for (name, entry) in manifest.files {
                 try compareHash(try reader.read(name, atMost: entry.size), name, entry)
             }
@@ -97,6 +99,12 @@ public final class ModelBundle: Sendable {
 
     /// The size of all files that the manifest lists.
     public var sizeBytes: Int { manifest.files.values.reduce(0) { $0 + $1.size } }
+
+    /// The version of its release.json; nil where it has none.
+    private static func release(_ manifest: Manifest, _ reader: BundleReader) throws -> Int? {
+        guard manifest.files[Release.fileName] != nil else { return nil }
+        return try Release.version(try reader.read(Release.fileName, atMost: Release.maxBytes), name: manifest.name)
+    }
 
     private static func write(_ bytes: Data, to url: URL) throws {
         do {
@@ -158,6 +166,9 @@ private struct BundleReader {
                 "\(url.lastPathComponent): no \(Manifest.fileName) in it: expected a bundle's folder or zip")
         }
     }
+
+    /// Refuses a zip with bytes that no signature covers.
+    func checkCanonical() throws { try archive?.checkCanonical() }
 
     func read(_ name: String, atMost limit: Int) throws -> Data {
         guard let size = sizes[name], size <= limit else {

@@ -85,9 +85,42 @@ final class BundleTests: XCTestCase {
         }
     }
 
-    func testARequiredSignatureThatIsNotThereIsRefused() {
-        let key = Data(repeating: 1, count: 32)
-        XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url(names[0]), requiredKey: key) }, "BundleError")
+    func testARequiredSignatureThatIsNotThereIsRefused() throws {
+        let required = try Required(keys: [Data(repeating: 2, count: 32)])
+        XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url(names[0]), required: required) }, "BundleError")
+    }
+
+    func testAnotherBundleThanTheRequiredOneIsRefused() throws {
+        let wanted = try Required(name: "tiny-text")
+        XCTAssertEqual(try ModelBundle.open(Golden.url(names[0]), required: wanted).manifest.name, "tiny-text")
+        for other in [try Required(name: "tiny-image"), try Required(name: "tiny-text", leastVersion: 1)] {
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url(names[0]), required: other) }, "BundleError")
+        }
+    }
+
+    func testZipsInWhichSomethingHides() throws {
+        let golden = try Golden.json("zips.json")
+        let base = try Golden.data(try XCTUnwrap(golden["base"].text))
+        try withTemporaryFolder { folder in
+            let url = folder.appendingPathComponent("case.zip")
+            for item in try Golden.items(golden["cases"]) {
+                let name = item["name"].text ?? ""
+                try spliced(base, item["splices"].items).write(to: url)
+                XCTAssertEqual(errorName { _ = try ModelBundle.open(url) }, item["error"].text, name)
+                let isCanonical = errorName { try Archive(url).checkCanonical() } == nil
+                XCTAssertEqual(isCanonical, item["canonical"].flag, name)
+            }
+        }
+    }
+
+    private func spliced(_ base: Data, _ splices: [JsonValue]) -> Data {
+        var changed = Data()
+        var position = 0
+        for splice in splices {
+            changed += base[position..<splice[0].int] + bytes(of: splice[2].text ?? "")
+            position = splice[1].int
+        }
+        return changed + base[position...]
     }
 
     func testASignatureOfAnotherSizeIsRefused() throws {

@@ -105,3 +105,9 @@ func errorName(_ work: () throws -> Void) -> String? {
         return String(describing: type(of: error))
     }
 }
+
+/// The bytes that hexadecimal digits write.
+func bytes(of hexadecimal: String) -> Data {
+    let digits = hexadecimal.compactMap(\.hexDigitValue)
+    return Data(stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) })
+}

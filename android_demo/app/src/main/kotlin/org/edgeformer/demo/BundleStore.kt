@@ -7,6 +7,7 @@ import org.edgeformer.core.BundleFiles
 import org.edgeformer.core.EdgeFormerError
 import org.edgeformer.core.Folder
 import org.edgeformer.core.MANIFEST_NAME
+import org.edgeformer.core.MAX_MANIFEST_BYTES
 import org.edgeformer.core.Manifest
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.engine.openEngine
@@ -70,10 +71,7 @@ class BundleStore(context: Context) {
         private set
 
     private fun read(name: String, files: () -> BundleFiles): InstalledBundle? = try {
-        val bytes = files().use { opened ->
-            val text = opened.map(MANIFEST_NAME)
-            ByteArray(text.remaining()).also { text.get(it) }
-        }
+        val bytes = files().use { it.read(MANIFEST_NAME, MAX_MANIFEST_BYTES) }
         InstalledBundle(name, Manifest.parse(bytes), cache, files)
     } catch (error: EdgeFormerError) {
         broken = broken + (name to error)

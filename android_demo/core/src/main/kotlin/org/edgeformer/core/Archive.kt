@@ -18,6 +18,10 @@ private const val LOCAL_BYTES = 30
 private const val LOCAL_SIGNATURE = 0x04034b50
 private const val MAX_DIRECTORY_BYTES = 16 shl 20
 private const val ENCRYPTED_FLAGS = 0x2041
+private const val DESCRIPTOR_FLAG = 8
+
+/** What a local header and the directory's entry both say: from the version needed to the sizes. */
+private const val FACT_BYTES = 22
 private const val FILE_TYPE_MASK = 0xF000
 private const val PLAIN_FILE = 0x8000
 
@@ -26,10 +30,6 @@ private const val VERSION: Short = 20
 private const val UNIX: Byte = 3
 private const val DATE: Short = 33
 private const val PLAIN_FILE_MODE = 0x81A4
-
-// What a writer may add to each member (headers, names, extra fields) and to the whole archive (end records).
-private const val MEMBER_OVERHEAD_BYTES = 2048L
-private const val ARCHIVE_OVERHEAD_BYTES = 1024L
 
 /**
  * The stored zip of a bundle, in a file or in a part of one: an uncompressed asset of an APK is such a part.
@@ -48,7 +48,8 @@ class Archive private constructor(
     private val length: Long,
     private val owner: Closeable,
 ) : BundleFiles {
-    private class Member(val size: Long, val crc: Long, val header: Long)
+    /** What the directory says of a member; [facts] are version, flags, method, time, date, CRC and both sizes. */
+    private class Member(val size: Long, val crc: Long, val header: Long, val facts: ByteArray, val name: ByteArray)
 
     private val members: Map<String, Member>
 
@@ -57,30 +58,23 @@ class Archive private constructor(
     init {
         val found = reading { readDirectory() }
         checkDistinct(found.keys)
-        val overhead = length - found.values.fold(0L) { sum, member -> sum + member.size }
-        if (overhead !in 0..ARCHIVE_OVERHEAD_BYTES + MEMBER_OVERHEAD_BYTES * found.size) {
-            val stated = length - overhead
-            throw BundleError("the zip has $length bytes but its files state $stated: spoiled, or a zip bomb")
-        }
         members = found
     }
 
     override fun map(name: String): ByteBuffer {
         val member = members[name] ?: throw BundleError("$what: no ${shorten(name)} in it: expected a bundle's zip")
-        return reading {
-            val header = read(member.header, LOCAL_BYTES)
-            if (header.getInt(0) != LOCAL_SIGNATURE) spoiled("${shorten(name)} has no header")
-            val data = member.header + LOCAL_BYTES + short(header, 26) + short(header, 28)
-            if (data + member.size > length) spoiled("${shorten(name)} is cut off")
-            channel.map(FileChannel.MapMode.READ_ONLY, start + data, member.size)
-        }
+        val data = member.header + LOCAL_BYTES + member.name.size
+        return reading { channel.map(FileChannel.MapMode.READ_ONLY, start + data, member.size) }
     }
 
     override fun read(name: String, maxBytes: Int): ByteArray {
         val bytes = super.read(name, maxBytes)
-        val crc = CRC32().apply { update(bytes) }.value
-        if (crc != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
+        checkCrc(name, CRC32().apply { update(bytes) }.value)
         return bytes
+    }
+
+    override fun checkCrc(name: String, crc: Long) {
+        if (crc != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
     }
 
     /** Compares every header with what BUNDLE.md asks of writers: sorted, one date, one permission, nothing between. */
@@ -141,15 +135,44 @@ class Archive private constructor(
         var next = 0
         repeat(count) { next = readEntry(directory, next, found) }
         if (next != directory.capacity()) spoiled("its directory holds more than it states")
+        checkContiguous(found, offset)
         return found
     }
+
+    /** Members fill the file up to its directory, each behind a header that says what the directory does. */
+    private fun checkContiguous(found: Map<String, Member>, directory: Long) {
+        var next = 0L
+        for ((name, member) in found.entries.sortedBy { it.value.header }) {
+            if (member.header != next) hidden("bytes before ${shorten(name)}")
+            val expected = record(LOCAL_BYTES + member.name.size) {
+                putInt(LOCAL_SIGNATURE).put(member.facts).putShort(member.name.size.toShort()).putShort(0)
+                put(member.name)
+            }
+            if (!read(next, expected.size).array().contentEquals(expected)) hidden("another header of ${shorten(name)}")
+            next += expected.size + member.size
+        }
+        if (next != directory) hidden("bytes before its directory")
+    }
+
+    private fun hidden(what: String): Nothing =
+        spoiled("it holds $what, which its directory does not list (pack with edgeformer pack)")
 
     private fun readEntry(directory: ByteBuffer, at: Int, found: MutableMap<String, Member>): Int {
         if (at + ENTRY_BYTES > directory.capacity() || directory.getInt(at) != ENTRY_SIGNATURE) spoiled("its directory")
         val nameLength = short(directory, at + 28)
-        val next = at + ENTRY_BYTES + nameLength + short(directory, at + 30) + short(directory, at + 32)
+        val next = at + ENTRY_BYTES + nameLength
         if (next > directory.capacity()) spoiled("its directory is cut off")
-        val name = String(ByteArray(nameLength) { directory.get(at + ENTRY_BYTES + it) }, Charsets.ISO_8859_1)
+        val nameBytes = ByteArray(nameLength) { directory.get(at + ENTRY_BYTES + it) }
+        val name = String(nameBytes, Charsets.ISO_8859_1)
+        checkEntry(name, directory, at)
+        val size = int(directory, at + 24)
+        val facts = ByteArray(FACT_BYTES) { directory.get(at + 6 + it) }
+        val member = Member(size, int(directory, at + 16), int(directory, at + 42), facts, nameBytes)
+        if (found.put(name, member) != null) throw BundleError("${shorten(name)} occurs twice in the zip")
+        return next
+    }
+
+    private fun checkEntry(name: String, directory: ByteBuffer, at: Int) {
         val shown = shorten(name)
         if (name.endsWith("/")) throw BundleError("$shown: a zip's folder entry: expected files only")
         checkName(name)
@@ -157,18 +180,16 @@ class Archive private constructor(
         if (type != 0 && type != PLAIN_FILE) {
             throw BundleError("$shown is a link or device: a bundle holds plain files only")
         }
-        if (short(directory, at + 8) and ENCRYPTED_FLAGS != 0) {
-            throw BundleError("$shown is encrypted: expected a stored zip")
-        }
+        val flags = short(directory, at + 8)
+        if (flags and ENCRYPTED_FLAGS != 0) throw BundleError("$shown is encrypted: expected a stored zip")
+        if (flags and DESCRIPTOR_FLAG != 0) hidden("a data descriptor of $shown")
         val size = int(directory, at + 24)
         if (short(directory, at + 10) != 0 || int(directory, at + 20) != size) {
             throw BundleError("$shown is compressed: expected a stored zip (pack with zip -0 -D -X -r)")
         }
         if (size >= Int.MAX_VALUE) throw BundleError("$shown: expected less than 2 GiB, found $size")
-        if (found.put(name, Member(size, int(directory, at + 16), int(directory, at + 42))) != null) {
-            throw BundleError("$shown occurs twice in the zip")
-        }
-        return next
+        // Extra fields, of which zip64's alone is allowed, and comments.
+        if (short(directory, at + 30) != 0 || short(directory, at + 32) != 0) hidden("an extra field or comment of $shown")
     }
 
     private fun read(at: Long, count: Int): ByteBuffer {

@@ -6,6 +6,7 @@ import java.io.FileOutputStream
 import java.io.IOException
 import java.nio.ByteBuffer
 import java.security.MessageDigest
+import java.util.zip.CRC32
 
 /**
  * An open bundle whose every file has the size and hash that its manifest states.
@@ -73,26 +74,29 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
          * Opens a bundle's folder, or a stored zip of it, and checks all of it: this reads every file once, so keep it
          * off the main thread.
          *
-         * @param requiredKey the 32 bytes of the Ed25519 public key that must have signed the bundle; null: it may be
-         *   unsigned. What is checked is mapped, not copied: the bundle must lie where only the app writes.
-         * @throws BundleError it does not follow BUNDLE.md, or is not signed as required; the message says where.
-         * @throws InputError the key cannot be used on this platform.
+         * @param required whose bundle it must be, and which. What is checked is mapped, not copied: the bundle must lie
+         *   where only the app writes.
+         * @throws BundleError it does not follow BUNDLE.md, or is not what is required; the message says where.
+         * @throws InputError signatures cannot be checked on this platform.
          */
-        fun open(path: File, requiredKey: ByteArray? = null): Bundle = when {
-            path.isDirectory -> open(Folder(path), requiredKey)
-            path.isFile -> open(Archive.open(path), requiredKey)
+        fun open(path: File, required: Required = Required()): Bundle = when {
+            path.isDirectory -> open(Folder(path), required)
+            path.isFile -> open(Archive.open(path), required)
             else -> throw BundleError("no bundle at ${path.path}: expected a bundle's folder or zip")
         }
 
         /** Opens a bundle and checks all of it; `files` are closed with it, or here where it is refused. */
-        fun open(files: BundleFiles, requiredKey: ByteArray? = null): Bundle = try {
+        fun open(files: BundleFiles, required: Required = Required()): Bundle = try {
             val bytes = files.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
             val signature = if (SIGNATURE_NAME in files.sizes) files.read(SIGNATURE_NAME, SIGNATURE_BYTES) else null
-            checkSignature(signature, bytes, requiredKey)
+            checkSignature(signature, bytes, required.keys)
             val manifest = Manifest.parse(bytes)
             compareNames(manifest, files.sizes)
-            manifest.files.forEach { (name, entry) -> compareFile(name, entry, files) }
-            if (requiredKey != null) files.checkCanonical()
+            // All sizes before any hash: nothing long is read for a bundle that is refused anyway.
+            manifest.files.forEach { (name, entry) -> compareSize(name, entry, files) }
+            if (required.keys != null) files.checkCanonical()
+            required.check(manifest, readRelease(manifest, files))
+            manifest.files.forEach { (name, entry) -> compareHash(name, entry, files) }
             Bundle(manifest, files)
         } catch (error: EdgeFormerError) {
             files.close()
@@ -108,16 +112,24 @@ private fun compareNames(manifest: Manifest, sizes: Map<String, Long>) {
     throw BundleError("file ${shorten(missing)} is missing: the manifest lists it")
 }
 
-private fun compareFile(name: String, entry: FileEntry, files: BundleFiles) {
+private fun compareSize(name: String, entry: FileEntry, files: BundleFiles) {
     val size = files.sizes.getValue(name)
     if (size != entry.size) {
         throw BundleError("$name: expected ${entry.size} bytes as in the manifest, found $size: download it again")
     }
+}
+
+private fun compareHash(name: String, entry: FileEntry, files: BundleFiles) {
     val digest = MessageDigest.getInstance("SHA-256")
-    chunks(files.map(name)) { chunk, count -> digest.update(chunk, 0, count) }
+    val crc = CRC32()
+    chunks(files.map(name)) { chunk, count ->
+        digest.update(chunk, 0, count)
+        crc.update(chunk, 0, count)
+    }
     if (hexadecimal(digest.digest()) != entry.sha256) {
         throw BundleError("$name: its SHA-256 differs from the manifest's: the file is spoiled, download it again")
     }
+    files.checkCrc(name, crc.value)
 }
 
 private fun hexadecimal(bytes: ByteArray): String {

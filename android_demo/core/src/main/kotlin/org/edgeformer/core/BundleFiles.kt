@@ -23,6 +23,9 @@ interface BundleFiles : Closeable {
         return ByteArray(bytes.capacity()).also { bytes.get(it) }
     }
 
+    /** Refuses a file for which a checksum beside it is not this one. */
+    fun checkCrc(name: String, crc: Long) = Unit
+
     /** Refuses a bundle with bytes in it that no signature covers. */
     fun checkCanonical() = Unit
 

@@ -1,0 +1,250 @@
+import Foundation
+
+/// What a field of a flatbuffer's table may be.
+indirect enum FlatField: Sendable {
+    /// A number of so many bytes.
+    case number(Int)
+    /// An array of numbers of so many bytes each.
+    case numbers(Int)
+    /// Text with a zero behind it.
+    case text
+    /// A table.
+    case table(@Sendable () -> FlatShape)
+    /// An array of tables.
+    case tables(@Sendable () -> FlatShape)
+    /// One of several tables, of which the number in the slot before says which; nil: it must be another.
+    case union(@Sendable (Int) -> FlatShape?)
+}
+
+/// The fields of a kind of table, by slot; nil: the format has or had such a field, and no bundle uses it.
+struct FlatShape: Sendable {
+    private let fields: [FlatField?]
+
+    init(_ fields: FlatField?...) { self.fields = fields }
+
+    subscript(slot: Int) -> FlatField? { slot < fields.count ? fields[slot] : nil }
+}
+
+/// A flatbuffer that is read without trusting it: runtimes on phones follow whatever offsets it has.
+///
+/// Of a table, every field that is there is known, has the type that its shape states, and lies inside the file, and so does
+/// everything below it.
+final class FlatBuffer {
+    /// What may be looked at in all: tables, texts and numbers of arrays, each as often as something refers to it.
+    private static let maxSteps = 2_000_000
+    private static let maxDepth = 16
+
+    /// The size of the file.
+    let size: Int
+    private let data: Data
+    private let file: String
+    private var steps = 0
+
+    /// - Parameters:
+    ///   - data: the file; offsets count from its begin.
+    ///   - file: its name, for messages.
+    init(_ data: Data, file: String) {
+        (self.data, self.file) = (data, file)
+        size = data.count
+    }
+
+    /// The table that the file begins with, after all of it was checked.
+    ///
+    /// - Parameters:
+    ///   - identifier: the four letters that tell the format.
+    ///   - shape: what the table may hold.
+    /// - Returns: the table.
+    /// - Throws: `BundleError`: the file is another, or leaves itself.
+    func root(_ identifier: String, _ shape: FlatShape) throws -> FlatTable {
+        guard size >= 8, data.dropFirst(4).prefix(4).elementsEqual(identifier.utf8) else {
+            throw spoiled("expected '\(identifier)' at its begin")
+        }
+        let table = try FlatTable(self, try offset(0))
+        try check(table, shape, depth: 0)
+        return table
+    }
+
+    /// An unsigned number of 1, 2 or 4 bytes, or a signed one of 8.
+    func number(_ place: Int, _ bytes: Int) throws -> Int {
+        try inside(place, bytes)
+        return data.withUnsafeBytes { raw in
+            switch bytes {
+            case 1: Int(raw[place])
+            case 2: Int(UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: place, as: UInt16.self)))
+            case 4: Int(UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: place, as: UInt32.self)))
+            default: Int(Int64(littleEndian: raw.loadUnaligned(fromByteOffset: place, as: Int64.self)))
+            }
+        }
+    }
+
+    /// Where the offset at a place leads.
+    func offset(_ place: Int) throws -> Int {
+        let target = place + (try number(place, 4))
+        guard target > place, target <= size - 4 else { throw spoiled("an offset leaves it") }
+        return target
+    }
+
+    /// The number of items of the array at a place; all of them lie inside the file.
+    func count(_ place: Int, itemBytes: Int) throws -> Int {
+        let count = try number(place, 4)
+        try inside(place + 4, count * itemBytes)
+        return count
+    }
+
+    /// The text at a place.
+    func text(_ place: Int) throws -> String {
+        let count = try count(place, itemBytes: 1)
+        try spend(count)
+        return String(decoding: data.dropFirst(place + 4).prefix(count), as: UTF8.self)
+    }
+
+    /// Counts what is looked at: things that refer to one another in circles, or a million times to one, end here.
+    func spend(_ count: Int) throws {
+        steps += count
+        guard steps <= Self.maxSteps else {
+            throw spoiled("expected at most \(Self.maxSteps) tables, texts and numbers")
+        }
+    }
+
+    /// An error that says what is wrong with the file.
+    func spoiled(_ how: String) -> BundleError { BundleError("\(file): the model is spoiled: \(how)") }
+
+    private func inside(_ place: Int, _ count: Int) throws {
+        guard place >= 0, count >= 0, place <= size, count <= size - place else { throw spoiled("it is cut off") }
+    }
+
+    private func check(_ table: FlatTable, _ shape: FlatShape, depth: Int) throws {
+        guard depth <= Self.maxDepth else { throw spoiled("nested deeper than \(Self.maxDepth) tables") }
+        try spend(1)
+        for slot in 0..<table.slots {
+            guard let place = try table.place(slot) else { continue }
+            guard let field = shape[slot] else { throw spoiled("a table has the field \(slot), which no bundle uses") }
+            try check(field, of: table, slot, place, depth: depth)
+        }
+    }
+
+    private func check(_ field: FlatField, of table: FlatTable, _ slot: Int, _ place: Int, depth: Int) throws {
+        switch field {
+        case .number(let bytes): try table.inline(place, bytes)
+        case .numbers(let bytes): _ = try count(try table.target(place), itemBytes: bytes)
+        case .text:
+            let target = try table.target(place)
+            guard try number(target + 4 + (try count(target, itemBytes: 1)), 1) == 0 else {
+                throw spoiled("a text has no end")
+            }
+        case .table(let shape): try check(try FlatTable(self, try table.target(place)), shape(), depth: depth + 1)
+        case .tables(let shape):
+            for child in try table.tables(slot) { try check(child, shape(), depth: depth + 1) }
+        case .union(let shapeOf):
+            let kind = try table.byte(slot - 1)
+            guard let shape = shapeOf(kind) else {
+                throw spoiled("a table has a part of the kind \(kind), which no bundle uses")
+            }
+            try check(try FlatTable(self, try table.target(place)), shape, depth: depth + 1)
+        }
+    }
+}
+
+/// A table at a place of a flatbuffer.
+struct FlatTable {
+    /// How many fields it may have.
+    let slots: Int
+    private let file: FlatBuffer
+    private let begin: Int
+    private let fieldsBegin: Int
+    private let bytes: Int
+
+    init(_ file: FlatBuffer, _ begin: Int) throws {
+        (self.file, self.begin) = (file, begin)
+        // The place of the list of fields is signed, and counted backwards.
+        fieldsBegin = begin - Int(Int32(truncatingIfNeeded: try file.number(begin, 4)))
+        guard fieldsBegin >= 0, fieldsBegin <= file.size - 4 else {
+            throw file.spoiled("a table has no list of fields")
+        }
+        let listBytes = try file.number(fieldsBegin, 2)
+        bytes = try file.number(fieldsBegin + 2, 2)
+        guard listBytes >= 4, listBytes % 2 == 0, bytes >= 4 else {
+            throw file.spoiled("a table has no list of fields")
+        }
+        guard listBytes <= file.size - fieldsBegin, bytes <= file.size - begin else {
+            throw file.spoiled("a table leaves it")
+        }
+        slots = (listBytes - 4) / 2
+    }
+
+    /// Where a field lies; nil where it is not there.
+    func place(_ slot: Int) throws -> Int? {
+        guard slot < slots else { return nil }
+        let offset = try file.number(fieldsBegin + 4 + 2 * slot, 2)
+        return offset == 0 ? nil : begin + offset
+    }
+
+    /// Refuses a field that leaves its table.
+    func inline(_ place: Int, _ count: Int) throws {
+        guard place >= begin + 4, place + count <= begin + bytes else { throw file.spoiled("a field leaves its table") }
+    }
+
+    /// Where a field that is an offset leads.
+    func target(_ place: Int) throws -> Int {
+        try inline(place, 4)
+        return try file.offset(place)
+    }
+
+    /// A number of 4 bytes, signed.
+    func int(_ slot: Int) throws -> Int {
+        guard let place = try place(slot) else { return 0 }
+        return Int(Int32(truncatingIfNeeded: try file.number(place, 4)))
+    }
+
+    /// A number of 1 byte, unsigned.
+    func byte(_ slot: Int) throws -> Int {
+        guard let place = try place(slot) else { return 0 }
+        return try file.number(place, 1)
+    }
+
+    /// A number of 8 bytes, signed.
+    func long(_ slot: Int) throws -> Int {
+        guard let place = try place(slot) else { return 0 }
+        return try file.number(place, 8)
+    }
+
+    /// A text; empty where it is not there.
+    func text(_ slot: Int) throws -> String {
+        guard let place = try place(slot) else { return "" }
+        return try file.text(try target(place))
+    }
+
+    /// An array of signed numbers of 4 or 8 bytes; empty where it is not there.
+    func numbers(_ slot: Int, bytes: Int = 4) throws -> [Int] {
+        guard let place = try place(slot) else { return [] }
+        let list = try target(place)
+        let count = try file.count(list, itemBytes: bytes)
+        try file.spend(count)
+        return try (0..<count).map { index in
+            let number = try file.number(list + 4 + bytes * index, bytes)
+            return bytes == 4 ? Int(Int32(truncatingIfNeeded: number)) : number
+        }
+    }
+
+    /// Where the bytes of an array lie in the file; nil where it is not there.
+    func range(_ slot: Int) throws -> Range<Int>? {
+        guard let place = try place(slot) else { return nil }
+        let list = try target(place)
+        return list + 4..<list + 4 + (try file.count(list, itemBytes: 1))
+    }
+
+    /// A table; nil where it is not there.
+    func table(_ slot: Int) throws -> FlatTable? {
+        guard let place = try place(slot) else { return nil }
+        return try FlatTable(file, try target(place))
+    }
+
+    /// An array of tables; empty where it is not there.
+    func tables(_ slot: Int) throws -> [FlatTable] {
+        guard let place = try place(slot) else { return [] }
+        let list = try target(place)
+        let count = try file.count(list, itemBytes: 4)
+        try file.spend(count)
+        return try (0..<count).map { try FlatTable(file, try file.offset(list + 4 + 4 * $0)) }
+    }
+}
