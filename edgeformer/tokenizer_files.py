@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from edgeformer.byte_level_files import byte_level_tokenizer
 from edgeformer.json_files import read_object
+from edgeformer.prompt_template import as_template
 from edgeformer.tokenizer_options import (
     BERT_ROLES,
     TOKENIZER_CONFIG,
@@ -62,6 +63,23 @@ def read_tokenizer(folder: Path, token_types: bool = True) -> str | None:
         spec = _with_tokens(spec, options)
     if not (token_types and options.token_types):
         spec = _with_one_type(spec)
+    return _text(spec)
+
+
+def lower_cased(tokenizer_json: str) -> str:
+    """A tokenizer that lower-cases what it reads first, as sentence-transformers' own do_lower_case makes it.
+
+    BERT's normalizer can say that itself where it removes no accents; any other gets one before it.
+    """
+    spec = json.loads(tokenizer_json)
+    normalizer = spec.get("normalizer")
+    if '"Lowercase"' in json.dumps(normalizer) or (normalizer or {}).get("lowercase") is True:
+        return tokenizer_json
+    if (normalizer or {}).get("type") == "BertNormalizer" and not normalizer.get("strip_accents"):
+        spec["normalizer"] = {**normalizer, "lowercase": True, "strip_accents": False}
+    else:
+        rest = [] if normalizer is None else [normalizer]
+        spec["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *rest]}
     return _text(spec)
 
 
@@ -211,23 +229,12 @@ def _with_tokens(spec: dict[str, Any], options: TokenizerOptions) -> dict[str, A
 def _with_one_type(spec: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer whose post-processor gives both texts of a pair the type 0."""
     changed = json.loads(json.dumps(spec))
+    if (changed.get("post_processor") or {}).get("type") == "BertProcessing":
+        changed["post_processor"] = as_template(changed["post_processor"])
     for processor in _processors(changed.get("post_processor")):
-        for piece in (*processor.get("single", []), *processor.get("pair", [])):
+        for piece in (*processor["single"], *processor["pair"]):
             for part in piece.values():
                 part["type_id"] = 0
-    if changed.get("post_processor") is not None and changed["post_processor"].get("type") == "BertProcessing":
-        ends = changed["post_processor"]
-        changed["post_processor"] = {
-            "type": "TemplateProcessing",
-            "single": [_piece(ends["cls"][0]), _text_piece("A"), _piece(ends["sep"][0])],
-            "pair": [
-                _piece(ends["cls"][0]),
-                *(_text_piece("A"), _piece(ends["sep"][0]), _text_piece("B"), _piece(ends["sep"][0])),
-            ],
-            "special_tokens": {
-                token: {"id": token, "ids": [number], "tokens": [token]} for token, number in (ends["cls"], ends["sep"])
-            },
-        }
     if any(_made(json.dumps(changed)).encode("a", "a").type_ids):
         raise InputError(
             f"{TOKENIZER_CONFIG}: model_input_names has no token_type_ids, and the post_processor of {TOKENIZER_FILE} "
@@ -243,14 +250,6 @@ def _processors(processor: Any) -> list[dict[str, Any]]:
     if processor.get("type") == "Sequence":
         return [each for part in processor.get("processors", []) for each in _processors(part)]
     return [processor] if processor.get("type") == "TemplateProcessing" else []
-
-
-def _piece(token: str) -> dict[str, Any]:
-    return {"SpecialToken": {"id": token, "type_id": 0}}
-
-
-def _text_piece(name: str) -> dict[str, Any]:
-    return {"Sequence": {"id": name, "type_id": 0}}
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

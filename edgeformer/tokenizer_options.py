@@ -135,17 +135,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _class_of(folder: Path, values: Mapping[str, Any], spec: Mapping[str, Any] | None) -> str:
     """The class that transformers would make, without "Fast"."""
+    if values.get("auto_map"):
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the tokenizer "
+            f"as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
+        )
     config = _read(folder / "config.json")
     stated = values.get("tokenizer_class") or config.get("tokenizer_class")
     if stated is None:
         word_piece = (folder / VOCABULARY_FILE).is_file() if spec is None else _model_type(spec) == "WordPiece"
         return "BertTokenizer" if word_piece else "TokenizersBackend"
     name = str(stated).removesuffix("Fast")
-    if "auto_map" in values:
-        raise InputError(
-            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the tokenizer "
-            f"as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
-        )
     if name in BERT_CLASSES:
         return name
     kinds = FILE_CLASSES.get(name)
