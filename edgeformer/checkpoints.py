@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
+from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoint_fields import field_notes
 from edgeformer.checkpoint_tasks import EMBEDDING, SPEECH, activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
+from edgeformer.models.score_range import sample_inputs, score_range, set_mask
 from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder
 from edgeformer.models.tinyvit_weights import describe
 from edgeformer.models.whisper_generation import SpeechSettings, read_speech
@@ -94,12 +96,13 @@ class Checkpoint:
 class KeyReport:
     """What became of a checkpoint's tensors: `loaded` went into the module, `unused` belong to heads of other tasks.
 
-    `about_files` are the checkpoint's own notes.
+    `about_files` are the checkpoint's own notes. `scores` is the range of its attention scores.
     """
 
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
     about_files: tuple[str, ...] = ()
+    scores: ScoreRange = ScoreRange()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -109,6 +112,16 @@ class KeyReport:
         return (
             *self.about_files,
             f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",
+        )
+
+
+    def problems(self, activations: str) -> tuple[str, ...]:
+        """Why activations of a type ("float32", "float16", ...) cannot hold the model's attention scores."""
+        if activations != "float16" or self.scores.fits_half:
+            return ()
+        return (
+            f"attention scores are up to {self.scores.spread:.0f} apart and {self.scores.largest:.0f} large: no mask "
+            "hides padding from them in float16, so expected fp32 or int8",
         )
 
 
@@ -243,7 +256,21 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})
-    return module, KeyReport(tuple(sorted(expected)), unused, checkpoint.notes)
+    scores = _scores(module, checkpoint)
+    if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
+        raise InputError(
+            f"attention scores are up to {scores.spread:.0f} apart, and approximate attention hides padding from up to "
+            f"{-MASK_VALUE:.0f}: choose an exact kernel"
+        )
+    notes = (*checkpoint.notes, *set_mask(module, scores))
+    return module, KeyReport(tuple(sorted(expected)), unused, notes, scores)
+
+
+def _scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
+    """The range of a text model's attention scores on samples."""
+    if checkpoint.task not in TEXT_TASKS:
+        return ScoreRange()
+    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:

@@ -160,7 +160,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         problems += [
             f"{converter.target}: {problem}"
             for precision in precisions
-            for problem in converter.check(layers.get(precision.name, programs), precision)
+            for problem in (
+                *converter.check(layers.get(precision.name, programs), precision),
+                *keys.problems(precision.recipe_on(converter.target).activations),
+            )
         ]
         jobs.append(
             Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped)

@@ -81,8 +81,12 @@ class Layers(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S or 1, C)`."""
+    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S or 1, C)`.
 
+    `mask_value` is what hidden positions add to their scores; None: the usual.
+    """
+
+    mask_value: float | None = None
     encoder: Layers
     pooler: Pooler | None
 
