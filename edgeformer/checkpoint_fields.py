@@ -92,7 +92,7 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
         ),
         **_each(
             "sentence_transformers sbert_ce_default_activation_function",
-            Field(NOTED, why="a CrossEncoder's activation is not used: scores are the softmax or sigmoid of its logits"),
+            Field(NOTED, why="a CrossEncoder's activation is not used: scores are softmax or sigmoid"),
         ),
     },
     IMAGE: {
@@ -160,9 +160,7 @@ TRANSFORMER_FIELDS: dict[str, Field] = {
     "processing_kwargs": Field(REFUSED, ({},), _CALLED),
     "modality_config": Field(
         REFUSED,
-        tuple(
-            {"text": {"method": "forward", "method_output_name": name}} for name in ("last_hidden_state", "logits")
-        ),
+        tuple({"text": {"method": "forward", "method_output_name": name}} for name in ("last_hidden_state", "logits")),
         "only a text's last hidden state or logits are taken",
     ),
     "module_output_name": Field(REFUSED, ("token_embeddings", "scores"), _CALLED),
@@ -221,7 +219,7 @@ GENERATION_FIELDS: dict[str, Field] = {
 
 SOUND_FIELDS: dict[str, Field] = {
     **_honoured("sampling_rate n_fft hop_length feature_size chunk_length"),
-    "do_normalize": Field(REFUSED, (False,), "sound is not scaled to zero mean and unit variance here: set it to false"),
+    "do_normalize": Field(REFUSED, (False,), "sound is not scaled to unit variance here: set it to false"),
     "padding_value": Field(REFUSED, (0.0,), "sound is continued with silence: set it to 0.0"),
     "padding_side": Field(REFUSED, ("right",), "sound is continued at its end: set it to right"),
     "dither": Field(NOTED, (0.0,), "no noise is added to the sound"),

@@ -77,7 +77,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
         found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
         if found is not None:
             raise InputError(
-                f"config.json: a {name} {found}, which is no task here: fine-tune it as a ...ForSequenceClassification, "
+                f"config.json: a {name} {found}, which is no task here: fine-tune it for sequence classification, "
                 f"or say --task {EMBEDDING} for the mean of its encoder's hidden states"
             )
     if asked is not None:
@@ -111,7 +111,7 @@ def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Pa
         raise InputError("labels must not be empty")
     if len(labels) < 2:
         raise InputError(
-            f"the checkpoint has one label, which makes it a regression or a reranker: expected a classifier; {TWO_LABELS}"
+            f"the checkpoint has one label, which makes it a regression or a reranker, no classifier: {TWO_LABELS}"
         )
     return labels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class KeyReport:
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
     about_files: tuple[str, ...] = ()
-    scores: ScoreRange = ScoreRange()
+    scores: ScoreRange = field(default_factory=ScoreRange)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -113,7 +113,6 @@ class KeyReport:
             *self.about_files,
             f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",
         )
-
 
     def problems(self, activations: str) -> tuple[str, ...]:
         """Why activations of a type ("float32", "float16", ...) cannot hold the model's attention scores."""
@@ -167,7 +166,7 @@ def open_checkpoint(
         tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
     elif task == SPEECH:
-        tokenizer = _checked_tokenizer(read_tokenizer(found.folder), config.vocab_size)
+        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
     speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
@@ -201,8 +200,8 @@ def capped(checkpoint: Checkpoint, lengths: Iterable[int]) -> tuple[tuple[int, .
         return lengths, ()
     kept = tuple(dict.fromkeys(min(length, most) for length in lengths))
     return kept, (
-        f"the checkpoint cuts texts at {most} tokens (max_seq_length, or model_max_length of {TOKENIZER_CONFIG}), so the "
-        f"lengths {', '.join(map(str, beyond))} became {most}",
+        f"the checkpoint cuts texts at {most} tokens (max_seq_length, or model_max_length of {TOKENIZER_CONFIG}), so "
+        f"the lengths {', '.join(map(str, beyond))} became {most}",
     )
 
 
@@ -317,8 +316,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
     """The tokenizer of a text model, with what sentence-transformers does before it."""
-    types = getattr(config, "type_vocab_size", 0)
-    tokenizer = read_tokenizer(folder, token_types=types != 1)
+    tokenizer = read_tokenizer(folder, config.type_vocab_size)
     if tokenizer is not None and sentence.lower_case:
         tokenizer = lower_cased(tokenizer)
     if prompt is not None:
@@ -328,9 +326,7 @@ def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: 
     return _checked_tokenizer(tokenizer, config.vocab_size)
 
 
-def _text_notes(
-    sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: Any
-) -> tuple[str, ...]:
+def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: Any) -> tuple[str, ...]:
     notes = sentence.notes
     if sentence.is_embedder and not sentence.normalize:
         notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
@@ -341,7 +337,7 @@ def _text_notes(
         )
     if tokenizer is None:
         notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
-    if getattr(config, "type_vocab_size", 0) == 1:
+    if config.type_vocab_size == 1:
         notes += ("type_vocab_size is 1: both texts of a pair get the token type 0",)
     return notes
 
@@ -362,8 +358,8 @@ def _longest(folder: Path, sentence: SentenceFiles) -> int | None:
 def _checked_tokenizer(tokenizer: str | None, vocab_size: int) -> str | None:
     if tokenizer is not None and vocabulary_size(tokenizer) > vocab_size:
         raise InputError(
-            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {vocab_size} embeddings: resize the "
-            "model's with resize_token_embeddings(), or take the tokenizer that it was trained with"
+            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {vocab_size} embeddings: resize "
+            "the model's with resize_token_embeddings(), or take the tokenizer that it was trained with"
         )
     return tokenizer
 

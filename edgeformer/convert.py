@@ -133,9 +133,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     """Everything that can be refused, before any expensive work."""
     converters = [converter_for(target, options.min_ios) for target in options.targets]
     report(f"reading {options.source}")
-    checkpoint = open_checkpoint(
-        options.source, options.revision, options.task, options.labels_file, options.prompt
-    )
+    checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file, options.prompt)
     source_index.remember(checkpoint)
     check_approximate(options.attention, checkpoint.task)
     name = options.name or _default_name(checkpoint.source.id)

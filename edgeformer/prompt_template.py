@@ -28,11 +28,11 @@ def with_prompt(tokenizer_json: str, prompt: str) -> str:
     ends = prompt[-1:].isspace() or (prompt[-1:] in "!\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~" and prompt[-1:] != "")
     if not splits or not ends or _reaches_in(spec, prompt):
         raise InputError(
-            f"the prompt {prompt!r} cannot be built into this tokenizer: its last token could merge with a text's first "
-            "one: say --prompt none, and put it before each text in the app"
+            f"the prompt {prompt!r} cannot be built into this tokenizer: its last token could merge with a text's "
+            "first one: say --prompt none, and put it before each text in the app"
         )
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
-    made = json.dumps(_framed(spec, [tokenizer.id_to_token(number) for number in ids], ids), ensure_ascii=False)
+    made = json.dumps(_framed(spec, tokenizer.encode(prompt, add_special_tokens=False).tokens, ids), ensure_ascii=False)
     prompted = Tokenizer.from_str(made)
     for sample in TEXTS:
         if prompted.encode(sample["text"]).ids != tokenizer.encode(prompt + sample["text"]).ids:
@@ -58,7 +58,9 @@ def _framed(spec: dict[str, Any], tokens: list[str], ids: list[int]) -> dict[str
         processor = as_template(processor)
     if processor.get("type") != "TemplateProcessing":
         raise InputError(f"a prompt needs a tokenizer with a template, found {processor.get('type') or 'none'}")
-    known = {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in zip(tokens, ids, strict=True)}
+    known = {
+        token: {"id": token, "ids": [number], "tokens": [token]} for token, number in zip(tokens, ids, strict=True)
+    }
     return {
         **spec,
         "post_processor": {

@@ -86,11 +86,13 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     stated = _read(root / SENTENCE_CONFIG)
     kind = stated.get("model_type", _SENTENCE_TRANSFORMER)
     if kind not in (_SENTENCE_TRANSFORMER, _CROSS_ENCODER):
-        raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected a SentenceTransformer or CrossEncoder")
+        raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected SentenceTransformer or CrossEncoder")
     task = transformer.get("transformer_task")
     kinds = _modules(root)
     classifier = any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or [])
-    cross = kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
+    cross = (
+        kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
+    )
     if cross and set(kinds) - {"Transformer"}:
         raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
     pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
@@ -112,7 +114,9 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
 
 def _first(folder: Path, root: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """The first of some files; sentence-transformers keeps it beside the transformer."""
-    return next((read_object(place / name) for place in (folder, root) for name in names if (place / name).is_file()), {})
+    return next(
+        (read_object(place / name) for place in (folder, root) for name in names if (place / name).is_file()), {}
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -34,13 +34,13 @@ _NORMALIZER = {
 """What tokenizers takes where a file leaves a field out."""
 
 
-def read_tokenizer(folder: Path, token_types: bool = True) -> str | None:
+def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
     """The tokenizer of a checkpoint, without truncation and padding: both are the pipeline's business.
 
     Args:
         folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer, or with vocab.json and merges.txt of a
             byte-level BPE tokenizer; and with the options beside them.
-        token_types: False: the model has one token type, so both texts of a pair get it.
+        token_types: how many the model has. With one, both texts of a pair get it; with none nobody asks.
 
     Returns:
         A tokenizers JSON text that depends on the files alone, or None where the folder has no tokenizer.
@@ -61,7 +61,7 @@ def read_tokenizer(folder: Path, token_types: bool = True) -> str | None:
         raise InputError(f"{TOKENIZER_CONFIG}: a {options.name} needs {TOKENIZER_FILE}, found {VOCABULARY_FILE} alone")
     else:
         spec = _with_tokens(spec, options)
-    if not (token_types and options.token_types):
+    if token_types == 1 or (token_types > 1 and not options.token_types):
         spec = _with_one_type(spec)
     return _text(spec)
 
@@ -228,7 +228,7 @@ def _with_tokens(spec: dict[str, Any], options: TokenizerOptions) -> dict[str, A
 
 def _with_one_type(spec: dict[str, Any]) -> dict[str, Any]:
     """A tokenizer whose post-processor gives both texts of a pair the type 0."""
-    changed = json.loads(json.dumps(spec))
+    changed: dict[str, Any] = json.loads(json.dumps(spec))
     if (changed.get("post_processor") or {}).get("type") == "BertProcessing":
         changed["post_processor"] = as_template(changed["post_processor"])
     for processor in _processors(changed.get("post_processor")):

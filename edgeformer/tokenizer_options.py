@@ -137,8 +137,8 @@ def _class_of(folder: Path, values: Mapping[str, Any], spec: Mapping[str, Any] |
     """The class that transformers would make, without "Fast"."""
     if values.get("auto_map"):
         raise InputError(
-            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the tokenizer "
-            f"as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
+            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the "
+            f"tokenizer as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
         )
     config = _read(folder / "config.json")
     stated = values.get("tokenizer_class") or config.get("tokenizer_class")

@@ -50,7 +50,9 @@ def _texts(tokenizer_json: str) -> tuple[list[list[int]], list[list[int]]]:
 
 def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
     generator = random.Random(0)
-    return [[generator.randrange(vocab_size) for _ in range(max(1, length * (row + 1) // _ROWS))] for row in range(_ROWS)]
+    return [
+        [generator.randrange(vocab_size) for _ in range(max(1, length * (row + 1) // _ROWS))] for row in range(_ROWS)
+    ]
 
 
 @torch.no_grad()
@@ -67,23 +69,22 @@ def score_range(module: nn.Module, inputs: Mapping[str, Tensor]) -> ScoreRange:
 
         return record
 
-    attending = [part for part in module.modules() if _kernel_of(part) is not None]
-    kernels = [part.attention for part in attending]
+    attending = [(part, kernel) for part in module.modules() if (kernel := _kernel_of(part)) is not None]
     try:
-        for part, kernel in zip(attending, kernels, strict=True):
-            part.attention = recording(kernel)
+        for part, kernel in attending:
+            vars(part)["attention"] = recording(kernel)
         with exact_masks(module):
             module(*inputs.values())
     finally:
-        for part, kernel in zip(attending, kernels, strict=True):
-            part.attention = kernel
+        for part, kernel in attending:
+            vars(part)["attention"] = kernel
     return ScoreRange(max(spreads), max(sizes))
 
 
-def _kernel_of(part: nn.Module) -> Any:
-    """The attention kernel that a module calls itself."""
-    found = vars(part).get("attention")
-    return found if callable(found) else None
+def _kernel_of(part: nn.Module) -> AttentionKernel | None:
+    """The attention kernel that a module calls itself; parts of it are kept elsewhere."""
+    found: AttentionKernel | None = vars(part).get("attention")
+    return found
 
 
 @contextmanager

@@ -94,6 +94,7 @@ DRUG = _token("[DRUG]", special=True)
 CASED = {**json.loads(tokenizer().to_str())["normalizer"], "lowercase": False}
 BERT, AS_FILE = {"tokenizer_class": "BertTokenizer"}, {"tokenizer_class": "PreTrainedTokenizerFast"}
 NO_TYPES = {"model_input_names": ["input_ids", "attention_mask"]}
+UNLISTED: dict[str, Any] = {"added_tokens": []}
 DISAGREEING: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]]] = {
     "alike": (BERT, {}, {}),
     "cased_config": (BERT | {"do_lower_case": False}, {}, {}),
@@ -116,7 +117,11 @@ DISAGREEING: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, An
     "added_tokens_json_of_fast": (AS_FILE, {}, {"added_tokens.json": {"covidtest": SIZE + 1, "[DRUG]": SIZE}}),
     "additional_special": (BERT | {"additional_special_tokens": ["covidtest"]}, {}, {}),
     "additional_special_in_map": (BERT, {}, {"special_tokens_map.json": {"additional_special_tokens": ["covidtest"]}}),
-    "extra_special": (AS_FILE | {"extra_special_tokens": ["covidtest"], "pad_token": "[PAD]"}, {"added_tokens": []}, {}),
+    "extra_special": (
+        AS_FILE | {"extra_special_tokens": ["covidtest"], "pad_token": "[PAD]"},
+        {"added_tokens": []},
+        {},
+    ),
     "extra_special_by_name": (BERT | {"extra_special_tokens": {"drug_token": "[DRUG]"}}, {}, {}),
     "own_token": (BERT | {"drug_token": "[DRUG]"}, {}, {}),
     "map_wins": (BERT | {"cls_token": "[CLS]"}, {}, {"special_tokens_map.json": {"cls_token": "[MASK]"}}),
@@ -166,7 +171,11 @@ def test_files_that_disagree_give_what_transformers_gives(tmp_path: Path, name: 
         ({"tokenizer_class": "BertJapaneseTokenizer"}, (), "tokenizer_class BertJapaneseTokenizer has no reader here"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, (), "needs tokenizer.json"),
         (BERT | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}, (), "auto_map names the author's own class"),
-        (BERT | {"added_tokens_decoder": {str(SIZE + 8): DRUG}}, (), f"the id {SIZE + 8}, and the tokenizers library gives it {SIZE}"),
+        (
+            BERT | {"added_tokens_decoder": {str(SIZE + 8): DRUG}},
+            (),
+            f"the id {SIZE + 8}, and the tokenizers library gives it {SIZE}",
+        ),
         (BERT | {"cls_token": None}, (), "cls_token must be a token, found null"),
         (BERT, ("sentencepiece.bpe.model",), "sentencepiece.bpe.model is there, and no tokenizer.json"),
         (BERT, ("spiece.model",), "AutoTokenizer.from_pretrained"),
@@ -187,7 +196,7 @@ def test_what_would_be_guessed_is_refused(
 
 
 def test_one_token_type(minilm: Path) -> None:
-    text = read_tokenizer(minilm, token_types=False)
+    text = read_tokenizer(minilm, token_types=1)
     assert set(Tokenizer.from_str(text or "").encode("a", "b").type_ids) == {0}
 
 
