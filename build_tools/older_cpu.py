@@ -31,7 +31,11 @@ ONNX_MODELS = (
 def emulated(arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
     """This environment's Python on the emulated CPU; what it prints, as `stdout`."""
     return subprocess.run(
-        [*EMULATOR, sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [*EMULATOR, sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Any
 
 from edgeformer import weight_files
 from edgeformer.families import Family
+from edgeformer.json_files import read_list
+from edgeformer.models.text_tasks import TWO_LABELS
+from edgeformer.sentence_files import SentenceFiles
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING, SPEECH
 from edgeformer_runtime.errors import InputError
 
@@ -19,74 +21,74 @@ _ACTIVATIONS = {
     "multi_label_classification": "sigmoid",
 }
 
-_POOLING_MODE = "pooling_mode_"
+HEADS_OF_NO_TASK = {
+    "ForMaskedLM": "predicts masked tokens",
+    "ForPreTraining": "was pre-trained and not fine-tuned for a task",
+    "LMHeadModel": "predicts the next token",
+    "ForNextSentencePrediction": "predicts whether a sentence follows",
+    "ForTokenClassification": "labels tokens",
+    "ForQuestionAnswering": "marks answers in a text",
+    "ForMultipleChoice": "chooses between answers",
+}
+"""Heads of transformers' text models that no task here has, by what their classes' names end in."""
 
 
-def task_of(family: Family, raw: Mapping[str, Any], folder: Path, files: tuple[Path, ...], asked: str | None) -> str:
+def task_of(
+    family: Family,
+    raw: Mapping[str, Any],
+    files: tuple[Path, ...],
+    asked: str | None,
+    sentence: SentenceFiles,
+    new_head: bool = False,
+) -> str:
     """The task asked for, or the one that the checkpoint was made for.
 
     Args:
         family: the checkpoint's family.
         raw: its config.json.
-        folder: its files; a sentence-transformers modules.json decides.
         files: its weight files; a classifier among the weights decides where the config is silent.
         asked: the user's choice or None.
+        sentence: what sentence-transformers' files say, which decides before the config.
+        new_head: whoever asks puts another head on the model: what its own is for does not matter.
 
     Raises:
         InputError: a task that the family does not have, or a checkpoint that says too little.
     """
     if asked is not None and asked not in family.tasks:
         raise InputError(f"unknown task {asked!r} for {family.name}: expected one of {', '.join(family.tasks)}")
-    task = asked or (family.tasks[0] if len(family.tasks) == 1 else _made_for(raw, folder, files))
-    if task not in family.tasks:
-        raise InputError(f"{family.name} cannot do {task}: expected one of {', '.join(family.tasks)}")
-    if task == EMBEDDING and (folder / "modules.json").is_file():
-        _check_sentence_transformer(folder)
-    return task
+    if len(family.tasks) == 1:
+        return asked or family.tasks[0]
+    if new_head:
+        return asked or EMBEDDING
+    if asked == EMBEDDING:
+        return asked
+    if asked is None and (sentence.is_embedder or sentence.is_cross_encoder):
+        return CLASSIFICATION if sentence.is_cross_encoder else EMBEDDING
+    return _made_for(raw, files, asked)
 
 
-def _made_for(raw: Mapping[str, Any], folder: Path, files: tuple[Path, ...]) -> str:
-    if (folder / "modules.json").is_file():
-        return EMBEDDING
+def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
     names = [str(name) for name in raw.get("architectures") or []]
     if any(name.endswith("ForSequenceClassification") for name in names):
         return CLASSIFICATION
-    if any(name.endswith(("Model", "ForMaskedLM", "ForPreTraining")) for name in names):
+    for name in names:
+        found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
+        if found is not None:
+            raise InputError(
+                f"config.json: a {name} {found}, which is no task here: fine-tune it for sequence classification, "
+                f"or say --task {EMBEDDING} for the mean of its encoder's hidden states"
+            )
+    if asked is not None:
+        return asked
+    if any(name.endswith("Model") for name in names):
         return EMBEDDING
     if names:
-        raise InputError(f"a {names[0]} has no task here: name one with --task ({CLASSIFICATION}, {EMBEDDING})")
+        raise InputError(
+            f"config.json: a {names[0]} is not known: expected a ...ForSequenceClassification or ...Model; say --task "
+            f"{EMBEDDING} for the mean of its encoder's hidden states"
+        )
     heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
-
-
-def _check_sentence_transformer(folder: Path) -> None:
-    """Refuse everything but mean pooling: our embedder does that and scales to norm 1."""
-    for module in _read_list(folder / "modules.json"):
-        kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise InputError(
-                f"modules.json: expected Transformer, mean Pooling and Normalize, found {kind or module!r}"
-            )
-        if kind == "Pooling":
-            _check_pooling(folder / str(module.get("path", "")) / "config.json", folder)
-
-
-def _check_pooling(path: Path, folder: Path) -> None:
-    if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-        raise InputError("modules.json names a Pooling module whose config.json is not there")
-    config = _read_json(path)
-    mode = config.get("pooling_mode") if isinstance(config, dict) else None
-    modes = (
-        [mode]
-        if isinstance(mode, str)
-        else [
-            name.removeprefix(_POOLING_MODE)
-            for name, on in dict(config).items()
-            if name.startswith(_POOLING_MODE) and on
-        ]
-    )
-    if modes not in (["mean_tokens"], ["mean"]):
-        raise InputError(f"pooling must be the mean of the tokens alone, found {', '.join(modes) or 'none'}")
 
 
 def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
@@ -99,26 +101,37 @@ def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Pa
         if labels_file is not None:
             raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()
-    labels = family.parse_labels(raw)
-    if labels_file is not None:
-        given = _read_labels(labels_file)
-        if len(given) != len(labels):
-            raise InputError(f"{labels_file.name} holds {len(given)} labels, and the checkpoint has {len(labels)}")
-        labels = given
+    labels = _labels(family, raw, labels_file)
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
     if not all(labels):
         raise InputError("labels must not be empty")
     if len(labels) < 2:
-        raise InputError("the checkpoint has one label, which makes it a regression: expected a classifier")
+        raise InputError(
+            f"the checkpoint has one label, which makes it a regression or a reranker, no classifier: {TWO_LABELS}"
+        )
     return labels
+
+
+def _labels(family: Family, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
+    """The config's, or a file's, which may also mend an id2label with gaps: then the weights say how many there are."""
+    if labels_file is None:
+        return family.parse_labels(raw)
+    given = _read_labels(labels_file)
+    try:
+        count = len(family.parse_labels(raw))
+    except InputError:
+        return given
+    if len(given) != count:
+        raise InputError(f"{labels_file.name} holds {len(given)} labels, and the checkpoint has {count}")
+    return given
 
 
 def activation_of(task: str, raw: Mapping[str, Any]) -> str:
     """ "softmax" or "sigmoid", from the config's problem_type."""
     problem_type = raw.get("problem_type")
-    if task != CLASSIFICATION:
+    if task in (EMBEDDING, SPEECH):
         return "softmax"
     if problem_type not in _ACTIVATIONS:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)
@@ -129,26 +142,12 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
 def _read_labels(path: Path) -> tuple[str, ...]:
     """A JSON list of strings, or one label per line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the labels in {path.name}: {error}") from None
     if text.lstrip().startswith("["):
-        labels: Sequence[Any] = _read_list(path)
+        labels: Sequence[Any] = read_list(path)
         if not all(isinstance(label, str) for label in labels):
             raise InputError(f"{path.name} must be a list of strings")
         return tuple(labels)
     return tuple(line.strip() for line in text.strip().split("\n"))
-
-
-def _read_list(path: Path) -> list[Any]:
-    value = _read_json(path)
-    if not isinstance(value, list):
-        raise InputError(f"{path.name} must hold a JSON list, found {type(value).__name__}")
-    return value
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path.name}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,25 @@ from torch import Tensor, nn
 
 from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
+from edgeformer.attention.mask import MASK_VALUE, ScoreRange
+from edgeformer.checkpoint_fields import field_notes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
-from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, TEXT_TASKS
+from edgeformer.models.score_range import sample_inputs, score_range, set_mask
+from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder
 from edgeformer.models.tinyvit_weights import describe
 from edgeformer.models.whisper_generation import SpeechSettings, read_speech
+from edgeformer.prompt_template import with_prompt
+from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, chosen_prompt, read_sentence_files
 from edgeformer.sources import CONFIG_FILE, resolve_source
-from edgeformer.tasks import SPEECH
-from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
+from edgeformer.tasks import EMBEDDING, SPEECH
+from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
+from edgeformer.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Source
 
+_NO_LENGTH = 1_000_000
 _LISTED_KEYS = 20
 """Keys that an error message lists of each kind; more are counted."""
 
@@ -50,6 +57,9 @@ class Checkpoint:
         license: as the model card states it, or None.
         tokenizer_json: for texts and speech, a tokenizers file's text, or None.
         pad_token_id: for texts, what fills a bucket.
+        pooling: for embedders, how the tokens become one vector: "mean" or "cls".
+        normalize: for embedders, whether that vector is scaled to L2 norm 1.
+        longest: for texts, the tokens behind which the checkpoint's own library cuts them; None: its positions.
         speech: for speech, what surrounds the weights; else None.
         notes: one line for each thing about its files that a user may want to know.
     """
@@ -66,6 +76,9 @@ class Checkpoint:
     license: str | None
     tokenizer_json: str | None
     pad_token_id: int
+    pooling: str = MEAN
+    normalize: bool = True
+    longest: int | None = None
     speech: SpeechSettings | None = None
     notes: tuple[str, ...] = ()
 
@@ -84,12 +97,13 @@ class Checkpoint:
 class KeyReport:
     """What became of a checkpoint's tensors: `loaded` went into the module, `unused` belong to heads of other tasks.
 
-    `about_files` are the checkpoint's own notes.
+    `about_files` are the checkpoint's own notes. `scores` is the range of its attention scores.
     """
 
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
     about_files: tuple[str, ...] = ()
+    scores: ScoreRange = field(default_factory=ScoreRange)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,9 +115,23 @@ class KeyReport:
             f"{len(self.unused)} tensors of the checkpoint have no use in this task: {_listed(self.unused, 3)}",
         )
 
+    def problems(self, activations: str) -> tuple[str, ...]:
+        """Why activations of a type ("float32", "float16", ...) cannot hold the model's attention scores."""
+        if activations != "float16" or self.scores.fits_half:
+            return ()
+        return (
+            f"attention scores are up to {self.scores.spread:.0f} apart and {self.scores.largest:.0f} large: no mask "
+            "hides padding from them in float16, so expected fp32 or int8",
+        )
+
 
 def open_checkpoint(
-    source: str, revision: str | None = None, task: str | None = None, labels_file: Path | None = None
+    source: str,
+    revision: str | None = None,
+    task: str | None = None,
+    labels_file: Path | None = None,
+    prompt: str | None = None,
+    new_head: bool = False,
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
@@ -112,6 +140,9 @@ def open_checkpoint(
         revision: branch, tag or commit of a hub id.
         task: one of the family's tasks; None: what the checkpoint was made for.
         labels_file: a JSON list, or one label per line, in place of the config's id2label.
+        prompt: of an embedder that has prompts: the name of the one that is built into its tokenizer, or "none"; None:
+            refuse one that its own library puts before every text.
+        new_head: the caller replaces the head: what the checkpoint's own is for does not matter.
 
     Raises:
         InputError: what cannot be used, and what to do about it.
@@ -120,12 +151,23 @@ def open_checkpoint(
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
+    notes = field_notes(found, raw, family.tasks)
     config = family.parse_config(raw)
     files = weight_files.find_weight_files(found.folder)
-    task = task_of(family, raw, found.folder, files, task)
+    sentence = read_sentence_files(found, raw) if len(family.tasks) > 1 else SentenceFiles()
+    task = task_of(family, raw, files, task, sentence, new_head)
     check_attention(raw, task)
     reads_text = task in TEXT_TASKS
-    tokenizer = _tokenizer(found.folder, config.vocab_size) if reads_text or task == SPEECH else None
+    embeds = task == EMBEDDING and not new_head
+    if prompt not in (None, NO_PROMPT) and not embeds:
+        raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
+    tokenizer = None
+    if reads_text:
+        chosen = chosen_prompt(sentence, prompt) if embeds else None
+        tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
+        notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
+    elif task == SPEECH:
+        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
     speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
@@ -137,11 +179,30 @@ def open_checkpoint(
         task=task,
         labels=labels_of(family, task, raw, labels_file),
         activation=activation_of(task, raw),
-        license=_license(found.folder),
+        license=_license(found.root),
         tokenizer_json=tokenizer,
         pad_token_id=_pad_token_id(raw, config.vocab_size) if reads_text else 0,
+        pooling=sentence.pooling if embeds else MEAN,
+        normalize=sentence.normalize or not embeds,
+        longest=_longest(found.folder, sentence) if reads_text else None,
         speech=None if speech is None else speech.settings,
-        notes=() if speech is None else speech.notes,
+        notes=notes if speech is None else (*notes, *speech.notes),
+    )
+
+
+def capped(checkpoint: Checkpoint, lengths: Iterable[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Sequence lengths that do not go beyond where the checkpoint's own library cuts texts, and a note on the others.
+
+    The largest bucket is where a bundle cuts, so a longer one would see what the checkpoint never did.
+    """
+    lengths, most = tuple(lengths), checkpoint.longest
+    beyond = [length for length in lengths if most is not None and length > most]
+    if most is None or not beyond:
+        return lengths, ()
+    kept = tuple(dict.fromkeys(min(length, most) for length in lengths))
+    return kept, (
+        f"the checkpoint cuts texts at {most} tokens (max_seq_length, or model_max_length of {TOKENIZER_CONFIG}), so "
+        f"the lengths {', '.join(map(str, beyond))} became {most}",
     )
 
 
@@ -183,6 +244,8 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     """
     state = checkpoint.family.rename(checkpoint.load_weights())
     module = checkpoint.family.build(checkpoint.config, checkpoint.task, len(checkpoint.labels), attention)
+    if isinstance(module, TextEmbedder):
+        module.set_head(checkpoint.pooling, checkpoint.normalize)
     expected = module.state_dict()
     leftover = [name for name in state if name not in expected]
     unused = tuple(sorted(name for name in leftover if _is_unused(name, checkpoint)))
@@ -193,7 +256,21 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})
-    return module, KeyReport(tuple(sorted(expected)), unused, checkpoint.notes)
+    scores = _scores(module, checkpoint)
+    if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
+        raise InputError(
+            f"attention scores are up to {scores.spread:.0f} apart, and approximate attention hides padding from up to "
+            f"{-MASK_VALUE:.0f}: choose an exact kernel"
+        )
+    notes = (*checkpoint.notes, *set_mask(module, scores))
+    return module, KeyReport(tuple(sorted(expected)), unused, notes, scores)
+
+
+def _scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
+    """The range of a text model's attention scores on samples."""
+    if checkpoint.task not in TEXT_TASKS:
+        return ScoreRange()
+    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
@@ -238,11 +315,52 @@ def _described(file: Path) -> dict[str, Any]:
     return described
 
 
-def _tokenizer(folder: Path, vocab_size: int) -> str | None:
-    tokenizer = read_tokenizer(folder)
+def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
+    """The tokenizer of a text model, with what sentence-transformers does before it."""
+    tokenizer = read_tokenizer(folder, config.type_vocab_size)
+    if tokenizer is not None and sentence.lower_case:
+        tokenizer = lower_cased(tokenizer)
+    if prompt is not None:
+        if tokenizer is None:
+            raise InputError("--prompt needs a tokenizer, and the checkpoint has none: leave it out")
+        tokenizer = with_prompt(tokenizer, prompt)
+    return _checked_tokenizer(tokenizer, config.vocab_size)
+
+
+def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: Any) -> tuple[str, ...]:
+    notes = sentence.notes
+    if sentence.is_embedder and not sentence.normalize:
+        notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
+    if sentence.prompts and prompt is None:
+        notes += (
+            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text, or "
+            "build one in with --prompt NAME",
+        )
+    if tokenizer is None:
+        notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
+    if config.type_vocab_size == 1:
+        notes += ("type_vocab_size is 1: both texts of a pair get the token type 0",)
+    return notes
+
+
+def _longest(folder: Path, sentence: SentenceFiles) -> int | None:
+    """Where the checkpoint's library cuts; a model_max_length beyond all models says that nobody set it."""
+    if sentence.longest is not None:
+        return sentence.longest
+    path = folder / TOKENIZER_CONFIG
+    value = read_object(path).get("model_max_length") if path.is_file() else None
+    if value is None or (isinstance(value, int | float) and value > _NO_LENGTH):
+        return None
+    if type(value) is not int or value < 2:
+        raise InputError(f"{TOKENIZER_CONFIG}: model_max_length must be an integer above 1, found {value!r}")
+    return value
+
+
+def _checked_tokenizer(tokenizer: str | None, vocab_size: int) -> str | None:
     if tokenizer is not None and vocabulary_size(tokenizer) > vocab_size:
         raise InputError(
-            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {vocab_size} embeddings"
+            f"the tokenizer gives {vocabulary_size(tokenizer)} ids and the model has {vocab_size} embeddings: resize "
+            "the model's with resize_token_embeddings(), or take the tokenizer that it was trained with"
         )
     return tokenizer
 

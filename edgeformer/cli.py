@@ -88,6 +88,10 @@ def convert(
         int | None,
         typer.Option(help="Core ML: the oldest iOS to run on, 16, 17 or 18 (default); older takes one program."),
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Embedders: the checkpoint's prompt to put before every text, by its name, or none."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -117,6 +121,7 @@ def convert(
         calibration_method=calibration_method,
         plan=plan,
         min_ios=min_ios,
+        prompt=prompt,
         zipped=zipped,
         window=window,
         audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from edgeformer.agreement import Agreement, Reference, agreement, calibration_re
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET
 from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
-from edgeformer.checkpoints import Checkpoint, check_approximate, load_module, open_checkpoint
+from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, interface_for
@@ -133,7 +133,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     """Everything that can be refused, before any expensive work."""
     converters = [converter_for(target, options.min_ios) for target in options.targets]
     report(f"reading {options.source}")
-    checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
+    checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file, options.prompt)
     unnoted = source_index.remember(checkpoint)
     check_approximate(options.attention, checkpoint.task)
     name = options.name or _default_name(checkpoint.source.id)
@@ -144,8 +144,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     for converter in converters:
         attention = options.attention or checkpoint.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, ALL_KERNELS[attention])
-        notes = (*unnoted, *keys.notes, *filter(None, (_approximation(attention, checkpoint),)))
         wanted = options.programs_for(converter.target)
+        lengths, cuts = capped(checkpoint, wanted.seq_lens)
+        wanted = replace(wanted, seq_lens=lengths)
+        notes = (*unnoted, *keys.notes, *cuts, *filter(None, (_approximation(attention, checkpoint),)))
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
         interface = interface_for(checkpoint, programs, wanted)
         if options.calibration is not None:
@@ -156,7 +158,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         problems += [
             f"{converter.target}: {problem}"
             for precision in precisions
-            for problem in converter.check(layers.get(precision.name, programs), precision)
+            for problem in (
+                *converter.check(layers.get(precision.name, programs), precision),
+                *keys.problems(precision.recipe_on(converter.target).activations),
+            )
         ]
         jobs.append(
             Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped)

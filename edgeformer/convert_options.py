@@ -42,6 +42,7 @@ class ConvertOptions:
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
             window is always among them.
+        prompt: of an embedder: the name of the checkpoint's prompt that is put before every text, or "none".
         min_ios: of Core ML: the oldest release of iOS to run on; None: the newest that the converter knows.
     """
 
@@ -62,6 +63,7 @@ class ConvertOptions:
     window: str = TAIL_WINDOW
     audio_seconds: tuple[float, ...] | None = None
     min_ios: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         for target in self.targets:

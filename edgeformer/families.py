@@ -23,6 +23,7 @@ FAMILIES: dict[str, str] = {
     "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
     "whisper": "edgeformer.models.whisper_family:FAMILY",
 }
+TIMM_WRAPPER = "timm_wrapper"
 TIMM_SIZE = re.compile(r"_\d+m_\d+$")
 """What timm's architectures have behind the name of their family: millions of parameters, and pixels."""
 
@@ -67,9 +68,15 @@ def family_for(raw: Mapping[str, Any]) -> Family:
     Raises:
         InputError: no family does; the message lists those that exist.
     """
-    named = raw.get("model_type", raw.get("architecture"))
+    named = raw.get("model_type")
+    # transformers' wrapper around timm's models leaves it to timm's own field which one it is.
+    if named in (None, TIMM_WRAPPER):
+        named = raw.get("architecture")
     if not isinstance(named, str):
-        raise InputError("config.json names no model_type or architecture: expected a Hugging Face or timm checkpoint")
+        raise InputError(
+            'config.json names no model_type: add one, as "model_type": "bert" for a BERT of old '
+            f"(known are {', '.join(sorted(FAMILIES))}; timm's checkpoints have an architecture instead)"
+        )
     model_type = TIMM_SIZE.sub("", named)
     try:
         module, attribute = FAMILIES[model_type].split(":")

@@ -63,7 +63,7 @@ def _text(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progra
         postprocessing=(
             Classification(checkpoint.labels, checkpoint.activation)
             if checkpoint.task == "text-classification"
-            else Embedding(dim=output.shape[-1], normalized=True)
+            else Embedding(dim=output.shape[-1], normalized=checkpoint.normalize)
         ),
         assets={TOKENIZER_FILE: tokenizer.encode()} if tokenizer else {},
         samples=(

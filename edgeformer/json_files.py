@@ -15,12 +15,33 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not UTF-8 JSON, or holds something else.
     """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path.name} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """A file's JSON list.
+
+    Raises:
+        InputError: the file is not UTF-8 JSON, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise InputError(f"{path.name} must hold a JSON list, found {type(value).__name__}")
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """A file's JSON value; a byte order mark before it, as Windows' editors write it, is skipped.
+
+    Raises:
+        InputError: the file is not UTF-8 JSON.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path.name}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path.name} must hold a JSON object, found {type(value).__name__}")
-    return value

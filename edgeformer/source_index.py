@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.cache import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
@@ -78,7 +79,7 @@ def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
     Raises:
         InputError: it is not known here, is no checkpoint, or holds other weights than the bundle was made from.
     """
-    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task)
+    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task, prompt=NO_PROMPT)
     if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
         raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
     return checkpoint

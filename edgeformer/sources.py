@@ -1,20 +1,26 @@
-"""Where checkpoints come from: a folder, the zoo, or the Hugging Face hub."""
+"""Where checkpoints come from: a folder, the zoo, or the Hugging Face hub; and whether all of it is there."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeformer.json_files import read_list, read_object
+from edgeformer.weight_files import WEIGHT_SUFFIXES, weight_suffix
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, MODULES_FILE = "config.json", "modules.json"
+ADAPTER_FILE = "adapter_config.json"
 
 _DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json"]
-_SAFETENSORS_FILES = ["model*.safetensors"]
-_PICKLE_FILES = ["pytorch_model*.bin", "model.bin"]
-_WEIGHT_SUFFIXES = (".safetensors", ".pth", ".bin")
+_SAFETENSORS_FILES = ["model*.safetensors", "0_*/model*.safetensors"]
+_PICKLE_FILES = ["pytorch_model*.bin", "0_*/pytorch_model*.bin", "model.bin"]
+_READ_SUFFIXES = (".json", ".txt", ".md", *WEIGHT_SUFFIXES)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_HUB_SNAPSHOTS, _HUB_BLOBS = "snapshots", "blobs"
+"""Of the hub's cache: a snapshot's files are symbolic links into the blobs beside all snapshots."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -25,11 +31,14 @@ class SourceFolder:
     Attributes:
         id: "zoo:<name>", "hub:<org>/<name>" or "local:<folder name>"; never a path of this machine.
         revision: the hub's commit, None for other sources.
-        folder: where the files are, or a weight file alone.
+        root: where the files are, or a weight file alone.
+        folder: where the transformer's config.json is: the root, or a folder in it that sentence-transformers'
+            modules.json names.
     """
 
     id: str
     revision: str | None
+    root: Path
     folder: Path
 
 
@@ -46,9 +55,9 @@ def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
     path = Path(source).expanduser()
     if path.exists():
         name = path.resolve().stem if path.is_file() else path.resolve().name
-        found = SourceFolder(f"local:{name}", None, path)
+        found = SourceFolder(f"local:{name}", None, path, path)
     elif source in ZOO:
-        found = SourceFolder(f"zoo:{source}", None, ZOO[source].folder)
+        found = SourceFolder(f"zoo:{source}", None, ZOO[source].folder, ZOO[source].folder)
     elif _HUB_ID.fullmatch(source):
         return _checked(_download(source, revision), source)
     else:
@@ -63,16 +72,70 @@ def _expected() -> str:
 
 
 def _checked(found: SourceFolder, source: str) -> SourceFolder:
-    if found.folder.is_file():
-        if found.folder.suffix not in _WEIGHT_SUFFIXES:
+    if found.root.is_file():
+        if weight_suffix(found.root) not in WEIGHT_SUFFIXES:
             raise InputError(
                 f"{source!r} is a file: expected a folder with {CONFIG_FILE} and weights, "
-                f"or a weight file ({', '.join(_WEIGHT_SUFFIXES)})"
+                f"or a weight file ({', '.join(WEIGHT_SUFFIXES)})"
             )
+        _refuse_pointer(found.root)
         return found
-    if not (found.folder / CONFIG_FILE).is_file():
+    _check_files(found.root)
+    folder = _transformer_folder(found.root)
+    for place in (found.root, folder):
+        if (place / ADAPTER_FILE).is_file():
+            _refuse_adapter(place, source)
+    if not (folder / CONFIG_FILE).is_file():
         raise InputError(f"{source!r} is no checkpoint: there is no {CONFIG_FILE} in it")
-    return found
+    return replace(found, folder=folder)
+
+
+def _check_files(root: Path) -> None:
+    """Refuse links that leave the checkpoint, and pointers in place of files."""
+    for path in sorted((*root.iterdir(), *root.glob("*/*"))):
+        if path.suffix not in _READ_SUFFIXES:
+            continue
+        if not is_inside(path, root):
+            raise InputError(f"{path.relative_to(root)} is a link to a file outside of the checkpoint: copy it there")
+        if path.is_file():
+            _refuse_pointer(path)
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path, with its links followed, stays in the checkpoint, or in the blobs of its cache of the hub."""
+    target, folder = path.resolve(), root.resolve()
+    places = [folder]
+    if folder.parent.name == _HUB_SNAPSHOTS:
+        places.append(folder.parent.parent / _HUB_BLOBS)
+    return any(target.is_relative_to(place) for place in places)
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise InputError(f"{path.name} is a git-lfs pointer and not the file itself: run git lfs pull there")
+
+
+def _refuse_adapter(folder: Path, source: str) -> None:
+    kind = read_object(folder / ADAPTER_FILE).get("peft_type", "PEFT")
+    raise InputError(
+        f"{source!r} holds an adapter ({ADAPTER_FILE}, {kind}), which changes its base model's answers: merge it with "
+        "peft's merge_and_unload(), save the result with save_pretrained(), and convert that folder"
+    )
+
+
+def _transformer_folder(root: Path) -> Path:
+    """The root, or the folder that sentence-transformers keeps the transformer in."""
+    if (root / CONFIG_FILE).is_file() or not (root / MODULES_FILE).is_file():
+        return root
+    for module in read_list(root / MODULES_FILE):
+        named = module.get("path") if isinstance(module, dict) else None
+        kind = str(module.get("type", "")) if isinstance(module, dict) else ""
+        if kind.rpartition(".")[2] == "Transformer" and isinstance(named, str) and named:
+            if not is_inside(root / named, root):
+                raise InputError(f"{MODULES_FILE} names {named!r}, which is outside of the checkpoint")
+            return root / named
+    return root
 
 
 def _download(source: str, revision: str | None) -> SourceFolder:
@@ -83,7 +146,7 @@ def _download(source: str, revision: str | None) -> SourceFolder:
     try:
         patterns = _DESCRIPTION_FILES + _SAFETENSORS_FILES
         folder = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
-        if not list(folder.glob(_SAFETENSORS_FILES[0])):
+        if not any(list(folder.glob(pattern)) for pattern in _SAFETENSORS_FILES):
             folder = Path(
                 snapshot_download(source, revision=revision, allow_patterns=_DESCRIPTION_FILES + _PICKLE_FILES)
             )
@@ -94,4 +157,4 @@ def _download(source: str, revision: str | None) -> SourceFolder:
             f"no checkpoint {source!r}{at}: {_expected()}; no such folder here, and the hub answered: {reason}"
         ) from None
     # The cache keeps a snapshot under its commit, so that a branch's name is pinned here.
-    return SourceFolder(f"hub:{source}", folder.name, folder)
+    return SourceFolder(f"hub:{source}", folder.name, folder, folder)

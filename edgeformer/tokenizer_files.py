@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer as one tokenizers JSON text, whatever files it came in."""
+"""A checkpoint's tokenizer as one tokenizers JSON text, whatever files it came in: it gives the ids of transformers."""
 
 from __future__ import annotations
 
@@ -11,46 +11,77 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from edgeformer.byte_level_files import byte_level_tokenizer
 from edgeformer.json_files import read_object
+from edgeformer.prompt_template import as_template
+from edgeformer.tokenizer_options import (
+    BERT_ROLES,
+    TOKENIZER_CONFIG,
+    TOKENIZER_FILE,
+    VOCABULARY_FILE,
+    TokenizerOptions,
+    read_options,
+)
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 
-_SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
+_SENTENCE_PIECES = ("*.model", "spiece.model")
+_PARTS = ("normalizer", "pre_tokenizer", "added_tokens")
+_NORMALIZER = {
+    "type": "BertNormalizer",
+    "clean_text": True,
+    "handle_chinese_chars": True,
+    "strip_accents": None,
+    "lowercase": True,
 }
+"""What tokenizers takes where a file leaves a field out."""
 
 
-def read_tokenizer(folder: Path) -> str | None:
+def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
     """The tokenizer of a checkpoint, without truncation and padding: both are the pipeline's business.
 
     Args:
-        folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer and its options, or with vocab.json and
-            merges.txt of a byte-level BPE tokenizer and its added tokens.
+        folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer, or with vocab.json and merges.txt of a
+            byte-level BPE tokenizer; and with the options beside them.
+        token_types: how many the model has. With one, both texts of a pair get it; with none nobody asks.
 
     Returns:
         A tokenizers JSON text that depends on the files alone, or None where the folder has no tokenizer.
 
     Raises:
-        InputError: a file that cannot be used.
+        InputError: a file that cannot be used, or a tokenizer that would have to be guessed.
     """
-    if (folder / "tokenizer.json").is_file():
-        spec = read_object(folder / "tokenizer.json")
-    elif (folder / "vocab.txt").is_file():
-        spec = json.loads(_bert_tokenizer(folder).to_str())
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        spec = byte_level_tokenizer(folder)
-    else:
+    spec = read_object(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
+    if spec is None and not (folder / VOCABULARY_FILE).is_file():
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            return _text(byte_level_tokenizer(folder))
+        _refuse_others(folder)
         return None
-    spec["truncation"] = spec["padding"] = None
-    text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
-    try:
-        BundleTokenizer(text, "tokenizer.json")
-    except BundleError as error:
-        raise InputError(f"tokenizer.json cannot be used: {str(error).removeprefix('tokenizer.json: ')}") from None
-    return text
+    options = read_options(folder, spec)
+    if options.is_bert:
+        spec = _as_bert(spec, folder, options)
+    elif spec is None:
+        raise InputError(f"{TOKENIZER_CONFIG}: a {options.name} needs {TOKENIZER_FILE}, found {VOCABULARY_FILE} alone")
+    else:
+        spec = _with_tokens(spec, options)
+    if token_types == 1 or (token_types > 1 and not options.token_types):
+        spec = _with_one_type(spec)
+    return _text(spec)
+
+
+def lower_cased(tokenizer_json: str) -> str:
+    """A tokenizer that lower-cases what it reads first, as sentence-transformers' own do_lower_case makes it.
+
+    BERT's normalizer can say that itself where it removes no accents; any other gets one before it.
+    """
+    spec = json.loads(tokenizer_json)
+    normalizer = spec.get("normalizer")
+    if '"Lowercase"' in json.dumps(normalizer) or (normalizer or {}).get("lowercase") is True:
+        return tokenizer_json
+    if (normalizer or {}).get("type") == "BertNormalizer" and not normalizer.get("strip_accents"):
+        spec["normalizer"] = {**normalizer, "lowercase": True, "strip_accents": False}
+    else:
+        rest = [] if normalizer is None else [normalizer]
+        spec["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, *rest]}
+    return _text(spec)
 
 
 def vocabulary_size(tokenizer_json: str) -> int:
@@ -68,56 +99,168 @@ def bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.Temp
     )
 
 
-def _bert_tokenizer(folder: Path) -> Tokenizer:
-    """BERT's WordPiece tokenizer over vocab.txt, as the transformers library assembles it."""
-    options = {
-        name: value
-        for file in ("special_tokens_map.json", "tokenizer_config.json")
-        if (folder / file).is_file()
-        for name, value in read_object(folder / file).items()
-    }
-    special = {name: _special_token(options, name, default) for name, default in _SPECIAL_TOKENS.items()}
-    vocab = _read_vocabulary(folder / "vocab.txt")
-    missing = [token.content for token in special.values() if token.content not in vocab]
+def _text(spec: Mapping[str, Any]) -> str:
+    text = json.dumps({**spec, "truncation": None, "padding": None}, ensure_ascii=False, separators=(",", ":"))
+    _made(text)
+    return text
+
+
+def _made(text: str) -> Tokenizer:
+    try:
+        BundleTokenizer(text, TOKENIZER_FILE)
+    except BundleError as error:
+        raise InputError(f"{TOKENIZER_FILE} cannot be used: {str(error).removeprefix(TOKENIZER_FILE + ': ')}") from None
+    return Tokenizer.from_str(text)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Files of tokenizers that nothing here reads: without them the bundle would take token ids only, unasked."""
+    found = next((path.name for pattern in _SENTENCE_PIECES for path in sorted(folder.glob(pattern))), None)
+    if found is None and (folder / TOKENIZER_CONFIG).is_file():
+        found = TOKENIZER_CONFIG
+    if found is not None:
+        raise InputError(
+            f"{found} is there, and no {TOKENIZER_FILE}, which is what is read here: make one with transformers, "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+
+
+def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOptions) -> dict[str, Any]:
+    """BERT's WordPiece with the options, as transformers builds it; what tokenizer.json has alike stays as it is."""
+    if spec is None:
+        return _spec_of(_bert_tokenizer(_read_vocabulary(folder / VOCABULARY_FILE), options, VOCABULARY_FILE))
+    _made(json.dumps(spec))
+    model = spec["model"]
+    vocab = model.get("vocab")
+    if model.get("type", "WordPiece") != "WordPiece" or not isinstance(vocab, dict):
+        raise InputError(
+            f"{TOKENIZER_CONFIG} says {options.name}, and {TOKENIZER_FILE} holds a {model.get('type')} model: set "
+            "tokenizer_class to PreTrainedTokenizerFast if the file is right"
+        )
+    built = _spec_of(_bert_tokenizer(vocab, options, TOKENIZER_FILE))
+    kept = dict(spec)
+    for part in _PARTS:
+        if _comparable(part, spec.get(part)) != built[part]:
+            kept[part] = built[part]
+    for field in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
+        if model.get(field) != built["model"][field]:
+            kept["model"] = {**kept["model"], field: built["model"][field]}
+    framed = {**built, "post_processor": spec.get("post_processor")}
+    if _frames(framed) != _frames(built):
+        kept["post_processor"] = built["post_processor"]
+    return kept
+
+
+def _comparable(part: str, value: Any) -> Any:
+    if part == "normalizer" and isinstance(value, dict) and value.get("type") == "BertNormalizer":
+        return {**_NORMALIZER, **value}
+    return value or [] if part == "added_tokens" else value
+
+
+def _frames(spec: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
+    """Ids and types of a text and of a pair, which show a post-processor whole."""
+    tokenizer = Tokenizer.from_str(json.dumps(spec))
+    encodings = (tokenizer.encode("a"), tokenizer.encode("a", "a b"))
+    return [(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+
+def _spec_of(tokenizer: Tokenizer) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(tokenizer.to_str())
+    return spec
+
+
+def _bert_tokenizer(vocab: Mapping[str, int], options: TokenizerOptions, file: str) -> Tokenizer:
+    special = {role: options.special.get(role) for role in BERT_ROLES}
+    absent = [role for role, token in special.items() if token is None]
+    if absent:
+        raise InputError(f"{TOKENIZER_CONFIG}: {', '.join(absent)} must be a token, found null")
+    missing = [token.content for token in special.values() if token is not None and token.content not in vocab]
     if missing:
-        raise InputError(f"vocab.txt lacks the special tokens {', '.join(missing)}")
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=special["unk_token"].content))
+        raise InputError(f"{file} lacks the special tokens {', '.join(missing)}")
+    unknown, start, end = (options.special[role].content for role in ("unk_token", "cls_token", "sep_token"))
+    tokenizer = Tokenizer(models.WordPiece(dict(vocab), unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=_flag(options, "tokenize_chinese_chars", True) is True,
-        strip_accents=_flag(options, "strip_accents", None),
-        lowercase=_flag(options, "do_lower_case", True) is True,
+        handle_chinese_chars=options.flag("tokenize_chinese_chars", True) is True,
+        strip_accents=options.flag("strip_accents", None),
+        lowercase=options.flag("do_lower_case", True) is True,
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    cls, sep = special["cls_token"].content, special["sep_token"].content
-    tokenizer.post_processor = bert_template((cls, vocab[cls]), (sep, vocab[sep]))
-    tokenizer.add_special_tokens(list(special.values()))
+    tokenizer.post_processor = bert_template((start, vocab[start]), (end, vocab[end]))
+    _add_tokens(tokenizer, options)
     return tokenizer
 
 
+def _add_tokens(tokenizer: Tokenizer, options: TokenizerOptions) -> None:
+    """Add what the files name; the library numbers new tokens itself, and they must say the same numbers."""
+    tokenizer.add_tokens(_tokens(options))
+    for number, token in options.added.items():
+        given = tokenizer.token_to_id(token.content)
+        if given != number:
+            raise InputError(
+                f"the tokenizer's files give the added token {token.content!r} the id {number}, and the tokenizers "
+                f"library gives it {given}: save the tokenizer again with save_pretrained()"
+            )
+
+
+def _tokens(options: TokenizerOptions) -> list[AddedToken]:
+    """In transformers' order, which gives ids to those that are not in the vocabulary."""
+    tokens = list(options.added.values())
+    known = {token.content for token in tokens}
+    for token in (*options.special.values(), *options.extra):
+        if token.content not in known:
+            tokens.append(token)
+            known.add(token.content)
+    named = {token.content for token in options.special.values()}
+    for token in tokens:
+        token.special = token.special or token.content in named
+    return tokens
+
+
+def _with_tokens(spec: dict[str, Any], options: TokenizerOptions) -> dict[str, Any]:
+    """tokenizer.json with the tokens that only other files name."""
+    tokenizer = _made(json.dumps(spec))
+    before = tokenizer.get_added_tokens_decoder()
+    _add_tokens(tokenizer, options)
+    if len(tokenizer.get_added_tokens_decoder()) == len(before):
+        return spec
+    return {**spec, "added_tokens": _spec_of(tokenizer)["added_tokens"]}
+
+
+def _with_one_type(spec: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer whose post-processor gives both texts of a pair the type 0."""
+    changed: dict[str, Any] = json.loads(json.dumps(spec))
+    if (changed.get("post_processor") or {}).get("type") == "BertProcessing":
+        changed["post_processor"] = as_template(changed["post_processor"])
+    for processor in _processors(changed.get("post_processor")):
+        for piece in (*processor["single"], *processor["pair"]):
+            for part in piece.values():
+                part["type_id"] = 0
+    if any(_made(json.dumps(changed)).encode("a", "a").type_ids):
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: model_input_names has no token_type_ids, and the post_processor of {TOKENIZER_FILE} "
+            "gives types that cannot be left out: expected a TemplateProcessing or BertProcessing"
+        )
+    return changed
+
+
+def _processors(processor: Any) -> list[dict[str, Any]]:
+    """The templates of a post-processor."""
+    if not isinstance(processor, dict):
+        return []
+    if processor.get("type") == "Sequence":
+        return [each for part in processor.get("processors", []) for each in _processors(part)]
+    return [processor] if processor.get("type") == "TemplateProcessing" else []
+
+
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    """One token per line; a token's id is its line."""
+    """One token per line; a token's id is its line. Blank lines at the end are no tokens."""
     try:
         with path.open(encoding="utf-8") as file:
-            return {line.rstrip("\n"): number for number, line in enumerate(file)}
+            lines = [line.rstrip("\n") for line in file]
     except UnicodeDecodeError:
         raise InputError(f"{path.name} is not UTF-8 text") from None
-
-
-def _special_token(options: Mapping[str, Any], name: str, default: str) -> AddedToken:
-    """A special token, which configs give as a string or as an object of AddedToken's fields."""
-    value = options.get(name) or default
-    if isinstance(value, str):
-        return AddedToken(value, special=True, normalized=False)
-    if isinstance(value, dict) and isinstance(value.get("content"), str):
-        flags = {key: bool(value.get(key, False)) for key in ("single_word", "lstrip", "rstrip", "normalized")}
-        return AddedToken(value["content"], special=True, **flags)
-    raise InputError(f"tokenizer_config.json: {name} must be a string or an object with content, found {value!r}")
-
-
-def _flag(options: Mapping[str, Any], name: str, default: bool | None) -> bool | None:
-    value = options.get(name, default)
-    if value is not None and not isinstance(value, bool):
-        raise InputError(f"tokenizer_config.json: {name} must be true, false or null, found {value!r}")
-    return value
+    while lines and not lines[-1]:
+        lines.pop()
+    return {line: number for number, line in enumerate(lines)}

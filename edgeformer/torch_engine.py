@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from edgeformer.models.score_range import exact_masks
 from edgeformer.programs import Program
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
@@ -26,7 +27,8 @@ class TorchEngine:
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one program; see `Engine.run`."""
         spec = self.programs[program]
-        with torch.inference_mode():
+        # Exact masks: the reference must not hide a leak of padding by having it too.
+        with torch.inference_mode(), exact_masks(spec.module):
             outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
         return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
 

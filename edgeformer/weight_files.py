@@ -46,6 +46,11 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def weight_suffix(path: Path) -> str:
+    """What a weight file's name ends in; training scripts call their pickles `.pth.tar` too."""
+    return "".join(path.suffixes[-2:]) if path.name.endswith(".pth.tar") else path.suffix
+
+
 def weights_sha256(files: tuple[Path, ...]) -> str:
     """SHA-256 over the files' bytes, one after the other, as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -64,7 +69,7 @@ def load_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for path in files:
-        for name, tensor in _READERS[path.suffix](path).items():
+        for name, tensor in _READERS[weight_suffix(path)](path).items():
             if name in state:
                 raise InputError(f"{path.name} repeats the tensor {name} of another shard: save the checkpoint again")
             state[name] = _as_float32(name, tensor)
@@ -79,7 +84,7 @@ def weight_shapes(files: tuple[Path, ...]) -> dict[str, tuple[int, ...]]:
             with _spoiled(path), safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         else:
-            shapes |= {name: tuple(tensor.shape) for name, tensor in _READERS[path.suffix](path).items()}
+            shapes |= {name: tuple(tensor.shape) for name, tensor in _READERS[weight_suffix(path)](path).items()}
     return shapes
 
 
@@ -92,7 +97,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
         # A name with a folder in it could reach outside of the checkpoint.
         if not isinstance(name, str) or Path(name).name != name or not (index.parent / name).is_file():
             raise InputError(f"{index.name} names {name!r}, and there is no such file beside it")
-    if not names or any(Path(name).suffix not in _READERS for name in names):
+    if not names or any(weight_suffix(Path(name)) not in _READERS for name in names):
         raise InputError(f"{index.name} names no shards of a kind that is known: expected {', '.join(_READERS)}")
     return tuple(index.parent / name for name in names)
 
@@ -166,4 +171,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".safetensors": _read_safetensors,
     ".bin": _read_bin,
     ".pth": _read_pickle,
+    ".pt": _read_pickle,
+    ".pth.tar": _read_pickle,
 }
+WEIGHT_SUFFIXES = tuple(_READERS)

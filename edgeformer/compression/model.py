@@ -33,6 +33,7 @@ _TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "sentence_bert_config.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -93,7 +94,7 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
     Raises:
         InputError: the source is no text model.
     """
-    checkpoint = open_checkpoint(source, task=None)
+    checkpoint = open_checkpoint(source, task=None, new_head=True)
     if checkpoint.task not in TEXT_TASKS:
         raise InputError(f"new_head is for text models, and {checkpoint.source.id} does {checkpoint.task}")
     raw = classifier_config(checkpoint.raw, labels)

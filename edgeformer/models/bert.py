@@ -258,7 +258,8 @@ class BertEncoder(TextEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) int32 each, token_type_ids None for DistilBERT, to (B, S or 1, C) float32."""
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
+        bias = additive_mask(attention_mask, self.mask_value)
+        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
         return hidden
 
 

@@ -337,7 +337,8 @@ class MobileBertEncoder(TextEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Three times (B, S) int32 to (B, S or 1, C) float32."""
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), additive_mask(attention_mask))
+        bias = additive_mask(attention_mask, self.mask_value)
+        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
         return hidden
 
 

@@ -12,11 +12,22 @@ from torch.nn import functional as F
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.strict_json import shorten
 
 TEXT_TASKS = ("text-classification", "text-embedding")
 
 CLASSIFICATION_HEADS = ("classifier.", "pre_classifier.", "pooler.")
 """Parts of public text checkpoints that classification uses and embedding leaves out; below the base prefix or not."""
+
+MEAN, CLS = "mean", "cls"
+POOLINGS = (MEAN, CLS)
+"""How an embedder makes one vector of its tokens'."""
+
+TWO_LABELS = (
+    "give a regression or a reranker of one label two, the first with zeros as its row of classifier.weight and of "
+    "classifier.bias: the softmax of the second is then the sigmoid of its score"
+)
+"""What to do about one label."""
 
 _NORM_FLOOR = 1e-12
 
@@ -70,8 +81,12 @@ class Layers(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S or 1, C)`."""
+    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S or 1, C)`.
 
+    `mask_value` is what hidden positions add to their scores; None: the usual.
+    """
+
+    mask_value: float | None = None
     encoder: Layers
     pooler: Pooler | None
 
@@ -131,14 +146,24 @@ class TextClassifier(_TextTask):
 
 
 class TextEmbedder(_TextTask):
-    """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT)."""
+    """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT); or as set."""
 
     output_name = "embedding"
+    pooling = MEAN
+    normalize = True
+
+    def set_head(self, pooling: str, normalize: bool) -> None:
+        """Make an embedding of the mean of the tokens or of the first one ("cls"), scaled to L2 norm 1 or not."""
+        if pooling not in POOLINGS:
+            raise ValueError(f"expected a pooling of {', '.join(POOLINGS)}, found {pooling!r}")
+        self.pooling, self.normalize = pooling, normalize
+        self.encoder.encoder.first_token_only = pooling == CLS
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        return (l2_normalize(masked_mean(hidden, attention_mask)),)
+        pooled = hidden[:, 0] if self.pooling == CLS else masked_mean(hidden, attention_mask)  # (B, C)
+        return (l2_normalize(pooled) if self.normalize else pooled,)
 
 
 def text_blocks(base: str) -> tuple[str, ...]:
@@ -181,9 +206,7 @@ def check_task(task: str, num_labels: int) -> None:
     if task not in TEXT_TASKS:
         raise InputError(f"unknown task {task!r}: expected one of {', '.join(TEXT_TASKS)}")
     if task == "text-classification" and num_labels < 2:
-        raise InputError(
-            f"text-classification needs at least 2 labels, found {num_labels}: regression is not supported"
-        )
+        raise InputError(f"text-classification needs at least 2 labels, found {num_labels}: {TWO_LABELS}")
 
 
 def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
@@ -199,7 +222,10 @@ def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
     except (AttributeError, ValueError):
         raise InputError("config: id2label must map the numbers of the labels to their names") from None
     if sorted(by_id) != list(range(len(by_id))):
-        raise InputError(f"config: id2label must number its labels from 0 without gaps, found {sorted(by_id)}")
+        raise InputError(
+            f"config: id2label must number its labels from 0 without gaps, found {shorten(sorted(by_id), 60)}: add the "
+            "missing ones, or name all with a file of labels"
+        )
     return tuple(by_id[number] for number in range(len(by_id)))
 
 

@@ -18,6 +18,7 @@ from edgeformer.families import Family
 from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
+from edgeformer.models.tinyvit_names import timm_names
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
@@ -374,11 +375,6 @@ def programs(module: nn.Module, config: TinyViTConfig, options: ProgramOptions) 
     )
 
 
-def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Public names are ours."""
-    return dict(state)
-
-
 def publish(state: Mapping[str, Tensor], config: TinyViTConfig) -> dict[str, Tensor]:  # noqa: ARG001
     """Our names are the public ones."""
     return dict(state)
@@ -389,7 +385,7 @@ FAMILY = Family(
     tasks=IMAGE_TASKS,
     parse_config=parse_config,
     build=build,
-    rename=_rename,
+    rename=timm_names,
     publish=publish,
     unused=("*.num_batches_tracked", "*.attention_bias_idxs"),
     programs=programs,

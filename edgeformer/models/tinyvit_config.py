@@ -153,6 +153,8 @@ def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
         InputError: names that do not fit `num_classes`, or that cannot be read.
     """
     pretrained_cfg = _mapping(raw, "pretrained_cfg")
+    if raw.get("num_classes", pretrained_cfg.get("num_classes")) == 0:
+        raise InputError("config: num_classes is 0, so it has no classifier: fine-tune it for your classes first")
     count = fields.read_int(raw, "num_classes", fields.read_int(pretrained_cfg, "num_classes", _NUM_CLASSES))
     names = raw.get("label_names", pretrained_cfg.get("label_names"))
     if names is None:

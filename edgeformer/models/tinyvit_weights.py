@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeformer.models.tinyvit_config import VARIANTS
+from edgeformer.models.tinyvit_names import timm_names
 
 _STEM = "patch_embed.conv1.conv.weight"
 _HEAD = "head.fc.weight"
@@ -22,6 +23,7 @@ def describe(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     Args:
         shapes: by public name.
     """
+    shapes = timm_names(shapes)
     if _STEM not in shapes or _HEAD not in shapes:
         return None
     stages = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("stages."))

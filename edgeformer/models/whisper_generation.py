@@ -17,6 +17,7 @@ from typing import Any
 from edgeformer.json_files import read_object
 from edgeformer.models import config_fields as fields
 from edgeformer.models.whisper_config import Head, WhisperConfig, with_alignment_heads
+from edgeformer.models.whisper_languages import LANGUAGE_CODES
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
 from edgeformer_runtime.speech_spec import SpeechTokens
@@ -95,6 +96,11 @@ def read_speech(
     ids = _token_ids(tokenizer_json)
     config, notes = with_alignment_heads(config, _alignment_heads(stated))
     tokens = _tokens(ids, stated, config)
+    if len(tokens.languages) == 1 and len(_languages(ids, stated)) > 1:
+        notes += (
+            f"generation_config.json fixes the language {next(iter(tokens.languages))}, so the bundle knows no other: "
+            "remove language (and forced_decoder_ids) there for all",
+        )
     suppress, suppress_notes = _suppressed(ids, stated, tokens)
     at_start = stated.get("begin_suppress_tokens", [ids[_SPACE], tokens.end] if _SPACE in ids else [tokens.end])
     rate, n_fft, hop_length, seconds = _sound(folder, config)
@@ -141,6 +147,9 @@ def _tokens(ids: Mapping[str, int], stated: Mapping[str, Any], config: WhisperCo
             f"timestamps up to {seconds:g} s need the ids {first} to {last}, and vocab_size is {config.vocab_size}"
         )
     languages = _languages(ids, stated) if _is_multilingual(stated, config) else {}
+    fixed = _fixed_language(stated, ids, languages)
+    if fixed is not None and languages:
+        languages = {fixed: languages[fixed]}
     return SpeechTokens(
         start=start,
         end=end,
@@ -189,6 +198,45 @@ def _languages(ids: Mapping[str, int], stated: Mapping[str, Any]) -> dict[str, i
     if not languages:
         raise InputError("the tokenizer names no language, which a multilingual Whisper needs")
     return dict(sorted(languages.items(), key=lambda pair: pair[1]))
+
+
+def _fixed_language(stated: Mapping[str, Any], ids: Mapping[str, int], languages: Mapping[str, int]) -> str | None:
+    """The code of the language that the checkpoint transcribes whatever it hears; None: it finds out.
+
+    Raises:
+        InputError: a language that the model does not know, or a task that is not transcription.
+    """
+    language, task = _forced(stated, ids)
+    if task not in (None, "transcribe"):
+        raise InputError(
+            f"generation_config.json: the task is {task!r}, and a bundle transcribes unless its caller wants else: "
+            "set the task to transcribe, and call with the task translate"
+        )
+    if language is None:
+        return None
+    name = str(language).lower()
+    code = name.removeprefix("<|").removesuffix("|>") if name.startswith("<|") else LANGUAGE_CODES.get(name, name)
+    if code not in languages and (languages or code != "en"):
+        known = ", ".join(sorted(languages)) or "en"
+        raise InputError(f"generation_config.json: the model has no language {language!r}: expected one of {known}")
+    return code
+
+
+def _forced(stated: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Any, Any]:
+    """The language and the task; older files force their tokens, which transformers reads where both are missing."""
+    language, task = stated.get("language"), stated.get("task")
+    if language is not None or task is not None:
+        return language, task
+    names = {number: token for token, number in ids.items()}
+    forced = stated.get("forced_decoder_ids")
+    for entry in forced if isinstance(forced, list) else []:
+        number = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        token = names.get(number, "") if isinstance(number, int) else ""
+        if token in (_TRANSCRIBE, _TRANSLATE):
+            task = token[2:-2]
+        elif _LANGUAGE.fullmatch(token):
+            language = token
+    return language, task
 
 
 def _suppressed(ids: Mapping[str, int], stated: Mapping[str, Any], tokens: SpeechTokens) -> tuple[Any, tuple[str, ...]]:

@@ -36,6 +36,11 @@ class SpeechTokens:
     translate: int | None
     languages: dict[str, int]
 
+    @property
+    def reference_language(self) -> str:
+        """The language of the reference answer: English, or the first that a model without English knows."""
+        return min(self.languages) if self.languages and "en" not in self.languages else "en"
+
 
 @dataclass(frozen=True)
 class AudioBucket:

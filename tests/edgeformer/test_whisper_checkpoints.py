@@ -233,6 +233,9 @@ def preprocessor(**values: Any) -> Callable[[Path], None]:
         (generation(begin_suppress_tokens="220"), "begin_suppress_tokens must be a list of ids"),
         (generation(alignment_heads=[[1]]), r"alignment_heads must be a list of \[layer, head\]"),
         (generation(lang_to_id={"<|xx|>": 3}), "no language '<|xx|>'"),
+        (generation(language="klingon"), "no language 'klingon': expected one of de, en, fr"),
+        (generation(task="translate"), "the task is 'translate'"),
+        (preprocessor(do_normalize=True), "do_normalize is True"),
         (generation(max_initial_timestamp_index=0), "max_initial_timestamp_index"),
         (preprocessor(feature_size=128), "feature_size must be num_mel_bins 80, found 128"),
         (preprocessor(chunk_length=30), "chunk_length, found 30"),
@@ -246,13 +249,40 @@ def test_refuses_what_contradicts_itself(copy: Path, spoil: Callable[[Path], Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("language", ["de", "German", "<|de|>"])
+def test_a_fixed_language_is_the_only_one(copy: Path, language: str) -> None:
+    """transformers then answers in it whatever it hears; with no other to choose from, so does a bundle."""
+    change(copy / "generation_config.json", language=language, task="transcribe")
+    checkpoint = open_checkpoint(str(copy))
+    tokens = speech_of(checkpoint).tokens
+    assert list(tokens.languages) == ["de"]
+    assert tokens.reference_language == "de"
+    assert any("fixes the language de" in note for note in checkpoint.notes)
+
+
+def test_forced_tokens_fix_the_language_too(copy: Path) -> None:
+    ids = Tokenizer.from_file(str(copy / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    path = copy / "generation_config.json"
+    change(path, forced_decoder_ids=[[1, ids["<|fr|>"]], [2, ids["<|transcribe|>"]]])
+    assert list(speech_of(open_checkpoint(str(copy))).tokens.languages) == ["fr"]
+    change(path, forced_decoder_ids=[[1, None], [2, ids["<|transcribe|>"]]])
+    assert sorted(speech_of(open_checkpoint(str(copy))).tokens.languages) == ["de", "en", "fr"]
+    change(path, forced_decoder_ids=[[1, ids["<|fr|>"]], [2, ids["<|translate|>"]]])
+    with pytest.raises(InputError, match="the task is 'translate'"):
+        open_checkpoint(str(copy))
+
+
 def test_timestamps_must_fit_the_vocabulary(tmp_path: Path) -> None:
     folder = save_whisper(tmp_path)
     spec = json.loads((folder / "tokenizer.json").read_text())
     spec["added_tokens"] = [token for token in spec["added_tokens"] if not token["content"].endswith("0|>")]
     (folder / "tokenizer.json").write_text(json.dumps(spec))
     change(folder / "config.json", vocab_size=1000)
-    with pytest.raises(InputError, match=r"ids and the model has 1000 embeddings|vocab_size is 1000"):
+    # Without some of its added tokens the library numbers the others anew, which nobody may miss.
+    with pytest.raises(InputError, match=r"'<\|0.02\|>' the id 302, and the tokenizers library gives it 301"):
+        open_checkpoint(str(folder))
+    whisper_tokenizer().save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match="ids and the model has 1000 embeddings"):
         open_checkpoint(str(folder))
 
 

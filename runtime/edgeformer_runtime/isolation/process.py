@@ -88,9 +88,7 @@ class HelperProcess:
 
     def _start(self) -> Frame:
         environment = {
-            key: value
-            for key, value in os.environ.items()
-            if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
+            key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
         }
         # The process runs elsewhere, so that no module of the current folder is taken for Python's own.
         environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)

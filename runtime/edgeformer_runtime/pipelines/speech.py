@@ -123,8 +123,9 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         return self._model.tokenizer.text(tokens).strip()
 
     def plain_prompt(self) -> list[int]:
-        """The prompt of the reference answer: text alone, in English, nothing before it."""
-        return list(build_prompt(self.spec.tokens, self.spec.buckets[0].rows, TranscribeOptions(), "en").tokens)
+        """The prompt of the reference answer: text alone, in English if it can be, nothing before it."""
+        tokens, rows = self.spec.tokens, self.spec.buckets[0].rows
+        return list(build_prompt(tokens, rows, TranscribeOptions(), tokens.reference_language).tokens)
 
     def plain_choice(self, logits: Samples, first: bool) -> int:
         """The reference answer's token for logits (V,); `first`: no token came before it."""
@@ -139,7 +140,8 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         with model.lock:
             decoder = model.decoder(bucket)
             decoder.encode(model.mel(samples, bucket))
-            context = feed(decoder, build_prompt(self.spec.tokens, bucket.rows, TranscribeOptions(), "en"))
+            tokens = self.spec.tokens
+            context = feed(decoder, build_prompt(tokens, bucket.rows, TranscribeOptions(), tokens.reference_language))
             search = Search(
                 decoder=decoder,
                 context=context,

@@ -1,0 +1,295 @@
+"""The fields of public config files that transformers, sentence-transformers and timm read, and what becomes of each.
+
+Every field is honoured by the piece that reads it, refused or noted where its value would change an answer, or silent
+because no value of it does. What the table does not know is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeformer.json_files import read_object
+from edgeformer.models.text_tasks import TEXT_TASKS
+from edgeformer.sentence_files import SENTENCE_CONFIG, TRANSFORMER_CONFIGS
+from edgeformer.sources import CONFIG_FILE, SourceFolder
+from edgeformer.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
+
+_SHOWN = 8
+
+TEXT, IMAGE, SPEECH_KIND = "text", "image", "speech"
+GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
+HONOURED, REFUSED, NOTED, SILENT = "honoured", "refused", "noted", "silent"
+
+
+@dataclass(frozen=True)
+class Field:
+    """What becomes of a field.
+
+    Attributes:
+        treatment: "honoured", "refused", "noted" or "silent".
+        plain: values that change nothing; one that is absent or null never does.
+        why: for the refused what to do, for the noted what it would change.
+    """
+
+    treatment: str
+    plain: tuple[Any, ...] = ()
+    why: str = ""
+
+
+def _each(names: str, field: Field) -> dict[str, Field]:
+    return dict.fromkeys(names.split(), field)
+
+
+def _honoured(names: str) -> dict[str, Field]:
+    return _each(names, Field(HONOURED))
+
+
+def _silent(names: str) -> dict[str, Field]:
+    return _each(names, Field(SILENT))
+
+
+_OWN_CODE = Field(
+    REFUSED,
+    ({},),
+    "the author's own class computes it, and that code is not run here: expected a plain model; if the plain one "
+    "computes the same, remove auto_map",
+)
+_COMMON = {
+    **_honoured("model_type architectures problem_type id2label num_labels quantization_config"),
+    "auto_map": _OWN_CODE,
+    **_silent(
+        "dtype torch_dtype transformers_version _name_or_path name_or_path label2id initializer_range "
+        "initializer_factor use_cache gradient_checkpointing finetuning_task output_attentions output_hidden_states "
+        "return_dict use_return_dict torchscript tie_word_embeddings tie_encoder_decoder bos_token_id eos_token_id "
+        "sep_token_id cls_token_id chunk_size_feed_forward prefix task_specific_params tokenizer_class "
+        "_attn_implementation attn_implementation _attn_implementation_autoset cross_attention_hidden_size "
+        "use_bfloat16 tf_legacy_loss is_encoder_decoder add_cross_attention is_decoder _commit_hash summary "
+        "architectures_ language edgeformer license model_id"
+    ),
+    **_honoured("attention_kernel is_decoder add_cross_attention tokenizer_class"),
+}
+
+CONFIG_FIELDS: dict[str, dict[str, Field]] = {
+    TEXT: {
+        **_COMMON,
+        **_honoured(
+            "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act "
+            "max_position_embeddings type_vocab_size layer_norm_eps pad_token_id position_embedding_type "
+            "is_encoder_decoder pruned_heads dim n_layers n_heads hidden_dim activation embedding_size "
+            "intra_bottleneck_size num_feedforward_networks trigram_input use_bottleneck use_bottleneck_attention "
+            "key_query_shared_bottleneck classifier_activation normalization_type layer_widths"
+        ),
+        **_silent(
+            "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout qa_dropout "
+            "seq_classif_dropout sinusoidal_pos_embds tie_weights_ true_hidden_size directionality pooler_fc_size "
+            "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type output_past cell "
+            "emb_size structure pre_trained training attention_window"
+        ),
+        **_each(
+            "sentence_transformers sbert_ce_default_activation_function",
+            Field(NOTED, why="a CrossEncoder's activation is not used: scores are softmax or sigmoid"),
+        ),
+    },
+    IMAGE: {
+        **_COMMON,
+        **_honoured("architecture num_classes global_pool label_names label_descriptions pretrained_cfg model_args"),
+        **_honoured("layer_widths"),
+        **_silent("num_features do_pooling"),
+    },
+    SPEECH_KIND: {
+        **_COMMON,
+        **_honoured(
+            "vocab_size num_mel_bins d_model encoder_layers decoder_layers encoder_attention_heads "
+            "decoder_attention_heads encoder_ffn_dim decoder_ffn_dim max_source_positions max_target_positions "
+            "activation_function scale_embedding encoder_layer_widths decoder_layer_widths alignment_heads "
+            "suppress_tokens begin_suppress_tokens decoder_start_token_id eos_token_id forced_decoder_ids lang_ids "
+            "suppress_ids suppress_ids_begin no_timestamps_token_id is_multilingual lang_to_id language task"
+        ),
+        **_silent(
+            "dropout attention_dropout activation_dropout encoder_layerdrop decoder_layerdrop init_std "
+            "apply_spec_augment mask_feature_length mask_feature_min_masks mask_feature_prob mask_time_length "
+            "mask_time_min_masks mask_time_prob median_filter_width use_weighted_layer_sum classifier_proj_size "
+            "num_hidden_layers pad_token_id max_length is_encoder_decoder bos_token_id architecture"
+        ),
+    },
+}
+"""config.json, by what the model reads."""
+
+TOKENIZER_FIELDS: dict[str, Field] = {
+    **_honoured(" ".join(ROLES)),
+    **_honoured(
+        "tokenizer_class do_lower_case strip_accents tokenize_chinese_chars added_tokens_decoder extra_special_tokens "
+        "additional_special_tokens model_input_names model_max_length max_len auto_map"
+    ),
+    "truncation_side": Field(REFUSED, ("right",), "texts are cut at the right here: set it to right"),
+    "split_special_tokens": Field(
+        REFUSED, (False,), "special tokens are found in texts here: set it to false, or remove them from the tokenizer"
+    ),
+    "padding_side": Field(NOTED, ("right",), "padding is at the right here, which other positions would change"),
+    "never_split": Field(NOTED, ([],), "transformers 5 does not split by it, and neither does a bundle"),
+    "do_basic_tokenize": Field(NOTED, (True,), "transformers 5 always splits words first, and so does a bundle"),
+    "clean_text": Field(NOTED, (True,), "control characters are always removed"),
+    "add_prefix_space": Field(NOTED, (False,), "tokenizer.json says where a space is added"),
+    "wordpieces_prefix": Field(NOTED, ("##",), "pieces inside of words begin with ##"),
+    **_silent(
+        "add_bos_token add_eos_token clean_up_tokenization_spaces chat_template name_or_path tokenizer_file use_fast "
+        "backend is_local local_files_only processor_class special_tokens_map_file max_length stride "
+        "truncation_strategy pad_to_multiple_of pad_token_type_id padding legacy from_slow errors "
+        "return_attention_mask vocab_file merges_file trim_offsets init_inputs verbose extra_ids sp_model_kwargs "
+        "response_template response_schema files_loaded language task predict_timestamps normalizer_file truncation "
+        "cls_token_type_id mask_token_type_id"
+    ),
+}
+
+SENTENCE_FIELDS: dict[str, Field] = {
+    **_honoured("model_type prompts default_prompt_name"),
+    "truncate_dim": Field(REFUSED, (), "embeddings are not cut here: set it to null, and cut them in the app"),
+    "similarity_fn_name": Field(NOTED, ("cosine",), "how two embeddings are compared is the app's choice"),
+    "activation_fn": Field(NOTED, (), "scores are the softmax or sigmoid of the logits"),
+    **_silent("__version__ requirements keep_in_fp32_modules"),
+}
+
+_CALLED = "how the model is called: remove it if the plain call gives the same"
+TRANSFORMER_FIELDS: dict[str, Field] = {
+    **_honoured("max_seq_length do_lower_case transformer_task"),
+    "processing_kwargs": Field(REFUSED, ({},), _CALLED),
+    "modality_config": Field(
+        REFUSED,
+        tuple({"text": {"method": "forward", "method_output_name": name}} for name in ("last_hidden_state", "logits")),
+        "only a text's last hidden state or logits are taken",
+    ),
+    "module_output_name": Field(REFUSED, ("token_embeddings", "scores"), _CALLED),
+    **_each("query_expansion query_length document_length", Field(REFUSED, (), "queries and documents are alike here")),
+    **_each("model_args config_args tokenizer_args", Field(REFUSED, ({},), _CALLED)),
+    **_each("model_kwargs config_kwargs processor_kwargs", Field(REFUSED, ({},), _CALLED)),
+    **_silent("unpad_inputs"),
+}
+"""sentence_bert_config.json, by any of its names."""
+
+POOLING_FIELDS: dict[str, Field] = {
+    **_honoured(
+        "pooling_mode pooling_mode_cls_token pooling_mode_max_tokens pooling_mode_mean_tokens "
+        "pooling_mode_mean_sqrt_len_tokens pooling_mode_weightedmean_tokens pooling_mode_lasttoken include_prompt"
+    ),
+    **_silent("word_embedding_dimension embedding_dimension"),
+}
+
+_DECODING = "greedy decoding with fallbacks, as the caller asks, is what a bundle does"
+GENERATION_FIELDS: dict[str, Field] = {
+    **_honoured(
+        "language task forced_decoder_ids suppress_tokens begin_suppress_tokens alignment_heads lang_to_id "
+        "no_timestamps_token_id decoder_start_token_id eos_token_id is_multilingual max_initial_timestamp_index"
+    ),
+    "num_beams": Field(NOTED, (1,), _DECODING),
+    "do_sample": Field(NOTED, (False,), _DECODING),
+    "temperature": Field(NOTED, (0.0, 1.0), _DECODING),
+    "num_return_sequences": Field(NOTED, (1,), _DECODING),
+    "repetition_penalty": Field(NOTED, (1.0,), _DECODING),
+    "length_penalty": Field(NOTED, (1.0,), _DECODING),
+    "no_repeat_ngram_size": Field(NOTED, (0,), _DECODING),
+    "encoder_no_repeat_ngram_size": Field(NOTED, (0,), _DECODING),
+    "encoder_repetition_penalty": Field(NOTED, (1.0,), _DECODING),
+    "diversity_penalty": Field(NOTED, (0.0,), _DECODING),
+    "guidance_scale": Field(NOTED, (1.0,), _DECODING),
+    "return_timestamps": Field(NOTED, (False,), "timestamps are the caller's option"),
+    **_each("num_beam_groups min_length", Field(NOTED, (0, 1), _DECODING)),
+    **_each(
+        "bad_words_ids constraints force_words_ids forced_bos_token_id forced_eos_token_id sequence_bias stop_strings "
+        "exponential_decay_length_penalty penalty_alpha min_new_tokens max_new_tokens condition_on_prev_tokens "
+        "compression_ratio_threshold logprob_threshold no_speech_threshold prompt_ids prompt_condition_type "
+        "watermarking_config dola_layers early_stopping hotwords max_time token_healing typical_p epsilon_cutoff "
+        "eta_cutoff min_p top_h",
+        Field(NOTED, (False, 0.0, 1.0), _DECODING),
+    ),
+    **_silent(
+        "_from_model_config transformers_version bos_token_id pad_token_id prev_sot_token_id task_to_id use_cache "
+        "dtype max_length top_k top_p cache_config cache_implementation compile_config continuous_batching_config "
+        "disable_compile assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight "
+        "assistant_lookbehind is_assistant low_memory max_cache_len max_matching_ngram_size num_assistant_tokens "
+        "num_assistant_tokens_schedule output_attentions output_hidden_states output_logits output_scores "
+        "prefill_chunk_size prompt_lookup_num_tokens remove_invalid_values renormalize_logits return_dict_in_generate "
+        "speculation_type target_lookbehind use_mtp median_filter_width"
+    ),
+}
+
+SOUND_FIELDS: dict[str, Field] = {
+    **_honoured("sampling_rate n_fft hop_length feature_size chunk_length"),
+    "do_normalize": Field(REFUSED, (False,), "sound is not scaled to unit variance here: set it to false"),
+    "padding_value": Field(REFUSED, (0.0,), "sound is continued with silence: set it to 0.0"),
+    "padding_side": Field(REFUSED, ("right",), "sound is continued at its end: set it to right"),
+    "dither": Field(NOTED, (0.0,), "no noise is added to the sound"),
+    **_silent(
+        "feature_extractor_type processor_class n_samples nb_max_frames return_attention_mask mel_filters "
+        "image_processor_type tokenizer_class"
+    ),
+}
+"""preprocessor_config.json of speech, or the feature_extractor of processor_config.json."""
+
+
+def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[str]) -> tuple[str, ...]:
+    """Walk the fields of a checkpoint's config files.
+
+    Args:
+        source: the checkpoint.
+        raw: its config.json, or what stands for it.
+        tasks: what its family can do.
+
+    Returns:
+        A note on each field that would change an answer and does not, and on those that nothing knows.
+
+    Raises:
+        InputError: names a field that would change an answer and cannot be honoured.
+    """
+    kind = TEXT if set(tasks) & set(TEXT_TASKS) else IMAGE if "image-classification" in tasks else SPEECH_KIND
+    notes = check_fields(CONFIG_FILE, raw, CONFIG_FIELDS[kind])
+    for path, fields in _files(source, kind):
+        if path.is_file():
+            notes += check_fields(path.name, read_object(path), fields)
+    return notes
+
+
+def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Field]]]:
+    if not source.root.is_dir():
+        return []
+    folder = source.folder
+    if kind == SPEECH_KIND:
+        return [(folder / GENERATION_FILE, GENERATION_FIELDS), (folder / PREPROCESSOR_FILE, SOUND_FIELDS)]
+    if kind == IMAGE:
+        return []
+    files: list[tuple[Path, Mapping[str, Field]]] = [
+        (folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS),
+        (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS),
+    ]
+    places = dict.fromkeys((folder, source.root))
+    files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
+    files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
+    files += [(path, POOLING_FIELDS) for path in sorted(source.root.glob("*_Pooling/config.json"))]
+    return files
+
+
+def check_fields(file: str, values: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[str, ...]:
+    """The notes on one file's fields; see `field_notes`."""
+    notes: list[str] = []
+    for name, value in values.items():
+        field = fields.get(name)
+        if field is None or field.treatment in (HONOURED, SILENT) or value is None or _is_plain(value, field.plain):
+            continue
+        said = f"{file}: {name} is {shorten(value, 60)}: {field.why}"
+        if field.treatment == REFUSED:
+            raise InputError(said)
+        notes.append(said)
+    unknown = [name for name in values if name not in fields and not name.endswith("_token")]
+    if unknown:
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        named = ", ".join(shorten(name, 40)[1:-1] for name in unknown[:_SHOWN])
+        notes.append(f"{file} has fields that are not known here and change nothing: {named}{more}")
+    return tuple(notes)
+
+
+def _is_plain(value: Any, plain: tuple[Any, ...]) -> bool:
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in plain)

@@ -1,0 +1,125 @@
+"""How far a text model's attention scores spread, and the mask that hides padding from them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
+from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
+from edgeformer.models.text_tasks import TextEncoder
+from edgeformer.samples import FILLER, TEXTS
+
+SAMPLE_LENGTH = 64
+"""Tokens of a sample with its padding; a longer one changes the range little and takes as much longer."""
+
+_ROWS = 4
+"""Of random tokens, where there is no tokenizer."""
+
+
+def sample_inputs(config: Any, tokenizer_json: str | None) -> Mapping[str, Tensor]:
+    """Padded samples (B, S) int32 by input name, with as much padding as the shortest text leaves."""
+    length = min(SAMPLE_LENGTH, config.max_position_embeddings)
+    ids, types = (_random_ids(config.vocab_size, length), []) if tokenizer_json is None else _texts(tokenizer_json)
+    shape = (len(ids), length)
+    inputs = {name: torch.zeros(shape, dtype=torch.int32) for name in config.input_names}
+    for row, tokens in enumerate(ids):
+        kept = torch.tensor(tokens[:length], dtype=torch.int32)
+        inputs["input_ids"][row, : len(kept)] = kept
+        inputs["attention_mask"][row, : len(kept)] = 1
+        if types and "token_type_ids" in inputs:
+            inputs["token_type_ids"][row, : len(kept)] = torch.tensor(types[row][:length], dtype=torch.int32)
+    return inputs
+
+
+def _texts(tokenizer_json: str) -> tuple[list[list[int]], list[list[int]]]:
+    tokenizer = Tokenizer.from_str(json.dumps({**json.loads(tokenizer_json), "truncation": None, "padding": None}))
+    texts = [*TEXTS, {"text": f"{FILLER} {FILLER}"}]
+    encodings = [tokenizer.encode(sample["text"], sample.get("pair")) for sample in texts]
+    # A tokenizer without special tokens gives nothing for an empty text.
+    encodings = [encoding for encoding in encodings if encoding.ids]
+    return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+
+
+def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
+    generator = random.Random(0)
+    return [
+        [generator.randrange(vocab_size) for _ in range(max(1, length * (row + 1) // _ROWS))] for row in range(_ROWS)
+    ]
+
+
+@torch.no_grad()
+def score_range(module: nn.Module, inputs: Mapping[str, Tensor]) -> ScoreRange:
+    """The range of a module's attention scores on these inputs, padding's own scores included."""
+    spreads, sizes = [0.0], [0.0]
+
+    def recording(kernel: AttentionKernel) -> AttentionKernel:
+        def record(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+            scores = torch.matmul(q * scale, k.transpose(2, 3))  # (B, H, T, S)
+            spreads.append(float((scores.amax(dim=-1) - scores.amin(dim=-1)).max()))
+            sizes.append(float(scores.abs().max()))
+            return kernel(q, k, v, bias, scale)
+
+        return record
+
+    attending = [(part, kernel) for part in module.modules() if (kernel := _kernel_of(part)) is not None]
+    try:
+        for part, kernel in attending:
+            vars(part)["attention"] = recording(kernel)
+        with exact_masks(module):
+            module(*inputs.values())
+    finally:
+        for part, kernel in attending:
+            vars(part)["attention"] = kernel
+    return ScoreRange(max(spreads), max(sizes))
+
+
+def _kernel_of(part: nn.Module) -> AttentionKernel | None:
+    """The attention kernel that a module calls itself; parts of it are kept elsewhere."""
+    found: AttentionKernel | None = vars(part).get("attention")
+    return found
+
+
+@contextmanager
+def exact_masks(module: nn.Module) -> Iterator[None]:
+    """Within the context, a text model hides padding as minus infinity does; other models stay.
+
+    Approximate kernels keep theirs: they read from the mask which positions there are.
+    """
+    encoders = [part for part in module.modules() if isinstance(part, TextEncoder) and not _is_approximate(part)]
+    masks = [encoder.mask_value for encoder in encoders]
+    try:
+        for encoder in encoders:
+            encoder.mask_value = EXACT_MASK
+        yield
+    finally:
+        for encoder, mask in zip(encoders, masks, strict=True):
+            encoder.mask_value = mask
+
+
+def _is_approximate(module: nn.Module) -> bool:
+    return any(_kernel_of(part) in APPROXIMATE_KERNELS.values() for part in module.modules())
+
+
+def set_mask(module: nn.Module, scores: ScoreRange) -> tuple[str, ...]:
+    """Give a text model the mask that its scores need; None stays where the usual one does.
+
+    Returns:
+        A note where another one was needed.
+    """
+    if scores.mask == MASK_VALUE:
+        return ()
+    for part in module.modules():
+        if isinstance(part, TextEncoder):
+            part.mask_value = scores.mask
+    return (
+        f"attention scores are up to {scores.spread:.0f} apart: padding is hidden with {scores.mask:g}, not "
+        f"{MASK_VALUE:g}" + ("" if scores.fits_half else ", which float16 does not hold: fp16 is not to be had"),
+    )

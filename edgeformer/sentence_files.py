@@ -1,0 +1,213 @@
+"""What sentence-transformers' files say of an embedder: pooling, norm, length, case and prompts (versions 2 to 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeformer.json_files import read_list, read_object
+from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
+from edgeformer.sources import MODULES_FILE, SourceFolder, is_inside
+from edgeformer_runtime.errors import InputError
+
+SENTENCE_CONFIG = "config_sentence_transformers.json"
+TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""The names that the library has had for one file, the first one wins."""
+
+POOLING_FILE = "1_Pooling/config.json"
+NO_PROMPT = "none"
+
+_KINDS = ("Transformer", "Pooling", "Normalize")
+_CROSS_ENCODER, _SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"
+_OLD_MODES = {
+    "pooling_mode_cls_token": CLS,
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": MEAN,
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Versions before 5 have a flag for each of the modes."""
+
+
+@dataclass(frozen=True)
+class SentenceFiles:
+    """What sentence-transformers' files say.
+
+    Attributes:
+        is_embedder: they describe an embedder.
+        is_cross_encoder: they describe a classifier of pairs.
+        pooling: one of `POOLINGS`.
+        normalize: scaled to L2 norm 1.
+        longest: tokens behind which texts are cut; None: not said.
+        lower_case: texts are lower-cased before the tokenizer sees them.
+        prompts: what may be put before a text, by name; without empty ones.
+        default_prompt: the name of the one that is put before each text.
+        includes_prompt: whether its tokens are pooled too.
+        notes: one line for each thing that a user may want to know.
+    """
+
+    is_embedder: bool = False
+    is_cross_encoder: bool = False
+    pooling: str = MEAN
+    normalize: bool = True
+    longest: int | None = None
+    lower_case: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    includes_prompt: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> SentenceFiles:
+    """What the files of a checkpoint say; plain checkpoints have none of them.
+
+    Args:
+        source: the checkpoint.
+        raw: its config.json.
+
+    Raises:
+        InputError: modules or a pooling that are not converted, or files that cannot be read.
+    """
+    if not source.root.is_dir():
+        return SentenceFiles()
+    root = source.root
+    transformer = _first(source.folder, root, TRANSFORMER_CONFIGS)
+    stated = _read(root / SENTENCE_CONFIG)
+    kind = stated.get("model_type", _SENTENCE_TRANSFORMER)
+    if kind not in (_SENTENCE_TRANSFORMER, _CROSS_ENCODER):
+        raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected SentenceTransformer or CrossEncoder")
+    task = transformer.get("transformer_task")
+    kinds = _modules(root)
+    classifier = any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or [])
+    cross = (
+        kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
+    )
+    if cross and set(kinds) - {"Transformer"}:
+        raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
+    pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
+    prompts = {name: text for name, text in dict(stated.get("prompts") or {}).items() if text}
+    default = stated.get("default_prompt_name")
+    return SentenceFiles(
+        is_embedder=not cross and (bool(kinds) or (root / POOLING_FILE).is_file()),
+        is_cross_encoder=cross,
+        pooling=pooling,
+        normalize="Normalize" in kinds or not kinds,
+        longest=_longest(transformer),
+        lower_case=transformer.get("do_lower_case") is True,
+        prompts=prompts,
+        default_prompt=default if default in prompts else None,
+        includes_prompt=includes_prompt,
+        notes=notes,
+    )
+
+
+def _first(folder: Path, root: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """The first of some files; sentence-transformers keeps it beside the transformer."""
+    return next(
+        (read_object(place / name) for place in (folder, root) for name in names if (place / name).is_file()), {}
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.is_file() else {}
+
+
+def _modules(root: Path) -> dict[str, Path]:
+    """The folder of each kind of module; empty where there is no modules.json."""
+    if not (root / MODULES_FILE).is_file():
+        return {}
+    found: dict[str, Path] = {}
+    for module in read_list(root / MODULES_FILE):
+        kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
+        if kind not in _KINDS or kind in found:
+            raise InputError(
+                f"{MODULES_FILE}: expected a Transformer, a Pooling and perhaps Normalize, found {kind or module!r}: "
+                "a module behind them has no counterpart here"
+            )
+        path = root / str(module.get("path", ""))
+        if not is_inside(path, root):
+            raise InputError(f"{MODULES_FILE} names {module.get('path')!r}, which is outside of the checkpoint")
+        found[kind] = path
+    if list(found) != [kind for kind in _KINDS if kind in found] or "Transformer" not in found:
+        raise InputError(f"{MODULES_FILE}: expected Transformer, Pooling, Normalize in this order, found {list(found)}")
+    normalize = _read(found["Normalize"] / "config.json") if "Normalize" in found else {}
+    for name in ("module_input_name", "module_output_name"):
+        if normalize.get(name) not in (None, "sentence_embedding"):
+            raise InputError(f"2_Normalize: {name} must be sentence_embedding, found {normalize[name]!r}")
+    return found
+
+
+def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[str, ...]]:
+    """How tokens become a vector, and whether a prompt's tokens are among them."""
+    notes: tuple[str, ...] = ()
+    if "Pooling" in kinds:
+        path = kinds["Pooling"] / "config.json"
+        if not path.is_file():
+            raise InputError(f"{MODULES_FILE} names a Pooling module whose config.json is not there")
+    elif kinds:
+        raise InputError(
+            f"{MODULES_FILE} has no Pooling: expected an embedder's Transformer and Pooling, or a CrossEncoder, whose "
+            f'{SENTENCE_CONFIG} says "model_type": "CrossEncoder"'
+        )
+    elif (root / POOLING_FILE).is_file():
+        path = root / POOLING_FILE
+        notes = (f"{MODULES_FILE} is not there: {POOLING_FILE} says how to pool, and embeddings are scaled to norm 1",)
+    else:
+        return MEAN, True, notes
+    config = read_object(path)
+    mode = config.get("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else list(mode or ())
+    if mode is None:
+        modes = [name for flag, name in _OLD_MODES.items() if config.get(flag)] or [MEAN]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise InputError(
+            f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {', '.join(map(str, modes))}"
+        )
+    return modes[0], config.get("include_prompt", True) is not False, notes
+
+
+def _longest(transformer: Mapping[str, Any]) -> int | None:
+    value = transformer.get("max_seq_length")
+    if value is not None and (type(value) is not int or value < 2):
+        raise InputError(f"sentence_bert_config.json: max_seq_length must be an integer above 1, found {value!r}")
+    return value
+
+
+def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
+    """The text that is put before every text, or None.
+
+    Args:
+        files: the checkpoint's.
+        asked: a prompt's name, "none", or None where the user said nothing.
+
+    Raises:
+        InputError: there is no such prompt, or the checkpoint has one that the user must decide about.
+    """
+    names = ", ".join((*files.prompts, NO_PROMPT))
+    if asked is None and files.default_prompt is not None:
+        text = files.prompts[files.default_prompt]
+        raise InputError(
+            f"{SENTENCE_CONFIG}: encode() puts the prompt {text!r} before each text: say --prompt "
+            f"{files.default_prompt} to build it into the bundle, or --prompt {NO_PROMPT} to leave it to the app"
+        )
+    if asked in (None, NO_PROMPT):
+        return None
+    if asked not in files.prompts:
+        raise InputError(f"{SENTENCE_CONFIG} has no prompt {asked!r}: expected one of {names}")
+    if not files.includes_prompt:
+        raise InputError(
+            f"{POOLING_FILE}: include_prompt is false, so the prompt's tokens are not pooled, which no program here "
+            f"leaves out: expected --prompt {NO_PROMPT}"
+        )
+    return files.prompts[asked]

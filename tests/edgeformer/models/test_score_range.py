@@ -1,0 +1,122 @@
+"""The mask that hides padding, chosen from a model's scores, against transformers' own, which is infinite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
+from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
+from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.models.score_range import exact_masks, sample_inputs, score_range
+from edgeformer.models.text_tasks import TextEncoder
+from edgeformer.programs import ProgramOptions
+from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.errors import InputError
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.3,
+    "num_labels": 3,
+}
+
+
+def save_sharp(folder: Path, factor: float) -> Any:
+    """A BERT whose queries, and with them its scores, are larger by a factor; and the public model itself."""
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**SIZES)).eval()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.attention.self.query.weight *= factor
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("spread", "largest", "mask", "fits"),
+    [
+        (0, 0, -1000, True),
+        (448, 448, -1000, True),
+        (449, 449, -3000, True),
+        (1448, 1448, -3000, True),
+        (4948, 4948, -10000, True),
+        (4949, 4949, -30000, True),
+        (14948, 14948, -30000, True),
+        (14948, 17753, -30000, False),
+        (14949, 14949, -1e9, False),
+    ],
+)
+def test_the_smallest_mask_with_room(spread: float, largest: float, mask: float, fits: bool) -> None:
+    found = ScoreRange(spread, largest)
+    assert (found.mask, found.fits_half) == (mask, fits)
+
+
+@pytest.mark.parametrize(("factor", "mask"), [(1, MASK_VALUE), (60, -3000), (300, -30000), (3000, -1e9)])
+def test_padding_does_not_leak(tmp_path: Path, factor: float, mask: float) -> None:
+    public = save_sharp(tmp_path, factor)
+    checkpoint = open_checkpoint(str(tmp_path))
+    module, report = load_module(checkpoint, KERNELS["dense"])
+    assert report.scores.mask == mask
+    assert any("padding is hidden with" in note for note in report.notes) == (mask != MASK_VALUE)
+    assert bool(report.problems("float16")) == (mask == -1e9)
+    assert report.problems("float32") == ()
+    tokens = torch.tensor([[2, 17, 33, 8, 3]], dtype=torch.int32)
+    inputs = [torch.zeros(1, 32, dtype=torch.int32) for _ in range(3)]
+    inputs[0][:, :5], inputs[1][:, :5] = tokens, 1
+    with torch.no_grad():
+        expected = public(input_ids=tokens.long()).logits
+        given = module(*inputs)[0]
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_references_are_computed_with_an_exact_mask(tmp_path: Path) -> None:
+    """A program whose mask leaks differs from its own reference, so that the gate sees it."""
+    save_sharp(tmp_path, 300)
+    checkpoint = open_checkpoint(str(tmp_path))
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    encoder = next(part for part in module.modules() if isinstance(part, TextEncoder))
+    encoder.mask_value = MASK_VALUE
+    (program,) = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(32,)))
+    inputs = {name: np.zeros((1, 32), np.int32) for name in checkpoint.config.input_names}
+    inputs["input_ids"][0, :3], inputs["attention_mask"][0, :3] = (2, 40, 3), 1
+    reference = TorchEngine((program,)).run("seq_32", inputs)["logits"]
+    assert encoder.mask_value == MASK_VALUE
+    with torch.no_grad():
+        leaking = module(*(torch.from_numpy(value) for value in inputs.values()))[0].numpy()
+        encoder.mask_value = -30000.0
+        hiding = module(*(torch.from_numpy(value) for value in inputs.values()))[0].numpy()
+    assert np.abs(leaking - reference).max() > 1e-2
+    np.testing.assert_array_equal(hiding, reference)
+
+
+def test_the_range_is_the_scores(tmp_path: Path) -> None:
+    public = save_sharp(tmp_path, 1)
+    checkpoint = open_checkpoint(str(tmp_path))
+    module, _ = load_module(checkpoint, KERNELS["fused"])
+    inputs = sample_inputs(checkpoint.config, None)
+    found = score_range(module, inputs)
+    with exact_masks(module):
+        assert all(part.mask_value == EXACT_MASK for part in module.modules() if isinstance(part, TextEncoder))
+    first = public.bert.encoder.layer[0].attention.self
+    with torch.no_grad():
+        hidden = public.bert.embeddings(inputs["input_ids"].long(), inputs["token_type_ids"].long())
+        q, k = (part(hidden).reshape(*hidden.shape[:2], 2, 16).transpose(1, 2) for part in (first.query, first.key))
+        scores = (q @ k.transpose(2, 3)) / 4
+    assert found.largest >= float(scores.abs().max()) - 1e-5
+    assert found.spread >= float((scores.amax(-1) - scores.amin(-1)).max()) - 1e-5
+
+
+def test_approximate_kernels_have_the_usual_mask_only(tmp_path: Path) -> None:
+    save_sharp(tmp_path, 300)
+    with pytest.raises(InputError, match="choose an exact kernel"):
+        load_module(open_checkpoint(str(tmp_path)), APPROXIMATE_KERNELS["linear"])
