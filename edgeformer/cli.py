@@ -68,6 +68,16 @@ def convert(
     calibration_method: Annotated[
         str, typer.Option(help="How static-int8 takes ranges: min-max, percentile or entropy.")
     ] = "min-max",
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            "--eval", help="Classifiers: labelled data to judge the bundles on; tells accuracy before and after."
+        ),
+    ] = None,
+    keep_refused: Annotated[
+        bool,
+        typer.Option("--keep-refused", help="Write what a gate refused, too, as OUT/<bundle>.refused/, to look into."),
+    ] = False,
     plan: Annotated[
         Path | None,
         typer.Option(help="With --precision mixed: a JSON file of formats by layer; default: the checkpoint's own."),
@@ -111,6 +121,8 @@ def convert(
         attention=attention,
         calibration=calibration,
         calibration_method=calibration_method,
+        evaluation=held_out,
+        keep_refused=keep_refused,
         plan=plan,
         min_ios=min_ios,
         zipped=zipped,
@@ -265,7 +277,7 @@ def evaluate(
     from edgeformer.evaluate import evaluate, evaluation_table
     from edgeformer_runtime.bundle import Bundle
 
-    with Bundle.open(bundle, require_signature) as opened, progress_bar("evaluating") as report:
+    with Bundle.open(bundle, require_signature, allow_refused=True) as opened, progress_bar("evaluating") as report:
         found = evaluate(opened, data, source, limit, threads, report)
     for note in found.notes:
         err.print(f"note: {note}")

@@ -16,7 +16,11 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    path: str | Path, threads: int = 1, engine: Engine | None = None, require_signature: PublicKey | None = None
+    path: str | Path,
+    threads: int = 1,
+    engine: Engine | None = None,
+    require_signature: PublicKey | None = None,
+    allow_refused: bool = False,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -26,12 +30,13 @@ def load(
         engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
         require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes; None: any
             bundle is taken.
+        allow_refused: take a bundle that the gates of its conversion refused, too.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
-        BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
+        BundleError: the bundle does not follow BUNDLE.md, is not signed as required, or is marked as refused.
         InputError: the public key cannot be used.
         EngineError: the engine is not installed or does not run here.
     """
@@ -40,7 +45,7 @@ def load(
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.pipelines import open_pipeline
 
-    bundle = Bundle.open(path, require_signature)
+    bundle = Bundle.open(path, require_signature, allow_refused)
     try:
         return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
     except BaseException:

@@ -16,6 +16,9 @@ from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.names import MAX_NAME_PARTS
 from edgeformer_runtime.strict_json import shorten
 
+LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Plain files that file managers leave in folders that people look into: no part of a bundle."""
+
 
 class Reader:
     """A folder's files, as `archive.Reader` has a zip's."""
@@ -78,6 +81,7 @@ def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
                 yield first
                 yield from inner
             elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                yield name
+                if entry.name not in LEFT_BEHIND:
+                    yield name
             else:
                 raise BundleError(f"{shorten(name)} is not a plain file")

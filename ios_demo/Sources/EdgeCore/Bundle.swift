@@ -38,6 +38,9 @@ public final class ModelBundle: Sendable {
         try Signature.check(signature, of: manifestBytes, key: requiredKey)
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
+        guard manifest.files[Manifest.refusedFile] == nil else {
+            throw BundleError("the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
+        }
         guard reader.isZip || requiredKey != nil else {
             for (name, entry) in manifest.files {
                 try compareHash(try reader.read(name, atMost: entry.size), name, entry)

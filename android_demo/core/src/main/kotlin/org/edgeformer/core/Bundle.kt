@@ -91,6 +91,9 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
             checkSignature(signature, bytes, requiredKey)
             val manifest = Manifest.parse(bytes)
             compareNames(manifest, files.sizes)
+            if (REFUSED_FILE in manifest.files) {
+                throw BundleError("the gates of its conversion refused this bundle ($REFUSED_FILE): convert it otherwise")
+            }
             manifest.files.forEach { (name, entry) -> compareFile(name, entry, files) }
             if (requiredKey != null) files.checkCanonical()
             Bundle(manifest, files)
