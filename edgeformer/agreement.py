@@ -14,9 +14,13 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.manifest import Classification, Embedding
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
 
-BOUNDARY_ODDS = 2.0
-"""An answer lies near a boundary where the runner-up is at least half as probable as the best label, or a label of
-sigmoid less than twice as probable as its absence: there a small difference makes another answer of it."""
+BOUNDARY_MARGIN = math.log(2)
+BOUNDARY_SHARE = 0.25
+"""An answer lies near a boundary where its margin is at most both of these: the runner-up is at least half as probable
+as the best label (a label of sigmoid less than twice as probable as its absence), and the margin is at most this share
+of what the model's clear answers have, the 90th percentile. There a small difference makes another answer of it. The
+share is for models whose probabilities are never large: they are sure in their own way."""
+CLEAR_PERCENTILE = 90
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ class Agreement:
             None for what is no classifier, like the next three.
         divergence: the mean total variation from the source's probabilities, of sigmoid that of the label that moved
             most: 0 is the same, 1 is certain of something else.
-        near: how many of the source's answers lie near a boundary (`BOUNDARY_ODDS`).
+        near: how many of the source's answers lie near a boundary (`BOUNDARY_MARGIN`).
         lost: how many answers are others although the source's lies near none.
         cosine: of a classifier's outputs, all inputs together, to the source's, so that inputs with outputs near 0 do
-            not decide it; of embeddings the smallest. None where an output is not comparable.
+            not decide it; of embeddings the smallest. None where an output of a classifier is not finite.
+        broken: for how many inputs an output holds NaN or an infinity.
         mean_cosine: of embeddings; else None.
         sample: the input that moved most, shortened.
         metric: where labels are known; else None.
@@ -82,6 +87,7 @@ class Agreement:
     lost: int | None = None
     cosine: float | None = None
     mean_cosine: float | None = None
+    broken: int = 0
     sample: str | None = None
     metric: Metric | None = None
 
@@ -117,30 +123,35 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Classificat
         ((name, expected),) = reference.outputs.items()
         found.append((reference, outputs[name].ravel().astype(np.float64), expected.ravel().astype(np.float64)))
     outputs_only = [(own, given) for _, own, given in found]
+    broken = sum(not np.isfinite(own).all() for own, _ in outputs_only)
     if isinstance(head, Embedding):
-        cosines = [_cosine([pair]) for pair in outputs_only]
-        known = [cosine for cosine in cosines if cosine is not None]
-        if len(known) < len(cosines):
-            return Agreement(len(cosines), sample=found[cosines.index(None)][0].sample)
-        worst = found[int(np.argmin(known))][0].sample
-        return Agreement(len(known), cosine=min(known), mean_cosine=_mean(known), sample=worst)
-    answers = [_answer(*each, head.activation) for each in found]
+        return _embeddings(found, broken)
+    limit = _boundary([_margins(given, head.activation) for _, given in outputs_only])
+    answers = [_answer(*each, head.activation, limit) for each in found]
     return Agreement(
         n=len(answers),
         top1=_mean([answer.same for answer in answers]),
         divergence=_mean([answer.moved for answer in answers]),
         near=sum(answer.near for answer in answers),
         lost=sum(answer.lost for answer in answers),
-        cosine=_cosine(outputs_only),
+        cosine=None if broken else _cosine(outputs_only),
+        broken=broken,
         sample=max(answers, key=lambda answer: (answer.lost, answer.moved)).sample,
         metric=_metric([answer.hits for answer in answers if answer.hits is not None]),
     )
 
 
-def _answer(reference: Reference, own: _Values, given: _Values, activation: str) -> _Answer:
+def _embeddings(found: Sequence[tuple[Reference, _Values, _Values]], broken: int) -> Agreement:
+    """What is not finite has no direction: 0, as has one that is all 0 in place of another."""
+    cosines = [_cosine([(own, given)]) if np.isfinite(own).all() else 0.0 for _, own, given in found]
+    worst = found[int(np.argmin(cosines))][0].sample
+    return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
+
+
+def _answer(reference: Reference, own: _Values, given: _Values, activation: str, limit: float) -> _Answer:
     """One input's logits against the source's; what is not finite is certain of something else."""
     before = ACTIVATIONS[activation](given)
-    undecided = _undecided(before, activation)
+    undecided = _margins(given, activation) <= limit
     label = reference.label
     right = bool(given.argmax() == label)
     if not np.isfinite(own).all():
@@ -165,13 +176,18 @@ def _answer(reference: Reference, own: _Values, given: _Values, activation: str)
     )
 
 
-def _undecided(scores: _Values, activation: str) -> NDArray[np.bool_]:
-    """Whether the answer, or of sigmoid each label, lies near a boundary."""
-    if activation == "softmax":
-        best = np.sort(scores)[::-1][:2]
-        return np.array([len(best) == 2 and best[1] * BOUNDARY_ODDS >= best[0]])
-    odds = scores / np.maximum(1 - scores, np.finfo(np.float64).tiny)
-    return (odds <= BOUNDARY_ODDS) & (odds * BOUNDARY_ODDS >= 1)
+def _margins(logits: _Values, activation: str) -> _Values:
+    """How far the answer, or of sigmoid each label, is from another, in logits."""
+    if activation == "sigmoid":
+        return np.abs(logits)
+    best = np.sort(logits)[::-1][:2]
+    return np.array([best[0] - best[1] if len(best) == 2 else math.inf])
+
+
+def _boundary(margins: Sequence[_Values]) -> float:
+    """The margin up to which answers lie near a boundary, of a model with these."""
+    clear = float(np.percentile(np.concatenate(margins), CLEAR_PERCENTILE, method="higher"))
+    return min(BOUNDARY_MARGIN, BOUNDARY_SHARE * clear)
 
 
 def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
@@ -181,13 +197,13 @@ def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
     return Metric(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
 
 
-def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float | None:
-    """Of all values together; None where some are not finite or all are 0."""
-    if not all(np.isfinite(own).all() for own, _ in pairs):
-        return None
+def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:
+    """Of all values together, which are finite."""
     dot = sum(float(own @ given) for own, given in pairs)
     norms = math.sqrt(sum(float(own @ own) for own, _ in pairs) * sum(float(given @ given) for _, given in pairs))
-    return min(1.0, max(-1.0, dot / norms)) if norms else None
+    if not norms:
+        return float(all((own == given).all() for own, given in pairs))
+    return min(1.0, max(-1.0, dot / norms))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -405,16 +405,21 @@ def report(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
     page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="The page; default: report.html in the folder.")
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="The page; default: report.html in the folder, beside a bundle NAME.report.html.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
     from edgeformer.report.collect import collect
-    from edgeformer.report.page import write_page
+    from edgeformer.report.page import page_of, write_page
 
-    file = page or folder / "report.html"
+    file = page or page_of(folder)
     if not as_json:
         check_outputs(None, file)
     with progress_bar("asking bundles") as progress:

@@ -38,6 +38,7 @@ from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, v
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
@@ -180,6 +181,9 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         )
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
+    bundle = bundle_around(options.out)
+    if bundle is not None:
+        raise InputError(f"--out {options.out} lies in the bundle {bundle.name}, which it would spoil: choose another")
     for job in jobs:
         for precision in precisions:
             place = options.out / _bundle_name(job, precision)

@@ -22,6 +22,8 @@ from edgeformer_runtime.workload import workload
 WARM_UP = 3
 ROUNDS = 15
 ONE_SIDED_95 = 1.645
+WORTH_TELLING = 0.05
+"""Of answers that changed near a boundary: a larger share is told."""
 ENOUGH_LABELLED = 64
 """Labelled inputs that are judged by themselves; fewer come beside the built-in ones."""
 FINER = {
@@ -54,6 +56,8 @@ def answers_problem(found: Agreement, allowed: Allowance) -> str | None:
     `Agreement.lost`.
     """
     metric = found.metric
+    if found.broken:
+        return f"answers: NaN or infinity for {found.broken} of {found.n} inputs, one of them {found.sample}"
     if metric is not None and drop_beyond_chance(metric) > allowed.drop:
         return (
             f"answers: accuracy falls from {metric.before:.1%} to {metric.after:.1%} of {metric.n} labelled examples "
@@ -88,7 +92,7 @@ def boundary_note(found: Agreement) -> str | None:
     if found.top1 is None or found.lost is None:
         return None
     changed = round((1 - found.top1) * found.n)
-    if changed == found.lost:
+    if changed - found.lost <= WORTH_TELLING * found.n:
         return None
     return (
         f"{changed - found.lost} of {found.n} answers are others where the source's own lie near a boundary, "

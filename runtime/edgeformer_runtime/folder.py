@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import IO
 
 from edgeformer_runtime.archive import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from edgeformer_runtime.names import MAX_NAME_PARTS
 from edgeformer_runtime.strict_json import shorten
 
@@ -62,6 +64,22 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing to close."""
+
+
+def bundle_around(path: Path) -> Path | None:
+    """The bundle's folder that a path lies in, or is; None: no bundle. What is written there would spoil it."""
+    place = path.resolve()
+    return next((each for each in (place, *place.parents) if _is_bundle(each)), None)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder has a manifest of ours: other programs have files of that name, too."""
+    try:
+        with (folder / MANIFEST_NAME).open("rb") as file:
+            manifest = json.loads(file.read(MAX_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format_version", "files"} <= manifest.keys()
 
 
 def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:

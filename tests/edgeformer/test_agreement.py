@@ -58,9 +58,15 @@ def test_probabilities_that_move_are_the_divergence() -> None:
 
 
 def test_an_answer_that_changes_near_a_boundary_is_not_lost() -> None:
-    found = judged(SOFTMAX, [(odds(1.9), odds(0.9)), (odds(2.1), odds(0.9)), (odds(9), odds(8))])
+    found = judged(SOFTMAX, [(odds(1.9), odds(0.9)), (odds(2.1), odds(0.9)), (odds(99), odds(98))])
     assert (found.top1, found.near, found.lost) == (pytest.approx(1 / 3), 1, 1)
     assert found.sample == "input 1"
+
+
+def test_a_model_that_is_never_sure_has_boundaries_of_its_own() -> None:
+    """All margins are below log 2, but for this model .4 is clear: a quarter of the clearest."""
+    found = judged(SOFTMAX, [((0.4, 0), (0.4, 0)), ((0.3, 0), (-0.1, 0)), ((0.1, 0), (-0.1, 0))])
+    assert (found.near, found.lost, found.sample) == (1, 1, "input 1")
 
 
 def test_of_sigmoid_each_label_counts() -> None:
@@ -94,9 +100,14 @@ def test_an_embedding_has_cosines_alone() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_lost(value: float) -> None:
     found = judged(SOFTMAX, [(odds(9), odds(9)), (odds(1), (value, 0))])
-    assert (found.lost, found.cosine, found.sample) == (1, None, "input 1")
+    assert (found.lost, found.cosine, found.broken, found.sample) == (1, None, 1, "input 1")
     broken = judged(Embedding(2, normalized=True), [((3, 4), (3, 4)), ((3, 4), (value, 0))])
-    assert (broken.cosine, broken.mean_cosine, broken.sample) == (None, None, "input 1")
+    assert (broken.cosine, broken.mean_cosine, broken.broken, broken.sample) == (0.0, 0.5, 1, "input 1")
+
+
+def test_an_embedding_of_zeros_is_no_other_embeddings_equal() -> None:
+    found = judged(Embedding(2, normalized=False), [((0, 0), (0, 0)), ((3, 4), (0, 0))])
+    assert (found.cosine, found.mean_cosine, found.sample) == (0.0, 0.5, "input 1")
 
 
 def test_one_label_is_always_the_best() -> None:
