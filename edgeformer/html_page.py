@@ -5,8 +5,13 @@ What comes from files and other machines stands in a page as text, never as mark
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
+
+LONG_WORD = 12
+_MARK = re.compile(r"([._/:-]|[^._/:-]{12})(?=.)")
+"""Behind what a long word may be broken: a mark, or else every so many letters."""
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --ink: #222; --paper: #fff; }
@@ -15,9 +20,11 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: var(--ink);
   background: var(--paper); overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .85rem; }
-th, td { padding: .25rem .45rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { overflow-wrap: normal; vertical-align: bottom; }
-td.number, th.number { text-align: right; overflow-wrap: normal; }
+th, td { padding: .25rem .45rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: normal; }
+th { vertical-align: bottom; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 tr.best td:first-child { font-weight: 600; }
 div.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 1rem 0; max-width: 100%; }
@@ -72,9 +79,15 @@ def table(
     body = []
     for number, line in enumerate(lines):
         cells = "".join(
-            f'<td{kinds[index]} data-label="{escape(headers[index], quote=True)}">{escape(line[index])}</td>'
+            f'<td{kinds[index]} data-label="{escape(headers[index], quote=True)}">{_breakable(line[index])}</td>'
             for index in shown
         )
         stands_out = ' class="best"' if best and best[number] else ""
         body.append(f"<tr{stands_out}>{cells}</tr>\n")
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{''.join(body)}</tbody></table>\n"
+
+
+def _breakable(text: str) -> str:
+    """A cell's text; its long words may be broken, best behind a mark, so that a table fits its page."""
+    words = (escape(_MARK.sub(r"\1\0", word)) if len(word) > LONG_WORD else escape(word) for word in text.split(" "))
+    return " ".join(words).replace("\0", "<wbr>")

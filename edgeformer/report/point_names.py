@@ -24,8 +24,8 @@ def short_names(names: Sequence[str]) -> list[str]:
     # What these two begin with, all in between do; a single name is shown whole.
     count = next((index for index, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
     common = "" if first == last else first[: len(first) if count is None else count]
-    start = max(common.rfind(mark) for mark in "./: ") + 1
-    return [_cut(name[start:]) for name in names]
+    start = max(common.rfind(mark) for mark in "./:") + 1
+    return [_cut(name[start:].strip()) for name in names]
 
 
 def _cut(name: str) -> str:
