@@ -1,16 +1,63 @@
-"""How much a bundle agrees with its source model at fp32, over more inputs than its vectors hold."""
+"""How much a bundle agrees with its source model at fp32, over far more inputs than its vectors hold."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer.programs import Program
-from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.comparison import compare
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.vectors import Case
+from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.pipelines.heads import ACTIVATIONS
+
+BOUNDARY_MARGIN = math.log(2)
+BOUNDARY_SHARE = 0.25
+"""An answer lies near a boundary where its margin is at most both of these: the runner-up is at least half as probable
+as the best label (a label of sigmoid less than twice as probable as its absence), and the margin is at most this share
+of what the model's clear answers have, the 90th percentile. There a small difference makes another answer of it. The
+share is for models whose probabilities are never large: they are sure in their own way."""
+CLEAR_PERCENTILE = 90
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One input of a program and what the source model gives for it, both by name.
+
+    Attributes:
+        sample: the raw input, shortened, for messages.
+        label: the index of the right label, None where it is not known.
+    """
+
+    program: str
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    sample: str
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Accuracy before and after, over the labelled inputs.
+
+    Attributes:
+        n: how many there are.
+        before: the share of right answers of the source.
+        after: of the bundle.
+        changed: how many answers are right in one of them alone: the drop's own uncertainty.
+    """
+
+    n: int
+    before: float
+    after: float
+    changed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object in `convert --json` and in report.json."""
+        return {"metric": "accuracy", **vars(self)}
 
 
 @dataclass(frozen=True)
@@ -18,56 +65,146 @@ class Agreement:
     """What was found over `n` inputs.
 
     Attributes:
-        n: the number of inputs: the recorded samples, and the calibration inputs where there are some.
-        top1: the fraction of them that get the source's best label; None for what is no classifier.
-        cosine: the smallest cosine of an output and the source's; None where one of them is not comparable.
+        n: their number.
+        top1: the share of them that get the source's answer: its best label, or of sigmoid its labels above one half.
+            None for what is no classifier, like the next three.
+        divergence: the mean total variation from the source's probabilities, of sigmoid that of the label that moved
+            most: 0 is the same, 1 is certain of something else.
+        near: how many of the source's answers lie near a boundary (`BOUNDARY_MARGIN`).
+        lost: how many answers are others although the source's lies near none.
+        cosine: of a classifier's outputs, all inputs together, to the source's, so that inputs with outputs near 0 do
+            not decide it; of embeddings the smallest. None where an output of a classifier is not finite.
+        broken: for how many inputs an output holds NaN or an infinity.
+        mean_cosine: of embeddings; else None.
+        sample: the input that moved most, shortened.
+        metric: where labels are known; else None.
     """
 
     n: int
-    top1: float | None
-    cosine: float | None
+    top1: float | None = None
+    divergence: float | None = None
+    near: int | None = None
+    lost: int | None = None
+    cosine: float | None = None
+    mean_cosine: float | None = None
+    broken: int = 0
+    sample: str | None = None
+    metric: Metric | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
-        return {"n": self.n, "top1": self.top1, "cosine": self.cosine}
+        return {**vars(self), "metric": None if self.metric is None else self.metric.to_json()}
 
 
 @dataclass(frozen=True)
-class Reference:
-    """One input of a program and what the source model gives for it, both by name."""
+class _Answer:
+    """One input's comparison: see `Agreement`; `hits` says whether source and bundle are right, where that is known."""
 
-    program: str
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-def calibration_references(programs: Sequence[Program]) -> tuple[Reference, ...]:
-    """The programs' calibration inputs with the source's outputs in torch; empty where none were given."""
-    source = TorchEngine(programs)
-    found = []
-    for program in programs:
-        for values in program.calibration:
-            inputs = {spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)}
-            found.append(Reference(program.name, inputs, source.run(program.name, inputs)))
-    return tuple(found)
+    sample: str
+    moved: float
+    same: bool
+    near: bool
+    lost: bool
+    hits: tuple[bool, bool] | None
 
 
-def agreement(engine: Engine, references: Iterable[Reference | Case], classifies: bool) -> Agreement:
-    """Run each reference's inputs in the bundle's engine and compare; `classifies`: the outputs are logits of labels.
+_Values = NDArray[np.float64]
+
+
+def agreement(engine: Engine, references: Iterable[Reference], head: Classification | Embedding) -> Agreement:
+    """Run each reference's inputs in the bundle's engine and compare.
 
     Raises:
         EngineError: the engine failed.
     """
-    same: list[bool] = []
-    cosines: list[float | None] = []
+    found: list[tuple[Reference, _Values, _Values]] = []
     for reference in references:
         outputs = engine.run(reference.program, reference.inputs)
-        for name, expected in reference.outputs.items():
-            same.append(bool(outputs[name].argmax() == expected.argmax()))
-            cosines.append(compare(outputs[name], expected, tolerance=1.0).cosine)
-    comparable = [cosine for cosine in cosines if cosine is not None]
+        ((name, expected),) = reference.outputs.items()
+        found.append((reference, outputs[name].ravel().astype(np.float64), expected.ravel().astype(np.float64)))
+    outputs_only = [(own, given) for _, own, given in found]
+    broken = sum(not np.isfinite(own).all() for own, _ in outputs_only)
+    if isinstance(head, Embedding):
+        return _embeddings(found, broken)
+    limit = _boundary([_margins(given, head.activation) for _, given in outputs_only])
+    answers = [_answer(*each, head.activation, limit) for each in found]
     return Agreement(
-        n=len(same),
-        top1=sum(same) / len(same) if classifies else None,
-        cosine=min(comparable) if len(comparable) == len(cosines) else None,
+        n=len(answers),
+        top1=_mean([answer.same for answer in answers]),
+        divergence=_mean([answer.moved for answer in answers]),
+        near=sum(answer.near for answer in answers),
+        lost=sum(answer.lost for answer in answers),
+        cosine=None if broken else _cosine(outputs_only),
+        broken=broken,
+        sample=max(answers, key=lambda answer: (answer.lost, answer.moved)).sample,
+        metric=_metric([answer.hits for answer in answers if answer.hits is not None]),
     )
+
+
+def _embeddings(found: Sequence[tuple[Reference, _Values, _Values]], broken: int) -> Agreement:
+    """What is not finite has no direction: 0, as has one that is all 0 in place of another."""
+    cosines = [_cosine([(own, given)]) if np.isfinite(own).all() else 0.0 for _, own, given in found]
+    worst = found[int(np.argmin(cosines))][0].sample
+    return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
+
+
+def _answer(reference: Reference, own: _Values, given: _Values, activation: str, limit: float) -> _Answer:
+    """One input's logits against the source's; what is not finite is certain of something else."""
+    before = ACTIVATIONS[activation](given)
+    undecided = _margins(given, activation) <= limit
+    label = reference.label
+    right = bool(given.argmax() == label)
+    if not np.isfinite(own).all():
+        return _Answer(
+            reference.sample, 1.0, False, bool(undecided.any()), True, None if label is None else (right, False)
+        )
+    after = ACTIVATIONS[activation](own)
+    differences = np.abs(after - before)
+    if activation == "softmax":
+        changed = np.array([after.argmax() != before.argmax()])
+        moved = float(differences.sum() / 2)
+    else:
+        changed = (after >= 0.5) != (before >= 0.5)
+        moved = float(differences.max())
+    return _Answer(
+        sample=reference.sample,
+        moved=moved,
+        same=not changed.any(),
+        near=bool(undecided.any()),
+        lost=bool((changed & ~undecided).any()),
+        hits=None if label is None else (right, bool(own.argmax() == label)),
+    )
+
+
+def _margins(logits: _Values, activation: str) -> _Values:
+    """How far the answer, or of sigmoid each label, is from another, in logits."""
+    if activation == "sigmoid":
+        return np.abs(logits)
+    best = np.sort(logits)[::-1][:2]
+    return np.array([best[0] - best[1] if len(best) == 2 else math.inf])
+
+
+def _boundary(margins: Sequence[_Values]) -> float:
+    """The margin up to which answers lie near a boundary, of a model with these."""
+    clear = float(np.percentile(np.concatenate(margins), CLEAR_PERCENTILE, method="higher"))
+    return min(BOUNDARY_MARGIN, BOUNDARY_SHARE * clear)
+
+
+def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
+    if not hits:
+        return None
+    before, after = zip(*hits, strict=True)
+    return Metric(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
+
+
+def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:
+    """Of all values together, which are finite."""
+    dot = sum(float(own @ given) for own, given in pairs)
+    norms = math.sqrt(sum(float(own @ own) for own, _ in pairs) * sum(float(given @ given) for _, given in pairs))
+    if not norms:
+        return float(all((own == given).all() for own, given in pairs))
+    return min(1.0, max(-1.0, dot / norms))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

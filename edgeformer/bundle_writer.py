@@ -18,14 +18,15 @@ from edgeformer.programs import Program
 from edgeformer.targets import STATE_ROUNDING, Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, ProgramSpec
+from edgeformer_runtime.folder import LEFT_BEHIND
+from edgeformer_runtime.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.signature import SIGNATURE_NAME
 from edgeformer_runtime.speech_replay import record
 from edgeformer_runtime.speech_spec import PROGRAM_STATE, Transcription
-from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
+from edgeformer_runtime.vectors import Case, write_vectors
 
 REPORT_FILE = "report.json"
 
@@ -75,13 +76,12 @@ def write_bundle(
     )
     seal(folder, manifest)
     recorded = record_cases(folder, programs, interface) if cases is None else cases
-    for_outputs, for_scores = interface.slack
     head = interface.postprocessing
     has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
-    tolerances = Tolerances(
-        max(precision.output_tolerance * for_outputs, STATE_ROUNDING.get(converter.target, 0.0) if has_states else 0.0),
-        precision.score_tolerance * for_scores,
-    )
+    tolerances = interface.tolerances(precision)
+    if has_states:
+        rounding = STATE_ROUNDING.get(converter.target, 0.0)
+        tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     spec = interface.preprocessing
     write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
     return seal(folder, manifest)
@@ -94,6 +94,13 @@ def write_report(bundle: Bundle, folder: Path, report: Mapping[str, Any]) -> Bun
     """
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    return seal(folder, bundle.manifest)
+
+
+def write_refusal(bundle: Bundle, folder: Path, problems: Sequence[str]) -> Bundle:
+    """Mark a bundle that a gate refused with a file that readers know, and seal it again."""
+    text = json.dumps({"problems": list(problems)}, indent=2, ensure_ascii=False)
+    (folder / REFUSED_FILE).write_text(text + "\n", encoding="utf-8")
     return seal(folder, bundle.manifest)
 
 
@@ -118,10 +125,10 @@ def seal(folder: Path, manifest: Manifest) -> Bundle:
     files = {
         path.relative_to(folder).as_posix(): FileEntry(_sha256(path), path.stat().st_size)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
+        if path.is_file() and path != folder / MANIFEST_NAME and path.name not in LEFT_BEHIND
     }
     (folder / MANIFEST_NAME).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
-    return Bundle.open(folder)
+    return Bundle.open(folder, allow_refused=True)
 
 
 def _copy(source: Path, destination: Path) -> None:

@@ -73,6 +73,16 @@ def convert(
     calibration_method: Annotated[
         str, typer.Option(help="How static-int8 takes ranges: min-max, percentile or entropy.")
     ] = "min-max",
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            "--eval", help="Classifiers: labelled data to judge the bundles on; tells accuracy before and after."
+        ),
+    ] = None,
+    keep_refused: Annotated[
+        bool,
+        typer.Option("--keep-refused", help="Write what a gate refused, too, as OUT/<bundle>.refused/, to look into."),
+    ] = False,
     plan: Annotated[
         Path | None,
         typer.Option(help="With --precision mixed: a JSON file of formats by layer; default: the checkpoint's own."),
@@ -119,6 +129,8 @@ def convert(
         attention=attention,
         calibration=calibration,
         calibration_method=calibration_method,
+        evaluation=held_out,
+        keep_refused=keep_refused,
         plan=plan,
         min_ios=min_ios,
         prompt=prompt,
@@ -281,7 +293,7 @@ def evaluate(
     from edgeformer_runtime.bundle import Bundle
 
     locate(data)
-    with Bundle.open(bundle, require_signature) as opened:
+    with Bundle.open(bundle, require_signature, allow_refused=True) as opened:
         from edgeformer.evaluate import evaluate, evaluation_table
 
         with progress_bar("evaluating") as report:
@@ -302,16 +314,22 @@ def report(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
     page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="The page; default: report.html in the folder.")
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="The page; default: report.html in the folder, beside a bundle NAME.report.html.",
+        ),
     ] = None,
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
     from edgeformer.pair_tables import locate
+    from edgeformer.report.page import page_of
 
-    file = page or folder / "report.html"
     _check_exists(folder, "folder")
+    file = page or page_of(folder)
     if data is not None:
         locate(data)
     if not as_json:

@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer import source_index
-from edgeformer.agreement import Agreement, Reference, agreement, calibration_references
+from edgeformer.agreement import Agreement, Reference
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET
-from edgeformer.bundle_writer import write_bundle, write_report
+from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
-from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
+from edgeformer.gate_inputs import Judged, check_labelled, references_for
+from edgeformer.gates import (
+    agreement_of,
+    answers_problem,
+    boundary_note,
+    divergence,
+    latencies_of,
+    latency_warning,
+    partition_problem,
+    way_forward,
+)
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
 from edgeformer.precision import PRECISIONS, Precision
@@ -26,23 +36,25 @@ from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle, pack
-from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME, Classification
-from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.folder import bundle_around
+from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
-from edgeformer_runtime.workload import workload
 
 Report = Callable[[str], None]
+
+REFUSED_SUFFIX = ".refused"
+"""Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
 
 @dataclass(frozen=True)
 class Converted:
     """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
 
-    `agreement` is None where the engine failed, as the verification then says, and of speech.
+    A refused one with `kept` lies at `path`, under a marked name. `agreement` is None where the engine failed, and of
+    speech. Latencies are not measured of what is refused.
     """
 
     path: Path
@@ -57,6 +69,7 @@ class Converted:
     fp32_latency_ms: float | None
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    kept: bool = False
 
     @property
     def ok(self) -> bool:
@@ -67,6 +80,7 @@ class Converted:
         """The row that `convert --json` prints."""
         return {
             "path": str(self.path) if self.ok else None,
+            "refused_path": str(self.path) if self.kept else None,
             "target": self.target,
             "precision": self.precision,
             "size_bytes": self.size_bytes,
@@ -98,6 +112,7 @@ class Job:
     interface: Interface
     precisions: tuple[Precision, ...]
     zipped: bool
+    judged: Judged
 
 
 def _silent(step: str) -> None:
@@ -136,8 +151,11 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file, options.prompt)
     unnoted = source_index.remember(checkpoint)
     check_approximate(options.attention, checkpoint.task)
+    if options.evaluation is not None:
+        check_labelled(options.evaluation, checkpoint)
     name = options.name or _default_name(checkpoint.source.id)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
+    judged = Judged(options.calibration, options.evaluation, options.keep_refused)
     jobs: list[Job] = []
     problems: list[str] = []
     notes = unnoted
@@ -164,13 +182,18 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
             )
         ]
         jobs.append(
-            Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped)
+            Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped, judged)
         )
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
+    bundle = bundle_around(options.out)
+    if bundle is not None:
+        raise InputError(f"--out {options.out} lies in the bundle {bundle.name}, which it would spoil: choose another")
     for job in jobs:
         for precision in precisions:
-            _check_destination(options.out / _bundle_name(job, precision))
+            place = options.out / _bundle_name(job, precision)
+            _check_destination(place)
+            _check_destination(place.with_name(place.name + REFUSED_SUFFIX))
     return jobs, notes
 
 
@@ -198,7 +221,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
         fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         cases, _ = read_vectors(fp32)
-        references = calibration_references(job.programs)
+        references = references_for(fp32, job.programs, job.judged)
         starts: dict[str, tuple[tuple[Program, ...], Lowered]] = {}
         for precision in job.precisions:
             lowered, bundle = fp32_lowered, fp32
@@ -218,8 +241,8 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
             report(f"{target}: verifying {precision.name}")
             converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:
-        if row.ok:
-            _deliver(staging / row.path.name, row.path, staging, job.zipped)
+        if row.ok or row.kept:
+            _deliver(staging / row.path.name.removesuffix(REFUSED_SUFFIX), row.path, staging, job.zipped and row.ok)
     return converted
 
 
@@ -294,17 +317,28 @@ def _gate(
     """
     fp32_lowered, this_lowered = lowered
     fp32, bundle = bundles
-    reference = verification_engine(bundle)
-    verification = verify(bundle, reference)
-    agreed = _agreement(bundle, reference, references)
-    latency_ms, fp32_latency_ms = (None, None) if reference else _latencies(fp32, bundle)
-    warning = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
-    partitions = partition_problem(fp32_lowered, this_lowered)
-    problems = (*(() if verification.ok else (divergence(verification),)), *((partitions,) if partitions else ()))
+    engine = verification_engine(bundle)
+    verification = verify(bundle, engine)
+    agreed, failed = _agreement(bundle, engine, references)
+    found = (
+        None if verification.ok else divergence(verification),
+        failed if verification.ok else None,
+        answers_problem(agreed, precision.allowance)
+        if agreed is not None and precision.allowance is not None
+        else None,
+        partition_problem(fp32_lowered, this_lowered),
+    )
+    advice = way_forward(precision, job.converter.precisions, job.judged.calibration is not None)
+    problems = tuple(f"{problem}: {advice}" for problem in found if problem is not None)
+    # What is refused is not worth measuring.
+    latency_ms, fp32_latency_ms = (None, None) if engine or problems else latencies_of(fp32, bundle)
+    slower = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
+    boundary = None if agreed is None or problems else boundary_note(agreed)
     approximation = _approximation(job.attention, job.checkpoint)
+    folder = staging / _bundle_name(job, precision)
     sealed = write_report(
         bundle,
-        staging / _bundle_name(job, precision),
+        folder,
         {
             "verification": verification.to_json(),
             "agreement": None if agreed is None else agreed.to_json(),
@@ -313,9 +347,13 @@ def _gate(
             **({} if approximation is None else {"approximation": approximation}),
         },
     )
+    kept = bool(problems) and job.judged.keep_refused
+    if kept:
+        sealed.close()
+        sealed = write_refusal(sealed, folder, problems)
     with sealed:
         return Converted(
-            path=out / _bundle_name(job, precision),
+            path=out / (folder.name + (REFUSED_SUFFIX if kept else "")),
             target=job.converter.target,
             precision=precision.name,
             size_bytes=sealed.size_bytes,
@@ -326,8 +364,19 @@ def _gate(
             latency_ms=latency_ms,
             fp32_latency_ms=fp32_latency_ms,
             problems=problems,
-            warnings=(warning,) if warning else (),
+            warnings=tuple(filter(None, (slower, boundary))),
+            kept=kept,
         )
+
+
+def _agreement(
+    bundle: Bundle, engine: Engine | None, references: tuple[Reference, ...]
+) -> tuple[Agreement | None, str | None]:
+    """The agreement, or what the engine said where it failed."""
+    try:
+        return agreement_of(bundle, engine, references), None
+    except EngineError as error:
+        return None, f"answers: the engine failed: {error}"
 
 
 def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
@@ -335,35 +384,6 @@ def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
     if precision.name != "mixed":
         return {}
     return {"layers": {program.name: dict(program.layer_formats) for program in job.planned[precision.name]}}
-
-
-def _agreement(bundle: Bundle, reference: Engine | None, references: tuple[Reference, ...]) -> Agreement | None:
-    """Over the recorded samples and `references`, in `reference` or else the bundle's own engine; not of speech."""
-    head = bundle.manifest.postprocessing
-    if isinstance(head, Transcription):
-        return None
-    cases, _ = read_vectors(bundle)
-    engine = reference or open_engine(bundle, threads=1)
-    try:
-        return agreement(engine, (*cases, *references), isinstance(head, Classification))
-    except EngineError:
-        return None
-    finally:
-        if reference is None:
-            engine.close()
-
-
-def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
-    """Median ms of the bundle's workload at its precision and at fp32, one thread."""
-    run = workload(bundle)
-    opened = list(dict.fromkeys((bundle, fp32)))
-    engines = [open_engine(each, threads=1) for each in opened]
-    try:
-        latencies = median_latencies_ms([run.bind(*pair) for pair in zip(opened, engines, strict=True)])
-    finally:
-        for engine in engines:
-            engine.close()
-    return latencies[0], latencies[-1]
 
 
 def _deliver(staged: Path, path: Path, staging: Path, zipped: bool) -> None:

@@ -38,6 +38,9 @@ class ConvertOptions:
         calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
             needs it, and all int8 and int4 weights are rounded for it.
         calibration_method: how static-int8 takes ranges from it, one of `METHODS`.
+        evaluation: labelled data, as `eval` takes them: classifiers are judged on them, and their accuracy before and
+            after is told.
+        keep_refused: what a gate refused is written, too, marked so that it is not loaded by mistake.
         plan: of the precision mixed: a JSON file of formats by layer; None: the one in the checkpoint.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
         audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
@@ -58,6 +61,8 @@ class ConvertOptions:
     attention: str | None = None
     calibration: Path | None = None
     calibration_method: str = MIN_MAX
+    evaluation: str | None = None
+    keep_refused: bool = False
     plan: Path | None = None
     zipped: bool = False
     window: str = TAIL_WINDOW

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 
+from edgeformer.agreement import Agreement, Metric, Reference, agreement
+from edgeformer.gate_inputs import recorded_references
+from edgeformer.precision import Allowance, Precision
 from edgeformer.targets import Lowered
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.engines import open_engine
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.vectors import read_vectors
 from edgeformer_runtime.verify import Verification
+from edgeformer_runtime.workload import workload
 
 WARM_UP = 3
 ROUNDS = 15
+ONE_SIDED_95 = 1.645
+WORTH_TELLING = 0.05
+"""Of answers that changed near a boundary: a larger share is told."""
+ENOUGH_LABELLED = 64
+"""Labelled inputs that are judged by themselves; fewer come beside the built-in ones."""
+FINER = {
+    "int4": ("dynamic-int8", "fp16"),
+    "mixed": ("dynamic-int8", "fp16"),
+    "palette4": ("palette6", "fp16"),
+    "static-int8": ("dynamic-int8", "fp16"),
+    "dynamic-int8": ("fp16",),
+    "weight-int8": ("fp16",),
+    "palette6": ("fp16",),
+}
+"""What to try where a precision loses too much; fp32 always remains."""
 # Two runs of one model differ by a few per cent on a busy machine; less than this is no finding.
 LATENCY_SLACK = 1.05
 
@@ -20,7 +45,80 @@ def divergence(verification: Verification) -> str:
     stage = next(stage for stage in verification.stages if not stage.ok)
     found = "gives no comparable result" if stage.max_abs is None else f"is off by up to {stage.max_abs:.2e}"
     reason = "" if stage.reason is None else f": {stage.reason}"
-    return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e}){reason}"
+    sample = "" if stage.sample is None else f" on {stage.sample}"
+    return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e}){sample}{reason}"
+
+
+def answers_problem(found: Agreement, allowed: Allowance) -> str | None:
+    """What a user would lose, beyond what a precision is allowed, in a sentence; or None.
+
+    Of labelled data it is the accuracy that counts first. Answers near a boundary are not counted as lost: see
+    `Agreement.lost`.
+    """
+    metric = found.metric
+    if found.broken:
+        return f"answers: NaN or infinity for {found.broken} of {found.n} inputs, one of them {found.sample}"
+    if metric is not None and drop_beyond_chance(metric) > allowed.drop:
+        return (
+            f"answers: accuracy falls from {metric.before:.1%} to {metric.after:.1%} of {metric.n} labelled examples "
+            f"(allowed: {allowed.drop:.0%} beyond chance)"
+        )
+    if found.lost is not None and found.lost > allowed.lost * found.n:
+        return (
+            f"answers: {found.lost} of {found.n} are others though the source is sure of them (allowed "
+            f"{allowed.lost:.0%}; {found.near} of the source's lie near a boundary and are not counted), most of all "
+            f"on {found.sample}"
+        )
+    if found.divergence is not None and found.divergence > allowed.divergence:
+        return (
+            f"answers: probabilities move by {found.divergence:.3f} on average over {found.n} inputs (allowed "
+            f"{allowed.divergence:.2f}), most of all on {found.sample}"
+        )
+    if found.mean_cosine is not None and found.mean_cosine < allowed.cosine:
+        return (
+            f"answers: embeddings have a mean cosine of {found.mean_cosine:.4f} to the source's over {found.n} inputs "
+            f"(expected {allowed.cosine}), least on {found.sample}"
+        )
+    return None
+
+
+def drop_beyond_chance(metric: Metric) -> float:
+    """The drop of accuracy less what as many changed answers come to by chance, once in 20 times (McNemar 1947)."""
+    return metric.before - metric.after - ONE_SIDED_95 * math.sqrt(metric.changed) / metric.n
+
+
+def boundary_note(found: Agreement) -> str | None:
+    """What to know of answers that changed where the source itself is not sure, or None."""
+    if found.top1 is None or found.lost is None:
+        return None
+    changed = round((1 - found.top1) * found.n)
+    if changed - found.lost <= WORTH_TELLING * found.n:
+        return None
+    return (
+        f"{changed - found.lost} of {found.n} answers are others where the source's own lie near a boundary, "
+        f"{found.lost} elsewhere: --eval FILE with labelled data tells what that costs"
+    )
+
+
+def way_forward(precision: Precision, precisions: Sequence[str], has_data: bool) -> str:
+    """What to do about a refused bundle.
+
+    Args:
+        precision: the refused one.
+        precisions: all that the target has.
+        has_data: --calibration was given.
+    """
+    keep = "--keep-refused keeps it for `verify --layers`, `doctor` and `eval` to explain"
+    if precision.name == "fp32":
+        return f"try another --attention or --target; {keep}"
+    ways = []
+    if precision.allowance is not None and not has_data:
+        ways.append("give --calibration (inputs as the app meets them) or --eval (with labels)")
+    finer = [name for name in FINER.get(precision.name, ()) if name in precisions]
+    ways.append(f"try --precision {' or '.join(finer or ['fp32'])}")
+    if precision.allowance is not None and "mixed" in precisions and precision.name != "mixed":
+        ways.append("`edgeformer sensitivity` finds the layers for a plan of --precision mixed")
+    return "; ".join((*ways, keep))
 
 
 def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:
@@ -53,3 +151,38 @@ def median_latencies_ms(calls: Sequence[Callable[[], object]]) -> list[float]:
             if round_number >= WARM_UP:
                 samples.append((time.perf_counter() - start) * 1e3)
     return [statistics.median(samples) for samples in times]
+
+
+def agreement_of(bundle: Bundle, engine: Engine | None, references: Sequence[Reference]) -> Agreement | None:
+    """Of a bundle over its recorded samples and `references`, in `engine` or else its own; None of speech.
+
+    Where enough of them have labels these alone count: they are what the model is for.
+
+    Raises:
+        EngineError: the engine failed.
+    """
+    head = bundle.manifest.postprocessing
+    if isinstance(head, Transcription):
+        return None
+    labelled = [each for each in references if each.label is not None]
+    cases, _ = read_vectors(bundle)
+    judged = labelled if len(labelled) >= ENOUGH_LABELLED else (*recorded_references(cases), *references)
+    opened = engine or open_engine(bundle, threads=1)
+    try:
+        return agreement(opened, judged, head)
+    finally:
+        if engine is None:
+            opened.close()
+
+
+def latencies_of(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
+    """Median ms of the bundle's workload at its precision and at fp32, one thread."""
+    run = workload(bundle)
+    opened = list(dict.fromkeys((bundle, fp32)))
+    engines = [open_engine(each, threads=1) for each in opened]
+    try:
+        latencies = median_latencies_ms([run.bind(*pair) for pair in zip(opened, engines, strict=True)])
+    finally:
+        for engine in engines:
+            engine.close()
+    return latencies[0], latencies[-1]

@@ -10,11 +10,13 @@ from edgeformer import samples
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.models.whisper_programs import transcription_layout
+from edgeformer.precision import Precision
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.manifest import Classification, Embedding, Postprocessing, Preprocessing, TextPreprocessing
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
 from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.vectors import Tolerances
 
 TOKENIZER_FILE = "tokenizer.json"
 MEL_FILTERS_FILE = "mel_filters.safetensors"
@@ -45,6 +47,13 @@ class Interface:
     assets: dict[str, bytes]
     samples: tuple[dict[str, Any], ...]
     slack: tuple[float, float] = (1.0, 1.0)
+
+    def tolerances(self, precision: Precision) -> Tolerances:
+        """How far outputs and answers of a precision may be from the recorded ones."""
+        for_outputs, for_scores = self.slack
+        classifies = isinstance(self.postprocessing, Classification)
+        score = precision.probability_tolerance if classifies else precision.score_tolerance
+        return Tolerances(precision.output_tolerance * for_outputs, score * for_scores)
 
 
 def interface_for(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:

@@ -63,6 +63,26 @@ def images() -> Iterator[bytes]:
         yield file.getvalue()
 
 
+def varied_images(count: int) -> Iterator[bytes]:
+    """PNG files of 240 by 240 pixels, each another: a shading, shapes of all colours and a little noise."""
+    generator = np.random.default_rng(1)
+    side = 240
+    x, y = np.meshgrid(np.linspace(0, 1, side), np.linspace(0, 1, side))
+    for _ in range(count):
+        slopes = generator.uniform(-90, 90, (2, 3))
+        pixels = generator.uniform(60, 200, 3) + x[..., None] * slopes[0] + y[..., None] * slopes[1]  # (side, side, 3)
+        for _ in range(int(generator.integers(1, 6))):
+            (left, top), (width, height) = generator.uniform(0, 0.8, 2), generator.uniform(0.1, 0.5, 2)
+            inside = (np.abs(x - left - width / 2) < width / 2) & (np.abs(y - top - height / 2) < height / 2)
+            if generator.random() < 0.5:
+                inside = ((x - left) / width) ** 2 + ((y - top) / height) ** 2 < 1
+            pixels[inside] = generator.uniform(0, 255, 3)
+        pixels += generator.normal(0, generator.uniform(0, 20), pixels.shape)
+        file = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+        yield file.getvalue()
+
+
 def speech(capacities: Sequence[int], sample_rate: int) -> tuple[bytes, tuple[int, ...]]:
     """A sound, and for each bucket how many samples from its begin fit this bucket and not the one below.
 

@@ -19,15 +19,27 @@ def print_converted(rows: Sequence[Converted]) -> None:
     for row in rows:
         label = f"{row.target} {row.precision}"
         for problem in row.problems:
-            err.print(f"failed: {label}: {problem}; the bundle was not delivered")
+            kept = f"kept as {row.path}" if row.kept else "the bundle was not delivered"
+            err.print(f"failed: {label}: {problem}; {kept}")
         for warning in row.warnings:
             err.print(f"warning: {label}: {warning}")
 
 
 def converted_table(rows: Sequence[Converted]) -> Table:
     """Size, parity and agreement with the source model, partitions and latency of each bundle."""
+    metrics = [row.agreement.metric for row in rows if row.agreement is not None and row.agreement.metric is not None]
+    measured = ("accuracy",) if metrics else ()
     table = Table(
-        "bundle", "size", "of fp32", "max |Δ|", "cosine", "same answer", "checked by", "partitions", "latency"
+        "bundle",
+        "size",
+        "of fp32",
+        "max |Δ|",
+        "cosine",
+        "same answer",
+        *measured,
+        "checked by",
+        "partitions",
+        "latency",
     )
     for row in rows:
         worst = _worst_program(row.verification)
@@ -37,6 +49,7 @@ def converted_table(rows: Sequence[Converted]) -> Table:
             f"{row.size_bytes / row.fp32_size_bytes:.0%}",
             "-" if worst.max_abs is None else f"{worst.max_abs:.1e}",
             *_agreement(row.agreement),
+            *([_accuracy(row.agreement)] if metrics else []),
             row.verification.executed_by,
             "-" if row.partitions is None else str(row.partitions),
             _latency(row),
@@ -44,12 +57,18 @@ def converted_table(rows: Sequence[Converted]) -> Table:
     return table
 
 
+def _accuracy(found: Agreement | None) -> str:
+    """Before and after, of the labelled inputs."""
+    metric = None if found is None else found.metric
+    return "-" if metric is None else f"{metric.before:.1%} → {metric.after:.1%} of {metric.n}"
+
+
 def _agreement(found: Agreement | None) -> tuple[str, str]:
-    """The smallest cosine, and how many inputs got the source's best label."""
+    """The cosine of `Agreement`, and how many inputs got the source's answer; of embeddings how many there were."""
     if found is None:
         return "-", "-"
     cosine = "-" if found.cosine is None else f"{found.cosine:.5f}"
-    return cosine, "-" if found.top1 is None else f"{found.top1:.1%} of {found.n}"
+    return cosine, f"{found.n} compared" if found.top1 is None else f"{found.top1:.1%} of {found.n}"
 
 
 def _worst_program(verification: Verification) -> Stage:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeformer_runtime.bench.report import Report
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.folder import bundle_around
 
 PICTURES = (".png", ".svg")
 
@@ -17,7 +18,7 @@ def check_outputs(plot: Path | None, html: Path | None) -> None:
     """Refuse files that could not be written, before anything is measured for them.
 
     Raises:
-        InputError: a picture of another kind, a folder that is missing, or matplotlib is.
+        InputError: a picture of another kind, a place that is missing or inside a bundle, or matplotlib is missing.
     """
     if plot is not None and plot.suffix not in PICTURES:
         raise InputError(f"expected --plot as a file that ends in {' or '.join(PICTURES)}, found {plot}")
@@ -26,6 +27,9 @@ def check_outputs(plot: Path | None, html: Path | None) -> None:
             continue
         if not file.resolve().parent.is_dir():
             raise InputError(f"no folder {file.parent} for {file.name}: make it first")
+        bundle = bundle_around(file)
+        if bundle is not None:
+            raise InputError(f"{file} lies in the bundle {bundle.name}, which it would spoil: name a place outside")
         if importlib.util.find_spec("matplotlib") is None:
             raise InputError("pictures need matplotlib: pip install 'edgeformer[peers]'")
 

@@ -22,7 +22,7 @@ _DPI = 120
 
 def draw(reports: Sequence[Report], file: Path) -> None:
     """Draw all reports, one below the other, in the format that the file's name says."""
-    figure = _figure(reports)
+    figure = figure_of(reports)
     # Without a date, so that equal reports give equal files.
     figure.savefig(file, dpi=_DPI, bbox_inches="tight", metadata={"Date": None} if file.suffix == ".svg" else None)
     figure.clear()
@@ -35,14 +35,15 @@ def swept(report: Report) -> str | None:
     return changing[0] if len(changing) == 1 and not programs else None
 
 
-def _figure(reports: Sequence[Report]) -> Figure:
+def figure_of(reports: Sequence[Report], width_inches: float = _WIDTH_INCHES) -> Figure:
+    """All reports, one below the other."""
     # It tells of its cache of fonts.
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     heights = [_FRAME_INCHES + (_LINES_INCHES if swept(each) else _BAR_INCHES * len(each.rows)) for each in reports]
-    figure = Figure(figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(width_inches, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     grid: Any = figure.subplots(len(reports), squeeze=False, height_ratios=heights)
     for axes, report in zip(grid[:, 0], reports, strict=True):

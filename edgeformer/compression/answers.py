@@ -48,7 +48,13 @@ class Answers:
         return tuple(one == another for one, another in pairs)
 
 
-def answers_of(bundle: Bundle, data: str, limit: int | None = None, progress: Progress | None = None) -> Answers:
+def answers_of(
+    bundle: Bundle,
+    data: str,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> Answers:
     """Ask a bundle about labelled data, with one thread.
 
     Args:
@@ -56,11 +62,12 @@ def answers_of(bundle: Bundle, data: str, limit: int | None = None, progress: Pr
         data: as `edgeformer eval` takes it.
         limit: use so many examples, spread evenly; None: all.
         progress: called after each example.
+        engine: what runs its programs and is closed after; None: the target's own, or what stands in for it.
 
     Raises:
         InputError: the bundle is neither, or the data cannot be used.
     """
-    engine = verification_engine(bundle) or open_engine(bundle, threads=1)
+    engine = engine or verification_engine(bundle) or open_engine(bundle, threads=1)
     try:
         if isinstance(bundle.manifest.postprocessing, Transcription):
             return _heard(bundle, engine, data, limit, progress)

@@ -132,6 +132,7 @@ class _Stage:
     sensitivity: Sensitivity
     found: Found
     report: dict[str, Any]
+    examples: int
 
 
 def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
@@ -225,7 +226,7 @@ class _Job:
             return point
 
         found = search(options.budget, frontier(costs), predicted, measured, bench.fp32, options.bundles)
-        return _Stage(model, costs, found, report)
+        return _Stage(model, costs, found, report, bench.examples)
 
     def report(self, found: Found, stages: list[_Stage]) -> dict[str, Any]:
         """The content of search.json."""
@@ -237,6 +238,7 @@ class _Job:
             "target": conversion.target,
             "formats": list(self._formats),
             "best": None if found.best is None else found.points.index(found.best),
+            "examples": stages[0].examples,
             "points": [point.to_json() for point in found.points],
             "sensitivity": {stage.found.points[0].stage: stage.sensitivity.to_json() for stage in stages},
             "versions": {package: version(package) for package in _PACKAGES},

@@ -87,6 +87,11 @@ class Workbench:
         self._answers: Answers | None = None if source is None else source._answers
         self.fp32 = self._measured(row, LayerPlan(default=FP32))
 
+    @property
+    def examples(self) -> int:
+        """The number of examples that bundles are asked."""
+        return 0 if self._answers is None else len(self._answers.given)
+
     def measure(self, plan: LayerPlan) -> Point:
         """Make a plan's bundle and measure it; one that fails a gate gives a point without values."""
         text = json.dumps({"version": 1, CHECKPOINT_KEY: plan.to_json()})

@@ -134,7 +134,7 @@ def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None)
     if is_native(path):
         return Diagnosis(path.name, None, None, (), (), _sorted(examine_libraries(path)))
     try:
-        opened = Bundle.open(path, options.require_signature)
+        opened = Bundle.open(path, options.require_signature, allow_refused=True)
     except BundleError as problem:
         found = refused(path, problem, options.require_signature is not None)
         return Diagnosis(path.name, None, None, (), (), (found,))

@@ -5,38 +5,19 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from edgeformer.compression.search import Change
 from edgeformer.compression.sensitivity import Sensitivity
-from edgeformer.report.collect import FolderReport, Variant, pareto
+from edgeformer.html_page import document, table
+from edgeformer.report.collect import FolderReport
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
+from edgeformer.report.variant import Variant, pareto
+from edgeformer_runtime.folder import bundle_around
 
-_BEST = ' class="best"'
 MOST_CHANGES = 200
 """Rows of a table of changed answers; more are counted."""
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding: .3rem 0; }
-th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-tr.best td:first-child { font-weight: 600; }
-div.wide { overflow-x: auto; }
-figure { margin: 1rem 0; }
-svg { max-width: 100%; height: auto; }
-pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; font-size: .85rem; }
-summary { cursor: pointer; }
-@media print {
-  body { margin: 0; max-width: none; font-size: 11px; }
-  section { break-inside: avoid-page; }
-  pre { white-space: pre-wrap; }
-}
-"""
 
 
 def page(report: FolderReport) -> str:
@@ -46,13 +27,13 @@ def page(report: FolderReport) -> str:
     sections += [_changes(each) for each in report.variants if each.changes]
     sections += [_recipe(name, recipe) for name, recipe in report.recipes.items()]
     sections.append(_environment(report))
-    title = escape(f"Compression report: {report.folder}")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    return document(f"Compression report: {report.folder}", "".join(sections))
+
+
+def page_of(folder: Path) -> Path:
+    """Where a folder's page goes: into it, and of a bundle beside it, as another file would spoil a bundle."""
+    bundle = bundle_around(folder)
+    return folder / "report.html" if bundle is None else bundle.with_name(f"{bundle.name}.report.html")
 
 
 def write_page(report: FolderReport, file: Path) -> None:
@@ -64,18 +45,43 @@ def write_page(report: FolderReport, file: Path) -> None:
 
 
 def _overview(report: FolderReport) -> str:
-    best = {each.name for each in pareto(report.variants)}
-    headers = ("variant", "target", "formats", "size", "metric", "value", "as the source", "latency", "note")
-    rows = [(each.name in best, _cells(each)) for each in report.variants]
-    lead = (
-        "<p>Variants in bold are those to which no other is equal or better in quality, size and latency at once. "
-        "Latencies are medians of one thread, comparable within one search or one run of this report.</p>\n"
+    """A table, and for each group of variants that may be compared a picture."""
+    best = {id(each) for each in pareto(report.variants)}
+    headers = (
+        "variant",
+        "target",
+        "formats",
+        "size",
+        "metric",
+        "value",
+        "95 %",
+        "n",
+        "as the source",
+        "latency",
+        "note",
     )
-    metrics = dict.fromkeys(each.metric for each in report.variants if each.metric)
-    plots = [pareto_plot([each for each in report.variants if each.metric == metric]) for metric in metrics]
-    pictures = "".join(f"<figure>{plot}</figure>\n" for plot in plots if plot)
+    lines = [_cells(each) for each in report.variants]
+    lead = (
+        "<p>Variants in bold are those to which no other is equal or better in quality, size and latency at once, of "
+        "those that were asked the same in one run or search: others are not compared. Latencies are medians of one "
+        "thread. The column 95 % holds the value with that certainty; the source is the checkpoint itself, in torch. "
+        "At fp32 and fp16 a bundle's answers are proved to be the checkpoint's; below, its conversion's gates allow "
+        "what they say to be lost.</p>\n"
+    )
+    noted = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    groups = dict.fromkeys((each.metric, each.group) for each in report.variants if each.metric)
+    pictures = "".join(_picture(report, *group) for group in groups)
     pictures = pictures or "<p>No bundle's quality is known: give --data.</p>\n"
-    return f"<section>\n<h2>Variants</h2>\n{lead}{pictures}{_table(headers, rows, numbers=(3, 5, 6, 7))}</section>\n"
+    rows = table(headers, lines, numbers=(3, 5, 6, 7, 8, 9), best=[id(each) in best for each in report.variants])
+    notes = f"<ul>{noted}</ul>\n" if noted else ""
+    return f'<section>\n<h2>Variants</h2>\n{lead}{notes}<div class="figures">{pictures}</div>\n{rows}</section>\n'
+
+
+def _picture(report: FolderReport, metric: str | None, group: str) -> str:
+    """Of one group, or nothing."""
+    plot = pareto_plot([each for each in report.variants if (each.metric, each.group) == (metric, group)])
+    caption = f"<figcaption>{escape(group)}</figcaption>" if group else ""
+    return f"<figure>{plot}{caption}</figure>\n" if plot else ""
 
 
 def _cells(variant: Variant) -> tuple[str, ...]:
@@ -86,7 +92,10 @@ def _cells(variant: Variant) -> tuple[str, ...]:
         variant.precision or "",
         "" if variant.size_bytes is None else f"{variant.size_bytes / 1e6:.2f} MB",
         variant.metric or "",
-        *percents,
+        percents[0],
+        "" if variant.interval is None else f"{variant.interval[0]:.1%} to {variant.interval[1]:.1%}",
+        "" if variant.n is None else str(variant.n),
+        percents[1],
         "" if variant.latency_ms is None else f"{variant.latency_ms:.2f} ms",
         variant.note or "",
     )
@@ -96,15 +105,12 @@ def _sensitivity(name: str, found: Sensitivity) -> str:
     headers = ("layer", "format", "divergence", "same answers", f"{found.metric} lost", "saves")
     rows = [
         (
-            False,
-            (
-                cost.layer,
-                cost.format,
-                f"{cost.reading.divergence:.2e}",
-                f"{cost.reading.agreement:.2%}",
-                f"{found.loss(cost):+.2%}",
-                f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
-            ),
+            cost.layer,
+            cost.format,
+            f"{cost.reading.divergence:.2e}",
+            f"{cost.reading.agreement:.2%}",
+            f"{found.loss(cost):+.2%}",
+            f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
         )
         for cost in found.costs
     ]
@@ -113,10 +119,10 @@ def _sensitivity(name: str, found: Sensitivity) -> str:
         f"{escape(found.target)} computes it, on {found.examples} examples; at fp32 the {escape(found.metric)} is "
         f"{found.reference.value:.2%}.</p>\n"
     )
-    table = _table(headers, rows, numbers=(2, 3, 4, 5))
+    costs = table(headers, rows, numbers=(2, 3, 4, 5))
     return (
         f"<section>\n<h2>Sensitivity of {escape(name)}</h2>\n{how}<figure>{sensitivity_plot(name, found)}</figure>\n"
-        f"<details><summary>All {len(rows)} measurements</summary>{table}</details></section>\n"
+        f"<details><summary>All {len(rows)} measurements</summary>{costs}</details></section>\n"
     )
 
 
@@ -127,17 +133,17 @@ def _changes(variant: Variant) -> str:
     counted = ", ".join(f"{right[kind]} {kind}" for kind in _KINDS if right[kind])
     head = f"<h2>What changed in {escape(variant.name)}</h2>\n<p>{len(changes)} answers: {escape(counted)}.</p>\n"
     if variant.metric == "wer":
-        rows = [(False, (each.example, each.truth, each.source, each.answer)) for each in changes[:MOST_CHANGES]]
-        table = _table(("clip", "said", "heard at fp32", "heard by this"), rows)
+        rows = [(each.example, each.truth, each.source, each.answer) for each in changes[:MOST_CHANGES]]
+        shown = table(("clip", "said", "heard at fp32", "heard by this"), rows)
         left = len(changes) - len(rows)
     else:
         pairs = Counter((change.truth, change.source, change.answer) for change in changes)
         most = pairs.most_common(MOST_CHANGES)
-        rows = [(False, (*pair, str(count))) for pair, count in most]
-        table = _table(("right answer", "at fp32", "by this", "examples"), rows, numbers=(3,))
+        rows = [(*pair, str(count)) for pair, count in most]
+        shown = table(("right answer", "at fp32", "by this", "examples"), rows, numbers=(3,))
         left = len(pairs) - len(rows)
     more = f"<p>{left} more rows are in --json.</p>\n" if left > 0 else ""
-    return f"<section>\n{head}{table}{more}</section>\n"
+    return f"<section>\n{head}{shown}{more}</section>\n"
 
 
 _KINDS = ("right before, wrong now", "wrong before, right now", "wrong in another way")
@@ -158,19 +164,5 @@ def _recipe(name: str, recipe: dict[str, object]) -> str:
 
 
 def _environment(report: FolderReport) -> str:
-    rows = [(False, pair) for pair in report.environment.items()]
-    return f"<section>\n<h2>Environment of this report</h2>\n{_table(('what', 'version'), rows)}</section>\n"
-
-
-def _table(headers: Sequence[str], rows: Iterable[tuple[bool, Sequence[str]]], numbers: Sequence[int] = ()) -> str:
-    """A table of texts, whose columns `numbers` are aligned to the right; rows that are True stand out."""
-
-    kinds = [' class="number"' if index in numbers else "" for index in range(len(headers))]
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        closed = tag.split(" ")[0]
-        return "".join(f"<{tag}{kind}>{escape(cell)}</{closed}>" for kind, cell in zip(kinds, cells, strict=True))
-
-    body = [f"<tr{_BEST if best else ''}>{line(cells, 'td')}</tr>\n" for best, cells in rows]
-    head = line(headers, 'th scope="col"')
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{"".join(body)}</tbody></table></div>\n'
+    versions = table(("what", "version"), list(report.environment.items()))
+    return f"<section>\n<h2>Environment of this report</h2>\n{versions}</section>\n"

@@ -21,6 +21,7 @@ def load(
     engine: Engine | None = None,
     require_signature: PublicKey | None = None,
     isolated: bool = False,
+    allow_refused: bool = False,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -32,12 +33,13 @@ def load(
             bundle is taken.
         isolated: open the bundle in a process of its own, without network and other files and with limits on memory and
             time, which can die without this one: for bundles of strangers. It goes without `engine`.
+        allow_refused: take a bundle that the gates of its conversion refused, too.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
-        BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
+        BundleError: the bundle does not follow BUNDLE.md, is not signed as required, or is marked as refused.
         InputError: the public key cannot be used, or an engine is given to an isolated bundle.
         EngineError: the engine is not installed or does not run here.
     """
@@ -49,7 +51,7 @@ def load(
 
     if isolated and engine is not None:
         raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
-    bundle = Bundle.open(path, require_signature)
+    bundle = Bundle.open(path, require_signature, allow_refused)
     try:
         if isolated:
             from edgeformer_runtime.isolation.pipeline import IsolatedPipeline

@@ -17,6 +17,7 @@ from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
+    REFUSED_FILE,
     REPORT_FILE,
     VECTORS_FOLDER,
     FileEntry,
@@ -48,24 +49,26 @@ class Bundle:
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
 
     @classmethod
-    def open(cls, path: str | Path, require_signature: PublicKey | None = None) -> Bundle:
+    def open(cls, path: str | Path, require_signature: PublicKey | None = None, allow_refused: bool = False) -> Bundle:
         """Open a bundle and check all of it.
 
         Args:
             path: the bundle's folder, or a stored zip of it.
             require_signature: the public key that must have signed the bundle; None: it may be unsigned.
+            allow_refused: take one that its conversion's gates refused, too.
 
         Raises:
-            BundleError: it does not follow BUNDLE.md, or is not signed as required; the message says where.
+            BundleError: it does not follow BUNDLE.md, is not signed as required, or is marked as refused; the message
+                says where.
             InputError: the key cannot be used.
         """
         source = Path(path)
         key = None if require_signature is None else signature.read_public_key(require_signature)
         try:
             if source.is_dir():
-                return _open_folder(source, key)
+                return _usable(_open_folder(source, key), source, allow_refused)
             if source.is_file():
-                return _open_zip(source, key)
+                return _usable(_open_zip(source, key), source, allow_refused)
         except OSError as error:
             _unreadable(source, error)
         except ValueError:  # a NUL in the path
@@ -101,6 +104,11 @@ class Bundle:
         return {name: self._folder / name for name in (*unlisted, *self.manifest.files)}
 
     @property
+    def refused(self) -> bool:
+        """Whether its conversion's gates refused it; `REFUSED_FILE` says why."""
+        return REFUSED_FILE in self.manifest.files
+
+    @property
     def manifest_sha256(self) -> str:
         """The SHA-256 of `manifest.json`, in hexadecimal: it names every other file by hash, so it names the bundle."""
         return hashlib.sha256((self._folder / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -114,7 +122,7 @@ class Bundle:
     def model_size_bytes(self) -> int:
         """The size of the model's files, with those that they refer to: all but vectors, tokenizer and report."""
         spec = self.manifest.preprocessing
-        others = {REPORT_FILE, spec.tokenizer if isinstance(spec, TextPreprocessing) else None}
+        others = {REPORT_FILE, REFUSED_FILE, spec.tokenizer if isinstance(spec, TextPreprocessing) else None}
         return sum(
             entry.size
             for name, entry in self.manifest.files.items()
@@ -155,6 +163,17 @@ def pack(folder: str | Path, zip_path: str | Path) -> None:
                 raise
         except OSError as error:
             raise BundleError(f"{target}: cannot be written: {error.strerror}") from None
+
+
+def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
+    """The bundle, unless it is marked as refused and nobody said that it may be."""
+    if bundle.refused and not allow_refused:
+        bundle.close()
+        raise BundleError(
+            f"{path}: the gates of its conversion refused this bundle ({REFUSED_FILE} says why): convert it otherwise, "
+            "or say --allow-refused (in Python allow_refused=True)"
+        )
+    return bundle
 
 
 def _open_folder(path: Path, key: bytes | None) -> Bundle:
@@ -238,7 +257,10 @@ def _compare_names(manifest: Manifest, found: Iterable[str]) -> None:
     present = set(found) - {SIGNATURE_NAME}
     for name in sorted(present - listed):
         check_name(name)
-        raise BundleError(f"extra file {shorten(name)}: the manifest does not list it")
+        raise BundleError(
+            f"extra file {shorten(name)}: the manifest does not list it: delete it if a program left it there, or get "
+            "the bundle again"
+        )
     for name in sorted(listed - present):
         raise BundleError(f"file {shorten(name)} is missing: the manifest lists it")
 

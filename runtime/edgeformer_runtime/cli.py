@@ -45,6 +45,9 @@ BenchPrograms = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+AllowRefused = Annotated[
+    bool, typer.Option("--allow-refused", help="Take a bundle that the gates of its conversion refused, too.")
+]
 RequiredKey = Annotated[
     Path | None,
     typer.Option(
@@ -94,6 +97,7 @@ def run(
     file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
     require_signature: RequiredKey = None,
+    allow_refused: AllowRefused = False,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +108,7 @@ def run(
     options = RunOptions(
         pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
     )
-    with load(bundle, threads, require_signature=require_signature) as pipeline:
+    with load(bundle, threads, require_signature=require_signature, allow_refused=allow_refused) as pipeline:
         answer_inputs(pipeline, inputs, options, as_json)
 
 
@@ -144,7 +148,7 @@ def inspect(bundle: BundlePath, require_signature: RequiredKey = None, as_json: 
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.tables import bundle_table
 
-    with Bundle.open(bundle, require_signature) as opened:
+    with Bundle.open(bundle, require_signature, allow_refused=True) as opened:
         if as_json:
             print_json(
                 {
@@ -254,7 +258,7 @@ def verify_bundle(
     from edgeformer_runtime.tables import verification_table
     from edgeformer_runtime.verify import verify as replay
 
-    with Bundle.open(path, require_signature) as bundle:
+    with Bundle.open(path, require_signature, allow_refused=True) as bundle:
         engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
         try:
             with progress_bar("verifying") as report:

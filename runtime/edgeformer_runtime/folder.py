@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -13,8 +14,12 @@ from typing import IO
 
 from edgeformer_runtime.archive import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from edgeformer_runtime.names import MAX_NAME_PARTS
 from edgeformer_runtime.strict_json import shorten
+
+LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+"""Plain files that file managers leave in folders that people look into: no part of a bundle."""
 
 
 class Reader:
@@ -61,6 +66,22 @@ class Reader:
         """Nothing to close."""
 
 
+def bundle_around(path: Path) -> Path | None:
+    """The bundle's folder that a path lies in, or is; None: no bundle. What is written there would spoil it."""
+    place = path.resolve()
+    return next((each for each in (place, *place.parents) if _is_bundle(each)), None)
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder has a manifest of ours: other programs have files of that name, too."""
+    try:
+        with (folder / MANIFEST_NAME).open("rb") as file:
+            manifest = json.loads(file.read(MAX_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and {"format_version", "files"} <= manifest.keys()
+
+
 def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
     """Names of all files below a folder; links, devices and empty folders are errors, not followed."""
     if depth > MAX_NAME_PARTS:
@@ -78,6 +99,7 @@ def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
                 yield first
                 yield from inner
             elif stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                yield name
+                if entry.name not in LEFT_BEHIND:
+                    yield name
             else:
                 raise BundleError(f"{shorten(name)} is not a plain file")

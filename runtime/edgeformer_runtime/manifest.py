@@ -23,6 +23,8 @@ VECTORS_FOLDER = "vectors/"
 CASES_FILE = VECTORS_FOLDER + "cases.json"
 TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"
 REPORT_FILE = "report.json"
+REFUSED_FILE = "refused.json"
+"""Marks a bundle that its conversion's gates refused: nobody loads it who does not say so."""
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CASES_BYTES = 16 << 20
 RESERVED_PROGRAM_NAMES = ("preprocess", "answer", "mel", "steps", "text")

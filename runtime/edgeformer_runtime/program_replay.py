@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.comparison import Comparison, compare, largest, worst_of
+from edgeformer_runtime.comparison import Comparison, compare, compare_scaled, scales, worst_of
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.manifest import CASES_FILE, Embedding, Preprocessing
@@ -28,19 +28,24 @@ PIXEL_TOLERANCE_LEVELS = 2.01
 class ProgramReplay:
     """Compares the stages "preprocess", each program's name, and "answer"."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances, cases: Sequence[Case]) -> None:
         """See `verify.Replay`."""
         self._pipeline = open_program_pipeline(bundle, engine)
         self._tolerances = tolerances
+        self._scales = scales(case.outputs for case in cases)
         self._input_tolerance = _input_tolerance(bundle.manifest.preprocessing)
         names = ["preprocess", *(program.name for program in bundle.manifest.programs), "answer"]
         self._found: dict[str, list[Comparison]] = {name: [] for name in names}
 
     def play(self, case: Case) -> None:
         """Replay one case."""
-        self._found["preprocess"].append(self._preprocess(case))
-        self._found[case.program].append(self._program(case))
-        self._found["answer"].append(self._answer(case))
+        sample = shorten(case.raw)
+        for stage, found in (
+            ("preprocess", self._preprocess(case)),
+            (case.program, self._program(case)),
+            ("answer", self._answer(case)),
+        ):
+            self._found[stage].append(replace(found, sample=sample))
 
     def comparisons(self) -> dict[str, list[Comparison]]:
         """What was found so far: every stage in the order of execution."""
@@ -57,12 +62,15 @@ class ProgramReplay:
         return worst_of([compare(prepared.inputs[name], tensor, tolerance) for name, tensor in case.inputs.items()])
 
     def _program(self, case: Case) -> Comparison:
-        limits = {name: self._tolerances.output * largest(tensor) for name, tensor in case.outputs.items()}
+        tolerance, known = self._tolerances.output, self._scales
         try:
             outputs = self._pipeline.engine.run(case.program, case.inputs)
         except EngineError as error:
-            return Comparison(None, None, max(limits.values()), ok=False, reason=str(error))
-        return worst_of([compare(outputs[name], tensor, limits[name]) for name, tensor in case.outputs.items()])
+            limit = tolerance * max(known[name] for name in case.outputs)
+            return Comparison(None, None, limit, ok=False, reason=str(error))
+        return worst_of(
+            [compare_scaled(outputs[name], tensor, tolerance, known[name]) for name, tensor in case.outputs.items()]
+        )
 
     def _answer(self, case: Case) -> Comparison:
         """The whole way from raw input: scores by label, or the embedding.
@@ -73,8 +81,9 @@ class ProgramReplay:
         head = pipeline.bundle.manifest.postprocessing
         reference: Tensor
         if isinstance(head, Embedding):
-            (reference,) = (tensor[0] for tensor in case.outputs.values())
-            tolerance = tolerances.score if head.normalized else tolerances.output * largest(reference)
+            ((name, output),) = case.outputs.items()
+            reference = output[0]
+            tolerance = tolerances.score if head.normalized else tolerances.output * self._scales[name]
         else:
             reference = _scores(case.expected, case.expected["labels"])
             tolerance = tolerances.score

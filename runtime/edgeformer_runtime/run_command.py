@@ -11,6 +11,7 @@ from typing import Any
 from edgeformer_runtime.console import err, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
@@ -135,6 +136,9 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
             raise InputError(f"--format {file_format} of {len(inputs)} files needs a folder for them: give --out")
         return [None] * len(inputs)
     folder = options.folder
+    bundle = bundle_around(folder)
+    if bundle is not None:
+        raise InputError(f"--out {folder} lies in the bundle {bundle.name}, which it would spoil: name a place outside")
     targets = [folder / f"{Path(name).stem}.{file_format}" for name in inputs]
     twice = next((target for target in targets if targets.count(target) > 1), None)
     if twice is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.comparison import Comparison, compare, largest, worst_of
+from edgeformer_runtime.comparison import Comparison, compare, compare_scaled, scales, worst_of
 from edgeformer_runtime.decoding.rows import SEEN, hidden_rows
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
@@ -28,10 +28,11 @@ MEL_TOLERANCE = 1e-3
 class SpeechReplay:
     """Compares the stages "mel", "encode", "steps" and "text"; a step that diverges is named."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances, cases: Sequence[Case]) -> None:
         """See `verify.Replay`."""
         self._transcriber = Transcriber(bundle, engine)
         self._tolerances = tolerances
+        self._scales = scales(_centered(case) for case in cases)
         self._mel: list[Comparison] = []
         self._encode: list[Comparison] = []
         self._steps: list[list[Comparison]] = []
@@ -63,25 +64,31 @@ class SpeechReplay:
 
     def _compare_encoded(self, case: Case, mel: Floats) -> Comparison:
         references = {name: tensor for name, tensor in case.outputs.items() if name != "logits"}
-        limits = {name: self._tolerances.output * largest(tensor) for name, tensor in references.items()}
+        tolerance, known = self._tolerances.output, self._scales
         try:
             outputs = self._transcriber.engine.run(case.program, {"mel": mel})
         except EngineError as error:
-            return Comparison(None, None, max(limits.values()), ok=False, reason=str(error))
-        return worst_of([compare(sampled(outputs[name]), references[name], limits[name]) for name in references])
+            limit = tolerance * max(known[name] for name in references)
+            return Comparison(None, None, limit, ok=False, reason=str(error))
+        return worst_of(
+            [
+                compare_scaled(sampled(outputs[name]), tensor, tolerance, known[name])
+                for name, tensor in references.items()
+            ]
+        )
 
     def _compare_steps(self, case: Case, bucket: AudioBucket, mel: Floats) -> list[Comparison]:
         """One comparison per step, the recorded tokens fed whatever the bundle itself would choose."""
-        limits = [self._tolerances.output * largest(centered(row)) for row in case.outputs["logits"]]
+        tolerance, scale = self._tolerances.output, self._scales["logits"]
         found: list[Comparison] = []
         try:
             decoder = self._transcriber.decoder(bucket)
             tokens: Iterator[int] = iter(case.expected["tokens"])
             for logits in steps(decoder, mel, case.expected["prompt"], lambda _: next(tokens, None)):
-                row, limit = case.outputs["logits"][len(found)], limits[len(found)]
-                found.append(compare(centered(sampled(logits)), centered(row), limit))
+                row = centered(case.outputs["logits"][len(found)])
+                found.append(compare_scaled(centered(sampled(logits)), row, tolerance, scale))
         except EngineError as error:
-            found.append(Comparison(None, None, limits[len(found)], ok=False, reason=str(error)))
+            found.append(Comparison(None, None, tolerance * scale, ok=False, reason=str(error)))
         return found
 
     def _compare_text(self, case: Case, samples: Floats) -> Comparison:
@@ -163,6 +170,12 @@ def centered(logits: Tensor) -> Tensor:
     """Logits less their mean: what all of them have in common changes no probability."""
     result: Tensor = logits - logits.mean()
     return result
+
+
+def _centered(case: Case) -> dict[str, Tensor]:
+    """A case's outputs with its logits as they are compared: each row less its mean."""
+    rows = case.outputs["logits"]
+    return {**case.outputs, "logits": rows - rows.mean(axis=1, keepdims=True)}
 
 
 def letters(text: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
+    REFUSED_FILE,
     Classification,
     Manifest,
     Postprocessing,
@@ -23,6 +26,7 @@ from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import LayerStage, Verification
 
 SHOWN_COMPONENTS = 4
+LONGEST_REFUSAL = 400
 SHOWN_INPUT_CHARACTERS = 60
 
 
@@ -65,7 +69,19 @@ def bundle_table(bundle: Bundle) -> Table:
         table.add_row(key, value)
     table.add_row("size", f"{bundle.size_bytes / 1e6:.2f} MB in {len(manifest.files)} files")
     table.add_row("signature", _signature(bundle.signature))
+    if bundle.refused:
+        table.add_row("refused", f"by the gates of its conversion: {'; '.join(refusals(bundle))}")
     return table
+
+
+def refusals(bundle: Bundle) -> list[str]:
+    """Why the gates refused a bundle, as far as its own file says so; a stranger's file may say anything."""
+    try:
+        stored = json.loads(bundle.read_bytes(REFUSED_FILE))
+        problems = stored["problems"]
+        return [shorten(problem, LONGEST_REFUSAL)[1:-1] for problem in problems if isinstance(problem, str)]
+    except (BundleError, ValueError, RecursionError, LookupError, TypeError):
+        return [f"{REFUSED_FILE} does not say why"]
 
 
 def _signature(state: SignatureState) -> str:

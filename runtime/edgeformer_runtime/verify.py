@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ class Stage:
         ok: every case is within its tolerance.
         reason: what the engine said where it gave no result in that case, or what is known to be wrong, such as two
             labels that are exchanged; else None.
+        sample: where the stage is not ok the raw input of that case, shortened; else None.
     """
 
     name: str
@@ -45,10 +46,12 @@ class Stage:
     tolerance: float
     ok: bool
     reason: str | None = None
+    sample: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; the reason only where there is one."""
-        return {key: value for key, value in vars(self).items() if key != "reason" or value is not None}
+        """JSON values; the reason and the sample only where there is one."""
+        optional = ("reason", "sample")
+        return {key: value for key, value in vars(self).items() if key not in optional or value is not None}
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ class Verification:
 class Replay(Protocol):
     """Replays cases of one kind and compares each stage with the reference."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances) -> None:
-        """Compare what the engine makes of the bundle's cases."""
+    def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances, cases: Sequence[Case]) -> None:
+        """Compare what the engine makes of the bundle's cases; all of them say how large an output gets."""
 
     def play(self, case: Case) -> None:
         """Replay one case."""
@@ -133,7 +136,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     opened = open_engine(bundle) if engine is None else engine
     try:
         make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
-        replay: Replay = make(bundle, opened, tolerances)
+        replay: Replay = make(bundle, opened, tolerances, cases)
         for index, case in enumerate(cases):
             replay.play(case)
             if progress is not None:
@@ -148,4 +151,5 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
 
 def _worst(name: str, comparisons: list[Comparison]) -> Stage:
     worst = worst_of(comparisons)
-    return Stage(name, worst.max_abs, worst.cosine, worst.tolerance, worst.ok, worst.reason)
+    sample = None if worst.ok else worst.sample
+    return Stage(name, worst.max_abs, worst.cosine, worst.tolerance, worst.ok, worst.reason, sample)

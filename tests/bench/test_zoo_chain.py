@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeformer.report.collect import Variant
+from edgeformer.report.variant import Variant
 from tests.bench.zoo import CHAIN, PRECISIONS, markdown, results_of
 
 

@@ -26,8 +26,9 @@ from edgeformer.compression.compress import CompressOptions, compress
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
 from edgeformer.layer_plan import CHECKPOINT_FILE
-from edgeformer.report.collect import Variant, collect
+from edgeformer.report.collect import collect
 from edgeformer.report.page import write_page
+from edgeformer.report.variant import Variant
 from edgeformer_runtime.console import err
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 

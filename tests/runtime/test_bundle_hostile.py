@@ -73,6 +73,36 @@ def test_extra_file(tiny: Path) -> None:
     assert "extra file 'vectors/more.txt'" in refused(tiny)
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_what_file_managers_leave_is_passed_over_in_folders_alone(tiny: Path, tmp_path: Path, name: str) -> None:
+    for folder in (tiny, tiny / "vectors"):
+        (folder / name).write_bytes(b"\0" * 6148)
+    with Bundle.open(tiny) as bundle:
+        assert not [file for file in bundle.members() if name in file]
+    pack(tiny, tmp_path / "tiny.zip")
+    with zipfile.ZipFile(tmp_path / "tiny.zip", "a", zipfile.ZIP_STORED) as archive:
+        assert not [file for file in archive.namelist() if name in file]
+        archive.writestr(name, b"x")
+    assert f"extra file {name!r}" in refused(tmp_path / "tiny.zip")
+
+
+@pytest.mark.parametrize(
+    "name", [".ds_store", "thumbs.db", "Desktop.ini", "._manifest.json", ".DS_Store.bin", "ehthumbs.db"]
+)
+def test_files_of_other_names_are_not_passed_over(tiny: Path, name: str) -> None:
+    (tiny / name).write_bytes(b"x")
+    assert f"extra file {name!r}: the manifest does not list it: delete it if a program left it there" in refused(tiny)
+
+
+def test_what_file_managers_leave_is_a_plain_file(tiny: Path) -> None:
+    (tiny / ".DS_Store").symlink_to(tiny / MANIFEST_NAME)
+    assert "'.DS_Store' is a symbolic link" in refused(tiny)
+    (tiny / ".DS_Store").unlink()
+    (tiny / "more").mkdir()
+    (tiny / "more" / ".DS_Store").write_bytes(b"x")
+    assert "'more' is an empty folder" in refused(tiny)
+
+
 def test_extra_empty_folder(tiny: Path) -> None:
     (tiny / "empty").mkdir()
     assert "'empty' is an empty folder" in refused(tiny)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 from tiny_bundle import LABELS, SAMPLES, TinyEngine, manifest, seal, word_piece
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import CASES_FILE
+from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE
+from edgeformer_runtime.pipelines.heads import softmax
+from edgeformer_runtime.vectors import read_vectors
 from edgeformer_runtime.verify import verify
 
 
@@ -28,6 +31,21 @@ class Altered(TinyEngine):
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"output": self.change(program, super().run(program, inputs)["output"])}
+
+
+class Replayed(TinyEngine):
+    """Gives the recorded outputs, changed by a function of the program and the output."""
+
+    def __init__(self, bundle: Bundle, change) -> None:
+        super().__init__()
+        self.change = change
+        self.known = {
+            (case.program, case.inputs["input_ids"].tobytes()): case.outputs["output"]
+            for case in read_vectors(bundle)[0]
+        }
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"output": self.change(program, self.known[program, inputs["input_ids"].tobytes()])}
 
 
 def strict(document: object) -> str:
@@ -91,6 +109,37 @@ def test_what_is_no_number_diverges(tiny: Path, value: float) -> None:
     assert outcome.stages[1].max_abs is None
     assert not outcome.stages[-1].ok
     strict(outcome.to_json())
+
+
+def small_first_case(folder: Path) -> None:
+    """Make the first case's logits small, as an input without meaning has them."""
+    cases = json.loads((folder / CASES_FILE).read_text())
+    tensors = load((folder / TENSORS_FILE).read_bytes())
+    tensors["0/output"] = np.array([[0.001, 0.0, -0.001]], np.float32)
+    (folder / TENSORS_FILE).write_bytes(save(tensors))
+    scores = softmax(tensors["0/output"][0].astype(np.float64))
+    cases["cases"][0]["expected"] = {"labels": list(LABELS), "scores": [float(score) for score in scores]}
+    cases["tolerances"] = {"output": 0.05, "score": 1.0}
+    (folder / CASES_FILE).write_text(json.dumps(cases))
+    seal(folder, manifest())
+
+
+def test_an_output_near_zero_is_held_to_what_the_models_outputs_are_like(tiny: Path) -> None:
+    """One of its own size would be off by some hundred times its largest value; its cosine says nothing."""
+    small_first_case(tiny)
+    with Bundle.open(tiny) as bundle:
+        scale = max(float(np.abs(case.outputs["output"]).max()) for case in read_vectors(bundle)[0])
+        moved = np.float32(0.04 * scale)
+        outcome = verify(bundle, Replayed(bundle, lambda _, output: output + moved))
+        assert outcome.stages[1].ok, outcome.stages
+        assert outcome.stages[1].tolerance == pytest.approx(0.05 * scale)
+        assert outcome.stages[1].cosine is not None and outcome.stages[1].cosine > 0.99
+        beyond = verify(bundle, Replayed(bundle, lambda _, output: output + 2 * moved))
+    assert beyond.first_diverging is not None
+    failed = next(stage for stage in beyond.stages if not stage.ok)
+    assert failed.sample is not None and failed.sample.startswith("{'text':")
+    assert failed.to_json()["sample"] == failed.sample
+    assert "sample" not in outcome.stages[1].to_json()
 
 
 def test_an_engine_that_fails_diverges(tiny: Path) -> None:

@@ -38,6 +38,9 @@ public final class ModelBundle: Sendable {
         try required.check(signature, of: manifestBytes)
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
+        guard manifest.files[Manifest.refusedFile] == nil else {
+            throw BundleError("the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
+        }
         if required.needsSignature { try reader.checkCanonical() }
         try required.check(name: manifest.name, version: try release(manifest, reader))
         guard reader.isZip || required.needsSignature else {

@@ -66,7 +66,31 @@ public struct Comparison: Equatable, Sendable {
     }
 }
 
-extension Tensor {
-    /// The largest absolute value.
-    var largest: Double { doubles.reduce(0) { max($0, abs($1)) } }
+/// For each output's name its largest absolute value over all cases: what a tolerance is a fraction of. Buckets of one
+/// model share it. An input without meaning may have logits near 0, of which no format keeps a fraction.
+struct Scales {
+    /// Of an output's scale: a reference whose values are all below has no direction that a format could keep.
+    private static let small = 0.1
+    private var scales: [String: Double] = [:]
+
+    init(_ outputs: [[String: [Double]]]) {
+        for values in outputs {
+            for (name, each) in values { scales[name] = max(scales[name] ?? 0, largest(each)) }
+        }
+    }
+
+    /// What `tolerance`, a fraction, is of an output.
+    func limit(_ name: String, _ tolerance: Double) -> Double { tolerance * (scales[name] ?? 0) }
+
+    /// Compare within a fraction of the output's scale; beside a small reference a cosine says nothing: nil.
+    func compare(_ name: String, _ found: [Double], _ reference: [Double], tolerance: Double) -> Comparison {
+        let comparison = Comparison.of(found, reference, tolerance: limit(name, tolerance))
+        guard largest(reference) < limit(name, Self.small) else { return comparison }
+        return Comparison(
+            maxAbs: comparison.maxAbs, cosine: nil, tolerance: comparison.tolerance, ok: comparison.ok,
+            reason: comparison.reason)
+    }
 }
+
+/// The largest absolute value.
+private func largest(_ values: [Double]) -> Double { values.reduce(0) { max($0, abs($1)) } }

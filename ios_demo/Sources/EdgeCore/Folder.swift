@@ -2,6 +2,9 @@ import Foundation
 
 /// The files of a bundle's folder.
 enum Folder {
+    /// Plain files that file managers leave in folders that people look into: no part of a bundle.
+    private static let leftBehind: Set<String> = [".DS_Store", "Thumbs.db", "desktop.ini"]
+
     /// The size of every file below a folder by name; links, devices and empty folders are errors, not followed.
     ///
     /// - Throws: `BundleError`: something that a bundle cannot hold, or more files than it may.
@@ -11,6 +14,13 @@ enum Folder {
         return sizes
     }
 
+    private static func isLeftBehind(_ entry: String, in folder: URL) -> Bool {
+        guard leftBehind.contains(entry) else { return false }
+        let path = folder.appendingPathComponent(entry).path
+        let attributes = try? FileManager.default.attributesOfItem(atPath: path)
+        return attributes?[.type] as? FileAttributeType == .typeRegular
+    }
+
     private static func scan(_ folder: URL, prefix: String, depth: Int, into sizes: inout [String: Int]) throws {
         guard depth <= Names.maxParts else {
             throw BundleError("\(shown(prefix)): more than \(Names.maxParts) folders deep")
@@ -18,7 +28,7 @@ enum Folder {
         let manager = FileManager.default
         let entries: [String]
         do {
-            entries = try manager.contentsOfDirectory(atPath: folder.path)
+            entries = try manager.contentsOfDirectory(atPath: folder.path).filter { !isLeftBehind($0, in: folder) }
         } catch {
             throw BundleError("\(shown(prefix)): cannot be read: \(error.localizedDescription)")
         }

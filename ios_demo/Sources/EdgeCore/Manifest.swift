@@ -172,6 +172,8 @@ public struct Manifest: Equatable, Sendable {
 
     static let maxBytes = 4 << 20
     static let casesFile = "vectors/cases.json"
+    /// Marks a bundle that the gates of its conversion refused.
+    static let refusedFile = "refused.json"
     static let tensorsFile = "vectors/tensors.safetensors"
     static let imageProgram = "image"
     static let imageInput = "pixels"

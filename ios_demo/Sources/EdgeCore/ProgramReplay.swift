@@ -7,12 +7,14 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
 
     private let pipeline: Pipeline
     private let tolerances: Tolerances
+    private let scales: Scales
     private let names: [String]
     private var found: [String: [Comparison]] = [:]
 
-    init(_ pipeline: Pipeline, _ tolerances: Tolerances) {
+    init(_ pipeline: Pipeline, _ vectors: Vectors) {
         self.pipeline = pipeline
-        self.tolerances = tolerances
+        tolerances = vectors.tolerances
+        scales = Scales(vectors.cases.map { $0.outputs.mapValues(\.doubles) })
         names = ["preprocess"] + pipeline.bundle.manifest.programs.map(\.name) + ["answer"]
     }
 
@@ -48,14 +50,19 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
     }
 
     private func program(_ recorded: Case) throws -> Comparison {
-        let limit = { (reference: Tensor) in self.tolerances.output * reference.largest }
         do {
             let outputs = try pipeline.engine.run(recorded.program, inputs(recorded))
-            let all = recorded.outputs.map { Comparison.of(outputs[$0], $1, tolerance: limit($1)) }
+            let all = recorded.outputs.map { compare($0, outputs[$0], $1) }
             return Comparison.worst(all) ?? .failed(0)
         } catch let error as EngineError {
-            return .failed(recorded.outputs.values.map(limit).max() ?? 0, reason: error.message)
+            let limits = recorded.outputs.keys.map { scales.limit($0, tolerances.output) }
+            return .failed(limits.max() ?? 0, reason: error.message)
         }
+    }
+
+    private func compare(_ name: String, _ found: Tensor?, _ reference: Tensor) -> Comparison {
+        guard let found, found.shape == reference.shape else { return .failed(scales.limit(name, tolerances.output)) }
+        return scales.compare(name, found.doubles, reference.doubles, tolerance: tolerances.output)
     }
 
     /// The whole way from raw input: scores by label, or the embedding.
@@ -66,10 +73,10 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
             reference = entries.map(\.score)
             if let wrong = try misnamed(recorded, entries) { return wrong }
         } else {
-            let output = recorded.outputs.values.first
-            reference = output?.doubles ?? []
+            let output = recorded.outputs.first
+            reference = output?.value.doubles ?? []
             if case .embedding(let head) = pipeline.bundle.manifest.postprocessing, !head.normalized {
-                tolerance = tolerances.output * (output?.largest ?? 0)
+                tolerance = scales.limit(output?.key ?? "", tolerances.output)
             }
         }
         do {

@@ -6,15 +6,17 @@ final class SpeechReplay: Replay {
     private let bundle: ModelBundle
     private let model: SpeechModel
     private let tolerances: Tolerances
+    private let scales: Scales
     private var mel: [Comparison] = []
     private var encode: [Comparison] = []
     private var steps: [[Comparison]] = []
     private var text: [Comparison] = []
 
-    init(_ bundle: ModelBundle, _ model: SpeechModel, _ tolerances: Tolerances) {
+    init(_ bundle: ModelBundle, _ model: SpeechModel, _ vectors: Vectors) {
         self.bundle = bundle
         self.model = model
-        self.tolerances = tolerances
+        tolerances = vectors.tolerances
+        scales = Scales(vectors.cases.flatMap(comparedOutputs))
     }
 
     var comparisons: [(stage: String, found: [Comparison])] {
@@ -47,16 +49,16 @@ final class SpeechReplay: Replay {
 
     private func compareEncoded(_ recorded: Case, _ spectrogram: Tensor) -> Comparison {
         let references = recorded.outputs.filter { $0.key != "logits" }
-        let limit = { (reference: Tensor) in self.tolerances.output * reference.largest }
         let outputs: [String: Tensor]
         do {
             outputs = try model.engine.run(recorded.program, ["mel": spectrogram])
         } catch {
-            return .failed(references.values.map(limit).max() ?? 0, reason: error.localizedDescription)
+            let limits = references.keys.map { scales.limit($0, tolerances.output) }
+            return .failed(limits.max() ?? 0, reason: error.localizedDescription)
         }
         let all = references.map { name, reference in
-            Comparison.of(
-                Vectors.sampled(outputs[name]?.doubles ?? []), reference.doubles, tolerance: limit(reference))
+            scales.compare(
+                name, Vectors.sampled(outputs[name]?.doubles ?? []), reference.doubles, tolerance: tolerances.output)
         }
         return Comparison.worst(all) ?? .failed(0)
     }
@@ -66,13 +68,11 @@ final class SpeechReplay: Replay {
         _ recorded: Case, _ bucket: AudioBucket, _ spectrogram: Tensor, _ prompt: [Int], _ tokens: [Int]
     ) -> [Comparison] {
         guard let logits = recorded.outputs["logits"] else { return [] }
-        let width = logits.shape[1]
-        let rows = (0..<logits.shape[0]).map { centered(Array(logits.doubles[$0 * width..<($0 + 1) * width])) }
-        let limits = rows.map { row in tolerances.output * row.reduce(0) { max($0, abs($1)) } }
+        let rows = centeredRows(logits)
         var found: [Comparison] = []
         func compare(_ logits: [Float]) {
             let row = centered(Vectors.sampled(logits.map(Double.init)))
-            found.append(.of(row, rows[found.count], tolerance: limits[found.count]))
+            found.append(scales.compare("logits", row, rows[found.count], tolerance: tolerances.output))
         }
         do {
             let decoder = try model.decoder(bucket)
@@ -86,8 +86,7 @@ final class SpeechReplay: Replay {
                 mask[row] = Rows.seen
             }
         } catch {
-            let limit = limits[min(found.count, limits.count - 1)]
-            found.append(.failed(limit, reason: error.localizedDescription))
+            found.append(.failed(scales.limit("logits", tolerances.output), reason: error.localizedDescription))
         }
         return found
     }
@@ -103,12 +102,6 @@ final class SpeechReplay: Replay {
         let expected = letters(reference)
         let share = Double(editDistance(letters(said), expected)) / Double(max(expected.count, 1))
         return Comparison(maxAbs: share, cosine: nil, tolerance: tolerances.score, ok: share <= tolerances.score)
-    }
-
-    /// Logits less their mean: what all of them have in common changes no probability.
-    private func centered(_ logits: [Double]) -> [Double] {
-        let mean = logits.reduce(0, +) / Double(max(logits.count, 1))
-        return logits.map { $0 - mean }
     }
 
     /// The letters and digits of a text in lower case: a comma more or less is no other answer.
@@ -130,4 +123,21 @@ final class SpeechReplay: Replay {
         }
         return row[reference.count]
     }
+}
+
+/// A case's outputs as they are compared: logits row by row.
+private func comparedOutputs(_ recorded: Case) -> [[String: [Double]]] {
+    let rows = recorded.outputs["logits"].map(centeredRows) ?? []
+    return rows.map { ["logits": $0] } + [recorded.outputs.filter { $0.key != "logits" }.mapValues(\.doubles)]
+}
+
+/// The rows of logits (steps, values), each less its mean: what all logits have in common changes no probability.
+private func centeredRows(_ logits: Tensor) -> [[Double]] {
+    let (width, values) = (logits.shape[1], logits.doubles)
+    return (0..<logits.shape[0]).map { centered(Array(values[$0 * width..<($0 + 1) * width])) }
+}
+
+private func centered(_ logits: [Double]) -> [Double] {
+    let mean = logits.reduce(0, +) / Double(max(logits.count, 1))
+    return logits.map { $0 - mean }
 }

@@ -48,13 +48,13 @@ public enum SelfTest {
         let replay: any Replay =
             switch bundle.manifest.task {
             case .textClassification:
-                ProgramReplay(try TextClassifier(bundle, engine: engine), vectors.tolerances)
+                ProgramReplay(try TextClassifier(bundle, engine: engine), vectors)
             case .textEmbedding:
-                ProgramReplay(try TextEmbedder(bundle, engine: engine), vectors.tolerances)
+                ProgramReplay(try TextEmbedder(bundle, engine: engine), vectors)
             case .imageClassification:
-                ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors.tolerances)
+                ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors)
             case .speechRecognition:
-                SpeechReplay(bundle, try SpeechModel(bundle, engine), vectors.tolerances)
+                SpeechReplay(bundle, try SpeechModel(bundle, engine), vectors)
             }
         for (index, recorded) in vectors.cases.enumerated() {
             try replay.play(recorded)

@@ -92,6 +92,9 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
             checkSignature(signature, bytes, required.keys)
             val manifest = Manifest.parse(bytes)
             compareNames(manifest, files.sizes)
+            if (REFUSED_FILE in manifest.files) {
+                throw BundleError("the gates of its conversion refused this bundle ($REFUSED_FILE): convert it otherwise")
+            }
             // All sizes before any hash: nothing long is read for a bundle that is refused anyway.
             manifest.files.forEach { (name, entry) -> compareSize(name, entry, files) }
             if (required.keys != null) files.checkCanonical()

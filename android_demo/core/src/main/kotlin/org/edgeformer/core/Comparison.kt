@@ -59,6 +59,29 @@ internal class Comparison(
     }
 }
 
+/** Of an output's scale: a reference whose values are all below has no direction that a format could keep. */
+private const val SMALL = 0.1
+
+/**
+ * For each output's name its largest absolute value over all cases: what a tolerance is a fraction of. Buckets of one
+ * model share it. An input without meaning may have logits near 0, of which no format keeps a fraction.
+ */
+internal class Scales(outputs: List<Map<String, DoubleArray>>) {
+    private val largest = HashMap<String, Double>().apply {
+        for (values in outputs) values.forEach { (name, each) -> put(name, maxOf(get(name) ?: 0.0, largest(each))) }
+    }
+
+    /** What [tolerance], a fraction, is of an output. */
+    fun limit(name: String, tolerance: Double): Double = tolerance * largest.getValue(name)
+
+    /** Compares within a fraction of the output's scale; beside a small reference a cosine says nothing: null. */
+    fun compare(name: String, found: DoubleArray, reference: DoubleArray, tolerance: Double): Comparison {
+        val comparison = Comparison.of(found, reference, limit(name, tolerance))
+        if (largest(reference) >= limit(name, SMALL)) return comparison
+        return Comparison(comparison.maxAbs, null, comparison.tolerance, comparison.ok, comparison.reason)
+    }
+}
+
 /** The largest absolute value. */
 internal fun largest(values: DoubleArray): Double = values.fold(0.0) { most, value -> maxOf(most, abs(value)) }
 

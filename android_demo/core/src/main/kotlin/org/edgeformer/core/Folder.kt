@@ -6,6 +6,9 @@ import java.io.RandomAccessFile
 import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
 
+/** Plain files that file managers leave in folders that people look into: no part of a bundle. */
+private val LEFT_BEHIND = setOf(".DS_Store", "Thumbs.db", "desktop.ini")
+
 /** A bundle's folder. */
 class Folder(private val folder: File) : BundleFiles {
     override val what: String get() = folder.path
@@ -25,7 +28,8 @@ class Folder(private val folder: File) : BundleFiles {
     /** Names of all files below a folder; links, devices and empty folders are errors, not followed. */
     private fun scan(place: File, prefix: String, depth: Int, found: MutableMap<String, Long>) {
         if (depth > MAX_NAME_PARTS) throw BundleError("${shorten(prefix)}: more than $MAX_NAME_PARTS folders deep")
-        val entries = place.listFiles() ?: throw BundleError("${place.path}: cannot be read: expected a folder")
+        val entries = place.listFiles()?.filterNot(::isLeftBehind)
+            ?: throw BundleError("${place.path}: cannot be read: expected a folder")
         if (entries.isEmpty() && depth > 1) {
             throw BundleError("${shorten(prefix)} is an empty folder that the manifest does not list")
         }
@@ -40,6 +44,8 @@ class Folder(private val folder: File) : BundleFiles {
             if (found.size > MAX_FILES + 2) throw BundleError("$what: expected at most $MAX_FILES files")
         }
     }
+
+    private fun isLeftBehind(entry: File): Boolean = entry.name in LEFT_BEHIND && entry.isFile && !isLink(entry)
 
     /** The folder itself may lie behind links; what is in it may not be one. */
     private fun isLink(entry: File): Boolean {

@@ -5,6 +5,9 @@ import org.edgeformer.core.preprocess.ImagePreprocessing
 
 const val FORMAT_VERSION = 1
 const val MANIFEST_NAME = "manifest.json"
+
+/** Marks a bundle that the gates of its conversion refused. */
+const val REFUSED_FILE = "refused.json"
 const val VECTORS_FOLDER = "vectors/"
 const val CASES_FILE = VECTORS_FOLDER + "cases.json"
 const val TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"

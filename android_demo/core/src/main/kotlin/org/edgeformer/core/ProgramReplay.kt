@@ -23,7 +23,9 @@ internal class ProgramReplay(
     engine: Engine,
     decoder: ImageDecoder,
     private val tolerances: Tolerances,
+    cases: List<Case>,
 ) : Replay {
+    private val scales = Scales(cases.map { case -> case.outputs.mapValues { (_, tensor) -> doubles(tensor) } })
     private val manifest = bundle.manifest
     private val player = when (manifest.task) {
         Task.TEXT_CLASSIFICATION -> Player(TextClassifier(bundle, engine), ::scoresOf)
@@ -44,15 +46,17 @@ internal class ProgramReplay(
     override fun comparisons(): Map<String, List<Comparison>> = found
 
     private fun program(case: Case): Comparison {
-        val limits = case.outputs.mapValues { (_, tensor) -> tolerances.output * largest(doubles(tensor)) }
         val outputs = try {
             player.pipeline.engine.run(case.program, case.inputs)
         } catch (error: EngineError) {
-            return Comparison.failed(limits.values.max(), error)
+            return Comparison.failed(case.outputs.keys.maxOf { scales.limit(it, tolerances.output) }, error)
         }
-        return Comparison.worst(
-            case.outputs.map { (name, tensor) -> Comparison.of(outputs.getValue(name), tensor, limits.getValue(name)) },
-        )
+        return Comparison.worst(case.outputs.map { (name, tensor) -> compare(name, outputs.getValue(name), tensor) })
+    }
+
+    private fun compare(name: String, found: Tensor, reference: Tensor): Comparison {
+        if (found.shape != reference.shape) return Comparison.failed(scales.limit(name, tolerances.output))
+        return scales.compare(name, doubles(found), doubles(reference), tolerances.output)
     }
 
     /** The whole way from raw input: scores in the order of the recorded labels, or the embedding. */
@@ -63,7 +67,7 @@ internal class ProgramReplay(
             else -> doubles(case.outputs.values.single())
         }
         val isScored = case.expected is Expected.Scores || (head is Embedding && head.normalized)
-        val tolerance = if (isScored) tolerances.score else tolerances.output * largest(reference)
+        val tolerance = if (isScored) tolerances.score else scales.limit(case.outputs.keys.single(), tolerances.output)
         val answer = try {
             player.answer(case)
         } catch (error: EngineError) {

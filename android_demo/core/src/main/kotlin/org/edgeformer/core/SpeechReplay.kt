@@ -15,8 +15,13 @@ private const val MEL_TOLERANCE = 1e-3
  * Replays a speech bundle's cases: the stages "mel", "encode", "steps", where the recorded tokens are fed whatever the
  * bundle would say itself, and "text", where it answers freely. A step that diverges is named.
  */
-internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private val tolerances: Tolerances) :
-    Replay, Closeable {
+internal class SpeechReplay(
+    private val bundle: Bundle,
+    engine: Engine,
+    private val tolerances: Tolerances,
+    cases: List<Case>,
+) : Replay, Closeable {
+    private val scales = Scales(cases.flatMap(::comparedOutputs))
     private val transcriber = Transcriber(bundle, engine)
     private val mel = ArrayList<Comparison>()
     private val encode = ArrayList<Comparison>()
@@ -56,15 +61,16 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
 
     private fun compareEncoded(case: Case, heard: FloatTensor): Comparison {
         val references = case.outputs.filterKeys { it != "logits" }
-        val limits = references.mapValues { (_, tensor) -> tolerances.output * largest(doubles(tensor)) }
         val outputs = try {
             transcriber.engine.run(case.program, mapOf("mel" to heard))
         } catch (error: EngineError) {
-            return Comparison.failed(limits.values.max(), error)
+            return Comparison.failed(references.keys.maxOf { scales.limit(it, tolerances.output) }, error)
         }
         return Comparison.worst(
             references.map { (name, reference) ->
-                compare(sampled((outputs.getValue(name) as FloatTensor).toArray()), reference, limits.getValue(name))
+                val values = sampled((outputs.getValue(name) as FloatTensor).toArray())
+                val found = doubles(FloatTensor.of(values, values.size))
+                scales.compare(name, found, doubles(reference), tolerances.output)
             },
         )
     }
@@ -76,11 +82,10 @@ internal class SpeechReplay(private val bundle: Bundle, engine: Engine, private 
         val found = ArrayList<Comparison>()
         try {
             feedAll(transcriber.decoder(bucket), heard, expected) { logits ->
-                val reference = rows[found.size]
-                found.add(Comparison.of(centered(sampled(logits)), reference, tolerances.output * largest(reference)))
+                found.add(scales.compare("logits", centered(sampled(logits)), rows[found.size], tolerances.output))
             }
         } catch (error: EngineError) {
-            found.add(Comparison.failed(tolerances.output * largest(rows[found.size]), error))
+            found.add(Comparison.failed(scales.limit("logits", tolerances.output), error))
         }
         return found
     }
@@ -116,6 +121,11 @@ private fun feedAll(decoder: SpeechDecoder, heard: FloatTensor, expected: Expect
 
 private fun compare(found: FloatArray, reference: Tensor, tolerance: Double): Comparison =
     Comparison.of(FloatTensor.of(found, found.size), reference, tolerance)
+
+/** A case's outputs as they are compared: logits row by row. */
+private fun comparedOutputs(case: Case): List<Map<String, DoubleArray>> =
+    rowsOf(case.outputs.getValue("logits") as FloatTensor).map { mapOf("logits" to it) } +
+        (case.outputs - "logits").mapValues { (_, tensor) -> doubles(tensor) }
 
 /** The rows of logits (steps, values), each less its mean. */
 private fun rowsOf(logits: FloatTensor): List<DoubleArray> {

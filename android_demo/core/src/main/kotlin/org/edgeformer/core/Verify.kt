@@ -65,9 +65,9 @@ fun verify(
 ): Verification {
     val vectors = Vectors.read(bundle)
     val replay = if (bundle.manifest.postprocessing is Transcription) {
-        SpeechReplay(bundle, engine, vectors.tolerances)
+        SpeechReplay(bundle, engine, vectors.tolerances, vectors.cases)
     } else {
-        ProgramReplay(bundle, engine, decoder, vectors.tolerances)
+        ProgramReplay(bundle, engine, decoder, vectors.tolerances, vectors.cases)
     }
     (replay as? AutoCloseable).use {
         vectors.cases.forEachIndexed { index, case ->

@@ -1,0 +1,93 @@
+"""Pages as one HTML file that needs no other: no script, no font, no address; for screens, phones, the dark, paper.
+
+What comes from files and other machines stands in a page as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+
+LONG_WORD = 12
+_MARK = re.compile(r"([._/:-]|[^._/:-]{12})(?=.)")
+"""Behind what a long word may be broken: a mark, or else every so many letters."""
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --ink: #222; --paper: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181c; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: var(--ink);
+  background: var(--paper); overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .85rem; }
+th, td { padding: .25rem .45rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: normal; }
+th { vertical-align: bottom; }
+td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+tr.best td:first-child { font-weight: 600; }
+div.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
+figure { margin: 1rem 0; max-width: 100%; }
+figcaption { font-size: .85rem; }
+svg { max-width: 100%; height: auto; }
+pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .7rem; font-size: .85rem; }
+summary { cursor: pointer; }
+@media (max-width: 60rem) {
+  table, tbody, tr, td { display: block; }
+  thead { display: none; }
+  tr { border: 1px solid var(--line); margin: .7rem 0; padding: .3rem; }
+  td, td.number { border: 0; padding: .1rem .3rem; text-align: left; }
+  td:empty { display: none; }
+  td::before { content: attr(data-label) ": "; opacity: .7; }
+}
+@media print {
+  body { margin: 0; max-width: none; font-size: 11px; color: #000; background: #fff; }
+  section { break-inside: avoid-page; }
+}
+"""
+
+
+def document(title: str, body: str) -> str:
+    """A whole page around its body, which is markup."""
+    name = escape(title)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{name}</h1>\n{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Sequence[int] = (),
+    best: Sequence[bool] = (),
+) -> str:
+    """A table of texts; on narrow screens each row is a card. Columns that are empty everywhere are left out.
+
+    Args:
+        headers: of the columns.
+        rows: their cells.
+        numbers: the columns that hold numbers.
+        best: for each row whether it stands out; empty: none does.
+    """
+    lines = list(rows)
+    shown = [index for index in range(len(headers)) if not lines or any(line[index] for line in lines)]
+    kinds = {index: ' class="number"' if index in numbers else "" for index in shown}
+    head = "".join(f'<th scope="col"{kinds[index]}>{escape(headers[index])}</th>' for index in shown)
+    body = []
+    for number, line in enumerate(lines):
+        cells = "".join(
+            f'<td{kinds[index]} data-label="{escape(headers[index], quote=True)}">{_breakable(line[index])}</td>'
+            for index in shown
+        )
+        stands_out = ' class="best"' if best and best[number] else ""
+        body.append(f"<tr{stands_out}>{cells}</tr>\n")
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{''.join(body)}</tbody></table>\n"
+
+
+def _breakable(text: str) -> str:
+    """A cell's text; its long words may be broken, best behind a mark, so that a table fits its page."""
+    words = (escape(_MARK.sub(r"\1\0", word)) if len(word) > LONG_WORD else escape(word) for word in text.split(" "))
+    return " ".join(words).replace("\0", "<wbr>")

@@ -1,0 +1,60 @@
+"""A bundle that its conversion's gates refused: loaded by nobody who does not say so, open to who looks into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_bundle import make_onnx, manifest, seal
+from typer.testing import CliRunner
+
+from edgeformer_runtime import load
+from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.cli import app
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import REFUSED_FILE
+
+WHY = "answers: 60 of 111 are others though the source is sure of them"
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Path:
+    folder = make_onnx(tmp_path / "tiny")
+    with Bundle.open(folder) as bundle:
+        sealed = bundle.manifest
+    (folder / REFUSED_FILE).write_text(json.dumps({"problems": [WHY]}))
+    seal(folder, sealed)
+    return folder
+
+
+def test_it_is_loaded_only_if_the_caller_says_so(refused: Path, tmp_path: Path) -> None:
+    for opening in (Bundle.open, load, lambda path: pack(path, tmp_path / "tiny.zip")):
+        with pytest.raises(BundleError, match=r"gates of its conversion refused this bundle .*--allow-refused"):
+            opening(refused)
+    assert not (tmp_path / "tiny.zip").exists()
+    with load(refused, allow_refused=True) as pipeline:
+        assert len(pipeline("turn the lights off").labels) == 3
+
+
+def test_the_commands_that_answer_want_to_be_told(refused: Path) -> None:
+    ended = CliRunner().invoke(app, ["run", str(refused), "turn the lights off"])
+    assert isinstance(ended.exception, BundleError)
+    ended = CliRunner().invoke(app, ["run", str(refused), "turn the lights off", "--allow-refused"])
+    assert ended.exit_code == 0, ended.output
+
+
+def test_the_commands_that_explain_open_it(refused: Path) -> None:
+    ended = CliRunner().invoke(app, ["inspect", str(refused)])
+    assert ended.exit_code == 0 and "answers: 60 of 111" in " ".join(ended.output.split())
+    assert CliRunner().invoke(app, ["verify", str(refused)]).exit_code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"problems": 3}', b'{"problems": [3]}', b"\xff", b"[" * 100_000])
+def test_whatever_the_file_holds_it_marks_the_bundle(tiny: Path, content: bytes) -> None:
+    (tiny / REFUSED_FILE).write_bytes(content)
+    seal(tiny, manifest())
+    with pytest.raises(BundleError, match="refused this bundle"):
+        Bundle.open(tiny)
+    ended = CliRunner().invoke(app, ["inspect", str(tiny)])
+    assert ended.exit_code == 0 and "refused" in ended.output
