@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from edgeformer.bundle_writer import write_bundle, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
+from edgeformer.delivery import check_destination, deliver, fresh_folder
 from edgeformer.gates import divergence, latency_warning, median_latencies_ms, partition_problem
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
@@ -25,11 +24,12 @@ from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME, Classification
+from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
@@ -119,7 +119,11 @@ def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted
     jobs, notes = _plan(options, report)
     for note in notes:
         report(f"note: {note}")
-    with _staging(options.out) as staging:
+    with ExitStack() as stack:
+        staging = stack.enter_context(work_folder(options.out, create=True))
+        for job in jobs:
+            for precision in job.precisions:
+                stack.enter_context(alone(options.out / _bundle_name(job, precision)))
         return [converted for job in jobs for converted in _run(job, options.out, staging, report)]
 
 
@@ -165,7 +169,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         raise InputError("; ".join(dict.fromkeys(problems)))
     for job in jobs:
         for precision in precisions:
-            _check_destination(options.out / _bundle_name(job, precision))
+            check_destination(options.out / _bundle_name(job, precision), options.zipped)
     return jobs, notes
 
 
@@ -190,7 +194,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     converted: list[Converted] = []
     with ExitStack() as stack:
         report(f"{target}: lowering to fp32")
-        fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
+        fp32_lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         cases, _ = read_vectors(fp32)
         references = calibration_references(job.programs)
@@ -207,14 +211,15 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
                     or_recorded(programs, cases),
                     start,
                     precision,
-                    _folder(staging, f"{target}.{precision.name}.lowered"),
+                    fresh_folder(staging, f"{target}.{precision.name}.lowered"),
                 )
                 bundle = stack.enter_context(_bundle(job, precision, lowered, staging, cases))
             report(f"{target}: verifying {precision.name}")
             converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:
         if row.ok:
-            _deliver(staging / row.path.name, row.path, staging, job.zipped)
+            for note in deliver(staging / row.path.name, row.path, job.zipped):
+                report(f"note: {note}")
     return converted
 
 
@@ -253,14 +258,14 @@ def _start(job: Job, kind: str, fp32: Lowered, staging: Path) -> tuple[tuple[Pro
     rounded = round_weights(with_inputs, Grid(LARGEST_INT4, INT4_BLOCKS[target]) if target in INT4_BLOCKS else None)
     if not job.converter.quantizes_files:
         return rounded, fp32
-    return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{target}.{kind}.rounded"))
+    return rounded, job.converter.lower_fp32(rounded, fresh_folder(staging, f"{target}.{kind}.rounded"))
 
 
 def _bundle(
     job: Job, precision: Precision, lowered: Lowered, staging: Path, cases: Sequence[Case] | None = None
 ) -> Bundle:
     return write_bundle(
-        folder=_folder(staging, _bundle_name(job, precision)),
+        folder=fresh_folder(staging, _bundle_name(job, precision)),
         name=job.name,
         checkpoint=job.checkpoint,
         converter=job.converter,
@@ -361,54 +366,10 @@ def _latencies(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
     return latencies[0], latencies[-1]
 
 
-def _deliver(staged: Path, path: Path, staging: Path, zipped: bool) -> None:
-    """Move a finished bundle to its place. What it replaces is moved away first: it may be mapped by a running app."""
-    pairs = [(staged, path)]
-    if zipped:
-        archive = staging / f"{path.name}.zip"
-        pack(staged, archive)
-        pairs.append((archive, path.with_name(archive.name)))
-    for source, destination in pairs:
-        if destination.exists():
-            destination.rename(staging / f"{destination.name}.replaced")
-        source.rename(destination)
-
-
-def _check_destination(path: Path) -> None:
-    """Refuse to replace what is no bundle."""
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_NAME).is_file():
-        raise InputError(f"{path} exists and is not a bundle: choose another --out or --name")
-
-
 def _bundle_name(job: Job, precision: Precision) -> str:
     return f"{job.name}.{job.converter.target}.{precision.name}"
-
-
-def _folder(parent: Path, name: str) -> Path:
-    folder = parent / name
-    folder.mkdir()
-    return folder
 
 
 def _default_name(source_id: str) -> str:
     """`hub:org/Tiny BERT` to `Tiny-BERT`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[:/]", source_id)[-1]).strip("-.") or "model"
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out`, so that delivery is a rename. Whatever happens, it goes; so does an `out` left empty."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".edgeformer-", dir=out))
-    except OSError as error:
-        raise InputError(f"cannot write into {out}: {error.strerror}") from None
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging)
-        for folder in missing:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
