@@ -21,6 +21,7 @@ from edgeformer.targets import verification_engine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
 BUNDLE_REPORT_FILE = "report.json"
@@ -83,7 +84,11 @@ class FolderReport:
 
 
 def collect(
-    folder: Path, data: str | None = None, limit: int | None = None, progress: Progress | None = None
+    folder: Path,
+    data: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    required: Requirement = NO_REQUIREMENT,
 ) -> FolderReport:
     """Read a folder.
 
@@ -93,8 +98,10 @@ def collect(
             The first fp32 bundle, or else the first, is what changes are counted from. None: only files are read.
         limit: of the data use so many examples.
         progress: called after each bundle.
+        required: what each bundle must be.
 
     Raises:
+        BundleError: one of the bundles is spoiled, or not what is required.
         InputError: no folder, nothing in it, or something that cannot be read.
     """
     if not folder.is_dir():
@@ -103,7 +110,10 @@ def collect(
     checkpoints = _folders_with(folder, CHECKPOINT_FILE)
     if not bundles and not checkpoints:
         raise InputError(f"{folder} holds no bundle ({MANIFEST_NAME}) and no compressed checkpoint ({CHECKPOINT_FILE})")
-    variants = _asked(folder, bundles, data, limit, progress) if data else [_bundle(folder, each) for each in bundles]
+    if data:
+        variants = _asked(folder, bundles, data, limit, progress, required)
+    else:
+        variants = [_bundle(folder, each, required) for each in bundles]
     recipes: dict[str, dict[str, Any]] = {}
     sensitivities: dict[str, Sensitivity] = {}
     for path in checkpoints:
@@ -148,9 +158,9 @@ def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix() if path != folder else folder.resolve().name
 
 
-def _bundle(folder: Path, path: Path) -> Variant:
+def _bundle(folder: Path, path: Path, required: Requirement) -> Variant:
     """What a bundle's own files say."""
-    with Bundle.open(path) as bundle:
+    with Bundle.open(path, required) as bundle:
         manifest = bundle.manifest
         own = json.loads(bundle.read_bytes(BUNDLE_REPORT_FILE)) if BUNDLE_REPORT_FILE in manifest.files else {}
         agreement = own.get("agreement") or {}
@@ -166,12 +176,17 @@ def _bundle(folder: Path, path: Path) -> Variant:
 
 
 def _asked(
-    folder: Path, paths: Sequence[Path], data: str, limit: int | None, progress: Progress | None
+    folder: Path,
+    paths: Sequence[Path],
+    data: str,
+    limit: int | None,
+    progress: Progress | None,
+    required: Requirement,
 ) -> list[Variant]:
     """Bundles' files, their answers, and their latencies from one interleaved run."""
-    variants = [_bundle(folder, path) for path in paths]
+    variants = [_bundle(folder, path, required) for path in paths]
     with ExitStack() as stack:
-        bundles = [stack.enter_context(Bundle.open(path)) for path in paths]
+        bundles = [stack.enter_context(Bundle.open(path, required)) for path in paths]
         answers: list[Answers] = []
         for number, bundle in enumerate(bundles, 1):
             answers.append(answers_of(bundle, data, limit))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.version import __version__
@@ -10,13 +10,18 @@ from edgeformer_runtime.version import __version__
 if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.pipelines.base import Pipeline
-    from edgeformer_runtime.signature import PublicKey
+    from edgeformer_runtime.requirement import Required
 
 __all__ = ["__version__", "load"]
 
 
 def load(
-    path: str | Path, threads: int = 1, engine: Engine | None = None, require_signature: PublicKey | None = None
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    engine: Engine | None = None,
+    require_signature: Required | None = None,
+    require_name: str | None = None,
+    require_version: int | None = None,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -24,15 +29,17 @@ def load(
         path: the bundle's folder, or a stored zip of it.
         threads: how many threads the engine may use.
         engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
-        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes; None: any
-            bundle is taken.
+        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes, or several
+            of which one must; None: any bundle is taken.
+        require_name: the name that the bundle must have; None: any.
+        require_version: the lowest release of it that is taken; None: any, or none at all.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
-        BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
-        InputError: the public key cannot be used.
+        BundleError: the bundle does not follow BUNDLE.md, or is not what is required.
+        InputError: a public key cannot be used.
         EngineError: the engine is not installed or does not run here.
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
@@ -40,7 +47,7 @@ def load(
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.pipelines import open_pipeline
 
-    bundle = Bundle.open(path, require_signature)
+    bundle = Bundle.open(path, require_signature, require_name=require_name, require_version=require_version)
     try:
         return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
     except BaseException:

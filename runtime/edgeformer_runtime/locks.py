@@ -36,6 +36,11 @@ class Lock:
         """Keep others out from now on; False: somebody shares the file, and this one has let go of it."""
         return _lock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) and _is_at(self._descriptor, self._path)
 
+    def sign(self) -> None:
+        """Write this process's id into the file, for who finds it locked."""
+        os.ftruncate(self._descriptor, 0)
+        os.write(self._descriptor, b"%d\n" % os.getpid())
+
     def close(self) -> None:
         """Let go; the file stays."""
         os.close(self._descriptor)
@@ -46,12 +51,11 @@ class Lock:
         self.close()
 
 
-def take(path: Path, wait: bool = False) -> Lock | None:
+def take(path: Path) -> Lock | None:
     """Lock a file, made where it is missing, against everybody else, and write this process's id into it.
 
     Args:
         path: the file, in a folder that is there.
-        wait: until it is free.
 
     Returns:
         The lock; None: somebody else holds the file.
@@ -59,20 +63,21 @@ def take(path: Path, wait: bool = False) -> Lock | None:
     Raises:
         OSError: it cannot be made or locked.
     """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _MODE)
-        try:
-            if not _lock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)):
-                os.close(descriptor)
-                return None
-            if _is_at(descriptor, path):  # else its holder has removed it meanwhile
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, b"%d\n" % os.getpid())
-                return Lock(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+    lock = _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if lock is not None:
+        lock.sign()
+    return lock
+
+
+def join(path: Path) -> Lock:
+    """Lock a file together with others, as soon as nobody has it alone.
+
+    Raises:
+        OSError: as of `take`.
+    """
+    lock = _taken(path, fcntl.LOCK_SH)
+    assert lock is not None  # it has waited
+    return lock
 
 
 def holder(path: Path) -> int | None:
@@ -81,6 +86,22 @@ def holder(path: Path) -> int | None:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
+
+
+def _taken(path: Path, how: int) -> Lock | None:
+    """None: others hold the file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, _MODE)
+        try:
+            if not _lock(descriptor, how):
+                os.close(descriptor)
+                return None
+            if _is_at(descriptor, path):  # else its holder has removed it meanwhile
+                return Lock(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, how: int) -> bool:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.requirement import Required
 from edgeformer_runtime.serve.answers import Answer, Result, device_answer
 from edgeformer_runtime.serve.bodies import Bodies
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
@@ -22,7 +23,6 @@ from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.refusals import busy
 from edgeformer_runtime.serve.workers import Workers
-from edgeformer_runtime.signature import PublicKey
 
 Outcome = TypeVar("Outcome")
 Run = Callable[[Pipeline[Any, Any], Any], Result]
@@ -127,7 +127,7 @@ def run_plainly(pipeline: Pipeline[Any, Any], raw: Any) -> Result:
 
 
 def open_service(
-    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: PublicKey | None = None
+    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: Required | None = None
 ) -> Service:
     """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
     pipelines: list[Pipeline[Any, Any]] = []
