@@ -23,6 +23,7 @@ from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, pl
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
+from edgeformer.scratch import check_space, scratch_in
 from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.delivery import alone, work_folder
@@ -121,7 +122,10 @@ def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted
         report(f"note: {note}")
     with ExitStack() as stack:
         staging = stack.enter_context(work_folder(options.out, create=True))
+        stack.enter_context(scratch_in(staging))
         for job in jobs:
+            # The file that a tool writes, its compact copy, the bundle's; and each precision.
+            check_space(staging, job.programs, 3 + len(job.precisions))
             for precision in job.precisions:
                 stack.enter_context(alone(options.out / _bundle_name(job, precision)))
         return [converted for job in jobs for converted in _run(job, options.out, staging, report)]

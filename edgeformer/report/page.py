@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,6 +12,7 @@ from edgeformer.compression.search import Change
 from edgeformer.compression.sensitivity import Sensitivity
 from edgeformer.report.collect import FolderReport, Variant, pareto
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
+from edgeformer_runtime.delivery import replacing
 
 _BEST = ' class="best"'
 MOST_CHANGES = 200
@@ -57,10 +57,8 @@ def page(report: FolderReport) -> str:
 
 def write_page(report: FolderReport, file: Path) -> None:
     """Write the page beside its place and rename it; an existing file is replaced."""
-    with tempfile.TemporaryDirectory(prefix=".edgeformer-", dir=file.resolve().parent) as work:
-        fresh = Path(work) / file.name
+    with replacing(file) as fresh:
         fresh.write_text(page(report), encoding="utf-8")
-        fresh.replace(file)
 
 
 def _overview(report: FolderReport) -> str:

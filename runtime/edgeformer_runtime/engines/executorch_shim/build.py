@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.engines.executorch_shim import builds
 from edgeformer_runtime.engines.executorch_shim.builds import Build, Record
 from edgeformer_runtime.engines.executorch_shim.compiler import compile_shim, find_compiler
@@ -88,18 +88,15 @@ def _package(wheel: Path | None, scratch: Path) -> Package:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
-        unfinished.chmod(0o755)
+    with work_folder(folder.parent, create=True) as work:
+        unfinished = work / folder.name
+        unfinished.mkdir()
         yield unfinished
         try:
             unfinished.rename(folder)
         except OSError:
             if not (folder / builds.RECORD_NAME).is_file():  # else another process has built the same meanwhile
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_needs(folder: Path) -> None:
