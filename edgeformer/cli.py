@@ -161,7 +161,9 @@ def verify(
     source: Annotated[
         str | None, typer.Option(help="With --layers: the checkpoint; default: the bundle's own, where it is known.")
     ] = None,
-    require_signature: runtime_cli.RequiredKey = None,
+    require_signature: runtime_cli.RequiredKeys = None,
+    require_name: runtime_cli.RequiredName = None,
+    require_version: runtime_cli.RequiredVersion = None,
     threads: runtime_cli.Threads = 1,
     as_json: runtime_cli.Json = False,
 ) -> None:
@@ -175,7 +177,8 @@ def verify(
         from edgeformer.verify_layers import add_layers
 
         refine = partial(add_layers, source=source)
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature, refine)
+    required = runtime_cli.required_of(require_signature, require_name, require_version)
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, required, refine)
 
 
 @app.command()
@@ -195,13 +198,16 @@ def doctor(
             "Runtime, ExecuTorch, or iOS; default: what the bundle was made with.",
         ),
     ] = None,
-    require_signature: runtime_cli.RequiredKey = None,
+    require_signature: runtime_cli.RequiredKeys = None,
+    require_name: runtime_cli.RequiredName = None,
+    require_version: runtime_cli.RequiredVersion = None,
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Find what would break on a device: operators, memory, tokenizer, masks, float16, files. Exit code 1: an error."""
     from edgeformer.doctor.options import DoctorOptions
 
-    options = DoctorOptions(min_ios, min_android_api, runtime, require_signature)
+    required = runtime_cli.required_of(require_signature, require_name, require_version)
+    options = DoctorOptions(min_ios, min_android_api, runtime, required)
     _check_exists(path, "bundle")
     from edgeformer.doctor.diagnosis import diagnose
     from edgeformer.doctor.tables import diagnosis_tables
@@ -248,7 +254,9 @@ def bench(
             metavar="COMMAND", help="With ssh://: the edgeformer-runtime there; default: install it for this once."
         ),
     ] = None,
-    require_signature: runtime_cli.RequiredKey = None,
+    require_signature: runtime_cli.RequiredKeys = None,
+    require_name: runtime_cli.RequiredName = None,
+    require_version: runtime_cli.RequiredVersion = None,
     as_json: runtime_cli.Json = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw medians and their intervals.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and pictures.")] = None,
@@ -259,7 +267,8 @@ def bench(
     from edgeformer.bench.request import Request
 
     check_outputs(plot, html)
-    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, require_signature)
+    required = runtime_cli.required_of(require_signature, require_name, require_version)
+    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, required)
     machines = several(on or ["local"])
     options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
     with progress_bar("measuring") as report:
@@ -284,7 +293,9 @@ def evaluate(
     ],
     source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
-    require_signature: runtime_cli.RequiredKey = None,
+    require_signature: runtime_cli.RequiredKeys = None,
+    require_name: runtime_cli.RequiredName = None,
+    require_version: runtime_cli.RequiredVersion = None,
     threads: runtime_cli.Threads = 1,
     as_json: runtime_cli.Json = False,
 ) -> None:
@@ -293,7 +304,8 @@ def evaluate(
     from edgeformer_runtime.bundle import Bundle
 
     locate(data)
-    with Bundle.open(bundle, require_signature, allow_refused=True) as opened:
+    required = runtime_cli.required_of(require_signature, require_name, require_version)
+    with Bundle.open(bundle, required, allow_refused=True) as opened:
         from edgeformer.evaluate import evaluate, evaluation_table
 
         with progress_bar("evaluating") as report:
@@ -321,6 +333,9 @@ def report(
             help="The page; default: report.html in the folder, beside a bundle NAME.report.html.",
         ),
     ] = None,
+    require_signature: runtime_cli.RequiredKeys = None,
+    require_name: runtime_cli.RequiredName = None,
+    require_version: runtime_cli.RequiredVersion = None,
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
@@ -337,8 +352,9 @@ def report(
     from edgeformer.report.collect import collect
     from edgeformer.report.page import write_page
 
+    required = runtime_cli.required_of(require_signature, require_name, require_version)
     with progress_bar("asking bundles") as progress:
-        found = collect(folder, data, limit, progress)
+        found = collect(folder, data, limit, progress, required)
     if as_json:
         print_json(found.to_json())
     else:
@@ -381,17 +397,24 @@ def sign(
     new_key: Annotated[
         Path | None, typer.Option(help="Make a key pair: the private key there, the public one beside it as .pub.")
     ] = None,
+    release: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Number the release, in the bundle; --require-version refuses lower ones."
+        ),
+    ] = None,
 ) -> None:
     """Sign bundles, so that --require-signature and apps can tell who made them. Signing again replaces a signature."""
     from edgeformer.signing import make_keys, sign_bundle
 
-    if (new_key is None) == (key is None) or (key is None) == bool(bundles):
+    if (new_key is None) == (key is None) or (key is None) == bool(bundles) or (new_key and release):
         raise InputError("expected bundles and --key, or --new-key alone")
     if new_key is not None:
         out.print(f"{new_key}: keep it secret; {make_keys(new_key)}: give it to those who check")
     elif key is not None:
         for bundle in bundles or []:
-            out.print(f"{bundle}: signed by the key {sign_bundle(bundle, key)[:16]}")
+            signed = sign_bundle(bundle, key, release)
+            out.print(f"{bundle}: {signed.words}")
 
 
 app.command()(compress)
@@ -399,6 +422,7 @@ app.command()(sensitivity)
 app.command("list")(list_names)
 app.command()(runtime_cli.run)
 app.command()(runtime_cli.inspect)
+app.command()(runtime_cli.pack)
 
 
 def _check_exists(path: Path, what: str) -> None:

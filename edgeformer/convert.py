@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
+from edgeformer.delivery import check_destination, deliver, fresh_folder
 from edgeformer.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.gates import (
     agreement_of,
@@ -34,12 +33,13 @@ from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, pl
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
+from edgeformer.scratch import check_space, scratch_in
 from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.folder import bundle_around
-from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
 
@@ -134,7 +134,14 @@ def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted
     jobs, notes = _plan(options, report)
     for note in notes:
         report(f"note: {note}")
-    with _staging(options.out) as staging:
+    with ExitStack() as stack:
+        staging = stack.enter_context(work_folder(options.out, create=True))
+        stack.enter_context(scratch_in(staging))
+        for job in jobs:
+            # The file that a tool writes, its compact copy, the bundle's; and each precision.
+            check_space(staging, job.programs, 3 + len(job.precisions))
+            for precision in job.precisions:
+                stack.enter_context(alone(options.out / _bundle_name(job, precision)))
         return [converted for job in jobs for converted in _run(job, options.out, staging, report)]
 
 
@@ -192,8 +199,8 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     for job in jobs:
         for precision in precisions:
             place = options.out / _bundle_name(job, precision)
-            _check_destination(place)
-            _check_destination(place.with_name(place.name + REFUSED_SUFFIX))
+            check_destination(place, options.zipped)
+            check_destination(place.with_name(place.name + REFUSED_SUFFIX), zipped=False)
     return jobs, notes
 
 
@@ -218,7 +225,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     converted: list[Converted] = []
     with ExitStack() as stack:
         report(f"{target}: lowering to fp32")
-        fp32_lowered = job.converter.lower_fp32(job.programs, _folder(staging, f"{target}.lowered"))
+        fp32_lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
         fp32 = stack.enter_context(_bundle(job, PRECISIONS["fp32"], fp32_lowered, staging))
         cases, _ = read_vectors(fp32)
         references = references_for(fp32, job.programs, job.judged)
@@ -235,14 +242,16 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
                     or_recorded(programs, cases),
                     start,
                     precision,
-                    _folder(staging, f"{target}.{precision.name}.lowered"),
+                    fresh_folder(staging, f"{target}.{precision.name}.lowered"),
                 )
                 bundle = stack.enter_context(_bundle(job, precision, lowered, staging, cases))
             report(f"{target}: verifying {precision.name}")
             converted.append(_gate(job, precision, (fp32_lowered, lowered), (fp32, bundle), references, staging, out))
     for row in converted:
         if row.ok or row.kept:
-            _deliver(staging / row.path.name.removesuffix(REFUSED_SUFFIX), row.path, staging, job.zipped and row.ok)
+            made = staging / row.path.name.removesuffix(REFUSED_SUFFIX)
+            for note in deliver(made, row.path, job.zipped and row.ok):
+                report(f"note: {note}")
     return converted
 
 
@@ -281,14 +290,14 @@ def _start(job: Job, kind: str, fp32: Lowered, staging: Path) -> tuple[tuple[Pro
     rounded = round_weights(with_inputs, Grid(LARGEST_INT4, INT4_BLOCKS[target]) if target in INT4_BLOCKS else None)
     if not job.converter.quantizes_files:
         return rounded, fp32
-    return rounded, job.converter.lower_fp32(rounded, _folder(staging, f"{target}.{kind}.rounded"))
+    return rounded, job.converter.lower_fp32(rounded, fresh_folder(staging, f"{target}.{kind}.rounded"))
 
 
 def _bundle(
     job: Job, precision: Precision, lowered: Lowered, staging: Path, cases: Sequence[Case] | None = None
 ) -> Bundle:
     return write_bundle(
-        folder=_folder(staging, _bundle_name(job, precision)),
+        folder=fresh_folder(staging, _bundle_name(job, precision)),
         name=job.name,
         checkpoint=job.checkpoint,
         converter=job.converter,
@@ -386,54 +395,10 @@ def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
     return {"layers": {program.name: dict(program.layer_formats) for program in job.planned[precision.name]}}
 
 
-def _deliver(staged: Path, path: Path, staging: Path, zipped: bool) -> None:
-    """Move a finished bundle to its place. What it replaces is moved away first: it may be mapped by a running app."""
-    pairs = [(staged, path)]
-    if zipped:
-        archive = staging / f"{path.name}.zip"
-        pack(staged, archive)
-        pairs.append((archive, path.with_name(archive.name)))
-    for source, destination in pairs:
-        if destination.exists():
-            destination.rename(staging / f"{destination.name}.replaced")
-        source.rename(destination)
-
-
-def _check_destination(path: Path) -> None:
-    """Refuse to replace what is no bundle."""
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_NAME).is_file():
-        raise InputError(f"{path} exists and is not a bundle: choose another --out or --name")
-
-
 def _bundle_name(job: Job, precision: Precision) -> str:
     return f"{job.name}.{job.converter.target}.{precision.name}"
-
-
-def _folder(parent: Path, name: str) -> Path:
-    folder = parent / name
-    folder.mkdir()
-    return folder
 
 
 def _default_name(source_id: str) -> str:
     """`hub:org/Tiny BERT` to `Tiny-BERT`."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", re.split(r"[:/]", source_id)[-1]).strip("-.") or "model"
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out`, so that delivery is a rename. Whatever happens, it goes; so does an `out` left empty."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".edgeformer-", dir=out))
-    except OSError as error:
-        raise InputError(f"cannot write into {out}: {error.strerror}") from None
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging)
-        for folder in missing:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from edgeformer_runtime import archive
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry
+from edgeformer_runtime.release import MAX_VERSION, RELEASE_FILE, encode
 from edgeformer_runtime.signature import (
     MAX_KEY_FILE_BYTES,
     NEEDS_PACKAGE,
@@ -25,9 +29,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBLIC_SUFFIX = ".pub"
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def make_keys(path: Path) -> Path:
+def make_keys(path: str | os.PathLike[str]) -> Path:
     """Make a key pair: the private key (PKCS #8 PEM, readable by its owner alone) and, beside it, the public one.
 
     Args:
@@ -39,6 +44,7 @@ def make_keys(path: Path) -> Path:
     Raises:
         InputError: one of the files is there already, or cannot be written.
     """
+    path = Path(path)
     private_key = _ed25519().generate()
     from cryptography.hazmat.primitives import serialization
 
@@ -58,57 +64,81 @@ def make_keys(path: Path) -> Path:
     return public
 
 
-def sign_bundle(path: Path, key: Path) -> str:
+@dataclass(frozen=True)
+class Signed:
+    """What `sign_bundle` did: the key's fingerprint, and the release that the bundle now states, or None."""
+
+    fingerprint: str
+    release: int | None
+
+    @property
+    def words(self) -> str:
+        """For the terminal."""
+        release = "" if self.release is None else f", release {self.release}"
+        return f"signed by the key {self.fingerprint[:16]}{release}"
+
+
+def sign_bundle(path: str | os.PathLike[str], key: str | os.PathLike[str], release: int | None = None) -> Signed:
     """Sign a bundle, folder or zip, in place; the same key and bundle give the same bytes.
+
+    Whenever this is interrupted, the bundle as it was or the signed one is there.
 
     Args:
         path: the bundle. It is checked whole before it is signed; a signature that it has is replaced.
         key: the private key's file, as `make_keys` writes it.
-
-    Returns:
-        The fingerprint of the key.
+        release: the version to write into it; None: what it states, if anything, stays.
 
     Raises:
         InputError: the key cannot be used, or the bundle cannot be written.
         BundleError: it is no valid bundle.
     """
-    private_key = _read_private_key(key)
+    place = Path(path).resolve()
+    private_key = _read_private_key(Path(key))
+    if release is not None and not 1 <= release <= MAX_VERSION:
+        raise InputError(f"expected the release as an integer from 1 to {MAX_VERSION}, found {release}")
     with Bundle.open(path) as bundle:
-        members = bundle.members()
-        signature = private_key.sign(signed_message(members[MANIFEST_NAME].read_bytes()))
+        # Beside the bundle: a strange file in it would make it invalid for whoever looks meanwhile.
+        with work_folder(place.parent) as work, alone(place):
+            try:
+                fresh = {} if release is None else _released(bundle, release, work)
+                members = {**bundle.members(), **fresh}
+                signature = private_key.sign(signed_message(members[MANIFEST_NAME].read_bytes()))
+                fresh[SIGNATURE_NAME] = work / SIGNATURE_NAME
+                fresh[SIGNATURE_NAME].write_bytes(signature)
+                if place.is_file():
+                    with (work / place.name).open("wb") as file:
+                        archive.write(file, {**members, **fresh})
+                    put(work / place.name, place)
+                elif list(fresh) == [SIGNATURE_NAME]:
+                    fresh[SIGNATURE_NAME].replace(place / SIGNATURE_NAME)
+                else:
+                    put(_copied(members, fresh, work / place.name), place)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be signed: {error.strerror}") from None
+        stated = bundle.release if release is None else release
+    return Signed(fingerprint(private_key.public_key().public_bytes_raw()), stated)
+
+
+def _released(bundle: Bundle, release: int, work: Path) -> dict[str, Path]:
+    """The files that are other ones in a bundle of that release: the release and the manifest."""
+    data = encode(bundle.manifest.name, release)
+    entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+    manifest = replace(bundle.manifest, files={**bundle.manifest.files, RELEASE_FILE: entry})
+    (work / RELEASE_FILE).write_bytes(data)
+    (work / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return {RELEASE_FILE: work / RELEASE_FILE, MANIFEST_NAME: work / MANIFEST_NAME}
+
+
+def _copied(members: Mapping[str, Path], fresh: Mapping[str, Path], folder: Path) -> Path:
+    """A bundle's folder with some files in place of its own; the others are the same files under a second name."""
+    for name, source in {**members, **fresh}.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if path.is_dir():
-                # Beside the bundle first: a strange file in it would make it invalid for whoever looks meanwhile.
-                with _replacing(path / SIGNATURE_NAME, path.resolve().parent) as file:
-                    file.write(signature)
-            else:
-                _sign_zip(path, members, signature)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be signed: {error.strerror}") from None
-    return fingerprint(private_key.public_key().public_bytes_raw())
-
-
-def _sign_zip(path: Path, members: dict[str, Path], signature: bytes) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, SIGNATURE_NAME)
-        file.write_bytes(signature)
-        with _replacing(path, path.resolve().parent) as target:
-            archive.write(target, {**members, SIGNATURE_NAME: file})
-
-
-@contextmanager
-def _replacing(path: Path, folder: Path) -> Iterator[IO[bytes]]:
-    """A temporary file in a folder of the same file system that takes a file's place when the block ends well."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
-    partial = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        partial.chmod(0o644)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+            target.hardlink_to(source)
+        except OSError:  # a file system without such links
+            shutil.copyfile(source, target)
+    return folder
 
 
 def _read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -118,11 +148,17 @@ def _read_private_key(path: Path) -> Ed25519PrivateKey:
 
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             pem = file.read(MAX_KEY_FILE_BYTES)
     except OSError as error:
         raise InputError(f"{path}: cannot read the private key: {error.strerror}") from None
     if b"PUBLIC KEY" in pem:
         raise InputError(f"{path}: this is a public key: signing takes the private one")
+    if os.name == "posix" and mode & _OTHERS:
+        raise InputError(
+            f"{path}: others can read this private key (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}; if they may "
+            "have, make a new key with edgeformer sign --new-key"
+        )
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError:

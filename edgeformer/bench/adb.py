@@ -22,6 +22,7 @@ from edgeformer_runtime.bench.device import State
 from edgeformer_runtime.bench.report import MAX_BYTES, Report
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.requirement import NO_REQUIREMENT
 from edgeformer_runtime.strict_json import load_file
 
 SCREEN = f"{APP}/{APP}.BenchActivity"
@@ -52,7 +53,7 @@ class AdbHost:
         """See `Host`."""
         if request.sweep != Sweep():
             raise InputError(f"{self.name}: the app measures the largest program with its own number of threads, alone")
-        if request.require_signature is not None:
+        if request.required != NO_REQUIREMENT:
             raise InputError(f"{self.name}: the app checks no signatures: verify them here")
         if shutil.which("adb") is None:
             raise InputError(f"{self.name}: there is no adb here: install Android's platform tools")

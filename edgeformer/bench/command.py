@@ -72,11 +72,11 @@ def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -
 
 def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
     request = options.request
-    key = request.require_signature
+    required = request.required
     found: dict[tuple[str | None, int], tuple[Contender, ...]] = {}
     cells = []
     with tempfile.TemporaryDirectory() as work:
-        for program, batch, threads in conditions(request.bundles[0], request.sweep, key):
+        for program, batch, threads in conditions(request.bundles[0], request.sweep, required):
             if (program, batch) not in found:
                 folder = Path(work) / str(len(found))
                 folder.mkdir()
@@ -88,10 +88,10 @@ def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
 def _contenders(options: BenchOptions, program: str | None, batch: int, folder: Path) -> tuple[Contender, ...]:
     """The bundles and the peers on one program; the peers' files go to `folder`."""
     request = options.request
-    key = request.require_signature
-    contenders = [bundle_contender(path, program, key, batch) for path in request.bundles]
+    required = request.required
+    contenders = [bundle_contender(path, program, required, batch) for path in request.bundles]
     if options.against:
-        with Bundle.open(request.bundles[0], key, allow_refused=True) as first:
+        with Bundle.open(request.bundles[0], required, allow_refused=True) as first:
             contenders += peer_contenders(options.against, first, options.source, folder, program, batch)
     return tuple(contenders)
 
@@ -106,7 +106,7 @@ def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
 
     found: dict[tuple[str | None, str | None], float] = {}
     for path in request.bundles:
-        with Bundle.open(path, request.require_signature, allow_refused=True) as bundle:
+        with Bundle.open(path, request.required, allow_refused=True) as bundle:
             try:
                 view = examiner_for(bundle.manifest.target).read(bundle)
             except (BundleError, EngineError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeformer_runtime.bench.report import Report
+from edgeformer_runtime.delivery import replacing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.folder import bundle_around
 
@@ -39,15 +39,10 @@ def write_outputs(reports: Sequence[Report], plot: Path | None, html: Path | Non
     if plot is not None:
         from edgeformer.bench.picture import draw
 
-        _replace(plot, lambda file: draw(reports, file))
+        with replacing(plot) as fresh:
+            draw(reports, fresh)
     if html is not None:
         from edgeformer.bench.page import page
 
-        _replace(html, lambda file: file.write_text(page(reports), encoding="utf-8"))
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    with tempfile.TemporaryDirectory(prefix=".edgeformer-", dir=file.resolve().parent) as work:
-        fresh = Path(work) / file.name
-        write(fresh)
-        fresh.replace(file)
+        with replacing(html) as fresh:
+            fresh.write_text(page(reports), encoding="utf-8")

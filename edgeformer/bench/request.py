@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.report import Report
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 Tell = Callable[[str], None]
 """Called with a line before each step that takes its time."""
@@ -22,13 +23,13 @@ class Request:
         bundles: folders or zips; the first is what ratios refer to.
         sweep: under which conditions.
         rounds: how many turns each gets.
-        require_signature: the PEM file of the key that must have signed the bundles, or None.
+        required: what each bundle must be.
     """
 
     bundles: tuple[Path, ...]
     sweep: Sweep
     rounds: int
-    require_signature: Path | None = None
+    required: Requirement = NO_REQUIREMENT
 
 
 class Host(Protocol):

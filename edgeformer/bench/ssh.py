@@ -21,6 +21,7 @@ from edgeformer.bench.runtime_wheel import write_runtime_wheel
 from edgeformer_runtime.bench.report import MAX_BYTES, Report, from_json
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.signature import public_pem
 from edgeformer_runtime.strict_json import loads
 
 CONNECT_SECONDS = 15
@@ -89,12 +90,14 @@ class SshHost:
             sent = [place.path("bundles", str(index), file.name) for index, file in enumerate(zips)]
             for file, target in zip(zips, sent, strict=True):
                 self._send(file, target)
-            key = None
-            if request.require_signature is not None:
-                key = place.path("key.pub")
-                self._send(request.require_signature, key)
+            keys = []
+            for index, key in enumerate(request.required.key_bytes()):
+                file = Path(work, f"key-{index}.pub")
+                file.write_bytes(public_pem(key))
+                keys.append(place.path(file.name))
+                self._send(file, keys[-1])
             tell(f"{self.name}: measuring")
-            return self._run(place, runtime, _arguments(request, sent, key), request)
+            return self._run(place, runtime, _arguments(request, sent, keys), request)
 
     def _run(self, place: Place, runtime: str, arguments: list[str], request: Request) -> Report:
         # Engines keep files of their own in the user's cache.
@@ -155,7 +158,7 @@ class SshHost:
         if not place.venv:
             raise InputError(f"{self.name}: python3 there has no venv: on Debian, apt install python3-venv")
         wheel = write_runtime_wheel(work)
-        extras = sorted((targets - {"litert"}) | {"full"} | ({"trust"} if request.require_signature else set()))
+        extras = sorted((targets - {"litert"}) | {"full"} | ({"trust"} if request.required.keys else set()))
         tell(f"{self.name}: installing the runtime")
         self._send(wheel, place.path(wheel.name))
         what = f"{place.path(wheel.name)}[{','.join(extras)}]"
@@ -188,15 +191,19 @@ class SshHost:
         return done
 
 
-def _arguments(request: Request, bundles: list[str], key: str | None) -> list[str]:
+def _arguments(request: Request, bundles: list[str], keys: list[str]) -> list[str]:
     """The command line of the runtime's `bench`."""
     sweep = request.sweep
     arguments = ["bench", "--json", "--rounds", str(request.rounds)]
     arguments += ["--threads", ",".join(map(str, sweep.threads)), "--batch", ",".join(map(str, sweep.batches))]
     if sweep.programs:
         arguments += ["--program", ",".join(sweep.programs)]
-    if key is not None:
+    for key in keys:
         arguments += ["--require-signature", key]
+    if request.required.name is not None:
+        arguments += ["--require-name", request.required.name]
+    if request.required.version is not None:
+        arguments += ["--require-version", str(request.required.version)]
     return [*arguments, "--", *bundles]
 
 
@@ -204,7 +211,7 @@ def _targets(request: Request) -> set[str]:
     """Of all bundles, which are checked meanwhile."""
     found = set()
     for path in request.bundles:
-        with Bundle.open(path, request.require_signature) as bundle:
+        with Bundle.open(path, request.required) as bundle:
             found.add(bundle.manifest.target)
     return found
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
+from edgeformer_runtime.delivery import put, work_folder
 from edgeformer_runtime.speech_spec import SpeechTokens
 
 CT2_FILES = ("tokenizer.json", "preprocessor_config.json")
@@ -109,13 +108,10 @@ class PeerModels:
         """The folder of one conversion, which appears when it is complete."""
         folder = self._folder / name
         if not folder.is_dir():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".making-", dir=self._folder))
-            try:
-                write(staging)
-                staging.rename(folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+            with work_folder(self._folder, create=True) as work:
+                (work / name).mkdir()
+                write(work / name)
+                put(work / name, folder)
         return folder
 
 

@@ -7,7 +7,6 @@ smaller student. What a recipe gives is searched in the same way.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from edgeformer.source_index import remember
 from edgeformer.targets import check_target
 from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer.zoo.training import progress_bar
+from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 
 SEARCH_VERSION = 1
@@ -149,9 +149,8 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
     recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{options.out.name}.budget-", dir=options.out.parent) as work:
-        job = _Job(options, Path(work), console)
+    with work_folder(options.out.parent, create=True) as work, alone(options.out):
+        job = _Job(options, work, console)
         try:
             stages = _stages(job, model, recipes)
         finally:
@@ -161,9 +160,9 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         report = job.report(found, stages)
         if not found.met or found.best is None:
             return Chain(None, found, report)
-        result = Path(work) / "result"
+        result = work / "result"
         _write(result, stages[-1], found.best, options.budget, report)
-        result.rename(options.out)
+        put(result, options.out)
     return Chain(options.out, found, report)
 
 

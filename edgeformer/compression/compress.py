@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,12 +28,14 @@ from edgeformer.compression.recipe import Distill, Finetune, Recipe, Step, load_
 from edgeformer.compression.steps import RUNNERS, Results, StepContext, check_same_task, size_of
 from edgeformer.compression.training import Run, accuracy, clear_states
 from edgeformer.compression.training_state import writing
+from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
 
 REPORT_FILE = "edgeformer.json"
 REPORT_VERSION = 1
 
 _PLAN_FILE = "plan.json"
+_RESULT = "result"
 _PACKAGES = ("accelerate", "edgeformer", "safetensors", "tokenizers", "torch")
 
 
@@ -77,12 +81,34 @@ def compress(options: CompressOptions, console: Console) -> Compressed:
         InputError: anything that is not as it should be; nothing is then at `options.out`.
     """
     recipe = load_recipe(options.recipe)
-    if options.out.exists():
-        raise InputError(f"{options.out} exists: name a new folder, or remove it first")
-    accelerator = _accelerator(recipe)
     folder = options.out.parent / f".{options.out.name}.compress"
+    if options.out.exists():
+        found = _finished(options.out, folder)
+        if found is None or not options.resume:
+            raise InputError(f"{options.out} exists: name a new folder, or remove it first")
+        console.print(f"{options.out} is finished: there is nothing to go on with", highlight=False)
+        return found
+    accelerator = _accelerator(recipe)
     run = Run(accelerator, console, options.seed, folder, options.checkpoint_seconds)
     job = _Job(recipe, options, run)
+    with _alone(options.out, accelerator):
+        return _compress(job, options, recipe)
+
+
+@contextmanager
+def _alone(out: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Of several processes of one run the first keeps other runs away."""
+    if not accelerator.is_main_process:
+        yield
+        return
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        yield
+
+
+def _compress(job: _Job, options: CompressOptions, recipe: Recipe) -> Compressed:
+    run, folder = job.run, job.run.folder
     with writing(folder):
         finished = _begin(job, options.resume)
     try:
@@ -96,7 +122,7 @@ def compress(options: CompressOptions, console: Console) -> Compressed:
         run.say(f"what is done is kept at {folder}: --resume goes on with it")
         raise
     except InputError:
-        if accelerator.is_main_process and {path.name for path in folder.iterdir()} <= {_PLAN_FILE}:
+        if run.accelerator.is_main_process and {path.name for path in folder.iterdir()} <= {_PLAN_FILE}:
             shutil.rmtree(folder)  # nothing is worth going on from
         raise
     report = job.report(finished)
@@ -285,11 +311,33 @@ def _write_plan(job: _Job, results: list[Results]) -> None:
 def _publish(out: Path, model: Model, report: dict[str, Any], recipe: Recipe, run: Run) -> None:
     """Write the result beside its place and rename it; then the unfinished work goes."""
     if run.accelerator.is_main_process:
-        result = run.folder / "result"
+        result = run.folder / _RESULT
         shutil.rmtree(result, ignore_errors=True)
         write_model(model, result, getattr(torch, recipe.stored))
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         (result / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
         result.rename(out)
-        shutil.rmtree(run.folder, ignore_errors=True)
+        _clear(run.folder)
     run.accelerator.wait_for_everyone()
+
+
+def _finished(out: Path, folder: Path) -> Compressed | None:
+    """The result of the run whose unfinished work lies in `folder`, if that was killed behind its last step: its rest
+    goes now. None: `out` is not that run's, as far as can be told.
+    """
+    try:
+        plan = json.loads((folder / _PLAN_FILE).read_text(encoding="utf-8"))
+        report = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
+        same = [step["results"] for step in report["steps"]] == plan["results"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not same or (folder / _RESULT).exists():
+        return None
+    _clear(folder)
+    return Compressed(out, report)
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's folder, which nobody finds half removed."""
+    with work_folder(folder.parent) as work:
+        folder.rename(work / folder.name)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
@@ -18,6 +17,7 @@ from edgeformer.checkpoints import Checkpoint, check_attention, load_module, ope
 from edgeformer.families import Family
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_config import with_alignment_heads
+from edgeformer.saved_weights import save_weights
 from edgeformer.sources import CONFIG_FILE
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING
 from edgeformer_runtime.errors import InputError
@@ -159,7 +159,7 @@ def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32)
     state = {name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()}
     public = model.family.publish(state, checkpoint.config)
     tensors = {name: _stored(tensor, stored) for name, tensor in public.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_weights(tensors, folder / WEIGHTS_FILE)
     if checkpoint.tokenizer_json is not None:
         (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if checkpoint.folder.is_dir():

@@ -134,9 +134,9 @@ def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None)
     if is_native(path):
         return Diagnosis(path.name, None, None, (), (), _sorted(examine_libraries(path)))
     try:
-        opened = Bundle.open(path, options.require_signature, allow_refused=True)
+        opened = Bundle.open(path, options.required, allow_refused=True)
     except BundleError as problem:
-        found = refused(path, problem, options.require_signature is not None)
+        found = refused(path, problem, bool(options.required.keys))
         return Diagnosis(path.name, None, None, (), (), (found,))
     with opened as bundle:
         examiner = examiner_for(bundle.manifest.target)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeformer.doctor.versions import parse_version
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 ANDROID_API_RANGE = (1, 99)
 
@@ -19,13 +19,13 @@ class DoctorOptions:
         min_ios: the oldest iOS that the app supports ("17.0"); None: not asked.
         min_android_api: the oldest Android API level that the app supports; None: not asked.
         runtime: the version of the target's runtime on the device; None: that of the bundle's toolchain.
-        require_signature: the public key that must have signed the bundle; None: it may be unsigned.
+        required: what the bundle must be.
     """
 
     min_ios: str | None = None
     min_android_api: int | None = None
     runtime: str | None = None
-    require_signature: Path | None = None
+    required: Requirement = NO_REQUIREMENT
 
     def __post_init__(self) -> None:
         if self.min_ios is not None:

@@ -19,6 +19,7 @@ from edgeformer.report.variant import Variant, share_interval
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
 
@@ -49,7 +50,11 @@ class FolderReport:
 
 
 def collect(
-    folder: Path, data: str | None = None, limit: int | None = None, progress: Progress | None = None
+    folder: Path,
+    data: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    required: Requirement = NO_REQUIREMENT,
 ) -> FolderReport:
     """Read a folder. What cannot be read or asked is noted, and the rest is told.
 
@@ -59,8 +64,10 @@ def collect(
             in one run. None: only files are read.
         limit: of the data use so many examples.
         progress: called after each bundle.
+        required: what each bundle must be.
 
     Raises:
+        BundleError: something is required, and a bundle is not that.
         InputError: no folder, nothing in it, or data that none of its bundles can answer.
     """
     if not folder.is_dir():
@@ -74,8 +81,10 @@ def collect(
         bundles: dict[str, Bundle] = {}
         for path in places:
             try:
-                bundles[_name(folder, path)] = stack.enter_context(Bundle.open(path, allow_refused=True))
+                bundles[_name(folder, path)] = stack.enter_context(Bundle.open(path, required, allow_refused=True))
             except BundleError as error:
+                if required != NO_REQUIREMENT:
+                    raise
                 notes.append(f"{_name(folder, path)} is left out: {error}")
         variants = [_bundle(name, bundle) for name, bundle in bundles.items()]
         if data is not None and bundles:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeformer.html_page import document, table
 from edgeformer.report.collect import FolderReport
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
 from edgeformer.report.variant import Variant, pareto
+from edgeformer_runtime.delivery import replacing
 from edgeformer_runtime.folder import bundle_around
 
 MOST_CHANGES = 200
@@ -38,10 +38,8 @@ def page_of(folder: Path) -> Path:
 
 def write_page(report: FolderReport, file: Path) -> None:
     """Write the page beside its place and rename it; an existing file is replaced."""
-    with tempfile.TemporaryDirectory(prefix=".edgeformer-", dir=file.resolve().parent) as work:
-        fresh = Path(work) / file.name
+    with replacing(file) as fresh:
         fresh.write_text(page(report), encoding="utf-8")
-        fresh.replace(file)
 
 
 def _overview(report: FolderReport) -> str:

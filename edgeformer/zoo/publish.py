@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
+
+from edgeformer.saved_weights import save_weights
 
 CARD = """---
 license: apache-2.0
@@ -72,4 +73,4 @@ def publish(module: nn.Module, config: Mapping[str, Any], tokenizer_json: str, f
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer_json + "\n", encoding="utf-8")
     state = {name: tensor.to(torch.float16).contiguous() for name, tensor in module.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_weights(state, folder / "model.safetensors")

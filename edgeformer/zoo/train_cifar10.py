@@ -10,7 +10,6 @@ import argparse
 import copy
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +17,17 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.models.tinyvit import FAMILY, TinyViT
+from edgeformer.saved_weights import save_weights
 from edgeformer.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
 from edgeformer.zoo.image_augment import Augmentation, mix_pairs, transform
 from edgeformer.zoo.training import Schedule, accuracy, progress_bar
+from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
@@ -178,12 +178,12 @@ def publish(module: nn.Module, data: LabelledImages, out: Path) -> None:
         InputError: `out` exists.
     """
     _check_new(out)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as staging:
-        folder = Path(staging, out.name)
+    with work_folder(out.parent) as work:
+        folder = work / out.name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(CONFIG, indent=1) + "\n", encoding="utf-8")
         weights = {name: value.half().contiguous() for name, value in module.state_dict().items()}
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        save_weights(weights, folder / "model.safetensors")
         (folder / "README.md").write_text(card(evaluate(str(folder), data), len(data.labels)), encoding="utf-8")
         folder.rename(out)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from edgeformer.zoo.clinc150_data import Clinc150, Split, load_clinc150
 from edgeformer.zoo.publish import CARD, public_config, publish
 from edgeformer.zoo.small_vocabulary import shrink_tokenizer
 from edgeformer.zoo.training import Batch, Encoded, Schedule, accuracy, encode, predict, train
+from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 
 SEQ_LEN = 32
@@ -144,8 +144,8 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
     config = public_config(ARCHITECTURE, data.intents)
     student = make_student(config, len(data.intents), _word_embeddings(teacher_checkpoint)[old_ids])
     teach(student, lessons, console)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as staging:
-        folder = Path(staging) / out.name
+    with work_folder(out.parent) as work:
+        folder = work / out.name
         publish(student, config, tokenizer_json, folder)
         card = CARD.format(
             layers=config["num_hidden_layers"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.version import __version__
@@ -10,18 +10,20 @@ from edgeformer_runtime.version import __version__
 if TYPE_CHECKING:
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.pipelines.base import Pipeline
-    from edgeformer_runtime.signature import PublicKey
+    from edgeformer_runtime.requirement import Required
 
 __all__ = ["__version__", "load"]
 
 
 def load(
-    path: str | Path,
+    path: str | os.PathLike[str],
     threads: int = 1,
     engine: Engine | None = None,
-    require_signature: PublicKey | None = None,
+    require_signature: Required | None = None,
     isolated: bool = False,
     allow_refused: bool = False,
+    require_name: str | None = None,
+    require_version: int | None = None,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -29,18 +31,20 @@ def load(
         path: the bundle's folder, or a stored zip of it.
         threads: how many threads the engine may use.
         engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
-        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes; None: any
-            bundle is taken.
+        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes, or several
+            of which one must; None: any bundle is taken.
         isolated: open the bundle in a process of its own, without network and other files and with limits on memory and
             time, which can die without this one: for bundles of strangers. It goes without `engine`.
         allow_refused: take a bundle that the gates of its conversion refused, too.
+        require_name: the name that the bundle must have; None: any.
+        require_version: the lowest release of it that is taken; None: any, or none at all.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
-        BundleError: the bundle does not follow BUNDLE.md, is not signed as required, or is marked as refused.
-        InputError: the public key cannot be used, or an engine is given to an isolated bundle.
+        BundleError: the bundle does not follow BUNDLE.md, is not what is required, or is marked as refused.
+        InputError: a public key cannot be used, or an engine is given to an isolated bundle.
         EngineError: the engine is not installed or does not run here.
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
@@ -51,7 +55,13 @@ def load(
 
     if isolated and engine is not None:
         raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
-    bundle = Bundle.open(path, require_signature, allow_refused)
+    bundle = Bundle.open(
+        path,
+        require_signature,
+        require_name=require_name,
+        require_version=require_version,
+        allow_refused=allow_refused,
+    )
     try:
         if isolated:
             from edgeformer_runtime.isolation.pipeline import IsolatedPipeline

@@ -16,18 +16,14 @@ from typing import IO, Any
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.names import check_distinct, check_name
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.zip_layout import END, HOW_TO_PACK, check_layout
 
 MAX_FILES = 10_000
 MAX_UNLISTED = 2
 """The manifest and its signature, which the manifest does not list."""
 MAX_FILE_BYTES = (4 << 30) - 1
 MAX_DIRECTORY_BYTES = 16 << 20
-# What a writer may add to each member (headers, names, extra fields) and to the whole archive (end records).
-MEMBER_OVERHEAD_BYTES = 2048
-ARCHIVE_OVERHEAD_BYTES = 1024
-
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can hold
-_END = struct.Struct("<4s4H2LH")  # end of central directory: signature, disks, counts, size, offset, comment length
 
 
 class Reader:
@@ -48,6 +44,8 @@ class Reader:
             raise BundleError(f"{path}: spoiled or truncated zip: {_one_line(error)}") from None
         try:
             self.sizes = _check_members(self._zip.infolist(), size)
+            with path.open("rb") as file:
+                check_layout(file, self._zip.start_dir, len(self.sizes), size)
         except BaseException:
             self._zip.close()
             raise
@@ -59,7 +57,7 @@ class Reader:
             BundleError: no such member, larger than `max_bytes`, or spoiled.
         """
         if name not in self.sizes:
-            raise BundleError(f"{self._path}: no {name} in it: expected a bundle's zip")
+            raise BundleError(f"{self._path}: no {name} in it, at its root: expected a bundle's zip: {HOW_TO_PACK}")
         if self.sizes[name] > max_bytes:
             raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {self.sizes[name]}")
         with self.open(name) as file:
@@ -146,11 +144,13 @@ class _Comparison(io.RawIOBase):
 def _check_end(path: Path, size: int) -> None:
     """Look at the last record before a reader allocates what it announces."""
     with path.open("rb") as file:
-        file.seek(max(0, size - _END.size))
-        tail = file.read(_END.size)
-    if len(tail) < _END.size or not tail.startswith(b"PK\x05\x06"):
-        raise BundleError(f"{path}: not a bundle's zip, or truncated: its end record is missing")
-    _, disk, start_disk, here, count, directory_bytes, _, _ = _END.unpack(tail)
+        file.seek(max(0, size - END.size))
+        tail = file.read(END.size)
+    if len(tail) < END.size or not tail.startswith(b"PK\x05\x06"):
+        raise BundleError(
+            f"{path}: not a bundle's zip, or truncated: it does not end with its end record: {HOW_TO_PACK}"
+        )
+    _, disk, start_disk, here, count, directory_bytes, _, _ = END.unpack(tail)
     if disk or start_disk or here != count:
         raise BundleError(f"{path}: expected a zip in one piece")
     if count > MAX_FILES + MAX_UNLISTED or directory_bytes > MAX_DIRECTORY_BYTES:
@@ -164,7 +164,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
         name = member.orig_filename
         shown = shorten(name)
         if name.endswith("/"):
-            raise BundleError(f"{shown}: a zip's folder entry: expected files only (pack with zip -0 -D -X -r)")
+            raise BundleError(f"{shown}: a zip's folder entry: expected files only: {HOW_TO_PACK}")
         check_name(name)
         if name in sizes:
             raise BundleError(f"{shown} occurs twice in the zip")
@@ -173,7 +173,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
         if member.flag_bits & 0x2041:  # encrypted, strongly encrypted, hidden directory
             raise BundleError(f"{shown} is encrypted: expected a stored zip")
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise BundleError(f"{shown} is compressed: expected a stored zip (pack with zip -0 -D -X -r)")
+            raise BundleError(f"{shown} is compressed: expected a stored zip, as a bundle's is: {HOW_TO_PACK}")
         if member.header_offset < 0:
             raise BundleError(f"{shown}: spoiled or truncated zip: its begin is missing")
         if member.file_size > MAX_FILE_BYTES:
@@ -181,8 +181,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
         sizes[name] = member.file_size
     check_distinct(sizes)
     total = sum(sizes.values())
-    overhead = archive_bytes - total
-    if not 0 <= overhead <= ARCHIVE_OVERHEAD_BYTES + MEMBER_OVERHEAD_BYTES * len(sizes):
+    if total > archive_bytes:
         raise BundleError(f"the zip has {archive_bytes} bytes but its files state {total}: spoiled, or a zip bomb")
     return sizes
 

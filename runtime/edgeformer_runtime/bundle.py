@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, TypeAlias
 
-from edgeformer_runtime import archive, file_sizes, folder, signature
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime import archive, file_sizes, folder, release, signature
+from edgeformer_runtime.delivery import alone, replacing
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -26,8 +25,11 @@ from edgeformer_runtime.manifest import (
     parse,
 )
 from edgeformer_runtime.names import check_name
-from edgeformer_runtime.signature import SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, SignatureState
+from edgeformer_runtime.release import MAX_RELEASE_BYTES, RELEASE_FILE
+from edgeformer_runtime.requirement import Required, Requirement, requirement_of
+from edgeformer_runtime.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.unpacked import Copy, open_copy
 
 MAX_FILES = archive.MAX_FILES
 Reader: TypeAlias = archive.Reader | folder.Reader
@@ -38,37 +40,50 @@ class Bundle:
     """An open bundle whose every file has the size and hash that its manifest states.
 
     A zip, and a bundle whose signature was required, is copied into a private temporary folder as it is checked, and
-    only the copy is used. `close` removes it; so does the end of the process.
+    only the copy is used. All who have the same bundle open share one. `close` lets go of it; so does the end of the
+    process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, signature: SignatureState, temporary: bool) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, signature: SignatureState, copy: Copy | None = None) -> None:
         """Use `Bundle.open`, which checks what this takes for granted."""
         self.manifest = manifest
         self.signature = signature
         self._folder = folder
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
+        self._remove = None if copy is None else weakref.finalize(self, copy.close)
 
     @classmethod
-    def open(cls, path: str | Path, require_signature: PublicKey | None = None, allow_refused: bool = False) -> Bundle:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        require_signature: Required | None = None,
+        *,
+        require_name: str | None = None,
+        require_version: int | None = None,
+        allow_refused: bool = False,
+    ) -> Bundle:
         """Open a bundle and check all of it.
 
         Args:
             path: the bundle's folder, or a stored zip of it.
-            require_signature: the public key that must have signed the bundle; None: it may be unsigned.
+            require_signature: the public key that must have signed the bundle, or several of which one must, or a
+                `Requirement`; None: it may be unsigned.
+            require_name: the name that it must have; None: any.
+            require_version: the lowest release that is taken; None: any, or none at all.
             allow_refused: take one that its conversion's gates refused, too.
 
         Raises:
-            BundleError: it does not follow BUNDLE.md, is not signed as required, or is marked as refused; the message
+            BundleError: it does not follow BUNDLE.md, is not what is required, or is marked as refused; the message
                 says where.
-            InputError: the key cannot be used.
+            InputError: a key cannot be used.
         """
         source = Path(path)
-        key = None if require_signature is None else signature.read_public_key(require_signature)
+        required = requirement_of(require_signature, require_name, require_version)
+        keys = required.key_bytes()
         try:
             if source.is_dir():
-                return _usable(_open_folder(source, key), source, allow_refused)
+                return _usable(_open_folder(source, required, keys), source, allow_refused)
             if source.is_file():
-                return _usable(_open_zip(source, key), source, allow_refused)
+                return _usable(_open_zip(source, required, keys), source, allow_refused)
         except OSError as error:
             _unreadable(source, error)
         except ValueError:  # a NUL in the path
@@ -109,6 +124,13 @@ class Bundle:
         return REFUSED_FILE in self.manifest.files
 
     @property
+    def release(self) -> int | None:
+        """The version that `release.json` states; None: it has none."""
+        if RELEASE_FILE not in self.manifest.files:
+            return None
+        return release.decode(self.read_bytes(RELEASE_FILE), self.manifest.name)
+
+    @property
     def manifest_sha256(self) -> str:
         """The SHA-256 of `manifest.json`, in hexadecimal: it names every other file by hash, so it names the bundle."""
         return hashlib.sha256((self._folder / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -130,7 +152,7 @@ class Bundle:
         )
 
     def close(self) -> None:
-        """Remove the temporary folder of a zip. A second call does nothing."""
+        """Let go of the temporary copy, if there is one. A second call does nothing."""
         if self._remove is not None:
             self._remove()
 
@@ -143,26 +165,24 @@ class Bundle:
         self.close()
 
 
-def pack(folder: str | Path, zip_path: str | Path) -> None:
+def pack(folder: str | os.PathLike[str], zip_path: str | os.PathLike[str]) -> None:
     """Write a bundle's folder as a stored zip whose bytes depend on nothing but the files; it appears whole or not.
 
     Raises:
-        BundleError: the folder is no valid bundle, or the zip cannot be written.
+        BundleError: the folder is no valid bundle.
+        InputError: it is none but a zip already, something else has the zip's place, or that cannot be written.
     """
     target = Path(zip_path)
-    with Bundle.open(folder) as bundle:
+    if not Path(folder).is_dir() and Path(folder).exists():
+        raise InputError(f"{folder}: expected a bundle's folder to pack, found a file")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: expected the zip's own name")
+    with Bundle.open(folder) as bundle, alone(target.resolve()), replacing(target) as fresh:
         try:
-            descriptor, partial = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    archive.write(file, bundle.members())
-                Path(partial).chmod(0o644)
-                Path(partial).replace(target)
-            except BaseException:
-                Path(partial).unlink(missing_ok=True)
-                raise
+            with fresh.open("wb") as file:
+                archive.write(file, bundle.members())
         except OSError as error:
-            raise BundleError(f"{target}: cannot be written: {error.strerror}") from None
+            raise InputError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
@@ -176,53 +196,64 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
     return bundle
 
 
-def _open_folder(path: Path, key: bytes | None) -> Bundle:
+def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:
     with folder.Reader(path) as reader:
-        manifest, signature, raw = _read_manifest(reader, key)
+        manifest, signature, raw = _read_manifest(reader, required, keys)
         file_sizes.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
-        if key is not None:
-            return Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
-        for name, entry in _smallest_first(manifest):
-            with reader.open(name) as file:
-                _compare_hash(name, entry, _chunks(file))
-    return Bundle(path, manifest, signature, temporary=False)
+        if keys:
+            copy = _unpacked(reader, manifest, raw)
+            return Bundle(copy.folder, manifest, signature, copy)
+        _compare_hashes(reader, manifest)
+    return Bundle(path, manifest, signature)
 
 
-def _open_zip(path: Path, key: bytes | None) -> Bundle:
+def _open_zip(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:
     with archive.Reader(path) as reader:
-        manifest, signature, raw = _read_manifest(reader, key)
+        manifest, signature, raw = _read_manifest(reader, required, keys)
         file_sizes.refuse_holes([path])
-        bundle = Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
-    if key is not None and not archive.is_canonical(path, bundle.members()):
+        copy = _unpacked(reader, manifest, raw)
+        bundle = Bundle(copy.folder, manifest, signature, copy)
+    if keys and not archive.is_canonical(path, bundle.members()):
         bundle.close()
         raise BundleError(f"{path}: it holds other bytes than its signed files give: pack it again")
     return bundle
 
 
-def _read_manifest(reader: Reader, key: bytes | None) -> tuple[Manifest, SignatureState, dict[str, bytes]]:
+def _read_manifest(
+    reader: Reader, required: Requirement, keys: Sequence[bytes]
+) -> tuple[Manifest, SignatureState, dict[str, bytes]]:
     """The manifest, if it fits its signature and the names and sizes of the files; and the files that it cannot list,
     with their bytes.
     """
     raw = {MANIFEST_NAME: reader.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)}
     if SIGNATURE_NAME in reader.sizes:
         raw[SIGNATURE_NAME] = reader.read(SIGNATURE_NAME, SIGNATURE_BYTES)
-    state = signature.check(raw[MANIFEST_NAME], raw.get(SIGNATURE_NAME), key)
+    state = signature.check(raw[MANIFEST_NAME], raw.get(SIGNATURE_NAME), keys)
     manifest = parse(raw[MANIFEST_NAME])
     _compare_names(manifest, reader.sizes)
     for name, entry in manifest.files.items():
         _compare_size(name, entry, reader.sizes[name])
     file_sizes.check_sizes(manifest)
+    required.check(manifest.name, _read_release(reader, manifest))
     return manifest, state, raw
 
 
-def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Path:
-    """A private temporary folder with a copy of the files, checked as they are copied."""
-    private = Path(tempfile.mkdtemp(prefix="edgeformer-"))
-    try:
-        free = shutil.disk_usage(private).free
-        if sum(reader.sizes.values()) > free:
-            raise BundleError(f"not enough space in {private.parent}: {free >> 20} MiB are free")
+def _read_release(reader: Reader, manifest: Manifest) -> int | None:
+    """The version of the bundle's release, checked like every file, but before the large ones; None: it has none."""
+    entry = manifest.files.get(RELEASE_FILE)
+    if entry is None:
+        return None
+    data = reader.read(RELEASE_FILE, MAX_RELEASE_BYTES)
+    _compare_hash(RELEASE_FILE, entry, [data])
+    return release.decode(data, manifest.name)
+
+
+def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Copy:
+    """A private copy of the files, checked as they are copied, or against the copy that another user of it made."""
+    digest = hashlib.sha256(repr(sorted(raw.items())).encode()).hexdigest()
+
+    def fill(private: Path) -> None:
         for name, data in raw.items():
             (private / name).write_bytes(data)
         for name, entry in _smallest_first(manifest):
@@ -230,10 +261,14 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> P
             target.parent.mkdir(parents=True, exist_ok=True)
             with reader.open(name) as source, target.open("xb") as copy:
                 _compare_hash(name, entry, _copied(_chunks(source), copy))
-    except BaseException:
-        shutil.rmtree(private, ignore_errors=True)
-        raise
-    return private
+
+    return open_copy(digest, sum(reader.sizes.values()), fill, lambda: _compare_hashes(reader, manifest))
+
+
+def _compare_hashes(reader: Reader, manifest: Manifest) -> None:
+    for name, entry in _smallest_first(manifest):
+        with reader.open(name) as file:
+            _compare_hash(name, entry, _chunks(file))
 
 
 def _smallest_first(manifest: Manifest) -> list[tuple[str, FileEntry]]:

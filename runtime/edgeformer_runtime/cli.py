@@ -10,6 +10,7 @@ import typer
 
 from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -48,11 +49,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 AllowRefused = Annotated[
     bool, typer.Option("--allow-refused", help="Take a bundle that the gates of its conversion refused, too.")
 ]
-RequiredKey = Annotated[
-    Path | None,
+RequiredKeys = Annotated[
+    list[Path] | None,
     typer.Option(
-        "--require-signature", metavar="PUBKEY", help="Refuse the bundle unless this public key (PEM) signed it."
+        "--require-signature",
+        metavar="PUBKEY",
+        help="Refuse the bundle unless this public key (PEM) signed it; repeatable, and one of them suffices.",
     ),
+]
+RequiredName = Annotated[
+    str | None, typer.Option("--require-name", metavar="NAME", help="Refuse a bundle of another name.")
+]
+RequiredVersion = Annotated[
+    int | None,
+    typer.Option("--require-version", metavar="N", min=1, help="Refuse releases before this one, and bundles without."),
 ]
 
 
@@ -96,7 +106,9 @@ def run(
     prompt: Annotated[str | None, typer.Option(help="Sound: text before it, for names and style.")] = None,
     file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
-    require_signature: RequiredKey = None,
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
     allow_refused: AllowRefused = False,
     threads: Threads = 1,
     as_json: Json = False,
@@ -108,23 +120,32 @@ def run(
     options = RunOptions(
         pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
     )
-    with load(bundle, threads, require_signature=require_signature, allow_refused=allow_refused) as pipeline:
+    required = required_of(require_signature, require_name, require_version)
+    with load(bundle, threads, require_signature=required, allow_refused=allow_refused) as pipeline:
         answer_inputs(pipeline, inputs, options, as_json)
 
 
 @app.command()
 def verify(
-    bundle: BundlePath, require_signature: RequiredKey = None, threads: Threads = 1, as_json: Json = False
+    bundle: BundlePath,
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors and name the first stage that diverges. Exit code 1: one does."""
-    verify_bundle(bundle, None, threads, as_json, require_signature)
+    required = required_of(require_signature, require_name, require_version)
+    verify_bundle(bundle, None, threads, as_json, required)
 
 
 @app.command()
 def bench(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="The first is what ratios refer to.")],
     program: BenchPrograms = "",
-    require_signature: RequiredKey = None,
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
     threads: BenchThreads = "1",
     batch: BenchBatches = "1",
     rounds: Rounds = 30,
@@ -133,7 +154,8 @@ def bench(
     """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
     from edgeformer_runtime.bench.bundles import bundle_cells
 
-    cells = bundle_cells(bundles, sweep_of(program, batch, threads), require_signature)
+    required = required_of(require_signature, require_name, require_version)
+    cells = bundle_cells(bundles, sweep_of(program, batch, threads), required)
     report = measured(cells, rounds)
     if as_json:
         print_json(bench_json([report]))
@@ -142,23 +164,47 @@ def bench(
 
 
 @app.command()
-def inspect(bundle: BundlePath, require_signature: RequiredKey = None, as_json: Json = False) -> None:
+def inspect(
+    bundle: BundlePath,
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
+    as_json: Json = False,
+) -> None:
     """Show what a bundle holds, after checking all of it."""
     from edgeformer_runtime import records
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.tables import bundle_table
 
-    with Bundle.open(bundle, require_signature, allow_refused=True) as opened:
+    required = required_of(require_signature, require_name, require_version)
+    with Bundle.open(bundle, required, allow_refused=True) as opened:
         if as_json:
             print_json(
                 {
                     "size_bytes": opened.size_bytes,
                     "signature": opened.signature.to_json(),
+                    "release": opened.release,
                     "manifest": records.to_data(opened.manifest),
                 }
             )
         else:
             out.print(bundle_table(opened))
+
+
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bundle's folder.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The zip; one that is there is replaced; default: FOLDER.zip."),
+    ] = None,
+) -> None:
+    """Make a bundle's zip, as readers take it: the same files give the same bytes, and a signature stays valid."""
+    from edgeformer_runtime.bundle import pack as pack_bundle
+
+    place = file or folder.resolve().with_name(f"{folder.resolve().name}.zip")
+    pack_bundle(folder, place)
+    out.print(f"{place}: {place.stat().st_size:,} bytes")
 
 
 @app.command()
@@ -188,7 +234,9 @@ def serve(
     ] = None,
     fallback_below: Annotated[float, typer.Option(help="Not sure: a confidence below this, 0 to 1.")] = 0.5,
     fallback_timeout: Annotated[float, typer.Option(help="Seconds that it has, or the bundle's answer counts.")] = 5.0,
-    require_signature: RequiredKey = None,
+    require_signature: RequiredKeys = None,
+    require_name: RequiredName = None,
+    require_version: RequiredVersion = None,
     threads: Threads = 1,
 ) -> None:
     """Answer over HTTP, with a page to try the bundle by hand. Needs edgeformer-runtime[serve]."""
@@ -210,7 +258,8 @@ def serve(
         max_waiting_bytes=max(max_body_mb << 20, ServeOptions.max_waiting_bytes),
         fallback=None if fallback is None else FallbackOptions(fallback, fallback_below, fallback_timeout),
     )
-    serve_bundle(bundle, host, port, options, threads, require_signature)
+    required = required_of(require_signature, require_name, require_version)
+    serve_bundle(bundle, host, port, options, threads, required)
 
 
 @app.command("build-executorch")
@@ -240,7 +289,7 @@ def verify_bundle(
     engine_for: Callable[[Bundle], Engine | None] | None,
     threads: int,
     as_json: bool,
-    require_signature: Path | None = None,
+    required: Requirement = NO_REQUIREMENT,
     refine: Callable[[Bundle, Verification], Verification] | None = None,
 ) -> None:
     """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
@@ -250,7 +299,7 @@ def verify_bundle(
         engine_for: an engine in place of the target's own, or None where that is to be used.
         threads: for the target's own engine.
         as_json: print JSON instead of a table.
-        require_signature: the public key that must have signed the bundle, or None.
+        required: what the bundle must be.
         refine: looks closer at what was found, or None.
     """
     from edgeformer_runtime.bundle import Bundle
@@ -258,7 +307,7 @@ def verify_bundle(
     from edgeformer_runtime.tables import verification_table
     from edgeformer_runtime.verify import verify as replay
 
-    with Bundle.open(path, require_signature, allow_refused=True) as bundle:
+    with Bundle.open(path, required, allow_refused=True) as bundle:
         engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
         try:
             with progress_bar("verifying") as report:
@@ -277,6 +326,11 @@ def verify_bundle(
         reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
         err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
         raise typer.Exit(EXIT_FAILED_CHECK)
+
+
+def required_of(keys: Sequence[Path] | None, name: str | None, version: int | None) -> Requirement:
+    """The options --require-signature, --require-name and --require-version, as one value."""
+    return Requirement(tuple(keys or ()), name, version)
 
 
 def sweep_of(programs: str, batches: str, threads: str) -> Sweep:

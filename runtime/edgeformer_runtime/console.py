@@ -6,7 +6,9 @@ import atexit
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,24 +89,27 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit: 0 done, 1 a check failed, 2 bad arguments or input, 130 interrupted.
 
-    Errors are one line on stderr. `--debug`, accepted anywhere before a `--`, adds the traceback.
+    SIGTERM and SIGHUP end it as Ctrl-C does, with 128 and their number as the exit code (143, 129). Errors are one line
+    on stderr. `--debug`, accepted anywhere before a `--`, adds the traceback.
     """
     open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     debug = "--debug" in given[:end]
     given = [argument for argument in given[:end] if argument != "--debug"] + given[end:]
+    told = _Told()
     try:
-        code = typer.main.get_command(app).main(args=given or ["--help"], standalone_mode=False)
-        if code == EXIT_INTERRUPTED:  # newer versions of typer catch Ctrl-C themselves
-            _fail("interrupted", code, debug=False)
+        with told:
+            code = typer.main.get_command(app).main(args=given or ["--help"], standalone_mode=False)
+        if code == EXIT_INTERRUPTED or told.ended:  # newer versions of typer catch Ctrl-C themselves
+            code = _fail(told.words, told.code, debug=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does: not our error, and nothing more can be said there.
         sys.stdout = None
         code = 0
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", EXIT_INTERRUPTED, debug)
+        code = _fail(told.words, told.code, debug)
     except EdgeFormerError as error:
         code = _fail(str(error), EXIT_BAD_INPUT, debug)
     except Exception as error:
@@ -112,6 +117,36 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
     if not debug and "ai_edge_litert" in sys.modules:
         atexit.register(_silence_native_exit)
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+class _Told:
+    """Turns the signals that ask a process to end into what Ctrl-C raises, so that all clears up as it does then.
+
+    A signal that was ignored from the start, as under nohup, stays ignored.
+    """
+
+    words = "interrupted"
+    code = EXIT_INTERRUPTED
+    ended = False  # native code may have swallowed the exception
+
+    def __enter__(self) -> None:
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                self._before[number] = signal.signal(number, self._end)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _end(self, number: int, _: object) -> NoReturn:
+        self.code = 128 + number
+        self.words = f"ended by {signal.Signals(number).name}"
+        self.ended = True
+        raise KeyboardInterrupt
 
 
 def _silence_native_exit() -> None:

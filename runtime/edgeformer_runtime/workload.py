@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.requirement import Requirement
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Case, longest_case, read_vectors
 
@@ -63,7 +65,7 @@ def measurable_programs(bundle: Bundle) -> tuple[str, ...]:
 
 
 def bundle_run(
-    path: str, program: str, threads: int, require_signature: str | None = None, batch: int = 1
+    path: str, program: str, threads: int, required: dict[str, Any] | None = None, batch: int = 1
 ) -> Callable[[], object]:
     """A benchmark's factory: the engine alone, on recorded inputs, or of speech from mel to text.
 
@@ -71,13 +73,13 @@ def bundle_run(
         path: the bundle's folder or zip.
         program: which of its programs runs.
         threads: how many the engine may use.
-        require_signature: the PEM file of the key that must have signed it, or None.
+        required: what it must be, as `Requirement.to_json` has it.
         batch: how often a run calls the program, which takes one input at a time.
     """
     from edgeformer_runtime.engines import open_engine
 
     # To measure says nothing of answers.
-    bundle = Bundle.open(path, require_signature, allow_refused=True)
+    bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
 
     def run() -> object:

@@ -62,7 +62,7 @@ def test_folder_and_zip(tiny: Path, key: Path, tmp_path: Path) -> None:
     for path in (tiny, packed):
         with pytest.raises(BundleError, match="the bundle has none"):
             Bundle.open(path, public)
-        assert sign_bundle(path, key) == hashlib.sha256(read_public_key(public)).hexdigest()
+        assert sign_bundle(path, key).fingerprint == hashlib.sha256(read_public_key(public)).hexdigest()
         Bundle.open(path, public).close()
     with zipfile.ZipFile(packed) as archive:
         assert archive.read(SIGNATURE_NAME) == (tiny / SIGNATURE_NAME).read_bytes()
@@ -109,6 +109,7 @@ def test_keys_that_cannot_sign(tiny: Path, key: Path, tmp_path: Path) -> None:
         return made
 
     spoiled = tmp_path / "spoiled.pem"
+    spoiled.touch(0o600)
     for content, problem in (
         (b"", "expected a PEM file of an Ed25519 private key"),
         (key.with_suffix(".pub").read_bytes(), "this is a public key"),

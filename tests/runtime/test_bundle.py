@@ -13,7 +13,7 @@ import pytest
 from tiny_bundle import LABELS, manifest, seal
 
 from edgeformer_runtime.bundle import Bundle, pack
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import FileEntry, TextPreprocessing, parse
 
 
@@ -53,7 +53,8 @@ def test_zip_is_unpacked_privately_and_removed(tiny: Path, tmp_path: Path, monke
     pack(tiny, tmp_path / "tiny.zip")
     bundle = Bundle.open(tmp_path / "tiny.zip")
     folder = bundle.path("model.bin").parent
-    assert folder.parent == temporary
+    assert folder.parent.parent == temporary
+    assert folder.parent.stat().st_mode & 0o077 == 0
     assert folder.stat().st_mode & 0o077 == 0
     assert bundle.read_bytes("vectors/cases.json") == (tiny / "vectors" / "cases.json").read_bytes()
     Bundle.open(folder).close()  # what was unpacked is a whole bundle
@@ -92,8 +93,13 @@ def test_zip_replaces_an_older_one_and_leaves_nothing_after_an_error(tiny: Path,
     (tiny / "extra").unlink()
     pack(tiny, out / "tiny.zip")
     assert [file.name for file in out.iterdir()] == ["tiny.zip"]
-    with pytest.raises(BundleError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"cannot write into .*nowhere"):
         pack(tiny, tmp_path / "nowhere" / "tiny.zip")
+    with pytest.raises(InputError, match="expected a bundle's folder to pack, found a file"):
+        pack(out / "tiny.zip", out / "again.zip")
+    with pytest.raises(InputError, match="is a folder: expected the zip's own name"):
+        pack(tiny, out)
+    assert [file.name for file in out.iterdir()] == ["tiny.zip"]
 
 
 def test_zip_of_another_tool(tiny: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
+import hashlib
+import json
 import random
 import shutil
 import sys
@@ -15,8 +18,10 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.signature import DOMAIN, SIGNATURE_NAME, check, fingerprint
+from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, parse
+from edgeformer_runtime.release import RELEASE_FILE
+from edgeformer_runtime.requirement import Requirement
+from edgeformer_runtime.signature import DOMAIN, SIGNATURE_NAME, check, fingerprint, public_pem
 
 pytest.importorskip("cryptography")
 
@@ -89,13 +94,13 @@ def test_reference_signature_of_rfc_8032() -> None:
     )
     public = key.public_key().public_bytes_raw()
     assert public.hex() == "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
-    assert check(b"\x72", key.sign(DOMAIN + b"\x72"), public).name == "valid"
+    assert check(b"\x72", key.sign(DOMAIN + b"\x72"), (public,)).name == "valid"
     of_the_bare_message = bytes.fromhex(
         "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
         "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
     )
     with pytest.raises(BundleError, match="not a signature of this manifest"):
-        check(b"\x72", of_the_bare_message, public)
+        check(b"\x72", of_the_bare_message, (public,))
 
 
 def test_every_byte_of_every_file_counts(signed: Path) -> None:
@@ -295,3 +300,152 @@ def test_load_and_commands(tiny_onnx: Path, tmp_path: Path, capsys: pytest.Captu
         assert pipeline("hello").labels
     assert "there is one, not checked" in call("inspect", bundle)[1]
     assert f"valid, by the key {fingerprint(PUBLIC)[:16]}" in call("inspect", bundle, "--require-signature", key)[1]
+
+
+# RFC 8032 gives the curve; the eight points whose order divides 8 and their encodings are those of "Taming the many
+# EdDSAs" (Chalkias, Garillot, Nikolaenko), table 1, and all others that are not below the prime.
+SMALL_ORDER = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    *(f"{low:02x}{'ff' * 30}{high}" for low in range(0xEF, 0x100) for high in ("7f", "ff")),
+]
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_keys_for_which_everybody_can_sign(tiny: Path, tmp_path: Path, point: str) -> None:
+    key = bytes.fromhex(point)
+    (tmp_path / "weak.pub").write_bytes(public_pem(key))
+    (tiny / SIGNATURE_NAME).write_bytes(key + bytes(32))
+    for given in (key, tmp_path / "weak.pub", [PUBLIC, key]):
+        with pytest.raises(InputError, match="a key of small order"):
+            Bundle.open(tiny, given)
+    with pytest.raises(BundleError, match="not a signature"):
+        check(b"", bytes(32) + bytes(32), (key,))
+
+
+def test_a_forgery_that_fits_a_key_of_small_order() -> None:
+    """The reason: with the identity as key and R = S B with S = 0, the equation holds for half and more of messages."""
+    identity = bytes.fromhex(SMALL_ORDER[0])
+    forged = identity + bytes(32)
+    ed25519.Ed25519PublicKey.from_public_bytes(identity).verify(forged, b"anything")
+    with pytest.raises(BundleError, match="not a signature"):
+        check(b"anything", forged, (identity,))
+
+
+def test_a_signature_whose_s_is_not_reduced() -> None:
+    order = 2**252 + 27742317777372353535851937790883648493
+    good = SECRET.sign(DOMAIN + b"x")
+    again = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
+    assert check(b"x", good, (PUBLIC,)).name == "valid"
+    with pytest.raises(BundleError, match="not a signature"):
+        check(b"x", again, (PUBLIC,))
+
+
+def test_several_keys(signed: Path, tmp_path: Path) -> None:
+    """One of them suffices, so that a key can be changed; none at all is no way to require nothing."""
+    other = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    new = pem_of(other, tmp_path / "new.pub")
+    for keys in ([PUBLIC, new], [new, PUBLIC], (PUBLIC,)):
+        with Bundle.open(signed, keys) as bundle:
+            assert bundle.signature.checked_by == fingerprint(PUBLIC)
+    with pytest.raises(BundleError, match=fingerprint(other.public_bytes_raw())[:16]):
+        Bundle.open(signed, [new])
+    with pytest.raises(InputError, match="found an empty list"):
+        Bundle.open(signed, [])
+    for keys in ([new, "nowhere"], [PUBLIC, b"short"]):
+        with pytest.raises(InputError):
+            Bundle.open(signed, keys)
+
+
+def released(folder: Path, data: bytes) -> Path:
+    """The bundle with a listed release.json of these bytes, signed anew."""
+    (folder / RELEASE_FILE).write_bytes(data)
+    manifest = parse((folder / MANIFEST_NAME).read_bytes())
+    entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
+    text = dataclasses.replace(manifest, files={**manifest.files, RELEASE_FILE: entry}).to_json()
+    (folder / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    (folder / SIGNATURE_NAME).write_bytes(SECRET.sign(DOMAIN + text.encode()))
+    return folder
+
+
+def test_releases(tiny: Path, tmp_path: Path) -> None:
+    folder = released(tiny, b'{\n  "name": "tiny",\n  "version": 3\n}\n')
+    pack(folder, tmp_path / "tiny.zip")
+    for path in (folder, tmp_path / "tiny.zip"):
+        for version in (1, 2, 3):
+            with Bundle.open(path, PUBLIC, require_name="tiny", require_version=version) as bundle:
+                assert bundle.release == 3
+        load_options = {"require_signature": PUBLIC, "require_name": "tiny", "require_version": 4}
+        with pytest.raises(BundleError) as caught:
+            load(path, **load_options)  # type: ignore[arg-type]
+        assert str(caught.value) == (
+            "expected 'tiny', release 4 or later, found 'tiny', release 3: get the bundle that is meant"
+        )
+        with pytest.raises(BundleError, match="expected 'intents', release 2 or later, found 'tiny', release 3"):
+            Bundle.open(path, Requirement((PUBLIC,), "intents", 2))
+        with pytest.raises(BundleError, match="expected 'intents', found 'tiny', release 3"):
+            Bundle.open(path, require_name="intents")
+
+
+def test_a_bundle_without_release(signed: Path) -> None:
+    with Bundle.open(signed, PUBLIC, require_name="tiny") as bundle:
+        assert bundle.release is None
+    with pytest.raises(BundleError, match="found 'tiny', which has no release"):
+        Bundle.open(signed, PUBLIC, require_version=1)
+    for version in (0, -1, True, 1 << 53, "3"):
+        with pytest.raises(InputError, match="expected the required version"):
+            Bundle.open(signed, PUBLIC, require_version=version)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="found an empty text"):
+        Bundle.open(signed, require_name="")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b'{"name": "tiny", "version": 3}',
+        b'{\n  "name": "tiny",\n  "version": 3\n}',
+        b'{\n  "name": "tiny",\n  "version": 3\n}\n\n',
+        b'{\r\n  "name": "tiny",\r\n  "version": 3\r\n}\r\n',
+        b'{\n  "name": "tiny",\n  "version": 0\n}\n',
+        b'{\n  "name": "tiny",\n  "version": -3\n}\n',
+        b'{\n  "name": "tiny",\n  "version": 03\n}\n',
+        b'{\n  "name": "tiny",\n  "version": 3.0\n}\n',
+        b'{\n  "name": "tiny",\n  "version": "3"\n}\n',
+        b'{\n  "name": "tiny",\n  "version": 9007199254740992\n}\n',
+        b'{\n  "name": "tiny",\n  "version": 99999999999999999999\n}\n',
+        b'{\n  "name": "other",\n  "version": 3\n}\n',
+        b'{\n  "extra": 1,\n  "name": "tiny",\n  "version": 3\n}\n',
+        b'{\n  "name": "tiny",\n  "version": 3\n}\n' + bytes(5000),
+    ],
+)
+def test_a_release_in_other_bytes(tiny: Path, data: bytes) -> None:
+    """Whether a release is asked for or not."""
+    released(tiny, data)
+    for required in (None, PUBLIC):
+        with pytest.raises(BundleError, match=r"release\.json") as caught:
+            Bundle.open(tiny, required)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_greatest_version(tiny: Path) -> None:
+    released(tiny, b'{\n  "name": "tiny",\n  "version": 9007199254740991\n}\n')
+    Bundle.open(tiny, PUBLIC, require_version=9007199254740991).close()
+
+
+def test_a_requirement_reaches_another_process() -> None:
+    for each in (Requirement(), Requirement((PUBLIC, "a.pub"), "tiny", 3), Requirement(version=1)):
+        assert Requirement.from_json(json.loads(json.dumps(each.to_json()))) == each

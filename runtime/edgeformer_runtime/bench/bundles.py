@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 ALL_PROGRAMS = "all"
 MAX_BATCH = 1024
@@ -35,24 +36,24 @@ class Sweep:
 
 
 def bundle_contender(
-    path: str | Path, program: str | None = None, require_signature: str | Path | None = None, batch: int = 1
+    path: str | Path, program: str | None = None, required: Requirement = NO_REQUIREMENT, batch: int = 1
 ) -> Contender:
     """A bundle as a contender, with the `workload` of all programs or of one.
 
     Args:
         path: the bundle's folder or zip.
         program: the program that runs; None: the largest.
-        require_signature: the PEM file of the key that must have signed it; None: any bundle is taken.
+        required: what it must be.
         batch: how often one run calls it.
 
     Raises:
-        BundleError: it is no bundle, is not signed as required, or has no vectors.
+        BundleError: it is no bundle, is not as required, or has no vectors.
         InputError: it has no such program.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.workload import workload
 
-    with Bundle.open(path, require_signature, allow_refused=True) as bundle:
+    with Bundle.open(path, required, allow_refused=True) as bundle:
         chosen = workload(bundle, program)
         manifest = bundle.manifest
         return Contender(
@@ -63,8 +64,8 @@ def bundle_contender(
             arguments={
                 "path": str(path),
                 "program": chosen.program,
-                # The other process opens the bundle anew, so it checks the signature anew.
-                "require_signature": None if require_signature is None else str(require_signature),
+                # The other process opens the bundle anew, so it checks everything anew.
+                "required": required.to_json(),
                 "batch": batch,
             },
             size_bytes=bundle.model_size_bytes,
@@ -75,35 +76,35 @@ def bundle_contender(
 
 
 def conditions(
-    first: str | Path, sweep: Sweep, require_signature: str | Path | None = None
+    first: str | Path, sweep: Sweep, required: Requirement = NO_REQUIREMENT
 ) -> list[tuple[str | None, int, int]]:
     """The sweep's combinations of program, batch and threads, threads changing first.
 
     Args:
         first: the bundle whose programs "all" means.
         sweep: what is asked for.
-        require_signature: the key that must have signed it.
+        required: what that must be.
     """
     programs: tuple[str | None, ...] = sweep.programs or (None,)
     if ALL_PROGRAMS in programs:
         from edgeformer_runtime.bundle import Bundle
         from edgeformer_runtime.workload import measurable_programs
 
-        with Bundle.open(first, require_signature, allow_refused=True) as bundle:
+        with Bundle.open(first, required, allow_refused=True) as bundle:
             programs = measurable_programs(bundle)
     return list(product(programs, sweep.batches, sweep.threads))
 
 
-def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, require_signature: str | Path | None = None) -> list[Cell]:
+def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, required: Requirement = NO_REQUIREMENT) -> list[Cell]:
     """The cells of a sweep over bundles.
 
     Raises:
-        BundleError: one of them is no bundle, is not signed as required, or has no vectors.
+        BundleError: one of them is no bundle, is not as required, or has no vectors.
         InputError: there is none, or one has no such program.
     """
     if not paths:
         raise InputError("expected at least one bundle to measure")
     return [
-        Cell(tuple(bundle_contender(path, program, require_signature, batch) for path in paths), threads)
-        for program, batch, threads in conditions(paths[0], sweep, require_signature)
+        Cell(tuple(bundle_contender(path, program, required, batch) for path in paths), threads)
+        for program, batch, threads in conditions(paths[0], sweep, required)
     ]

@@ -5,24 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeformer_runtime.console import err, out
+from edgeformer_runtime.requirement import Requirement
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.server import address, is_local, open_socket, run_server
 from edgeformer_runtime.serve.service import open_service
 
 
-def serve_bundle(
-    path: Path, host: str, port: int, options: ServeOptions, threads: int, require_signature: Path | None
-) -> None:
+def serve_bundle(path: Path, host: str, port: int, options: ServeOptions, threads: int, required: Requirement) -> None:
     """Serve a bundle until the process is told to end.
 
     Raises:
         InputError: no such address, a port that is taken, or a fallback for a task that has none.
-        BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
+        BundleError: the bundle does not follow BUNDLE.md, or is not what is required.
         EngineError: its engine does not run here.
     """
     listening = open_socket(host, port)
     try:
-        service = open_service(path, options, threads, require_signature)
+        service = open_service(path, options, threads, required)
     except BaseException:
         listening.close()
         raise

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.manifest import Manifest
+from edgeformer_runtime.requirement import Required
 from edgeformer_runtime.serve.answers import Answer, device_answer
 from edgeformer_runtime.serve.bodies import Bodies
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
@@ -25,7 +26,6 @@ from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.refusals import Refusal, busy
 from edgeformer_runtime.serve.tasks import Task
 from edgeformer_runtime.serve.workers import Workers
-from edgeformer_runtime.signature import PublicKey
 
 Outcome = TypeVar("Outcome")
 
@@ -239,7 +239,7 @@ class Service:
 
 
 def open_service(
-    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: PublicKey | None = None
+    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: Required | None = None
 ) -> Service:
     """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
     return Service(partial(load, path, threads, require_signature=require_signature), options)

@@ -18,6 +18,7 @@ from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.device import State
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.requirement import Requirement
 from tests.edgeformer.bench import stand_in_adb
 from tests.runtime.tiny_bundle import make_without_model
 
@@ -129,7 +130,7 @@ def test_what_the_app_cannot_do(phone: Phone, bundle: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match="its own number of threads"):
         measure(bundle, sweep=Sweep(threads=(1, 2)))
     with pytest.raises(InputError, match="checks no signatures"):
-        measure(bundle, require_signature=bundle)
+        measure(bundle, required=Requirement((bundle,)))
     monkeypatch.setenv("PATH", str(phone.folder))
     with pytest.raises(InputError, match="no adb here"):
         measure(bundle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer_runtime.cache import make_private
+from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.engines.executorch_shim import builds
 from edgeformer_runtime.engines.executorch_shim.builds import Build, Record
 from edgeformer_runtime.engines.executorch_shim.compiler import compile_shim, find_compiler
@@ -90,8 +90,9 @@ def _package(wheel: Path | None, scratch: Path) -> Package:
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends well."""
     make_private(folder.parent)
-    unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
+    with work_folder(folder.parent) as work:
+        unfinished = work / folder.name
+        unfinished.mkdir()
         unfinished.chmod(0o755)
         yield unfinished
         for path in unfinished.iterdir():
@@ -101,8 +102,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         except OSError:
             if not (folder / builds.RECORD_NAME).is_file():  # else another process has built the same meanwhile
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_needs(folder: Path) -> None:
