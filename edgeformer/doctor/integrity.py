@@ -23,8 +23,8 @@ def check_integrity(examination: Examination) -> Iterable[Finding]:
         yield error(
             CHECK,
             f"the gates of its conversion refused it: {'; '.join(refusals(bundle))}",
-            "its answers are farther from its checkpoint's than its precision allows: no reader answers with it unasked",
-            "convert it otherwise; `edgeformer verify --layers` names a layer that is wrong, `edgeformer eval` its cost",
+            "its answers are farther from its checkpoint's than its precision allows; no reader answers unasked",
+            "convert it otherwise; `edgeformer verify --layers` names a wrong layer, `edgeformer eval` what it costs",
         )
     state = bundle.signature
     if state.checked_by is not None:
