@@ -22,6 +22,7 @@ from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.tables import refusals
 
 TOP = 5
 
@@ -105,7 +106,7 @@ def evaluate(
         )
     with open_data(data, manifest.preprocessing.kind, head.labels) as opened:
         chosen = opened if limit is None else opened.limited(limit)
-        notes = list(chosen.notes)
+        notes = [*chosen.notes, *(f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle))]
         reference = _source_engine(manifest, source, threads, notes)
         engine = verification_engine(bundle) or open_engine(bundle, threads)
         try:

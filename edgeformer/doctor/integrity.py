@@ -10,6 +10,7 @@ from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.tables import refusals
 
 CHECK = "integrity"
 
@@ -18,6 +19,13 @@ def check_integrity(examination: Examination) -> Iterable[Finding]:
     """What opening the bundle has shown already, and the state of its signature."""
     bundle = examination.bundle
     yield fine(CHECK, f"{len(bundle.manifest.files)} files, all with the manifest's hashes")
+    if bundle.refused:
+        yield error(
+            CHECK,
+            f"the gates of its conversion refused it: {'; '.join(refusals(bundle))}",
+            "its answers are farther from its checkpoint's than its precision allows; no reader answers unasked",
+            "convert it otherwise; `edgeformer verify --layers` names a wrong layer, `edgeformer eval` what it costs",
+        )
     state = bundle.signature
     if state.checked_by is not None:
         yield fine("signature", f"valid, by the key {state.checked_by[:16]}")

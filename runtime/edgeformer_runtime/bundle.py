@@ -191,7 +191,7 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
         bundle.close()
         raise BundleError(
             f"{path}: the gates of its conversion refused this bundle ({REFUSED_FILE} says why): convert it otherwise, "
-            "or say --allow-refused (in Python allow_refused=True)"
+            "or, to look into it, run it with --allow-refused (in Python allow_refused=True)"
         )
     return bundle
 

@@ -304,7 +304,7 @@ def verify_bundle(
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
-    from edgeformer_runtime.tables import verification_table
+    from edgeformer_runtime.tables import refusals, verification_table
     from edgeformer_runtime.verify import verify as replay
 
     with Bundle.open(path, required, allow_refused=True) as bundle:
@@ -316,6 +316,8 @@ def verify_bundle(
             engine.close()
         if refine is not None:
             verification = refine(bundle, verification)
+        for why in refusals(bundle):
+            err.print(f"note: its conversion's gates refused this bundle: {why}")
     if as_json:
         print_json(verification.to_json())
     else:

@@ -75,7 +75,10 @@ def bundle_table(bundle: Bundle) -> Table:
 
 
 def refusals(bundle: Bundle) -> list[str]:
-    """Why the gates refused a bundle, as far as its own file says so; a stranger's file may say anything."""
+    """Why the gates refused a bundle, as far as its own file says so; none of one that they did not refuse."""
+    if not bundle.refused:
+        return []
+    # A stranger's file may say anything.
     try:
         stored = json.loads(bundle.read_bytes(REFUSED_FILE))
         problems = stored["problems"]

@@ -58,3 +58,8 @@ def test_whatever_the_file_holds_it_marks_the_bundle(tiny: Path, content: bytes)
         Bundle.open(tiny)
     ended = CliRunner().invoke(app, ["inspect", str(tiny)])
     assert ended.exit_code == 0 and "refused" in ended.output
+
+
+def test_verify_says_what_the_gates_said(refused: Path) -> None:
+    ended = CliRunner().invoke(app, ["verify", str(refused)])
+    assert f"note: its conversion's gates refused this bundle: {WHY}" in " ".join(ended.output.split())
