@@ -127,13 +127,21 @@ def run_plainly(pipeline: Pipeline[Any, Any], raw: Any) -> Result:
 
 
 def open_service(
-    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: PublicKey | None = None
+    path: str | Path,
+    options: ServeOptions,
+    threads: int = 1,
+    require_signature: PublicKey | None = None,
+    isolated: bool | None = False,
 ) -> Service:
-    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
+    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too.
+
+    `isolated` None: unless a signature is required, which says whose bundle it is.
+    """
+    isolated = require_signature is None if isolated is None else isolated
     pipelines: list[Pipeline[Any, Any]] = []
     try:
         for _ in range(options.workers):
-            pipelines.append(load(path, threads, require_signature=require_signature))
+            pipelines.append(load(path, threads, require_signature=require_signature, isolated=isolated))
         return Service(pipelines, options)
     except BaseException:
         for pipeline in pipelines:
