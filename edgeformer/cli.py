@@ -164,6 +164,7 @@ def verify(
     require_signature: runtime_cli.RequiredKeys = None,
     require_name: runtime_cli.RequiredName = None,
     require_version: runtime_cli.RequiredVersion = None,
+    isolated: runtime_cli.Isolated = False,
     threads: runtime_cli.Threads = 1,
     as_json: runtime_cli.Json = False,
 ) -> None:
@@ -178,7 +179,7 @@ def verify(
 
         refine = partial(add_layers, source=source)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, required, refine)
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, required, refine, isolated)
 
 
 @app.command()
@@ -296,6 +297,7 @@ def evaluate(
     require_signature: runtime_cli.RequiredKeys = None,
     require_name: runtime_cli.RequiredName = None,
     require_version: runtime_cli.RequiredVersion = None,
+    isolated: runtime_cli.Isolated = False,
     threads: runtime_cli.Threads = 1,
     as_json: runtime_cli.Json = False,
 ) -> None:
@@ -309,7 +311,7 @@ def evaluate(
         from edgeformer.evaluate import evaluate, evaluation_table
 
         with progress_bar("evaluating") as report:
-            found = evaluate(opened, data, source, limit, threads, report)
+            found = evaluate(opened, data, source, limit, threads, report, isolated)
     for note in found.notes:
         err.print(f"note: {note}")
     if as_json:

@@ -64,6 +64,12 @@ RequiredVersion = Annotated[
     int | None,
     typer.Option("--require-version", metavar="N", min=1, help="Refuse releases before this one, and bundles without."),
 ]
+Isolated = Annotated[
+    bool,
+    typer.Option(
+        "--isolated", help="For strangers' bundles: open it in a process without network and other files, with limits."
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -109,6 +115,7 @@ def run(
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
+    isolated: Isolated = False,
     allow_refused: AllowRefused = False,
     threads: Threads = 1,
     as_json: Json = False,
@@ -121,7 +128,9 @@ def run(
         pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
     )
     required = required_of(require_signature, require_name, require_version)
-    with load(bundle, threads, require_signature=required, allow_refused=allow_refused) as pipeline:
+    with load(
+        bundle, threads, require_signature=required, isolated=isolated, allow_refused=allow_refused
+    ) as pipeline:
         answer_inputs(pipeline, inputs, options, as_json)
 
 
@@ -131,12 +140,13 @@ def verify(
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
+    isolated: Isolated = False,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors and name the first stage that diverges. Exit code 1: one does."""
     required = required_of(require_signature, require_name, require_version)
-    verify_bundle(bundle, None, threads, as_json, required)
+    verify_bundle(bundle, None, threads, as_json, required, isolated=isolated)
 
 
 @app.command()
@@ -146,6 +156,7 @@ def bench(
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
+    isolated: Isolated = False,
     threads: BenchThreads = "1",
     batch: BenchBatches = "1",
     rounds: Rounds = 30,
@@ -155,7 +166,7 @@ def bench(
     from edgeformer_runtime.bench.bundles import bundle_cells
 
     required = required_of(require_signature, require_name, require_version)
-    cells = bundle_cells(bundles, sweep_of(program, batch, threads), required)
+    cells = bundle_cells(bundles, sweep_of(program, batch, threads), required, isolated)
     report = measured(cells, rounds)
     if as_json:
         print_json(bench_json([report]))
@@ -237,6 +248,13 @@ def serve(
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
+    isolated: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolated/--no-isolated",
+            help="Open the bundle in processes without network and other files; default: where no key is required.",
+        ),
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Answer over HTTP, with a page to try the bundle by hand. Needs edgeformer-runtime[serve]."""
@@ -259,7 +277,7 @@ def serve(
         fallback=None if fallback is None else FallbackOptions(fallback, fallback_below, fallback_timeout),
     )
     required = required_of(require_signature, require_name, require_version)
-    serve_bundle(bundle, host, port, options, threads, required)
+    serve_bundle(bundle, host, port, options, threads, required, isolated)
 
 
 @app.command("build-executorch")
@@ -291,6 +309,7 @@ def verify_bundle(
     as_json: bool,
     required: Requirement = NO_REQUIREMENT,
     refine: Callable[[Bundle, Verification], Verification] | None = None,
+    isolated: bool = False,
 ) -> None:
     """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
 
@@ -301,19 +320,31 @@ def verify_bundle(
         as_json: print JSON instead of a table.
         required: what the bundle must be.
         refine: looks closer at what was found, or None.
+        isolated: replay the vectors in a process of its own; `engine_for` is not asked.
+
+    Raises:
+        InputError: `isolated` with `refine`, which looks into the model in this process.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.tables import refusals, verification_table
     from edgeformer_runtime.verify import verify as replay
 
+    if isolated and refine is not None:
+        raise InputError("--isolated: layers are compared in this process, expected one of the two options")
     with Bundle.open(path, required, allow_refused=True) as bundle:
-        engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
-        try:
+        if isolated:
+            from edgeformer_runtime.isolation.pipeline import verify_isolated
+
             with progress_bar("verifying") as report:
-                verification = replay(bundle, engine, report)
-        finally:
-            engine.close()
+                verification = verify_isolated(bundle, threads, progress=report)
+        else:
+            engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
+            try:
+                with progress_bar("verifying") as report:
+                    verification = replay(bundle, engine, report)
+            finally:
+                engine.close()
         if refine is not None:
             verification = refine(bundle, verification)
         for why in refusals(bundle):

@@ -76,10 +76,15 @@ def bundle_run(
         required: what it must be, as `Requirement.to_json` has it.
         batch: how often a run calls the program, which takes one input at a time.
     """
-    from edgeformer_runtime.engines import open_engine
-
     # To measure says nothing of answers.
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
+    return open_run(bundle, program, threads, batch)
+
+
+def open_run(bundle: Bundle, program: str, threads: int, batch: int) -> Callable[[], object]:
+    """`bundle_run` of a bundle that is open."""
+    from edgeformer_runtime.engines import open_engine
+
     call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
 
     def run() -> object:

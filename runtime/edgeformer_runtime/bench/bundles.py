@@ -35,8 +35,16 @@ class Sweep:
             raise InputError(f"expected batches of 1 to {MAX_BATCH} inputs, and numbers of threads")
 
 
+FACTORY = "edgeformer_runtime.workload:bundle_run"
+ISOLATED_FACTORY = "edgeformer_runtime.isolation.bench:isolated_run"
+
+
 def bundle_contender(
-    path: str | Path, program: str | None = None, required: Requirement = NO_REQUIREMENT, batch: int = 1
+    path: str | Path,
+    program: str | None = None,
+    required: Requirement = NO_REQUIREMENT,
+    batch: int = 1,
+    isolated: bool = False,
 ) -> Contender:
     """A bundle as a contender, with the `workload` of all programs or of one.
 
@@ -45,6 +53,7 @@ def bundle_contender(
         program: the program that runs; None: the largest.
         required: what it must be.
         batch: how often one run calls it.
+        isolated: whether its process keeps nothing but the bundle.
 
     Raises:
         BundleError: it is no bundle, is not as required, or has no vectors.
@@ -60,7 +69,7 @@ def bundle_contender(
             name=Path(path).resolve().name.removesuffix(".zip"),
             engine=manifest.target,
             precision=manifest.precision,
-            factory="edgeformer_runtime.workload:bundle_run",
+            factory=ISOLATED_FACTORY if isolated else FACTORY,
             arguments={
                 "path": str(path),
                 "program": chosen.program,
@@ -95,7 +104,9 @@ def conditions(
     return list(product(programs, sweep.batches, sweep.threads))
 
 
-def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, required: Requirement = NO_REQUIREMENT) -> list[Cell]:
+def bundle_cells(
+    paths: Sequence[str | Path], sweep: Sweep, required: Requirement = NO_REQUIREMENT, isolated: bool = False
+) -> list[Cell]:
     """The cells of a sweep over bundles.
 
     Raises:
@@ -105,6 +116,6 @@ def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, required: Requiremen
     if not paths:
         raise InputError("expected at least one bundle to measure")
     return [
-        Cell(tuple(bundle_contender(path, program, required, batch) for path in paths), threads)
+        Cell(tuple(bundle_contender(path, program, required, batch, isolated) for path in paths), threads)
         for program, batch, threads in conditions(paths[0], sweep, required)
     ]

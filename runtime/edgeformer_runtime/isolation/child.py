@@ -6,11 +6,10 @@ At first only what is small is imported, as threads that a library starts before
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import IO, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.isolation.confinement import bound_processor_time, confine
+from edgeformer_runtime.isolation.confinement import bound_processor_time, confine, readable_folders
 from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 
 
@@ -30,7 +29,7 @@ def main() -> None:
 def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     opening = read_frame(questions).header
     seconds = float(opening["seconds"])
-    in_force = confine(int(opening["memory_bytes"]), [opening["folder"], *_shims()])
+    in_force = confine(int(opening["memory_bytes"]), [opening["folder"], *readable_folders()])
     bound_processor_time(float(opening["open_seconds"]) * int(opening["threads"]))
     try:
         helper = _Helper(opening)
@@ -49,14 +48,6 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
                 os._exit(1)  # a library that failed in a way of its own is not asked again
             continue
         write_frame(answers, answer)
-
-
-def _shims() -> list[str]:
-    """Where ExecuTorch's shim may lie."""
-    from edgeformer_runtime.cache import cache_folder
-
-    chosen = os.environ.get("EDGEFORMER_EXECUTORCH", "")
-    return [str(cache_folder()), *([chosen] if os.path.isabs(chosen) else [])]
 
 
 def _tell(answers: IO[bytes], error: BaseException) -> None:
@@ -81,11 +72,10 @@ class _Helper:
         from edgeformer_runtime.signature import SignatureState
 
         stay_silent()
-        tempfile.tempdir = os.sep  # there is none that this process may write to, and some libraries ask when imported
         folder = Path(opening["folder"])
         # The parent has compared every file with the manifest.
         manifest = parse((folder / MANIFEST_NAME).read_bytes())
-        self._bundle = Bundle(folder, manifest, SignatureState(False, None), temporary=False)
+        self._bundle = Bundle(folder, manifest, SignatureState(False, None))
         self._engine = open_engine(self._bundle, int(opening["threads"]))
         self._pipeline: Any = open_pipeline(self._bundle, self._engine) if opening["answers"] else None
         self.described = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 MAX_OPEN_FILES = 512
 
@@ -66,6 +67,19 @@ def _set_limits(memory_bytes: int) -> None:
             resource.setrlimit(limit, (value, value))
         except (OSError, ValueError):  # macOS refuses some
             continue
+
+
+def readable_folders() -> list[str]:
+    """What an engine reads beside the bundle and the libraries: where ExecuTorch's shim may lie. Python's `tempfile`
+    and torch get a name for temporary files, which they want when they are imported, though nothing can be written.
+    """
+    import tempfile
+
+    from edgeformer_runtime.cache import cache_folder
+
+    tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
+    chosen = os.environ.get("EDGEFORMER_EXECUTORCH", "")
+    return [str(cache_folder()), *([chosen] if Path(chosen).is_absolute() else [])]
 
 
 def bound_processor_time(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What the two processes say to each other: frames of a JSON object and raw bytes, each of bounded length. No pickles."""
+"""What the two processes say to each other: frames of a JSON object and raw bytes, of bounded length. No pickles."""
 
 from __future__ import annotations
 

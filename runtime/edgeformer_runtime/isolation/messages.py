@@ -1,4 +1,4 @@
-"""Inputs and answers as frames: what a caller gives goes to the helper process, what it says is checked before it counts."""
+"""Inputs and answers as frames; what the helper process says is checked before it counts."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
@@ -91,7 +92,7 @@ class HelperProcess:
             key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
         }
         # The process runs elsewhere, so that no module of the current folder is taken for Python's own.
-        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
         self._stopped = ""
         self._process = subprocess.Popen(
             [sys.executable, "-c", "from edgeformer_runtime.isolation.child import main; main()"],
@@ -99,7 +100,7 @@ class HelperProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            cwd=os.path.abspath(os.sep),
+            cwd=Path(os.sep).absolute(),
             close_fds=True,
         )
         return self._exchange(self._opening, self._open_s, None)

@@ -11,7 +11,15 @@ from edgeformer_runtime.serve.server import address, is_local, open_socket, run_
 from edgeformer_runtime.serve.service import open_service
 
 
-def serve_bundle(path: Path, host: str, port: int, options: ServeOptions, threads: int, required: Requirement) -> None:
+def serve_bundle(
+    path: Path,
+    host: str,
+    port: int,
+    options: ServeOptions,
+    threads: int,
+    required: Requirement,
+    isolated: bool | None = None,
+) -> None:
     """Serve a bundle until the process is told to end.
 
     Raises:
@@ -21,7 +29,7 @@ def serve_bundle(path: Path, host: str, port: int, options: ServeOptions, thread
     """
     listening = open_socket(host, port)
     try:
-        service = open_service(path, options, threads, required)
+        service = open_service(path, options, threads, required, isolated)
     except BaseException:
         listening.close()
         raise

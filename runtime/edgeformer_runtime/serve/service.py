@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.requirement import Required
+from edgeformer_runtime.requirement import Required, requirement_of
 from edgeformer_runtime.serve.answers import Answer, device_answer
 from edgeformer_runtime.serve.bodies import Bodies
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
@@ -239,7 +239,16 @@ class Service:
 
 
 def open_service(
-    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: Required | None = None
+    path: str | Path,
+    options: ServeOptions,
+    threads: int = 1,
+    require_signature: Required | None = None,
+    isolated: bool | None = False,
 ) -> Service:
-    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
-    return Service(partial(load, path, threads, require_signature=require_signature), options)
+    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too.
+
+    `isolated` None: unless a signature is required, which says whose bundle it is.
+    """
+    required = requirement_of(require_signature)
+    isolated = not required.keys if isolated is None else isolated
+    return Service(partial(load, path, threads, require_signature=required, isolated=isolated), options)
