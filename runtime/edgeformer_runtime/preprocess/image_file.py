@@ -22,7 +22,10 @@ MAX_DECODED_BYTES = 512_000_000
 """What decoding may take: the pixels as Pillow holds them, and what its decoder keeps beside them."""
 
 REDUCED_FROM_PIXELS = 24_000_000
-"""A JPEG with more is decoded at a half, a quarter or an eighth of its size, if that is still twice what is wanted."""
+"""A JPEG with more is decoded at a half, a quarter or an eighth of its sides, if they are still `_MARGIN` times what is
+wanted.
+"""
+_MARGIN = 4
 
 BAND_PIXELS = 1 << 20
 
@@ -154,7 +157,7 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
         orientation = _orientation(image)
         if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
             target = _turned(wanted(_turned(stated, orientation)), orientation)
-            image.draft(None, (2 * target[0], 2 * target[1]))
+            image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
         _check_bytes(image, stated, what)
         image.load()
         return UprightImage(image, what, orientation, stated)
