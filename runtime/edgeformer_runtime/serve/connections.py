@@ -70,9 +70,9 @@ class Connections:
         self.on_closed = on_closed
         self.open: set[Connection] = set()
 
-    def make_room(self, count: int) -> bool:
-        """Whether one of `count` connections, the last one, may ask: for that, another one may have to go."""
-        if count <= self.limits.most:
+    def make_room(self) -> bool:
+        """Whether one more connection may ask: for that, another one may have to go."""
+        if len(self.open) < self.limits.most:
             return True
         waiting = [(since, connection) for connection in self.open if (since := connection.waits_since()) is not None]
         if not waiting:

@@ -57,6 +57,7 @@ class ServeOptions:
         max_streams: streams of sound at a time.
         stream_idle_s: a stream that sends nothing for so long is ended.
         stream_s: of sound in one stream; more ends it.
+        finish_s: within which the process ends when it is told to.
         allow_hosts: names, beside this machine's own, that requests may name as the service's host.
         fallback: whom to ask in doubt, None: nobody.
     """
@@ -74,6 +75,7 @@ class ServeOptions:
     max_streams: int = 4
     stream_idle_s: float = 60.0
     stream_s: float = 3600.0
+    finish_s: float = 30.0
     allow_hosts: tuple[str, ...] = ()
     fallback: FallbackOptions | None = None
 

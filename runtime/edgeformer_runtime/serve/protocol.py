@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
@@ -25,6 +26,8 @@ from edgeformer_runtime.serve.health import HEALTH_PATHS
 
 PIECE_BYTES = 4096
 """Fed at a time: the bounds are exact to this."""
+MAX_REST_BYTES = 4 << 20
+"""Behind requests that are not answered yet. Reading pauses there, so it takes many small ones to come to this."""
 MAX_HEADERS = 100
 """Of a request for a WebSocket, whose own parser takes at most 128; and each shorter than 8192 bytes."""
 MAX_HEADER_BYTES = 8000
@@ -66,12 +69,11 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or say that there are too many."""
         super().connection_made(transport)
-        count = len(self.connections)
-        has_room = self._all.make_room(count)
+        has_room = self._all.make_room()
         self._all.open.add(self)
         if has_room:
             return
-        if count > self._limits.most + RESERVE:
+        if len(self._all.open) > self._limits.most + RESERVE:
             self._refuse(503, TOO_MANY)
         else:
             self.app = cast(Any, _OnlyHealth(self.config.loaded_app))
@@ -89,10 +91,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._head_since is None and (self.cycle is None or self.cycle.response_complete):
             self._head_since = self.loop.time()
-        if self._rest:
-            self._rest += data
-        else:
+        if not self._rest:
             self._feed(data)
+            return
+        self._rest += data
+        self.flow.pause_reading()  # each answer lets the next bytes in
+        if len(self._rest) > MAX_REST_BYTES:
+            self.transport.abort()
 
     def _feed(self, data: bytes) -> None:
         for start in range(0, len(data), PIECE_BYTES):
@@ -142,19 +147,22 @@ class BoundedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been handed over: go on with what came behind its request."""
         super().on_response_complete()
-        if self.transport.is_closing() or not self.cycle.response_complete:
+        if self.transport.is_closing():
             return
-        self._idle_since = self.loop.time()
-        if self.cycle.more_body:
+        is_last = self.cycle.response_complete
+        if is_last:
+            self._idle_since = self.loop.time()
+        if is_last and self.cycle.more_body:
             self._linger()  # it was refused before it was complete
-        elif self._rest:
+        elif self._rest and not self.pipeline:
             self.loop.call_soon(self._feed_rest)
-        elif self._is_deaf:
+        elif is_last and self._is_deaf:
             self.transport.close()
 
     def _feed_rest(self) -> None:
         rest, self._rest = self._rest, b""
-        self.data_received(rest)
+        if rest:
+            self.data_received(rest)
 
     def _upgrade(self) -> None:
         """Go on as a WebSocket, or answer as if the client had not asked for something else."""
@@ -205,8 +213,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._closing_since = self.loop.time()
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
+        try:
             self.transport.write_eof()
+        except OSError:  # the client has gone, which the event loop is about to find out
+            self.transport.abort()
 
     def waits_since(self) -> tuple[int, float] | None:
         """See `Connection`."""
@@ -220,6 +230,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def give_way(self) -> None:
         """See `Connection`: at once, as its descriptor is needed."""
+        self._all.open.discard(self)
         self._all.on_closed("made room")
         _logger.warning("%d connections are open: those that kept the service waiting are closed", self._limits.most)
         if self._closing_since is not None or self.transport.get_write_buffer_size():
@@ -282,6 +293,12 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
             return
         super().data_received(data)
+
+    async def send(self, message: Any) -> None:
+        """Send for the application, which cannot know that the client's spoiled frames have closed the socket."""
+        if self.close_sent and self.handshake_complete:
+            raise ClientDisconnected
+        await super().send(message)
 
     def shutdown(self) -> None:
         """The service ends: who listens knows it, says its last words and closes."""

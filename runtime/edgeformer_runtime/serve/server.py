@@ -29,12 +29,8 @@ BACKLOG = 512
 KEEP_ALIVE_S = 75
 """Seconds that an idle connection is kept: longer than clients keep theirs, so that the service is rarely the one to
 close it, just when the next request is on its way."""
-FINISH_S = 30
-"""Seconds within which the process ends when it is told to."""
-ANSWER_S = 24
-"""Of these, seconds that answers in progress have; then they are refused."""
-REFUSE_S = 3
-"""Seconds that refusals have to be written."""
+ANSWER_SHARE, REFUSE_SHARE = 0.8, 0.1
+"""Of the time to finish: what answers in progress have, and then their refusals to be written."""
 SWEEP_S = 0.5
 
 _logger = logging.getLogger("edgeformer_runtime.serve")
@@ -100,7 +96,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what has begun, refuse what takes too long, and end."""
         self._service.begin_to_end()
-        refusing = asyncio.get_running_loop().call_later(ANSWER_S, self._service.refuse_rest)
+        refusing = asyncio.get_running_loop().call_later(
+            ANSWER_SHARE * self._service.options.finish_s, self._service.refuse_rest
+        )
         await super().shutdown(sockets)
         refusing.cancel()
         for task in (self._sweeping, self._reloading):
@@ -131,7 +129,7 @@ class _Server(uvicorn.Server):
 
 
 def run_server(service: Service, listening: socket.socket, when_ready: Callable[[], None]) -> None:
-    """Answer until SIGINT or SIGTERM; then no connection is taken, and the process ends within `FINISH_S`.
+    """Answer until SIGINT or SIGTERM; then no connection is taken, and the process ends within the options' `finish_s`.
 
     Args:
         service: what answers; closed at the end.
@@ -164,7 +162,7 @@ def run_server(service: Service, listening: socket.socket, when_ready: Callable[
         timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # sound in samples gets no smaller
-        timeout_graceful_shutdown=ANSWER_S + REFUSE_S,
+        timeout_graceful_shutdown=cast(Any, (ANSWER_SHARE + REFUSE_SHARE) * options.finish_s),
     )
     server = _Server(config, service, connections)
     # Before uvicorn sets its own, so that no signal in between ends the process out of order.

@@ -29,6 +29,9 @@ from edgeformer_runtime.serve.workers import Workers
 
 Outcome = TypeVar("Outcome")
 
+CLOSE_SHARE = 0.05
+"""Of the time to finish: what workers have to give up."""
+
 _logger = logging.getLogger("edgeformer_runtime.serve")
 
 
@@ -233,7 +236,7 @@ class Service:
         for draining in self._background:
             draining.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self._loaded.workers.close()
+        await self._loaded.workers.close(CLOSE_SHARE * self.options.finish_s)
         if self.fallback is not None:
             await self.fallback.close()
 

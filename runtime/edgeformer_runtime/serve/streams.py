@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar, cast
 import numpy as np
 from fastapi import FastAPI, Query, WebSocket
 from numpy.typing import NDArray
-from starlette.websockets import WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocketDisconnect
 
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
@@ -49,18 +49,21 @@ def add_streams(app: FastAPI, service: Service) -> None:
 
     @app.websocket(STREAM_PATH)
     async def stream(socket: WebSocket, query: Annotated[SpeechQuery, Query()]) -> None:
-        await socket.accept()
-        try:
-            with service.stream_slot():
-                await service.unless_ended(_hear(socket, service, query))
-            await socket.close(NORMAL)
-        except WebSocketDisconnect:
-            return  # who spoke has gone
-        except (Refusal, EdgeFormerError) as error:
-            if socket.application_state is WebSocketState.CONNECTED:
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(socket.send_json({"error": str(error)}), LAST_WORDS_S)
+        with suppress(WebSocketDisconnect):  # who spoke has gone
+            await socket.accept()
+            try:
+                with service.stream_slot():
+                    await service.unless_ended(_hear(socket, service, query))
+                await socket.close(NORMAL)
+            except (Refusal, EdgeFormerError) as error:
+                await _say_why(socket, error)
                 await socket.close(_close_code(service, error))
+
+
+async def _say_why(socket: WebSocket, error: Exception) -> None:
+    """Tell a client that reads why its stream ends."""
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(socket.send_json({"error": str(error)}), LAST_WORDS_S)
 
 
 def _close_code(service: Service, error: Exception) -> int:

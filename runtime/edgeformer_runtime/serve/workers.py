@@ -36,8 +36,6 @@ MOST_STUCK = 4
 """Stuck threads at a time, as no thread can be ended from outside: with more, the next stuck worker stays missing."""
 REOPEN_S = 5.0
 """Between attempts to open a pipeline in the place of a dead one."""
-CLOSE_S = 2.0
-"""That threads have to end when the workers close; those that do not are left to the end of the process."""
 
 _logger = logging.getLogger("edgeformer_runtime.serve")
 
@@ -190,8 +188,12 @@ class Workers:
         finally:
             await self.close()
 
-    async def close(self) -> None:
-        """Drop what waits, tell what has begun to give up, and close the pipelines of those that do."""
+    async def close(self, patience_s: float = GIVE_UP_S) -> None:
+        """Drop what waits, tell what has begun to give up, and close the pipelines of those that do.
+
+        Args:
+            patience_s: that threads have for it; those that do not are left to the end of the process.
+        """
         self._is_closed = True
         for job in self._line:
             job.future.cancel()
@@ -201,7 +203,7 @@ class Workers:
                 worker.job.is_abandoned = True
             self._bell.put(False)
         loop = asyncio.get_running_loop()
-        end = loop.time() + CLOSE_S
+        end = loop.time() + patience_s
         while any(thread.is_alive() for thread in self._threads) and loop.time() < end:
             await asyncio.sleep(0.01)
         for worker in (*self._new, *self._alive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve")
+ODD = (sys.executable, str(Path(__file__).with_name("odd_service.py")))
 NOISE = (sys.executable, str(Path(__file__).with_name("noise_service.py")))
 
 
@@ -22,16 +25,32 @@ class Served:
     process: subprocess.Popen[str]
     url: str
 
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return int(self.url.rpartition(":")[2])
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and give the exit code."""
         self.process.send_signal(number)
         return self.process.wait(30)
 
+    def log(self) -> str:
+        """What it has written to stderr, once it has ended."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[Served]:
-    """The service of a command, from when it says where it answers; killed at the end if it still runs."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def running(command: Sequence[str], most_files: int | None = None) -> Iterator[Served]:
+    """The service of a command, from when it says where it answers; killed at the end if it still runs.
+
+    Args:
+        command: starts it.
+        most_files: that it may have open, None: as many as this process.
+    """
+    limits = () if most_files is None else ("sh", "-c", f'ulimit -n {most_files}; exec "$@"', "sh")
+    process = subprocess.Popen([*limits, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -48,3 +67,8 @@ def serving(bundle: Path, *options: object) -> AbstractContextManager[Served]:
     """`edgeformer-runtime serve` over a bundle, at a free port unless the options name one."""
     port = () if "--port" in options else ("--port", "0")
     return running([*SERVE, str(bundle), *port, *map(str, options)])
+
+
+def odd(bundle: Path, most_files: int | None = None, **options: Any) -> AbstractContextManager[Served]:
+    """A service with limits of its own, which does what its texts say; see `odd_service.py`."""
+    return running([*ODD, str(bundle), json.dumps(options)], most_files)
