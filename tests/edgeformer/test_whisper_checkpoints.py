@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoint_factory import WHISPER_LANGUAGES, WHISPER_TEXT, save_whisper
+from checkpoint_factory import WHISPER_LANGUAGES, WHISPER_TEXT, save_whisper, whisper_tokenizer
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
