@@ -264,7 +264,7 @@ def test_the_authors_own_class_is_refused(bert: Path) -> None:
     assert "code is not run here" in message(bert)
 
 
-def test_one_token_type(bert: Path, tmp_path: Path) -> None:
+def test_one_token_type(tmp_path: Path) -> None:
     """The public model takes no pair whose second text has another type: here it gets the only one there is."""
     folder = save_bert(tmp_path / "one", type_vocab_size=1, vocab_size=200)
     tokenizer().save(str(folder / "tokenizer.json"))

@@ -87,5 +87,5 @@ def test_a_folder_of_transformers(weights: dict[str, Tensor], tmp_path: Path) ->
 
 
 def test_one_name_for_two_tensors_is_refused() -> None:
-    with pytest.raises(InputError, match="holds head.fc.bias twice"):
+    with pytest.raises(InputError, match=r"holds head\.fc\.bias twice"):
         timm_names({"head.fc.bias": 1, "module.head.fc.bias": 2})
