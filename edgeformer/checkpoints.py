@@ -348,7 +348,8 @@ def _longest(folder: Path, sentence: SentenceFiles) -> int | None:
     if sentence.longest is not None:
         return sentence.longest
     path = folder / TOKENIZER_CONFIG
-    value = read_object(path).get("model_max_length") if path.is_file() else None
+    stated = read_object(path) if path.is_file() else {}
+    value = stated.get("model_max_length", stated.get("max_len"))  # its name of old
     if value is None or (isinstance(value, int | float) and value > _NO_LENGTH):
         return None
     if type(value) is not int or value < 2:

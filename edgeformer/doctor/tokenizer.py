@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from edgeformer.doctor.corpus import LINES, LONE_SURROGATE
@@ -141,6 +142,7 @@ def word_piece_reference(settings: dict[str, Any]) -> Callable[[str], list[int]]
             # Only tokens that were added are found whole inside of text.
             **{role: token if token in added else None for role, token in roles.items()},
         )
+    tokenizer.basic_tokenizer = _without_composing(tokenizer.basic_tokenizer)
     start, end = _frame(settings)
 
     def ids(line: str) -> list[int]:
@@ -150,10 +152,38 @@ def word_piece_reference(settings: dict[str, Any]) -> Callable[[str], list[int]]
     return ids
 
 
+def _without_composing(basic: Any) -> Any:
+    """The reference's splitter into words, as it is where it strips accents: it composes no Unicode (NFC) first.
+
+    BERT's own code never did, nor do the tokenizers that people use; only this class of transformers does, and it tells
+    a composed letter from a decomposed one where a cased vocabulary does not.
+    """
+    from transformers.models.bert import tokenization_bert_legacy as legacy
+
+    def words(text: str, never_split: Any = None) -> list[str]:
+        kept = basic.never_split.union(set(never_split or ()))
+        text = basic._clean_text(text)
+        if basic.tokenize_chinese_chars:
+            text = basic._tokenize_chinese_chars(text)
+        pieces: list[str] = []
+        for word in legacy.whitespace_tokenize(text):
+            if word not in kept:
+                word = word.lower() if basic.do_lower_case else word
+                if basic.strip_accents or (basic.do_lower_case and basic.strip_accents is None):
+                    word = basic._run_strip_accents(word)
+            pieces += basic._run_split_on_punc(word, kept)
+        found: list[str] = legacy.whitespace_tokenize(" ".join(pieces))
+        return found
+
+    return SimpleNamespace(tokenize=words, never_split=basic.never_split, do_lower_case=basic.do_lower_case)
+
+
 def _frame(settings: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """The ids that stand before and behind every text."""
-    ids = Tokenizer(json.dumps(settings), "tokenizer.json").encode("").ids
-    return list(ids[:1]), list(ids[1:])
+    """The ids that stand before and behind every text; a prompt stands before it too."""
+    ids = list(Tokenizer(json.dumps(settings), "tokenizer.json").encode("").ids)
+    pieces = (settings.get("post_processor") or {}).get("single")
+    before = 1 if pieces is None else next(index for index, piece in enumerate(pieces) if "Sequence" in piece)
+    return ids[:before], ids[before:]
 
 
 def _check_decoding(text: str, end: int) -> Finding:

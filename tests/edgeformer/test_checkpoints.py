@@ -14,7 +14,9 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
+from checkpoint_factory import tokenizer
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoint_tasks import HEADS_OF_NO_TASK
@@ -226,6 +228,50 @@ def test_labels_of_the_config(bert: Path) -> None:
     assert "id2label must map" in message(bert)
     edit_config(bert, id2label={"0": "a", "1": "b"})
     assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert)
+
+
+def test_a_file_of_labels_mends_gaps(bert: Path, tmp_path: Path) -> None:
+    edit_config(bert, id2label={"0": "a", "2": "c"})
+    assert "add the missing ones, or name all with a file of labels" in message(bert)
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes("\ufeffa\r\nb\r\nc\r\n".encode())  # as Windows' editors write it
+    checkpoint = open_checkpoint(str(bert), labels_file=labels)
+    assert checkpoint.labels == ("a", "b", "c")
+    load_module(checkpoint, KERNELS["dense"])
+    labels.write_text("a\nb\n")
+    assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert, labels_file=labels)
+    labels.write_bytes(b'\xef\xbb\xbf["x", "y", "z"]')
+    assert open_checkpoint(str(bert), labels_file=labels).labels == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_both_names_of_the_stored_type_say_nothing(bert: Path, name: str) -> None:
+    edit_config(bert, **{"dtype": "float32", name: "float16"})
+    checkpoint = open_checkpoint(str(bert))
+    assert checkpoint.notes == (NO_TOKENIZER,)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    assert {tensor.dtype for tensor in module.parameters()} == {torch.float32}
+
+
+def test_configs_without_model_type_are_told_to_add_it(bert: Path) -> None:
+    edit_config(bert, model_type=None, architectures=None)
+    assert 'add one, as "model_type": "bert"' in message(bert)
+
+
+def test_the_authors_own_class_is_refused(bert: Path) -> None:
+    edit_config(bert, auto_map={"AutoModelForSequenceClassification": "own.Own"}, architectures=["OwnBert"])
+    assert "config.json: auto_map is" in message(bert)
+    assert "code is not run here" in message(bert)
+
+
+def test_one_token_type(tmp_path: Path) -> None:
+    """The public model takes no pair whose second text has another type: here it gets the only one there is."""
+    folder = save_bert(tmp_path / "one", type_vocab_size=1, vocab_size=200)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    checkpoint = open_checkpoint(str(folder))
+    assert any("type_vocab_size is 1" in note for note in checkpoint.notes)
+    assert set(Tokenizer.from_str(checkpoint.tokenizer_json or "").encode("on", "off").type_ids) == {0}
+    load_module(checkpoint, KERNELS["dense"])
 
 
 def test_multi_label_and_regression(bert: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import transformers
+from checkpoint_factory import tokenizer, vocabulary
 from tokenizers import Tokenizer
 
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
-from tests.checkpoint_factory import tokenizer, vocabulary
 
 TEXTS = [
     "",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 
 def isolated_run(
-    path: str, program: str, threads: int, require_signature: str | None = None, batch: int = 1
+    path: str, program: str, threads: int, required: dict[str, Any] | None = None, batch: int = 1
 ) -> Callable[[], object]:
     """`workload.bundle_run` in a process that keeps nothing but the bundle; arguments as there.
 
@@ -15,8 +16,9 @@ def isolated_run(
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.isolation.confinement import confine, readable_folders
     from edgeformer_runtime.isolation.limits import Limits
+    from edgeformer_runtime.requirement import Requirement
 
-    bundle = Bundle.open(path, require_signature)
+    bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])
 
     from edgeformer_runtime.engines.native_output import stay_silent

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from edgeformer.doctor.corpus import LINES, LONE_SURROGATE
 from edgeformer.doctor.finding import Severity
 from edgeformer.doctor.tokenizer import _check_decoding, _check_encoding, word_piece_reference
+from edgeformer.prompt_template import with_prompt
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.manifest import TextPreprocessing
 from tests.checkpoint_factory import whisper_tokenizer
@@ -46,6 +48,28 @@ def test_the_corpus_is_all_over_unicode() -> None:
 
 def test_a_sound_tokenizer_is_equal(zoo_tokenizer: str) -> None:
     assert {finding.severity for finding in _check_encoding(zoo_tokenizer, SPEC)} == {Severity.FINE}
+
+
+@pytest.mark.parametrize("strip_accents", [None, True, False])
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_cased_tokenizers_are_sound_too(zoo_tokenizer: str, lowercase: bool, strip_accents: bool | None) -> None:
+    """Nothing composes Unicode before it is tokenized: a cased vocabulary has composed letters and decomposed ones."""
+    spec = json.loads(zoo_tokenizer)
+    spec["normalizer"] |= {"lowercase": lowercase, "strip_accents": strip_accents}
+    vocabulary = spec["model"]["vocab"]
+    for token in ("caf\u00e9", "cafe", "##\u0301", "##\u00e9", "Z", "##\u00fc", "##u", "##\u0308"):
+        vocabulary.setdefault(token, len(vocabulary))
+    text = json.dumps(spec)
+    assert {finding.severity for finding in _check_encoding(text, SPEC)} == {Severity.FINE}
+    reference, tokenizer = word_piece_reference(spec), Tokenizer.from_str(text)
+    for line in ("nai\u0308ve cafe\u0301 caf\u00e9", "Zu\u0308rich Z\u00fcrich \u01c4 \u0130"):
+        assert reference(line) == tokenizer.encode(line).ids
+
+
+def test_a_prompt_stands_before_the_text(zoo_tokenizer: str) -> None:
+    assert {finding.severity for finding in _check_encoding(with_prompt(zoo_tokenizer, "turn on: "), SPEC)} == {
+        Severity.FINE
+    }
 
 
 @pytest.mark.parametrize(

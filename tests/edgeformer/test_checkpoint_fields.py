@@ -1,0 +1,367 @@
+"""Every field of public config files is honoured, refused, noted or without effect: each is set and looked at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from checkpoint_factory import save_whisper, tokenizer
+
+from edgeformer.checkpoint_fields import (
+    CONFIG_FIELDS,
+    GENERATION_FIELDS,
+    HONOURED,
+    IMAGE,
+    NOTED,
+    POOLING_FIELDS,
+    REFUSED,
+    SENTENCE_FIELDS,
+    SILENT,
+    SOUND_FIELDS,
+    SPEECH_KIND,
+    TEXT,
+    TOKENIZER_FIELDS,
+    TRANSFORMER_FIELDS,
+    Field,
+    check_fields,
+)
+from edgeformer.checkpoint_tasks import activation_of, task_of
+from edgeformer.checkpoints import Checkpoint, check_attention, open_checkpoint
+from edgeformer.families import family_for
+from edgeformer.sentence_files import SentenceFiles
+from edgeformer_runtime.errors import InputError
+
+ALL: dict[str, Mapping[str, Field]] = {
+    **{f"config.json, {kind}": fields for kind, fields in CONFIG_FIELDS.items()},
+    "tokenizer_config.json": TOKENIZER_FIELDS,
+    "config_sentence_transformers.json": SENTENCE_FIELDS,
+    "sentence_bert_config.json": TRANSFORMER_FIELDS,
+    "1_Pooling/config.json": POOLING_FIELDS,
+    "generation_config.json": GENERATION_FIELDS,
+    "preprocessor_config.json": SOUND_FIELDS,
+}
+
+SENTENCE_TRANSFORMERS = {
+    "config_sentence_transformers.json": (
+        "__version__ model_type prompts default_prompt_name similarity_fn_name truncate_dim requirements "
+        "activation_fn keep_in_fp32_modules"
+    ),
+    "sentence_bert_config.json": (
+        "transformer_task modality_config module_output_name processing_kwargs unpad_inputs query_length "
+        "document_length query_expansion max_seq_length do_lower_case model_args tokenizer_args config_args "
+        "model_kwargs processor_kwargs config_kwargs"
+    ),
+    "1_Pooling/config.json": (
+        "word_embedding_dimension embedding_dimension pooling_mode include_prompt pooling_mode_cls_token "
+        "pooling_mode_max_tokens pooling_mode_mean_tokens pooling_mode_mean_sqrt_len_tokens "
+        "pooling_mode_weightedmean_tokens pooling_mode_lasttoken"
+    ),
+}
+"""What sentence-transformers 5.7.0 and 6.2.0 read from each file, found in their sources."""
+
+
+def test_all_that_sentence_transformers_reads_is_known() -> None:
+    for file, names in SENTENCE_TRANSFORMERS.items():
+        assert set(names.split()) <= set(ALL[file]), file
+
+
+def test_all_that_transformers_writes_is_known() -> None:
+    for name, kind in (("Bert", TEXT), ("DistilBert", TEXT), ("MobileBert", TEXT), ("Whisper", SPEECH_KIND)):
+        written = getattr(transformers, f"{name}Config")().to_dict()
+        assert set(written) <= set(CONFIG_FIELDS[kind]), name
+        assert check_fields("config.json", written, CONFIG_FIELDS[kind]) == ()
+    generation = transformers.GenerationConfig().to_dict()
+    assert check_fields("generation_config.json", generation, GENERATION_FIELDS) == ()
+    sound = transformers.WhisperFeatureExtractor().to_dict()
+    assert check_fields("preprocessor_config.json", sound, SOUND_FIELDS) == ()
+    made = transformers.BertTokenizer(vocab=dict.fromkeys(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), 0))
+    assert check_fields("tokenizer_config.json", made.init_kwargs, TOKENIZER_FIELDS) == ()
+
+
+@pytest.mark.parametrize("file", ALL)
+def test_a_value_that_is_not_plain_is_refused_noted_or_silent(file: str) -> None:
+    for name, field in ALL[file].items():
+        assert field.treatment in (HONOURED, REFUSED, NOTED, SILENT)
+        for plain in (*field.plain, None):
+            assert check_fields(file, {name: plain}, ALL[file]) == (), name
+        if field.treatment == REFUSED:
+            with pytest.raises(InputError, match=rf"{name} is 'strange'.*: \w"):
+                check_fields(file, {name: "strange"}, ALL[file])
+        else:
+            notes = check_fields(file, {name: "strange"}, ALL[file])
+            assert bool(notes) == (field.treatment == NOTED), name
+            assert all(f"{file}: {name} is 'strange': " in note for note in notes)
+
+
+def test_unknown_fields_are_noted() -> None:
+    (note,) = check_fields("config.json", {f"new_{index}": 1 for index in range(12)}, CONFIG_FIELDS[TEXT])
+    assert note.startswith("config.json has fields that are not known here and change nothing: new_0, new_1")
+    assert note.endswith("and 4 more")
+
+
+def test_false_and_zero_are_not_one_another() -> None:
+    assert check_fields("preprocessor_config.json", {"dither": False}, SOUND_FIELDS)
+    assert not check_fields("preprocessor_config.json", {"dither": 0}, SOUND_FIELDS)
+
+
+BASES: dict[str, dict[str, Any]] = {
+    "bert": {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1},
+    "distilbert": {"model_type": "distilbert", "dim": 24, "n_heads": 2, "n_layers": 1},
+    "mobilebert": {
+        "model_type": "mobilebert",
+        "hidden_size": 24,
+        "intra_bottleneck_size": 24,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+    },
+    "whisper": {"model_type": "whisper", "d_model": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    "tinyvit": {"architecture": "tiny_vit_5m_224", "num_classes": 4},
+}
+CONFIG_SAMPLES: dict[str, dict[str, Any]] = {
+    "bert": {
+        "model_type": "distilbert",
+        "architectures": ["BertForMaskedLM"],
+        "problem_type": "regression",
+        "id2label": {"0": "a", "1": "b", "2": "c"},
+        "num_labels": 5,
+        "quantization_config": {"bits": 8},
+        "attention_kernel": "linear",
+        "is_decoder": True,
+        "add_cross_attention": True,
+        "is_encoder_decoder": True,
+        "vocab_size": 41,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 99,
+        "hidden_act": "relu",
+        "max_position_embeddings": 99,
+        "type_vocab_size": 3,
+        "layer_norm_eps": 1e-3,
+        "position_embedding_type": "relative_key",
+        "pruned_heads": {"0": [1]},
+        "layer_widths": [{"heads": 1, "neurons": [7]}],
+    },
+    "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 99, "activation": "relu"},
+    "mobilebert": {
+        "embedding_size": 99,
+        "intra_bottleneck_size": 48,
+        "num_feedforward_networks": 2,
+        "trigram_input": False,
+        "use_bottleneck": False,
+        "use_bottleneck_attention": True,
+        "key_query_shared_bottleneck": False,
+        "classifier_activation": False,
+        "normalization_type": "layer_norm",
+    },
+    "whisper": {
+        "vocab_size": 99,
+        "num_mel_bins": 128,
+        "d_model": 48,
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 99,
+        "decoder_ffn_dim": 99,
+        "max_source_positions": 99,
+        "max_target_positions": 99,
+        "activation_function": "relu",
+        "scale_embedding": True,
+        "quantization_config": {"bits": 8},
+        "model_type": "bert",
+    },
+    "tinyvit": {
+        "architecture": "tiny_vit_11m_224",
+        "num_classes": 5,
+        "global_pool": "max",
+        "label_names": list("abcd"),
+        "pretrained_cfg": {"crop_pct": 1.0},
+        "model_args": {"mlp_ratio": 2.0},
+        "problem_type": "multi_label_classification",
+    },
+}
+ELSEWHERE = {
+    TEXT: {"pad_token_id", "tokenizer_class"},
+    IMAGE: {
+        *("model_type", "architectures", "id2label", "num_labels", "attention_kernel", "is_decoder"),
+        *("add_cross_attention", "tokenizer_class", "quantization_config", "label_descriptions", "layer_widths"),
+    },
+    SPEECH_KIND: {
+        *("architectures", "problem_type", "id2label", "num_labels", "attention_kernel", "is_decoder"),
+        *("add_cross_attention", "tokenizer_class", "encoder_layer_widths", "decoder_layer_widths"),
+        *("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id", "eos_token_id"),
+        *("forced_decoder_ids", "lang_ids", "suppress_ids", "suppress_ids_begin", "no_timestamps_token_id"),
+        *("is_multilingual", "lang_to_id", "language", "task"),
+    },
+}
+"""Honoured fields that other tests set: those of generation are below, of other kinds they say nothing."""
+
+
+def meaning(raw: Mapping[str, Any]) -> Any:
+    """What a config.json comes to, without its files."""
+    family = family_for(raw)
+    config = family.parse_config(raw)
+    task = task_of(family, {"architectures": ["BertForSequenceClassification"], **raw}, (), None, SentenceFiles())
+    check_attention(raw, task)
+    return family.name, config, task, family.parse_labels(raw), activation_of(task, raw), raw.get("attention_kernel")
+
+
+@pytest.mark.parametrize("family", BASES)
+def test_honoured_fields_of_config_json_change_the_model_or_are_refused(family: str) -> None:
+    plain = meaning(BASES[family])
+    for name, value in CONFIG_SAMPLES[family].items():
+        try:
+            changed = meaning({**BASES[family], name: value})
+        except InputError as error:
+            assert name in str(error) or str(value).strip("[]'") in str(error), (name, str(error))
+        else:
+            assert changed != plain, name
+
+
+@pytest.mark.parametrize("kind", CONFIG_FIELDS)
+def test_no_honoured_field_is_forgotten(kind: str) -> None:
+    families = {TEXT: ("bert", "distilbert", "mobilebert"), IMAGE: ("tinyvit",), SPEECH_KIND: ("whisper",)}[kind]
+    set_here = {name for family in families for name in CONFIG_SAMPLES[family]} | ELSEWHERE[kind]
+    assert {name for name, field in CONFIG_FIELDS[kind].items() if field.treatment == HONOURED} <= set_here
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder with everything in it."""
+    folder = tmp_path_factory.mktemp("embedder") / "st"
+    torch.manual_seed(0)
+    made = tokenizer()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.BertConfig(vocab_size=made.get_vocab_size() + 4, max_position_embeddings=64, **sizes)
+    transformers.BertModel(config).save_pretrained(folder)
+    made.save(str(folder / "tokenizer.json"))
+    types = ["", "1_Pooling", "2_Normalize"]
+    kinds = ("Transformer", "Pooling", "Normalize")
+    modules = [{"path": path, "type": f"sentence_transformers.{kind}"} for path, kind in zip(types, kinds, strict=True)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    for file, content in (
+        ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": False}),
+        ("sentence_bert_config.json", {"max_seq_length": 40}),
+        ("config_sentence_transformers.json", {"prompts": {"query": "turn: ", "odd": "odd"}}),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": True}),
+    ):
+        (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def all_of(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    """What a bundle takes from a checkpoint."""
+    head = (checkpoint.pooling, checkpoint.normalize, checkpoint.longest, checkpoint.task, checkpoint.pad_token_id)
+    return (*head, checkpoint.tokenizer_json, checkpoint.config, checkpoint.speech, checkpoint.notes)
+
+
+FILE_SAMPLES: dict[str, dict[str, Any]] = {
+    "tokenizer_config.json": {
+        "bos_token": "<b>",
+        "eos_token": "<e>",
+        "unk_token": "[MASK]",
+        "sep_token": "[MASK]",
+        "pad_token": "<p>",
+        "cls_token": "[MASK]",
+        "mask_token": "<m>",
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "do_lower_case": True,
+        "strip_accents": True,
+        "tokenize_chinese_chars": False,
+        "extra_special_tokens": ["<x>"],
+        "additional_special_tokens": ["<x>"],
+        "model_input_names": ["input_ids"],
+        "auto_map": {"AutoTokenizer": ["a.B", None]},
+        "added_tokens_decoder": {"119": {"content": "<x>", "special": True}},
+    },
+    "config_sentence_transformers.json": {
+        "model_type": "SparseEncoder",
+        "default_prompt_name": "query",
+        "prompts": {"other": "on "},
+    },
+    "sentence_bert_config.json": {
+        "max_seq_length": 20,
+        "do_lower_case": True,
+        "transformer_task": "sequence-classification",
+    },
+    "1_Pooling/config.json": {
+        "pooling_mode": "cls",
+        "pooling_mode_cls_token": True,
+        "pooling_mode_max_tokens": True,
+        "pooling_mode_mean_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": True,
+        "pooling_mode_weightedmean_tokens": True,
+        "pooling_mode_lasttoken": True,
+    },
+}
+WITHOUT_EFFECT_ALONE = {"pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len"}
+"""Mean is what no mode at all is; the others are set with what they need below."""
+
+
+@pytest.mark.parametrize("file", FILE_SAMPLES)
+def test_honoured_fields_change_the_bundle_or_are_refused(embedder: Path, tmp_path: Path, file: str) -> None:
+    folder = Path(shutil.copytree(embedder, tmp_path / "st"))
+    before = json.loads((folder / file).read_text())
+    plain = all_of(open_checkpoint(str(folder)))
+    honoured = {name for name, field in ALL[file].items() if field.treatment == HONOURED}
+    assert honoured <= set(FILE_SAMPLES[file]) | WITHOUT_EFFECT_ALONE
+    for name, value in FILE_SAMPLES[file].items():
+        (folder / file).write_text(json.dumps({**before, name: value}))
+        try:
+            changed = all_of(open_checkpoint(str(folder)))
+        except InputError as error:
+            assert "\n" not in str(error)
+            continue
+        assert changed != plain or name in WITHOUT_EFFECT_ALONE, name
+
+
+def test_length_is_the_transformers_then_the_tokenizers(embedder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder, tmp_path / "st"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for name in ("model_max_length", "max_len"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, name: 24}))
+        assert open_checkpoint(str(folder)).longest == 40
+        (folder / "sentence_bert_config.json").unlink()
+        assert open_checkpoint(str(folder)).longest == 24
+        (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 40}')
+    (folder / "sentence_bert_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 10**30}))
+    assert open_checkpoint(str(folder)).longest is None
+
+
+GENERATION_SAMPLES: dict[str, Any] = {
+    "language": "de",
+    "task": "translate",
+    "suppress_tokens": [3],
+    "begin_suppress_tokens": [3],
+    "alignment_heads": [[0, 0]],
+    "lang_to_id": {"<|xx|>": 3},
+    "no_timestamps_token_id": 3,
+    "decoder_start_token_id": 3,
+    "eos_token_id": 3,
+    "is_multilingual": False,
+    "max_initial_timestamp_index": 3,
+}
+
+
+def test_honoured_fields_of_generation_change_the_bundle_or_are_refused(tmp_path: Path) -> None:
+    folder = save_whisper(tmp_path / "whisper")
+    path = folder / "generation_config.json"
+    before = json.loads(path.read_text())
+    plain = all_of(open_checkpoint(str(folder)))
+    honoured = {name for name, field in GENERATION_FIELDS.items() if field.treatment == HONOURED}
+    assert honoured == {*GENERATION_SAMPLES, "forced_decoder_ids"}
+    for name, value in GENERATION_SAMPLES.items():
+        path.write_text(json.dumps({**before, name: value}))
+        try:
+            assert all_of(open_checkpoint(str(folder))) != plain, name
+        except InputError as error:
+            assert name in str(error) or str(value) in str(error), (name, str(error))
