@@ -287,9 +287,10 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Images: a folder per label, or a zip of it. Texts: .csv, .tsv, .json or .jsonl. Speech: a table of "
-            "files and texts, or a folder of sounds with a .txt beside each. FILE:KEY names a folder in a zip or a "
-            "list in a JSON file.",
+            help="Images: a folder per label, or a zip of it. Texts: .csv, .tsv, .json or .jsonl with a text and its "
+            "label, or labels with | between them; for embedders with two texts and a score. Speech: a table of files "
+            "and texts, or a folder of sounds with a .txt beside each. FILE:KEY names a folder in a zip or a list in a "
+            "JSON file.",
         ),
     ],
     source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
@@ -301,14 +302,18 @@ def evaluate(
     threads: runtime_cli.Threads = 1,
     as_json: runtime_cli.Json = False,
 ) -> None:
-    """Measure accuracy, or of speech word errors, on labelled data, and how often the source model says the same."""
+    """Measure quality on labelled data, and how often the source model says the same.
+
+    Classifiers: accuracy, precision, recall and F1 by class, mistakes; --json has the whole confusion matrix.
+    Embedders: the rank correlation of cosines with scores. Speech: word errors.
+    """
     from edgeformer.pair_tables import locate
     from edgeformer_runtime.bundle import Bundle
 
     locate(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
-        from edgeformer.evaluate import evaluate, evaluation_table
+        from edgeformer.evaluate import evaluate, evaluation_tables
 
         with progress_bar("evaluating") as report:
             found = evaluate(opened, data, source, limit, threads, report, isolated)
@@ -317,7 +322,8 @@ def evaluate(
     if as_json:
         print_json(found.to_json())
     else:
-        out.print(evaluation_table(opened, found))
+        for table in evaluation_tables(opened, found):
+            out.print(table)
 
 
 @app.command()

@@ -1,35 +1,27 @@
-"""`eval`: how often a bundle's answers are right, and how often they are its source model's."""
+"""`eval`: how often a bundle's answers are right, class by class, and how often they are its source model's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.table import Table
 
+from edgeformer.evaluate_embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
+from edgeformer.evaluate_label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
 from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech_table
-from edgeformer.evaluation_data import EvaluationData, open_data
-from edgeformer.source_index import known_source
-from edgeformer.source_programs import source_programs
-from edgeformer.targets import verification_engine
-from edgeformer.torch_engine import TorchEngine
+from edgeformer.evaluation_data import open_data
+from edgeformer.metrics import ClassReport, class_report
+from edgeformer.side_by_side import Asker, Progress, ask
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.isolation.limits import Limits
-from edgeformer_runtime.isolation.pipeline import IsolatedEngine
-from edgeformer_runtime.manifest import Classification, Manifest
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
+from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.tables import refusals
 
 TOP = 5
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished examples and of all examples."""
+SHOWN_MISTAKES = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,7 @@ class Evaluation:
         agreement: the fraction of examples to which both give the same best label, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
         notes: what a user may want to know, a line each.
+        report: the bundle's answers class by class.
     """
 
     executed_by: str
@@ -61,6 +54,7 @@ class Evaluation:
     agreement: float | None
     truncated: int
     notes: tuple[str, ...]
+    report: ClassReport
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
@@ -72,9 +66,13 @@ class Evaluation:
             "agreement": self.agreement,
             "top5": self.bundle.top5,
             "source_top5": None if self.source is None else self.source.top5,
+            **self.report.to_json(),
             "truncated": self.truncated,
             "executed_by": self.executed_by,
         }
+
+
+Found: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | SpeechEvaluation
 
 
 def evaluate(
@@ -85,12 +83,13 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     isolated: bool = False,
-) -> Evaluation | SpeechEvaluation:
+) -> Found:
     """Ask a bundle and its source model about labelled data.
 
     Args:
-        bundle: an open classifier, or a speech recogniser, which `evaluate_speech` evaluates.
-        data: see `open_data`, and `read_speech_data` for speech.
+        bundle: an open bundle. `evaluate_speech` evaluates speech recognisers, `evaluate_embeddings` embedders, and
+            `evaluate_label_sets` classifiers of texts whose labels stand for themselves.
+        data: see `open_data`, and for the others `read_speech_data`, `read_scored_pairs` and `read_label_sets`.
         source: the checkpoint; None: where it is found, and without it there is no agreement.
         limit: use so many examples, spread evenly; None: all.
         threads: for the engine and for torch.
@@ -98,103 +97,80 @@ def evaluate(
         isolated: run the model in a process of its own; not for speech.
 
     Raises:
-        InputError: the bundle is neither, the data cannot be used, or `source` is not the bundle's.
+        InputError: the data cannot be used, or `source` is not the bundle's.
     """
     manifest = bundle.manifest
     head = manifest.postprocessing
+    asker = Asker(bundle, source, threads, progress, isolated)
     if isinstance(head, Transcription):
         if isolated:
             raise InputError("--isolated: speech is evaluated in this process alone, expected texts or images")
         return evaluate_speech(bundle, data, source, limit, threads, progress)
-    if not isinstance(head, Classification):
-        raise InputError(
-            f"{manifest.name} does {manifest.task}: expected a classifier or a speech recogniser to evaluate"
-        )
-    with open_data(data, manifest.preprocessing.kind, head.labels) as opened:
+    if isinstance(head, Embedding):
+        return evaluate_embeddings(asker, data, limit)
+    if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
+        return evaluate_label_sets(asker, data, limit)
+    return _evaluate_classes(asker, head, data, limit)
+
+
+def _evaluate_classes(asker: Asker, head: Classification, data: str, limit: int | None) -> Evaluation:
+    """Of a classifier whose inputs have one label each."""
+    with open_data(data, asker.bundle.manifest.preprocessing.kind, head.labels) as opened:
         chosen = opened if limit is None else opened.limited(limit)
-        notes = [*chosen.notes, *(f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle))]
-        reference = _source_engine(manifest, source, threads, notes)
-        engine = (
-            IsolatedEngine(bundle, threads, Limits())
-            if isolated
-            else verification_engine(bundle) or open_engine(bundle, threads)
-        )
-        try:
-            pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
-            answers, truncated = _answers(pipelines, chosen, progress)
-        finally:
-            engine.close()
-    if truncated:
-        notes.append(f"{truncated} of {len(chosen.examples)} inputs were too long for the bundle and lost their end")
-    if engine.not_covered is not None:
-        notes.append(engine.not_covered)
-    truth = [head.labels[example.label] for example in chosen.examples]
-    own, *others = answers
+        asked = ask(asker, chosen.examples, _best)
+    truth = [example.label for example in chosen.examples]
+    names = [head.labels[index] for index in truth]
+    index = {label: number for number, label in enumerate(head.labels)}
+    own, theirs = asked.own, asked.theirs
     return Evaluation(
-        executed_by=engine.executed_by,
+        executed_by=asked.executed_by,
         n=len(truth),
-        bundle=_accuracy(own, truth),
-        source=_accuracy(others[0], truth) if others else None,
-        agreement=_mean([mine[0] == theirs[0] for mine, theirs in zip(own, others[0], strict=True)])
-        if others
-        else None,
-        truncated=truncated,
-        notes=tuple(notes),
+        bundle=_accuracy(own, names),
+        source=None if theirs is None else _accuracy(theirs, names),
+        agreement=None
+        if theirs is None
+        else _mean([mine[0] == other[0] for mine, other in zip(own, theirs, strict=True)]),
+        truncated=asked.truncated,
+        notes=(*chosen.notes, *asked.notes),
+        report=class_report(truth, [index[best[0]] for best in own], head.labels),
     )
 
 
-def evaluation_table(bundle: Bundle, found: Evaluation | SpeechEvaluation) -> Table:
-    """A row for the bundle and one for its source."""
-    if isinstance(found, SpeechEvaluation):
-        return speech_table(bundle, found)
-    table = Table("model", "executed by", "top-1", f"top-{TOP}", "same answer", "n")
+def evaluation_tables(bundle: Bundle, found: Found) -> list[Table]:
+    """A row for the bundle and one for its source; then what was worst, where there are classes."""
     manifest = bundle.manifest
     name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
+    if isinstance(found, SpeechEvaluation):
+        return [speech_table(bundle, found)]
+    if isinstance(found, EmbeddingEvaluation):
+        return embedding_table(found, name, manifest.source.id)
+    if isinstance(found, LabelSetEvaluation):
+        return label_set_table(found, name, manifest.source.id)
+    table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
     same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_percents(found.bundle), same, str(found.n))
+    table.add_row(name, found.executed_by, *_percents(found.bundle), f"{found.report.macro_f1:.2%}", same, str(found.n))
     if found.source is not None:
-        table.add_row(manifest.source.id, "torch, fp32", *_percents(found.source), "", str(found.n))
-    return table
+        table.add_row(manifest.source.id, "torch, fp32", *_percents(found.source), "", "", str(found.n))
+    return [table, class_table(found.report.scores), *_mistakes(found.report)]
+
+
+def _mistakes(report: ClassReport) -> list[Table]:
+    """The most frequent confusions, where there are any."""
+    mistakes = report.most_confused(SHOWN_MISTAKES)
+    if not mistakes:
+        return []
+    table = Table("label", "taken for", "n", title="most frequent mistakes")
+    for label, other, count in mistakes:
+        table.add_row(label, other, str(count))
+    return [table]
 
 
 def _percents(accuracy: Accuracy) -> tuple[str, str]:
     return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
 
 
-def _source_engine(manifest: Manifest, source: str | None, threads: int, notes: list[str]) -> TorchEngine | None:
-    """The source model in torch; None with a note where nobody named it and it is not found."""
-    checkpoint = known_source(manifest, source, notes)
-    if checkpoint is None:
-        return None
-    import torch
-
-    torch.set_num_threads(threads)
-    return TorchEngine(source_programs(manifest, checkpoint))
-
-
-def _answers(
-    pipelines: Sequence[ProgramPipeline[Any, Any]], data: EvaluationData, progress: Progress | None
-) -> tuple[list[list[tuple[str, ...]]], int]:
-    """For each pipeline the best labels of each example; and how many examples were truncated."""
-    answers: list[list[tuple[str, ...]]] = [[] for _ in pipelines]
-    truncated = 0
-    for number, example in enumerate(data.examples):
-        try:
-            prepared = pipelines[0].prepare(example.read())
-        except InputError as error:
-            raise InputError(f"{shorten(example.name)[1:-1]}: {error}") from None
-        truncated += prepared.truncated
-        for pipeline, best in zip(pipelines, answers, strict=True):
-            best.append(_best(pipeline, prepared))
-        if progress is not None:
-            progress(number + 1, len(data.examples))
-    return answers, truncated
-
-
-def _best(pipeline: ProgramPipeline[Any, Any], prepared: Prepared) -> tuple[str, ...]:
-    outputs = pipeline.engine.run(prepared.program, prepared.inputs)
-    labels: tuple[str, ...] = pipeline.answer(outputs, prepared).top(TOP).labels
-    return labels
+def _best(result: ClassificationResult) -> tuple[str, ...]:
+    return result.top(TOP).labels
 
 
 def _accuracy(answers: Sequence[tuple[str, ...]], truth: Sequence[str]) -> Accuracy:

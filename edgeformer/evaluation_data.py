@@ -14,8 +14,9 @@ from typing import Any
 from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.text_files import TEXT_NAMES
 
-TEXT_COLUMNS = PairColumns("texts", inputs=("text", "sentence"), answers=("label", "category", "intent"))
+TEXT_COLUMNS = PairColumns("texts", inputs=TEXT_NAMES, answers=("label", "category", "intent"))
 """What the columns of public tables of labelled texts are called."""
 
 MAX_IMAGE_FILE_BYTES = 256 << 20

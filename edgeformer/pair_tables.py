@@ -1,4 +1,4 @@
-"""Tables of an input and its answer, a pair per row: csv, tsv, json and jsonl, as public data comes."""
+"""Tables of texts and an answer to them, a row each: csv, tsv, json and jsonl, as public data comes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,33 @@ class PairColumns:
         return self.answers[0]
 
 
+@dataclass(frozen=True)
+class TableColumns:
+    """What the columns of a table are called: texts, and behind them an answer.
+
+    Attributes:
+        rows: what the table holds, in the plural, for messages.
+        names: of each column, best known first.
+        several: whether an answer in JSON may be a list of texts; it becomes its JSON.
+    """
+
+    rows: str
+    names: tuple[tuple[str, ...], ...]
+    several: bool = False
+
+    def __str__(self) -> str:
+        *texts, answer = (names[0] for names in self.names)
+        return f"{', '.join(texts)} and {answer}"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: where it is, for messages, and its cells in the order of the columns."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
 def locate(data: str) -> tuple[Path, str | None]:
     """A path and the key behind its last colon, if it is not a path as it stands.
 
@@ -71,22 +98,26 @@ def locate(data: str) -> tuple[Path, str | None]:
 
 
 def read_pairs(path: Path, key: str | None, columns: PairColumns) -> list[Pair]:
-    """The rows of a .csv or .tsv table, of a .json list of pairs or objects, or of a .jsonl file of the same.
+    """The rows of a table of inputs and answers; see `read_table`."""
+    rows = read_table(path, key, TableColumns(columns.rows, (columns.inputs, columns.answers)))
+    return [Pair(row.name, *row.cells) for row in rows]
+
+
+def read_table(path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:
+    """The rows of a .csv or .tsv table, of a .json list of lists or objects, or of a .jsonl file of the same.
 
     Args:
         path: the file.
         key: names a list in a JSON object.
-        columns: what the columns are called; a .csv or .tsv without a header has the input first.
+        columns: what the columns are called; a .csv or .tsv without a header has them in their order.
 
     Raises:
-        InputError: the file cannot be read, or does not hold such pairs.
+        InputError: the file cannot be read, or does not hold such rows.
     """
     if path.is_dir() or path.suffix.lower() not in _TABLES:
         found = "a folder" if path.is_dir() else path.name
-        raise InputError(
-            f"{columns.rows} come in a file of {', '.join(_TABLES)} with a {columns.input} and a {columns.answer} "
-            f"per row, found {found}"
-        )
+        wanted = f"{', '.join(_TABLES)} with {_with_articles(columns)} per row"
+        raise InputError(f"{columns.rows} come in a file of {wanted}, found {found}")
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -99,45 +130,50 @@ def read_pairs(path: Path, key: str | None, columns: PairColumns) -> list[Pair]:
     return _TABLES[suffix](content, path, key, columns)
 
 
+def _with_articles(columns: TableColumns) -> str:
+    *texts, answer = (f"a {names[0]}" for names in columns.names)
+    return f"{', '.join(texts)} and {answer}"
+
+
 def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
     """`count` of the items spread evenly, or all where there are fewer: data is often sorted."""
     total = len(items)
     return tuple(items) if count >= total else tuple(items[index * total // count] for index in range(count))
 
 
-def _csv(content: str, path: Path, key: str | None, columns: PairColumns) -> list[Pair]:  # noqa: ARG001
+def _csv(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:  # noqa: ARG001
     return _rows(csv.reader(io.StringIO(content, newline=""), strict=True), path, columns)
 
 
-def _tsv(content: str, path: Path, key: str | None, columns: PairColumns) -> list[Pair]:  # noqa: ARG001
+def _tsv(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:  # noqa: ARG001
     """Tabs separate and nothing quotes, as in GLUE's files."""
     reader = csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
     return _rows(reader, path, columns)
 
 
-def _rows(reader: Any, path: Path, columns: PairColumns) -> list[Pair]:
-    """The table's rows: by a header's names, or the input and its answer where there is no header."""
+def _rows(reader: Any, path: Path, columns: TableColumns) -> list[TableRow]:
+    """The table's rows: by a header's names, or in the order of the columns where there is no header."""
     try:
         table = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise InputError(f"{path}: line {reader.line_num}: {error}") from None
-    names = [name.strip().lower() for name in table[0][1]] if table else []
-    inputs = [names.index(name) for name in columns.inputs if name in names]
-    answers = [names.index(name) for name in columns.answers if name in names]
-    has_header = bool(inputs and answers)
-    first, second, width = (inputs[0], answers[0], len(names)) if has_header else (0, 1, 2)
-    pairs = []
+    header = [name.strip().lower() for name in table[0][1]] if table else []
+    found = [next((header.index(each) for each in names if each in header), None) for names in columns.names]
+    places = [place for place in found if place is not None]
+    has_header = len(places) == len(found)
+    if not has_header:
+        places = list(range(len(found)))
+    width = len(header) if has_header else len(found)
+    rows = []
     for line, cells in table[1:] if has_header else table:
         if len(cells) != width:
-            raise InputError(
-                f"{path}: line {line}: expected {width} columns, {columns.input} and {columns.answer}, "
-                f"found {len(cells)}"
-            )
-        pairs.append(Pair(f"line {line}", cells[first], cells[second].strip()))
-    return pairs
+            raise InputError(f"{path}: line {line}: expected {width} columns, {columns}, found {len(cells)}")
+        *texts, answer = (cells[place] for place in places)
+        rows.append(TableRow(f"line {line}", (*texts, answer.strip())))
+    return rows
 
 
-def _json(content: str, path: Path, key: str | None, columns: PairColumns) -> list[Pair]:
+def _json(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:
     value = _parse(content, str(path))
     if isinstance(value, dict):
         if key not in value:
@@ -147,11 +183,11 @@ def _json(content: str, path: Path, key: str | None, columns: PairColumns) -> li
     elif key is not None:
         raise InputError(f"{path} holds one list: leave {key!r} out")
     if not isinstance(value, list):
-        raise InputError(f"{path}: expected a list of [{columns.input}, {columns.answer}], found {shorten(value)}")
+        raise InputError(f"{path}: expected a list of {_example(columns)}, found {shorten(value)}")
     return [_record(item, path, f"item {number}", columns) for number, item in enumerate(value)]
 
 
-def _jsonl(content: str, path: Path, key: str | None, columns: PairColumns) -> list[Pair]:  # noqa: ARG001
+def _jsonl(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:  # noqa: ARG001
     # Not splitlines: a text may hold characters such as U+2028, which JSON leaves as they are.
     lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     return [_record(_parse(line, f"{path}: {name}"), path, name, columns) for name, line in lines]
@@ -164,20 +200,29 @@ def _parse(content: str, where: str) -> Any:
         raise InputError(f"{where} is not JSON: {error}") from None
 
 
-def _record(item: Any, path: Path, name: str, columns: PairColumns) -> Pair:
-    """A list of two or an object; an answer may be a number."""
+def _record(item: Any, path: Path, name: str, columns: TableColumns) -> TableRow:
+    """A list or an object; an answer may be a number."""
     if isinstance(item, dict):
-        item = [
-            next((item[each] for each in names if each in item), None) for names in (columns.inputs, columns.answers)
-        ]
-    is_pair = isinstance(item, list) and len(item) == 2
-    if not is_pair or not isinstance(item[0], str) or isinstance(item[1], bool) or not isinstance(item[1], str | int):
-        expected = f'[{columns.input}, {columns.answer}] or {{"{columns.input}", "{columns.answer}"}}'
-        raise InputError(f"{path}: {name}: expected {expected}, found {shorten(item)}")
-    return Pair(name, item[0], str(item[1]))
+        item = [next((item[each] for each in names if each in item), None) for names in columns.names]
+    fits = isinstance(item, list) and len(item) == len(columns.names)
+    if not fits or not all(isinstance(text, str) for text in item[:-1]) or not _is_answer(item[-1], columns.several):
+        keys = ", ".join(f'"{names[0]}"' for names in columns.names)
+        raise InputError(f"{path}: {name}: expected {_example(columns)} or {{{keys}}}, found {shorten(item)}")
+    answer = json.dumps(item[-1]) if isinstance(item[-1], list) else str(item[-1])
+    return TableRow(name, (*item[:-1], answer))
 
 
-_TABLES: dict[str, Callable[[str, Path, str | None, PairColumns], list[Pair]]] = {
+def _is_answer(value: Any, several: bool) -> bool:
+    if isinstance(value, list):
+        return several and all(isinstance(each, str) for each in value)
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _example(columns: TableColumns) -> str:
+    return f"[{', '.join(names[0] for names in columns.names)}]"
+
+
+_TABLES: dict[str, Callable[[str, Path, str | None, TableColumns], list[TableRow]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".json": _json,

@@ -91,11 +91,24 @@ def edgeformer_runtime(
 def run(
     bundle: BundlePath,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT...", help="Texts, where - reads one per line from stdin; or paths of images or sound."
+            metavar="INPUT...",
+            help="Texts, or - for a text per line of stdin, answered line by line; or paths of images or sound.",
         ),
-    ],
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Text: answer the rows of a .csv, .tsv, .jsonl or .txt file, or of stdin (-), as JSON Lines.",
+        ),
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="With --input: the column or key of the texts.", show_default="text or sentence")
+    ] = None,
+    pair_column: Annotated[str | None, typer.Option(help="With --input: that of second texts.")] = None,
     pair: Annotated[str | None, typer.Option(help="Text: a second text for each text.")] = None,
     token_ids: Annotated[
         bool, typer.Option("--token-ids", help="Text: the inputs are token ids, as 101,2054,102.")
@@ -120,18 +133,32 @@ def run(
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Answer inputs. JSON: a list of {"input", ...}: "labels" and "scores", "embedding", or "text" and "segments"."""
+    """Answer inputs. JSON: a list of {"input", ...}: "labels" and "scores", "embedding", or "text" and "segments".
+
+    From - and --input an object per line as it is answered, with "line", and "error" where a line could not be used.
+    """
     from edgeformer_runtime import load
     from edgeformer_runtime.run_command import RunOptions, answer_inputs
 
     options = RunOptions(
-        pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
+        pair=pair,
+        token_ids=token_ids,
+        top=top,
+        language=language,
+        task=task,
+        beam_size=beam_size,
+        timestamps=timestamps,
+        words=words,
+        prompt=prompt,
+        file_format=file_format,
+        folder=folder,
+        file=file,
+        column=column,
+        pair_column=pair_column,
     )
     required = required_of(require_signature, require_name, require_version)
-    with load(
-        bundle, threads, require_signature=required, isolated=isolated, allow_refused=allow_refused
-    ) as pipeline:
-        answer_inputs(pipeline, inputs, options, as_json)
+    with load(bundle, threads, require_signature=required, isolated=isolated, allow_refused=allow_refused) as pipeline:
+        answer_inputs(pipeline, inputs or [], options, as_json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+_LATE_SECONDS = 2.0
 _WIDTH_OF_FILES = 160  # where there is no terminal whose width could be asked for
 
 
@@ -84,6 +86,29 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=finished, total=total)
 
         yield report
+
+
+@contextmanager
+def late_progress(description: str) -> Iterator[Callable[[int], None]]:
+    """A count on stderr of what is finished, shown where it takes longer than a moment and answers go elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal or sys.stdout.isatty())
+    task = bar.add_task(description, total=None)
+    begin = time.monotonic()
+    is_shown = False
+
+    def report(finished: int) -> None:
+        nonlocal is_shown
+        bar.update(task, completed=finished)
+        if not is_shown and time.monotonic() - begin > _LATE_SECONDS:
+            bar.start()
+            is_shown = True
+
+    try:
+        yield report
+    finally:
+        if is_shown:
+            bar.stop()
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:

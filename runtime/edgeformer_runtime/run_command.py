@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer_runtime.console import err, out, print_json, print_text, progress_bar
+from edgeformer_runtime.choices import check_choice
+from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import Transcript
-from edgeformer_runtime.pipelines.transcript_files import FORMATS, render, write
+from edgeformer_runtime.pipelines.transcript_files import ALIASES, FORMATS, render, write
 from edgeformer_runtime.tables import answers_table
+from edgeformer_runtime.text_files import Columns, Row, is_table, read_lines, read_texts
 
 DEFAULT_TOP = 3
+STDIN = "-"
 SUBTITLES = ("srt", "vtt")
 
 # What each kind of preprocessing takes, for messages.
@@ -27,6 +31,13 @@ TAKES = {
     "text": "texts: expected them without options for images or sound",
     "image": "images: expected their paths",
     "audio": "sound: expected paths of files",
+}
+
+# And what it asks for where nothing was given.
+ASKS_FOR = {
+    "text": "texts, or - for a text per line of stdin, or --input FILE",
+    "image": "paths of images",
+    "audio": "paths of files of sound",
 }
 
 
@@ -45,10 +56,13 @@ class RunOptions:
     prompt: str | None = None
     file_format: str | None = None
     folder: Path | None = None
+    file: str | None = None
+    column: str | None = None
+    pair_column: str | None = None
 
     def given(self) -> dict[str, bool]:
         """For each option whether it was given."""
-        spelled = {"file_format": "--format", "folder": "--out"}
+        spelled = {"file_format": "--format", "folder": "--out", "file": "--input"}
         return {
             spelled.get(name, "--" + name.replace("_", "-")): value not in (None, False)
             for name, value in vars(self).items()
@@ -56,7 +70,7 @@ class RunOptions:
 
 
 OPTIONS_OF: dict[str, tuple[str, ...]] = {
-    "text": ("--pair", "--token-ids", "--top"),
+    "text": ("--pair", "--token-ids", "--top", "--input", "--column", "--pair-column"),
     "image": ("--top",),
     "audio": ("--language", "--task", "--beam-size", "--timestamps", "--words", "--prompt", "--format", "--out"),
 }
@@ -71,6 +85,9 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
     _check_options(pipeline.bundle.manifest, inputs, options)
     if pipeline.bundle.manifest.preprocessing.kind == "audio":
         _transcribe(pipeline, inputs, options, as_json)
+        return
+    if options.file is not None or list(inputs) == [STDIN]:
+        answer_lines(pipeline, _rows(options), options)
         return
     results = []
     with progress_bar("running") as report:
@@ -89,10 +106,41 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
 
 def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOptions) -> None:
     kind = manifest.preprocessing.kind
-    given = options.given() | {"-": "-" in inputs and kind != "text"}
+    given = options.given() | {STDIN: STDIN in inputs and kind != "text"}
     for option, is_given in given.items():
         if is_given and option not in OPTIONS_OF[kind]:
             raise InputError(f"{manifest.name} takes {TAKES[kind]}, found {option}")
+    if not inputs and options.file is None:
+        raise InputError(f"expected {ASKS_FOR[kind]}")
+    if kind != "text":
+        return
+    if options.pair is not None and options.token_ids:
+        raise InputError("--pair and --token-ids exclude each other")
+    if options.file is not None and inputs:
+        raise InputError("expected texts or --input, found both")
+    if STDIN in inputs and len(inputs) > 1:
+        raise InputError("- reads stdin, a text per line: expected it alone")
+    if options.file is None and (options.column or options.pair_column):
+        raise InputError("expected --column and --pair-column with --input: they name columns of its file")
+    if options.pair_column is not None and (options.pair is not None or options.token_ids):
+        raise InputError("--pair-column excludes --pair and --token-ids")
+    for text in inputs:
+        _check_no_file(text)
+
+
+def _check_no_file(text: str) -> None:
+    """Refuse what is meant as a file: its name would be answered in place of its texts."""
+    named = is_table(text) and not any(letter.isspace() for letter in text)
+    try:
+        exists = Path(text).is_file() and (named or bool(Path(text).suffix) or "/" in text)
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        exists = False
+    if exists and is_table(text):
+        raise InputError(f"{text} is a file, and arguments are texts: give --input {text}, or its name as text to -")
+    if exists:
+        raise InputError(f"{text} is a file, and arguments are texts: --input takes .csv, .tsv, .jsonl and .txt")
+    if named:
+        raise InputError(f"there is no file {text}: give --input FILE, or its name as text to -")
 
 
 def _transcribe(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
@@ -127,8 +175,7 @@ def _transcribe(transcriber: Any, inputs: Sequence[str], options: RunOptions, as
 
 def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_json: bool) -> list[Path] | list[None]:
     """The file that each transcript goes to, or None for each."""
-    if file_format not in FORMATS:
-        raise InputError(f"--format: expected one of {', '.join(FORMATS)}, found {file_format!r}")
+    check_choice(file_format, FORMATS, "--format", ALIASES)
     if as_json and (options.file_format or options.folder):
         raise InputError("--json excludes --format and --out: use --format json to write files")
     if options.folder is None:
@@ -155,25 +202,60 @@ def _with_progress(transcriber: Transcriber, name: str, options: TranscribeOptio
         return transcriber.run(name, options, show)
 
 
+def _rows(options: RunOptions) -> Iterator[Row]:
+    """The rows of `--input`, or of stdin."""
+    columns = Columns(options.column, options.pair_column)
+    if options.file in (None, STDIN):
+        return read_lines(sys.stdin.buffer, columns, "stdin")
+    return read_texts(Path(str(options.file)), columns)
+
+
+def answer_lines(pipeline: Pipeline[Any, Any], rows: Iterator[Row], options: RunOptions) -> None:
+    """Answer rows one by one as JSON Lines: each answer is out before the next row is read.
+
+    Raises:
+        InputError: some rows could not be answered; each of them has its line, with "error", among the answers.
+    """
+    problems: list[str] = []
+    count = 0
+    with late_progress("answering") as report:
+        for count, row in enumerate(rows, 1):
+            answer = _answer_to(pipeline, row, options)
+            if "error" in answer:
+                problems.append(f"line {row.line}: {answer['error']}")
+            sys.stdout.write(json.dumps({"line": row.line} | answer, allow_nan=False) + "\n")
+            sys.stdout.flush()
+            report(count)
+    if count == 0 and options.file is not None:
+        raise InputError(f"{options.file} holds no texts: expected one per row")
+    if problems:
+        raise InputError(f"{len(problems)} of {count} lines could not be answered, first {problems[0]}")
+
+
+def _answer_to(pipeline: Pipeline[Any, Any], row: Row, options: RunOptions) -> dict[str, Any]:
+    """The answer to a row, or {"error"}."""
+    if row.text is None:
+        return {"error": row.problem}
+    try:
+        raw = _raw_text(row.text, options.pair if row.pair is None else row.pair, options.token_ids)
+        result = pipeline.run(raw)
+    except (InputError, EngineError) as error:
+        return {"input": row.text, "error": str(error)}
+    return {"input": raw, **result.to_json(), **({"truncated": True} if result.truncated else {})}
+
+
 def _raw_inputs(manifest: Manifest, inputs: Sequence[str], options: RunOptions) -> tuple[list[str], list[Any]]:
-    """The inputs as they were given, with the lines of stdin in place of -, and what they are to the pipeline."""
+    """The inputs as they were given, and what they are to the pipeline."""
     if manifest.preprocessing.kind == "image":
         return list(inputs), list(inputs)
-    pair = options.pair
-    if pair is not None and options.token_ids:
-        raise InputError("--pair and --token-ids exclude each other")
-    texts = [line for text in inputs for line in (_stdin_lines() if text == "-" else [text])]
-    if options.token_ids:
-        return texts, [_token_ids(text) for text in texts]
-    return texts, [text if pair is None else (text, pair) for text in texts]
+    return list(inputs), [_raw_text(text, options.pair, options.token_ids) for text in inputs]
 
 
-def _stdin_lines() -> list[str]:
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"stdin: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from None
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+def _raw_text(text: str, pair: str | None, token_ids: bool) -> Any:
+    """What a text is to the pipeline."""
+    if token_ids:
+        return _token_ids(text)
+    return text if pair is None else (text, pair)
 
 
 def _token_ids(text: str) -> list[int]:

@@ -13,8 +13,7 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from edgeformer import cli
-from edgeformer import evaluate as evaluate_module
+from edgeformer import cli, side_by_side
 from edgeformer.attention import KERNELS
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate
@@ -86,7 +85,15 @@ def test_accuracy_and_agreement_are_counted(bundle_path: Path, ranked: list[list
     assert found.agreement == 1
     assert found.notes == ()
     assert seen == [(number, 24) for number in range(1, 25)]
-    assert found.to_json() == {
+    document = found.to_json()
+    counts = np.array(document["confusion"]["counts"])
+    assert (counts.sum(), counts.trace()) == (24, 12)
+    names = document["confusion"]["labels"]
+    assert names == [each["label"] for each in document["classes"]]
+    assert [each["support"] for each in document["classes"]] == [labels.count(name) for name in names]
+    for name in ("classes", "confusion", "macro_f1", "weighted_f1"):
+        document.pop(name)
+    assert document == {
         "metric": "top1",
         "value": 0.5,
         "n": 24,
@@ -117,7 +124,7 @@ class Stubborn:
 def test_disagreement(
     bundle_path: Path, ranked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate_module, "verification_engine", lambda _: Stubborn())
+    monkeypatch.setattr(side_by_side, "verification_engine", lambda _: Stubborn())
     data = table(tmp_path / "a.json", [best[0] for best in ranked])
     with Bundle.open(bundle_path) as bundle:
         found = evaluate(bundle, data)
@@ -200,11 +207,72 @@ def test_core_ml_is_interpreted_where_it_does_not_run(checkpoint: Path, tmp_path
     assert len(found.notes) == 1 and "Neural Engine" in found.notes[0]
 
 
-def test_an_embedder_has_no_accuracy(tmp_path: Path) -> None:
+def test_an_embedder_is_measured_on_scored_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = save_mobilebert(tmp_path / "tiny")
     (path,) = convert_to(source, tmp_path / "dist", "onnx", task="text-embedding")
-    with Bundle.open(path) as bundle, pytest.raises(InputError, match="tiny does text-embedding: expected a class"):
-        evaluate(bundle, "nowhere")
+    pairs = [(one, other) for number, one in enumerate(TEXTS[:5]) for other in TEXTS[number + 1 : 5]]
+    with load(path) as pipeline:
+        vectors = {text: pipeline(text).vector.astype(np.float64) for text in TEXTS[:5]}
+    cosines = np.array([vectors[one] @ vectors[other] for one, other in pairs])
+    # Scores on a scale of their own that rise with the cosines, but for two that change places.
+    scores = np.exp(5 * cosines)
+    order = np.argsort(cosines)
+    scores[order[3]], scores[order[4]] = scores[order[4]], scores[order[3]]
+    data = tmp_path / "pairs.csv"
+    rows = [f"{one},{other},{float(score)!r}" for (one, other), score in zip(pairs, scores, strict=True)]
+    data.write_text("\n".join(["sentence1,sentence2,score", *rows]))
+    with Bundle.open(path) as bundle:
+        found = evaluate(bundle, str(data))
+    document = found.to_json()
+    assert (document["metric"], document["n"], document["truncated"]) == ("spearman", 10, 0)
+    # 1 - 6 * sum(d^2) / (n (n^2 - 1)) with two ranks off by one.
+    assert document["value"] == pytest.approx(1 - 6 * 2 / (10 * 99), abs=1e-12)
+    assert document["source_value"] == pytest.approx(document["value"])
+    # The vectors' norms are 1 in float32 only.
+    assert document["pearson"] == pytest.approx(np.corrcoef(cosines, scores)[0, 1], abs=1e-5)
+    assert document["agreement"] == pytest.approx(1, abs=1e-6)
+    with pytest.raises(SystemExit):
+        run_app(cli.app, ["eval", str(path), "--data", str(data)])
+    out = capsys.readouterr().out
+    assert "Spearman" in out and "0.9879" in out
+    for content, problem in (("a,b,high\n", "line 1: expected a number as the score"), ("a,b,1\n", "at least 2 pairs")):
+        data.write_text(content)
+        with Bundle.open(path) as bundle, pytest.raises(InputError, match=problem):
+            evaluate(bundle, str(data))
+
+
+def test_sets_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = save_mobilebert(
+        tmp_path / "tiny", num_labels=3, problem_type="multi_label_classification", initializer_range=0.5
+    )
+    (path,) = convert_to(source, tmp_path / "dist", "onnx")
+    with load(path) as pipeline:
+        given = []
+        for text in TEXTS:
+            result = pipeline(text)
+            given.append([label for label, score in zip(result.labels, result.scores, strict=True) if score >= 0.5])
+    assert 0 < sum(map(len, given)) < 3 * len(TEXTS)
+    data = tmp_path / "sets.jsonl"
+    data.write_text("".join(json.dumps({"text": t, "labels": g}) + "\n" for t, g in zip(TEXTS, given, strict=True)))
+    with Bundle.open(path) as bundle:
+        document = evaluate(bundle, str(data)).to_json()
+    assert (document["metric"], document["value"], document["subset_accuracy"], document["agreement"]) == (
+        "micro_f1", 1, 1, 1,
+    )  # fmt: skip
+    assert [each["support"] for each in document["classes"]] == [
+        sum(label in each for each in given) for label in ("LABEL_0", "LABEL_1", "LABEL_2")
+    ]
+    table_of = tmp_path / "sets.csv"
+    table_of.write_text("text,labels\n" + "".join(f"{t},{'|'.join(g)}\n" for t, g in zip(TEXTS, given, strict=True)))
+    with pytest.raises(SystemExit):
+        run_app(cli.app, ["eval", str(path), "--data", str(table_of)])
+    assert "micro F1" in capsys.readouterr().out
+    table_of.write_text("text,labels\nhello,LABEL_0|poem\n")
+    with (
+        Bundle.open(path) as bundle,
+        pytest.raises(InputError, match="line 2: the bundle does not know .*'poem'"),
+    ):
+        evaluate(bundle, str(table_of))
 
 
 @pytest.mark.parametrize(
@@ -238,3 +306,4 @@ def test_table(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     assert caught.value.code == 0
     assert "tiny.onnx.fp32" in out and "local:tiny" in out and "100.00%" in out
+    assert "precision" in out and "macro F1" in out

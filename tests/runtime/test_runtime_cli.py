@@ -49,8 +49,9 @@ def test_run_pairs_token_ids_and_stdin(call: Call, tiny_onnx: Path, monkeypatch:
     (by_ids,) = json.loads(out)
     assert by_ids["input"] == [2, 9, 3]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\r\n\nturn\xe2\x80\xa8off")))
-    _, out, _ = call("run", tiny_onnx, "-", "--json")
-    answers = json.loads(out)
+    _, out, _ = call("run", tiny_onnx, "-")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["line"] for answer in answers] == [1, 2, 3]
     assert [answer["input"] for answer in answers] == ["hello", "", "turn\u2028off"]
     assert answers[0]["scores"] == by_ids["scores"]
 
@@ -156,7 +157,7 @@ def test_inputs_that_are_no_images(call: Call, tiny_image_onnx: Path, arguments:
     [
         (["fly"], "No such command 'fly'"),
         (["run"], "Missing argument"),
-        (["run", "BUNDLE"], "Missing argument"),
+        (["run", "BUNDLE"], "expected texts, or - for a text per line of stdin, or --input FILE"),
         (["run", "nowhere", "x"], "no bundle at nowhere: expected a bundle's folder or zip"),
         (["inspect", "nowhere\nland"], "no bundle at nowhere land"),
         (["run", "BUNDLE", "x", "--threads", "0"], "--threads"),

@@ -1,0 +1,187 @@
+"""`eval` of embedders: whether the cosines of pairs of texts rank as people's scores do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from edgeformer.metrics import pearson, spearman
+from edgeformer.pair_tables import TableColumns, locate, read_table, spread
+from edgeformer.side_by_side import Asked, Asker, ask
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.results import EmbeddingResult
+
+LEAST_PAIRS = 2
+COLUMNS = TableColumns(
+    "pairs of texts",
+    (
+        ("sentence1", "text1", "sentence_a", "anchor", "first"),
+        ("sentence2", "text2", "sentence_b", "positive", "second"),
+        ("score", "similarity", "similarity_score", "label"),
+    ),
+)
+"""As public tables of similarities call them, the STS benchmark first."""
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two texts and how alike people find them, on any scale."""
+
+    name: str
+    texts: tuple[str, str]
+    score: float
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One text, which may stand in many pairs and is embedded once."""
+
+    name: str
+    read: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Of the cosines with the scores; None where one of them is the same for all pairs."""
+
+    spearman: float | None
+    pearson: float | None
+
+
+@dataclass(frozen=True)
+class EmbeddingEvaluation:
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of pairs.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
+        least: the smallest of these cosines.
+        truncated: how many texts were too long for the bundle and lost their end.
+        notes: what a user may want to know, a line each.
+    """
+
+    executed_by: str
+    n: int
+    bundle: Correlation
+    source: Correlation | None
+    agreement: float | None
+    least: float | None
+    truncated: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "spearman",
+            "value": self.bundle.spearman,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.spearman,
+            "agreement": self.agreement,
+            "least_cosine": self.least,
+            "pearson": self.bundle.pearson,
+            "source_pearson": None if self.source is None else self.source.pearson,
+            "truncated": self.truncated,
+            "executed_by": self.executed_by,
+        }
+
+
+def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> EmbeddingEvaluation:
+    """Compare the cosines of a bundle's embeddings of pairs with the pairs' scores; see `read_scored_pairs`."""
+    opened = read_scored_pairs(data)
+    pairs = opened if limit is None else spread(opened, limit)
+    if len(pairs) < LEAST_PAIRS:
+        raise InputError(f"{data}: a correlation needs at least {LEAST_PAIRS} pairs, found {len(pairs)}")
+    places: dict[str, int] = {}
+    texts: list[_Text] = []
+    for pair in pairs:
+        for text in pair.texts:
+            if text not in places:
+                places[text] = len(texts)
+                texts.append(_Text(pair.name, partial(str, text)))
+    asked = ask(asker, texts, _vector)
+    own, theirs = _correlations(asked, pairs, places)
+    notes = asked.notes
+    if own.spearman is None:
+        notes = (*notes, "all scores or all cosines are the same: there is no correlation to state")
+    alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
+    return EmbeddingEvaluation(
+        executed_by=asked.executed_by,
+        n=len(pairs),
+        bundle=own,
+        source=theirs,
+        agreement=None if alike is None else float(alike.mean()),
+        least=None if alike is None else float(alike.min()),
+        truncated=asked.truncated,
+        notes=notes,
+    )
+
+
+def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
+    """Pairs of texts with a score: a .csv or .tsv table, a .json list or a .jsonl file.
+
+    Raises:
+        InputError: data that cannot be read, or a score that is no number.
+    """
+    path, key = locate(data)
+    pairs = []
+    for row in read_table(path, key, COLUMNS):
+        first, second, answer = row.cells
+        try:
+            score = float(answer)
+        except ValueError:
+            score = math.nan
+        if not math.isfinite(score):
+            raise InputError(f"{data}: {row.name}: expected a number as the score, found {answer!r}")
+        pairs.append(ScoredPair(row.name, (first, second), score))
+    return tuple(pairs)
+
+
+def embedding_table(found: EmbeddingEvaluation, name: str, source: str) -> list[Table]:
+    """A row for the bundle and one for its source."""
+    table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
+    same = "-" if found.agreement is None else f"{found.agreement:.5f} (least {found.least:.5f})"
+    table.add_row(name, found.executed_by, *_figures(found.bundle), same, str(found.n))
+    if found.source is not None:
+        table.add_row(source, "torch, fp32", *_figures(found.source), "", str(found.n))
+    return [table]
+
+
+def _vector(result: EmbeddingResult) -> NDArray[np.float64]:
+    return result.vector.astype(np.float64)
+
+
+def _correlations(
+    asked: Asked[NDArray[np.float64]], pairs: Sequence[ScoredPair], places: dict[str, int]
+) -> tuple[Correlation, Correlation | None]:
+    """The bundle's, and the source's where there is one."""
+    scores = np.array([pair.score for pair in pairs])
+    firsts, seconds = ([places[pair.texts[side]] for pair in pairs] for side in (0, 1))
+
+    def correlate(vectors: Sequence[NDArray[np.float64]]) -> Correlation:
+        rows = np.array(vectors)
+        cosines = _cosines(rows[firsts], rows[seconds])
+        return Correlation(spearman(cosines, scores), pearson(cosines, scores))
+
+    return correlate(asked.own), None if asked.theirs is None else correlate(asked.theirs)
+
+
+def _cosines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the rows of (N, D) and (N, D); an embedding of zeros is like nothing."""
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.where(norms == 0, 1, norms)
+    return cosines
+
+
+def _figures(correlation: Correlation) -> tuple[str, str]:
+    spearman, pearson = ("-" if v is None else f"{v:.4f}" for v in (correlation.spearman, correlation.pearson))
+    return spearman, pearson

@@ -1,0 +1,196 @@
+"""Texts from files and streams, one at a time: .csv and .tsv tables, .jsonl, and .txt or stdin with a text per line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
+
+TEXT_NAMES = ("text", "sentence")
+"""What public tables call their column of texts."""
+MAX_LINE_BYTES = 8 << 20
+"""Of a line of a table, which may hold more than texts; a text has its own, smaller bound."""
+_MAX_FIELD_CHARACTERS = 2 << 20
+_TOO_LONG = f"expected at most {MAX_LINE_BYTES} bytes in a line"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a line gives: a text, or what is wrong with it.
+
+    Attributes:
+        line: where it ends, counted from 1.
+        text: None where the line cannot be used.
+        pair: the second text, where one was asked for.
+        problem: what is wrong, None where there is a text.
+    """
+
+    line: int
+    text: str | None = None
+    pair: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table, or keys of an object, are meant.
+
+    Attributes:
+        text: the name of the texts' column; None: one of `TEXT_NAMES`, or the only column.
+        pair: the name of the second texts' column; None: there are no pairs.
+    """
+
+    text: str | None = None
+    pair: str | None = None
+
+    @property
+    def named(self) -> bool:
+        """Whether any was named."""
+        return self.text is not None or self.pair is not None
+
+
+def is_table(name: str) -> bool:
+    """Whether a name ends as those of the files that `read_texts` reads."""
+    return Path(name).suffix.lower() in _READERS
+
+
+def read_texts(path: Path, columns: Columns) -> Iterator[Row]:
+    """The rows of a file as they are read, so that the first answer need not wait for the last row.
+
+    Raises:
+        InputError: the file cannot be read, or does not have these columns. A row that cannot be used is no error: its
+            `problem` says why.
+    """
+    read = _READERS.get(path.suffix.lower())
+    if read is None or path.is_dir():
+        found = "a folder" if path.is_dir() else path.name
+        raise InputError(f"expected a file of texts, {', '.join(_READERS)}, found {found}")
+    try:
+        file = path.open("rb")
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    with file:
+        yield from read(file, columns, path.name)
+
+
+def read_lines(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:
+    """A text per line; only a line feed ends one, as a text may hold other separators."""
+    if columns.named:
+        raise InputError(f"{name} has a text per line: expected --column with {_TABLES} alone")
+    for number, line in enumerate(_lines(file), 1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        is_whole = line.endswith("\n") or len(line.encode("utf-8", "surrogateescape")) < MAX_LINE_BYTES
+        yield _checked(Row(number, text)) if is_whole else Row(number, problem=_TOO_LONG)
+
+
+def _csv(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:
+    yield from _table(csv.reader(_lines(file), strict=True), columns, name)
+
+
+def _tsv(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:
+    """Tabs separate and nothing quotes, as in GLUE's files."""
+    yield from _table(csv.reader(_lines(file), delimiter="\t", quoting=csv.QUOTE_NONE, strict=True), columns, name)
+
+
+def _table(reader: Any, columns: Columns, name: str) -> Iterator[Row]:
+    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+    places: tuple[int, int | None] | None = None
+    width = 0
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Row(reader.line_num, problem=str(error))
+            continue
+        if not cells:
+            continue
+        if places is None:
+            width = len(cells)
+            places, is_header = _places(cells, columns, name)
+            if is_header:
+                continue
+        if len(cells) != width:
+            yield Row(reader.line_num, problem=f"expected {width} columns, found {len(cells)}")
+            continue
+        text, pair = places
+        yield _checked(Row(reader.line_num, cells[text], None if pair is None else cells[pair]))
+
+
+def _places(first: Sequence[str], columns: Columns, name: str) -> tuple[tuple[int, int | None], bool]:
+    """Where the texts and their pairs stand, and whether the first row is a header."""
+    names = [cell.strip().lower() for cell in first]
+    wanted = TEXT_NAMES if columns.text is None else (columns.text.strip().lower(),)
+    found = next((names.index(each) for each in wanted if each in names), None)
+    if found is None and not columns.named and len(first) == 1:
+        return (0, None), False
+    pair = None if columns.pair is None else columns.pair.strip().lower()
+    missing = columns.text if found is None else columns.pair if pair is not None and pair not in names else None
+    if found is None or missing is not None:
+        asked = "name the one with the texts by --column" if missing is None else f"there is no {shorten(missing)}"
+        raise InputError(f"{name} has the columns {shorten([*first], 200)}: {asked}")
+    return (found, None if pair is None else names.index(pair)), True
+
+
+def _jsonl(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:  # noqa: ARG001
+    for number, line in enumerate(_lines(file), 1):
+        if line.strip():
+            yield _record(number, line, columns)
+
+
+def _record(number: int, line: str, columns: Columns) -> Row:
+    """A text, a list that begins with one, or an object that holds one."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Row(number, problem=f"not JSON: {error}")
+    pair = None
+    names = TEXT_NAMES if columns.text is None else (columns.text,)
+    if isinstance(value, dict):
+        pair = value.get(columns.pair)
+        value = next((value[each] for each in names if each in value), None)
+    elif isinstance(value, list) and value and not columns.named:
+        value = value[0]
+    if not isinstance(value, str) or (columns.pair is not None and not isinstance(pair, str)):
+        wanted = " and ".join(f'"{each}"' for each in (names[0], columns.pair) if each is not None)
+        return Row(number, problem=f"expected a text, or an object with {wanted}, found {shorten(line.strip(), 60)}")
+    return _checked(Row(number, value, pair))
+
+
+def _lines(file: IO[bytes]) -> Iterator[str]:
+    """Lines with their line feed, the rest of those that are too long left out.
+
+    What is no UTF-8 becomes surrogates, which `_checked` finds in the row that they are in.
+    """
+    mark = codecs.BOM_UTF8
+    while line := file.readline(MAX_LINE_BYTES):
+        yield line.removeprefix(mark).decode("utf-8", "surrogateescape")
+        mark = b""
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES)
+
+
+def _checked(row: Row) -> Row:
+    """The row, or what is wrong with its texts."""
+    for text in (row.text, row.pair):
+        found = next((letter for letter in text or "" if "\udc80" <= letter <= "\udcff"), None)
+        if found is not None:
+            return Row(row.line, problem=f"expected UTF-8 text, found byte {ord(found) - 0xDC00:#04x}")
+    return row
+
+
+_READERS: dict[str, Callable[[IO[bytes], Columns, str], Iterator[Row]]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".txt": read_lines,
+}
+_TABLES = ".csv, .tsv and .jsonl"
