@@ -183,18 +183,23 @@ def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
     title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
     table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
     for cost in found.costs[:most]:
-        table.add_row(
-            cost.layer,
-            cost.format,
-            f"{cost.reading.divergence:.2e}",
-            f"{cost.reading.agreement:.2%}",
-            f"{found.loss(cost):+.2%}",
-            f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
-        )
+        table.add_row(*cost_cells(found, cost))
     left = len(found.costs) - most
     if left > 0:
         table.caption = f"{left} that cost less are in --json"
     return table
+
+
+def cost_cells(found: Sensitivity, cost: LayerCost) -> tuple[str, ...]:
+    """A row of a table: layer, format, divergence, agreement, what of the metric is lost, what is saved."""
+    return (
+        cost.layer,
+        cost.format,
+        f"{cost.reading.divergence:.2e}",
+        f"{cost.reading.agreement:.2%}",
+        f"{found.loss(cost):+.2%}",
+        f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
+    )
 
 
 def _keep(file: Path, found: Sensitivity) -> None:

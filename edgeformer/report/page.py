@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from edgeformer.compression.search import Change
-from edgeformer.compression.sensitivity import Sensitivity
+from edgeformer.compression.sensitivity import Sensitivity, cost_cells
 from edgeformer.html_page import document, table
 from edgeformer.report.collect import FolderReport
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
@@ -101,17 +101,7 @@ def _cells(variant: Variant) -> tuple[str, ...]:
 
 def _sensitivity(name: str, found: Sensitivity) -> str:
     headers = ("layer", "format", "divergence", "same answers", f"{found.metric} lost", "saves")
-    rows = [
-        (
-            cost.layer,
-            cost.format,
-            f"{cost.reading.divergence:.2e}",
-            f"{cost.reading.agreement:.2%}",
-            f"{found.loss(cost):+.2%}",
-            f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
-        )
-        for cost in found.costs
-    ]
+    rows = [cost_cells(found, cost) for cost in found.costs]
     how = (
         "<p>What each layer costs when it alone has a format, imitated in torch as "
         f"{escape(found.target)} computes it, on {found.examples} examples; at fp32 the {escape(found.metric)} is "
