@@ -23,6 +23,7 @@ from edgeformer.gates import (
     answers_problem,
     boundary_note,
     divergence,
+    helpful_inputs,
     latencies_of,
     latency_warning,
     partition_problem,
@@ -54,7 +55,7 @@ class Converted:
     """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
 
     A refused one with `kept` lies at `path`, under a marked name. `agreement` is None where the engine failed, and of
-    speech. Latencies are not measured of what is refused.
+    speech. Latencies are not measured of what is refused, and `advice` says what to do about it.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Converted:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     kept: bool = False
+    advice: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -91,6 +93,7 @@ class Converted:
             "fp32_latency_ms": self.fp32_latency_ms,
             "ok": self.ok,
             "problems": list(self.problems),
+            "advice": self.advice,
             "warnings": list(self.warnings),
             "verification": self.verification.to_json(),
         }
@@ -337,8 +340,9 @@ def _gate(
         else None,
         partition_problem(fp32_lowered, this_lowered),
     )
-    advice = way_forward(precision, job.converter.precisions, job.judged.calibration is not None)
-    problems = tuple(f"{problem}: {advice}" for problem in found if problem is not None)
+    problems = tuple(problem for problem in found if problem is not None)
+    inputs = helpful_inputs(bundle.manifest.postprocessing, job.judged)
+    advice = way_forward(precision, job.converter.precisions, inputs) if problems else None
     # What is refused is not worth measuring.
     latency_ms, fp32_latency_ms = (None, None) if engine or problems else latencies_of(fp32, bundle)
     slower = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
@@ -375,6 +379,7 @@ def _gate(
             problems=problems,
             warnings=tuple(filter(None, (slower, boundary))),
             kept=kept,
+            advice=advice,
         )
 
 

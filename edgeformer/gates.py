@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from edgeformer.agreement import Agreement, Metric, Reference, agreement
-from edgeformer.gate_inputs import recorded_references
+from edgeformer.gate_inputs import Judged, recorded_references
 from edgeformer.precision import Allowance, Precision
 from edgeformer.targets import Lowered
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.manifest import Classification, Postprocessing
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import read_vectors
 from edgeformer_runtime.verify import Verification
@@ -100,25 +101,34 @@ def boundary_note(found: Agreement) -> str | None:
     )
 
 
-def way_forward(precision: Precision, precisions: Sequence[str], has_data: bool) -> str:
+def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequence[str] = ()) -> str:
     """What to do about a refused bundle.
 
     Args:
         precision: the refused one.
         precisions: all that the target has.
-        has_data: --calibration was given.
+        inputs: the options for inputs that were not given and would help, as `helpful_inputs` names them.
     """
     keep = "--keep-refused keeps it for `verify --layers`, `doctor` and `eval` to explain"
     if precision.name == "fp32":
         return f"try another --attention or --target; {keep}"
-    ways = []
-    if precision.allowance is not None and not has_data:
-        ways.append("give --calibration (inputs as the app meets them) or --eval (with labels)")
     finer = [name for name in FINER.get(precision.name, ()) if name in precisions]
-    ways.append(f"try --precision {' or '.join(finer or ['fp32'])}")
-    if precision.allowance is not None and "mixed" in precisions and precision.name != "mixed":
-        ways.append("`edgeformer sensitivity` finds the layers for a plan of --precision mixed")
+    ways = [f"try --precision {' or '.join(finer or ['fp32'])}"]
+    if precision.allowance is not None:
+        ways += [f"give {' or '.join(inputs)}"] if inputs else []
+        if "mixed" in precisions and precision.name != "mixed":
+            ways.append("`edgeformer sensitivity` finds the layers for a plan of --precision mixed")
     return "; ".join((*ways, keep))
+
+
+def helpful_inputs(head: Postprocessing, judged: Judged) -> tuple[str, ...]:
+    """The options by which a precision may do better or be judged fairly, of those that were not given."""
+    calibration = "--calibration (inputs as the app meets them)"
+    labelled = "--eval (the same with labels)"
+    return (
+        *((calibration,) if judged.calibration is None and not isinstance(head, Transcription) else ()),
+        *((labelled,) if judged.evaluation is None and isinstance(head, Classification) else ()),
+    )
 
 
 def partition_problem(fp32: Lowered, lowered: Lowered) -> str | None:

@@ -21,6 +21,8 @@ def print_converted(rows: Sequence[Converted]) -> None:
         for problem in row.problems:
             kept = f"kept as {row.path}" if row.kept else "the bundle was not delivered"
             err.print(f"failed: {label}: {problem}; {kept}")
+        if row.advice is not None:
+            err.print(f"{label}: {row.advice}")
         for warning in row.warnings:
             err.print(f"warning: {label}: {warning}")
 

@@ -81,7 +81,10 @@ class Workbench:
         write_model(model, self._checkpoint)
         (row,) = self._convert(FP32)
         if not row.ok:
-            raise InputError(f"{model.checkpoint.source.id} cannot be converted at fp32: {row.problems[0]}")
+            raise InputError(
+                f"{model.checkpoint.source.id} cannot be converted at fp32: {row.problems[0]}: "
+                "edgeformer convert --keep-refused keeps the bundle to look into"
+            )
         self._bundle = row.path
         self._source_bundle = row.path if source is None else source._bundle
         self._answers: Answers | None = None if source is None else source._answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from edgeformer.attention import APPROXIMATE_KERNELS
 from edgeformer.compression.answers import Answers, answers_of
@@ -74,7 +75,7 @@ def _told(variant: Variant, own: Answers, source: Answers | None, latency_ms: fl
         changes=None if source is None else changes_between(source, own),
         n=n,
         interval=share_interval(own.value, n) if is_share else word_error_interval(own.truth, own.given),
-        group=f"{n} examples of {shorten(data, 200)[1:-1]}",
+        group=f"{n} examples of {shorten(Path(data).name)[1:-1]}",
     )
 
 

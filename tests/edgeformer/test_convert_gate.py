@@ -90,7 +90,9 @@ def test_a_refused_bundle_is_kept_under_a_mark(source: Path, tmp_path: Path, str
     document = row.to_json()
     assert document["path"] is None and document["refused_path"] == str(row.path)
     (problem,) = row.problems
-    assert problem.startswith("answers: ") and "--precision fp16" in problem and "--calibration" in problem
+    assert problem.startswith("answers: ")
+    assert row.advice is not None and "--precision fp16" in row.advice and "--calibration" in row.advice
+    assert document["advice"] == row.advice
     assert json.loads((row.path / "refused.json").read_text())["problems"] == [problem]
     assert json.loads((row.path / "report.json").read_text())["problems"] == [problem]
     for opening in (Bundle.open, load):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edgeformer.agreement import Agreement, Metric
-from edgeformer.gates import FINER, answers_problem, boundary_note, divergence, drop_beyond_chance, way_forward
+from edgeformer.gate_inputs import Judged
+from edgeformer.gates import (
+    FINER,
+    answers_problem,
+    boundary_note,
+    divergence,
+    drop_beyond_chance,
+    helpful_inputs,
+    way_forward,
+)
 from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
+from edgeformer_runtime.manifest import Classification, Embedding
 from edgeformer_runtime.verify import Stage, Verification
 
 FOUND = Agreement(100, top1=0.95, divergence=0.02, near=20, lost=1, cosine=0.99, sample="'a text'")
@@ -54,11 +66,20 @@ def test_a_failed_stage_names_its_sample() -> None:
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_every_refusal_names_a_way_forward(name: str) -> None:
-    everything = way_forward(PRECISIONS[name], tuple(PRECISIONS), has_data=False)
-    assert "--keep-refused" in everything and ("--precision" in everything or "--target" in everything)
+    said = way_forward(PRECISIONS[name], tuple(PRECISIONS), ("--eval (x)",))
+    assert "--keep-refused" in said and ("try --precision" in said or "--target" in said)
     assert set(FINER.get(name, ())) <= set(PRECISIONS)
-    assert ("--eval" in everything) == (PRECISIONS[name].allowance is not None)
-    assert "--precision fp32" in way_forward(PRECISIONS["fp16"], ("fp32", "fp16"), has_data=True)
+    assert ("--eval (x)" in said) == (PRECISIONS[name].allowance is not None)
+    assert "try --precision fp32;" in way_forward(PRECISIONS["fp16"], ("fp32", "fp16"))
+
+
+def test_only_inputs_that_would_help_are_asked_for() -> None:
+    nothing = Judged(None, None, keep_refused=False)
+    given = Judged(Path("texts.csv"), "data.csv", keep_refused=False)
+    labels, embedding = Classification(("a",), "softmax"), Embedding(2, normalized=True)
+    assert [each.split()[0] for each in helpful_inputs(labels, nothing)] == ["--calibration", "--eval"]
+    assert [each.split()[0] for each in helpful_inputs(embedding, nothing)] == ["--calibration"]
+    assert helpful_inputs(labels, given) == ()
 
 
 def test_changes_near_a_boundary_are_told() -> None:

@@ -65,6 +65,42 @@ final class BundleTests: XCTestCase {
         }
     }
 
+    func testWhatFileManagersLeaveIsPassedOverByExactName() throws {
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            for name in [".DS_Store", "Thumbs.db", "desktop.ini"] {
+                try Data("x".utf8).write(to: folder.appendingPathComponent(name))
+                try Data("x".utf8).write(to: folder.appendingPathComponent("vectors/\(name)"))
+            }
+            _ = try ModelBundle.open(folder)
+            for name in ["thumbs.db", "._manifest.json"] {
+                let url = folder.appendingPathComponent(name)
+                try Data("x".utf8).write(to: url)
+                XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError", name)
+                try FileManager.default.removeItem(at: url)
+            }
+            let more = folder.appendingPathComponent("more")
+            try FileManager.default.createDirectory(at: more, withIntermediateDirectories: false)
+            try Data("x".utf8).write(to: more.appendingPathComponent(".DS_Store"))
+            XCTAssertEqual(errorName { _ = try ModelBundle.open(folder) }, "BundleError")
+        }
+    }
+
+    func testABundleThatItsConversionsGatesRefusedIsNeverOpened() throws {
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            try Data("{}".utf8).write(to: folder.appendingPathComponent(Manifest.refusedFile))
+            let hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+            let url = folder.appendingPathComponent(Manifest.fileName)
+            let text = try String(contentsOf: url, encoding: .utf8)
+            let entry = "\"files\": {\"refused.json\": {\"sha256\": \"\(hash)\", \"size\": 2},"
+            try Data(text.replacingOccurrences(of: "\"files\": {", with: entry).utf8).write(to: url)
+            XCTAssertThrowsError(try ModelBundle.open(folder)) { error in
+                XCTAssertTrue("\(error)".contains("gates of its conversion refused this bundle"), "\(error)")
+            }
+        }
+    }
+
     func testFilesThatTheManifestDoesNotListAreRefused() throws {
         try withTemporaryFolder { folder in
             try unpack(names[0], into: folder)

@@ -67,6 +67,30 @@ class BundleTest {
     }
 
     @Test
+    fun `what file managers leave in a folder is passed over, by exact name`() {
+        val folder = unpacked()
+        for (name in listOf(".DS_Store", "Thumbs.db", "desktop.ini")) {
+            File(folder, name).writeText("x")
+            File(folder, "vectors/$name").writeText("x")
+        }
+        assertEquals("tiny-text", Bundle.open(folder).manifest.name)
+        refused("extra file") { File(it, "thumbs.db").writeText("x") }
+        refused("extra file") { File(it, "._manifest.json").writeText("x") }
+        refused("empty folder") { File(it, "more").apply { mkdir() }.let { more -> File(more, ".DS_Store").writeText("x") } }
+    }
+
+    @Test
+    fun `a bundle that its conversion's gates refused is never opened`() {
+        refused("gates of its conversion refused this bundle") { folder ->
+            File(folder, "refused.json").writeText("{}")
+            val hash = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+            val manifest = File(folder, "manifest.json")
+            val entry = "\"refused.json\": {\"sha256\": \"$hash\", \"size\": 2},"
+            manifest.writeText(manifest.readText().replace("\"files\": {", "\"files\": {$entry"))
+        }
+    }
+
+    @Test
     fun `a signature is no extra file`() {
         val folder = unpacked()
         File(folder, "manifest.sig").writeBytes(ByteArray(64))
