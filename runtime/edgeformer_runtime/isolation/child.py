@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
-    opening = read_frame(questions).header
+    opening = read_frame(questions, trusted=True).header
     seconds = float(opening["seconds"])
     in_force = confine(int(opening["memory_bytes"]), [opening["folder"], *readable_folders()])
     bound_processor_time(float(opening["open_seconds"]) * int(opening["threads"]))
@@ -38,7 +38,7 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
         os._exit(1)
     write_frame(answers, Frame({**helper.described, "confined": in_force}))
     while True:
-        question = read_frame(questions)
+        question = read_frame(questions, trusted=True)
         bound_processor_time(float(question.header.get("seconds", seconds)) * int(opening["threads"]))
         try:
             answer = helper.answer(question, answers)
@@ -78,6 +78,7 @@ class _Helper:
         self._bundle = Bundle(folder, manifest, SignatureState(False, None))
         self._engine = open_engine(self._bundle, int(opening["threads"]))
         self._pipeline: Any = open_pipeline(self._bundle, self._engine) if opening["answers"] else None
+        self._streams: Any = None
         self.described = {
             "name": self._engine.name,
             "executed_by": self._engine.executed_by,
@@ -89,6 +90,8 @@ class _Helper:
         kind = question.header["question"]
         if kind == "run":
             return self._run(question, answers)
+        if kind.endswith(" stream"):
+            return self._stream(kind, question)
         if kind == "program":
             return self._run_program(question)
         if kind == "verify":
@@ -101,6 +104,18 @@ class _Helper:
             )
             return Frame({"verification": found.to_json()})
         raise FrameError(f"there is no question {kind}")
+
+    def _stream(self, kind: str, question: Frame) -> Frame:
+        from edgeformer_runtime.isolation.stream import Streams
+
+        if self._streams is None:
+            self._streams = Streams(self._pipeline.open_stream)
+        answers = {
+            "open stream": self._streams.open,
+            "feed stream": self._streams.feed,
+            "finish stream": self._streams.finish,
+        }
+        return answers[kind](question)
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
         from edgeformer_runtime import records

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame
 from edgeformer_runtime.isolation.limits import Limits
 from edgeformer_runtime.isolation.messages import file_frame, read_answer, text_frame
 from edgeformer_runtime.isolation.process import HelperProcess
+from edgeformer_runtime.isolation.stream import IsolatedStream
 from edgeformer_runtime.isolation.tensors import pack, unpack
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
+from edgeformer_runtime.preprocess.audio import RawAudio
 from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import Stage, Verification
@@ -119,11 +122,28 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
         self.engine.helper.interrupt()
 
-    def open_stream(self, *_: Any) -> NoReturn:
-        """Not offered: a stream's state would die with the process."""
-        raise EngineError("an isolated bundle takes no stream of sound: open it without isolation, or send whole files")
+    def open_stream(
+        self, options: TranscribeOptions | None = None, stream_options: StreamOptions | None = None
+    ) -> IsolatedStream:
+        """Of speech: a transcript of sound that is still arriving; see `Transcriber.open_stream`."""
+        if self._kind != "audio":
+            raise InputError(f"{self.bundle.manifest.task} takes no stream of sound")
+        return IsolatedStream(self._ask, options, stream_options)
 
-    stream = open_stream
+    def stream(
+        self,
+        blocks: Iterable[RawAudio],
+        options: TranscribeOptions | None = None,
+        stream_options: StreamOptions | None = None,
+    ) -> Iterator[StreamUpdate]:
+        """Of speech: transcribe sound block by block; see `Transcriber.stream`."""
+        stream = self.open_stream(options, stream_options)
+        for block in blocks:
+            yield from stream.feed(block)
+        yield from stream.finish()
+
+    def _ask(self, question: Frame) -> Frame:
+        return self.engine.helper.ask(question, self.engine.limits.call_s)
 
 
 def verify_isolated(

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
@@ -28,6 +28,7 @@ _ERRORS: dict[str, type[EdgeFormerError]] = {
 _MAX_MESSAGE = 1000
 
 Progress = Callable[[float, float | None], None]
+Result = TypeVar("Result")
 
 
 class HelperProcess:
@@ -129,7 +130,7 @@ class HelperProcess:
             raise kind(message)
         return answer
 
-    def _with_limit(self, seconds: float, work: Callable[[], Any]) -> Any:
+    def _with_limit(self, seconds: float, work: Callable[[], Result]) -> Result:
         """Do something that ends when the process does, and end that when the time is over."""
 
         def expire() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from edgeformer_runtime.manifest import ProgramSpec
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
-from edgeformer_runtime.model_files.litert_operators import NAMES, OPTIONS
+from edgeformer_runtime.model_files.litert_operators import NAMES, OPTIONS, REFUSED
 from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
 from edgeformer_runtime.model_files.litert_tensors import TYPES, TensorReader, check_blockwise, read_buffers
 from edgeformer_runtime.model_files.refusal import Broken, refuse, shown
@@ -42,7 +42,7 @@ def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
 def _code(table: Table) -> str:
     """An operator's name. Codes above 126 live in the second field only; older ones may live in the first."""
     code = max(table.scalar(0, "b"), table.scalar(3, "i"))
-    name = NAMES.get(code, f"number {code}")
+    name = NAMES.get(code) or REFUSED.get(code, f"number {code}")
     if name not in RULES or table.has(1):
         refuse(f"it has the operator {name}, which is none that a reader knows: see BUNDLE.md")
     return name

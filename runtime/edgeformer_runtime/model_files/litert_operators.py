@@ -33,3 +33,9 @@ OPTIONS: dict[str, int] = {
     28, "SUM": 27, "TILE": 51, "TRANSPOSE": 26, "UNPACK": 64,
 }  # fmt: skip
 """BuiltinOptions of each operator; one that is not here has none."""
+
+REFUSED: dict[int, str] = {
+    32: "CUSTOM", 51: "DELEGATE", 109: "WHERE", 118: "IF", 119: "WHILE", 124: "DENSIFY", 129: "CALL_ONCE",
+    136: "HASHTABLE", 142: "VAR_HANDLE", 148: "RANDOM_UNIFORM",
+}  # fmt: skip
+"""BuiltinOperator: what is refused by name, for messages."""

@@ -32,7 +32,7 @@ VALUE: Fields = {1: "bytes", 2: "bytes", 3: "bytes", 4: "bytes"}
 TYPE: Fields = {1: "bytes", 6: "bytes"}
 TENSOR_TYPE: Fields = {1: "int", 2: "bytes"}
 SHAPE: Fields = {1: "bytes"}
-DIMENSION: Fields = {1: "int", 3: "bytes"}
+DIMENSION: Fields = {1: "int", 2: "bytes", 3: "bytes"}
 IR_VERSIONS = range(3, 14)
 DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
 _EMPTY = memoryview(b"")
@@ -85,15 +85,15 @@ class _Graph:
         outputs = [self._declared(each) for each in message.get(12, ())]
         for each in message.get(13, ()):
             self._declared(each)
+        for program in programs:
+            _compare(program.inputs, inputs, "input")
+            _compare(program.outputs, outputs, "output")
         for name, shape, dtype in inputs:
             self._make(name, Known(shape, dtype))
         for each in message.get(5, ()):
             self._make(*read_tensor(reader, each, sizes))
         for each in message.get(1, ()):
             self._run(each)
-        for program in programs:
-            _compare(program.inputs, inputs, "input")
-            _compare(program.outputs, outputs, "output")
         for name, shape, _ in outputs:
             if name not in self._values or self._values[name].shape != shape:
                 refuse(f"its output {shown(name)} is not made as it is declared")

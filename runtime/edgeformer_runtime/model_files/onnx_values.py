@@ -15,7 +15,7 @@ from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed,
 
 # TensorProto, and what its entries about other files are: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 TENSOR: Fields = {
-    1: "ints", 2: "int", 4: "floats", 5: "ints", 7: "ints", 8: "bytes", 9: "bytes", 10: "bytes", 11: "ints",
+    1: "ints", 2: "int", 4: "floats", 5: "ints", 6: "bytes", 7: "ints", 8: "bytes", 9: "bytes", 10: "bytes", 11: "ints",
     12: "bytes", 13: "bytes", 14: "int",
 }  # fmt: skip
 DIMS, DATA_TYPE, FLOATS, INT32S, INT64S, NAME, RAW, DOUBLES, UINT64S, ELSEWHERE, LOCATION = (

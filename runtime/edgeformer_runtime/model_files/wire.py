@@ -43,7 +43,7 @@ class WireReader:
             expected = known.get(number)
             if expected is None:
                 if self._strict:
-                    refuse(f"{what} has an unknown field {number}")
+                    refuse(f"{what} has the field {number}, which no reader takes")
                 continue
             if kind not in _WIRE_TYPES[expected]:
                 refuse(f"{what}: its field {number} has the wire type {kind}")
