@@ -153,6 +153,7 @@ def pack(folder: str | Path, zip_path: str | Path) -> None:
 
 
 def _open_folder(path: Path, key: bytes | None) -> Bundle:
+    _check_path(path)
     with folder.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, key)
         file_sizes.refuse_holes(path / name for name in manifest.files)
@@ -196,6 +197,7 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> P
     """A private temporary folder with a copy of the files, checked as they are copied."""
     private = Path(tempfile.mkdtemp(prefix="edgeformer-"))
     try:
+        _check_path(private)
         free = shutil.disk_usage(private).free
         if sum(reader.sizes.values()) > free:
             raise BundleError(f"not enough space in {private.parent}: {free >> 20} MiB are free")
@@ -210,6 +212,16 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> P
         shutil.rmtree(private, ignore_errors=True)
         raise
     return private
+
+
+def _check_path(folder: Path) -> None:
+    """Refuse a path that the engines, whose paths are UTF-8 text, cannot be given."""
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BundleError(
+            f"{shorten(str(folder), 300)}: engines open paths in UTF-8 only: rename it, or use a zip"
+        ) from None
 
 
 def _smallest_first(manifest: Manifest) -> list[tuple[str, FileEntry]]:

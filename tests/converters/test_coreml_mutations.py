@@ -1,4 +1,4 @@
-"""Core ML packages from strangers: whatever is wrong with the bytes, reading and running end in an answer or one line."""
+"""Core ML packages from strangers: whatever is wrong with the bytes, what comes of them is an answer or one line."""
 
 from __future__ import annotations
 
