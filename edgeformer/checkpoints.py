@@ -14,6 +14,7 @@ from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoint_fields import field_notes
+from edgeformer.checkpoint_sizes import check_sizes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
@@ -151,9 +152,10 @@ def open_checkpoint(
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
+    files = weight_files.find_weight_files(found.folder)
+    check_sizes(raw, files)
     notes = field_notes(found, raw, family.tasks)
     config = family.parse_config(raw)
-    files = weight_files.find_weight_files(found.folder)
     sentence = read_sentence_files(found, raw) if len(family.tasks) > 1 else SentenceFiles()
     task = task_of(family, raw, files, task, sentence, new_head)
     check_attention(raw, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeformer_converters.mil_constexpr import CONSTEXPR
+from edgeformer_converters.mil_errors import one_line
 from edgeformer_converters.mil_operators import OPERATORS
 from edgeformer_converters.mil_program import NO_TENSOR, Block, Function, Operation, Reference, Value, Variable
 from edgeformer_runtime.errors import EngineError, InputError
@@ -32,6 +34,10 @@ INPUT_DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT16": np.dtype(np.float16),
     "FLOAT32": np.dtype(np.float32),
 }
+MAX_ROUNDS = 10_000
+"""Of a loop: a stranger's may never end."""
+MAX_VALUES = 1 << 28
+"""Of one declared result: a gigabyte of float32."""
 LARGEST_HALF = float(torch.finfo(torch.float16).max)
 
 
@@ -47,18 +53,27 @@ class MilInterpreter:
         Raises:
             EngineError: an operator that this interpreter does not know; the message names it.
         """
+        with one_line("the MIL reference cannot open this function", EngineError):
+            self._open(function)
+        self.overflow: str | None = None
+
+    def _open(self, function: Function) -> None:
         unknown = sorted({each.type for each in _nested(function.operations)} - KNOWN)
         if unknown:
             raise EngineError(f"the MIL reference does not know the operator {', '.join(unknown)}: verify on macOS")
         self.function = function
-        variables = (each for operation in function.operations for each in operation.outputs)
+        variables = [each for operation in _nested(function.operations) for each in operation.outputs]
+        for each in (*variables, *function.states):
+            if math.prod(size or 1 for size in each.shape) > MAX_VALUES:
+                raise EngineError(
+                    f"{each.name} is declared with shape {each.shape}: expected {MAX_VALUES} values at most"
+                )
         self._dtypes = {each.name: each.dtype for each in (*function.inputs, *variables)}
         expanded = _Run(dict(function.constants), {})
         for operation in _nested(function.operations):
             if operation.type in CONSTEXPR:
                 expanded.compute(operation, CONSTEXPR[operation.type])
         self._constants = expanded.values
-        self.overflow: str | None = None
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor] | None = None
@@ -78,7 +93,10 @@ class MilInterpreter:
             InputError: inputs that are not the function's.
             EngineError: an operator fails.
         """
-        states = {} if states is None else states
+        with one_line("the MIL reference cannot run this function", EngineError):
+            return self._run(inputs, {} if states is None else states)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]], states: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
         for variable in self.function.states:
             found = states.setdefault(variable.name, torch.zeros(_static_shape(variable)))
             if found.shape != _static_shape(variable):
@@ -146,7 +164,10 @@ class _Run:
             condition, body = operation.blocks
             carried = operation.inputs["loop_vars"]
             results = [self._resolved(each) for each in (carried if isinstance(carried, tuple) else (carried,))]
+            rounds = 0
             while bool(self._block(condition, results)[0]):
+                if (rounds := rounds + 1) > MAX_ROUNDS:
+                    raise EngineError(f"the loop {operation.name} did not end in {MAX_ROUNDS} rounds")
                 results = self._block(body, results)
         self._settle(operation, results)
 

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeformer_converters.mil_errors import one_line
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.names import check_name
+from edgeformer_runtime.strict_json import shorten
 
 PACKAGE_DATA = PurePosixPath("Data/com.apple.CoreML")
 PACKAGE_MODEL = "model.mlmodel"
@@ -130,11 +133,12 @@ def read_program(package: str | os.PathLike[str]) -> dict[str, Function]:
     path = Path(package) / PACKAGE_DATA / PACKAGE_MODEL
     if not path.is_file():
         raise InputError(f"no Core ML package at {package}: expected {PACKAGE_DATA / PACKAGE_MODEL} in it")
-    specification = Model_pb2.Model.FromString(path.read_bytes())
-    if specification.WhichOneof("Type") != "mlProgram":
-        raise InputError(f"{package} holds a {specification.WhichOneof('Type')}: expected an mlProgram")
-    reader = _Reader(path.parent)
-    return {name: reader.function(each) for name, each in sorted(specification.mlProgram.functions.items())}
+    with one_line(package.name, InputError):
+        specification = Model_pb2.Model.FromString(path.read_bytes())
+        if specification.WhichOneof("Type") != "mlProgram":
+            raise InputError(f"{package} holds a {specification.WhichOneof('Type')}: expected an mlProgram")
+        reader = _Reader(path.parent)
+        return {name: reader.function(each) for name, each in sorted(specification.mlProgram.functions.items())}
 
 
 class _Reader:
@@ -215,13 +219,25 @@ class _Reader:
         file, offset = message.fileName, message.offset
         if (file, offset) not in self._blobs:
             if file not in self._files:
-                self._files[file] = _BlobStorageReader(str(self._folder / file.removeprefix("@model_path/")))
+                self._files[file] = _BlobStorageReader(str(self._weight_file(file)))
             kind = BLOB_READERS.get(variable.dtype, variable.dtype.lower())
             array = np.asarray(getattr(self._files[file], f"read_{kind}_data")(offset))
             # The reader gives half floats as the integers that their bits spell.
             array = array.view(np.float16) if variable.dtype == "FLOAT16" else array
             self._blobs[file, offset] = _to_torch(array)
         return self._blobs[file, offset]
+
+    def _weight_file(self, name: str) -> Path:
+        """A file of the package: its name comes from the program, and must not lead out of the folder."""
+        inside = name.removeprefix("@model_path/")
+        try:
+            check_name(inside)
+        except BundleError as error:
+            raise InputError(f"a weight's file: {error}") from None
+        path = self._folder / inside
+        if not path.is_file() or not path.resolve().is_relative_to(self._folder.resolve()):
+            raise InputError(f"a weight's file {shorten(name)} is not in the package")
+        return path
 
 
 def _variable(name: str, message: Any) -> Variable:

@@ -197,6 +197,7 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
 
 
 def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:
+    _check_path(path)
     with folder.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, required, keys)
         file_sizes.refuse_holes(path / name for name in manifest.files)
@@ -254,6 +255,7 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> C
     digest = hashlib.sha256(repr(sorted(raw.items())).encode()).hexdigest()
 
     def fill(private: Path) -> None:
+        _check_path(private)
         for name, data in raw.items():
             (private / name).write_bytes(data)
         for name, entry in _smallest_first(manifest):
@@ -269,6 +271,16 @@ def _compare_hashes(reader: Reader, manifest: Manifest) -> None:
     for name, entry in _smallest_first(manifest):
         with reader.open(name) as file:
             _compare_hash(name, entry, _chunks(file))
+
+
+def _check_path(folder: Path) -> None:
+    """Refuse a path that the engines, whose paths are UTF-8 text, cannot be given."""
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise BundleError(
+            f"{shorten(str(folder), 300)}: engines open paths in UTF-8 only: rename it, or use a zip"
+        ) from None
 
 
 def _smallest_first(manifest: Manifest) -> list[tuple[str, FileEntry]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 from collections.abc import Callable
 from os import PathLike
@@ -179,13 +180,14 @@ def _open_path(path: Path) -> _FileSource:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise InputError(f"cannot read the sound {what}: {reason}") from None
-    return _FileSource(str(path), lambda: path.open("rb"), what)
+    # As bytes: a path need not be text. Windows' are, and are not bytes.
+    return _FileSource(str(path) if os.name == "nt" else os.fsencode(path), lambda: path.open("rb"), what)
 
 
 class _FileSource:
     """A file that libsndfile decodes."""
 
-    def __init__(self, file: str | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> None:
+    def __init__(self, file: str | bytes | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> None:
         """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
         self.what = what
         self._failure = load_optional("soundfile:SoundFileError", "reading sound files", "speech")

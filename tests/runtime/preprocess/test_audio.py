@@ -134,8 +134,10 @@ def test_what_is_read_is_the_callers_own() -> None:
 @pytest.mark.parametrize(
     ("container", "coding"),
     [
-        ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "ALAC_16"), ("W64", "PCM_24"), ("RF64", "PCM_16"), ("VOC", "PCM_16"),
-        ("SVX", "PCM_16"), ("NIST", "PCM_16"), ("IRCAM", "PCM_16"), ("PAF", "PCM_16"), ("WAV", "ULAW"), ("WAV", "GSM610"),
+        ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("CAF", "ALAC_16"), ("W64", "PCM_24"), ("RF64", "PCM_16"),
+        ("VOC", "PCM_16"),
+        ("SVX", "PCM_16"), ("NIST", "PCM_16"), ("IRCAM", "PCM_16"), ("PAF", "PCM_16"), ("WAV", "ULAW"),
+        ("WAV", "GSM610"),
         ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("WAV", "G721_32"), ("MP3", "MPEG_LAYER_II"),
     ],
 )  # fmt: skip
