@@ -212,7 +212,7 @@ def test_transcripts_that_are_not_believed(
     client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
     answer = client.post("/v1/answer", content=sound, headers={"Content-Type": "audio/wav"}).json()
     assert answer["answered_by"] == "device"
-    assert answer["fallback_error"].startswith(fOTHER + "{reason}")
+    assert answer["fallback_error"].startswith(OTHER + reason)
 
 
 def test_nobody_there(connect: Connect, tiny_onnx: Path) -> None:
