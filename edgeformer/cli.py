@@ -137,6 +137,7 @@ def verify(
         str | None, typer.Option(help="With --layers: the checkpoint; default: the bundle's own, where it is known.")
     ] = None,
     require_signature: runtime_cli.RequiredKey = None,
+    isolated: runtime_cli.Isolated = False,
     threads: runtime_cli.Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -150,7 +151,7 @@ def verify(
         from edgeformer.verify_layers import add_layers
 
         refine = partial(add_layers, source=source)
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature, refine)
+    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, require_signature, refine, isolated)
 
 
 @app.command()
@@ -258,6 +259,7 @@ def evaluate(
     source: Annotated[str | None, typer.Option(help="The checkpoint to agree with; default: the bundle's own.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, spread evenly over the data.")] = None,
     require_signature: runtime_cli.RequiredKey = None,
+    isolated: runtime_cli.Isolated = False,
     threads: runtime_cli.Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -266,7 +268,7 @@ def evaluate(
     from edgeformer_runtime.bundle import Bundle
 
     with Bundle.open(bundle, require_signature) as opened, progress_bar("evaluating") as report:
-        found = evaluate(opened, data, source, limit, threads, report)
+        found = evaluate(opened, data, source, limit, threads, report, isolated)
     for note in found.notes:
         err.print(f"note: {note}")
     if as_json:

@@ -17,6 +17,8 @@ from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.isolation.limits import Limits
+from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.manifest import Classification, Manifest
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
@@ -81,6 +83,7 @@ def evaluate(
     limit: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
+    isolated: bool = False,
 ) -> Evaluation | SpeechEvaluation:
     """Ask a bundle and its source model about labelled data.
 
@@ -91,6 +94,7 @@ def evaluate(
         limit: use so many examples, spread evenly; None: all.
         threads: for the engine and for torch.
         progress: called after each example.
+        isolated: run the model in a process of its own; not for speech.
 
     Raises:
         InputError: the bundle is neither, the data cannot be used, or `source` is not the bundle's.
@@ -98,6 +102,8 @@ def evaluate(
     manifest = bundle.manifest
     head = manifest.postprocessing
     if isinstance(head, Transcription):
+        if isolated:
+            raise InputError("--isolated: speech is evaluated in this process alone, expected texts or images")
         return evaluate_speech(bundle, data, source, limit, threads, progress)
     if not isinstance(head, Classification):
         raise InputError(
@@ -107,7 +113,11 @@ def evaluate(
         chosen = opened if limit is None else opened.limited(limit)
         notes = list(chosen.notes)
         reference = _source_engine(manifest, source, threads, notes)
-        engine = verification_engine(bundle) or open_engine(bundle, threads)
+        engine = (
+            IsolatedEngine(bundle, threads, Limits())
+            if isolated
+            else verification_engine(bundle) or open_engine(bundle, threads)
+        )
         try:
             pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
             answers, truncated = _answers(pipelines, chosen, progress)

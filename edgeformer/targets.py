@@ -15,6 +15,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
 
 # Names, not imports: the core never imports the converters, and a target's tools load only when they are asked for.
@@ -135,6 +136,7 @@ def verification_engine(bundle: Bundle) -> Engine | None:
         raise EngineError(
             f"verifying a {target} bundle here needs {error.name}: pip install 'edgeformer[{target}]'"
         ) from None
+    check_model_files(bundle)
     return make(bundle)
 
 

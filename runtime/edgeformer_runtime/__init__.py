@@ -16,7 +16,11 @@ __all__ = ["__version__", "load"]
 
 
 def load(
-    path: str | Path, threads: int = 1, engine: Engine | None = None, require_signature: PublicKey | None = None
+    path: str | Path,
+    threads: int = 1,
+    engine: Engine | None = None,
+    require_signature: PublicKey | None = None,
+    isolated: bool = False,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -26,22 +30,31 @@ def load(
         engine: what runs the programs in place of the engine that the bundle's target names; `close` closes it.
         require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes; None: any
             bundle is taken.
+        isolated: open the bundle in a process of its own, without network and other files and with limits on memory and
+            time, which can die without this one: for bundles of strangers. It goes without `engine`.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
 
     Raises:
         BundleError: the bundle does not follow BUNDLE.md, or is not signed as required.
-        InputError: the public key cannot be used.
+        InputError: the public key cannot be used, or an engine is given to an isolated bundle.
         EngineError: the engine is not installed or does not run here.
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
+    from edgeformer_runtime.errors import InputError
     from edgeformer_runtime.pipelines import open_pipeline
 
+    if isolated and engine is not None:
+        raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
     bundle = Bundle.open(path, require_signature)
     try:
+        if isolated:
+            from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
+
+            return IsolatedPipeline(bundle, threads)
         return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
     except BaseException:
         bundle.close()

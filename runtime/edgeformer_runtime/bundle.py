@@ -72,6 +72,11 @@ class Bundle:
             raise BundleError(f"no bundle at {shorten(str(path))}: expected a path") from None
         raise BundleError(f"no bundle at {source}: expected a bundle's folder or zip")
 
+    @property
+    def folder(self) -> Path:
+        """Where its files lie while it is open."""
+        return self._folder
+
     def path(self, name: str) -> Path:
         """Where a file of the bundle, or a folder of files such as a Core ML package, lies while the bundle is open.
 

@@ -44,6 +44,12 @@ RequiredKey = Annotated[
         "--require-signature", metavar="PUBKEY", help="Refuse the bundle unless this public key (PEM) signed it."
     ),
 ]
+Isolated = Annotated[
+    bool,
+    typer.Option(
+        "--isolated", help="For strangers' bundles: open it in a process without network and other files, with limits."
+    ),
+]
 
 
 @app.callback()
@@ -77,6 +83,7 @@ def run(
     file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
     require_signature: RequiredKey = None,
+    isolated: Isolated = False,
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -87,16 +94,20 @@ def run(
     options = RunOptions(
         pair, token_ids, top, language, task, beam_size, timestamps, words, prompt, file_format, folder
     )
-    with load(bundle, threads, require_signature=require_signature) as pipeline:
+    with load(bundle, threads, require_signature=require_signature, isolated=isolated) as pipeline:
         answer_inputs(pipeline, inputs, options, as_json)
 
 
 @app.command()
 def verify(
-    bundle: BundlePath, require_signature: RequiredKey = None, threads: Threads = 1, as_json: Json = False
+    bundle: BundlePath,
+    require_signature: RequiredKey = None,
+    isolated: Isolated = False,
+    threads: Threads = 1,
+    as_json: Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors and name the first stage that diverges. Exit code 1: one does."""
-    verify_bundle(bundle, None, threads, as_json, require_signature)
+    verify_bundle(bundle, None, threads, as_json, require_signature, isolated=isolated)
 
 
 @app.command()
@@ -104,6 +115,7 @@ def bench(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="The first is what ratios refer to.")],
     program: BenchPrograms = "",
     require_signature: RequiredKey = None,
+    isolated: Isolated = False,
     threads: BenchThreads = "1",
     batch: BenchBatches = "1",
     rounds: Rounds = 30,
@@ -112,7 +124,7 @@ def bench(
     """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
     from edgeformer_runtime.bench.bundles import bundle_cells
 
-    cells = bundle_cells(bundles, sweep_of(program, batch, threads), require_signature)
+    cells = bundle_cells(bundles, sweep_of(program, batch, threads), require_signature, isolated)
     report = measured(cells, rounds)
     if as_json:
         print_json(bench_json([report]))
@@ -168,6 +180,13 @@ def serve(
     fallback_below: Annotated[float, typer.Option(help="Not sure: a confidence below this, 0 to 1.")] = 0.5,
     fallback_timeout: Annotated[float, typer.Option(help="Seconds that it has, or the bundle's answer counts.")] = 5.0,
     require_signature: RequiredKey = None,
+    isolated: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolated/--no-isolated",
+            help="Open the bundle in processes without network and other files; default: where no key is required.",
+        ),
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Answer over HTTP, with a page to try the bundle by hand. Needs edgeformer-runtime[serve]."""
@@ -189,7 +208,7 @@ def serve(
         max_waiting_bytes=max(max_body_mb << 20, ServeOptions.max_waiting_bytes),
         fallback=None if fallback is None else FallbackOptions(fallback, fallback_below, fallback_timeout),
     )
-    serve_bundle(bundle, host, port, options, threads, require_signature)
+    serve_bundle(bundle, host, port, options, threads, require_signature, isolated)
 
 
 @app.command("build-executorch")
@@ -221,6 +240,7 @@ def verify_bundle(
     as_json: bool,
     require_signature: Path | None = None,
     refine: Callable[[Bundle, Verification], Verification] | None = None,
+    isolated: bool = False,
 ) -> None:
     """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
 
@@ -231,19 +251,31 @@ def verify_bundle(
         as_json: print JSON instead of a table.
         require_signature: the public key that must have signed the bundle, or None.
         refine: looks closer at what was found, or None.
+        isolated: replay the vectors in a process of its own; `engine_for` is not asked.
+
+    Raises:
+        InputError: `isolated` with `refine`, which looks into the model in this process.
     """
     from edgeformer_runtime.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.tables import verification_table
     from edgeformer_runtime.verify import verify as replay
 
+    if isolated and refine is not None:
+        raise InputError("--isolated: layers are compared in this process, expected one of the two options")
     with Bundle.open(path, require_signature) as bundle:
-        engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
-        try:
+        if isolated:
+            from edgeformer_runtime.isolation.pipeline import verify_isolated
+
             with progress_bar("verifying") as report:
-                verification = replay(bundle, engine, report)
-        finally:
-            engine.close()
+                verification = verify_isolated(bundle, threads, progress=report)
+        else:
+            engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
+            try:
+                with progress_bar("verifying") as report:
+                    verification = replay(bundle, engine, report)
+            finally:
+                engine.close()
         if refine is not None:
             verification = refine(bundle, verification)
     if as_json:

@@ -68,7 +68,7 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
         InputError: an option does not fit what the bundle takes, or an input cannot be used.
     """
     _check_options(pipeline.bundle.manifest, inputs, options)
-    if isinstance(pipeline, Transcriber):
+    if pipeline.bundle.manifest.preprocessing.kind == "audio":
         _transcribe(pipeline, inputs, options, as_json)
         return
     results = []
@@ -94,7 +94,7 @@ def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOption
             raise InputError(f"{manifest.name} takes {TAKES[kind]}, found {option}")
 
 
-def _transcribe(transcriber: Transcriber, inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
+def _transcribe(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
     """Transcribe files to the terminal, or to files in a folder."""
     file_format = options.file_format or "txt"
     targets = _targets(inputs, options, file_format, as_json)

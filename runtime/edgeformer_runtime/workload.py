@@ -74,9 +74,13 @@ def bundle_run(
         require_signature: the PEM file of the key that must have signed it, or None.
         batch: how often a run calls the program, which takes one input at a time.
     """
+    return open_run(Bundle.open(path, require_signature), program, threads, batch)
+
+
+def open_run(bundle: Bundle, program: str, threads: int, batch: int) -> Callable[[], object]:
+    """`bundle_run` of a bundle that is open."""
     from edgeformer_runtime.engines import open_engine
 
-    bundle = Bundle.open(path, require_signature)
     call = workload(bundle, program).bind(bundle, open_engine(bundle, threads))
 
     def run() -> object:

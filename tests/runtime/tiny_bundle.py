@@ -38,6 +38,18 @@ SAMPLES = (
     {"token_ids": [2, 9, 3]},
 )
 HIDDEN = 4
+# What the models below have, over both programs.
+OPERATORS: dict[str, dict[str, int]] = {
+    "onnx": {"Cast": 2, "Div": 2, "Gather": 2, "MatMul": 2, "Max": 2, "Mul": 2, "ReduceSum": 4, "Unsqueeze": 2},
+    "litert": {
+        "CAST": 2, "DIV": 2, "EMBEDDING_LOOKUP": 2, "FULLY_CONNECTED": 2, "MAXIMUM": 2, "MUL": 2, "RESHAPE": 6,
+        "SUM": 4,
+    },
+    "executorch": {
+        "XnnpackBackend": 4, "aten::embedding.out": 2, "aten::sum.IntList_out": 4, "aten::unsqueeze_copy.out": 2,
+        "dim_order_ops::_to_dim_order_copy.out": 2,
+    },
+}  # fmt: skip
 _RANDOM = np.random.default_rng(0)
 TABLE = _RANDOM.standard_normal((len(WORDS), HIDDEN)).astype(np.float32)  # (vocabulary, HIDDEN)
 WEIGHT = 3 * _RANDOM.standard_normal((HIDDEN, len(LABELS))).astype(np.float32)  # (HIDDEN, labels)
@@ -92,7 +104,7 @@ def manifest(target: str = "onnx", task: str = "text-classification", model: str
         ),
         preprocessing=TextPreprocessing("tokenizer.json", pad_token_id=0, vocab_size=len(WORDS)),
         postprocessing=head,
-        operators={"ADD": 2},
+        operators=OPERATORS.get(target, {"ADD": 2}),
         files={},
     )
 

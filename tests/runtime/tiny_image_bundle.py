@@ -56,6 +56,7 @@ def manifest(model: str = "model.bin", target: str = "onnx") -> Manifest:
         name="tiny_image",
         family="tinyvit",
         task="image-classification",
+        operators={"MatMul": 1, "ReduceMean": 1},
         programs=(ProgramSpec("image", model, "main", (pixels,), (logits,)),),
         preprocessing=SPEC,
         postprocessing=Classification(LABELS, "softmax"),

@@ -34,8 +34,16 @@ class Sweep:
             raise InputError(f"expected batches of 1 to {MAX_BATCH} inputs, and numbers of threads")
 
 
+FACTORY = "edgeformer_runtime.workload:bundle_run"
+ISOLATED_FACTORY = "edgeformer_runtime.isolation.bench:isolated_run"
+
+
 def bundle_contender(
-    path: str | Path, program: str | None = None, require_signature: str | Path | None = None, batch: int = 1
+    path: str | Path,
+    program: str | None = None,
+    require_signature: str | Path | None = None,
+    batch: int = 1,
+    isolated: bool = False,
 ) -> Contender:
     """A bundle as a contender, with the `workload` of all programs or of one.
 
@@ -44,6 +52,7 @@ def bundle_contender(
         program: the program that runs; None: the largest.
         require_signature: the PEM file of the key that must have signed it; None: any bundle is taken.
         batch: how often one run calls it.
+        isolated: whether its process keeps nothing but the bundle.
 
     Raises:
         BundleError: it is no bundle, is not signed as required, or has no vectors.
@@ -59,7 +68,7 @@ def bundle_contender(
             name=Path(path).resolve().name.removesuffix(".zip"),
             engine=manifest.target,
             precision=manifest.precision,
-            factory="edgeformer_runtime.workload:bundle_run",
+            factory=ISOLATED_FACTORY if isolated else FACTORY,
             arguments={
                 "path": str(path),
                 "program": chosen.program,
@@ -94,7 +103,9 @@ def conditions(
     return list(product(programs, sweep.batches, sweep.threads))
 
 
-def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, require_signature: str | Path | None = None) -> list[Cell]:
+def bundle_cells(
+    paths: Sequence[str | Path], sweep: Sweep, require_signature: str | Path | None = None, isolated: bool = False
+) -> list[Cell]:
     """The cells of a sweep over bundles.
 
     Raises:
@@ -104,6 +115,6 @@ def bundle_cells(paths: Sequence[str | Path], sweep: Sweep, require_signature: s
     if not paths:
         raise InputError("expected at least one bundle to measure")
     return [
-        Cell(tuple(bundle_contender(path, program, require_signature, batch) for path in paths), threads)
+        Cell(tuple(bundle_contender(path, program, require_signature, batch, isolated) for path in paths), threads)
         for program, batch, threads in conditions(paths[0], sweep, require_signature)
     ]

@@ -9,6 +9,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.model_files import check_model_files
 
 ENGINES: dict[str, str] = {
     "litert": "edgeformer_runtime.engines.litert_backends:open_litert",
@@ -36,6 +37,7 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
         threads: how many threads the engine may use.
 
     Raises:
+        BundleError: a model file is one that "Model files" of BUNDLE.md refuses.
         EngineError: its package is not installed, or it does not run here; the message says what to do.
         InputError: `threads` is no positive integer.
     """
@@ -44,6 +46,7 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     target = bundle.manifest.target
     try:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
+        check_model_files(bundle)
         return make(bundle, threads)
     except ImportError as error:
         raise EngineError(f"a bundle for {target} needs the package {error.name}: {INSTALL[target]}") from error

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _LOCK = threading.Lock()
+_SILENT = threading.Event()
 _STDERR = 2
+
+
+def stay_silent() -> None:
+    """Say that this process's stderr leads nowhere for good: there is nothing to hold back, and no file to hold it."""
+    _SILENT.set()
 
 
 @contextmanager
@@ -20,6 +26,9 @@ def held_back() -> Iterator[None]:
     LiteRT logs some thirty lines for each model and has no switch for it. What other threads print in the meantime is
     held back too: the file descriptor is the process's.
     """
+    if _SILENT.is_set():
+        yield
+        return
     with _LOCK, tempfile.TemporaryFile() as printed:
         sys.stderr.flush()
         saved = os.dup(_STDERR)

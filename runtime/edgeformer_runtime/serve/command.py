@@ -11,7 +11,13 @@ from edgeformer_runtime.serve.service import open_service
 
 
 def serve_bundle(
-    path: Path, host: str, port: int, options: ServeOptions, threads: int, require_signature: Path | None
+    path: Path,
+    host: str,
+    port: int,
+    options: ServeOptions,
+    threads: int,
+    require_signature: Path | None,
+    isolated: bool | None = None,
 ) -> None:
     """Serve a bundle until the process is told to end.
 
@@ -22,7 +28,7 @@ def serve_bundle(
     """
     listening = open_socket(host, port)
     try:
-        service = open_service(path, options, threads, require_signature)
+        service = open_service(path, options, threads, require_signature, isolated)
     except BaseException:
         listening.close()
         raise

@@ -242,7 +242,15 @@ class Service:
 
 
 def open_service(
-    path: str | Path, options: ServeOptions, threads: int = 1, require_signature: PublicKey | None = None
+    path: str | Path,
+    options: ServeOptions,
+    threads: int = 1,
+    require_signature: PublicKey | None = None,
+    isolated: bool | None = False,
 ) -> Service:
-    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too."""
-    return Service(partial(load, path, threads, require_signature=require_signature), options)
+    """Open a bundle as often as there are workers; arguments as of `edgeformer_runtime.load`, errors too.
+
+    `isolated` None: unless a signature is required, which says whose bundle it is.
+    """
+    isolated = require_signature is None if isolated is None else isolated
+    return Service(partial(load, path, threads, require_signature=require_signature, isolated=isolated), options)

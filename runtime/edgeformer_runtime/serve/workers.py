@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from edgeformer_runtime.cancellation import Cancelled, IsCancelled
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EdgeFormerError, EngineError
+from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.refusals import busy
 
@@ -30,8 +31,6 @@ GATHER_S = 0.005
 """A thread hands answers over together, at most so long after the first: waking the event loop and being woken for each
 takes a tenth to a third of a small classifier's processor time. What takes longer than this goes alone."""
 
-GIVE_UP_S = 2.0
-"""Work that nobody waits for has so long to give up; then its worker counts as stuck and is replaced."""
 MOST_STUCK = 4
 """Stuck threads at a time, as no thread can be ended from outside: with more, the next stuck worker stays missing."""
 REOPEN_S = 5.0
@@ -88,6 +87,7 @@ class Workers:
         max_waiting: int,
         reopen: Callable[[], Pipeline[Any, Any]],
         on_replaced: Callable[[str], None] = lambda _: None,
+        patience_s: float = 2.0,
     ) -> None:
         """Take over pipelines; `close` closes them.
 
@@ -96,6 +96,8 @@ class Workers:
             max_waiting: requests that may wait beside those that are being answered.
             reopen: a pipeline in place of a dead one's; called in a thread.
             on_replaced: told why a worker is replaced: it "died", is "stuck", or its process was "interrupted".
+            patience_s: work that nobody waits for has so long to give up; then its process is ended, or its worker
+                counts as stuck and is replaced.
         """
         self.count = len(pipelines)
         self.unanswered = 0
@@ -103,6 +105,7 @@ class Workers:
         self._most = max_waiting + self.count
         self._reopen = reopen
         self._on_replaced = on_replaced
+        self._patience_s = patience_s
         self._alive: list[_Worker] = []
         self._new = [_Worker(pipeline) for pipeline in pipelines]
         self._stuck = 0
@@ -122,6 +125,12 @@ class Workers:
     def alive(self) -> int:
         """Workers that can answer."""
         return len(self._alive) + len(self._new)
+
+    @property
+    def restarts(self) -> int:
+        """Processes of isolated bundles that were started in place of others."""
+        engines = (worker.pipeline.engine for worker in (*self._alive, *self._new))
+        return sum(engine.helper.restarts for engine in engines if isinstance(engine, IsolatedEngine))
 
     @property
     def is_idle(self) -> bool:
@@ -168,7 +177,7 @@ class Workers:
         finally:
             if not job.future.done() or job.future.cancelled():
                 job.is_abandoned = True
-                loop.call_later(GIVE_UP_S, self._give_up, job, loop)
+                loop.call_later(self._patience_s, self._give_up, job, loop)
 
     @contextmanager
     def lease(self) -> Iterator[Pipeline[Any, Any]]:
@@ -192,6 +201,15 @@ class Workers:
                 if pipeline in self._retired:
                     self._retire(pipeline)
 
+    def aside(self, release: Callable[[], None]) -> None:
+        """Release what a work has left, which may take as long as a step of it; what is gone needs no release."""
+
+        def try_to() -> None:
+            with suppress(EdgeFormerError):
+                release()
+
+        self._spawn(try_to)
+
     async def drain(self) -> None:
         """Wait until nobody waits for anything, then close; cancelled, close at once."""
         try:
@@ -200,7 +218,7 @@ class Workers:
         finally:
             await self.close()
 
-    async def close(self, patience_s: float = GIVE_UP_S) -> None:
+    async def close(self, patience_s: float = 2.0) -> None:
         """Drop what waits, tell what has begun to give up, and close the pipelines of those that do.
 
         Args:
@@ -213,6 +231,8 @@ class Workers:
         for worker in self._alive:
             if worker.job is not None:
                 worker.job.is_abandoned = True
+                if isinstance(worker.pipeline, Interruptible):
+                    self._spawn(worker.pipeline.interrupt)
             self._bell.put(False)
         loop = asyncio.get_running_loop()
         end = loop.time() + patience_s
@@ -314,7 +334,7 @@ class Workers:
             job.is_interrupted = True
             self._on_replaced("interrupted")
             self._spawn(cast(Interruptible, worker.pipeline).interrupt)
-            loop.call_later(GIVE_UP_S, self._give_up, job, loop)
+            loop.call_later(self._patience_s, self._give_up, job, loop)
             return
         self._remove(worker)
         self._stuck += 1

@@ -155,15 +155,14 @@ def test_work_that_gives_up_keeps_its_worker(tiny: Path) -> None:
     with_workers(tiny, 1, 10, ask)
 
 
-def test_a_process_is_ended_before_its_worker_is_replaced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeformer_runtime.serve.workers.GIVE_UP_S", 0.05)
+def test_a_process_is_ended_before_its_worker_is_replaced(tiny: Path) -> None:
     pipeline = open_pipeline(Bundle.open(tiny), TinyEngine(), owned=True)
     interrupted = threading.Event()
     pipeline.interrupt = interrupted.set  # type: ignore[attr-defined]
     reasons: list[str] = []
 
     async def run() -> None:
-        workers = Workers([pipeline], 10, one_by_one([]), reasons.append)
+        workers = Workers([pipeline], 10, one_by_one([]), reasons.append, patience_s=0.05)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(workers.run(lambda *_: interrupted.wait(20)), 0.05)
         assert await workers.run(lambda *_: 1) == 1

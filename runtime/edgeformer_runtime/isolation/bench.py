@@ -1,0 +1,26 @@
+"""A benchmark's contender that confines its own process: what is measured has no pipe in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def isolated_run(
+    path: str, program: str, threads: int, require_signature: str | None = None, batch: int = 1
+) -> Callable[[], object]:
+    """`workload.bundle_run` in a process that keeps nothing but the bundle; arguments as there.
+
+    A zip is unpacked before: afterwards nothing can be written.
+    """
+    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.isolation.confinement import confine, readable_folders
+    from edgeformer_runtime.isolation.limits import Limits
+
+    bundle = Bundle.open(path, require_signature)
+    confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])
+
+    from edgeformer_runtime.engines.native_output import stay_silent
+    from edgeformer_runtime.workload import open_run
+
+    stay_silent()
+    return open_run(bundle, program, threads, batch)

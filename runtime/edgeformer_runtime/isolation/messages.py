@@ -1,0 +1,130 @@
+"""Inputs and answers as frames; what the helper process says is checked before it counts."""
+
+from __future__ import annotations
+
+import io
+import math
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeformer_runtime import records
+from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
+from edgeformer_runtime.manifest import Classification, Embedding, Manifest
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
+from edgeformer_runtime.pipelines.transcript import Transcript
+
+_SCALAR_KINDS = "biuf"
+"""numpy's kinds of dtypes that are numbers."""
+
+
+def text_frame(raw: Any) -> Frame:
+    """A text, a pair of texts, or token ids."""
+    if isinstance(raw, str):
+        return Frame({"text": raw})
+    if isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(each, str) for each in raw):
+        return Frame({"pair": list(raw)})
+    if isinstance(raw, (list, np.ndarray)) and all(
+        isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in raw
+    ):
+        return Frame({"token_ids": [int(each) for each in raw]})
+    raise InputError(f"expected a text, a pair of texts or a list of token ids, found {type(raw).__name__}")
+
+
+def file_frame(raw: Any, kind: str) -> Frame:
+    """An image or a sound: a file, its bytes, an array, an array with its rate, or a Pillow image."""
+    if isinstance(raw, (str, PathLike)):
+        return Frame({"bytes": kind}, _read(Path(raw)))
+    if isinstance(raw, (bytes, bytearray, memoryview)):
+        return Frame({"bytes": kind}, _bounded(bytes(raw)))
+    if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray):
+        return _array_frame(raw[0], raw[1])
+    if isinstance(raw, np.ndarray):
+        return _array_frame(raw, None)
+    if hasattr(raw, "save") and hasattr(raw, "mode"):
+        buffer = io.BytesIO()
+        raw.save(buffer, "TIFF")  # lossless in every mode of Pillow's
+        return Frame({"bytes": kind}, _bounded(buffer.getvalue()))
+    raise InputError(f"expected a file's path, its bytes or an array, found {type(raw).__name__}")
+
+
+def _array_frame(array: NDArray[Any], rate: Any) -> Frame:
+    if array.dtype.kind not in _SCALAR_KINDS:
+        raise InputError(f"expected an array of numbers, found {array.dtype}")
+    header = {"dtype": array.dtype.str, "shape": list(array.shape), "rate": None if rate is None else float(rate)}
+    return Frame({"array": header}, _bounded(np.ascontiguousarray(array).tobytes()))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return _bounded(file.read(MAX_BODY_BYTES + 1))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > MAX_BODY_BYTES:
+        raise InputError(f"expected at most {MAX_BODY_BYTES >> 20} MiB for an isolated bundle, found more")
+    return data
+
+
+def read_raw(frame: Frame) -> Any:
+    """What a pipeline takes, in the helper process."""
+    header = frame.header
+    if "text" in header:
+        return header["text"]
+    if "pair" in header:
+        return tuple(header["pair"])
+    if "token_ids" in header:
+        return header["token_ids"]
+    if "bytes" in header:
+        return frame.body
+    stated = header["array"]
+    array = np.frombuffer(frame.body, np.dtype(stated["dtype"])).reshape(stated["shape"])
+    return array if stated["rate"] is None else (array, stated["rate"])
+
+
+def answer_frame(result: Any) -> Frame:
+    """A pipeline's result."""
+    if isinstance(result, EmbeddingResult):
+        header = {"truncated": result.truncated, "statistics": records.to_data(result.statistics)}
+        return Frame(header, np.ascontiguousarray(result.vector, np.float32).tobytes())
+    return Frame({"result": records.to_data(result)})
+
+
+def read_answer(frame: Frame, manifest: Manifest) -> Any:
+    """A result, if it is one of this bundle's.
+
+    Raises:
+        EngineError: it is not.
+    """
+    head = manifest.postprocessing
+    try:
+        if isinstance(head, Embedding):
+            return _embedding(frame, head.dim)
+        if isinstance(head, Classification):
+            return _classification(records.from_data(ClassificationResult, frame.header["result"], "answer"), head)
+        return records.from_data(Transcript, frame.header["result"], "answer")
+    except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+
+
+def _embedding(frame: Frame, dim: int) -> EmbeddingResult:
+    vector = np.frombuffer(frame.body, np.float32).copy()
+    truncated = frame.header["truncated"]
+    if vector.shape != (dim,) or not np.isfinite(vector).all() or not isinstance(truncated, bool):
+        raise ValueError(f"expected {dim} finite numbers, found {vector.shape}")
+    return EmbeddingResult(vector, truncated, records.from_data(Statistics, frame.header["statistics"], "answer"))
+
+
+def _classification(result: ClassificationResult, head: Classification) -> ClassificationResult:
+    if sorted(result.labels) != sorted(head.labels) or len(result.scores) != len(result.labels):
+        raise ValueError("its labels are not the manifest's")
+    if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
+        raise ValueError("a score is none")
+    return result

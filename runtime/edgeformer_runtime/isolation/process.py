@@ -1,0 +1,198 @@
+"""The helper process as its parent sees it: started when it is needed, ended when it takes too long, started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
+from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
+from edgeformer_runtime.strict_json import shorten
+
+# What a helper process gets of the environment: no tokens, no keys.
+KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
+KEPT_PREFIXES = ("EDGEFORMER_", "OMP_", "OPENBLAS_", "MKL_", "LC_", "PYTHON")
+
+_ERRORS: dict[str, type[EdgeFormerError]] = {
+    "InputError": InputError,
+    "BundleError": BundleError,
+    "EngineError": EngineError,
+}
+_MAX_MESSAGE = 1000
+
+Progress = Callable[[float, float | None], None]
+Result = TypeVar("Result")
+
+
+class HelperProcess:
+    """Answers frames in a process of its own. Calls from several threads take turns."""
+
+    def __init__(self, opening: Frame, open_s: float) -> None:
+        """Start the process.
+
+        Args:
+            opening: what is sent first, to each process that is started.
+            open_s: how long the answer to that may take.
+
+        Raises:
+            EdgeFormerError: what the process said, or that it died.
+        """
+        self._opening = opening
+        self._open_s = open_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = ""
+        self._closed = False
+        self.restarts = 0
+        with self._lock:
+            self.opened = self._start()
+
+    def ask(self, question: Frame, seconds: float, progress: Progress | None = None) -> Frame:
+        """Send a question and wait for its answer.
+
+        Args:
+            question: see `child.py`.
+            seconds: how long the answer may take, or what comes before it.
+            progress: called with what comes before the answer.
+
+        Raises:
+            EdgeFormerError: what the process said; or an EngineError that it died, or was ended, in this question. The
+                next one finds a new process.
+        """
+        with self._lock:
+            if self._closed:
+                raise EngineError("the isolated bundle is closed")
+            if self._process is None or self._process.poll() is not None:
+                self.restarts += 1
+                self._start()
+            return self._exchange(question, seconds, progress)
+
+    def interrupt(self) -> None:
+        """End the process, from any thread; whoever waits for an answer gets an EngineError."""
+        process = self._process
+        if process is not None:
+            self._stopped = "it was interrupted"
+            process.kill()
+
+    def close(self) -> None:
+        """End the process for good. A second call does nothing."""
+        self._closed = True
+        self.interrupt()
+        with self._lock:
+            self._forget()
+
+    def _start(self) -> Frame:
+        environment = {
+            key: value for key, value in os.environ.items() if key in KEPT_VARIABLES or key.startswith(KEPT_PREFIXES)
+        }
+        # The process runs elsewhere, so that no module of the current folder is taken for Python's own.
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path if entry)
+        self._stopped = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from edgeformer_runtime.isolation.child import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd=Path(os.sep).absolute(),
+            close_fds=True,
+        )
+        return self._exchange(self._opening, self._open_s, None)
+
+    def _exchange(self, question: Frame, seconds: float, progress: Progress | None) -> Frame:
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            self._with_limit(seconds, lambda: write_frame(_stream(process.stdin), question))
+            while True:
+                answer = self._with_limit(seconds, lambda: read_frame(_stream(process.stdout)))
+                if "progress" not in answer.header:
+                    break
+                if progress is not None:
+                    progress(*_numbers(answer.header["progress"]))
+        except FrameError as error:
+            raise EngineError(f"the isolated bundle failed: {self._reason(error)}") from None
+        except BaseException:  # of `progress`, or an interrupt: the answer to come would be taken for the next one's
+            self._forget()
+            raise
+        if "error" in answer.header:
+            kind = _ERRORS.get(str(answer.header["error"]), EngineError)
+            message = shorten(str(answer.header.get("message")), _MAX_MESSAGE)[1:-1]
+            if answer.header.get("ends"):
+                self._forget()
+            raise kind(message)
+        return answer
+
+    def _with_limit(self, seconds: float, work: Callable[[], Result]) -> Result:
+        """Do something that ends when the process does, and end that when the time is over."""
+
+        def expire() -> None:
+            self._stopped = f"it gave no answer in {seconds:g} s and was ended"
+            assert self._process is not None
+            self._process.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            return work()
+        finally:
+            timer.cancel()
+
+    def _reason(self, error: FrameError) -> str:
+        """Why there was no answer. The process is gone afterwards."""
+        process = self._process
+        assert process is not None
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # the pipe closes a moment before
+        if process.poll() is None:
+            process.kill()
+            reason = str(error)
+        elif self._stopped:
+            reason = self._stopped
+        else:
+            status = process.returncode
+            name = f"exit code {status}" if status >= 0 else _signal_name(-status)
+            reason = f"its process ended with {name}"
+        self._forget()
+        return f"{reason}; the next call starts it anew"
+
+    def _forget(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            with suppress(OSError):
+                _stream(stream).close()
+        process.wait()
+
+
+def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def _signal_name(number: int) -> str:
+    """SIGSEGV and the like; the processor's time that was up says so."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    return f"{name}, as its processor time was up" if name == "SIGXCPU" else name
+
+
+def _numbers(value: Any) -> tuple[float, float | None]:
+    """The two numbers of a progress."""
+    first, second = value if isinstance(value, list) and len(value) == 2 else (0.0, None)
+    return (
+        float(first) if isinstance(first, (int, float)) else 0.0,
+        float(second) if isinstance(second, (int, float)) else None,
+    )

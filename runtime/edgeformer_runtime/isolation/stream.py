@@ -1,0 +1,117 @@
+"""Sound that is still arriving, heard in a helper process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from edgeformer_runtime import records
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.isolation.frames import Frame
+from edgeformer_runtime.isolation.messages import file_frame, read_raw
+from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
+from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.preprocess.audio import RawAudio
+
+MAX_STREAMS = 64
+"""That a process keeps; the one that was fed the longest ago makes room."""
+
+Ask = Callable[[Frame], Frame]
+
+
+class IsolatedStream:
+    """A `TranscriptStream` whose sound goes to the helper process. It ends with that process."""
+
+    def __init__(self, ask: Ask, options: TranscribeOptions | None, stream_options: StreamOptions | None) -> None:
+        """ask: sends a question and gives the answer."""
+        self._ask = ask
+        self._transcript: Transcript | None = None
+        header = {
+            "question": "open stream",
+            "options": records.to_data(options),
+            "stream_options": records.to_data(stream_options or StreamOptions()),
+        }
+        self._number = _field(ask(Frame(header)), "stream", int)
+
+    def feed(self, block: RawAudio) -> list[StreamUpdate]:
+        """Hear what follows; see `TranscriptStream.feed`."""
+        frame = file_frame(block, "audio")
+        question = {**frame.header, "question": "feed stream", "stream": self._number}
+        return _updates(self._ask(Frame(question, frame.body)))
+
+    def finish(self) -> list[StreamUpdate]:
+        """End the sound: what is left becomes final. A second call gives nothing."""
+        if self._transcript is not None:
+            return []
+        answer = self._ask(Frame({"question": "finish stream", "stream": self._number}))
+        self._transcript = _record(Transcript, _field(answer, "transcript", dict))
+        return _updates(answer)
+
+    def transcript(self) -> Transcript:
+        """All that was said, once the stream is finished.
+
+        Raises:
+            EngineError: it is not.
+        """
+        if self._transcript is None:
+            raise EngineError("an isolated stream tells its transcript at its end: call finish first")
+        return self._transcript
+
+
+class Streams:
+    """The streams of a helper process, by number."""
+
+    def __init__(self, open_stream: Callable[[TranscribeOptions | None, StreamOptions], Any]) -> None:
+        self._open_stream = open_stream
+        self._streams: OrderedDict[int, Any] = OrderedDict()
+        self._next = 0
+
+    def open(self, question: Frame) -> Frame:
+        """A new stream's number."""
+        stated = question.header["options"]
+        options = None if stated is None else records.from_data(TranscribeOptions, stated, "options")
+        stream_options = records.from_data(StreamOptions, question.header["stream_options"], "options")
+        if len(self._streams) >= MAX_STREAMS:
+            self._streams.popitem(last=False)
+        self._next += 1
+        self._streams[self._next] = self._open_stream(options, stream_options)
+        return Frame({"stream": self._next})
+
+    def feed(self, question: Frame) -> Frame:
+        """What a stream makes of a block."""
+        updates = self._stream(question).feed(read_raw(question))
+        return Frame({"updates": records.to_data(updates)})
+
+    def finish(self, question: Frame) -> Frame:
+        """What a stream says last, and its transcript; the stream is forgotten."""
+        stream = self._stream(question)
+        updates = stream.finish()
+        del self._streams[question.header["stream"]]
+        return Frame({"updates": records.to_data(updates), "transcript": records.to_data(stream.transcript())})
+
+    def _stream(self, question: Frame) -> Any:
+        number = question.header["stream"]
+        if number not in self._streams:
+            raise EngineError("the stream has ended with its process: open it again")
+        self._streams.move_to_end(number)
+        return self._streams[number]
+
+
+def _updates(answer: Frame) -> list[StreamUpdate]:
+    return [_record(StreamUpdate, update) for update in _field(answer, "updates", list)]
+
+
+def _record(kind: Any, data: Any) -> Any:
+    try:
+        return records.from_data(kind, data, "answer")
+    except (BundleError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+
+
+def _field(answer: Frame, name: str, kind: type) -> Any:
+    value = answer.header.get(name)
+    if not isinstance(value, kind):
+        raise EngineError(f"the isolated bundle gave what is no answer: it has no {name}")
+    return value

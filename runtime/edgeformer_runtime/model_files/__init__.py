@@ -1,0 +1,83 @@
+"""Looks at model files before an engine opens them, as "Model files" in BUNDLE.md says."""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, refusal, refuse, shown
+
+
+def check_model_files(bundle: Bundle) -> None:
+    """Refuse a bundle whose model files would harm whoever opens them.
+
+    Raises:
+        BundleError: names the file, the rule that it breaks, and where.
+    """
+    counts: Counter[str] = Counter()
+    for file in sorted({program.file for program in bundle.manifest.programs}):
+        programs = [program for program in bundle.manifest.programs if program.file == file]
+        try:
+            counts += _CHECKS[bundle.manifest.target](bundle, file, programs)
+        except Broken as error:
+            raise refusal(file, error) from None
+    stated = bundle.manifest.operators
+    for name in sorted({*stated, *counts}):
+        if counts[name] != stated.get(name, 0):
+            raise BundleError(
+                f"the model has the operator {shown(name)} {counts[name]} times, the manifest states"
+                f" {stated.get(name, 0)}: {WAY_ON}"
+            )
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes, read where they lie."""
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            refuse("it is empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _onnx(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+    from edgeformer_runtime.model_files.onnx_file import check_onnx
+
+    folder = file.rpartition("/")[0]
+    sizes = {
+        name.rpartition("/")[2]: entry.size
+        for name, entry in bundle.manifest.files.items()
+        if name.rpartition("/")[0] == folder
+    }
+    return check_onnx(_mapped(bundle.path(file)), sizes, programs)
+
+
+def _litert(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+    from edgeformer_runtime.model_files.litert_file import check_litert
+
+    return check_litert(_mapped(bundle.path(file)), programs)
+
+
+def _executorch(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+    from edgeformer_runtime.model_files.executorch_file import check_executorch
+
+    return check_executorch(_mapped(bundle.path(file)), programs)
+
+
+def _coreml(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+    from edgeformer_runtime.model_files.coreml_file import check_coreml
+
+    prefix = f"{file}/"
+    names = [name.removeprefix(prefix) for name in bundle.manifest.files if name.startswith(prefix)]
+    return check_coreml(names, lambda name: _mapped(bundle.path(prefix + name)), programs)
+
+
+_CHECKS: dict[str, Callable[[Bundle, str, list[ProgramSpec]], Counter[str]]] = {
+    "litert": _litert,
+    "onnx": _onnx,
+    "executorch": _executorch,
+    "coreml": _coreml,
+}

@@ -1,0 +1,41 @@
+"""Numbers of TensorFlow Lite's schema for the operators that a reader knows."""
+
+from __future__ import annotations
+
+NAMES: dict[int, str] = {
+    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE", 7:
+    "EMBEDDING_LOOKUP", 8: "FLOOR", 9: "FULLY_CONNECTED", 11: "L2_NORMALIZATION", 14: "LOGISTIC", 17: "MAX_POOL_2D",
+    18: "MUL", 19: "RELU", 20: "RELU_N1_TO_1", 21: "RELU6", 22: "RESHAPE", 25: "SOFTMAX", 28: "TANH", 34: "PAD", 36:
+    "GATHER", 39: "TRANSPOSE", 40: "MEAN", 41: "SUB", 42: "DIV", 43: "SQUEEZE", 45: "STRIDED_SLICE", 47: "EXP", 49:
+    "SPLIT", 50: "LOG_SOFTMAX", 53: "CAST", 54: "PRELU", 55: "MAXIMUM", 56: "ARG_MAX", 57: "MINIMUM", 58: "LESS",
+    59: "NEG", 60: "PADV2", 61: "GREATER", 62: "GREATER_EQUAL", 63: "LESS_EQUAL", 64: "SELECT", 65: "SLICE", 66:
+    "SIN", 69: "TILE", 70: "EXPAND_DIMS", 71: "EQUAL", 72: "NOT_EQUAL", 73: "LOG", 74: "SUM", 75: "SQRT", 76:
+    "RSQRT", 78: "POW", 79: "ARG_MIN", 81: "REDUCE_PROD", 82: "REDUCE_MAX", 83: "PACK", 84: "LOGICAL_OR", 85:
+    "ONE_HOT", 86: "LOGICAL_AND", 87: "LOGICAL_NOT", 88: "UNPACK", 89: "REDUCE_MIN", 90: "FLOOR_DIV", 91:
+    "REDUCE_ANY", 92: "SQUARE", 94: "FILL", 95: "FLOOR_MOD", 98: "LEAKY_RELU", 99: "SQUARED_DIFFERENCE", 101: "ABS",
+    102: "SPLIT_V", 104: "CEIL", 107: "GATHER_ND", 108: "COS", 111: "ELU", 114: "QUANTIZE", 116: "ROUND", 117:
+    "HARD_SWISH", 123: "SELECT_V2", 126: "BATCH_MATMUL", 128: "CUMSUM", 130: "BROADCAST_TO", 140: "REDUCE_ALL", 150:
+    "GELU", 151: "DYNAMIC_UPDATE_SLICE", 158: "SIGN",
+}  # fmt: skip
+"""BuiltinOperator."""
+
+OPTIONS: dict[str, int] = {
+    "ABS": 78, "ADD": 11, "ARG_MAX": 40, "ARG_MIN": 57, "AVERAGE_POOL_2D": 5, "BATCH_MATMUL": 101, "BROADCAST_TO":
+    104, "CAST": 37, "CONCATENATION": 10, "CONV_2D": 1, "COS": 84, "CUMSUM": 102, "DEPTHWISE_CONV_2D": 2,
+    "DEQUANTIZE": 38, "DIV": 29, "DYNAMIC_UPDATE_SLICE": 117, "EQUAL": 53, "EXP": 33, "EXPAND_DIMS": 52, "FILL": 68,
+    "FLOOR_DIV": 65, "FLOOR_MOD": 72, "FULLY_CONNECTED": 8, "GATHER": 23, "GATHER_ND": 83, "GELU": 116, "GREATER":
+    44, "GREATER_EQUAL": 45, "HARD_SWISH": 91, "L2_NORMALIZATION": 12, "LEAKY_RELU": 75, "LESS": 41, "LESS_EQUAL":
+    46, "LOGICAL_AND": 62, "LOGICAL_NOT": 63, "LOGICAL_OR": 60, "LOG_SOFTMAX": 36, "MAXIMUM": 39, "MAX_POOL_2D": 5,
+    "MEAN": 27, "MINIMUM": 39, "MUL": 21, "NEG": 42, "NOT_EQUAL": 54, "ONE_HOT": 61, "PACK": 59, "PAD": 22, "PADV2":
+    43, "POW": 56, "QUANTIZE": 89, "REDUCE_ALL": 27, "REDUCE_ANY": 27, "REDUCE_MAX": 27, "REDUCE_MIN": 27,
+    "REDUCE_PROD": 27, "RESHAPE": 17, "SELECT": 47, "SELECT_V2": 98, "SIGN": 123, "SLICE": 48, "SOFTMAX": 9,
+    "SPLIT": 35, "SPLIT_V": 79, "SQUARE": 66, "SQUARED_DIFFERENCE": 76, "SQUEEZE": 30, "STRIDED_SLICE": 32, "SUB":
+    28, "SUM": 27, "TILE": 51, "TRANSPOSE": 26, "UNPACK": 64,
+}  # fmt: skip
+"""BuiltinOptions of each operator; one that is not here has none."""
+
+REFUSED: dict[int, str] = {
+    32: "CUSTOM", 51: "DELEGATE", 109: "WHERE", 118: "IF", 119: "WHILE", 124: "DENSIFY", 129: "CALL_ONCE",
+    136: "HASHTABLE", 142: "VAR_HANDLE", 148: "RANDOM_UNIFORM",
+}  # fmt: skip
+"""BuiltinOperator: what is refused by name, for messages."""

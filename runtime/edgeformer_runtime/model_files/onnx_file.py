@@ -1,0 +1,200 @@
+"""Looks at an `.onnx` file before ONNX Runtime opens it: it would follow references out of the bundle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
+from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor
+from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
+from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
+from edgeformer_runtime.tensor_spec import TensorSpec
+
+CONSTANT = "Constant"
+MODEL: Fields = {
+    1: "int", 2: "bytes", 3: "bytes", 4: "bytes", 5: "int", 6: "bytes", 7: "bytes", 8: "bytes", 14: "bytes"
+}  # fmt: skip
+OPSET: Fields = {1: "bytes", 2: "int"}
+GRAPH: Fields = {
+    1: "bytes", 2: "bytes", 5: "bytes", 10: "bytes", 11: "bytes", 12: "bytes", 13: "bytes", 14: "bytes", 16: "bytes"
+}  # fmt: skip
+NODE: Fields = {1: "bytes", 2: "bytes", 3: "bytes", 4: "bytes", 5: "bytes", 6: "bytes", 7: "bytes", 9: "bytes"}
+ATTRIBUTE: Fields = {
+    1: "bytes", 2: "float", 3: "int", 4: "bytes", 5: "bytes", 7: "floats", 8: "ints", 9: "bytes", 10: "bytes",
+    13: "bytes", 20: "int",
+}  # fmt: skip
+# AttributeProto.AttributeType of each of these fields: f, i, s, t, floats, ints, strings, tensors.
+KINDS = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8, 8: 9, 9: 10}
+VALUE: Fields = {1: "bytes", 2: "bytes", 3: "bytes", 4: "bytes"}
+TYPE: Fields = {1: "bytes", 6: "bytes"}
+TENSOR_TYPE: Fields = {1: "int", 2: "bytes"}
+SHAPE: Fields = {1: "bytes"}
+DIMENSION: Fields = {1: "int", 2: "bytes", 3: "bytes"}
+IR_VERSIONS = range(3, 14)
+DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
+_EMPTY = memoryview(b"")
+
+
+def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Counter[str]:
+    """Refuse a file that breaks a rule of BUNDLE.md.
+
+    Args:
+        data: the whole file.
+        sizes: the listed files of the model's folder, by their names in it.
+        programs: those that the manifest says this file is.
+
+    Returns:
+        How often each operator occurs.
+
+    Raises:
+        Broken: says which rule and where.
+    """
+    reader = WireReader(strict=True)
+    model = reader.message(data, MODEL, "the model")
+    if one(model, 1, 0) not in IR_VERSIONS:
+        refuse(f"it has the ir_version {one(model, 1, 0)}: expected 3 to 13")
+    for each in model.get(8, ()):
+        _domain(text(one(reader.message(each, OPSET, "an opset"), 1, _EMPTY), "an opset"))
+    graph = one(model, 7)
+    if graph is None:
+        refuse("it has no graph: expected an ONNX model")
+    return _Graph(reader, graph, sizes, programs).counts
+
+
+def _domain(name: str) -> str:
+    if name not in DOMAINS:
+        refuse(f"it has operators of the domain {shown(name)}")
+    return DOMAINS[name]
+
+
+class _Graph:
+    """The values of a graph, made in the order of its nodes."""
+
+    def __init__(
+        self, reader: WireReader, data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]
+    ) -> None:
+        self._reader = reader
+        self._values: dict[str, Known] = {}
+        self._types: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        message = reader.message(data, GRAPH, "the graph")
+        inputs = [self._declared(each) for each in message.get(11, ())]
+        outputs = [self._declared(each) for each in message.get(12, ())]
+        for each in message.get(13, ()):
+            self._declared(each)
+        for program in programs:
+            _compare(program.inputs, inputs, "input")
+            _compare(program.outputs, outputs, "output")
+        for name, shape, dtype in inputs:
+            self._make(name, Known(shape, dtype))
+        for each in message.get(5, ()):
+            self._make(*read_tensor(reader, each, sizes))
+        for each in message.get(1, ()):
+            self._run(each)
+        for name, shape, _ in outputs:
+            if name not in self._values or self._values[name].shape != shape:
+                refuse(f"its output {shown(name)} is not made as it is declared")
+
+    def _make(self, name: str, value: Known) -> None:
+        if not name or name in self._values:
+            refuse(f"the value {shown(name)} is made twice")
+        self._values[name] = value
+
+    def _declared(self, data: memoryview) -> tuple[str, Shape, int]:
+        message = self._reader.message(data, VALUE, "a value")
+        name = text(one(message, 1, _EMPTY), "a value")
+        what = f"the value {shown(name)}"
+        outer = one(self._reader.message(one(message, 2, _EMPTY), TYPE, what), 1)
+        if outer is None:
+            refuse(f"{what} is no dense tensor")
+        inner = self._reader.message(outer, TENSOR_TYPE, what)
+        dtype = one(inner, 1, 0)
+        if dtype not in TYPES:
+            refuse(f"{what} has the type {dtype}, which is no dense number")
+        sizes = []
+        for each in self._reader.message(one(inner, 2, _EMPTY), SHAPE, what).get(1, ()):
+            size = one(self._reader.message(each, DIMENSION, what), 1)
+            if size is None:
+                refuse(f"{what} has a size that is not static")
+            sizes.append(signed(size))
+        return name, check_shape(sizes, what), dtype
+
+    def _run(self, data: memoryview) -> None:
+        message = self._reader.message(data, NODE, "a node")
+        operator = text(one(message, 4, _EMPTY), "a node")
+        what = f"the operator {shown(operator)}"
+        inputs = [text(each, what) for each in message.get(1, ())]
+        outputs = [text(each, what) for each in message.get(2, ())]
+        domain = _domain(text(one(message, 7, _EMPTY), what))
+        attributes: dict[str, Attribute] = {}
+        for each in message.get(5, ()):
+            key, value = self._attribute(each, what)
+            if key in attributes:
+                refuse(f"{what} has the attribute {shown(key)} twice")
+            attributes[key] = value
+        self.counts[operator] += 1
+        try:
+            for name, known in zip(outputs, self._results(operator, domain, inputs, attributes, outputs), strict=True):
+                if name:
+                    self._make(name, known)
+        except Broken as error:
+            raise Broken(f"{what} number {sum(self.counts.values())}: {error}") from None
+
+    def _results(
+        self, operator: str, domain: str, inputs: list[str], attributes: dict[str, Attribute], outputs: list[str]
+    ) -> list[Known]:
+        if operator == CONSTANT and not domain and not inputs and len(outputs) == 1 and len(attributes) == 1:
+            return [_constant(*attributes.popitem())]
+        if operator not in RULES or (domain == "com.microsoft") != (operator in OWN_OPERATORS):
+            refuse("it is none that a reader knows: see BUNDLE.md")
+        operands = []
+        for name in inputs:
+            if name and name not in self._values:
+                refuse(f"it reads {shown(name)}, which nothing before it makes")
+            operands.append(self._values[name] if name else None)
+        shapes = RULES[operator](Call(operands, attributes, len(outputs)))
+        if len(outputs) > len(shapes):
+            refuse(f"it has {len(outputs)} outputs")
+        return [Known(check_shape(shape, "its result")) for shape in shapes[: len(outputs)]]
+
+    def _attribute(self, data: memoryview, what: str) -> tuple[str, Attribute]:
+        message = self._reader.message(data, ATTRIBUTE, f"an attribute of {what}")
+        name = text(one(message, 1, _EMPTY), what)
+        kind = one(message, 20, 0)
+        field = KINDS.get(kind)
+        if field is None or any(other in message for other in KINDS.values() if other != field):
+            refuse(f"{what} has the attribute {shown(name)} of the kind {kind}: expected numbers, texts or tensors")
+        found: list[Any] = message.get(field, [])
+        if field == 3:
+            return name, signed(one(message, 3, 0))
+        if field == 4:
+            return name, text(one(message, 4, _EMPTY), what)
+        if field == 8:
+            return name, [signed(each) for each in found]
+        tensors = [
+            read_tensor(self._reader, each, None, f"the tensor {shown(name)}")[1] for each in found if field in (5, 10)
+        ]
+        return name, tensors[0] if field == 5 and len(tensors) == 1 else None
+
+
+def _constant(name: str, value: Attribute) -> Known:
+    if name == "value" and isinstance(value, Known):
+        return value
+    if name == "value_int" and isinstance(value, int):
+        return Known((), 7, lambda: [value])
+    if name == "value_ints" and isinstance(value, list):
+        return Known((len(value),), 7, lambda: value)
+    if name == "value_float":
+        return Known((), 1)
+    raise Broken(f"it holds the attribute {shown(name)}")
+
+
+def _compare(declared: tuple[TensorSpec, ...], found: list[tuple[str, Shape, int]], what: str) -> None:
+    """Refuse a graph with other inputs or outputs than the manifest states."""
+    stated = {spec.name: (spec.shape, spec.dtype) for spec in declared}
+    if len(found) != len(stated) or {name: (shape, TYPES[dtype][2]) for name, shape, dtype in found} != stated:
+        listed = ", ".join(f"{name} {TYPES[dtype][2]} {shape}" for name, shape, dtype in found[:8])
+        refuse(f"it has the {what}s {shown(listed)}, the manifest declares others")

@@ -1,0 +1,188 @@
+"""Looks at the graph that ExecuTorch's delegate hands to XNNPACK, which takes its sizes and indices for true."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse
+
+# XNNHeader: 4 zeros, magic, its length, offset and size of the flatbuffer, offset and size of the constants.
+_HEADER = struct.Struct("<4x4sHIIIQ")
+_MAGIC = b"XH00"
+NO_ID = 0xFFFFFFFF
+NO_OFFSET = 0xFFFFFFFFFFFFFFFF
+# XNNDatatype: bits of the types that a constant may have, and of those that only computed values have.
+CONSTANT_BITS = {1: 32, 2: 16, 3: 8, 4: 8, 5: 32, 6: 8, 7: 32, 8: 4, 10: 4, 12: 32, 14: 16}
+COMPUTED_TYPES = frozenset({1, 2, 3, 4, 9, 11, 12, 14})
+MAX_RANK = 6
+"""XNN_MAX_TENSOR_DIMS."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Where a node's table has its ids, and which of the inputs may be absent."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    optional: tuple[int, ...] = ()
+
+
+_ONE, _TWO = Kind((0,), (1,)), Kind((0, 1), (2,))
+_CONV, _POOL = Kind((15, 16), (18,), (17,)), Kind((10,), (11,))
+# XNodeUnion, by number. What is not here has no rule: resizing, pooling with indices, attention.
+NODES: dict[int, Kind] = {
+    **dict.fromkeys((3, 4, 6, 17, 18, 19, 22, 23, 24, 27, 28, 30, 40, 41, 42, 43, 44, 45, 46, 47), _ONE),
+    **dict.fromkeys((1, 8, 12, 15, 16, 26, 31, 37), _TWO),
+    **dict.fromkeys((7, 13), _CONV),
+    **dict.fromkeys((11, 14), _POOL),
+    2: Kind((0, 1), (3,), (2,)),
+    5: Kind((2,), (3,)),
+    10: Kind((3,), (4,)),
+    20: Kind((2,), (3,)),
+    25: Kind((1,), (2,)),
+    29: Kind((1,), (2,)),
+    32: Kind((1, 2), (5,)),
+    33: Kind((1, 2, 3), (5,)),
+    34: Kind((1, 2, 3, 4), (5,)),
+    35: Kind((3,), (4,)),
+    38: Kind((1, 2, 3, 4, 7), (5,)),
+}
+TRANSPOSE, PAD, RESHAPE, SLICE = 5, 10, 20, 35
+LISTS = {TRANSPOSE: (1,), PAD: (0, 1), RESHAPE: (1,), SLICE: (1, 2)}
+"""The fields of a node with numbers for each axis."""
+
+
+def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) -> None:
+    """Refuse a delegate's data that breaks a rule of BUNDLE.md.
+
+    Args:
+        data: the delegate's segment.
+        named: gives the size of named data by its key; refuses a key that there is none for.
+        operands: how many the call has.
+
+    Raises:
+        Broken: says which rule.
+    """
+    if len(data) < _HEADER.size:
+        refuse("XNNPACK's data is shorter than its header")
+    magic, length, start, size, constants, constants_size = _HEADER.unpack_from(data)
+    if magic != _MAGIC or length != _HEADER.size:
+        refuse(f"XNNPACK's data begins with {magic!r}: expected {_MAGIC!r}")
+    check_range(start, size, len(data), "XNNPACK's graph")
+    check_range(constants, constants_size, len(data), "XNNPACK's constants")
+    graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK").root()
+    sizes = [_constant_size(each, constants_size, named) for each in graph.tables(8)]
+    externals = graph.scalar(3, "I")
+    if externals > operands:
+        refuse(f"XNNPACK's graph has {externals} operands, its call {operands}")
+    values = _values(graph, sizes, externals)
+    for field in (4, 5):
+        if any(each not in values for each in map(int, graph.numbers(field, "<u4"))):
+            refuse("XNNPACK's graph names an input or output that it has not")
+    for each in graph.tables(1):
+        kind = each.scalar(0, "B")
+        node = each.table(1)
+        if kind not in NODES or node is None:
+            refuse(f"XNNPACK's graph has a node of the kind {kind}, which is none that a reader knows")
+        _check_node(kind, node, values)
+
+
+def _constant_size(table: Table, room: int, named: Callable[[str], int]) -> int:
+    offset, size, key = table.scalar(0, "Q", NO_OFFSET), table.scalar(1, "Q"), table.text(2)
+    if key:
+        if size > named(key):
+            refuse("a constant of XNNPACK is longer than its named data")
+    elif size or offset not in (0, NO_OFFSET):
+        check_range(offset, size, room, "a constant of XNNPACK")
+    return int(size)
+
+
+def _values(graph: Table, sizes: list[int], externals: int) -> dict[int, Shape]:
+    """The shape of each value, by its id."""
+    found: dict[int, Shape] = {}
+    outside: set[int] = set()
+    for each in graph.tables(2):
+        union, value = each.scalar(0, "B"), each.table(1)
+        tensor = value if union == 1 or value is None else value.table(0)
+        if union not in (1, 2) or value is None or tensor is None:
+            refuse("XNNPACK's graph has a value that is no tensor")
+        dims = [int(size) for size in tensor.numbers(2, "<u4")]
+        if len(dims) > MAX_RANK or tensor.scalar(1, "I") != len(dims):
+            refuse(f"a tensor of XNNPACK has {len(dims)} sizes and states {tensor.scalar(1, 'I')}")
+        constant, dtype = tensor.scalar(3, "I"), tensor.scalar(0, "h")
+        shape = check_shape(dims, "a tensor of XNNPACK", computed=not constant)
+        if constant:
+            if constant >= len(sizes) or dtype not in CONSTANT_BITS:
+                refuse(f"a constant of XNNPACK has the number {constant} of {len(sizes)} and the type {dtype}")
+            if -(-math.prod(shape) * CONSTANT_BITS[dtype] // 8) > sizes[constant]:
+                refuse(f"a constant of XNNPACK has {sizes[constant]} bytes for the shape {shape}")
+        elif dtype not in COMPUTED_TYPES:
+            refuse(f"a value of XNNPACK has the type {dtype}")
+        if union == 2:
+            _check_scales(value, shape, sizes)
+        external = tensor.scalar(4, "I", NO_ID)
+        if external != NO_ID and (external >= externals or external in outside or constant):
+            refuse(f"XNNPACK's graph has the operand {external} of {externals}, or twice, or as a constant")
+        outside.add(external)
+        number = tensor.scalar(6, "I")
+        if number in found or number == NO_ID:
+            refuse(f"XNNPACK's graph has the value {number} twice")
+        found[number] = shape
+    return found
+
+
+def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
+    """Refuse scales that are fewer than the channels that they are for."""
+    kind, scales = value.scalar(1, "B"), value.table(2)
+    if kind not in (1, 2, 3, 4) or scales is None:
+        refuse("a tensor of XNNPACK has scales of a kind that no reader knows")
+    if kind == 3 and not 0 <= scales.scalar(0, "i") <= len(shape):
+        refuse("a tensor of XNNPACK has scales for more axes than it has")
+    if kind in (2, 3):
+        return
+    axis = scales.scalar(1, "i")
+    buffer, stated = (2, 3) if kind == 1 else (4, 5)
+    group = 0 if kind == 1 else scales.scalar(2, "i")
+    if not 0 <= axis < len(shape):
+        refuse(f"a tensor of XNNPACK of {len(shape)} axes has scales along the axis {axis}")
+    if kind == 4 and (group < 1 or len(shape) != 2 or shape[1 - axis] % group):
+        refuse(f"a tensor of XNNPACK has groups of {group}")
+    needed = shape[axis] if kind == 1 else shape[axis] * (shape[1 - axis] // group)
+    found = len(scales.numbers(0, "<f4"))
+    number = scales.scalar(buffer, "I")
+    if number:
+        if number >= len(sizes) or scales.scalar(stated, "I") * (4 if kind == 1 else 2) > sizes[number]:
+            refuse("a tensor of XNNPACK has scales that are not there")
+        found = scales.scalar(stated, "I")
+    if found < needed:
+        refuse(f"a tensor of XNNPACK has {found} scales for {needed} channels")
+
+
+def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
+    where = NODES[kind]
+    for field in (*where.inputs, *where.outputs, *where.optional):
+        number = node.scalar(field, "I")
+        if number not in values and not (field in where.optional and number == NO_ID):
+            refuse(f"a node of XNNPACK reads or writes the value {number}, which its graph has not")
+    if kind not in LISTS:
+        return
+    source = values[node.scalar(where.inputs[0], "I")]
+    lists = [[int(each) for each in node.numbers(field, "<u4")] for field in LISTS[kind]]
+    if kind == PAD:
+        fits = len(lists[0]) == len(lists[1]) == len(source)
+        check_shape([sum(sizes) for sizes in zip(source, *lists, strict=False)], "a pad of XNNPACK")
+    elif kind == TRANSPOSE:
+        fits = node.scalar(0, "I") == len(lists[0]) and sorted(lists[0]) == list(range(len(source)))
+    elif kind == RESHAPE:
+        fits = node.scalar(0, "I") == len(lists[0]) <= MAX_RANK
+        check_shape(lists[0], "a reshape of XNNPACK")
+    else:
+        fits = node.scalar(0, "I") == len(lists[0]) == len(lists[1]) == len(source) and all(
+            begin + size <= room for begin, size, room in zip(*lists, source, strict=False)
+        )
+    if not fits:
+        refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {source}")
