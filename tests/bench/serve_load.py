@@ -6,7 +6,8 @@ Clients ask one question after the other over loopback and compare the answer wi
 directly: scores must be equal, transcripts too. One question in twenty is wrong on purpose, and its status must be the
 one that is due. The scenarios: as many text clients as asked for; the same with room for few to wait, where 503 is due;
 the same while the service is killed (-9) and started again, where a question may stay unanswered but no answer may be
-wrong or half; a few image and speech clients. Printed and written to results/serve.json: questions per second, latency
+wrong or half; the same beside attackers (serve_attackers.py), while the bundle is reloaded three times; a few image and
+speech clients, and those of speech beside attackers, too. Printed and written to results/serve.json: questions per second, latency
 of answers, resident memory of the service second by second. The clients use the same processors as the service.
 """
 
@@ -14,20 +15,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import itertools
 import json
 import os
 import random
+import signal
 import socket
 import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +42,16 @@ import psutil
 from edgeformer_runtime import load
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from tests.bench.readme_table import RESULTS
+from tests.bench.serve_attackers import Attack, attack_until_over
 from tests.conftest import ASSETS
 
 JSON = "application/json"
 WRONG_EVERY = 20
 SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve")
 MAX_BODY_MB = 1
+SOUND_SECONDS = 7200
+LOG = Path(tempfile.gettempdir()) / f"serve_load.{os.getpid()}.log"
+RELOADS = 3
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Shared, as each client would else spend 20 ms to make one that none needs."""
 
@@ -70,6 +79,8 @@ class Scenario:
         options: of `serve`.
         may_be_busy: 503 is a due status, too.
         killed: the service is killed and started again halfway.
+        attacked: attackers are there all the time, and the bundle is reloaded.
+        sound: a long sound for attackers of speech.
     """
 
     name: str
@@ -80,6 +91,8 @@ class Scenario:
     options: tuple[str, ...] = ()
     may_be_busy: bool = False
     killed: bool = False
+    attacked: bool = False
+    sound: bytes | None = None
 
 
 @dataclass
@@ -93,6 +106,10 @@ class Outcome:
     resident: list[int] = field(default_factory=list)
     cpu_s: float = 0.0
     kills: int = 0
+    reloads: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
+    told: Counter[str] = field(default_factory=Counter)
+    log_lines: int = 0
 
     def to_json(self, scenario: Scenario) -> dict[str, Any]:
         """The figures of the report."""
@@ -109,6 +126,14 @@ class Outcome:
             "wrong": len(self.wrong),
             "unanswered": dict(self.unanswered),
             "resident_mb": [round(value / 1e6, 1) for value in self.resident],
+        } | (self._attack_json() if scenario.attacked else {})
+
+    def _attack_json(self) -> dict[str, Any]:
+        return {
+            "attempts": dict(sorted(self.attempts.items())),
+            "attackers_told": dict(sorted(self.told.items())),
+            "reloads": self.reloads,
+            "log_lines": self.log_lines,
         }
 
 
@@ -164,6 +189,18 @@ def speech_questions(bundle: Path) -> list[Question]:
     return _mixed(good, [Question(b"no sound", kind, 422), Question(b"{}", JSON, 415)])
 
 
+def long_sound(seconds: int) -> bytes:
+    """An mp3 of somebody who speaks for so long, over and over."""
+    import numpy as np
+    import soundfile
+
+    samples, rate = soundfile.read(ASSETS / "speech" / "jfk.wav", dtype="float32")
+    repeated = np.tile(samples, -(-seconds * rate // len(samples)))[: seconds * rate]
+    file = io.BytesIO()
+    soundfile.write(file, repeated, rate, format="MP3", subtype="MPEG_LAYER_III")
+    return file.getvalue()
+
+
 def _mixed(good: Sequence[Question], wrong: Sequence[Question]) -> list[Question]:
     """Good questions, with a wrong one after every few."""
     others = itertools.cycle(wrong)
@@ -185,7 +222,9 @@ def start(scenario: Scenario, port: int) -> subprocess.Popen[bytes]:
     """Start the service; it answers when this returns."""
     command = [*SERVE, str(scenario.bundle), "--port", str(port), "--max-body-mb", str(MAX_BODY_MB), *scenario.options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    log = LOG.open("wb")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+    log.close()
     assert process.stdout is not None
     if not process.stdout.readline():
         raise SystemExit(f"the service did not start: {' '.join(command)}")
@@ -247,16 +286,28 @@ async def run(scenario: Scenario) -> Outcome:
             asyncio.create_task(ask_on(scenario, port, places.randrange(len(scenario.questions)), end, outcome))
             for _ in range(scenario.clients)
         ]
+        attack = Attack(port, asyncio.get_running_loop().time() + scenario.seconds, scenario.sound)
+        attacking = asyncio.create_task(attack_until_over(attack)) if scenario.attacked else None
         while time.perf_counter() < end:
+            if (
+                scenario.attacked
+                and outcome.reloads < RELOADS * (1 - (end - time.perf_counter()) / scenario.seconds) - 0.5
+            ):
+                process.send_signal(signal.SIGHUP)
+                outcome.reloads += 1
             if time.perf_counter() > halfway and not outcome.kills:
                 process.kill()
                 process.wait()
                 outcome.kills += 1
                 process = await asyncio.to_thread(start, scenario, port)
-            outcome.resident.append(psutil.Process(process.pid).memory_info().rss)
+            outcome.resident.append(_resident_bytes(process))
             await asyncio.sleep(1)
         await asyncio.gather(*asking)
-        outcome.resident.append(psutil.Process(process.pid).memory_info().rss)
+        if attacking is not None:
+            await attacking
+            outcome.attempts, outcome.told = attack.attempts, attack.statuses
+            await asyncio.sleep(3)  # for what attackers left to be given up
+        outcome.resident.append(_resident_bytes(process))
         outcome.cpu_s = _cpu_s(process) - cpu_before_s
         held = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
         process.terminate()
@@ -264,15 +315,40 @@ async def run(scenario: Scenario) -> Outcome:
             outcome.wrong.append(f"the service ended with {process.returncode}")
     finally:
         process.kill()
+    log = LOG.read_text(encoding="utf-8", errors="replace")
+    LOG.unlink()
+    outcome.log_lines = len(log.splitlines())
+    if "Traceback" in log:
+        outcome.wrong.append(f"the log has a traceback: {log[-2000:]}")
+    if scenario.attacked and f'outcome="done"}} {float(outcome.reloads)}' not in held:
+        outcome.wrong.append(f"expected {outcome.reloads} reloads")
     for name in ("edgeformer_held_bytes", "edgeformer_unanswered_requests"):
         if f"\n{name} 0.0\n" not in held:
             outcome.wrong.append(f"{name} is not 0 after the last answer")
     return outcome
 
 
+def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The service and the processes of its bundle."""
+    service = psutil.Process(process.pid)
+    return [service, *service.children()]
+
+
+def _resident_bytes(process: subprocess.Popen[bytes]) -> int:
+    total = 0
+    for member in _family(process):
+        with suppress(psutil.NoSuchProcess):
+            total += member.memory_info().rss
+    return total
+
+
 def _cpu_s(process: subprocess.Popen[bytes]) -> float:
-    times = psutil.Process(process.pid).cpu_times()
-    return float(times.user + times.system)
+    total = 0.0
+    for member in _family(process):
+        with suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
@@ -284,6 +360,8 @@ def scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
         yield Scenario("text", *text, arguments.seconds, workers)
         few = (*workers, "--max-waiting", str(max(1, arguments.clients // 8)))
         yield Scenario("text, room for few", *text, arguments.seconds / 4, few, may_be_busy=True)
+        wide = (*workers, "--max-body-mb", "16")
+        yield Scenario("text, beside attackers", *text, arguments.seconds, wide, attacked=True)
         yield Scenario("text, killed and restarted", *text, arguments.seconds / 3, workers, killed=True)
     if arguments.image:
         yield Scenario(
@@ -292,6 +370,10 @@ def scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
     if arguments.speech:
         questions = tuple(speech_questions(arguments.speech))
         yield Scenario("speech", arguments.speech, questions, 8, arguments.seconds / 2, workers)
+        attacked = Scenario("speech, beside attackers", arguments.speech, questions, 8, arguments.seconds, workers)
+        yield replace(
+            attacked, attacked=True, sound=long_sound(SOUND_SECONDS), options=(*workers, "--max-body-mb", "16")
+        )
 
 
 def main() -> int:

@@ -79,6 +79,7 @@ class _Helper:
         self._engine = open_engine(self._bundle, int(opening["threads"]))
         self._pipeline: Any = open_pipeline(self._bundle, self._engine) if opening["answers"] else None
         self._streams: Any = None
+        self._sounds: Any = None
         self.described = {
             "name": self._engine.name,
             "executed_by": self._engine.executed_by,
@@ -92,6 +93,8 @@ class _Helper:
             return self._run(question, answers)
         if kind.endswith(" stream"):
             return self._stream(kind, question)
+        if kind.endswith(" sound"):
+            return self._sound(kind, question)
         if kind == "program":
             return self._run_program(question)
         if kind == "verify":
@@ -115,7 +118,17 @@ class _Helper:
             "feed stream": self._streams.feed,
             "finish stream": self._streams.finish,
         }
-        return answers[kind](question)
+        answer: Frame = answers[kind](question)
+        return answer
+
+    def _sound(self, kind: str, question: Frame) -> Frame:
+        from edgeformer_runtime.isolation.transcription import Transcriptions
+
+        if self._sounds is None:
+            self._sounds = Transcriptions(self._pipeline.begin)
+        answers = {"begin sound": self._sounds.begin, "hear sound": self._sounds.hear, "drop sound": self._sounds.drop}
+        answer: Frame = answers[kind](question)
+        return answer
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
         from edgeformer_runtime import records

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeformer_runtime import records
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
@@ -20,6 +21,7 @@ from edgeformer_runtime.isolation.messages import file_frame, read_answer, text_
 from edgeformer_runtime.isolation.process import HelperProcess
 from edgeformer_runtime.isolation.stream import IsolatedStream
 from edgeformer_runtime.isolation.tensors import pack, unpack
+from edgeformer_runtime.isolation.transcription import IsolatedTranscription
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
@@ -122,13 +124,29 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
         self.engine.helper.interrupt()
 
+    def begin(
+        self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
+    ) -> IsolatedTranscription:
+        """Of speech: one sound to transcribe window by window; see `Transcriber.begin`."""
+        if self._kind != "audio":
+            raise InputError(f"{self.bundle.manifest.task} takes no sound")
+        return IsolatedTranscription(self._ask, raw, options, is_cancelled)
+
     def open_stream(
-        self, options: TranscribeOptions | None = None, stream_options: StreamOptions | None = None
+        self,
+        options: TranscribeOptions | None = None,
+        stream_options: StreamOptions | None = None,
+        is_cancelled: IsCancelled = never,
     ) -> IsolatedStream:
         """Of speech: a transcript of sound that is still arriving; see `Transcriber.open_stream`."""
         if self._kind != "audio":
             raise InputError(f"{self.bundle.manifest.task} takes no stream of sound")
-        return IsolatedStream(self._ask, options, stream_options)
+
+        def ask(question: Frame) -> Frame:
+            check(is_cancelled)
+            return self._ask(question)
+
+        return IsolatedStream(ask, options, stream_options)
 
     def stream(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 
 from edgeformer_runtime.cancellation import IsCancelled, check
@@ -13,7 +14,7 @@ from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audi
 
 
 class Transcription:
-    """A sound that is being transcribed. Not for several threads at once; `close` releases its file."""
+    """A sound that is being transcribed, whose windows are for one thread at a time; `close` is for any."""
 
     def __init__(self, model: SpeechModel, session: SpeechSession, raw: RawAudio, is_cancelled: IsCancelled) -> None:
         """Use `Transcriber.begin`."""
@@ -24,6 +25,7 @@ class Transcription:
         self._reader: AudioReader = open_audio(raw, self._rate)
         self._buffer = SoundBuffer()
         self._segments: list[Segment] = []
+        self._lock = threading.Lock()
 
     @property
     def done_seconds(self) -> float:
@@ -43,6 +45,10 @@ class Transcription:
             InputError: the sound is spoiled from here on.
             EngineError: the model failed, or gave NaN or infinity.
         """
+        with self._lock:
+            return self._advance()
+
+    def _advance(self) -> bool:
         check(self._is_cancelled)
         missing = self._model.window_samples + 1 - len(self._buffer.samples)
         if missing > 0:
@@ -57,8 +63,9 @@ class Transcription:
         return self._session.transcript(self._segments, self._buffer.end)
 
     def close(self) -> None:
-        """Release the sound's file. A second call does nothing."""
-        self._reader.close()
+        """Release the sound's file, once no window is being heard. A second call does nothing."""
+        with self._lock:
+            self._reader.close()
 
     def __enter__(self) -> Transcription:
         return self

@@ -13,11 +13,14 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.base import Raw
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.refusals import Refusal, first_problem
+from edgeformer_runtime.strict_json import shorten
 
 BYTES_TYPE = "application/octet-stream"
 JSON_TYPE = "application/json"
 MAX_TOKEN_IDS = 1 << 16
 """In one input: far more than any bundle has positions."""
+MAX_JSON_VALUES = 1 << 18
+"""In one document: objects in Python take up to a hundred times the bytes of their JSON, and seconds to be made."""
 
 
 class Strict(BaseModel):
@@ -31,7 +34,7 @@ class TextInput(Strict):
 
     text: str | None = None
     pair: str | None = None
-    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS)
+    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS, fail_fast=True)
 
     @model_validator(mode="after")
     def _one_of(self) -> TextInput:
@@ -49,7 +52,7 @@ class TextInput(Strict):
 class TextInputs(Strict):
     """Several texts, answered in this order by one answer."""
 
-    inputs: list[TextInput] = Field(min_length=1)
+    inputs: list[TextInput] = Field(min_length=1, fail_fast=True)
 
 
 class ClassifyQuery(BaseModel):
@@ -117,14 +120,19 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
     """
     if _media_type(content_type) != JSON_TYPE:
         raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
+    if _has_many_values(body):
+        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
     try:
         document: Any = from_json(body)
     except ValueError as error:
         raise Refusal(400, f"expected JSON: {error}") from None
     several = isinstance(document, dict) and "inputs" in document
-    found = document["inputs"] if several else ()
+    _check_keys(document, TextInputs if several else TextInput)
+    found = document["inputs"] if several else []
     if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
         raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
+    for item in found if isinstance(found, list) else ():
+        _check_keys(item, TextInput)
     try:
         texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
     except ValidationError as error:
@@ -154,6 +162,34 @@ def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
     if not body:
         raise Refusal(422, "expected a file as the body, found nothing")
     return Inputs((body,), False, lambda _: body, content_type)
+
+
+def _has_many_values(document: bytes) -> bool:
+    """Whether a document has more values than are taken, found without making them."""
+    if _count_values(document) < MAX_JSON_VALUES:
+        return False
+    plain = document.replace(rb"\\", b"").replace(rb"\"", b"")
+    if plain.count(b'"') > 4 * MAX_JSON_VALUES:
+        return True
+    outside = b"".join(plain.split(b'"')[::2])  # texts may have any number of commas
+    return _count_values(outside) >= MAX_JSON_VALUES
+
+
+def _count_values(document: bytes) -> int:
+    return document.count(b",") + document.count(b"[") + document.count(b"{")
+
+
+def _check_keys(document: Any, kind: type[Strict]) -> None:
+    """Refuse the first unknown key: the model would list all of them.
+
+    Raises:
+        Refusal: 422, there is one.
+    """
+    unknown = (
+        next((key for key in document if key not in kind.model_fields), None) if isinstance(document, dict) else None
+    )
+    if unknown is not None:
+        raise Refusal(422, f"{shorten(unknown)[1:-1]}: expected none but {', '.join(kind.model_fields)}")
 
 
 def _media_type(content_type: str) -> str:

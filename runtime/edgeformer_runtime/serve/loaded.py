@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.workers import Workers
@@ -14,6 +15,10 @@ from edgeformer_runtime.verify import verify
 
 OpenPipeline = Callable[[], Pipeline[Any, Any]]
 """Opens the bundle that lies at the service's path now."""
+
+PATIENCE_S = {"text": 2.0, "image": 2.0, "audio": 15.0}
+"""Work that nobody waits for has so long to give up, of sound until its window has been heard; then its process is
+ended, or its worker replaced."""
 
 
 class Loaded:
@@ -50,7 +55,8 @@ class Loaded:
                 _verify(pipelines[0])
             undo.pop_all()
         self.manifest = pipelines[0].bundle.manifest
-        self.workers = Workers(pipelines, options.max_waiting, self._open_same, on_replaced)
+        patience_s = PATIENCE_S[self.manifest.preprocessing.kind]
+        self.workers = Workers(pipelines, options.max_waiting, self._open_same, on_replaced, patience_s)
 
     def _open_same(self) -> Pipeline[Any, Any]:
         """One more pipeline of the same bundle: answers must not depend on which worker gives them."""
@@ -64,6 +70,7 @@ class Loaded:
 
 
 def _verify(pipeline: Pipeline[Any, Any]) -> None:
-    found = verify(pipeline.bundle, pipeline.engine)
+    is_isolated = isinstance(pipeline, IsolatedPipeline)
+    found = verify_isolated(pipeline.bundle) if is_isolated else verify(pipeline.bundle, pipeline.engine)
     if not found.ok:
         raise BundleError(f"expected answers as recorded, found others in {found.first_diverging}: run verify")

@@ -52,6 +52,8 @@ class Metrics:
         self.name_bundle(service.manifest)
         alive = Gauge("edgeformer_workers", "Workers that are alive.", registry=registry)
         alive.set_function(lambda: service.workers.alive)
+        restarts = Gauge("edgeformer_restarted_processes", "Processes of isolated bundles.", registry=registry)
+        restarts.set_function(lambda: service.workers.restarts)
         waiting = Gauge(
             "edgeformer_unanswered_requests", "Requests that wait or are being answered.", registry=registry
         )

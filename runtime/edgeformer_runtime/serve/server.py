@@ -77,6 +77,7 @@ class _Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._is_reload_due = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
@@ -84,6 +85,8 @@ class _Server(uvicorn.Server):
         self._loop.set_exception_handler(_log_in_a_line)
         self._sweeping = asyncio.ensure_future(self._sweep())
         await super().startup(sockets)
+        if self._is_reload_due:
+            self._begin_reload()
         for listening in sockets or ():
             listening.listen(BACKLOG)  # uvicorn's backlog is also how many connections are taken at once
 
@@ -114,7 +117,9 @@ class _Server(uvicorn.Server):
 
     def handle_reload(self, _sig: int, _frame: FrameType | None) -> None:
         """Reload the bundle, once the server runs."""
-        if self._loop is not None:
+        if self._loop is None:
+            self._is_reload_due = True
+        else:
             self._loop.call_soon_threadsafe(self._begin_reload)
 
     def _begin_reload(self) -> None:

@@ -25,7 +25,7 @@ from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.refusals import Refusal, busy
 from edgeformer_runtime.serve.tasks import Task
-from edgeformer_runtime.serve.workers import Workers
+from edgeformer_runtime.serve.workers import NONE_ALIVE, Workers
 
 Outcome = TypeVar("Outcome")
 
@@ -81,7 +81,7 @@ class Service:
         """Why nobody should send requests now; None: they are answered."""
         if self.is_ending:
             return "the service is ending"
-        return None if self.workers.alive else "no worker is alive, it is being replaced"
+        return None if self.workers.alive else NONE_ALIVE
 
     @contextmanager
     def stream_slot(self) -> Iterator[None]:

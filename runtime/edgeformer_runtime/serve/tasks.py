@@ -11,6 +11,7 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.pipelines.transcription import Transcription
 from edgeformer_runtime.serve.answers import Result
 from edgeformer_runtime.serve.inputs import Inputs
 from edgeformer_runtime.serve.workers import Workers
@@ -51,17 +52,25 @@ async def transcribe(workers: Workers, inputs: Inputs[bytes], options: Transcrib
     """Transcribe a sound. After each window, its rest goes to the end of the line."""
     (raw,) = inputs.raws
     is_over = False
+    begun: Transcription | None = None
 
     def is_cancelled() -> bool:
         return is_over
 
+    def begin(pipeline: Pipeline[Any, Any]) -> Transcription:
+        nonlocal begun
+        begun = cast(Transcriber, pipeline).begin(raw, options, is_cancelled)
+        if is_over:
+            begun.close()
+        return begun
+
     with workers.place(), workers.lease() as pipeline:
         try:
-            begin = cast(Transcriber, pipeline).begin
-            transcription = await workers.step(lambda *_: begin(raw, options, is_cancelled))
+            transcription = await workers.step(lambda *_: begin(pipeline))
             while await workers.step(lambda *_: transcription.advance()):
                 pass
-            transcription.close()
             return [transcription.transcript()]
         finally:
             is_over = True  # a thread that is still at a window stops at its next token
+            if begun is not None:
+                workers.aside(begun.close)

@@ -15,10 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from edgeformer_runtime.cancellation import Cancelled, IsCancelled
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EdgeFormerError, EngineError
+from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.refusals import busy
 
@@ -30,14 +31,22 @@ GATHER_S = 0.005
 """A thread hands answers over together, at most so long after the first: waking the event loop and being woken for each
 takes a tenth to a third of a small classifier's processor time. What takes longer than this goes alone."""
 
-GIVE_UP_S = 2.0
-"""Work that nobody waits for has so long to give up; then its worker counts as stuck and is replaced."""
 MOST_STUCK = 4
 """Stuck threads at a time, as no thread can be ended from outside: with more, the next stuck worker stays missing."""
 REOPEN_S = 5.0
 """Between attempts to open a pipeline in the place of a dead one."""
 
+NONE_ALIVE = "no worker is alive, it is being replaced"
+
 _logger = logging.getLogger("edgeformer_runtime.serve")
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A pipeline in a process of its own, which can be ended whatever it does; the next call starts another one."""
+
+    def interrupt(self) -> None:
+        """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
 
 
 @dataclass(eq=False)
@@ -47,6 +56,7 @@ class _Job:
     work: Work[Any]
     future: asyncio.Future[Any]
     is_abandoned: bool = False
+    is_interrupted: bool = False
 
     def outcome(self, pipeline: Pipeline[Any, Any]) -> tuple[Any, BaseException | None]:
         """Do the work: what it gives, or its error."""
@@ -77,6 +87,7 @@ class Workers:
         max_waiting: int,
         reopen: Callable[[], Pipeline[Any, Any]],
         on_replaced: Callable[[str], None] = lambda _: None,
+        patience_s: float = 2.0,
     ) -> None:
         """Take over pipelines; `close` closes them.
 
@@ -84,7 +95,9 @@ class Workers:
             pipelines: one for each worker.
             max_waiting: requests that may wait beside those that are being answered.
             reopen: a pipeline in place of a dead one's; called in a thread.
-            on_replaced: told why a worker is replaced: "died" or "stuck".
+            on_replaced: told why a worker is replaced: it "died", is "stuck", or its process was "interrupted".
+            patience_s: work that nobody waits for has so long to give up; then its process is ended, or its worker
+                counts as stuck and is replaced.
         """
         self.count = len(pipelines)
         self.unanswered = 0
@@ -92,10 +105,12 @@ class Workers:
         self._most = max_waiting + self.count
         self._reopen = reopen
         self._on_replaced = on_replaced
+        self._patience_s = patience_s
         self._alive: list[_Worker] = []
         self._new = [_Worker(pipeline) for pipeline in pipelines]
         self._stuck = 0
         self._missing = 0  # workers that were to be replaced while too many threads were stuck
+        self._cannot_open = False  # the last attempt to replace a worker failed
         self._turn = 0
         self._leases: Counter[Pipeline[Any, Any]] = Counter()
         self._retired: set[Pipeline[Any, Any]] = set()
@@ -112,6 +127,12 @@ class Workers:
         return len(self._alive) + len(self._new)
 
     @property
+    def restarts(self) -> int:
+        """Processes of isolated bundles that were started in place of others."""
+        engines = (worker.pipeline.engine for worker in (*self._alive, *self._new))
+        return sum(engine.helper.restarts for engine in engines if isinstance(engine, IsolatedEngine))
+
+    @property
     def is_idle(self) -> bool:
         """Whether nobody waits for anything and no stream is open."""
         return not self.unanswered and not self._leases
@@ -121,12 +142,12 @@ class Workers:
         """A place for one request, until the block ends.
 
         Raises:
-            Refusal: 503, too many requests wait, or no worker is alive.
+            Refusal: 503, too many requests wait, or no worker is alive and none could be opened.
         """
         if self.unanswered >= self._most:
             raise busy(f"{self.unanswered} requests are waiting")
-        if not self.alive:
-            raise busy("no worker is alive, it is being replaced")
+        if not self.alive and self._cannot_open:
+            raise busy(NONE_ALIVE)
         self.unanswered += 1
         try:
             yield
@@ -156,7 +177,7 @@ class Workers:
         finally:
             if not job.future.done() or job.future.cancelled():
                 job.is_abandoned = True
-                loop.call_later(GIVE_UP_S, self._give_up, job, loop)
+                loop.call_later(self._patience_s, self._give_up, job, loop)
 
     @contextmanager
     def lease(self) -> Iterator[Pipeline[Any, Any]]:
@@ -167,7 +188,7 @@ class Workers:
         """
         workers = self._alive or self._new
         if not workers:
-            raise busy("no worker is alive, it is being replaced")
+            raise busy(NONE_ALIVE)
         self._turn += 1
         pipeline = workers[self._turn % len(workers)].pipeline
         self._leases[pipeline] += 1
@@ -180,6 +201,15 @@ class Workers:
                 if pipeline in self._retired:
                     self._retire(pipeline)
 
+    def aside(self, release: Callable[[], None]) -> None:
+        """Release what a work has left, which may take as long as a step of it; what is gone needs no release."""
+
+        def try_to() -> None:
+            with suppress(EdgeFormerError):
+                release()
+
+        self._spawn(try_to)
+
     async def drain(self) -> None:
         """Wait until nobody waits for anything, then close; cancelled, close at once."""
         try:
@@ -188,7 +218,7 @@ class Workers:
         finally:
             await self.close()
 
-    async def close(self, patience_s: float = GIVE_UP_S) -> None:
+    async def close(self, patience_s: float = 2.0) -> None:
         """Drop what waits, tell what has begun to give up, and close the pipelines of those that do.
 
         Args:
@@ -201,6 +231,8 @@ class Workers:
         for worker in self._alive:
             if worker.job is not None:
                 worker.job.is_abandoned = True
+                if isinstance(worker.pipeline, Interruptible):
+                    self._spawn(worker.pipeline.interrupt)
             self._bell.put(False)
         loop = asyncio.get_running_loop()
         end = loop.time() + patience_s
@@ -291,12 +323,19 @@ class Workers:
         self._replace(loop)
 
     def _give_up(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
-        """In the event loop: replace the worker that still does what nobody waits for."""
+        """In the event loop: end the process that still does what nobody waits for, or replace the worker."""
         with self._lock:
             worker = next((worker for worker in self._alive if worker.job is job), None)
             if worker is None:
                 return
-            worker.is_given_up = True
+            is_process = isinstance(worker.pipeline, Interruptible) and not job.is_interrupted
+            worker.is_given_up = not is_process
+        if is_process:
+            job.is_interrupted = True
+            self._on_replaced("interrupted")
+            self._spawn(cast(Interruptible, worker.pipeline).interrupt)
+            loop.call_later(self._patience_s, self._give_up, job, loop)
+            return
         self._remove(worker)
         self._stuck += 1
         self._on_replaced("stuck")
@@ -320,15 +359,21 @@ class Workers:
             pipeline = self._reopen()
         except BaseException as error:
             _logger.error("a worker cannot be replaced yet: %s", _describe(error))
-            _tell(loop, loop.call_later, REOPEN_S, self._replace, loop)
+            _tell(loop, self._try_later, loop)
             return
         _tell(loop, self._take, _Worker(pipeline), loop)
+
+    def _try_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In the event loop: a worker could not be replaced."""
+        self._cannot_open = True
+        loop.call_later(REOPEN_S, self._replace, loop)
 
     def _take(self, worker: _Worker, loop: asyncio.AbstractEventLoop) -> None:
         """In the event loop: a new worker is there."""
         if self._is_closed:
             worker.pipeline.close()
             return
+        self._cannot_open = False
         self._begin(worker, loop)
         self._wake()
 

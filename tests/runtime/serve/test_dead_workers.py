@@ -38,6 +38,7 @@ def test_without_a_worker_it_is_alive_and_not_ready(tiny_onnx: Path) -> None:
     with odd(tiny_onnx, opens=1, finish_s=3.0) as served:
         assert get(served.port, "/health/ready").status == 200
         assert ask(served.port, "panic").status == 500
+        wait_for(lambda: ask(served.port, "hello").status == 503)
         assert get(served.port, "/health/live").status == 200
         for path in ("/health/ready", "/health"):
             found = get(served.port, path)

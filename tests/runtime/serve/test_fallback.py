@@ -16,6 +16,7 @@ from served import Connect, open_noise
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.serve.options import FallbackOptions
 
+OTHER = "its answer is another than expected: "
 GOOD = {"labels": ["weather", "lights"], "scores": [0.9, 0.1]}
 
 
@@ -23,6 +24,7 @@ class Elsewhere(BaseHTTPRequestHandler):
     """A bigger model that answers as it is told."""
 
     answer: ClassVar[Callable[[], tuple[int, bytes]]]
+    headers_of_answer: ClassVar[dict[str, str]] = {}
     asked: ClassVar[list[dict[str, Any]]]
 
     def do_POST(self) -> None:
@@ -30,7 +32,8 @@ class Elsewhere(BaseHTTPRequestHandler):
         self.asked.append({"path": self.path, "headers": dict(self.headers), "body": body})
         status, document = type(self).answer()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in ({"Content-Type": "application/json"} | self.headers_of_answer).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(document)))
         self.end_headers()
         self.wfile.write(document)
@@ -95,6 +98,10 @@ def test_only_the_doubtful_inputs_leave(
     )
 
 
+def scores(labels: list[str], values: str) -> Callable[[], tuple[int, bytes]]:
+    return lambda: (200, f'{{"labels": {json.dumps(labels)}, "scores": {values}}}'.encode())
+
+
 def slow() -> tuple[int, bytes]:
     time.sleep(1)
     return 200, b"{}"
@@ -106,9 +113,39 @@ def slow() -> tuple[int, bytes]:
         (slow, "no answer within 0.3 s"),
         (lambda: (503, b"busy"), "it answered with the status 503"),
         (lambda: (302, b""), "it answered with the status 302"),
-        (lambda: (200, b"no json"), "its answer is another than expected: Invalid JSON"),
-        (lambda: (200, b'{"text": "x"}'), "its answer is another than expected: labels: Field required"),
+        (lambda: (200, b"no json"), OTHER + "Invalid JSON"),
+        (lambda: (200, b'{"text": "x"}'), OTHER + "labels: Field required"),
         (lambda: (200, b" " * (5 << 20)), "its answer has more than"),
+        (
+            scores(["weather", "lights"], "[7, 0.1]"),
+            OTHER + "scores.0: Input should be less",
+        ),
+        (
+            scores(["weather", "lights"], "[0.9, -0.1]"),
+            OTHER + "scores.1: Input should be",
+        ),
+        (scores(["weather", "lights"], "[NaN, 0.1]"), OTHER + "scores.0: Input should be"),
+        (scores(["weather", "lights"], "[Infinity, 0]"), OTHER + "scores.0: Input should"),
+        (
+            scores(["weather", "lights"], '["0.9", 0.1]'),
+            OTHER + "scores.0: Input should be",
+        ),
+        (scores(["weather", "lights"], "[0.1, 0.9]"), OTHER + "scores: expected the best"),
+        (
+            scores(["weather", "lights"], "[0.9, 0.8]"),
+            OTHER + "scores: expected a sum of 1",
+        ),
+        (
+            scores(["weather", "lights", "greeting"], "[0.3, 0.1, 0.1]"),
+            OTHER + "scores: exp",
+        ),
+        (scores(["weather"], "[0.9, 0.1]"), OTHER + "scores: expected one for each of 1"),
+        (scores([], "[]"), OTHER + "labels: List should have at least 1 item"),
+        (
+            scores(["weather", "sell all"], "[0.9, 0.1]"),
+            OTHER + "labels: expected each of",
+        ),
+        (scores(["weather", "weather"], "[0.5, 0.5]"), OTHER + "labels: expected each of"),
     ],
 )
 def test_no_use_of_the_fallback(
@@ -129,6 +166,55 @@ def test_no_use_of_the_fallback(
     assert 'edgeformer_fallbacks_total{answered_by="device"} 1.0' in client.get("/metrics").text
 
 
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({"Content-Type": "text/html"}, "its answer has the content type 'text/html', expected application/json"),
+        ({"Content-Encoding": "gzip"}, "its answer is compressed"),
+    ],
+)
+def test_documents_of_another_kind(
+    connect: Connect,
+    tiny_onnx: Path,
+    elsewhere: tuple[str, type[Elsewhere]],
+    headers: dict[str, str],
+    reason: str,
+) -> None:
+    url, handler = elsewhere
+    handler.headers_of_answer = headers
+    client = connect(tiny_onnx, fallback=FallbackOptions(url, below=1.0))
+    answer = client.post("/v1/answer", json={"text": "hello"}).json()
+    assert (answer["answered_by"], answer["fallback_error"][: len(reason)]) == ("device", reason)
+
+
+SEGMENT = {"start": 0.0, "end": 0.5, "text": "what was said"}
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"text": 1}, "text: Input should be a valid string"),
+        ({"text": "a", "language": "English!"}, "language: String should match"),
+        ({"text": "a", "duration": 7200.0}, "duration: expected 1 s, found 7200"),
+        ({"text": "a", "segments": [SEGMENT | {"end": 90.0}]}, "segments: expected rising times of at most 2 s"),
+        ({"text": "a", "segments": [SEGMENT | {"start": 0.6}]}, "segments: expected rising times"),
+        ({"text": "a", "segments": [SEGMENT | {"start": -1.0}]}, "segments.0.start: Input should be greater"),
+        ({"text": "a", "segments": [SEGMENT | {"no_speech_probability": 1.5}]}, "segments.0.no_speech_probability: "),
+        ({"text": "a", "segments": [SEGMENT, SEGMENT | {"words": [SEGMENT]}]}, "segments.1.words.0.probability: "),
+    ],
+)
+def test_transcripts_that_are_not_believed(
+    connect: Connect, tiny_speech: Path, elsewhere: tuple[str, type[Elsewhere]], found: dict[str, Any], reason: str
+) -> None:
+    url, handler = elsewhere
+    handler.answer = staticmethod(lambda: (200, json.dumps(found).encode()))
+    sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
+    client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
+    answer = client.post("/v1/answer", content=sound, headers={"Content-Type": "audio/wav"}).json()
+    assert answer["answered_by"] == "device"
+    assert answer["fallback_error"].startswith(OTHER + reason)
+
+
 def test_nobody_there(connect: Connect, tiny_onnx: Path) -> None:
     client = connect(tiny_onnx, fallback=FallbackOptions("http://127.0.0.1:1/v1/answer", below=1.0))
     answer = client.post("/v1/answer", json={"text": "hello"}).json()
@@ -139,11 +225,13 @@ def test_sound_goes_with_its_options(
     connect: Connect, tiny_speech: Path, elsewhere: tuple[str, type[Elsewhere]]
 ) -> None:
     url, handler = elsewhere
-    handler.answer = staticmethod(lambda: (200, b'{"text": "what was said"}'))
+    said = {"text": "what was said", "language": "en", "duration": 1.0, "segments": [SEGMENT], "unknown": 1}
+    handler.answer = staticmethod(lambda: (200, json.dumps(said).encode()))
     sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
     client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
     answer = client.post("/v1/answer?language=en", content=sound, headers={"Content-Type": "audio/wav"}).json()
     assert (answer["answered_by"], answer["text"]) == ("fallback", "what was said")
+    assert (answer["segments"], "unknown" in answer) == ([SEGMENT], False)
     assert (handler.asked[0]["body"], handler.asked[0]["path"]) == (sound, "/v1/answer?language=en")
     assert handler.asked[0]["headers"]["Content-Type"] == "audio/wav"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from served import Connect, open_noise
 from starlette.websockets import WebSocketDisconnect
@@ -16,6 +18,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.serve.inputs import read_texts
 from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
 
 STREAM = "ws://127.0.0.1/v1/stream"
@@ -32,9 +35,11 @@ JSON = {"Content-Type": "application/json"}
         (b"[]", JSON, 422, "valid dictionary"),
         (b"{}", JSON, 422, 'expected {"text"}, {"text", "pair"} or {"token_ids"}'),
         (b'{"text": 1}', JSON, 422, "text: Input should be a valid string"),
-        (b'{"text": "a", "txt": "b"}', JSON, 422, "txt: Extra inputs are not permitted"),
+        (b'{"text": "a", "txt": "b"}', JSON, 422, "txt: expected none but text, pair, token_ids"),
         (b'{"pair": "a", "token_ids": [1]}', JSON, 422, "expected"),
         (b'{"token_ids": [1, 99]}', JSON, 422, "token id 99 is out of range"),
+        (b'{"inputs": [{"txt": "a"}]}', JSON, 422, "txt: expected none but text, pair, token_ids"),
+        (b'{"inputs": [{"text": "a"}], "text": "a"}', JSON, 422, "text: expected none but inputs"),
         (b'{"inputs": []}', JSON, 422, "inputs: List should have at least 1 item"),
         (b'{"inputs": [{"text": "a"}, {"token_ids": [-1]}]}', JSON, 422, "inputs.1: token id -1"),
         (b'{"inputs": [{"text": "a"}, {"text": "a"}, {"text": "a"}]}', JSON, 413, "at most 2 inputs"),
@@ -57,6 +62,34 @@ def test_texts_that_are_refused(
     assert client.post("/v1/answer", json={"text": "hello"}).status_code == 200
     assert client.get("/health").json() == {"status": "ready", "unanswered": 0}
     assert "edgeformer_held_bytes 0.0" in client.get("/metrics").text
+
+
+JSON_BYTES = 8 << 20
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" + b"[]," * (JSON_BYTES // 3) + b"1]", 413),
+        (b'{"token_ids": [' + b"1," * (JSON_BYTES // 2) + b"1]}", 413),
+        (b'{"inputs": [' + b'{"text":""},' * (JSON_BYTES // 12) + b'{"text":""}]}', 413),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(1 << 19)) + b"}", 413),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(1 << 17)) + b"}", 422),
+        (b'{"token_ids": [' + b'"a",' * (1 << 17) + b"1]}", 422),
+        (b'"' * JSON_BYTES + b"," * (1 << 19), 413),
+    ],
+    ids=["lists", "ids", "inputs", "keys", "fewer keys", "wrong ids", "quotes"],
+)
+def test_documents_that_would_take_seconds(connect: Connect, tiny_onnx: Path, body: bytes, status: int) -> None:
+    before = psutil.Process().memory_info().rss
+    answer = connect(tiny_onnx).post("/v1/answer", content=body, headers=JSON)
+    assert answer.status_code == status, answer.text[:200]
+    assert psutil.Process().memory_info().rss - before < 200 << 20
+
+
+@pytest.mark.parametrize("text", ['",' * (1 << 18), "[{," * (1 << 18), "\\\\," * (1 << 18)])
+def test_texts_with_any_number_of_commas_are_one_value(text: str) -> None:
+    assert read_texts(json.dumps({"text": text}).encode(), JSON["Content-Type"], 1).raws == (text,)
 
 
 def test_body_without_a_length_is_cut_off_at_the_limit(connect: Connect, tiny_onnx: Path) -> None:

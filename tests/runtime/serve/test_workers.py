@@ -14,7 +14,8 @@ from served import one_by_one
 from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.cancellation import IsCancelled
+from edgeformer_runtime.cancellation import Cancelled, IsCancelled, check
+from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.serve.refusals import Refusal
 from edgeformer_runtime.serve.workers import GATHER_S, Work, Workers
@@ -96,3 +97,76 @@ def test_a_cancelled_job_is_not_done(tiny: Path) -> None:
 
     with_workers(tiny, 1, 2, ask)
     assert done == ["third"]
+
+
+class Panic(BaseException):
+    """What pyo3 raises where Rust panics."""
+
+
+def test_a_dead_worker_is_replaced(tiny: Path) -> None:
+    """Its job fails, the jobs behind it are done by the new one, and a pipeline that a stream uses stays open."""
+    old, new = (open_pipeline(Bundle.open(tiny), TinyEngine(), owned=True) for _ in range(2))
+    reasons: list[str] = []
+
+    def die(*_: object) -> None:
+        raise Panic("at the disco")
+
+    async def run() -> None:
+        workers = Workers([old], 10, one_by_one([new]), reasons.append)
+        with workers.lease() as leased:
+            found = await asyncio.gather(
+                *(workers.run(work) for work in (die, lambda pipeline, _: pipeline, lambda pipeline, _: pipeline)),
+                return_exceptions=True,
+            )
+            assert isinstance(found[0], EngineError)
+            assert str(found[0]) == "the input made the model's code fail: Panic: at the disco"
+            assert found[1:] == [new, new]
+            assert leased is old
+            assert not old.engine.closed
+        await asyncio.sleep(0)
+        await workers.close()
+
+    asyncio.run(run())
+    assert reasons == ["died"]
+    assert old.engine.closed
+    assert new.engine.closed
+
+
+def test_work_that_gives_up_keeps_its_worker(tiny: Path) -> None:
+    """A cancelled job is told so, and the next one gets the same pipeline."""
+    stopped = threading.Event()
+
+    def endless(_: object, is_cancelled: IsCancelled) -> None:
+        while True:
+            try:
+                check(is_cancelled)
+            except Cancelled:
+                stopped.set()
+                raise
+            time.sleep(0.001)
+
+    async def ask(workers: Workers) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(workers.run(endless), 0.05)
+        assert await workers.run(lambda *_: 1) == 1
+        assert stopped.is_set()
+        assert workers.alive == 1
+
+    with_workers(tiny, 1, 10, ask)
+
+
+def test_a_process_is_ended_before_its_worker_is_replaced(tiny: Path) -> None:
+    pipeline = open_pipeline(Bundle.open(tiny), TinyEngine(), owned=True)
+    interrupted = threading.Event()
+    pipeline.interrupt = interrupted.set  # type: ignore[attr-defined]
+    reasons: list[str] = []
+
+    async def run() -> None:
+        workers = Workers([pipeline], 10, one_by_one([]), reasons.append, patience_s=0.05)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(workers.run(lambda *_: interrupted.wait(20)), 0.05)
+        assert await workers.run(lambda *_: 1) == 1
+        await workers.close()
+
+    asyncio.run(run())
+    assert reasons == ["interrupted"]
