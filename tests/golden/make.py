@@ -21,6 +21,7 @@ GENERATORS = (
     "bundles",
     "zips",
     "signatures",
+    "hostile_models",
 )
 """Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 

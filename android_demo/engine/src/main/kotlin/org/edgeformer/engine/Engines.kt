@@ -4,6 +4,7 @@ import org.edgeformer.core.Bundle
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.Target
 import org.edgeformer.core.engines.Engine
+import org.edgeformer.core.models.checkModelFiles
 import java.io.File
 
 /**
@@ -13,15 +14,18 @@ import java.io.File
  * @param cache a private folder, for copies of model files that an engine can only open by a path.
  * @param threads how many threads the engine may use.
  * @throws EngineError no engine runs this target here, or the model cannot be opened.
+ * @throws org.edgeformer.core.BundleError a model file breaks a rule of BUNDLE.md.
  */
 fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): Engine {
     val target = bundle.manifest.target
+    if (target == Target.COREML) throw EngineError("a bundle for coreml runs on Apple's devices: convert it for litert")
+    checkModelFiles(bundle)
     try {
         return when (target) {
             Target.LITERT -> LiteRtEngine(bundle, cache, threads)
             Target.EXECUTORCH -> ExecuTorchEngine(bundle, cache, threads)
             Target.ONNX -> OnnxEngine(bundle, cache, threads)
-            Target.COREML -> throw EngineError("a bundle for coreml runs on Apple's devices: convert it for litert")
+            Target.COREML -> error("refused before")
         }
     } catch (error: LinkageError) {
         // The classes, or the native library behind them: an app packages the engines that its bundles need.

@@ -1,6 +1,5 @@
 package org.edgeformer.core.models
 
-import org.edgeformer.core.BundleError
 import org.edgeformer.core.shorten
 import org.edgeformer.core.toStart
 import java.nio.ByteBuffer
@@ -8,7 +7,7 @@ import java.nio.ByteOrder
 
 /** What may be looked at in all: tables, texts and numbers of arrays, each as often as something refers to it. */
 private const val MAX_STEPS = 2_000_000
-private const val MAX_DEPTH = 16
+private const val MAX_DEPTH = 32
 
 /** What a field of a flatbuffer's table may be. */
 internal sealed class FlatField {
@@ -37,37 +36,31 @@ internal sealed class FlatField {
     class Union(val shapeOf: (Int) -> FlatShape?) : FlatField()
 }
 
-/** The fields of a kind of table, by slot; null: the format has or had such a field, and no bundle uses it. */
+/** The fields of a kind of table, by slot; null: nobody here follows such a field. Others are not known, and ignored. */
 internal class FlatShape(private vararg val fields: FlatField?) {
-    val size: Int get() = fields.size
-
     operator fun get(slot: Int): FlatField? = fields.getOrNull(slot)
 }
 
 /**
  * A flatbuffer that is read without trusting it: runtimes on phones follow whatever offsets it has.
  *
- * Of a table, every field that is there is known, has the type that its shape states, and lies inside the file, and so
- * does everything below it.
+ * Every known field of a table has the type that its shape states, and lies inside the buffer, as does all below it.
  *
- * @param bytes the file; offsets count from its begin.
- * @param where the file's name, for messages.
+ * @param file the whole file.
+ * @param begin where the buffer begins in it; its offsets count from there.
+ * @param size of the buffer.
  */
-internal class FlatBuffer(bytes: ByteBuffer, private val where: String) {
-    private val bytes = bytes.duplicate().order(ByteOrder.LITTLE_ENDIAN).also { toStart(it) }
+internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: Int) {
+    private val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN).also { toStart(it) }
     private var steps = 0
-
-    /** The size of the file. */
-    val size: Int = this.bytes.limit()
 
     /**
      * The table that the file begins with, after all of it was checked.
      *
      * @param identifier the four letters that tell the format.
-     * @throws BundleError the file is another, or leaves itself.
      */
     fun root(identifier: String, shape: FlatShape): FlatTable {
-        val found = String(CharArray(4) { if (size < 8) ' ' else (bytes.get(4 + it).toInt() and 0xFF).toChar() })
+        val found = String(CharArray(4) { if (size < 8) ' ' else (bytes.get(begin + 4 + it).toInt() and 0xFF).toChar() })
         if (found != identifier) spoiled("expected '$identifier' at its begin, found ${shorten(found)}")
         return FlatTable(this, offset(0)).also { check(it, shape, 0) }
     }
@@ -76,10 +69,10 @@ internal class FlatBuffer(bytes: ByteBuffer, private val where: String) {
     fun number(at: Int, count: Int): Long {
         inside(at, count.toLong())
         return when (count) {
-            1 -> bytes.get(at).toLong() and 0xFF
-            2 -> bytes.getShort(at).toLong() and 0xFFFF
-            4 -> bytes.getInt(at).toLong() and 0xFFFFFFFFL
-            else -> bytes.getLong(at)
+            1 -> bytes.get(begin + at).toLong() and 0xFF
+            2 -> bytes.getShort(begin + at).toLong() and 0xFFFF
+            4 -> bytes.getInt(begin + at).toLong() and 0xFFFFFFFFL
+            else -> bytes.getLong(begin + at)
         }
     }
 
@@ -107,10 +100,10 @@ internal class FlatBuffer(bytes: ByteBuffer, private val where: String) {
     fun text(at: Int): String {
         val count = count(at, 1)
         spend(count)
-        return String(ByteArray(count) { bytes.get(at + 4 + it) }, Charsets.UTF_8)
+        return String(ByteArray(count) { bytes.get(begin + at + 4 + it) }, Charsets.UTF_8)
     }
 
-    fun spoiled(how: String): Nothing = throw BundleError("$where: the model is spoiled: $how")
+    fun spoiled(how: String): Nothing = refuse("spoiled: $how")
 
     private fun inside(at: Int, count: Long) {
         if (at < 0 || count < 0 || at + count > size) spoiled("it is cut off")
@@ -121,8 +114,7 @@ internal class FlatBuffer(bytes: ByteBuffer, private val where: String) {
         spend(1)
         for (slot in 0 until table.slots) {
             val at = table.place(slot) ?: continue
-            val field = shape[slot] ?: spoiled("a table has the field $slot, which no bundle uses")
-            check(field, table, slot, at, depth)
+            shape[slot]?.let { check(it, table, slot, at, depth) }
         }
     }
 
@@ -195,27 +187,42 @@ internal class FlatTable(private val file: FlatBuffer, private val at: Int) {
     /** A number of 4 bytes, signed. */
     fun int(slot: Int, default: Int = 0): Int = place(slot)?.let { file.number(it, 4).toInt() } ?: default
 
+    /** A number of 2 bytes, unsigned. */
+    fun short(slot: Int): Int = place(slot)?.let { file.number(it, 2).toInt() } ?: 0
+
+    /** A number of 4 bytes, unsigned. */
+    fun uint(slot: Int, default: Long = 0): Long = place(slot)?.let { file.number(it, 4) } ?: default
+
     /** A number of 1 byte, unsigned. */
     fun byte(slot: Int): Int = place(slot)?.let { file.number(it, 1).toInt() } ?: 0
 
-    /** A number of 8 bytes, signed. */
-    fun long(slot: Int): Long = place(slot)?.let { file.number(it, 8) } ?: 0
+    /** A number of 8 bytes, signed; an unsigned one is negative where it is too large for any file. */
+    fun long(slot: Int, default: Long = 0): Long = place(slot)?.let { file.number(it, 8) } ?: default
+
+    /** Whether the field is there. */
+    fun has(slot: Int) = place(slot) != null
+
+    /** How many items an array has; none where it is not there. */
+    fun count(slot: Int, itemBytes: Int): Int = place(slot)?.let { file.count(target(it), itemBytes) } ?: 0
 
     /** A text; empty where it is not there. */
     fun text(slot: Int): String = place(slot)?.let { file.text(target(it)) } ?: ""
 
     /** An array of signed numbers of 4 bytes; empty where it is not there. */
-    fun ints(slot: Int): IntArray {
-        val list = place(slot)?.let { target(it) } ?: return IntArray(0)
-        val count = file.count(list, 4)
+    fun ints(slot: Int): List<Int> = numbers(slot, 4).map { it.toInt() }
+
+    /** An array of numbers of 1 or 4 bytes, unsigned, or of 8, signed; empty where it is not there. */
+    fun numbers(slot: Int, itemBytes: Int): List<Long> {
+        val list = place(slot)?.let { target(it) } ?: return emptyList()
+        val count = file.count(list, itemBytes)
         file.spend(count)
-        return IntArray(count) { file.number(list + 4 + 4 * it, 4).toInt() }
+        return List(count) { file.number(list + 4 + itemBytes * it, itemBytes) }
     }
 
-    /** Where the bytes of an array lie in the file; null where it is not there. */
-    fun range(slot: Int, itemBytes: Int = 1): IntRange? {
+    /** Where the bytes of an array lie in the buffer; null where it is not there. */
+    fun bytes(slot: Int): Piece? {
         val list = place(slot)?.let { target(it) } ?: return null
-        return list + 4 until list + 4 + itemBytes * file.count(list, itemBytes)
+        return Piece(list + 4, list + 4 + file.count(list, 1))
     }
 
     /** A table; null where it is not there. */

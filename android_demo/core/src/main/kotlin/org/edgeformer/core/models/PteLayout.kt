@@ -36,7 +36,7 @@ private val PLAN = FlatShape(
     Tables { FlatShape(Text, Text) }, // operators
     Tables { DELEGATE },
     Numbers(8), // non_const_buffer_sizes
-    null, // non_const_buffer_device
+    Tables { FlatShape(Number(4), Number(1), Number(1)) }, // non_const_buffer_device
 )
 
 private val DELEGATE = FlatShape(Text, Table { FlatShape(Number(1), Number(4)) }, Tables { COMPILE_SPEC })
@@ -45,39 +45,38 @@ private val COMPILE_SPEC = FlatShape(Text, Numbers(1))
 private val CHAIN = FlatShape(Numbers(4), Numbers(4), Tables { INSTRUCTION }, Tables { FRAMES })
 private val FRAMES = FlatShape(Tables { FlatShape(Text, Number(4), Text, Text) })
 
-/** The kinds of instruction. */
-internal enum class PteCall { KERNEL, DELEGATE, MOVE, JUMP, FREE }
+// InstructionArguments that a reader takes: none moves or jumps.
+internal const val KERNEL_CALL = 1
+internal const val DELEGATE_CALL = 2
+internal const val FREE_CALL = 5
 
 private val INSTRUCTION = FlatShape(
     Number(1),
     Union { kind ->
-        when (PteCall.values().getOrNull(kind - 1)) {
-            PteCall.KERNEL, PteCall.DELEGATE -> FlatShape(Number(4), Numbers(4))
-            PteCall.MOVE, PteCall.JUMP -> FlatShape(Number(4), Number(4))
-            PteCall.FREE -> FlatShape(Number(4))
-            null -> null
+        when (kind) {
+            KERNEL_CALL, DELEGATE_CALL -> FlatShape(Number(4), Numbers(4))
+            FREE_CALL -> FlatShape(Number(4))
+            else -> null
         }
     },
 )
 
-/** The kinds of value. */
-internal enum class PteKind {
-    NULL, INT, BOOL, DOUBLE, TENSOR, STRING, INT_LIST, DOUBLE_LIST, BOOL_LIST, TENSOR_LIST, OPTIONAL_TENSOR_LIST
-}
+/** KernelTypes as letters, from 1 on: nothing, integer, boolean, float, tensor, text, then lists, the last two of tensors. */
+internal const val VALUE_KINDS = "NIBDTXLFAVO"
 
 private val VALUE = FlatShape(
     Number(1),
     Union { kind ->
-        when (PteKind.values().getOrNull(kind - 1)) {
-            PteKind.NULL -> FlatShape()
-            PteKind.INT, PteKind.DOUBLE -> FlatShape(Number(8))
-            PteKind.BOOL -> FlatShape(Number(1))
-            PteKind.TENSOR -> TENSOR
-            PteKind.STRING -> FlatShape(Text)
-            PteKind.INT_LIST, PteKind.DOUBLE_LIST -> FlatShape(Numbers(8))
-            PteKind.BOOL_LIST -> FlatShape(Numbers(1))
-            PteKind.TENSOR_LIST, PteKind.OPTIONAL_TENSOR_LIST -> FlatShape(Numbers(4))
-            null -> null
+        when (VALUE_KINDS.getOrNull(kind - 1)) {
+            'N' -> FlatShape()
+            'I', 'D' -> FlatShape(Number(8))
+            'B' -> FlatShape(Number(1))
+            'T' -> TENSOR
+            'X' -> FlatShape(Text)
+            'L', 'F' -> FlatShape(Numbers(8))
+            'A' -> FlatShape(Numbers(1))
+            'V', 'O' -> FlatShape(Numbers(4))
+            else -> null
         }
     },
 )

@@ -18,8 +18,6 @@ internal val TFLITE = FlatShape(
     Numbers(4), // metadata_buffer
     Tables { METADATA },
     Tables { SIGNATURE },
-    Tables { EMPTY }, // external_buffer_groups: weights in other files
-    Tables { EMPTY }, // external_buffers
 )
 
 private val OPERATOR_CODE = FlatShape(Number(1), Text, Number(4), Number(4))
@@ -40,11 +38,8 @@ private val TENSOR = FlatShape(
     Text, // name
     FlatField.Table { QUANTIZATION },
     Number(1), // is_variable
-    FlatField.Table { SPARSITY },
+    null, // sparsity
     Numbers(4), // shape_signature
-    Number(1), // has_rank
-    null, // variant_tensors
-    null, // external_buffer
 )
 
 private val QUANTIZATION = FlatShape(
@@ -57,12 +52,8 @@ private val QUANTIZATION = FlatShape(
     Number(4), // quantized_dimension
 )
 
-private const val BLOCKWISE = 2
+internal const val BLOCKWISE = 2
 private val BLOCKWISE_QUANTIZATION = FlatShape(Number(4), Number(4), Number(4))
-
-/** Read as far as it goes, to be refused by its own name. */
-private val SPARSITY = FlatShape(Numbers(4), Numbers(4), Tables { DIMENSION })
-private val DIMENSION = FlatShape(Number(1), Number(4), Number(1), FlatField.Anything, Number(1), FlatField.Anything)
 
 private val OPERATOR = FlatShape(
     Number(4), // opcode_index
@@ -77,33 +68,26 @@ private val OPERATOR = FlatShape(
     Number(8), // large_custom_options_offset
     Number(8), // large_custom_options_size
     Number(1), // builtin_options_2_type
-    null, // builtin_options_2: StableHLO's
-    Number(4), // debug_metadata_index
 )
 
 private val BUFFER = FlatShape(Numbers(1), Number(8), Number(8))
 private val METADATA = FlatShape(Text, Number(4))
 private val SIGNATURE = FlatShape(Tables { TENSOR_MAP }, Tables { TENSOR_MAP }, Text, null, Number(4))
 private val TENSOR_MAP = FlatShape(Text, Number(4))
-private val EMPTY = FlatShape()
 
-// BuiltinOptions whose fields are not all numbers, and the largest one.
-private const val CONCAT_EMBEDDINGS = 3
+// BuiltinOptions whose fields are not all numbers. Those of other operators than a reader knows are refused later.
 private const val FULLY_CONNECTED = 8
 private const val RESHAPE = 17
 private const val SQUEEZE = 30
-private const val VAR_HANDLE = 111
-private const val BUCKETIZE = 115
 private const val LAST_OPTIONS = 126
 
 private val ONE_ARRAY = FlatShape(Numbers(4))
 private val FULLY_CONNECTED_OPTIONS = FlatShape(Number(1), Number(1), Number(1), Number(1), Number(1), Numbers(1))
 
 /** Options of numbers: at most fourteen of them, of 1 to 8 bytes. */
-private val NUMBERS = FlatShape(*arrayOfNulls<FlatField>(14).map { FlatField.Anything }.toTypedArray())
+private val NUMBERS = FlatShape(*Array<FlatField?>(14) { FlatField.Anything })
 
 private fun optionsOf(kind: Int): FlatShape? = when (kind) {
-    CONCAT_EMBEDDINGS, VAR_HANDLE, BUCKETIZE -> null
     FULLY_CONNECTED -> FULLY_CONNECTED_OPTIONS
     RESHAPE, SQUEEZE -> ONE_ARRAY
     in 1..LAST_OPTIONS -> NUMBERS
