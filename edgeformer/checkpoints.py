@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
+from edgeformer.checkpoint_sizes import check_sizes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
@@ -120,8 +121,9 @@ def open_checkpoint(
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
-    config = family.parse_config(raw)
     files = weight_files.find_weight_files(found.folder)
+    check_sizes(raw, files)
+    config = family.parse_config(raw)
     task = task_of(family, raw, found.folder, files, task)
     check_attention(raw, task)
     reads_text = task in TEXT_TASKS

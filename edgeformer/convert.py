@@ -134,17 +134,17 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     converters = [converter_for(target, options.min_ios) for target in options.targets]
     report(f"reading {options.source}")
     checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file)
-    source_index.remember(checkpoint)
+    unnoted = source_index.remember(checkpoint)
     check_approximate(options.attention, checkpoint.task)
     name = options.name or _default_name(checkpoint.source.id)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
     jobs: list[Job] = []
     problems: list[str] = []
-    notes: tuple[str, ...] = ()
+    notes = unnoted
     for converter in converters:
         attention = options.attention or checkpoint.attention or KERNEL_FOR_TARGET[converter.target]
         module, keys = load_module(checkpoint, ALL_KERNELS[attention])
-        notes = (*keys.notes, *filter(None, (_approximation(attention, checkpoint),)))
+        notes = (*unnoted, *keys.notes, *filter(None, (_approximation(attention, checkpoint),)))
         wanted = options.programs_for(converter.target)
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
         interface = interface_for(checkpoint, programs, wanted)

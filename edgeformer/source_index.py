@@ -6,13 +6,13 @@ Bundles name their source by hash and never by a path of the machine that made t
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
-from typing import cast
 
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.zoo import ZOO
-from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.cache import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Manifest, Source
 
@@ -20,14 +20,35 @@ SOURCE_ATTENTION = "fused"
 """The attention kernel of source models: they run in torch, where it is the fastest; all of the table are exact."""
 
 
-def remember(checkpoint: Checkpoint) -> None:
-    """Note the folder of a checkpoint under its weight hash."""
-    path = _index_path()
-    index = {**_read(path), checkpoint.source.weights_sha256: str(checkpoint.folder.resolve())}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(index, file, indent=2, sort_keys=True)
-    Path(file.name).replace(path)
+def remember(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Note the folder of a checkpoint under its weight hash.
+
+    Returns:
+        Nothing, or why it could not be noted: a conversion goes on without.
+    """
+    try:
+        path = _index_path()
+        index = {**_read(path), checkpoint.source.weights_sha256: str(checkpoint.folder.resolve())}
+        make_private(path.parent)
+        _replace(path, json.dumps(index, indent=2, sort_keys=True))
+    except (OSError, InputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return (
+            f"the place of this checkpoint could not be noted in the cache ({reason}): name it with --source later",
+        )
+    return ()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that appears whole or not."""
+    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
 
 
 def find(source: Source) -> Path:
@@ -83,7 +104,10 @@ def _index_path() -> Path:
 
 
 def _read(path: Path) -> dict[str, str]:
+    """What was noted; a file that is spoiled or cannot be read holds nothing."""
     try:
-        return cast(dict[str, str], json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: folder for key, folder in entries if isinstance(folder, str) and "\0" not in folder}

@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from edgeformer.byte_level_files import byte_level_tokenizer
 from edgeformer.json_files import read_object
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 
 _SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -46,15 +47,15 @@ def read_tokenizer(folder: Path) -> str | None:
     spec["truncation"] = spec["padding"] = None
     text = json.dumps(spec, ensure_ascii=False, separators=(",", ":"))
     try:
-        Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise InputError(f"tokenizer.json cannot be used: {str(error).splitlines()[0]}") from None
+        BundleTokenizer(text, "tokenizer.json")
+    except BundleError as error:
+        raise InputError(f"tokenizer.json cannot be used: {str(error).removeprefix('tokenizer.json: ')}") from None
     return text
 
 
 def vocabulary_size(tokenizer_json: str) -> int:
     """One more than the largest id that the tokenizer can give."""
-    return max(Tokenizer.from_str(tokenizer_json).get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    return BundleTokenizer(tokenizer_json, "tokenizer.json").vocabulary_size
 
 
 def bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.TemplateProcessing:

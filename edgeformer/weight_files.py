@@ -144,6 +144,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _as_float32(name: str, tensor: Tensor) -> Tensor:
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"tensor {name} has {tensor.numel()} values of which its file holds fewer: save it again")
     if tensor.dtype in _INTEGER_DTYPES:
         return tensor.contiguous()
     if tensor.dtype not in _FLOAT_DTYPES:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
+from edgeformer_runtime.standard_streams import flush_stderr
+
 KEPT_CHARACTERS = 4000
 
 
@@ -24,7 +26,7 @@ def quiet_tools() -> Iterator[None]:
     with tempfile.TemporaryFile() as native, StringIO() as text:
         saved = [(fd, os.dup(fd)) for fd in (1, 2)]
         sys.stdout.flush()
-        sys.stderr.flush()
+        flush_stderr()
         disabled = logging.root.manager.disable
         try:
             for fd, _ in saved:

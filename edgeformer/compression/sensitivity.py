@@ -152,8 +152,8 @@ def cached_sensitivity(
     if file.is_file():
         try:
             return Sensitivity.from_json(json.loads(file.read_text(encoding="utf-8")), file.name)
-        except (InputError, ValueError):
-            file.unlink()  # of another version, or damaged: it is measured again
+        except (InputError, ValueError, RecursionError, OSError):
+            pass  # of another version, or damaged: it is measured again, and replaced
     found = measure_sensitivity(model, probe(), target, formats, progress)
     _keep(file, found)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, TypeAlias
 
-from edgeformer_runtime import archive, folder, signature
+from edgeformer_runtime import archive, file_sizes, folder, signature
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
     MANIFEST_NAME,
@@ -155,10 +155,11 @@ def pack(folder: str | Path, zip_path: str | Path) -> None:
 def _open_folder(path: Path, key: bytes | None) -> Bundle:
     with folder.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, key)
+        file_sizes.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
         if key is not None:
             return Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
-        for name, entry in manifest.files.items():
+        for name, entry in _smallest_first(manifest):
             with reader.open(name) as file:
                 _compare_hash(name, entry, _chunks(file))
     return Bundle(path, manifest, signature, temporary=False)
@@ -167,6 +168,7 @@ def _open_folder(path: Path, key: bytes | None) -> Bundle:
 def _open_zip(path: Path, key: bytes | None) -> Bundle:
     with archive.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, key)
+        file_sizes.refuse_holes([path])
         bundle = Bundle(_unpacked(reader, manifest, raw), manifest, signature, temporary=True)
     if key is not None and not archive.is_canonical(path, bundle.members()):
         bundle.close()
@@ -186,6 +188,7 @@ def _read_manifest(reader: Reader, key: bytes | None) -> tuple[Manifest, Signatu
     _compare_names(manifest, reader.sizes)
     for name, entry in manifest.files.items():
         _compare_size(name, entry, reader.sizes[name])
+    file_sizes.check_sizes(manifest)
     return manifest, state, raw
 
 
@@ -198,7 +201,7 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> P
             raise BundleError(f"not enough space in {private.parent}: {free >> 20} MiB are free")
         for name, data in raw.items():
             (private / name).write_bytes(data)
-        for name, entry in manifest.files.items():
+        for name, entry in _smallest_first(manifest):
             target = private / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with reader.open(name) as source, target.open("xb") as copy:
@@ -207,6 +210,11 @@ def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> P
         shutil.rmtree(private, ignore_errors=True)
         raise
     return private
+
+
+def _smallest_first(manifest: Manifest) -> list[tuple[str, FileEntry]]:
+    """The files in an order in which a wrong one is found soonest."""
+    return sorted(manifest.files.items(), key=lambda item: (item[1].size, item[0]))
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.standard_streams import Stderr, flush_stderr, open_standard_streams, stderr_may_be_unread
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -26,20 +29,48 @@ _LATE_SECONDS = 2.0
 _WIDTH_OF_FILES = 160  # where there is no terminal whose width could be asked for
 
 
-def _console(stderr: bool) -> Console:
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(
-        stderr=stderr, markup=False, highlight=False, soft_wrap=True, width=None if terminal else _WIDTH_OF_FILES
-    )
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey or could not show: controls, marks that turn the direction of text, lone surrogates."""
 
 
-out = _console(stderr=False)
-err = _console(stderr=True)
+def printable(text: str) -> str:
+    """A text as it may be shown, with escapes in the place of what a terminal would obey."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+class _Terminal(Console):
+    """A console on which strings from bundles and file names are shown and never obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield what is to be written; the console's own controls are segments of their own and pass."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+    def on_broken_pipe(self) -> None:
+        """Go on: `run_app` sees to a reader who has gone. Rich would end the process with code 1."""
+        raise BrokenPipeError
+
+
+def _console(stream: TextIO | None, file: IO[str] | None) -> Console:
+    terminal = stream is not None and stream.isatty()
+    width = None if terminal else _WIDTH_OF_FILES
+    return _Terminal(file=file, markup=False, highlight=False, soft_wrap=True, width=width)
+
+
+out = _console(sys.stdout, None)
+err = _console(sys.stderr, cast(IO[str], Stderr()))
 
 
 def print_json(value: Any) -> None:
-    """Print a value as strict JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    """Print a value as strict JSON on stdout, where nothing in it is more than ASCII that can be shown."""
+    text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a document on stdout as it is, but for controls and what turns the direction of the text behind it."""
+    sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 @contextmanager
@@ -83,6 +114,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
 
     Errors are one line on stderr. `--debug`, accepted anywhere before a `--`, adds the traceback.
     """
+    open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     debug = "--debug" in given[:end]
@@ -109,7 +141,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
 
 def _silence_native_exit() -> None:
     """LiteRT logs from static destructors, after all of Python, and has no switch for it."""
-    sys.stderr.flush()
+    flush_stderr()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -124,9 +156,9 @@ def _explain(error: Exception) -> str:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    line = " ".join(message.split())
+        with stderr_may_be_unread():
+            traceback.print_exc()
     # Surrogates come from arguments that are no UTF-8; they could not be printed as they are.
-    printable = line.encode("utf-8", "backslashreplace").decode("utf-8")
-    print(f"error: {printable}", file=sys.stderr)
+    with stderr_may_be_unread():
+        print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code

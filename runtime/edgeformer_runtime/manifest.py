@@ -24,6 +24,7 @@ CASES_FILE = VECTORS_FOLDER + "cases.json"
 TENSORS_FILE = VECTORS_FOLDER + "tensors.safetensors"
 REPORT_FILE = "report.json"
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_CASES_BYTES = 16 << 20
 RESERVED_PROGRAM_NAMES = ("preprocess", "answer", "mel", "steps", "text")
 """The names of the other stages of a verification."""
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -168,7 +169,7 @@ def parse(text: str | bytes) -> Manifest:
         _check_version(data)
     schema.check(data, "manifest.schema.json", MANIFEST_NAME)
     for _, value in strict_json.walk(data):
-        if isinstance(value, str) and any(ord(character) < 32 for character in value):
+        if isinstance(value, str) and strict_json.CONTROL_CHARACTER.search(value):
             raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
     manifest = records.from_data(Manifest, data, MANIFEST_NAME)
     _check_files(manifest)

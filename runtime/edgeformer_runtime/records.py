@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from functools import cache
 from typing import Any, TypeVar, cast
 
 from edgeformer_runtime.errors import BundleError, InputError
@@ -56,13 +57,18 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     if origin is dict:
         return {key: _build(arguments[1], item, prefix + key) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(cast(type, kind))
         return cast(Any, kind)(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise _WrongType(f"{path}: expected {kind.__name__}, found {shorten(value)}")
     return value
+
+
+@cache
+def _hints(record: type) -> dict[str, Any]:
+    return typing.get_type_hints(record)
 
 
 def _member(members: tuple[Any, ...], value: Any) -> Any:

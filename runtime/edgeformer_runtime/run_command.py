@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.choices import check_choice
-from edgeformer_runtime.console import err, late_progress, out, print_json, progress_bar
+from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import Manifest
@@ -165,7 +165,7 @@ def _transcribe(transcriber: Transcriber, inputs: Sequence[str], options: RunOpt
             write(transcript, target)
             out.print(str(target))
         elif len(inputs) == 1:
-            sys.stdout.write(render(transcript, file_format))
+            print_text(render(transcript, file_format))
         else:
             out.print(f"{name}: {transcript.text}")
     if as_json:

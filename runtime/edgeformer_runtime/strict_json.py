@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,12 @@ from typing import Any, NoReturn
 from edgeformer_runtime.errors import BundleError
 
 MAX_DEPTH = 32
+
+CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def dumps(value: Any) -> str:
@@ -61,11 +68,9 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
         raise BundleError(f"{where}: a number has too many digits") from None
     except RecursionError:
         raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
-    for depth, leaf in walk(value):
-        if depth > MAX_DEPTH:
-            raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels")
-        if isinstance(leaf, str) and any("\ud800" <= character <= "\udfff" for character in leaf):
-            raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
+    _check_depth(value, where)
+    if _SURROGATE_ESCAPE.search(text):  # elsewhere UTF-8 has seen to it
+        _check_surrogates(value, where)
     return value
 
 
@@ -90,6 +95,21 @@ def walk(value: Any) -> Iterator[tuple[int, Any]]:
             stack += [(depth + 1, child) for child in item.values()]
         elif isinstance(item, list):
             stack += [(depth + 1, child) for child in item]
+
+
+def _check_depth(value: Any, where: str) -> None:
+    containers = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MAX_DEPTH):
+        children = (item.values() if isinstance(item, dict) else item for item in containers)
+        containers = [child for inner in children for child in inner if isinstance(child, (dict, list))]
+    if any(containers):
+        raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_surrogates(value: Any, where: str) -> None:
+    for _, leaf in walk(value):
+        if isinstance(leaf, str) and _SURROGATE.search(leaf):
+            raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
 
 
 def shorten(value: object, limit: int = 80) -> str:

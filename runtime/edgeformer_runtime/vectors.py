@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from edgeformer_runtime import schema, strict_json
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import CASES_FILE, TENSORS_FILE, Classification, Manifest, ProgramSpec, TensorSpec
+from edgeformer_runtime.manifest import (
+    CASES_FILE,
+    MAX_CASES_BYTES,
+    TENSORS_FILE,
+    Classification,
+    Manifest,
+    ProgramSpec,
+    TensorSpec,
+)
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.pixels import to_input, to_levels
 from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 from edgeformer_runtime.strict_json import shorten
-
-MAX_CASES_BYTES = 16 << 20
+from edgeformer_runtime.tensor_file import TensorFile
 
 SAMPLED_VALUES = 512
 """What is kept of a long tensor of speech, whose tensors have millions of values."""
@@ -120,10 +126,7 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
         raise BundleError(f"the bundle {manifest.name} has no recorded vectors: convert it again to verify it")
     document = strict_json.load_file(bundle.path(CASES_FILE), CASES_FILE, MAX_CASES_BYTES)
     schema.check(document, "cases.schema.json", CASES_FILE)
-    try:
-        tensors = load(bundle.read_bytes(TENSORS_FILE))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise BundleError(f"{TENSORS_FILE}: not a safetensors file: {shorten(str(error))[1:-1]}") from None
+    tensors = TensorFile(bundle.path(TENSORS_FILE), TENSORS_FILE)
     programs = {program.name: program for program in manifest.programs}
     cases = []
     for index, entry in enumerate(document["cases"]):
@@ -134,8 +137,8 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
         _check_entry(entry, manifest, where)
         inputs, outputs = (_take(tensors, index, specs) for specs in _recorded(manifest, program, entry))
         cases.append(Case(program.name, entry["input"], entry["expected"], _decoded(inputs, manifest), outputs))
-    if tensors:
-        raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors))}")
+    if tensors.names:
+        raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors.names))}")
     _check_complete(cases, _programs_with_cases(manifest))
     return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
 
@@ -207,22 +210,9 @@ def _decoded(stored: dict[str, Tensor], manifest: Manifest) -> dict[str, Tensor]
     return {name: to_input(levels.astype(np.uint8), spec) for name, levels in stored.items()}
 
 
-def _take(tensors: dict[str, Tensor], index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
-    """Remove a case's tensors from the file's and check them against the manifest."""
-    taken = {}
-    for spec in specs:
-        key = f"{index}/{spec.name}"
-        if key not in tensors:
-            raise BundleError(f"{TENSORS_FILE}: the tensor {key!r} is missing")
-        tensor = tensors.pop(key)
-        if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
-            raise BundleError(
-                f"{TENSORS_FILE}: {key}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
-            )
-        if not np.isfinite(tensor).all():
-            raise BundleError(f"{TENSORS_FILE}: {key} holds NaN or infinity")
-        taken[spec.name] = tensor
-    return taken
+def _take(tensors: TensorFile, index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+    """A case's tensors, as the manifest declares them."""
+    return {spec.name: tensors.take(replace(spec, name=f"{index}/{spec.name}")) for spec in specs}
 
 
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:

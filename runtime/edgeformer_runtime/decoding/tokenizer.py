@@ -7,12 +7,9 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from edgeformer_runtime.decoding.token_bytes import TokenBytes
-from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.strict_json import shorten
+from edgeformer_runtime.preprocess.tokenizer import Tokenizer
 
 LANGUAGES_WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
 """Languages that put no spaces between words: there, whatever is a whole character is a word."""
@@ -54,16 +51,13 @@ class SpeechTokenizer:
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of text as it stands inside a transcript, where words begin with a space. Never special ones."""
-        ids = self._library.encode(" " + text.strip(), add_special_tokens=False).ids
+        ids = self._library.text_tokens(" " + text.strip())
         return [token for token in ids if token < self._end]
 
     @cached_property
-    def _library(self) -> Any:
+    def _library(self) -> Tokenizer:
         """The tokenizers library's own tokenizer, for those who have text to give: an initial prompt."""
-        try:
-            return load_attribute("tokenizers:Tokenizer").from_str(self._json)
-        except Exception as error:  # the library raises plain Exceptions
-            raise BundleError(f"the tokenizer cannot be read: {shorten(str(error), 200)[1:-1]}") from None
+        return Tokenizer(self._json, "the tokenizer")
 
     def characters(self, tokens: Sequence[int]) -> list[TextPiece]:
         """Tokens in the smallest groups that are whole characters; a cut off character at the end is dropped text."""

@@ -15,7 +15,7 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.executorch_runtime import Method, ModelFile, Runtime
-from edgeformer_runtime.engines.executorch_shim.builds import Build, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.builds import Build, check_private, find_build, read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
 from edgeformer_runtime.errors import EngineError
@@ -51,6 +51,7 @@ def choose_runtime() -> Runtime:
             raise EngineError(f"{CHOICE}=shim: no shim is built for this machine: edgeformer-runtime build-executorch")
     elif choice != "python":
         build = read_build(Path(choice))
+        check_private(build)
     if build is not None:
         return ShimRuntime(build)
     from edgeformer_runtime.engines.executorch_python import PythonRuntime

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from edgeformer_runtime.standard_streams import flush_stderr
 
 _LOCK = threading.Lock()
 _STDERR = 2
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def held_back(shown_on_failure: bool = True) -> Iterator[None]:
     """Keep the process's stderr quiet inside the block; what was printed appears after all if the block fails.
 
     LiteRT logs some thirty lines for each model and has no switch for it. What other threads print in the meantime is
-    held back too: the file descriptor is the process's.
+    held back too: the file descriptor is the process's. Rust's reports of a panic say nothing that the exception does
+    not: they are not shown.
+
+    Args:
+        shown_on_failure: whether what was printed appears if the block fails.
     """
     with _LOCK, tempfile.TemporaryFile() as printed:
-        sys.stderr.flush()
+        flush_stderr()
         saved = os.dup(_STDERR)
         try:
             os.dup2(printed.fileno(), _STDERR)
@@ -30,8 +35,10 @@ def held_back() -> Iterator[None]:
             finally:
                 os.dup2(saved, _STDERR)
         except BaseException:
-            printed.seek(0)
-            os.write(_STDERR, printed.read())
+            if shown_on_failure:
+                printed.seek(0)
+                with suppress(OSError):  # nobody reads it any more
+                    os.write(_STDERR, printed.read())
             raise
         finally:
             os.close(saved)

@@ -33,6 +33,16 @@ RawAudio = str | PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] |
 
 Samples = NDArray[np.float32]
 
+_PCM = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32")
+_CODINGS = {
+    "WAV": (*_PCM, "FLOAT", "DOUBLE"),
+    "WAVEX": (*_PCM, "FLOAT", "DOUBLE"),
+    "FLAC": _PCM,
+    "OGG": ("VORBIS", "OPUS"),
+    "MP3": ("MPEG_LAYER_III",),
+}
+"""What is decoded, in libsndfile's names: by container, the codings in it."""
+
 _UNKNOWN_FRAMES = 1 << 62
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 """What programs that write a wav into a pipe put where its size belongs."""
@@ -135,9 +145,9 @@ class AudioReader:
 def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
     """Open a sound for reading as mono at `sample_rate`.
 
-    Files are wav (8 to 32 bit, float), flac, ogg with Vorbis or Opus, mp3, and what else libsndfile reads. Channels are
-    averaged; resampling is soxr's high quality. A wav or flac file that was cut short is refused; mp3 and ogg state no
-    length that can be relied on, so theirs end where the data ends.
+    Files are wav (8 to 32 bit, float), flac, ogg with Vorbis or Opus, and mp3; libsndfile reads more, and is not asked
+    to. Channels are averaged; resampling is soxr's high quality. A wav or flac file that was cut short is refused; mp3
+    and ogg state no length that can be relied on, so theirs end where the data ends.
 
     Args:
         raw: see `RawAudio`. Integer arrays are scaled by the range of their dtype (unsigned ones around its middle);
@@ -179,6 +189,7 @@ class _FileSource:
         """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
         self.what = what
         self._failure = load_optional("soundfile:SoundFileError", "reading sound files", "speech")
+        _check_start(reopen, what)
         try:
             self._file = load_optional("soundfile:SoundFile", "reading sound files", "speech")(file)
         except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
@@ -186,6 +197,7 @@ class _FileSource:
                 f"{what} is not a sound file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
             ) from None
         try:
+            _check_coding(self._file.format, self._file.subtype, what)
             _check_format(self._file.samplerate, self._file.channels, what)
             if self._file.format in ("WAV", "WAVEX"):
                 _check_wav_length(reopen, what)
@@ -249,6 +261,24 @@ class _ArraySource:
 
     def close(self) -> None:
         pass
+
+
+def _check_start(reopen: Callable[[], IO[bytes]], what: str) -> None:
+    """Refuse a file by its first bytes, before any of libsndfile's two dozen parsers sees it."""
+    with reopen() as file:
+        start = file.read(12)
+    wave = start[:4] == b"RIFF" and start[8:] == b"WAVE"
+    mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+    if not (wave or mp3 or start[:4] in (b"fLaC", b"OggS")):
+        raise InputError(f"{what} is not a sound file: expected wav, flac, ogg or mp3")
+
+
+def _check_coding(container: str, coding: str, what: str) -> None:
+    known = _CODINGS.get(container)
+    if known is None or coding not in known:
+        raise InputError(
+            f"{what} is {container} with {coding}: expected wav (PCM, float), flac, ogg (Vorbis, Opus) or mp3"
+        )
 
 
 def _check_format(rate: float, channels: int, what: str) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.preprocess.tokenizer import Tokenizer
 from edgeformer_runtime.strict_json import shorten
-
-MAX_TEXT_CHARACTERS = 1_000_000
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""
@@ -52,10 +50,11 @@ class TextEncoder:
         self._spec = spec
         self._buckets = sorted((program.inputs[0].shape[1], program) for program in programs)  # lengths are unique
         self._longest = self._buckets[-1][0]
-        self._tokenizer = None if tokenizer_json is None else _load(tokenizer_json, spec, self._longest)
+        where = spec.tokenizer or "the tokenizer"
+        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, self._longest)
         self._vocab_size = spec.vocab_size
         if self._vocab_size is None and self._tokenizer is not None:
-            self._vocab_size = max(self._tokenizer.get_vocab().values(), default=0) + 1  # ids may have gaps
+            self._vocab_size = max(self._tokenizer.vocabulary_size, 1)
 
     def encode(self, raw: RawText) -> Encoded:
         """Encode one input.
@@ -64,9 +63,9 @@ class TextEncoder:
             InputError: not text, text that is no Unicode, or token ids that the model does not have.
         """
         if isinstance(raw, str):
-            return self._encode_text(_checked(raw), None)
+            return self._encode_text(raw, None)
         if isinstance(raw, Sequence) and len(raw) == 2 and isinstance(raw[0], str) and isinstance(raw[1], str):
-            return self._encode_text(_checked(raw[0]), _checked(raw[1]))
+            return self._encode_text(raw[0], raw[1])
         if isinstance(raw, Sequence) and not isinstance(raw, (bytes, bytearray)):
             return self._encode_ids(raw)
         raise InputError(
@@ -76,7 +75,7 @@ class TextEncoder:
     def _encode_text(self, text: str, pair: str | None) -> Encoded:
         if self._tokenizer is None:
             raise InputError("this bundle has no tokenizer and takes token ids only: pass a list of integers")
-        if pair is not None and self._tokenizer.num_special_tokens_to_add(True) >= self._longest:
+        if pair is not None and self._tokenizer.special_tokens(pair=True) >= self._longest:
             raise InputError(f"a pair of texts does not fit into the {self._longest} positions of this bundle")
         encoding = self._tokenizer.encode(text, pair)
         if self._vocab_size is not None and max(encoding.ids, default=0) >= self._vocab_size:
@@ -111,30 +110,3 @@ class TextEncoder:
             row[0, : len(values)] = values
             inputs[spec.name] = row
         return Encoded(program.name, inputs, truncated)
-
-
-def _load(text: str, spec: TextPreprocessing, longest: int) -> Tokenizer:
-    """The tokenizer with the bundle's own truncation; whatever padding and truncation its file asks for is not used."""
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
-        raise BundleError(f"{spec.tokenizer}: not a tokenizers file: {shorten(str(error))[1:-1]}") from None
-    tokenizer.no_padding()
-    special = tokenizer.num_special_tokens_to_add(False)
-    if special >= longest:
-        raise BundleError(f"{spec.tokenizer}: {special} special tokens leave no room in {longest} positions")
-    tokenizer.enable_truncation(longest, strategy="longest_first")
-    return tokenizer
-
-
-def _checked(text: str) -> str:
-    """Text that the tokenizer can take: bounded, and without lone surrogates, which have no UTF-8."""
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise InputError(f"the text has {len(text)} characters: expected at most {MAX_TEXT_CHARACTERS}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the text is not valid Unicode: half of a surrogate pair at character {error.start}"
-        ) from None
-    return text

@@ -101,7 +101,7 @@ def test_spoiled_files(text: str) -> None:
 def test_a_file_that_the_library_refuses() -> None:
     tokenizer = SpeechTokenizer('{"model": {"vocab": {"a": 0}}}', 1)
     assert tokenizer.text([0]) == "a"
-    with pytest.raises(BundleError, match="the tokenizer cannot be read"):
+    with pytest.raises(BundleError, match="the tokenizer: not a tokenizers file"):
         tokenizer.tokens("a")
 
 

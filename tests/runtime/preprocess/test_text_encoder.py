@@ -138,7 +138,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model() -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"model": 1}', "x" * 1000])
 def test_no_tokenizer_file(text: str) -> None:
-    with pytest.raises(BundleError, match=r"tokenizer.json: not a tokenizers file"):
+    with pytest.raises(BundleError, match=r"^tokenizer.json: (not|model: expected)"):
         TextEncoder(SPEC, text, PROGRAMS)
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeformer_runtime.cache import make_private
 from edgeformer_runtime.engines.executorch_shim import builds
 from edgeformer_runtime.engines.executorch_shim.builds import Build, Record
 from edgeformer_runtime.engines.executorch_shim.compiler import compile_shim, find_compiler
@@ -88,11 +89,13 @@ def _package(wheel: Path | None, scratch: Path) -> Package:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_private(folder.parent)
     unfinished = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
     try:
         unfinished.chmod(0o755)
         yield unfinished
+        for path in unfinished.iterdir():
+            path.chmod(0o755)  # whatever the wheel and the umask say: who can write to a library can run code
         try:
             unfinished.rename(folder)
         except OSError:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.cache import cache_folder, who_can_replace
 from edgeformer_runtime.errors import EngineError
 
 SOURCE = Path(__file__).with_name("shim.cpp")
@@ -93,11 +93,31 @@ def read_build(folder: Path) -> Build:
 
 
 def find_build() -> Build | None:
-    """This user's build for this machine and version of the package, of several the newest; None: there is none."""
+    """This user's build for this machine and version of the package, of several the newest; None: there is none.
+
+    Raises:
+        EngineError: another user could have put a library there.
+    """
     fitting = []
     for path in builds_folder().glob(f"*/{RECORD_NAME}"):
         try:
             fitting.append((path.stat().st_mtime_ns, read_build(path.parent)))
         except EngineError:
             continue  # made for another machine, or by another version of the package
-    return max(fitting, key=lambda each: each[0])[1] if fitting else None
+    if not fitting:
+        return None
+    build = max(fitting, key=lambda each: each[0])[1]
+    check_private(build)
+    return build
+
+
+def check_private(build: Build) -> None:
+    """Refuse a build that another user can replace: its libraries' code would run as this user.
+
+    Raises:
+        EngineError: names what is open to others.
+    """
+    for path in (*build.folder.glob("*.so*"), build.folder):
+        reason = who_can_replace(path)
+        if reason is not None:
+            raise EngineError(f"the shim is not loaded: {reason}: chmod go-w it, remove {build.folder}, and {AGAIN}")

@@ -1,0 +1,110 @@
+"""Compares what a config states with what the weight files can hold, before anything of that size is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
+from edgeformer_runtime.errors import InputError
+
+_TRANSFORMERS = (
+    ("vocab_size", "hidden_size"),
+    ("max_position_embeddings", "hidden_size"),
+    ("type_vocab_size", "hidden_size"),
+    ("num_hidden_layers", "hidden_size", "hidden_size"),
+    ("num_hidden_layers", "hidden_size", "intermediate_size"),
+)
+_WHISPERS = (
+    ("vocab_size", "d_model"),
+    ("max_source_positions", "d_model"),
+    ("max_target_positions", "d_model"),
+    ("num_mel_bins", "d_model"),
+    *(
+        (f"{half}_layers", "d_model", width)
+        for half in ("encoder", "decoder")
+        for width in ("d_model", f"{half}_ffn_dim")
+    ),
+)
+PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "bert": _TRANSFORMERS,
+    "distilbert": (
+        ("vocab_size", "dim"),
+        ("max_position_embeddings", "dim"),
+        ("n_layers", "dim", "dim"),
+        ("n_layers", "dim", "hidden_dim"),
+    ),
+    "mobilebert": (
+        ("vocab_size", "embedding_size"),
+        ("max_position_embeddings", "hidden_size"),
+        ("type_vocab_size", "hidden_size"),
+        ("num_hidden_layers", "intra_bottleneck_size", "intra_bottleneck_size"),
+        ("num_hidden_layers", "intra_bottleneck_size", "intermediate_size"),
+        ("num_hidden_layers", "num_feedforward_networks"),
+        ("hidden_size", "embedding_size"),
+    ),
+    "whisper": _WHISPERS,
+}
+"""Parts of each model's weights, as fields of its config: their product is a number of values that the files hold."""
+_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
+"""Of a bundle's manifest, which would be too late to learn of them."""
+_LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
+MAX_LAYERS = 1000
+MAX_WINDOW = 64
+"""Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
+ALWAYS_BUILT = 4 << 20
+"""Values that are few enough to be built, for the loader to say which tensors are missing."""
+
+
+def check_sizes(raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+    """Refuse a config that states more than its weights can be.
+
+    Args:
+        raw: config.json. What is no number there is left to the family's own parser.
+        files: the weight files. A value takes a byte there at least.
+
+    Raises:
+        InputError: names the fields, what they come to, and what is there.
+    """
+    there = sum(path.stat().st_size for path in files)
+    values = max(there, ALWAYS_BUILT)
+    for where, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
+        limit = _LIMITS.get(where, MAX_LAYERS if where in _LAYERS else None)
+        if where == "window_sizes":
+            limit = MAX_WINDOW
+        if limit is not None and number > limit:
+            raise InputError(f"config.json: {where} is {number}: expected {limit} at most")
+    # Pruned layers have fewer neurons and heads than the fields say.
+    pruned = any(raw.get(key) for key in LAYER_WIDTH_KEYS)
+    for fields in PARTS.get(str(raw.get("model_type")), ()):
+        numbers = {field: raw[field] for field in fields if _is_count(raw.get(field))}
+        if not (pruned and len(fields) == 3):
+            product = math.prod(numbers.get(field, 1) for field in fields)
+            _compare(" * ".join(numbers), product, values, there)
+    arguments = raw.get("model_args")
+    if isinstance(arguments, Mapping):
+        depths, widths = arguments.get("depths"), arguments.get("embed_dims")
+        if isinstance(depths, list) and isinstance(widths, list) and all(map(_is_count, (*depths, *widths))):
+            total = sum(depth * width * width for depth, width in zip(depths, widths, strict=False))
+            _compare("depths * embed_dims * embed_dims", total, values, there)
+
+
+def _compare(what: str, stated: int, limit: int, there: int) -> None:
+    if stated > limit:
+        raise InputError(f"config.json: {what} comes to {stated}, and the weight files have {there} bytes")
+
+
+def _vision_counts(raw: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The numbers of a config in timm's layout, with the field that holds them."""
+    for key in ("model_args", "pretrained_cfg"):
+        inner = raw.get(key)
+        for where, value in inner.items() if isinstance(inner, Mapping) else ():
+            for number in value if isinstance(value, list) else [value]:
+                if _is_count(number):
+                    yield where, number
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
