@@ -153,8 +153,9 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
 def _decode_heic(file: IO[bytes], what: str) -> UprightImage:
     """As `decode`; which way is up is the decoder's to apply."""
     heif = iso_images.open_heic(file, what)
-    check_pixels(*heif.size, what)
-    _check_bytes(heif, iso_images.HEIC, heif.size, what)
+    width, height = heif.size
+    check_pixels(width, height, what)
+    _check_bytes(heif, iso_images.HEIC, (width, height), what)
     try:
         image = heif.to_pillow()
     except iso_images.UNREADABLE as error:
