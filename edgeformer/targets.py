@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from edgeformer.interrupts import insistent_interrupts
 from edgeformer.precision import Precision
 from edgeformer.programs import MATRIX_PRODUCTS, SUMS, Program
 from edgeformer_runtime.bundle import Bundle
@@ -172,4 +173,5 @@ def verification_engine(bundle: Bundle) -> Engine | None:
 
 def _load(name: str) -> object:
     module, attribute = name.split(":")
-    return getattr(import_module(module), attribute)
+    with insistent_interrupts():  # some tools try what is there when they are imported, and catch everything
+        return getattr(import_module(module), attribute)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
+from edgeformer.interrupts import insistent_interrupts
 from edgeformer_runtime.standard_streams import flush_stderr
 
 KEPT_CHARACTERS = 4000
@@ -34,7 +35,8 @@ def quiet_tools() -> Iterator[None]:
             logging.disable(logging.WARNING)
             with redirect_stdout(text), redirect_stderr(text), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                yield
+                with insistent_interrupts():
+                    yield
         except Exception as error:
             native.seek(0)
             printed = text.getvalue() + native.read().decode(errors="replace")

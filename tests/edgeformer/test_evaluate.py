@@ -270,7 +270,7 @@ def test_sets_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     table_of.write_text("text,labels\nhello,LABEL_0|poem\n")
     with (
         Bundle.open(path) as bundle,
-        pytest.raises(InputError, match="line 2: the bundle does not know .*'poem'"),
+        pytest.raises(InputError, match=r"line 2: the bundle does not know .*'poem'"),
     ):
         evaluate(bundle, str(table_of))
 

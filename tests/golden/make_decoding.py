@@ -125,6 +125,7 @@ def play(case: dict[str, Any], spec: Transcription, tokenizer: str) -> dict[str,
         "ended": found.ended,
         "looped": found.looped,
         "silent": decoded.silent,
+        "doubtful": decoded.doubtful,
         "text": decoded.text,
         "segments": [
             {"start": span.start, "end": span.end, "text": reader.text(tokens).strip()}
@@ -237,6 +238,7 @@ def _windows() -> Iterator[Window]:
     )
     yield "ties", False, [[(72, 5.0), (71, 5.0)], *_says([END])], 1.0, {}
     yield "improbable", False, [[(72, 0.5)], [(73, 0.5)], *_says([END])], 1.0, {}
+    yield "improbable and a loop", False, [[(72, 1.0)] for _ in range(40)], 1.0, {}
     yield "silence", False, [[(72, 0.5)], [(73, 0.5)], *_says([END])], 1.0, {"start": [(259, 30.0)]}
     yield "no silence: too probable", False, _says([*hello, END]), 1.0, {"start": [(259, 30.0)]}
     yield "too long", False, _says(hello), 1.0, {"max_tokens": 4}

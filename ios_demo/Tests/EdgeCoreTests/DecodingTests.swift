@@ -68,6 +68,7 @@ final class DecodingTests: XCTestCase {
         XCTAssertEqual(found.ended, expected["ended"].flag, name)
         XCTAssertEqual(found.looped, expected["looped"].flag, name)
         XCTAssertEqual(decoded.isSilent, expected["silent"].flag, name)
+        XCTAssertEqual(decoded.isDoubtful, expected["doubtful"].flag, name)
         XCTAssertEqual(decoded.text, expected["text"].text, name)
         if !expected["silent"].flag {
             XCTAssertEqual(found.meanLogProbability, expected["mean_log_probability"].double, accuracy: 1e-4, name)

@@ -26,6 +26,7 @@ class Decoded:
         compression_ratio: of the text; high is repetitive.
         no_speech_probability: None where the model has no token for it.
         silent: nobody speaks: the text was improbable and its absence probable.
+        doubtful: no temperature gave a result that is good enough; this is the best of them.
     """
 
     hypothesis: Hypothesis
@@ -34,17 +35,22 @@ class Decoded:
     compression_ratio: float
     no_speech_probability: float | None
     silent: bool
+    doubtful: bool = False
 
 
 def decode_with_fallback(
     search: Search, tokenizer: SpeechTokenizer, options: TranscribeOptions, generator: np.random.Generator
 ) -> Decoded:
-    """Try the temperatures in turn; the first result that is good enough counts, or else the last.
+    """Try the temperatures in turn; the first result that is good enough counts.
+
+    Where none is, the likeliest counts of those that are not repetitive, or else of all (as in faster-whisper), and is
+    marked as doubtful: a sample at a high temperature is often made up.
 
     Raises:
         EngineError: the logits hold NaN or infinity.
     """
     no_speech = token_probability(search.context.start_logits, search.tokens.no_speech)
+    tried: list[Decoded] = []
     for temperature in options.temperatures:
         found = _decode(search, options, temperature, generator)
         text = tokenizer.text(found.tokens)
@@ -52,9 +58,12 @@ def decode_with_fallback(
         decoded = Decoded(found, text, temperature, ratio, no_speech, _is_silent(found, no_speech, options))
         if decoded.silent:
             return replace(decoded, hypothesis=replace(found, tokens=(), log_probabilities=(), alignments=()), text="")
-        if _is_good(decoded, options):
+        if not (_is_repetitive(decoded, options) or _is_improbable(decoded, options)):
             return decoded
-    return _without_loop(decoded, tokenizer, search.tokens.first_timestamp)
+        tried.append(decoded)
+    candidates = [each for each in tried if not _is_repetitive(each, options)] or tried
+    best = max(candidates, key=lambda each: each.hypothesis.mean_log_probability)
+    return replace(_without_loop(best, tokenizer, search.tokens.first_timestamp), doubtful=True)
 
 
 def _decode(
@@ -69,14 +78,14 @@ def _decode(
     return max(found, key=lambda hypothesis: hypothesis.score(options.length_penalty))
 
 
-def _is_good(decoded: Decoded, options: TranscribeOptions) -> bool:
-    repetitive = options.compression_ratio_threshold
-    improbable = options.log_probability_threshold
-    return not (
-        decoded.hypothesis.looped
-        or (repetitive is not None and decoded.compression_ratio > repetitive)
-        or (improbable is not None and decoded.hypothesis.mean_log_probability < improbable)
-    )
+def _is_repetitive(decoded: Decoded, options: TranscribeOptions) -> bool:
+    threshold = options.compression_ratio_threshold
+    return decoded.hypothesis.looped or (threshold is not None and decoded.compression_ratio > threshold)
+
+
+def _is_improbable(decoded: Decoded, options: TranscribeOptions) -> bool:
+    threshold = options.log_probability_threshold
+    return threshold is not None and decoded.hypothesis.mean_log_probability < threshold
 
 
 def _is_silent(found: Hypothesis, no_speech: float | None, options: TranscribeOptions) -> bool:

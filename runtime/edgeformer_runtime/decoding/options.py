@@ -52,7 +52,7 @@ class TranscribeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choice(self.task, TASKS, "task of speech")
+        check_choice(self.task, TASKS, "task")
         for name, value, highest in (
             ("beam_size", self.beam_size, MAX_BEAMS),
             ("best_of", self.best_of, MAX_BEAMS),

@@ -35,7 +35,7 @@ from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, T
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 
 TEMPERATURE_THAT_FORGETS = 0.5
-"""Text found at a higher temperature is no prompt for what follows: it may be made up."""
+"""Text found at a higher temperature, or not good enough at any, is no prompt for what follows: it may be made up."""
 
 PAUSES_BETWEEN_WORDS = PauseOptions(min_pause_seconds=0.2, margin_seconds=0.04)
 """Shorter pauses are parts of words: the closure of a plosive lasts about 0.1 s."""
@@ -181,7 +181,7 @@ class SpeechSession:
     def _remember(self, decoded: Decoded) -> None:
         if not self._options.condition_on_previous_text:
             return
-        if decoded.temperature > TEMPERATURE_THAT_FORGETS:
+        if decoded.doubtful or decoded.temperature > TEMPERATURE_THAT_FORGETS:
             self._previous = []
             return
         first = self._model.spec.tokens.first_timestamp
@@ -228,6 +228,7 @@ class SpeechSession:
             compression_ratio=decoded.compression_ratio,
             temperature=decoded.temperature,
             tokens=tokens,
+            doubtful=decoded.doubtful,
         )
 
     def _words(self, decoded: Decoded, spans: Sequence[Span], samples: Samples, limit: float) -> list[list[TimedWord]]:

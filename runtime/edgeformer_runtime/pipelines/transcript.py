@@ -37,6 +37,7 @@ class Segment:
         compression_ratio: of the window's text; high is repetitive.
         temperature: at which the window's text was found.
         tokens: of the text.
+        doubtful: no temperature gave a text of the window that is probable and not repetitive; this is the best.
     """
 
     start: float
@@ -48,6 +49,7 @@ class Segment:
     compression_ratio: float
     temperature: float
     tokens: tuple[int, ...]
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,18 @@ import math
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess import iso_images
 from edgeformer_runtime.strict_json import shorten
+
+if TYPE_CHECKING:
+    from pillow_heif import HeifFile
 
 MAX_PIXELS = 128_000_000
 """Of a source image, and of it resized: above the 108 million of today's phones."""
@@ -29,8 +33,8 @@ _MARGIN = 4
 
 BAND_PIXELS = 1 << 20
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What is opened; Pillow knows more formats, some of which start other programs."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+"""What Pillow opens for us; it knows more formats, some of which start other programs. HEIC has a reader of its own."""
 
 Wanted = Callable[[tuple[int, int]], tuple[int, int]]
 """From the size of an upright image to the size that it will be resized to."""
@@ -40,11 +44,10 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_ISO_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif")
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BYTES_OF_OTHERS = 4
-_BYTES_BESIDE = {"WEBP": 8, "TIFF": 4}
+_BYTES_BESIDE = {"WEBP": 8, "TIFF": 4, iso_images.AVIF: 8, iso_images.HEIC: 8}
 """What decoders keep of a whole image beside its pixels, per pixel: canvases, one strip that may be all of it."""
 _COEFFICIENT_BYTES = 6
 """Of a JPEG in several scans, whose decoder keeps every coefficient, per pixel of three channels."""
@@ -123,10 +126,15 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
     Raises:
         InputError: not an image, spoiled, animated, empty, or too large.
     """
-    start = file.read(12)
+    start = file.read(iso_images.START_BYTES)
     if not start:
         raise InputError(f"{what} is empty: expected an image")
     file.seek(0)
+    kind = iso_images.kind_of(start)
+    if kind == iso_images.HEIC:
+        return _decode_heic(file, what)
+    if kind == iso_images.AVIF:
+        iso_images.check_avif(what)
     try:
         with warnings.catch_warnings():
             # Pillow's own limit warns below ours; ours is checked before anything is decoded.
@@ -135,11 +143,25 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
     except Image.DecompressionBombError:
         raise InputError(f"{what} has more than {MAX_PIXELS // 10**6} million pixels: resize it first") from None
     except UnidentifiedImageError:
-        raise InputError(f"{what} is {_not_an_image(start)}") from None
+        raise InputError(f"{what} is {_not_an_image(kind)}") from None
     except _BROKEN as error:
         raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
     with image:
         return decode(image, what, wanted)
+
+
+def _decode_heic(file: IO[bytes], what: str) -> UprightImage:
+    """As `decode`; which way is up is the decoder's to apply."""
+    heif = iso_images.open_heic(file, what)
+    width, height = heif.size
+    check_pixels(width, height, what)
+    _check_bytes(heif, iso_images.HEIC, (width, height), what)
+    try:
+        image = heif.to_pillow()
+    except iso_images.UNREADABLE as error:
+        raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+    check_pixels(*image.size, what)
+    return UprightImage(image, what)
 
 
 def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> UprightImage:
@@ -158,7 +180,7 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
         if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
             target = _turned(wanted(_turned(stated, orientation)), orientation)
             image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
-        _check_bytes(image, stated, what)
+        _check_bytes(image, image.format or "", stated, what)
         image.load()
         return UprightImage(image, what, orientation, stated)
     except _BROKEN as error:
@@ -213,10 +235,10 @@ def _orientation(image: Image.Image) -> int:
     return found if found in _UPRIGHT else 1
 
 
-def _check_bytes(image: Image.Image, stated: tuple[int, int], what: str) -> None:
+def _check_bytes(image: Image.Image | HeifFile, kind: str, stated: tuple[int, int], what: str) -> None:
     """Refuse what would take too much memory; `image` is to be decoded at its own size, which may be reduced."""
     needed = math.prod(image.size) * _BYTES_PER_PIXEL.get(image.mode, _BYTES_OF_OTHERS)
-    needed += math.prod(stated) * _BYTES_BESIDE.get(image.format or "", 0)
+    needed += math.prod(stated) * _BYTES_BESIDE.get(kind, 0)
     if image.info.get("progressive") or image.info.get("progression"):
         needed += math.prod(stated) * _COEFFICIENT_BYTES
     if needed > MAX_DECODED_BYTES:
@@ -226,10 +248,10 @@ def _check_bytes(image: Image.Image, stated: tuple[int, int], what: str) -> None
         )
 
 
-def _not_an_image(start: bytes) -> str:
-    if start[4:8] == b"ftyp" and start[8:12] in _ISO_BRANDS:
-        return "a HEIC or AVIF photo, which is not supported: save it as JPEG or PNG"
-    return f"not an image: expected one of {', '.join(FORMATS)}"
+def _not_an_image(kind: str | None) -> str:
+    if kind is not None:
+        return f"a spoiled image: it begins as {kind} and is none"
+    return f"not an image: expected one of {', '.join((*FORMATS, iso_images.HEIC))}"
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:

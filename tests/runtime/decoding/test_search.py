@@ -278,17 +278,39 @@ def fall_back(script: Script, options: TranscribeOptions | None = None, **change
 
 def test_a_good_result_stays() -> None:
     found = fall_back(says(*b"Good morning"))
-    assert (found.text, found.temperature, found.silent) == ("Good morning", 0.0, False)
+    assert (found.text, found.temperature, found.silent, found.doubtful) == ("Good morning", 0.0, False, False)
     assert found.compression_ratio == compression_ratio("Good morning")
 
 
 def test_repetition_and_improbable_text_raise_the_temperature() -> None:
     looping = fall_back(says(*b"ab" * 30, likelihood=300.0), rows=448, max_tokens=100)
-    assert (looping.temperature, looping.text) == (1.0, "ab")
-    flat = fall_back(says(*b"hi", likelihood=4.0), TranscribeOptions(temperatures=(0.0, 0.2)))
-    assert flat.temperature == 0.2
+    assert (looping.text, looping.doubtful) == ("ab", True)
+    flat = fall_back(says(*b"hi", likelihood=4.0), TranscribeOptions(log_probability_threshold=-3.0))
+    assert (flat.text, flat.doubtful) == ("hi", False)
     accepted = fall_back(says(*b"hi", likelihood=4.0), TranscribeOptions(log_probability_threshold=None))
     assert (accepted.temperature, accepted.text) == (0.0, "hi")
+
+
+def test_where_every_temperature_fails_the_likeliest_counts_and_is_marked() -> None:
+    """The last one, a sample at 1.0, was delivered however improbable."""
+    found = fall_back(says(*b"hi", likelihood=4.0))
+    assert (found.text, found.temperature, found.doubtful) == ("hi", 0.0, True)
+    last = fall_back(says(*b"hi", likelihood=4.0), TranscribeOptions(temperatures=(2.0,)))
+    assert last.hypothesis.mean_log_probability < found.hypothesis.mean_log_probability < -1
+
+
+def test_a_repetitive_text_comes_behind_an_improbable_one() -> None:
+    """A loop is certain of itself."""
+
+    def looping_unless_sampled(tokens: tuple[int, ...]) -> np.ndarray:
+        return says(*b"ab" * 30, likelihood=6.0)(tokens)
+
+    options = TranscribeOptions(temperatures=(0.0, 2.0), log_probability_threshold=-0.001)
+    found = fall_back(looping_unless_sampled, options, rows=448, max_tokens=100)
+    certain = fall_back(looping_unless_sampled, replace(options, temperatures=(0.0,)), rows=448, max_tokens=100)
+    assert certain.hypothesis.looped
+    assert (found.temperature, found.hypothesis.looped, found.doubtful) == (2.0, False, True)
+    assert found.hypothesis.mean_log_probability < certain.hypothesis.mean_log_probability
 
 
 def test_the_best_of_several_samples_counts() -> None:
@@ -307,7 +329,7 @@ def test_repetition_that_is_no_loop_is_seen_afterwards() -> None:
     )
     assert not found.hypothesis.looped
     assert found.compression_ratio > 2.4
-    assert found.temperature == 0.2
+    assert found.doubtful
 
 
 def test_silence() -> None:
@@ -340,7 +362,7 @@ def test_a_loop_among_timestamps_is_said_once() -> None:
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"task": "sing"}, "task: expected one of transcribe, translate, found 'sing'"),
+        ({"task": "sing"}, "unknown task 'sing': expected one of transcribe, translate"),
         ({"beam_size": 0}, "beam_size: expected 1 to 64, found 0"),
         ({"best_of": True}, "best_of: expected 1 to 64"),
         ({"temperatures": ()}, "temperatures: expected at least one"),

@@ -294,7 +294,7 @@ def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path)
         (["--top", "2"], "found --top"),
         (["-"], "found -"),
         (["--language", "xx"], "this model knows English only"),
-        (["--task", "sing"], "task: expected one of transcribe, translate"),
+        (["--task", "sing"], "unknown task 'sing': expected one of transcribe, translate"),
         (["--format", "doc"], "unknown --format 'doc': expected one of txt, srt, vtt, json"),
         (["two.wav", "--format", "srt"], "--format srt of 2 files needs a folder for them: give --out"),
         (["one.wav", "--out", "x"], "two inputs would be written to x/one.txt"),

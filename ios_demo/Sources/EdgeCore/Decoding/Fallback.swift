@@ -8,6 +8,8 @@ struct Decoded {
     let noSpeechProbability: Float?
     /// Nobody speaks: the text was improbable and its absence probable.
     let isSilent: Bool
+    /// The text is improbable or ended in a loop: there is no other try here, so it is marked.
+    let isDoubtful: Bool
 
     /// Decode a window. Improbable text where nobody seems to speak is dropped; a loop at the end is said once.
     ///
@@ -15,9 +17,9 @@ struct Decoded {
     init(_ search: Greedy, _ tokenizer: SpeechTokenizer, _ options: TranscribeOptions) throws {
         noSpeechProbability = try search.context.probabilityAtStart(search.tokens.noSpeech)
         var found = try search.follow()
-        isSilent =
-            noSpeechProbability.map { $0 > options.noSpeechThreshold } ?? false
-            && found.meanLogProbability < options.logProbabilityThreshold
+        let isImprobable = found.meanLogProbability < options.logProbabilityThreshold
+        isSilent = isImprobable && (noSpeechProbability.map { $0 > options.noSpeechThreshold } ?? false)
+        isDoubtful = !isSilent && (isImprobable || found.looped)
         if isSilent {
             (found.tokens, found.logProbabilities) = ([], [])
         } else if found.looped {

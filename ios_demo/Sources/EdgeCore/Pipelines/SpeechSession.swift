@@ -105,7 +105,8 @@ final class SpeechSession {
             end: Self.milliseconds(offset + span.end),
             text: text,
             meanLogProbability: decoded.hypothesis.meanLogProbability,
-            noSpeechProbability: decoded.noSpeechProbability
+            noSpeechProbability: decoded.noSpeechProbability,
+            isDoubtful: decoded.isDoubtful
         )
     }
 

@@ -10,6 +10,8 @@ public struct Segment: Equatable, Sendable {
     public let meanLogProbability: Double
     /// That nobody speaks in the window; nil where the model has no token for it.
     public let noSpeechProbability: Float?
+    /// The window's text is improbable or ended in a loop.
+    public var isDoubtful = false
 }
 
 /// What a transcript cost, in wall-clock time.

@@ -7,12 +7,14 @@ package org.edgeformer.core.decoding
  * @property text of the tokens.
  * @property noSpeechProbability null where the model has no token for it.
  * @property silent nobody speaks: the text was improbable and its absence probable.
+ * @property doubtful the text is improbable or ended in a loop. On a phone there is no other try: it is marked.
  */
 internal class Decoded(
     val hypothesis: Hypothesis,
     val text: String,
     val noSpeechProbability: Double?,
     val silent: Boolean,
+    val doubtful: Boolean = false,
 )
 
 /** Decodes a window greedily; silence has no text, and a loop is said once. */
@@ -24,7 +26,8 @@ internal fun decodeWindow(search: Search, tokenizer: SpeechTokenizer, options: T
         return Decoded(Hypothesis(emptyList(), emptyList(), found.ended, found.looped), "", noSpeech, silent = true)
     }
     val said = if (found.looped) withoutLoop(found, search.tokens.firstTimestamp) else found
-    return Decoded(said, tokenizer.text(said.tokens), noSpeech, silent = false)
+    val isDoubtful = isImprobable || found.looped
+    return Decoded(said, tokenizer.text(said.tokens), noSpeech, silent = false, doubtful = isDoubtful)
 }
 
 /** A hypothesis that ended in a loop, with the loop said once; timestamps are no part of loops. */

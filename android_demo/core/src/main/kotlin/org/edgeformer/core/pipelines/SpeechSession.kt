@@ -104,6 +104,7 @@ internal class SpeechSession(private val model: SpeechModel, private val options
             meanLogProbability = decoded.hypothesis.meanLogProbability,
             noSpeechProbability = decoded.noSpeechProbability,
             tokens = said,
+            doubtful = decoded.doubtful,
         )
     }
 

@@ -16,6 +16,7 @@ data class Segment(
     val meanLogProbability: Double,
     val noSpeechProbability: Double?,
     val tokens: List<Int>,
+    val doubtful: Boolean = false,
 )
 
 /**

@@ -59,6 +59,7 @@ class DecodingTest {
         assertEquals(expected["no_speech_probability"].double, decoded.noSpeechProbability ?: -1.0, 1e-6)
         assertEquals(expected["ended"].boolean, decoded.hypothesis.ended)
         assertEquals(expected["looped"].boolean, decoded.hypothesis.looped)
+        assertEquals(expected["doubtful"].boolean, decoded.doubtful)
         assertEquals(expected["silent"].boolean, decoded.silent)
         assertEquals(expected["text"].text, decoded.text)
         checkSegments(expected, spans, decoded.hypothesis.tokens)
