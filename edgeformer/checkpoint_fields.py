@@ -23,6 +23,7 @@ _SHOWN = 8
 
 TEXT, IMAGE, SPEECH_KIND = "text", "image", "speech"
 GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
+PROCESSOR_FILE = "processor_config.json"
 HONOURED, REFUSED, NOTED, SILENT = "honoured", "refused", "noted", "silent"
 
 
@@ -179,6 +180,11 @@ POOLING_FIELDS: dict[str, Field] = {
     **_silent("word_embedding_dimension embedding_dimension"),
 }
 
+NORMALIZE_FIELDS: dict[str, Field] = _each(
+    "module_input_name module_output_name",
+    Field(REFUSED, ("sentence_embedding",), "only a whole embedding is scaled to norm 1"),
+)
+
 _DECODING = "greedy decoding with fallbacks, as the caller asks, is what a bundle does"
 GENERATION_FIELDS: dict[str, Field] = {
     **_honoured(
@@ -231,6 +237,26 @@ SOUND_FIELDS: dict[str, Field] = {
 """preprocessor_config.json of speech, or the feature_extractor of processor_config.json."""
 
 
+PIXEL_FIELDS: dict[str, Field] = {
+    **_honoured("pretrained_cfg"),
+    "image_processor_type": Field(
+        REFUSED, ("TimmWrapperImageProcessor",), "pixels are prepared as timm does: remove the file if that is right"
+    ),
+    **_silent("architecture model_args feature_extractor_type processor_class label_names num_classes num_features"),
+}
+"""preprocessor_config.json of transformers' wrapper around timm's models."""
+
+PRETRAINED_FIELDS: dict[str, Field] = {
+    **_honoured("input_size crop_pct interpolation crop_mode mean std num_classes label_names"),
+    **_silent(
+        "tag custom_load fixed_input_size pool_size first_conv classifier url file hf_hub_id hf_hub_filename source "
+        "architecture state_dict min_input_size test_input_size test_crop_pct license origin_url paper_name paper_ids "
+        "notes label_descriptions"
+    ),
+}
+"""timm's pretrained_cfg in config.json."""
+
+
 def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[str]) -> tuple[str, ...]:
     """Walk the fields of a checkpoint's config files.
 
@@ -247,9 +273,14 @@ def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[
     """
     kind = TEXT if set(tasks) & set(TEXT_TASKS) else IMAGE if "image-classification" in tasks else SPEECH_KIND
     notes = check_fields(CONFIG_FILE, raw, CONFIG_FIELDS[kind])
+    if kind == IMAGE:
+        notes += check_fields("pretrained_cfg", raw.get("pretrained_cfg") or {}, PRETRAINED_FIELDS)
     for path, fields in _files(source, kind):
         if path.is_file():
-            notes += check_fields(path.name, read_object(path), fields)
+            values = read_object(path)
+            # Newer versions of transformers keep a feature extractor's settings inside of the processor's.
+            inner = values.get("feature_extractor") if path.name == PROCESSOR_FILE else values
+            notes += check_fields(path.name, inner or {}, fields)
     return notes
 
 
@@ -258,9 +289,10 @@ def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Fie
         return []
     folder = source.folder
     if kind == SPEECH_KIND:
-        return [(folder / GENERATION_FILE, GENERATION_FIELDS), (folder / PREPROCESSOR_FILE, SOUND_FIELDS)]
+        sound = [(folder / name, SOUND_FIELDS) for name in (PREPROCESSOR_FILE, PROCESSOR_FILE)]
+        return [(folder / GENERATION_FILE, GENERATION_FIELDS), *sound]
     if kind == IMAGE:
-        return []
+        return [(folder / PREPROCESSOR_FILE, PIXEL_FIELDS)]
     files: list[tuple[Path, Mapping[str, Field]]] = [
         (folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS),
         (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS),
@@ -268,7 +300,8 @@ def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Fie
     places = dict.fromkeys((folder, source.root))
     files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
     files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
-    files += [(path, POOLING_FIELDS) for path in sorted(source.root.glob("*_Pooling/config.json"))]
+    for kind_of_module, fields in (("Pooling", POOLING_FIELDS), ("Normalize", NORMALIZE_FIELDS)):
+        files += [(path, fields) for path in sorted(source.root.glob(f"*_{kind_of_module}/config.json"))]
     return files
 
 

@@ -87,6 +87,11 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             f"config.json: a {names[0]} is not known: expected a ...ForSequenceClassification or ...Model; say --task "
             f"{EMBEDDING} for the mean of its encoder's hidden states"
         )
+    if raw.get("classifier_activation") is False:
+        raise InputError(
+            "config.json names no architectures, and with classifier_activation false a classifier of texts looks like "
+            'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
+        )
     heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 

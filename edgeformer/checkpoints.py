@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
-from edgeformer.checkpoint_fields import field_notes
+from edgeformer.checkpoint_fields import PREPROCESSOR_FILE, field_notes
 from edgeformer.checkpoint_sizes import check_sizes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
 from edgeformer.families import Family, family_for
@@ -304,6 +304,10 @@ def _listed(names: Iterable[str], most: int = _LISTED_KEYS) -> str:
 def _config_of(folder: Path) -> dict[str, Any]:
     """config.json; CTranslate2's says nothing of the architecture, which is in its model file."""
     raw = read_object(folder / CONFIG_FILE)
+    pixels = folder / PREPROCESSOR_FILE
+    if "architecture" in raw and pixels.is_file():
+        # transformers' wrapper around timm's models prepares pixels by this file where it is.
+        raw["pretrained_cfg"] = read_object(pixels).get("pretrained_cfg", raw.get("pretrained_cfg"))
     stated = "model_type" in raw or "architecture" in raw
     if stated or not (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
         return raw

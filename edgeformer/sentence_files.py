@@ -141,10 +141,6 @@ def _modules(root: Path) -> dict[str, Path]:
         found[kind] = path
     if list(found) != [kind for kind in _KINDS if kind in found] or "Transformer" not in found:
         raise InputError(f"{MODULES_FILE}: expected Transformer, Pooling, Normalize in this order, found {list(found)}")
-    normalize = _read(found["Normalize"] / "config.json") if "Normalize" in found else {}
-    for name in ("module_input_name", "module_output_name"):
-        if normalize.get(name) not in (None, "sentence_embedding"):
-            raise InputError(f"2_Normalize: {name} must be sentence_embedding, found {normalize[name]!r}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edgeformer.json_files import read_list, read_object
@@ -17,7 +18,13 @@ ADAPTER_FILE = "adapter_config.json"
 _DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json"]
 _SAFETENSORS_FILES = ["model*.safetensors", "0_*/model*.safetensors"]
 _PICKLE_FILES = ["pytorch_model*.bin", "0_*/pytorch_model*.bin", "model.bin"]
-_READ_SUFFIXES = (".json", ".txt", ".md", *WEIGHT_SUFFIXES)
+_READ = (
+    *("*config*.json", "modules.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.*", "vocabulary.*", "merges.txt", "model*", "pytorch_model*", "*.index.json", "README.md"),
+)
+"""The files of a folder that anything here opens."""
+_MODULE_FOLDERS = "[0-9]_*/*"
+"""Of sentence-transformers."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HUB_SNAPSHOTS, _HUB_BLOBS = "snapshots", "blobs"
 """Of the hub's cache: a snapshot's files are symbolic links into the blobs beside all snapshots."""
@@ -92,8 +99,8 @@ def _checked(found: SourceFolder, source: str) -> SourceFolder:
 
 def _check_files(root: Path) -> None:
     """Refuse links that leave the checkpoint, and pointers in place of files."""
-    for path in sorted((*root.iterdir(), *root.glob("*/*"))):
-        if path.suffix not in _READ_SUFFIXES:
+    for path in sorted((*root.iterdir(), *root.glob(_MODULE_FOLDERS))):
+        if not any(fnmatchcase(path.name, pattern) for pattern in _READ):
             continue
         if not is_inside(path, root):
             raise InputError(f"{path.relative_to(root)} is a link to a file outside of the checkpoint: copy it there")

@@ -20,6 +20,7 @@ from edgeformer.models.whisper_config import with_alignment_heads
 from edgeformer.saved_weights import save_weights
 from edgeformer.sources import CONFIG_FILE
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING
+from edgeformer.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"
@@ -30,7 +31,7 @@ GENERATION_FILE = "generation_config.json"
 
 _SIDE_FILES = (GENERATION_FILE, "preprocessor_config.json", "normalizer.json")
 _TOKENIZER_FILES = (
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "sentence_bert_config.json",
@@ -39,6 +40,12 @@ _TOKENIZER_FILES = (
     "merges.txt",
 )
 """Files of a checkpoint that go along as they are; those of the tokenizer unless it was changed."""
+
+_OWN_TOKENIZER = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+}
+"""tokenizer_config.json of one that is its tokenizer.json and nothing else."""
 
 _HEAD_STD = 0.02
 
@@ -162,6 +169,9 @@ def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32)
     save_weights(tensors, folder / WEIGHTS_FILE)
     if checkpoint.tokenizer_json is not None:
         (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer_json, encoding="utf-8")
+    if model.own_tokenizer:
+        # Without it transformers would lower-case, whatever tokenizer.json says.
+        _write_json(folder / TOKENIZER_CONFIG, _OWN_TOKENIZER)
     if checkpoint.folder.is_dir():
         for name in _SIDE_FILES + (() if model.own_tokenizer else _TOKENIZER_FILES):
             if (checkpoint.folder / name).is_file():

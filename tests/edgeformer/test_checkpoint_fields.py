@@ -18,8 +18,11 @@ from edgeformer.checkpoint_fields import (
     GENERATION_FIELDS,
     HONOURED,
     IMAGE,
+    NORMALIZE_FIELDS,
     NOTED,
+    PIXEL_FIELDS,
     POOLING_FIELDS,
+    PRETRAINED_FIELDS,
     REFUSED,
     SENTENCE_FIELDS,
     SILENT,
@@ -45,6 +48,9 @@ ALL: dict[str, Mapping[str, Field]] = {
     "1_Pooling/config.json": POOLING_FIELDS,
     "generation_config.json": GENERATION_FIELDS,
     "preprocessor_config.json": SOUND_FIELDS,
+    "preprocessor_config.json of images": PIXEL_FIELDS,
+    "pretrained_cfg": PRETRAINED_FIELDS,
+    "2_Normalize/config.json": NORMALIZE_FIELDS,
 }
 
 SENTENCE_TRANSFORMERS = {
@@ -202,6 +208,27 @@ ELSEWHERE = {
     },
 }
 """Honoured fields that other tests set: those of generation are below, of other kinds they say nothing."""
+
+
+PRETRAINED_SAMPLES: dict[str, Any] = {
+    "input_size": [3, 256, 256],
+    "crop_pct": 0.5,
+    "interpolation": "bilinear",
+    "crop_mode": "squash",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "label_names": list("abcd"),
+    "num_classes": 9,
+}
+
+
+def test_honoured_fields_of_pretrained_cfg_change_the_pixels_or_labels() -> None:
+    base = {"architecture": "tiny_vit_5m_224"}
+    plain = meaning(base)
+    assert set(PRETRAINED_SAMPLES) == {name for name, field in PRETRAINED_FIELDS.items() if field.treatment == HONOURED}
+    for name, value in PRETRAINED_SAMPLES.items():
+        stated = {name: value, **({"num_classes": 4} if name == "label_names" else {})}
+        assert meaning({**base, "pretrained_cfg": stated}) != plain, name
 
 
 def meaning(raw: Mapping[str, Any]) -> Any:

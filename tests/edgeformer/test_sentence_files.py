@@ -129,7 +129,11 @@ def test_pooling_without_modules_json(mini: Path) -> None:
         ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling must be one of mean, cls, found max"),
         ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "found cls, mean"),
         ("1_Pooling/config.json", {"pooling_mode_lasttoken": True}, "found lasttoken"),
-        ("2_Normalize/config.json", {"module_input_name": "token_embeddings"}, "module_input_name must be"),
+        (
+            "2_Normalize/config.json",
+            {"module_input_name": "token_embeddings"},
+            "module_input_name is 'token_embeddings'",
+        ),
         ("modules.json", [*modules(2), {"path": "2_Dense", "type": f"{V5}Dense"}], "found 'Dense'"),
         ("modules.json", modules(1), "has no Pooling: expected an embedder's Transformer and Pooling"),
         ("modules.json", [modules(3)[0], {"path": "../x", "type": f"{V5}Pooling"}], "outside of the checkpoint"),

@@ -1,3 +1,2 @@
-from tests.golden.hostile_case import Case
 def cases():
     return iter(())

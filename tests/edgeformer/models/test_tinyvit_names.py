@@ -81,6 +81,12 @@ def test_a_folder_of_transformers(weights: dict[str, Tensor], tmp_path: Path) ->
     assert (checkpoint.family.name, checkpoint.labels) == ("tinyvit", ("cat", "dog", "cow"))
     assert (checkpoint.activation, checkpoint.notes) == ("sigmoid", ())
     load_module(checkpoint, KERNELS["fused"])
+    pixels = tmp_path / "preprocessor_config.json"
+    pixels.write_text(json.dumps({"image_processor_type": "ViTImageProcessor"}))
+    with pytest.raises(InputError, match="image_processor_type is 'ViTImageProcessor'"):
+        open_checkpoint(str(tmp_path))
+    pixels.write_text(json.dumps({"pretrained_cfg": {"crop_pct": 0.5}, "architecture": "tiny_vit_5m_224"}))
+    assert open_checkpoint(str(tmp_path)).config.preprocessing.resize_short_side == 448
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_classes": 0, "label_names": None}))
     with pytest.raises(InputError, match="num_classes is 0, so it has no classifier"):
         open_checkpoint(str(tmp_path))
