@@ -3,17 +3,36 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo demo-speech test lint bench bench-check zoo golden android ios pi older-cpu browser clean
+.PHONY: setup lock release demo demo-speech test lint bench bench-check zoo golden android ios pi older-cpu browser clean
 
 setup: $(READY)
 
-# torch first and alone: its exact version decides which build every later package sees.
-$(READY): pyproject.toml runtime/pyproject.toml
+# What is locked, file by file, is this one platform; every other one takes the newest versions in the packages' ranges.
+# torch comes by version alone: which of its builds a machine gets, its index decides, and so the hash of its file.
+LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
+  print(sys.version_info[:2] == (3, 11) and (sys.platform, p.machine()) == ('linux', 'x86_64'))")
+
+$(READY): pyproject.toml runtime/pyproject.toml requirements.lock
 	@echo "Installing into .venv (a few minutes)..."
 	@$(PYTHON) -m venv .venv
+ifeq ($(LOCKED),True)
+	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet torch==2.13.0
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e ./runtime -e .
+	@$(BIN)/pip check
+else
 	@$(BIN)/pip install --quiet torch==2.13.0
 	@$(BIN)/pip install --quiet -e ./runtime -e '.[all,peers,dev]'
+endif
 	@touch $@
+
+# Writes requirements.lock from .venv, once its newer versions have passed the tests. Needs uv.
+lock: setup
+	@$(BIN)/python -m build_tools.lock
+
+# Wheels of both packages, the list of what they bring (CycloneDX) and its licences, in dist/.
+release: setup
+	@$(BIN)/python -m build_tools.release dist
 
 demo: setup
 	@$(BIN)/edgeformer demo --out dist

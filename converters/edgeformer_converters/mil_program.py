@@ -133,7 +133,7 @@ def read_program(package: str | os.PathLike[str]) -> dict[str, Function]:
     path = Path(package) / PACKAGE_DATA / PACKAGE_MODEL
     if not path.is_file():
         raise InputError(f"no Core ML package at {package}: expected {PACKAGE_DATA / PACKAGE_MODEL} in it")
-    with one_line(package.name, InputError):
+    with one_line(path.parents[2].name, InputError):
         specification = Model_pb2.Model.FromString(path.read_bytes())
         if specification.WhichOneof("Type") != "mlProgram":
             raise InputError(f"{package} holds a {specification.WhichOneof('Type')}: expected an mlProgram")

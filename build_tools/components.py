@@ -1,0 +1,113 @@
+"""What installing both packages with every extra for users brings, as it is installed here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+from build_tools.debian import SetupError
+
+PRODUCTS = {
+    "edgeformer": ("litert", "coreml", "executorch", "onnx", "speech", "trust", "compress"),
+    "edgeformer-runtime": ("full", "onnx", "executorch", "coreml", "trust", "serve"),
+}
+"""Their extras but for those of developers and benchmarks."""
+
+_UNSTATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A package.
+
+    Attributes:
+        name: as its index has it, normalised.
+        version: the installed one.
+        licence: an SPDX expression where the package gives one, else its own words.
+        home: its address, or None.
+        needs: the names of the components that it needs itself.
+        ours: it is one of the two products.
+    """
+
+    name: str
+    version: str
+    licence: str
+    home: str | None
+    needs: tuple[str, ...]
+    ours: bool
+
+
+def components() -> list[Component]:
+    """The two products and everything they need, by name.
+
+    Raises:
+        SetupError: a package that they need is not installed.
+    """
+    extras: dict[str, set[str]] = {name: set(given) for name, given in PRODUCTS.items()}
+    needs: dict[str, set[str]] = {}
+    waiting = list(extras)
+    while waiting:
+        name = waiting.pop()
+        needs[name] = set()
+        for requirement in _requirements(name, extras[name]):
+            needed = normal(requirement.name)
+            if not _installed(needed):
+                raise SetupError(f"{name} needs {needed}, which is not installed: make setup")
+            needs[name].add(needed)
+            known = extras.setdefault(needed, set())
+            if needed not in needs or not requirement.extras <= known:
+                known |= requirement.extras
+                waiting.append(needed)
+    return [_component(name, needs[name] - {name}) for name in sorted(needs)]
+
+
+def normal(name: str) -> str:
+    """A package's name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _requirements(name: str, extras: set[str]) -> Iterator[Requirement]:
+    """Those that hold on this platform."""
+    for text in metadata.distribution(name).requires or ():
+        requirement = Requirement(text)
+        wanted = extras or {""}
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in wanted):
+            yield requirement
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _component(name: str, needs: set[str]) -> Component:
+    found = metadata.distribution(name)
+    home = found.metadata.get("Home-page") or next(iter(found.metadata.get_all("Project-URL") or ()), None)
+    return Component(
+        name,
+        found.version.partition("+")[0],
+        _licence(found),
+        None if home is None else home.rpartition(",")[2].strip(),
+        tuple(sorted(needs)),
+        name in PRODUCTS,
+    )
+
+
+def _licence(found: metadata.Distribution) -> str:
+    """PEP 639's expression; before it, a short field of one line, or the classifiers."""
+    fields = found.metadata
+    expression = fields.get("License-Expression")
+    if expression:
+        return str(expression)
+    field = (fields.get("License") or "").strip()
+    if field and "\n" not in field and len(field) < 60:
+        return field
+    classifiers = [each.rpartition(" :: ")[2] for each in fields.get_all("Classifier") or () if "License ::" in each]
+    return ", ".join(classifiers) or _UNSTATED

@@ -1,0 +1,35 @@
+"""The licences of what the packages bring, for people; those with duties first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from build_tools.components import Component
+
+DUTIES = {
+    "soxr": "LGPL-2.1-or-later, and so is libsoxr in its wheel. It comes with the extra `speech`, is loaded as a shared "
+    "library that a user may replace, and is not part of our wheels.",
+    "soundfile": "BSD-3-Clause; its wheel holds libsndfile, LGPL-2.1-or-later, with codecs of which some are LGPL, too. "
+    "It comes with the extra `speech`, is loaded as a shared library, and is not part of our wheels.",
+}
+"""Packages whose licence asks for more than a notice, in words that have been read in their wheels."""
+
+_HEAD = """\
+# Licences
+
+EdgeFormer is under Apache-2.0. Its wheels hold no code of others. Installed with every extra for users, they bring the
+packages below, each under its own licence.
+
+## Licences that ask for more than a notice
+
+"""
+
+
+def licences_text(components: Sequence[Component]) -> str:
+    """The list as Markdown."""
+    others = [each for each in components if not each.ours]
+    lines = [_HEAD]
+    lines += [f"- **{each.name}** {each.version}: {DUTIES[each.name]}\n" for each in others if each.name in DUTIES]
+    lines += ["\n## All\n\n| package | version | licence |\n|---|---|---|\n"]
+    lines += [f"| {each.name} | {each.version} | {each.licence.replace('|', '/')} |\n" for each in others]
+    return "".join(lines)
