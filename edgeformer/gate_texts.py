@@ -124,8 +124,8 @@ LONG_PER_BUCKET = 3
 """Texts of several sentences for each bucket: its own limits are judged, too."""
 MOST_POSITIONS = 1 << 15
 FEWEST = 48
-"""Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens 64:
-each costs a second in the slowest engine."""
+"""Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens
+64: each costs a second in the slowest engine."""
 
 
 def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
