@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from edgeformer.pair_tables import spread
+
 SENTENCES: tuple[str, ...] = (
     "please turn down the heating in the bedroom",
     "set an alarm for half past six tomorrow morning",
@@ -120,11 +122,19 @@ PAIRS = 6
 """So many sentences come a second time with the next one as their pair."""
 LONG_PER_BUCKET = 3
 """Texts of several sentences for each bucket: its own limits are judged, too."""
+MOST_POSITIONS = 1 << 15
+FEWEST = 48
+"""Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens
+64: each costs a second in the slowest engine."""
 
 
 def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
-    """The sentences, some as pairs, and for each bucket texts of several that need it, in the form of vectors."""
-    single = [{"text": text} for text in SENTENCES]
+    """The sentences, some as pairs, and for each bucket texts of several that need it, in the form of vectors.
+
+    Args:
+        lengths: of the buckets, rising.
+    """
+    single = [{"text": text} for text in spread(SENTENCES, max(FEWEST, MOST_POSITIONS // lengths[0]))]
     pairs = [{"text": SENTENCES[2 * index], "pair": SENTENCES[2 * index + 1]} for index in range(PAIRS)]
     words = itertools.cycle(" ".join(SENTENCES).split())
     # A word is a token or a little more: see `samples.texts`.

@@ -51,9 +51,8 @@ class Interface:
     def tolerances(self, precision: Precision) -> Tolerances:
         """How far outputs and answers of a precision may be from the recorded ones."""
         for_outputs, for_scores = self.slack
-        classifies = isinstance(self.postprocessing, Classification)
-        score = precision.probability_tolerance if classifies else precision.score_tolerance
-        return Tolerances(precision.output_tolerance * for_outputs, score * for_scores)
+        output, score = precision.tolerances(isinstance(self.postprocessing, Classification))
+        return Tolerances(output * for_outputs, score * for_scores)
 
 
 def interface_for(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:

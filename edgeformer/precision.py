@@ -19,12 +19,15 @@ class Allowance:
         divergence: the mean total variation from the source's probabilities.
         cosine: the mean cosine of embeddings, at least.
         drop: of accuracy, beyond what so many labels leave open.
+        backstop: of a classifier's recorded cases, how far logits may be, relative to the largest one of all cases, and
+            probabilities.
     """
 
     lost: float
     divergence: float
     cosine: float
     drop: float
+    backstop: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,25 @@ class Precision:
     """A weight format with the deviation from fp32 that its gates accept.
 
     `output_tolerance` bounds the largest absolute difference of a program's output, relative to the largest absolute
-    value that it has in all recorded cases; `score_tolerance` that of the components of normalised embeddings and of
-    the letters of a transcript, `probability_tolerance` that of a classifier's probabilities. Where there is an
-    `allowance` these only tell a broken model from a sound one, and the allowance says what may be lost; None: what
-    the recorded tolerances say is all, the answers are the checkpoint's. `recipes` holds the targets' own recipes where
-    they differ from `recipe`.
+    value that it has in all recorded cases, and a layer's distance; `score_tolerance` that of the components of
+    normalised embeddings and of the letters of a transcript. Of a classifier `backstop` takes their place, for logits
+    and probabilities, where there is an `allowance`: it only tells a broken model from a sound one, and the allowance
+    says what may be lost. None: the answers are the checkpoint's, within the tolerances. `recipes` holds the targets'
+    own recipes where they differ from `recipe`.
     """
 
     name: str
     recipe: Recipe
     output_tolerance: float
     score_tolerance: float
-    probability_tolerance: float
     allowance: Allowance | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+
+    def tolerances(self, classifies: bool) -> tuple[float, float]:
+        """Of outputs and of scores, in a classifier or in anything else."""
+        if classifies and self.allowance is not None:
+            return self.allowance.backstop
+        return self.output_tolerance, self.score_tolerance
 
     def recipe_on(self, target: str) -> Recipe:
         """The weight format as this target realises it."""
@@ -59,38 +67,32 @@ class Precision:
 # fp16's is what arithmetic in half costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
 # int8's tolerance is what sound quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
 # largest one while the sentences' cosines stay above 0.997. A spoiled weight is off by far more.
-EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02)
-FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05)
+EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02, backstop=(0.25, 0.35))
+FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05, backstop=(0.5, 0.5))
 
 PRECISIONS: dict[str, Precision] = {
     p.name: p
     for p in (
-        Precision("fp32", Recipe("wfp32_afp32", "float32", "float32", "float32"), 1e-4, 1e-4, 1e-4),
-        Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1.5e-2, 1e-2, 1e-2),
-        Precision("static-int8", Recipe("static_wi8_ai8", "int8", "int8", "float32"), 1.5e-1, 5e-2, 0.35, EIGHT_BITS),
-        Precision(
-            "dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, 0.35, EIGHT_BITS
-        ),
-        Precision(
-            "palette6", Recipe("wpalette6_afp16", "palette6", "float16", "palette6"), 2e-1, 5e-2, 0.35, EIGHT_BITS
-        ),
-        Precision("palette4", Recipe("wpalette4_afp16", "palette4", "float16", "palette4"), 3e-1, 2e-1, 0.5, FOUR_BITS),
+        Precision("fp32", Recipe("wfp32_afp32", "float32", "float32", "float32"), 1e-4, 1e-4),
+        Precision("fp16", Recipe("wfp16_afp16", "float16", "float16", "float16"), 1.5e-2, 1e-2),
+        Precision("static-int8", Recipe("static_wi8_ai8", "int8", "int8", "float32"), 1.5e-1, 5e-2, EIGHT_BITS),
+        Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, EIGHT_BITS),
+        Precision("palette6", Recipe("wpalette6_afp16", "palette6", "float16", "palette6"), 2e-1, 5e-2, EIGHT_BITS),
+        Precision("palette4", Recipe("wpalette4_afp16", "palette4", "float16", "palette4"), 3e-1, 2e-1, FOUR_BITS),
         Precision(
             "int4",
             Recipe("dynamic_wi4_afp32", "int4", "float32", "int8"),
             3.5e-1,
             2e-1,
-            0.5,
             FOUR_BITS,
             MappingProxyType({"coreml": Recipe("wint4_afp16", "int4", "float16", "int4")}),
         ),
-        Precision("weight-int8", Recipe("weight_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, 0.35, EIGHT_BITS),
+        Precision("weight-int8", Recipe("weight_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, EIGHT_BITS),
         Precision(
             "mixed",
             Recipe("dynamic_wmixed_afp32", "mixed", "float32", "mixed"),
             3.5e-1,
             2e-1,
-            0.5,
             FOUR_BITS,
             MappingProxyType({"coreml": Recipe("wmixed_afp16", "mixed", "float16", "mixed")}),
         ),

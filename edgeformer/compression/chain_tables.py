@@ -14,7 +14,8 @@ def print_chain(chain: Chain) -> None:
     """A row for each bundle that was made, the chosen one marked, on stdout."""
     points = chain.found.points
     known = [name for name in METRICS if any(name in point.values for point in points)]
-    table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=str(chain.path or "not met"))
+    title = f"{chain.path or 'not met'}, asked {chain.report['examples']} examples"
+    table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
     for point in points:
         formats = format_counts(point.plan)
         ratio = (

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from edgeformer.convert import Converted, ConvertOptions, convert
+from edgeformer.gate_texts import gate_texts
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
@@ -102,9 +103,10 @@ def test_the_report_says_how_often_the_answer_is_the_checkpoints(
         report = json.loads((row.path / "report.json").read_text())
         found = report["agreement"]
         assert found == row.to_json()["agreement"]
-        assert found["n"] == len(json.loads((row.path / "vectors" / "cases.json").read_text())["cases"])
-        # The worst of the recorded outputs, as verification saw it. Untrained logits are close to one another.
-        assert found["cosine"] == min(stage["cosine"] for stage in report["verification"]["stages"][1:-1])
+        recorded = json.loads((row.path / "vectors" / "cases.json").read_text())["cases"]
+        assert found["n"] == len(recorded) + len(gate_texts(SEQ_LENS)) > 100
+        # Untrained logits are close to one another.
+        assert found["cosine"] > 0.99 and found["broken"] == 0 and found["metric"] is None
         assert found["top1"] == 1.0 if row.precision == "fp32" else found["top1"] >= 0.5
 
 

@@ -23,7 +23,7 @@ from tests.checkpoint_factory import save_mobilebert
 from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
 
-NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1)
+NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=(0.25, 0.35))
 
 
 @pytest.fixture(scope="module")

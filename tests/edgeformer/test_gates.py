@@ -48,7 +48,7 @@ def test_what_a_user_would_lose_names_the_sample(values: dict[str, object], said
 
 
 def test_a_drop_of_accuracy_counts_beyond_chance() -> None:
-    allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02)
+    allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02, backstop=(1.0, 1.0))
     # 5 points on 1000, 70 answers changed: 1.645 * sqrt(70) / 1000 is 1.4 points.
     real = Metric(1000, 0.90, 0.85, 70)
     assert drop_beyond_chance(real) == pytest.approx(0.05 - 1.645 * 70**0.5 / 1000)
