@@ -214,6 +214,8 @@ class _Reader:
         file, offset = message.fileName, message.offset
         if (file, offset) not in self._blobs:
             if file not in self._files:
+                if file.startswith("/") or ".." in file.split("/"):
+                    raise InputError(f"a weight lies outside the package, in {file!r}")
                 self._files[file] = _BlobStorageReader(str(self._folder / file.removeprefix("@model_path/")))
             kind = BLOB_READERS.get(variable.dtype, variable.dtype.lower())
             array = np.asarray(getattr(self._files[file], f"read_{kind}_data")(offset))
