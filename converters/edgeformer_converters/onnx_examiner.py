@@ -100,6 +100,9 @@ def _load(name: str, path: Path) -> onnx.ModelProto:
             raise ValueError("an operator's name is no UTF-8")
         for tensor in model.graph.initializer:
             _check_stored(tensor, path.parent)
+        for attribute in (each for node in model.graph.node for each in node.attribute):
+            if any(each.data_location == TensorProto.EXTERNAL for each in (attribute.t, *attribute.tensors)):
+                raise ValueError(f"the attribute {attribute.name} refers to another file")
     except Exception as error:  # protobuf and onnx share no base class
         raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
     if not model.graph.node:  # almost any bytes are a message of fields that nobody knows
@@ -113,6 +116,8 @@ def _check_stored(tensor: onnx.TensorProto, folder: Path) -> None:
         onnx.checker.check_tensor(tensor)
         return
     places = {each.key: each.value for each in tensor.external_data}
+    if Path(places["location"]).name != places["location"]:
+        raise ValueError(f"the weight {tensor.name} lies outside the model's folder: {places['location']}")
     end = int(places.get("offset", 0)) + int(places.get("length", 0))
     if end > (folder / places["location"]).stat().st_size:
         raise ValueError(f"the weight {tensor.name} ends at byte {end} of {places['location']}, which is shorter")

@@ -28,6 +28,7 @@ from edgeformer.doctor.tokenizer import check_tokenizer
 from edgeformer.doctor.weights import check_weights
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.model_files import check_model_files
 
 Check = Callable[[Examination], Iterable[Finding]]
 Progress = Callable[[int, int], None]
@@ -168,6 +169,8 @@ def _run_checks(examination: Examination, report: Progress | None) -> tuple[list
             findings.append(info(name, "not checked: a model with this structure is not run"))
         else:
             try:
+                if name in RUN_THE_MODEL:
+                    check_model_files(examination.bundle)
                 findings += check(examination)
                 made.add(name)
             except (BundleError, EngineError) as problem:

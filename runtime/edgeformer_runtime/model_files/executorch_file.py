@@ -207,6 +207,8 @@ class _Plan:
         returned = list(last.items) if results > 1 and last.kind == "V" else [operands[-1]]
         if name.startswith("executorch_prim::"):
             written = returned = [operands[-1]]
+        elif name.endswith("_."):  # in place
+            written = returned = [operands[0]]
         elif returned != written and last.kind != "V":
             refuse(f"{name} returns what it does not write")
         for each in written:

@@ -40,9 +40,21 @@ def test_onnx(tiny_onnx: Path, changes: str, seeds: int) -> None:
 
 @SEEDS
 @pytest.mark.litert
-def test_litert(tiny_litert: Path, seeds: int) -> None:
-    """Without `check_model` the process dies of many of these. Not all lies are survived: see BUNDLE.md."""
-    found = ends(tiny_litert, "spoiled", seeds)
+@pytest.mark.parametrize("changes", ["lies", "spoiled"])
+def test_litert(tiny_litert: Path, changes: str, seeds: int) -> None:
+    """Without `check_model_files` the process dies of many of these."""
+    found = ends(tiny_litert, changes, seeds)
+    assert found["BundleError"] > seeds / 2
+    assert set(found) <= {"BundleError", "EngineError", "ok", "diverges"}
+
+
+@SEEDS
+@pytest.mark.executorch
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", ["lies", "spoiled"])
+def test_executorch(tiny_executorch: Path, changes: str, seeds: int) -> None:
+    """Without `check_model_files` the process dies of some of these."""
+    found = ends(tiny_executorch, changes, seeds)
     assert found["BundleError"] > seeds / 2
     assert set(found) <= {"BundleError", "EngineError", "ok", "diverges"}
 
