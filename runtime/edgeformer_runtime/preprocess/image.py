@@ -24,6 +24,9 @@ from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.pixels import normalisation_table
 from edgeformer_runtime.strict_json import shorten
 
+WHOLE_PIXELS = 4_000_000
+"""An image with more is resized in bands of rows."""
+
 SHOWN_PATH = 300
 """Characters of a path in a message: the part that tells two files apart is at its end."""
 
@@ -36,11 +39,12 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 class ImageEncoder:
     """Turns images into a model's input. Calls from several threads are safe: nothing changes after init.
 
-    The steps are those of timm's `create_transform(..., is_training=False)` on torchvision: resize the short side with
-    Pillow's filter, crop the center, scale to 0..1, normalise. Both resize in Pillow's 8-bit fixed point arithmetic,
-    and the float32 operations after it are the same ones in the same order, so with one version of Pillow the results
-    are equal bit for bit. Against another implementation of the same filter, rounding may move a pixel by one of its
-    256 levels: at most 1 / (255 * min(std)) in the result, 0.0175 for ImageNet's std.
+    The steps are those of timm's `create_transform(..., is_training=False)` on torchvision: resize the short side
+    with Pillow's filter, crop the center, scale to 0..1, normalise. Both resize in Pillow's 8-bit fixed point
+    arithmetic, and the float32 operations after it are the same ones in the same order, so with one version of
+    Pillow the results are equal bit for bit, up to `WHOLE_PIXELS`. Against another implementation of the same
+    filter, rounding may move a pixel by one of its 256 levels: at most 1 / (255 * min(std)) in the result, 0.0175
+    for ImageNet's std.
 
     What that transform leaves open is done as a person sees the image: EXIF orientation is applied, transparency is
     laid over white, 16-bit gray is scaled (not clipped) to 8 bits, and CMYK, palettes and gray become RGB.
@@ -76,18 +80,27 @@ class ImageEncoder:
         return resized
 
     def _resized_and_cropped(self, source: UprightImage) -> Image.Image:
-        """Rows first, then columns, as Pillow's resize does, but the rows in bands: never all of them as RGB."""
+        """Rows first, then columns; of a large image in bands, so that never all of it is there as RGB.
+
+        Pillow's own resize, which newer versions begin with the columns of very tall images, can differ by a rounding.
+        """
         width, height = self._resized(source.stated_size)
         filter_, spec = _RESAMPLING[self._spec.interpolation], self._spec
         # Python's rounding of halves to the even number is part of torchvision's CenterCrop.
         left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
+        box = (left, top, left + spec.width, top + spec.height)
+        if source.width * source.height <= WHOLE_PIXELS:
+            only = source.whole()
+            resized = only if only.size == (width, height) else only.resize((width, height), filter_, source.covered)
+            return resized.crop(box)
+        x0, y0, x1, y1 = source.covered
         narrow = Image.new("RGB", (spec.width, source.height))
         for first, band in source.bands(width):
             if band.width != width:
-                band = band.resize((width, band.height), filter_)
+                band = band.resize((width, band.height), filter_, (x0, 0, x1, band.height))
             narrow.paste(band.crop((left, 0, left + spec.width, band.height)), (0, first))
         if narrow.height != height:
-            narrow = narrow.resize((spec.width, height), filter_)
+            narrow = narrow.resize((spec.width, height), filter_, (0, y0, spec.width, y1))
         return narrow.crop((0, top, spec.width, top + spec.height))
 
 
@@ -97,11 +110,7 @@ def to_rgb(image: RawImage) -> Image.Image:
     Raises:
         InputError: as `ImageEncoder`.
     """
-    source = _opened(image, None)
-    whole = Image.new("RGB", (source.width, source.height))
-    for first, band in source.bands(0):
-        whole.paste(band, (0, first))
-    return whole
+    return _opened(image, None).whole()
 
 
 def _opened(image: RawImage, wanted: Wanted | None) -> UprightImage:

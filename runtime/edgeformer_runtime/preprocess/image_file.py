@@ -65,6 +65,8 @@ _UPRIGHT = {
 _ROWS_ARE_COLUMNS = (5, 6, 7, 8)
 _LAST_FIRST = (3, 4, 7, 8)
 """The orientations whose first upright row is the file's last row or column."""
+_RIGHT_FIRST = (2, 3, 6, 7)
+"""Those whose first upright column is."""
 
 
 class UprightImage:
@@ -74,17 +76,30 @@ class UprightImage:
         width: of what was decoded, upright.
         height: likewise.
         stated_size: width and height that the file states, upright: more than what was decoded of a reduced JPEG.
+        covered: left, top, right and bottom of the stated image in what was decoded: the last row or column of a
+            reduced JPEG can lie half outside.
     """
 
     def __init__(
-        self, image: Image.Image, what: str, orientation: int = 1, stated: tuple[int, int] | None = None
+        self,
+        image: Image.Image,
+        what: str,
+        orientation: int = 1,
+        stated: tuple[int, int] | None = None,
+        decoded: tuple[float, float] | None = None,
     ) -> None:
-        """Use `open_image`, `decode` or `from_array`; `stated` is as the file has it."""
+        """Use `open_image`, `decode` or `from_array`; `stated` and `decoded` sizes are as the file has them."""
         self._image = image
         self._what = what
         self._orientation = orientation
         self.width, self.height = _turned(image.size, orientation)
         self.stated_size = _turned(stated or image.size, orientation)
+        width, height = decoded or image.size
+        if orientation in _ROWS_ARE_COLUMNS:
+            width, height = height, width
+        left = self.width - width if orientation in _RIGHT_FIRST else 0.0
+        top = self.height - height if orientation in _LAST_FIRST else 0.0
+        self.covered = (left, top, left + width, top + height)
 
     def bands(self, width: int) -> Iterator[tuple[int, Image.Image]]:
         """All rows from the top, a band at a time: the number of its first row, and the band as opaque 8-bit RGB.
@@ -101,6 +116,17 @@ class UprightImage:
                 yield first, _opaque_rgb(self._rows(first, min(first + height, self.height)))
             except _BROKEN as error:
                 raise InputError(f"{self._what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+
+    def whole(self) -> Image.Image:
+        """All rows at once, as opaque 8-bit RGB.
+
+        Raises:
+            InputError: as `bands`.
+        """
+        joined = Image.new("RGB", (self.width, self.height))
+        for first, band in self.bands(0):
+            joined.paste(band, (0, first))
+        return joined
 
     def _rows(self, first: int, last: int) -> Image.Image:
         """Upright rows; only they are copied."""
@@ -175,14 +201,15 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     try:
-        stated = image.size
-        orientation = _orientation(image)
+        stated, decoded = image.size, None
         if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
+            orientation = _orientation(image)  # of other formats it is known when they are decoded
             target = _turned(wanted(_turned(stated, orientation)), orientation)
-            image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
+            reduced = image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
+            decoded = None if reduced is None else reduced[1][2:]
         _check_bytes(image, image.format or "", stated, what)
         image.load()
-        return UprightImage(image, what, orientation, stated)
+        return UprightImage(image, what, _orientation(image), stated, decoded)
     except _BROKEN as error:
         raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
 

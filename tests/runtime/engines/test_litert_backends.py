@@ -165,7 +165,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    packages = ["numpy<2", "tokenizers", "Pillow", "jsonschema", "safetensors", "typer", "rich", "psutil"]
+    packages = ["numpy<2", "tokenizers", "Pillow", "safetensors", "typer", "rich", "psutil"]
     subprocess.run([*pip, "tflite-runtime==2.14.0", *packages], check=True)
     return python
 
