@@ -27,6 +27,7 @@ def found() -> list[Component]:
     return components()
 
 
+@pytest.mark.slow
 def test_wheels_are_the_same_bytes_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if int(metadata.version("setuptools").partition(".")[0]) < release.OLDEST_SETUPTOOLS:
         pytest.skip("setuptools is older than a release needs: make setup")
