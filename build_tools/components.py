@@ -89,25 +89,27 @@ def _installed(name: str) -> bool:
 
 def _component(name: str, needs: set[str]) -> Component:
     found = metadata.distribution(name)
-    home = found.metadata.get("Home-page") or next(iter(found.metadata.get_all("Project-URL") or ()), None)
+    home = _field(found, "Home-page") or _field(found, "Project-URL")
     return Component(
         name,
         found.version.partition("+")[0],
         _licence(found),
-        None if home is None else home.rpartition(",")[2].strip(),
+        home.rpartition(",")[2].strip() or None,
         tuple(sorted(needs)),
         name in PRODUCTS,
     )
 
 
 def _licence(found: metadata.Distribution) -> str:
-    """PEP 639's expression; before it, a short field of one line, or the classifiers."""
-    fields = found.metadata
-    expression = fields.get("License-Expression")
+    """PEP 639's expression; before it, the classifiers, or the field, which may hold a licence's whole text."""
+    expression = _field(found, "License-Expression")
     if expression:
-        return str(expression)
-    field = (fields.get("License") or "").strip()
-    if field and "\n" not in field and len(field) < 60:
-        return field
-    classifiers = [each.rpartition(" :: ")[2] for each in fields.get_all("Classifier") or () if "License ::" in each]
-    return ", ".join(classifiers) or _UNSTATED
+        return expression
+    stated = found.metadata.get_all("Classifier") or ()
+    classifiers = [each.rpartition(" :: ")[2] for each in stated if "License ::" in each]
+    return ", ".join(classifiers) or _field(found, "License").partition("\n")[0] or _UNSTATED
+
+
+def _field(found: metadata.Distribution, name: str) -> str:
+    """The first value of a field of its metadata, or an empty text."""
+    return next((str(value).strip() for value in found.metadata.get_all(name) or ()), "")

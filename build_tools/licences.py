@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from build_tools.components import Component
 
 DUTIES = {
-    "soxr": "LGPL-2.1-or-later, and so is libsoxr in its wheel. It comes with the extra `speech`, is loaded as a shared "
-    "library that a user may replace, and is not part of our wheels.",
-    "soundfile": "BSD-3-Clause; its wheel holds libsndfile, LGPL-2.1-or-later, with codecs of which some are LGPL, too. "
+    "soxr": "LGPL-2.1-or-later, and so is libsoxr in its wheel. It comes with the extra `speech`, is loaded as a "
+    "shared library that a user may replace, and is not part of our wheels.",
+    "soundfile": "BSD-3-Clause; its wheel holds libsndfile, LGPL-2.1-or-later, with codecs, some of them LGPL, too. "
     "It comes with the extra `speech`, is loaded as a shared library, and is not part of our wheels.",
 }
 """Packages whose licence asks for more than a notice, in words that have been read in their wheels."""
@@ -17,8 +17,8 @@ DUTIES = {
 _HEAD = """\
 # Licences
 
-EdgeFormer is under Apache-2.0. Its wheels hold no code of others. Installed with every extra for users, they bring the
-packages below, each under its own licence.
+EdgeFormer is under Apache-2.0. Installed with every extra for users, its wheels bring the packages below, each under
+its own licence, as its own metadata states it.
 
 ## Licences that ask for more than a notice
 

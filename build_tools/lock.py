@@ -25,7 +25,7 @@ OUTSIDE = ("torch", *OURS)
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_28"
 
 HEAD = f"""\
-# Made by `make lock` for Python {PYTHON} on Linux x86-64, installed with --no-deps --require-hashes; torch comes behind.
+# Made by `make lock` for Python {PYTHON} on Linux x86-64, to install with --no-deps --require-hashes.
 """
 
 

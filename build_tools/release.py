@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 
 from build_tools.components import Component, components
@@ -24,6 +25,8 @@ from build_tools.sbom import sbom_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("runtime", ".")
+OLDEST_SETUPTOOLS = 77
+"""As both pyproject.toml ask for: the builder writes its version into a wheel, so it is the locked one that builds."""
 _EARLIEST = 315532800  # 1980, where the dates of zips begin
 
 
@@ -40,6 +43,8 @@ def make_release(folder: Path) -> list[Path]:
         SetupError: no git repository, or a build that failed.
     """
     epoch = source_date()
+    if int(metadata.version("setuptools").partition(".")[0]) < OLDEST_SETUPTOOLS:
+        raise SetupError(f"expected setuptools {OLDEST_SETUPTOOLS} or newer, as requirements.lock has it: make setup")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         sources = Path(work, "sources")

@@ -46,6 +46,7 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
     out.print(f"Weights: {found.origin} (licence: {found.license or 'see their source'})")
     options = ConvertOptions(
         source=found.source,
+        revision=found.revision,
         out=folder,
         targets=(TARGET,),
         precisions=(PRECISION,),

