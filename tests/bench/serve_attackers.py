@@ -46,16 +46,20 @@ class Attack:
         status = 0
         with suppress(OSError, asyncio.TimeoutError):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            hearing = asyncio.ensure_future(reader.read(64))
             try:
                 with suppress(ConnectionError):
                     for part in parts:
+                        if hearing.done():  # it has been refused, and goes on for a while only
+                            break
                         writer.write(part)
                         await asyncio.wait_for(writer.drain(), 30)
                         await asyncio.sleep(pause_s)
                 if hears:
-                    answer = await asyncio.wait_for(reader.read(64), 60)
+                    answer = await asyncio.wait_for(hearing, 60)
                     status = int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
             finally:
+                hearing.cancel()
                 writer.transport.abort()
         if hears:
             self.statuses[f"{name} {status}"] += 1

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -99,6 +100,9 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what has begun, refuse what takes too long, and end."""
         self._service.begin_to_end()
+        late = threading.Timer(self._service.options.finish_s, self._end_now)
+        late.daemon = True
+        late.start()
         refusing = asyncio.get_running_loop().call_later(
             ANSWER_SHARE * self._service.options.finish_s, self._service.refuse_rest
         )
@@ -111,9 +115,14 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         """End in order; at the second signal at once."""
         if self.should_exit:
-            self._service.remove_files()
+            self._service.leave_nothing()
             os._exit(128 + sig)
         self.should_exit = True
+
+    def _end_now(self) -> None:
+        """In a thread: the time to end in order is over, whatever still waits for whom."""
+        self._service.leave_nothing()
+        os._exit(1)
 
     def handle_reload(self, _sig: int, _frame: FrameType | None) -> None:
         """Reload the bundle, once the server runs."""

@@ -225,9 +225,9 @@ class Service:
         """Refuse every request that is not answered yet: the time to finish is over."""
         self._refused.set()
 
-    def remove_files(self) -> None:
-        """Remove temporary files, for a process that ends at once."""
-        self._loaded.workers.remove_files()
+    def leave_nothing(self) -> None:
+        """End other processes and remove temporary files, for a process that ends at once."""
+        self._loaded.workers.leave_nothing()
 
     async def close(self) -> None:
         """Give up what is not finished and release everything."""

@@ -245,9 +245,11 @@ class Workers:
             pipeline.close()
         self._new, self._alive = [], []
 
-    def remove_files(self) -> None:
-        """Remove the temporary files of all bundles, for a process that ends at once."""
+    def leave_nothing(self) -> None:
+        """End the processes of all bundles and remove their temporary files, for a process that ends at once."""
         for worker in (*self._new, *self._alive):
+            if isinstance(worker.pipeline, Interruptible):
+                worker.pipeline.interrupt()
             worker.pipeline.bundle.close()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:

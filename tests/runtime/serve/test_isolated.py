@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,3 +60,16 @@ def test_no_process_is_left(tiny_onnx: Path) -> None:
         assert len(newer) == 2
         assert served.end() == 0
         assert not any(helper.is_running() for helper in newer)
+
+
+def test_the_second_signal_leaves_no_process(tiny_onnx: Path) -> None:
+    with serving(tiny_onnx) as served, ThreadPoolExecutor() as pool:
+        helper = helper_of(served)
+        os.kill(helper.pid, signal.SIGSTOP)
+        hanging = pool.submit(ask, served.port, "hello")
+        wait_for(lambda: metric(served.port, "edgeformer_unanswered_requests") == 1)
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert served.end() == 128 + signal.SIGTERM
+        assert hanging.result().status == 0
+        wait_for(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
