@@ -6,7 +6,6 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,64 +18,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoint_tasks import HEADS_OF_NO_TASK
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.sources import resolve_source
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 40,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "max_position_embeddings": 16,
-}
-
+from tests.edgeformer.bert_checkpoints import SIZES, edit_config, edit_weights, message, save_bert
 
 NO_TOKENIZER = "the checkpoint has no tokenizer: the bundle takes token ids only"
-
-
-def save_bert(folder: Path, **config: Any) -> Path:
-    torch.manual_seed(0)
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**(SIZES | config)))
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints") / "intents"
-    return save_bert(folder, id2label={0: "no", 1: "yes", 2: "maybe"})
-
-
-@pytest.fixture
-def bert(made: Path, tmp_path: Path) -> Path:
-    """A checkpoint that a test may spoil."""
-    return Path(shutil.copytree(made, tmp_path / "intents"))
-
-
-def edit_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    path = folder / "model.safetensors"
-    state = load_file(path)
-    edit(state)
-    save_file(state, path)
-
-
-def message(source: Path | str, **arguments: Any) -> str:
-    """The one line with which opening and loading is refused."""
-    with pytest.raises(InputError) as caught:
-        load_module(open_checkpoint(str(source), **arguments), KERNELS["dense"])
-    text = str(caught.value)
-    assert "\n" not in text
-    assert str(Path.home()) not in text
-    return text
 
 
 def test_opens_a_local_folder(bert: Path) -> None:
@@ -147,43 +95,6 @@ def test_classifier_becomes_embedder_on_request(bert: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("architectures", "task"),
-    [
-        (["BertForSequenceClassification"], "text-classification"),
-        (["BertModel"], "text-embedding"),
-        (None, "text-classification"),
-    ],
-)
-def test_task_follows_architecture_and_weights(bert: Path, architectures: object, task: str) -> None:
-    edit_config(bert, architectures=architectures)
-    assert open_checkpoint(str(bert)).task == task
-
-
-def test_task_without_architecture_and_classifier_is_embedding(bert: Path) -> None:
-    edit_config(bert, architectures=None)
-    edit_weights(bert, lambda state: [state.pop(f"classifier.{part}") for part in ("weight", "bias")] and None)
-    assert open_checkpoint(str(bert)).task == "text-embedding"
-
-
-def test_unclear_tasks_are_refused(bert: Path) -> None:
-    assert "text-classification, text-embedding" in message(bert, task="translation")
-    edit_config(bert, architectures=["BertPlusHead"])
-    assert "BertPlusHead is not known: expected a ...ForSequenceClassification" in message(bert)
-
-
-@pytest.mark.parametrize("head", HEADS_OF_NO_TASK)
-def test_heads_of_other_tasks_are_refused_and_encoders_are_not(bert: Path, head: str) -> None:
-    """Each line says what it is and how to go on; asking for a classifier would make one of a head that is none."""
-    edit_config(bert, architectures=[f"Bert{head}"])
-    for task in (None, "text-classification"):
-        text = message(bert, task=task)
-        assert f"a Bert{head} {HEADS_OF_NO_TASK[head]}" in text
-        assert "--task text-embedding" in text
-    assert open_checkpoint(str(bert), task="text-embedding").task == "text-embedding"
-    assert open_checkpoint(str(bert), new_head=True).task == "text-embedding"
-
-
 def test_sentence_transformers_pooling(bert: Path) -> None:
     modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
     modules += [{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
@@ -199,49 +110,6 @@ def test_sentence_transformers_pooling(bert: Path) -> None:
     (bert / "modules.json").write_text(json.dumps(modules))
     pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     assert "found 'Dense'" in message(bert)
-
-
-def test_labels_file(bert: Path, tmp_path: Path) -> None:
-    labels = tmp_path / "labels.txt"
-    labels.write_text("nein\nja\nvielleicht\n")
-    assert open_checkpoint(str(bert), labels_file=labels).labels == ("nein", "ja", "vielleicht")
-    labels.write_text('["nein", "ja", "viel\\nleicht"]')
-    assert open_checkpoint(str(bert), labels_file=labels).labels == ("nein", "ja", "viel\nleicht")
-    labels.write_text("a\nb\n")
-    assert "holds 2 labels, and the checkpoint has 3" in message(bert, labels_file=labels)
-    labels.write_text("a\nb\na\n")
-    assert "'a' more than once" in message(bert, labels_file=labels)
-    labels.write_text("a\n\nb")
-    assert "must not be empty" in message(bert, labels_file=labels)
-    labels.write_text("[1, 2, 3]")
-    assert "list of strings" in message(bert, labels_file=labels)
-    assert "cannot read the labels" in message(bert, labels_file=tmp_path / "absent")
-    assert "leave them out" in message(bert, labels_file=labels, task="text-embedding")
-
-
-def test_labels_of_the_config(bert: Path) -> None:
-    edit_config(bert, id2label={"0": "a", "1": "a", "2": "b"})
-    assert "'a' more than once" in message(bert)
-    edit_config(bert, id2label={"1": "a", "2": "b"})
-    assert "without gaps" in message(bert)
-    edit_config(bert, id2label=["a", "b"])
-    assert "id2label must map" in message(bert)
-    edit_config(bert, id2label={"0": "a", "1": "b"})
-    assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert)
-
-
-def test_a_file_of_labels_mends_gaps(bert: Path, tmp_path: Path) -> None:
-    edit_config(bert, id2label={"0": "a", "2": "c"})
-    assert "add the missing ones, or name all with a file of labels" in message(bert)
-    labels = tmp_path / "labels.txt"
-    labels.write_bytes("\ufeffa\r\nb\r\nc\r\n".encode())  # as Windows' editors write it
-    checkpoint = open_checkpoint(str(bert), labels_file=labels)
-    assert checkpoint.labels == ("a", "b", "c")
-    load_module(checkpoint, KERNELS["dense"])
-    labels.write_text("a\nb\n")
-    assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert, labels_file=labels)
-    labels.write_bytes(b'\xef\xbb\xbf["x", "y", "z"]')
-    assert open_checkpoint(str(bert), labels_file=labels).labels == ("x", "y", "z")
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
@@ -272,15 +140,6 @@ def test_one_token_type(tmp_path: Path) -> None:
     assert any("type_vocab_size is 1" in note for note in checkpoint.notes)
     assert set(Tokenizer.from_str(checkpoint.tokenizer_json or "").encode("on", "off").type_ids) == {0}
     load_module(checkpoint, KERNELS["dense"])
-
-
-def test_multi_label_and_regression(bert: Path) -> None:
-    edit_config(bert, problem_type="multi_label_classification")
-    assert open_checkpoint(str(bert)).activation == "sigmoid"
-    edit_config(bert, problem_type="regression")
-    assert "problem_type must be one of" in message(bert)
-    edit_config(bert, problem_type=None, id2label={"0": "LABEL_0"})
-    assert "regression" in message(bert)
 
 
 def test_license_of_the_model_card(bert: Path) -> None:
