@@ -24,6 +24,7 @@ from edgeformer.tasks import SPEECH
 from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Source
+from edgeformer_runtime.path_field import StrPath
 
 _LISTED_KEYS = 20
 """Keys that an error message lists of each kind; more are counted."""
@@ -104,7 +105,7 @@ class KeyReport:
 
 
 def open_checkpoint(
-    source: str, revision: str | None = None, task: str | None = None, labels_file: Path | None = None
+    source: StrPath, revision: str | None = None, task: str | None = None, labels_file: StrPath | None = None
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
@@ -137,7 +138,7 @@ def open_checkpoint(
         raw=raw,
         config=config if speech is None else speech.config,
         task=task,
-        labels=labels_of(family, task, raw, labels_file),
+        labels=labels_of(family, task, raw, None if labels_file is None else Path(labels_file)),
         activation=activation_of(task, raw),
         license=_license(found.folder),
         tokenizer_json=tokenizer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import fspath
 from typing import Any, TypeAlias
 
 from rich.table import Table
@@ -16,6 +17,7 @@ from edgeformer.metrics import ClassReport, class_report
 from edgeformer.side_by_side import Asker, Progress, ask
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.speech_spec import Transcription
 
@@ -76,8 +78,8 @@ Found: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | Speec
 
 def evaluate(
     bundle: Bundle,
-    data: str,
-    source: str | None = None,
+    data: StrPath,
+    source: StrPath | None = None,
     limit: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -98,6 +100,7 @@ def evaluate(
     """
     manifest = bundle.manifest
     head = manifest.postprocessing
+    data, source = fspath(data), None if source is None else fspath(source)
     asker = Asker(bundle, source, threads, progress)
     if isinstance(head, Transcription):
         return evaluate_speech(bundle, data, source, limit, threads, progress)

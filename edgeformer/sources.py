@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 CONFIG_FILE = "config.json"
 
@@ -33,7 +35,7 @@ class SourceFolder:
     folder: Path
 
 
-def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
+def resolve_source(source: StrPath, revision: str | None = None) -> SourceFolder:
     """Find a source's files, downloading them from the hub where it is neither a folder nor in the zoo.
 
     Args:
@@ -43,6 +45,7 @@ def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
     Raises:
         InputError: there is no such source, it holds no checkpoint, or the hub cannot be reached.
     """
+    source = fspath(source)
     path = Path(source).expanduser()
     if path.exists():
         name = path.resolve().stem if path.is_file() else path.resolve().name
