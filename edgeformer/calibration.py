@@ -16,6 +16,7 @@ from edgeformer.pair_tables import locate, read_pairs, spread
 from edgeformer.programs import MIN_MAX, Program
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
@@ -26,7 +27,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 
 
 def calibrated(
-    programs: tuple[Program, ...], interface: Interface, data: Path, method: str = MIN_MAX
+    programs: tuple[Program, ...], interface: Interface, data: StrPath, method: str = MIN_MAX
 ) -> tuple[Program, ...]:
     """The programs with calibration inputs from a folder of images, subfolders included, or from texts.
 
@@ -42,6 +43,7 @@ def calibrated(
     Raises:
         InputError: there are no inputs, one of them cannot be read, or the model takes another kind.
     """
+    data = Path(data)
     programs = tuple(replace(program, calibration_method=method) for program in programs)
     spec = interface.preprocessing
     if isinstance(spec, ImagePreprocessing):

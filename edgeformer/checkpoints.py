@@ -30,6 +30,7 @@ from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_s
 from edgeformer.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Source
+from edgeformer_runtime.path_field import StrPath
 
 _NO_LENGTH = 1_000_000
 _LISTED_KEYS = 20
@@ -127,10 +128,10 @@ class KeyReport:
 
 
 def open_checkpoint(
-    source: str,
+    source: StrPath,
     revision: str | None = None,
     task: str | None = None,
-    labels_file: Path | None = None,
+    labels_file: StrPath | None = None,
     prompt: str | None = None,
     new_head: bool = False,
 ) -> Checkpoint:
@@ -179,7 +180,7 @@ def open_checkpoint(
         raw=raw,
         config=config if speech is None else speech.config,
         task=task,
-        labels=labels_of(family, task, raw, labels_file),
+        labels=labels_of(family, task, raw, None if labels_file is None else Path(labels_file)),
         activation=activation_of(task, raw),
         license=_license(found.root),
         tokenizer_json=tokenizer,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.precision import check_precision
@@ -22,6 +21,7 @@ from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, PRECISIONS_OF_TARGE
 from edgeformer.tasks import check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST_WINDOW_SECONDS = 30
@@ -49,21 +49,21 @@ class ConvertOptions:
         min_ios: of Core ML: the oldest release of iOS to run on; None: the newest that the converter knows.
     """
 
-    source: str
-    out: Path
+    source: TextField = TextField()  # noqa: RUF009 (a descriptor)
+    out: PathField = PathField()  # noqa: RUF009
     targets: tuple[str, ...] = ("litert",)
     precisions: tuple[str, ...] = ("fp32",)
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
     task: str | None = None
     name: str | None = None
-    labels_file: Path | None = None
+    labels_file: OptionalPathField = OptionalPathField()  # noqa: RUF009
     revision: str | None = None
     attention: str | None = None
-    calibration: Path | None = None
+    calibration: OptionalPathField = OptionalPathField()  # noqa: RUF009
     calibration_method: str = MIN_MAX
     evaluation: str | None = None
     keep_refused: bool = False
-    plan: Path | None = None
+    plan: OptionalPathField = OptionalPathField()  # noqa: RUF009
     zipped: bool = False
     window: str = TAIL_WINDOW
     audio_seconds: tuple[float, ...] | None = None

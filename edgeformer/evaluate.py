@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import fspath
 from typing import Any, TypeAlias
 
 from rich.table import Table
@@ -17,6 +18,7 @@ from edgeformer.side_by_side import Asker, Progress, ask
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.speech_spec import Transcription
 
@@ -77,8 +79,8 @@ Found: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | Speec
 
 def evaluate(
     bundle: Bundle,
-    data: str,
-    source: str | None = None,
+    data: StrPath,
+    source: StrPath | None = None,
     limit: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
@@ -101,6 +103,7 @@ def evaluate(
     """
     manifest = bundle.manifest
     head = manifest.postprocessing
+    data, source = fspath(data), None if source is None else fspath(source)
     asker = Asker(bundle, source, threads, progress, isolated)
     if isinstance(head, Transcription):
         if isolated:

@@ -19,6 +19,7 @@ from edgeformer.precision import ALIASES
 from edgeformer.programs import Program
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 PLAN_VERSION = 1
 FORMATS = ("fp32", "fp16", "int8", "int4")
@@ -119,13 +120,13 @@ class LayerPlan:
         return cls(layers, default)
 
     @classmethod
-    def read(cls, path: Path) -> LayerPlan:
+    def read(cls, path: StrPath) -> LayerPlan:
         """A plan from a file; InputError if it is none."""
-        return cls.from_json(read_object(path), path.name)
+        return cls.from_json(read_object(Path(path)), Path(path).name)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write a file that `read` reads."""
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+        Path(path).write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def plan_of_checkpoint(folder: Path) -> LayerPlan | None:

@@ -7,10 +7,12 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.strict_json import shorten
 
 Item = TypeVar("Item")
@@ -83,12 +85,13 @@ class TableRow:
     cells: tuple[str, ...]
 
 
-def locate(data: str) -> tuple[Path, str | None]:
+def locate(data: StrPath) -> tuple[Path, str | None]:
     """A path and the key behind its last colon, if it is not a path as it stands.
 
     Raises:
         InputError: there is neither.
     """
+    data = fspath(data)
     if Path(data).exists():
         return Path(data), None
     path, colon, key = data.rpartition(":")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from os import fspath
 from pathlib import Path
 
 from edgeformer.json_files import read_list, read_object
 from edgeformer.weight_files import WEIGHT_SUFFIXES, weight_suffix
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 CONFIG_FILE, MODULES_FILE = "config.json", "modules.json"
 ADAPTER_FILE = "adapter_config.json"
@@ -49,7 +51,7 @@ class SourceFolder:
     folder: Path
 
 
-def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
+def resolve_source(source: StrPath, revision: str | None = None) -> SourceFolder:
     """Find a source's files, downloading them from the hub where it is neither a folder nor in the zoo.
 
     Args:
@@ -59,6 +61,7 @@ def resolve_source(source: str, revision: str | None = None) -> SourceFolder:
     Raises:
         InputError: there is no such source, it holds no checkpoint, or the hub cannot be reached.
     """
+    source = fspath(source)
     path = Path(source).expanduser()
     if path.exists():
         name = path.resolve().stem if path.is_file() else path.resolve().name

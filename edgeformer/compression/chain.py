@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from os import fspath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -102,6 +103,9 @@ class ChainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        # A text or any os.PathLike is taken, too.
+        for name, convert in (("source", fspath), ("data", fspath), ("out", Path)):
+            object.__setattr__(self, name, convert(getattr(self, name)))
         check_formats(self.formats or ())
         check_target(self.conversion.target)
         for name in ("examples", "bundles"):

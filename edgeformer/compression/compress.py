@@ -30,6 +30,7 @@ from edgeformer.compression.training import Run, accuracy, clear_states
 from edgeformer.compression.training_state import writing
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import OptionalTextField, PathField, TextField
 
 REPORT_FILE = "edgeformer.json"
 REPORT_VERSION = 1
@@ -55,12 +56,12 @@ class CompressOptions:
         checkpoint_seconds: from one saved state of training to the next.
     """
 
-    source: str
-    recipe: str
-    data: str
-    out: Path
-    teacher: str | None = None
-    evaluate: str | None = None
+    source: TextField = TextField()  # noqa: RUF009 (a descriptor)
+    recipe: TextField = TextField()  # noqa: RUF009
+    data: TextField = TextField()  # noqa: RUF009
+    out: PathField = PathField()  # noqa: RUF009
+    teacher: OptionalTextField = OptionalTextField()  # noqa: RUF009
+    evaluate: OptionalTextField = OptionalTextField()  # noqa: RUF009
     seed: int = 0
     resume: bool = False
     checkpoint_seconds: float = 60.0

@@ -15,6 +15,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from os import fspath
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from edgeformer.compression.toml_tables import read_table
 from edgeformer.layer_plan import LayerPlan
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.records import to_data
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -335,13 +337,13 @@ def shipped_recipes() -> dict[str, Path]:
     return {each.stem: each for each in sorted(SHIPPED.glob("*.toml"))}
 
 
-def load_recipe(source: str) -> Recipe:
+def load_recipe(source: StrPath) -> Recipe:
     """A recipe from a TOML file, or one that ships, by its name.
 
     Raises:
         InputError: there is none, or something in it is unknown, missing or contradictory.
     """
-    path = Path(source)
+    source, path = fspath(source), Path(source)
     if not path.is_file():
         shipped = shipped_recipes()
         if source not in shipped:

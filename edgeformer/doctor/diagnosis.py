@@ -29,6 +29,7 @@ from edgeformer.doctor.weights import check_weights
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files
+from edgeformer_runtime.path_field import StrPath
 
 Check = Callable[[Examination], Iterable[Finding]]
 Progress = Callable[[int, int], None]
@@ -119,7 +120,7 @@ class Diagnosis:
         }
 
 
-def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
+def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
     """Examine a bundle, or the native libraries of an app.
 
     Args:
@@ -132,6 +133,7 @@ def diagnose(path: Path, options: DoctorOptions, report: Progress | None = None)
         EngineError: the target's tools are not installed.
         InputError: an option that cannot be used.
     """
+    path = Path(path)
     if is_native(path):
         return Diagnosis(path.name, None, None, (), (), _sorted(examine_libraries(path)))
     try:

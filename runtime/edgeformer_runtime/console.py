@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import re
 import signal
 import sys
@@ -21,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.standard_streams import Stderr, flush_stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -139,8 +137,6 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
         code = _fail(str(error), EXIT_BAD_INPUT, debug)
     except Exception as error:
         code = _fail(_explain(error), EXIT_BAD_INPUT, debug)
-    if not debug and "ai_edge_litert" in sys.modules:
-        atexit.register(_silence_native_exit)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
@@ -172,12 +168,6 @@ class _Told:
         self.words = f"ended by {signal.Signals(number).name}"
         self.ended = True
         raise KeyboardInterrupt
-
-
-def _silence_native_exit() -> None:
-    """LiteRT logs from static destructors, after all of Python, and has no switch for it."""
-    flush_stderr()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _explain(error: Exception) -> str:

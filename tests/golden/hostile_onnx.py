@@ -55,7 +55,9 @@ def _references() -> Iterator[Case]:
 def _structures() -> Iterator[Case]:
     loop = helper.make_node("Loop", ["", "c", "x"], ["y"], body=_model([_add()]).graph)
     yield _case("a loop", _model([loop]), False)
-    branch = helper.make_node("If", ["x"], ["y"], then_branch=_model([_add()]).graph, else_branch=_model([_add()]).graph)
+    branch = helper.make_node(
+        "If", ["x"], ["y"], then_branch=_model([_add()]).graph, else_branch=_model([_add()]).graph
+    )
     yield _case("a branch", _model([branch]), False)
     yield _case("an unknown operator", _model([helper.make_node("RandomNormalLike", ["x"], ["y"])]), False)
     yield _case("another domain", _model([helper.make_node("Add", ["x", "w"], ["y"], domain="evil")]), False)
@@ -183,7 +185,9 @@ def _case(
         operators = {}
         for node in model.graph.node:
             operators[node.op_type] = operators.get(node.op_type, 0) + 1
-    return _bytes(name, model.SerializeToString(deterministic=True), sound, operators, declared or shape, declared or output)
+    return _bytes(
+        name, model.SerializeToString(deterministic=True), sound, operators, declared or shape, declared or output
+    )
 
 
 def _bytes(

@@ -18,7 +18,6 @@ from edgeformer_runtime.console import run_app
 
 @pytest.fixture
 def answers_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("atexit.register", lambda *_: None)
 
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, list[dict[str, Any]], str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

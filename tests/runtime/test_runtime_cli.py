@@ -27,8 +27,7 @@ class Call:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.setattr("atexit.register", lambda *_: None)  # pytest goes on when the command is done
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return Call(capsys)
 
 

@@ -20,7 +20,7 @@ from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.litert_check import check_model
 from edgeformer_runtime.engines.litert_decoder import Buffers, LiteRTDecoder
-from edgeformer_runtime.engines.native_output import held_back
+from edgeformer_runtime.engines.native_output import held_back, silence_destructors
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
 from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
@@ -115,6 +115,7 @@ def _environment() -> Environment:
 def _forget_environment() -> None:
     with held_back():
         _environment.cache_clear()
+    silence_destructors()
 
 
 def _check_signature(model: Any, program: ProgramSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 import threading
@@ -51,3 +52,16 @@ def held_back(shown_on_failure: bool = True) -> Iterator[None]:
             raise
         finally:
             os.close(saved)
+
+
+def silence_destructors() -> None:
+    """Close stderr when the process has left Python, before native destructors run that were registered so far.
+
+    LiteRT's log as they run, and have no switch for it. All that Python has to say has been said by then. Where the C
+    library has no such hook, as on Windows, they are heard.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        close = ctypes.cast(library.close, ctypes.c_void_p)
+        # int __cxa_atexit(void (*f)(void *), void *argument, void *library), of the C++ ABI.
+        library.__cxa_atexit(close, ctypes.c_void_p(_STDERR), None)

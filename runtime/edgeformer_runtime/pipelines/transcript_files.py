@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer_runtime.choices import check_choice
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript, Word
 
 LONGEST_CUE_CHARACTERS = 84
@@ -40,12 +41,13 @@ def render(transcript: Transcript, file_format: str) -> str:
     return FORMATS[file_format](transcript)
 
 
-def write(transcript: Transcript, path: Path) -> None:
+def write(transcript: Transcript, path: StrPath) -> None:
     """Write a transcript in the format that the file's name ends with, as `talk.srt`.
 
     Raises:
         InputError: it ends with none of `FORMATS`.
     """
+    path = Path(path)
     path.write_text(render(transcript, path.suffix.removeprefix(".").lower()), encoding="utf-8", newline="\n")
 
 

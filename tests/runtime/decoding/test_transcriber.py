@@ -251,7 +251,6 @@ class Call:
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.setattr("atexit.register", lambda *_: None)
     monkeypatch.setattr("edgeformer_runtime.load", lambda *_, **__: tone_transcriber())
     return Call(capsys)
 
@@ -318,7 +317,6 @@ def test_texts_take_no_options_of_sound(
 
     from edgeformer_runtime import load
 
-    monkeypatch.setattr("atexit.register", lambda *_: None)
     monkeypatch.setattr("edgeformer_runtime.load", lambda *_, **__: load(tiny, engine=TinyEngine()))
     code, out, err = Call(capsys)("hello", "--words")
     assert (code, out) == (2, "")
