@@ -196,7 +196,13 @@ def _slice(begins: list[int], sizes: list[int], result: list[int]) -> Edit:
         tensors[X].shape, tensors[Y].shape = [2, 4], result
         numbers = [_steering(model, begins), _steering(model, sizes)]
         tensors.append(_tensor(b"s", result, 0))
-        _with(model, "SLICE", [X, *numbers], [len(tensors) - 1], (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT()))
+        _with(
+            model,
+            "SLICE",
+            [X, *numbers],
+            [len(tensors) - 1],
+            (schema.BuiltinOptions.SliceOptions, schema.SliceOptionsT()),
+        )
         model.subgraphs[0].operators[1].inputs = [len(tensors) - 1, W]
 
     return edit
@@ -207,7 +213,9 @@ def _fill(shape: list[int]) -> Edit:
         number = _steering(model, shape)
         tensors = model.subgraphs[0].tensors
         tensors.append(_tensor(b"f", shape, 0))
-        _with(model, "FILL", [number, W], [len(tensors) - 1], (schema.BuiltinOptions.FillOptions, schema.FillOptionsT()))
+        _with(
+            model, "FILL", [number, W], [len(tensors) - 1], (schema.BuiltinOptions.FillOptions, schema.FillOptionsT())
+        )
 
     return edit
 

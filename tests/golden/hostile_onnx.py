@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.golden.hostile_case import Case
@@ -55,7 +54,9 @@ def _references() -> Iterator[Case]:
 def _structures() -> Iterator[Case]:
     loop = helper.make_node("Loop", ["", "c", "x"], ["y"], body=_model([_add()]).graph)
     yield _case("a loop", _model([loop]), False)
-    branch = helper.make_node("If", ["x"], ["y"], then_branch=_model([_add()]).graph, else_branch=_model([_add()]).graph)
+    branch = helper.make_node(
+        "If", ["x"], ["y"], then_branch=_model([_add()]).graph, else_branch=_model([_add()]).graph
+    )
     yield _case("a branch", _model([branch]), False)
     yield _case("an unknown operator", _model([helper.make_node("RandomNormalLike", ["x"], ["y"])]), False)
     yield _case("another domain", _model([helper.make_node("Add", ["x", "w"], ["y"], domain="evil")]), False)
@@ -183,7 +184,9 @@ def _case(
         operators = {}
         for node in model.graph.node:
             operators[node.op_type] = operators.get(node.op_type, 0) + 1
-    return _bytes(name, model.SerializeToString(deterministic=True), sound, operators, declared or shape, declared or output)
+    return _bytes(
+        name, model.SerializeToString(deterministic=True), sound, operators, declared or shape, declared or output
+    )
 
 
 def _bytes(
@@ -196,6 +199,3 @@ def _bytes(
 ) -> Case:
     files = {"model.onnx": data, WEIGHTS: np.arange(4, dtype="<f4").tobytes()}
     return Case(f"onnx: {name}", "onnx", files, "main", inputs or [4], outputs or [4], operators or {"Add": 1}, sound)
-
-
-assert onnx  # the messages' own module
