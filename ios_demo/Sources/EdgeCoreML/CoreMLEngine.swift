@@ -27,7 +27,8 @@
         ///   - warmUp: run every program once on zeros, so that the first answer is as fast as the others. Speech
         ///     bundles have dozens of programs, which are warmed up as they are first used.
         /// - Returns: an engine that is ready.
-        /// - Throws: `EngineError`: Core ML cannot compile or load the model.
+        /// - Throws: `EngineError`: Core ML cannot compile or load the model. `BundleError`: the package breaks a rule of
+        ///   BUNDLE.md.
         public static func open(
             _ bundle: ModelBundle, computeUnits: MLComputeUnits? = nil, warmUp: Bool = true
         ) async throws -> CoreMLEngine {
@@ -35,6 +36,7 @@
             guard manifest.target == .coreml else {
                 throw EngineError("expected a bundle for coreml, found \(manifest.target.rawValue)")
             }
+            try ModelFiles.check(bundle)
             let compiled = try await CompiledModels.urls(of: bundle)
             let units = computeUnits ?? Self.units(for: manifest)
             let engine = CoreMLEngine(manifest.programs, try load(manifest, compiled, units))

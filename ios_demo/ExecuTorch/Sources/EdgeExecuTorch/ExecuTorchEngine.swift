@@ -20,12 +20,13 @@ public final class ExecuTorchEngine: Engine {
 
     /// Map a bundle's files into memory and load their methods.
     ///
-    /// - Throws: `EngineError`: ExecuTorch cannot load the model.
+    /// - Throws: `EngineError`: ExecuTorch cannot load the model. `BundleError`: a file breaks a rule of BUNDLE.md.
     public static func open(_ bundle: ModelBundle) throws -> ExecuTorchEngine {
         let manifest = bundle.manifest
         guard manifest.target == .executorch else {
             throw EngineError("expected a bundle for executorch, found \(manifest.target.rawValue)")
         }
+        try ModelFiles.check(bundle)
         return ExecuTorchEngine(bundle, try load(bundle))
     }
 

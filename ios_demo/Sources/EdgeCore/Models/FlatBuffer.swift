@@ -16,35 +16,33 @@ indirect enum FlatField: Sendable {
     case union(@Sendable (Int) -> FlatShape?)
 }
 
-/// The fields of a kind of table, by slot; nil: the format has or had such a field, and no bundle uses it.
+/// The fields of a kind of table, by slot; nil: nobody here follows such a field. Others are not known, and ignored.
 struct FlatShape: Sendable {
     private let fields: [FlatField?]
 
     init(_ fields: FlatField?...) { self.fields = fields }
+
+    init(_ fields: [FlatField?]) { self.fields = fields }
 
     subscript(slot: Int) -> FlatField? { slot < fields.count ? fields[slot] : nil }
 }
 
 /// A flatbuffer that is read without trusting it: runtimes on phones follow whatever offsets it has.
 ///
-/// Of a table, every field that is there is known, has the type that its shape states, and lies inside the file, and so does
-/// everything below it.
+/// Every known field of a table has the type that its shape states, and lies inside the buffer, as does all below it.
 final class FlatBuffer {
     /// What may be looked at in all: tables, texts and numbers of arrays, each as often as something refers to it.
     private static let maxSteps = 2_000_000
-    private static let maxDepth = 16
+    private static let maxDepth = 32
 
-    /// The size of the file.
+    /// The size of the buffer.
     let size: Int
     private let data: Data
-    private let file: String
     private var steps = 0
 
-    /// - Parameters:
-    ///   - data: the file; offsets count from its begin.
-    ///   - file: its name, for messages.
-    init(_ data: Data, file: String) {
-        (self.data, self.file) = (data, file)
+    /// A reader of a buffer, from whose first byte offsets count.
+    init(_ data: Data) {
+        self.data = data
         size = data.count
     }
 
@@ -54,7 +52,7 @@ final class FlatBuffer {
     ///   - identifier: the four letters that tell the format.
     ///   - shape: what the table may hold.
     /// - Returns: the table.
-    /// - Throws: `BundleError`: the file is another, or leaves itself.
+    /// - Throws: `Broken`: the file is another, or leaves itself.
     func root(_ identifier: String, _ shape: FlatShape) throws -> FlatTable {
         guard size >= 8, data.dropFirst(4).prefix(4).elementsEqual(identifier.utf8) else {
             throw spoiled("expected '\(identifier)' at its begin")
@@ -107,7 +105,7 @@ final class FlatBuffer {
     }
 
     /// An error that says what is wrong with the file.
-    func spoiled(_ how: String) -> BundleError { BundleError("\(file): the model is spoiled: \(how)") }
+    func spoiled(_ how: String) -> Broken { Broken("spoiled: \(how)") }
 
     private func inside(_ place: Int, _ count: Int) throws {
         guard place >= 0, count >= 0, place <= size, count <= size - place else { throw spoiled("it is cut off") }
@@ -118,8 +116,7 @@ final class FlatBuffer {
         try spend(1)
         for slot in 0..<table.slots {
             guard let place = try table.place(slot) else { continue }
-            guard let field = shape[slot] else { throw spoiled("a table has the field \(slot), which no bundle uses") }
-            try check(field, of: table, slot, place, depth: depth)
+            if let field = shape[slot] { try check(field, of: table, slot, place, depth: depth) }
         }
     }
 
@@ -196,15 +193,27 @@ struct FlatTable {
         return Int(Int32(truncatingIfNeeded: try file.number(place, 4)))
     }
 
+    /// A number of 4 bytes, unsigned.
+    func uint(_ slot: Int, default standard: Int = 0) throws -> Int {
+        guard let place = try place(slot) else { return standard }
+        return try file.number(place, 4)
+    }
+
+    /// A number of 2 bytes, unsigned.
+    func short(_ slot: Int) throws -> Int {
+        guard let place = try place(slot) else { return 0 }
+        return try file.number(place, 2)
+    }
+
     /// A number of 1 byte, unsigned.
     func byte(_ slot: Int) throws -> Int {
         guard let place = try place(slot) else { return 0 }
         return try file.number(place, 1)
     }
 
-    /// A number of 8 bytes, signed.
-    func long(_ slot: Int) throws -> Int {
-        guard let place = try place(slot) else { return 0 }
+    /// A number of 8 bytes, signed; an unsigned one is negative where it is too large for any file.
+    func long(_ slot: Int, default standard: Int = 0) throws -> Int {
+        guard let place = try place(slot) else { return standard }
         return try file.number(place, 8)
     }
 
@@ -214,23 +223,24 @@ struct FlatTable {
         return try file.text(try target(place))
     }
 
-    /// An array of signed numbers of 4 or 8 bytes; empty where it is not there.
-    func numbers(_ slot: Int, bytes: Int = 4) throws -> [Int] {
+    /// An array of numbers of 1 or 4 bytes, unsigned, or of 8, signed; empty where it is not there.
+    func numbers(_ slot: Int, bytes: Int) throws -> [Int] {
         guard let place = try place(slot) else { return [] }
         let list = try target(place)
         let count = try file.count(list, itemBytes: bytes)
         try file.spend(count)
-        return try (0..<count).map { index in
-            let number = try file.number(list + 4 + bytes * index, bytes)
-            return bytes == 4 ? Int(Int32(truncatingIfNeeded: number)) : number
-        }
+        return try (0..<count).map { try file.number(list + 4 + bytes * $0, bytes) }
     }
 
-    /// Where the bytes of an array lie in the file; nil where it is not there.
-    func range(_ slot: Int) throws -> Range<Int>? {
-        guard let place = try place(slot) else { return nil }
-        let list = try target(place)
-        return list + 4..<list + 4 + (try file.count(list, itemBytes: 1))
+    /// An array of signed numbers of 4 bytes; empty where it is not there.
+    func ints(_ slot: Int) throws -> [Int] {
+        try numbers(slot, bytes: 4).map { Int(Int32(truncatingIfNeeded: $0)) }
+    }
+
+    /// How many items an array has; none where it is not there.
+    func count(_ slot: Int, itemBytes: Int) throws -> Int {
+        guard let place = try place(slot) else { return 0 }
+        return try file.count(try target(place), itemBytes: itemBytes)
     }
 
     /// A table; nil where it is not there.

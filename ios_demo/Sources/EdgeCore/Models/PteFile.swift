@@ -1,0 +1,222 @@
+import Foundation
+
+/// Looks at a `.pte` before ExecuTorch opens it.
+enum PteFile {
+    // The extended header at byte 8: magic (4), its length (4), the program's size (8), the base of the segments (8).
+    private static let headerBytes = 32
+
+    /// How often each kernel and delegate is called.
+    ///
+    /// - Parameters:
+    ///   - data: the whole file.
+    ///   - programs: those that the manifest says this file has.
+    /// - Returns: the counts by name.
+    /// - Throws: `Broken`: it breaks a rule of BUNDLE.md.
+    static func check(_ data: Data, _ programs: [ProgramSpec]) throws -> [String: Int] {
+        guard data.count >= headerBytes, data.dropFirst(8).prefix(4).elementsEqual("eh00".utf8) else {
+            throw Broken("no .pte file with segments: convert the bundle again")
+        }
+        let header = FlatBuffer(data)
+        guard try header.number(12, 4) >= headerBytes - 8 else { throw Broken("no .pte file: its header is too short") }
+        let (size, base) = (try header.number(16, 8), try header.number(24, 8))
+        try Limits.check(0, size, before: data.count, "the program")
+        try Limits.check(base, 0, before: data.count, "the segments' begin")
+        let program = try FlatBuffer(data.prefix(size)).root("ET12", PteLayout.program)
+        let segments = try PteSegments(data, program, base: base, programBytes: size)
+        for table in try program.tables(2) + program.tables(3) where try table.count(0, itemBytes: 1) > 0 {
+            throw Broken("it has constants or delegates' data in its flatbuffer")
+        }
+        let values = PteValues(
+            constants: try program.table(5).map(segments.rooms) ?? [],
+            states: try program.tables(6).map(segments.rooms))
+        var counts: [String: Int] = [:]
+        var names: Set<ExactString> = []
+        for plan in try program.tables(1) {
+            let name = try plan.text(0)
+            guard names.insert(ExactString(name)).inserted else { throw Broken("it has the method \(shown(name)) twice") }
+            do {
+                let method = try PteMethod(plan, segments, values)
+                let own = programs.filter { $0.entry == name }
+                for (kernel, count) in try method.check(own) { counts[kernel, default: 0] += count }
+            } catch let error as Broken {
+                throw Broken("method \(shown(name)): \(error.message)")
+            }
+        }
+        for program in programs where !names.contains(ExactString(program.entry)) {
+            throw Broken("it has no method \(shown(program.entry))")
+        }
+        return counts
+    }
+}
+
+/// The parts of a file behind its flatbuffer.
+struct PteSegments {
+    private let data: Data
+    private var places: [Range<Int>] = []
+    private var named: [ExactString: Int] = [:]
+
+    init(_ data: Data, _ program: FlatTable, base: Int, programBytes: Int) throws {
+        self.data = data
+        for (number, table) in try program.tables(4).enumerated() {
+            guard base >= programBytes else { throw Broken("its segments begin inside its program") }
+            let (offset, size) = (try table.long(0), try table.long(1))
+            try Limits.check(offset, size, before: data.count - base, "segment \(number)")
+            places.append(base + offset..<base + offset + size)
+        }
+        for table in try program.tables(7) {
+            let (key, number) = (try table.text(0), try table.uint(1))
+            guard places.indices.contains(number), named.updateValue(number, forKey: ExactString(key)) == nil else {
+                throw Broken("it has the named data \(shown(key)) twice, or in no segment")
+            }
+        }
+    }
+
+    /// A segment's bytes.
+    func bytes(_ number: Int) throws -> Data {
+        guard places.indices.contains(number) else {
+            throw Broken("it names the segment \(number) of \(places.count)")
+        }
+        return data.dropFirst(places[number].lowerBound).prefix(places[number].count)
+    }
+
+    /// The size of named data.
+    func namedSize(_ key: String) throws -> Int {
+        guard let number = named[ExactString(key)] else {
+            throw Broken("it names the data \(shown(key)), which it has not")
+        }
+        return places[number].count
+    }
+
+    /// How many bytes there are from each offset of a segment on.
+    func rooms(_ table: FlatTable) throws -> [Int] {
+        let offsets = try table.numbers(1, bytes: 8)
+        let number = try table.uint(0)
+        guard !offsets.isEmpty else { return [] }
+        guard places.indices.contains(number) else {
+            throw Broken("it names the segment \(number) of \(places.count)")
+        }
+        return try offsets.map { offset in
+            try Limits.check(offset, 0, before: places[number].count, "a constant")
+            return places[number].count - offset
+        }
+    }
+}
+
+/// A method: its values, and its instructions, which run in order.
+private struct PteMethod {
+    private static let maxMemoryBytes = 1 << 30
+    private static let delegateName = "XnnpackBackend"
+    private static let inSegment = 1
+
+    private let plan: FlatTable
+    private let segments: PteSegments
+    private let values: [PteValue]
+    private let operators: [String]
+    private let delegates: [Data]
+
+    init(_ plan: FlatTable, _ segments: PteSegments, _ reader: PteValues) throws {
+        (self.plan, self.segments) = (plan, segments)
+        let memory = try plan.numbers(8, bytes: 8)
+        guard memory.allSatisfy({ (0...Self.maxMemoryBytes).contains($0) }), memory.reduce(0, +) <= Self.maxMemoryBytes
+        else { throw Broken("it plans more than 2^30 bytes") }
+        for table in try plan.tables(9) where try table.byte(1) != 0 {
+            throw Broken("it plans memory of a device")
+        }
+        values = try reader.read(try plan.tables(2), memory: memory)
+        operators = try plan.tables(6).map { "\(try $0.text(0)).\(try $0.text(1))" }
+        delegates = try plan.tables(7).map { try Self.delegate($0, segments) }
+    }
+
+    private static func delegate(_ table: FlatTable, _ segments: PteSegments) throws -> Data {
+        guard try table.text(0) == delegateName else {
+            throw Broken("it has the delegate \(shown(try table.text(0))): expected \(delegateName)")
+        }
+        guard let reference = try table.table(1), try reference.byte(0) == inSegment else {
+            throw Broken("a delegate's data is in no segment")
+        }
+        return try segments.bytes(try reference.uint(1))
+    }
+
+    /// How often it calls each kernel and delegate.
+    func check(_ programs: [ProgramSpec]) throws -> [String: Int] {
+        let (inputs, outputs) = (try plan.ints(3).map(index), try plan.ints(4).map(index))
+        let chains = try plan.tables(5)
+        guard chains.count == 1 else { throw Broken("it has \(chains.count) chains of instructions: expected one") }
+        var counts: [String: Int] = [:]
+        for instruction in try chains[0].tables(2) {
+            if let called = try run(instruction) { counts[called, default: 0] += 1 }
+        }
+        for program in programs {
+            try compare(program.inputs, inputs, "inputs")
+            try compare(program.outputs, outputs, "outputs")
+        }
+        return counts
+    }
+
+    private func index(_ number: Int) throws -> Int {
+        guard values.indices.contains(number) else {
+            throw Broken("it names the value \(number) of \(values.count)")
+        }
+        return number
+    }
+
+    /// The kernel or delegate that an instruction calls.
+    private func run(_ instruction: FlatTable) throws -> String? {
+        let kind = try instruction.byte(0)
+        guard let call = try instruction.table(1) else { throw Broken("it has an instruction without arguments") }
+        let number = try call.int(0)
+        if kind == PteLayout.freeCall {
+            _ = try index(number)
+            return nil
+        }
+        let operands = try call.ints(1).map(index)
+        if kind == PteLayout.delegateCall {
+            guard delegates.indices.contains(number) else {
+                throw Broken("it calls the delegate \(number) of \(delegates.count)")
+            }
+            guard operands.allSatisfy({ values[$0].kind == "T" }) else {
+                throw Broken("it gives a delegate what is no tensor")
+            }
+            try XnnpackGraph.check(delegates[number], operands: operands.count, namedSize: segments.namedSize)
+            return Self.delegateName
+        }
+        guard operators.indices.contains(number) else {
+            throw Broken("it calls the kernel \(number) of \(operators.count)")
+        }
+        try checkOperands(operators[number], operands)
+        return operators[number]
+    }
+
+    private func checkOperands(_ name: String, _ operands: [Int]) throws {
+        guard let kernel = PteKernel.all[name] else {
+            throw Broken("it calls \(shown(name)), which is none that a reader knows")
+        }
+        // What a kernel returns is listed once more, as a list where there are several.
+        guard operands.count == kernel.kinds.count + 1, let last = operands.last else {
+            throw Broken("\(name) is given \(operands.count) operands")
+        }
+        for (place, expected) in kernel.kinds.enumerated() where !values[operands[place]].fits(expected) {
+            throw Broken("operand \(place) of \(name) is \(values[operands[place]].kind): expected \(expected)")
+        }
+        var written = Array(operands[kernel.kinds.count - kernel.results..<kernel.kinds.count])
+        let isList = values[last].kind == "V"
+        if name.hasPrefix("executorch_prim::") {
+            written = [last]
+        } else if (kernel.results > 1 && isList ? values[last].items : [last]) != written, !isList {
+            throw Broken("\(name) returns what it does not write")
+        }
+        for item in written.flatMap({ values[$0].items.isEmpty ? [$0] : values[$0].items })
+        where values[item].kind != "T" || values[item].isConstant {
+            throw Broken("\(name) writes to what is no tensor, or a constant")
+        }
+    }
+
+    private func compare(_ declared: [TensorSpec], _ found: [Int], _ what: String) throws {
+        let isSame = zip(declared, found).allSatisfy { spec, number in
+            spec.shape == values[number].shape && spec.dtype.rawValue == PteValues.types[values[number].dtype]?.name
+        }
+        guard isSame, declared.count == found.count else {
+            throw Broken("it has other \(what) than the manifest declares")
+        }
+    }
+}
