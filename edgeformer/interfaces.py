@@ -50,9 +50,13 @@ class Interface:
 
     def tolerances(self, precision: Precision) -> Tolerances:
         """How far outputs and answers of a precision may be from the recorded ones."""
+        head, allowed = self.postprocessing, precision.allowance
         for_outputs, for_scores = self.slack
-        output, score = precision.tolerances(isinstance(self.postprocessing, Classification))
-        return Tolerances(output * for_outputs, score * for_scores)
+        if allowed is None or isinstance(head, Transcription):
+            return Tolerances(precision.output_tolerance * for_outputs, precision.score_tolerance * for_scores)
+        backstop = allowed.backstop
+        score = backstop.probability if isinstance(head, Classification) else backstop.component
+        return Tolerances(backstop.output, score)
 
 
 def interface_for(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> Interface:

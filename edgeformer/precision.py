@@ -11,6 +11,21 @@ from edgeformer_runtime.manifest import Recipe
 
 
 @dataclass(frozen=True)
+class Backstop:
+    """How far what was recorded may be where answers are judged otherwise: it tells a broken model from a sound one.
+
+    Attributes:
+        output: relative to the largest value that the output has in all cases.
+        probability: of a classifier.
+        component: of a normalised embedding.
+    """
+
+    output: float
+    probability: float
+    component: float
+
+
+@dataclass(frozen=True)
 class Allowance:
     """What a user may lose by a format that is not the checkpoint's: see `agreement.Agreement` and `agreement.Metric`.
 
@@ -19,15 +34,14 @@ class Allowance:
         divergence: the mean total variation from the source's probabilities.
         cosine: the mean cosine of embeddings, at least.
         drop: of accuracy, beyond what so many labels leave open.
-        backstop: of a classifier's recorded cases, how far logits may be, relative to the largest one of all cases, and
-            probabilities.
+        backstop: for recorded cases.
     """
 
     lost: float
     divergence: float
     cosine: float
     drop: float
-    backstop: tuple[float, float]
+    backstop: Backstop
 
 
 @dataclass(frozen=True)
@@ -36,10 +50,9 @@ class Precision:
 
     `output_tolerance` bounds the largest absolute difference of a program's output, relative to the largest absolute
     value that it has in all recorded cases, and a layer's distance; `score_tolerance` that of the components of
-    normalised embeddings and of the letters of a transcript. Of a classifier `backstop` takes their place, for logits
-    and probabilities, where there is an `allowance`: it only tells a broken model from a sound one, and the allowance
-    says what may be lost. None: the answers are the checkpoint's, within the tolerances. `recipes` holds the targets'
-    own recipes where they differ from `recipe`.
+    normalised embeddings and of the letters of a transcript. Of classifiers and embedders the `allowance` says what may
+    be lost, and its backstop takes the tolerances' place. None: the answers are the checkpoint's, within the
+    tolerances. `recipes` holds the targets' own recipes where they differ from `recipe`.
     """
 
     name: str
@@ -48,12 +61,6 @@ class Precision:
     score_tolerance: float
     allowance: Allowance | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-
-    def tolerances(self, classifies: bool) -> tuple[float, float]:
-        """Of outputs and of scores, in a classifier or in anything else."""
-        if classifies and self.allowance is not None:
-            return self.allowance.backstop
-        return self.output_tolerance, self.score_tolerance
 
     def recipe_on(self, target: str) -> Recipe:
         """The weight format as this target realises it."""
@@ -67,8 +74,8 @@ class Precision:
 # fp16's is what arithmetic in half costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
 # int8's tolerance is what sound quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
 # largest one while the sentences' cosines stay above 0.997. A spoiled weight is off by far more.
-EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02, backstop=(0.25, 0.35))
-FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05, backstop=(0.5, 0.5))
+EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02, backstop=Backstop(0.25, 0.35, 0.1))
+FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05, backstop=Backstop(0.5, 0.5, 0.25))
 
 PRECISIONS: dict[str, Precision] = {
     p.name: p

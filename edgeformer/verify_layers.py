@@ -14,7 +14,7 @@ from edgeformer.source_programs import source_programs
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Classification, Manifest
+from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.vectors import Tolerances, read_vectors
 from edgeformer_runtime.verify import LayerStage, Verification
@@ -27,7 +27,7 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
     """A verification with a stage for each block of the source model, in front of the programs' stages.
 
     A layer's distance from the reference may be what an output's largest difference may be, as a fraction: the
-    bundle's `tolerances.output`, or of a classifier the precision's own, as its outputs have a wider backstop. Sound
+    bundle's `tolerances.output`, or but for speech the precision's own, as outputs have a wider backstop. Sound
     conversions of the built-in models stay below 2e-6 at fp32, 2e-3 at fp16, 5e-2 at int8 and 2.3e-1 at 4 bits, where
     1e-4, 1e-2, 1.5e-1 and 3e-1 are allowed.
 
@@ -61,7 +61,7 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
 
 def _limit(manifest: Manifest, tolerances: Tolerances) -> float:
     """The largest distance of a layer that is right."""
-    if not isinstance(manifest.postprocessing, Classification):
+    if isinstance(manifest.postprocessing, Transcription):
         return tolerances.output
     return min(tolerances.output, PRECISIONS[manifest.precision].output_tolerance)
 

@@ -14,7 +14,7 @@ from edgeformer import convert as conversion
 from edgeformer.cli import app
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate
-from edgeformer.precision import PRECISIONS, Allowance
+from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.tables import converted_table
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import Bundle
@@ -23,7 +23,7 @@ from tests.checkpoint_factory import save_mobilebert
 from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
 
-NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=(0.25, 0.35))
+NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BITS.backstop)
 
 
 @pytest.fixture(scope="module")

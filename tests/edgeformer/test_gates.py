@@ -17,8 +17,9 @@ from edgeformer.gates import (
     helpful_inputs,
     way_forward,
 )
+from edgeformer.interfaces import Interface
 from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
-from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify import Stage, Verification
 
 FOUND = Agreement(100, top1=0.95, divergence=0.02, near=20, lost=1, cosine=0.99, sample="'a text'")
@@ -48,7 +49,7 @@ def test_what_a_user_would_lose_names_the_sample(values: dict[str, object], said
 
 
 def test_a_drop_of_accuracy_counts_beyond_chance() -> None:
-    allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02, backstop=(1.0, 1.0))
+    allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02, backstop=EIGHT_BITS.backstop)
     # 5 points on 1000, 70 answers changed: 1.645 * sqrt(70) / 1000 is 1.4 points.
     real = Metric(1000, 0.90, 0.85, 70)
     assert drop_beyond_chance(real) == pytest.approx(0.05 - 1.645 * 70**0.5 / 1000)
@@ -92,3 +93,21 @@ def test_changes_near_a_boundary_are_told() -> None:
 
 def test_formats_below_fp16_alone_have_an_allowance() -> None:
     assert [name for name, each in PRECISIONS.items() if each.allowance is None] == ["fp32", "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "embedding"),
+    [
+        ("fp32", (1e-4, 1e-4), (1e-4, 1e-4)),
+        ("fp16", (1.5e-2, 1e-2), (1.5e-2, 1e-2)),
+        ("dynamic-int8", (0.25, 0.35), (0.25, 0.1)),
+        ("int4", (0.5, 0.5), (0.5, 0.25)),
+    ],
+)
+def test_what_is_recorded_is_held_to_a_backstop_below_fp16(
+    name: str, labels: tuple[float, float], embedding: tuple[float, float]
+) -> None:
+    text = TextPreprocessing(None, 0, 100)
+    for head, expected in ((Classification(("a",), "softmax"), labels), (Embedding(2, normalized=True), embedding)):
+        found = Interface(text, head, {}, ()).tolerances(PRECISIONS[name])
+        assert (found.output, found.score) == expected
