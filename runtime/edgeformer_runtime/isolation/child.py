@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import IO, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
@@ -113,7 +114,7 @@ class _Helper:
 
         if self._streams is None:
             self._streams = Streams(self._pipeline.open_stream)
-        answers = {
+        answers: dict[str, Callable[[Frame], Frame]] = {
             "open stream": self._streams.open,
             "feed stream": self._streams.feed,
             "finish stream": self._streams.finish,
