@@ -6,6 +6,8 @@ At first only what is small is imported, as threads that a library starts before
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable
 from typing import IO, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
@@ -15,6 +17,8 @@ from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, w
 
 def main() -> None:
     """Answer until the parent goes."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the parent, which finishes what has begun
+        signal.signal(number, signal.SIG_IGN)
     questions = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -113,7 +117,7 @@ class _Helper:
 
         if self._streams is None:
             self._streams = Streams(self._pipeline.open_stream)
-        answers = {
+        answers: dict[str, Callable[[Frame], Frame]] = {
             "open stream": self._streams.open,
             "feed stream": self._streams.feed,
             "finish stream": self._streams.finish,

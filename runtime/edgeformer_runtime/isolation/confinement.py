@@ -79,7 +79,8 @@ def readable_folders() -> list[str]:
 
     tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
     chosen = os.environ.get("EDGEFORMER_EXECUTORCH", "")
-    return [str(cache_folder()), *([chosen] if Path(chosen).is_absolute() else [])]
+    # `builds_folder`, whose package imports numpy, which starts threads.
+    return [str(cache_folder() / "executorch"), *([chosen] if Path(chosen).is_absolute() else [])]
 
 
 def bound_processor_time(seconds: float) -> None:

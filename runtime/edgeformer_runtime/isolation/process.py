@@ -70,6 +70,7 @@ class HelperProcess:
             if self._closed:
                 raise EngineError("the isolated bundle is closed")
             if self._process is None or self._process.poll() is not None:
+                self._forget()
                 self.restarts += 1
                 self._start()
             return self._exchange(question, seconds, progress)
@@ -104,7 +105,11 @@ class HelperProcess:
             cwd=Path(os.sep).absolute(),
             close_fds=True,
         )
-        return self._exchange(self._opening, self._open_s, None)
+        try:
+            return self._exchange(self._opening, self._open_s, None)
+        except BaseException:
+            self._forget()
+            raise
 
     def _exchange(self, question: Frame, seconds: float, progress: Progress | None) -> Frame:
         process = self._process

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from edgeformer_runtime.manifest import ProgramSpec
@@ -9,6 +10,7 @@ from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
 from edgeformer_runtime.model_files.litert_operators import NAMES, OPTIONS, REFUSED
 from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
 from edgeformer_runtime.model_files.litert_tensors import TYPES, TensorReader, check_blockwise, read_buffers
+from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.refusal import Broken, refuse, shown
 from edgeformer_runtime.tensor_spec import TensorSpec
 
@@ -62,6 +64,8 @@ class _Graph:
         if self._made.intersection(self.inputs) or len(set(self.inputs)) != len(self.inputs):
             refuse("an input of a graph is a constant, or occurs twice")
         self._made.update(self.inputs)
+        self._steps: list[tuple[list[int], list[int]]] = []
+        self._computed: dict[int, int] = {}
         for each in table.tables(3):
             code = each.scalar(0, "I")
             if code >= len(codes):
@@ -71,6 +75,7 @@ class _Graph:
                 self._run(codes[code], each)
             except Broken as error:
                 raise Broken(f"operator {sum(counts.values())}, {codes[code]}: {error}") from None
+        check_live(self._steps, self._computed)
         if not self._made.issuperset(self.outputs):
             refuse("an output of a graph is made by none of its operators")
 
@@ -99,6 +104,8 @@ class _Graph:
         if found != list(shapes):
             refuse(f"it makes {shown([*shapes])} where the file declares {shown(found)}")
         self._made.update(outputs)
+        self._steps.append(([int(each) for each in operator.numbers(1, "<i4")], outputs))
+        self._computed.update({each: math.prod(self.tensors[each].shape) for each in outputs})
 
 
 def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: list[ProgramSpec]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
 from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
@@ -79,6 +81,8 @@ class _Graph:
         self._reader = reader
         self._values: dict[str, Known] = {}
         self._types: dict[str, int] = {}
+        self._steps: list[tuple[list[str], list[str]]] = []
+        self._computed: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
         message = reader.message(data, GRAPH, "the graph")
         inputs = [self._declared(each) for each in message.get(11, ())]
@@ -94,6 +98,7 @@ class _Graph:
             self._make(*read_tensor(reader, each, sizes))
         for each in message.get(1, ()):
             self._run(each)
+        check_live(self._steps, self._computed)
         for name, shape, _ in outputs:
             if name not in self._values or self._values[name].shape != shape:
                 refuse(f"its output {shown(name)} is not made as it is declared")
@@ -140,6 +145,8 @@ class _Graph:
             for name, known in zip(outputs, self._results(operator, domain, inputs, attributes, outputs), strict=True):
                 if name:
                     self._make(name, known)
+                    self._computed[name] = math.prod(known.shape)
+            self._steps.append((inputs, outputs))
         except Broken as error:
             raise Broken(f"{what} number {sum(self.counts.values())}: {error}") from None
 

@@ -316,7 +316,8 @@ def _shape(call: Call) -> list[Shape]:
 
 UNARY = """Abs Cast Ceil Clip Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log LogSoftmax Mish
 Neg Not QuantizeLinear DequantizeLinear Reciprocal Relu Round Selu Sigmoid Sign Sin Softmax Softplus Sqrt Tanh CumSum
-LayerNormalization RMSNormalization InstanceNormalization GroupNormalization BatchNormalization Trilu"""
+LayerNormalization RMSNormalization InstanceNormalization GroupNormalization BatchNormalization Trilu ScatterND
+ScatterElements"""
 BINARY = """Add Sub Mul Div Pow Max Min Mean Sum And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual Mod Where
 PRelu"""
 REDUCTIONS = "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare"

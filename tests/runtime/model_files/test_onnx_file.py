@@ -254,6 +254,17 @@ def test_a_concatenation_that_doubles_thirty_times(tiny_onnx: Path, tmp_path: Pa
     refused(tiny_onnx, tmp_path, change, "at most 2")
 
 
+def test_many_tensors_that_are_alive_at_once(tiny_onnx: Path, tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1 << 26], INT), "size"))
+        names = [f"m{number}" for number in range(5)]
+        for name in names:
+            model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["size"], [name]))
+        model.graph.node.append(onnx.helper.make_node("Max", names, ["all"]))
+
+    refused(tiny_onnx, tmp_path, change, "elements are alive at once")
+
+
 def test_a_shape_that_is_computed(tiny_onnx: Path, tmp_path: Path) -> None:
     def change(model: Any) -> None:
         model.graph.node.append(onnx.helper.make_node("ConstantOfShape", ["input_ids"], ["attack"]))
