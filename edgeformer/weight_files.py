@@ -32,9 +32,7 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
     try:
         str(folder).encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError(
-            f"{str(folder)!a}: weights are opened by paths in UTF-8 only: rename the folder"
-        ) from None
+        raise InputError(f"{str(folder)!a}: weights are opened by paths in UTF-8 only: rename the folder") from None
     if folder.is_file():
         return (folder,)
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
