@@ -27,8 +27,12 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
     """The files that hold the weights, safetensors before pickles, in the order of their names; a file is its own.
 
     Raises:
-        InputError: there are none, or an index names files that are not there.
+        InputError: there are none, an index names files that are not there, or the path is not UTF-8.
     """
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{str(folder)!a}: weights are opened by paths in UTF-8 only: rename the folder") from None
     if folder.is_file():
         return (folder,)
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):

@@ -143,3 +143,30 @@ def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]
     with pytest.raises(BundleError, match="labels"):
         parse(text)
     assert time.monotonic() - begun < 30  # seconds where 129 were, even on a busy machine
+
+
+@pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"])
+@pytest.mark.parametrize("field", ["labels", "license", "source", "toolchain"])
+def test_characters_that_a_terminal_obeys_are_refused(field: str, character: str) -> None:
+    data = records.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
+    text = f"a{character}b"
+    match field:
+        case "labels":
+            data["postprocessing"]["labels"][0] = text
+        case "source":
+            data["source"]["id"] = text
+        case "toolchain":
+            data["toolchain"] = {text: "1"}
+        case _:
+            data["license"] = text
+    with pytest.raises(BundleError, match="holds a control character") as caught:
+        parse(json.dumps(data))
+    assert character not in str(caught.value)
+
+
+def test_labels_of_every_script_are_taken() -> None:
+    data = records.to_data(manifest())
+    data["files"] = {name: {"sha256": "0" * 64, "size": 1} for name in ("model.bin", "tokenizer.json")}
+    labels = ["עברית\u200f", "عربي\u061c", "👩\u200d👧", *data["postprocessing"]["labels"][3:]]
+    data["postprocessing"]["labels"] = labels[: len(data["postprocessing"]["labels"])]
+    assert list(parse(json.dumps(data)).postprocessing.labels) == data["postprocessing"]["labels"]

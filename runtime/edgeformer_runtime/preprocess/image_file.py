@@ -208,8 +208,10 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
             reduced = image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
             decoded = None if reduced is None else reduced[1][2:]
         _check_bytes(image, image.format or "", stated, what)
-        image.load()
-        return UprightImage(image, what, _orientation(image), stated, decoded)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # spoiled EXIF data and tags, which are not used
+            image.load()
+            return UprightImage(image, what, _orientation(image), stated, decoded)
     except _BROKEN as error:
         raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
 
