@@ -39,7 +39,7 @@ _OPTIONS = (
 # In the home folder, as /tmp may be in memory, whose use would be measured, or without leave to execute.
 _PROBE = """
 import importlib.util, json, pathlib, shutil, sys, tempfile
-folder = tempfile.mkdtemp(prefix=".edgeformer-bench-", dir=pathlib.Path.home())
+folder = tempfile.mkdtemp(prefix=".bench-edgeformer-", dir=pathlib.Path.home())
 venv = all(importlib.util.find_spec(name) for name in ("venv", "ensurepip"))
 free = shutil.disk_usage(folder).free
 print(json.dumps({"folder": folder, "python": sys.version_info[:2], "venv": venv, "free": free}))

@@ -6,7 +6,6 @@ lock, puts back what the dead run had moved away, and removes the rest.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -178,6 +177,8 @@ def _clear(work: Path, parent: Path) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two names in one step (renameat2); False: the system, or this file system, has no such step."""
+    import ctypes  # here, as who only opens bundles does without
+
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False
