@@ -69,10 +69,12 @@ class Connections:
         self.limits = limits
         self.on_closed = on_closed
         self.open: set[Connection] = set()
+        self.sockets: set[object] = set()
+        """WebSockets, which give way to nobody: how many may be streams is bounded, and others are closed at once."""
 
     def make_room(self) -> bool:
         """Whether one more connection may ask: for that, another one may have to go."""
-        if len(self.open) < self.limits.most:
+        if len(self.open) + len(self.sockets) < self.limits.most:
             return True
         waiting = [(since, connection) for connection in self.open if (since := connection.waits_since()) is not None]
         if not waiting:

@@ -175,7 +175,7 @@ class BoundedHttp(HttpToolsProtocol):
         if len(headers) > MAX_HEADERS or any(len(name) + len(value) > MAX_HEADER_BYTES for name, value in headers):
             self._refuse(431, f"expected at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes, found more")
             return
-        if len(self.connections) > self._limits.most:
+        if isinstance(self.app, _OnlyHealth):
             self._refuse(503, TOO_MANY)
             return
         if self.cycle is not None and not self.cycle.response_complete:
@@ -285,7 +285,29 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket whose client has to read."""
+    """A WebSocket, which counts as a connection, and whose client has to read."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """As uvicorn makes its own, with all connections of the service."""
+        super().__init__(config, server_state, app_state, _loop)
+        self._all = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count it."""
+        self._all.sockets.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it no more."""
+        self._all.sockets.discard(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take data, unless answers to what came before pile up."""

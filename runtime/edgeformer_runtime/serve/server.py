@@ -165,7 +165,7 @@ def run_server(service: Service, listening: socket.socket, when_ready: Callable[
     config = uvicorn.Config(
         make_app(service),
         http=cast(Any, partial(BoundedHttp, connections)),
-        ws=BoundedWebSocket,
+        ws=cast(Any, partial(BoundedWebSocket, connections)),
         loop="asyncio",
         log_config=None,
         log_level="warning",

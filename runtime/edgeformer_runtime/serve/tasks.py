@@ -49,7 +49,7 @@ async def answer_at_once(workers: Workers, inputs: Inputs[Any]) -> list[Result]:
 
 
 async def transcribe(workers: Workers, inputs: Inputs[bytes], options: TranscribeOptions) -> list[Result]:
-    """Transcribe a sound. After each window, its rest goes to the end of the line."""
+    """Transcribe a sound window by window. What is shorter than this goes first, from the third turn on."""
     (raw,) = inputs.raws
     is_over = False
     begun: Transcription | None = None
@@ -57,18 +57,20 @@ async def transcribe(workers: Workers, inputs: Inputs[bytes], options: Transcrib
     def is_cancelled() -> bool:
         return is_over
 
-    def begin(pipeline: Pipeline[Any, Any]) -> Transcription:
+    def begin(pipeline: Pipeline[Any, Any]) -> tuple[Transcription, bool]:
         nonlocal begun
         begun = cast(Transcriber, pipeline).begin(raw, options, is_cancelled)
         if is_over:
             begun.close()
-        return begun
+        return begun, begun.advance()
 
     with workers.place(), workers.lease() as pipeline:
         try:
-            transcription = await workers.step(lambda *_: begin(pipeline))
-            while await workers.step(lambda *_: transcription.advance()):
-                pass
+            transcription, is_more = await workers.step(lambda *_: begin(pipeline))
+            turns = 1
+            while is_more:  # the second turn of a short sound finds that nothing is left
+                is_more = await workers.step(lambda *_: transcription.advance(), is_rest=turns > 1)
+                turns += 1
             return [transcription.transcript()]
         finally:
             is_over = True  # a thread that is still at a window stops at its next token

@@ -31,6 +31,8 @@ GATHER_S = 0.005
 """A thread hands answers over together, at most so long after the first: waking the event loop and being woken for each
 takes a tenth to a third of a small classifier's processor time. What takes longer than this goes alone."""
 
+SHORT_TURNS = 4
+"""Jobs that go before a part of longer work, so that this is not put off for ever."""
 MOST_STUCK = 4
 """Stuck threads at a time, as no thread can be ended from outside: with more, the next stuck worker stays missing."""
 REOPEN_S = 5.0
@@ -115,6 +117,8 @@ class Workers:
         self._leases: Counter[Pipeline[Any, Any]] = Counter()
         self._retired: set[Pipeline[Any, Any]] = set()
         self._line: deque[_Job] = deque()
+        self._rests: deque[_Job] = deque()  # of long work, whose first steps were in the line
+        self._taken = 0
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._working = 0
         self._threads: list[threading.Thread] = []
@@ -164,13 +168,18 @@ class Workers:
         with self.place():
             return await self.step(work)
 
-    async def step(self, work: Work[Outcome]) -> Outcome:
-        """`run` for one who has a place already, of whose work this is a part."""
+    async def step(self, work: Work[Outcome], is_rest: bool = False) -> Outcome:
+        """`run` for one who has a place already, of whose work this is a part.
+
+        Args:
+            work: the part.
+            is_rest: of long work: what is shorter goes first, `SHORT_TURNS` times of it at most.
+        """
         loop = asyncio.get_running_loop()
         if self._new:
             self._start(loop)
         job = _Job(work, loop.create_future())
-        self._line.append(job)
+        (self._rests if is_rest else self._line).append(job)
         self._wake()
         try:
             return cast(Outcome, await job.future)
@@ -225,9 +234,10 @@ class Workers:
             patience_s: that threads have for it; those that do not are left to the end of the process.
         """
         self._is_closed = True
-        for job in self._line:
+        for job in (*self._line, *self._rests):
             job.future.cancel()
         self._line.clear()
+        self._rests.clear()
         for worker in self._alive:
             if worker.job is not None:
                 worker.job.is_abandoned = True
@@ -268,7 +278,7 @@ class Workers:
         thread.start()
 
     def _wake(self) -> None:
-        if self._line and self._working < len(self._alive):
+        if (self._line or self._rests) and self._working < len(self._alive):
             self._working += 1
             self._bell.put(True)
 
@@ -281,9 +291,9 @@ class Workers:
         """In a thread: take from the line until it is empty; whether the worker goes on."""
         done: _Done = []
         since = time.perf_counter()
-        while self._line:
+        while self._line or self._rests:
             try:
-                job = self._line.popleft()
+                job = self._next()
             except IndexError:  # another thread was faster
                 break
             if job.future.cancelled():
@@ -302,6 +312,12 @@ class Workers:
                 done, since = [], time.perf_counter()
         _tell(loop, self._rest, done)
         return True
+
+    def _next(self) -> _Job:
+        """In a thread: the job whose turn it is."""
+        self._taken += 1
+        is_rests_turn = not self._line or self._taken % (SHORT_TURNS + 1) == 0
+        return (self._rests if self._rests and is_rests_turn else self._line).popleft()
 
     def _rest(self, done: _Done) -> None:
         """In the event loop: a thread found the line empty. What has come since wakes it again."""

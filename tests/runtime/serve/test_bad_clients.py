@@ -104,7 +104,7 @@ def test_silent_connections_end_and_keep_nobody_out(service: Served) -> None:
         silent = [stack.enter_context(connect(service.port)) for _ in range(300)]
         assert get(service.port, "/health").status == 200
         assert ask(service.port, "hello").status == 200
-        assert metric(service.port, "edgeformer_connections") <= 60
+        wait_for(lambda: metric(service.port, "edgeformer_connections") <= 60)
         ends = [next(answers(received(connection))) for connection in silent[-40:]]
         assert {answer.status for answer in ends} <= {408, 503}
         assert all(answer.json()["error"] for answer in ends)
@@ -155,6 +155,15 @@ def test_few_descriptors_are_enough(tiny_onnx: Path) -> None:
 def test_too_few_descriptors_are_said(tiny_onnx: Path) -> None:
     with pytest.raises(AssertionError, match="raise ulimit -n"), odd(tiny_onnx, most_files=64):
         pass
+
+
+def test_sockets_count_as_connections(tiny_speech: Path) -> None:
+    with odd(tiny_speech, max_connections=20, head_s=2.0, finish_s=3.0) as served, ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(connect(served.port)).sendall(UPGRADE + b"\r\n")
+        assert get(served.port, "/health").status == 200
+        assert psutil.Process(served.process.pid).num_fds() < 20 + 32 + 40
+        wait_for(lambda: metric(served.port, "edgeformer_connections") <= 20 + 32)
 
 
 SEEDS = (

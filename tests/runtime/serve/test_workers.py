@@ -18,7 +18,7 @@ from edgeformer_runtime.cancellation import Cancelled, IsCancelled, check
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.serve.refusals import Refusal
-from edgeformer_runtime.serve.workers import GATHER_S, Work, Workers
+from edgeformer_runtime.serve.workers import GATHER_S, SHORT_TURNS, Work, Workers
 
 
 def with_workers(tiny: Path, count: int, max_waiting: int, test: Callable[[Workers], Any]) -> Any:
@@ -97,6 +97,26 @@ def test_a_cancelled_job_is_not_done(tiny: Path) -> None:
 
     with_workers(tiny, 1, 2, ask)
     assert done == ["third"]
+
+
+def test_parts_of_long_work_let_others_go_first_but_have_their_turn(tiny: Path) -> None:
+    order: list[str] = []
+    go = threading.Event()
+
+    async def ask(workers: Workers) -> None:
+        waits = [workers.run(lambda *_: go.wait(10))]
+        with workers.place():
+            waits += [workers.step(lambda *_: order.append("long"), is_rest=True) for _ in range(2)]
+            waits += [workers.run(lambda *_: order.append("short")) for _ in range(6)]
+            asked = asyncio.gather(*waits)
+            await asyncio.sleep(0.05)
+            go.set()
+            await asked
+
+    with_workers(tiny, 1, 20, ask)
+    assert order.count("long") == 2
+    assert order[0] == "short"
+    assert order.index("long") <= SHORT_TURNS
 
 
 class Panic(BaseException):
