@@ -18,6 +18,7 @@ from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.models.text_tasks import compute_all_tokens
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.targets import converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bundle import Bundle
@@ -110,7 +111,9 @@ def torch_run(source: str, task: str, inputs: str, threads: int) -> Run:
 
     torch.set_num_threads(threads)
     arrays = _arrays(inputs)
-    (program,) = _programs(open_checkpoint(source, task=task), _seq_lens(arrays), TORCH_ATTENTION, _batch(arrays))
+    (program,) = _programs(
+        open_checkpoint(source, task=task, prompt=NO_PROMPT), _seq_lens(arrays), TORCH_ATTENTION, _batch(arrays)
+    )
     tensors = [torch.from_numpy(arrays[spec.name]) for spec in program.inputs]
 
     def run() -> object:

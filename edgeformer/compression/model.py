@@ -18,6 +18,7 @@ from edgeformer.families import Family
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_config import with_alignment_heads
 from edgeformer.saved_weights import save_weights
+from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.sources import CONFIG_FILE
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING
 from edgeformer.tokenizer_options import TOKENIZER_CONFIG
@@ -83,7 +84,7 @@ def open_model(source: str, task: str | None = None) -> Model:
     Raises:
         InputError: it cannot be used, or does something that is not trained here.
     """
-    checkpoint = open_checkpoint(source, task=task)
+    checkpoint = open_checkpoint(source, task=task, prompt=NO_PROMPT)
     if checkpoint.task == EMBEDDING:
         raise InputError(
             f"{checkpoint.source.id} is a sentence embedder: expected a classifier or a speech recogniser, or a recipe "
