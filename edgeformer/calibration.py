@@ -23,7 +23,7 @@ from edgeformer_runtime.preprocess.text import TextEncoder
 from edgeformer_runtime.vectors import Case
 
 MAX_SAMPLES = 128
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"})
 
 
 def calibrated(

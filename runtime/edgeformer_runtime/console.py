@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import re
 import signal
@@ -137,6 +139,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoRetur
         code = _fail(str(error), EXIT_BAD_INPUT, debug)
     except Exception as error:
         code = _fail(_explain(error), EXIT_BAD_INPUT, debug)
+    atexit.register(gc.freeze)  # the process ends: torch leaves what takes seconds to collect
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

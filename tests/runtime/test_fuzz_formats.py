@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 from tiny_bundle import SEQ_LENS, manifest, word_piece
 from tiny_image_bundle import SPEC
 from tiny_speech_bundle import HEAD, RATE, SOUND
@@ -188,17 +188,27 @@ def test_mel_filters(data: bytes) -> None:
 def encoded_image(form: str) -> bytes:
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, form)
+    if form == "HEIC":
+        pytest.importorskip("pillow_heif").from_pillow(Image.fromarray(pixels)).save(buffer)
+    elif form == "AVIF" and not features.check("avif"):
+        pytest.skip("a Pillow without AVIF")
+    else:
+        Image.fromarray(pixels).save(buffer, form)
     return buffer.getvalue()
 
 
+HEAD_BYTES = {"HEIC": 600, "AVIF": 400}
+"""Where a format's structure stands; 100 for those that are not named."""
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own remarks on spoiled tags
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "HEIC"])
 @fuzz
 @given(data=st.data())
 def test_images(form: str, data: st.DataObject) -> None:
     content = encoded_image(form)
-    head = mutated(content[:100]).map(lambda start: start + content[100:])
+    size = HEAD_BYTES.get(form, 100)
+    head = mutated(content[:size]).map(lambda start: start + content[size:])
     try:
         encoded = ImageEncoder(SPEC)(data.draw(head | mutated(content)))
     except InputError as error:

@@ -39,7 +39,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 Wanted = Callable[[tuple[int, int]], tuple[int, int]]
 """From the size of an upright image to the size that it will be resized to."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, MemoryError)
+_BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
+    *(RuntimeError, struct.error, MemoryError),
+)
 """What Pillow's decoders raise on spoiled files, depending on the format and the place."""
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")

@@ -21,7 +21,7 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _EITHER = (b"mif1", b"msf1")
 
-UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
+UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, KeyError, TypeError, MemoryError)
 """What libheif's binding raises on spoiled files."""
 
 
@@ -63,6 +63,8 @@ def open_heic(file: IO[bytes], what: str) -> HeifFile:
         heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     except UNREADABLE as error:
         raise InputError(f"{what} is a spoiled image: {' '.join(str(error).split())}") from None
+    if len(heif) == 0:
+        raise InputError(f"{what} is a spoiled image: it holds none")
     if len(heif) > 1:
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     return heif
