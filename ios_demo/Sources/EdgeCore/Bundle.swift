@@ -38,6 +38,7 @@ public final class ModelBundle: Sendable {
         try required.check(signature, of: manifestBytes)
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
+        try FileSizes.check(manifest)
         if required.needsSignature { try reader.checkCanonical() }
         try required.check(name: manifest.name, version: try release(manifest, reader))
         guard reader.isZip || required.needsSignature else {
