@@ -41,6 +41,7 @@ public final class ModelBundle: Sendable {
         guard manifest.files[Manifest.refusedFile] == nil else {
             throw BundleError("the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
         }
+        try FileSizes.check(manifest)
         if required.needsSignature { try reader.checkCanonical() }
         try required.check(name: manifest.name, version: try release(manifest, reader))
         guard reader.isZip || required.needsSignature else {

@@ -187,7 +187,7 @@ public struct Manifest: Equatable, Sendable {
         let value = try StrictJson.parse(data, file: fileName, maxBytes: maxBytes)
         if case .object(let object) = value { try checkVersion(object) }
         let manifest = try ManifestReader.manifest(value)
-        if value.containsText(where: { $0.unicodeScalars.contains { $0.value < 32 } }) {
+        if value.containsText(where: { $0.unicodeScalars.contains(where: isControl) }) {
             throw BundleError("\(fileName): a text holds a control character")
         }
         try ManifestChecks.check(manifest)
@@ -212,5 +212,13 @@ public struct Manifest: Equatable, Sendable {
         let parts = version.split(separator: ".", omittingEmptySubsequences: false)
         let numbers = parts.compactMap { $0.count < 9 && $0.utf8.allSatisfy(isDigit) ? Int($0) : nil }
         return numbers.count == parts.count ? numbers : nil
+    }
+}
+
+/// C0, DEL, C1, and what turns the direction of the text behind it: terminals and screens obey them.
+private func isControl(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar.value {
+    case 0..<0x20, 0x7F...0x9F, 0x202A...0x202E, 0x2066...0x2069: true
+    default: false
     }
 }

@@ -49,4 +49,22 @@ final class ManifestTests: XCTestCase {
     func testInvalidUtf8IsRefused() {
         XCTAssertEqual(errorName { _ = try Manifest.parse(Data([0x7B, 0xFF, 0x7D])) }, "BundleError")
     }
+
+    func testCharactersThatATerminalObeysAreRefused() throws {
+        let base = try XCTUnwrap(try Golden.cases("manifests.json").first { $0["name"].text == "text" }?["text"].text)
+        for character in ["\u{7F}", "\u{80}", "\u{9B}", "\u{9F}", "\u{202A}", "\u{202E}", "\u{2066}", "\u{2069}"] {
+            let text = base.replacingOccurrences(of: "\"tests/tiny", with: "\"tests/tiny\(character)")
+            XCTAssertNotEqual(Data(text.utf8), Data(base.utf8))
+            XCTAssertEqual(errorName { _ = try Manifest.parse(Data(text.utf8)) }, "BundleError")
+        }
+    }
+
+    func testASizeThatAFileOfItsKindCannotHaveIsRefused() throws {
+        let base = try XCTUnwrap(try Golden.cases("manifests.json").first { $0["name"].text == "text" }?["text"].text)
+        try FileSizes.check(try Manifest.parse(Data(base.utf8)))
+        let large = base.replacingOccurrences(
+            of: #""size": [0-9]+"#, with: "\"size\": 4294967295", options: .regularExpression)
+        let manifest = try Manifest.parse(Data(large.utf8))
+        XCTAssertEqual(errorName { try FileSizes.check(manifest) }, "BundleError")
+    }
 }

@@ -3,6 +3,11 @@ import EdgeCore
 import Foundation
 import ImageIO
 
+/// What a file may state: above today's phones, and refused before anything is decoded.
+private let maxStatedPixels = 128_000_000
+/// What is decoded: larger photos are reduced while they are, so that memory is bounded whatever the file states.
+private let maxPixels = 16 << 20
+
 /// An image file as upright, opaque pixels, as BUNDLE.md asks for: EXIF orientation applied, transparency over white.
 ///
 /// - Throws: `InputError`: not an image, or more than one.
@@ -14,11 +19,16 @@ func decodeImage(_ file: Data) throws -> Pixels {
     let properties = CGImageSourceCopyPropertiesAtIndex(source, 0, nil) as? [CFString: Any]
     let width = properties?[kCGImagePropertyPixelWidth] as? Int ?? 0
     let height = properties?[kCGImagePropertyPixelHeight] as? Int ?? 0
+    let (pixelCount, overflow) = width.multipliedReportingOverflow(by: height)
+    guard !overflow, pixelCount <= maxStatedPixels else {
+        throw InputError("expected an image of at most \(maxStatedPixels) pixels, found \(width) x \(height)")
+    }
     // A thumbnail of full size is the image with its orientation applied.
+    let reduction = pixelCount > maxPixels ? (Double(maxPixels) / Double(pixelCount)).squareRoot() : 1
     let options: [CFString: Any] = [
         kCGImageSourceCreateThumbnailFromImageAlways: true,
         kCGImageSourceCreateThumbnailWithTransform: true,
-        kCGImageSourceThumbnailMaxPixelSize: max(width, height),
+        kCGImageSourceThumbnailMaxPixelSize: Int(Double(max(width, height)) * reduction),
     ]
     guard let image = CGImageSourceCreateThumbnailAtIndex(source, 0, options as CFDictionary) else {
         throw InputError("the image is spoiled")

@@ -17,15 +17,17 @@ enum MilPackage {
     ///
     /// - Parameters:
     ///   - files: the names in the package's folder.
-    ///   - read: gives a file's bytes by such a name.
     ///   - programs: those that the manifest says this package has.
+    ///   - read: gives a file's bytes by such a name.
     /// - Returns: the counts by name.
     /// - Throws: `Broken`: it breaks a rule of BUNDLE.md.
     static func check(
         _ files: Set<String>, _ programs: [ProgramSpec], read: (String) throws -> Data
     ) throws -> [String: Int] {
-        guard files.isSuperset(of: [manifestFile, modelFile]), files.isSubset(of: [manifestFile, modelFile, weightsFile])
-        else { throw Broken("it has the files \(files.sorted()): expected \(manifestFile), \(modelFile), \(weightsFile)") }
+        let known = [manifestFile, modelFile, weightsFile]
+        guard files.isSuperset(of: known.prefix(2)), files.isSubset(of: known) else {
+            throw Broken("it has the files \(files.sorted()): expected \(known)")
+        }
         try checkManifest(try read(manifestFile))
         let file = Protobuf(try read(modelFile))
         let values = MilValues(file: file, weights: files.contains(weightsFile) ? try read(weightsFile) : nil)
@@ -136,7 +138,9 @@ private struct MilFunction {
     private func checkOperand(_ binding: Protobuf.Message, _ what: String) throws {
         if binding.has(2) { return try values.checkValue(try binding.part(2), "an operand of \(what)") }
         let name = try binding.text(1)
-        guard made[ExactString(name)] != nil else { throw Broken("\(what) reads \(shown(name)), which nothing before it makes") }
+        guard made[ExactString(name)] != nil else {
+            throw Broken("\(what) reads \(shown(name)), which nothing before it makes")
+        }
     }
 
     /// Refuse other inputs or outputs than the manifest states; states are none of them.

@@ -105,7 +105,7 @@ final class Protobuf {
 
     /// How many integers lie one after the other in a part: each ends with a byte below 128.
     func countIntegers(_ range: Range<Int>) -> Int {
-        data[data.startIndex + range.lowerBound..<data.startIndex + range.upperBound].reduce(0) { $0 + ($1 < 0x80 ? 1 : 0) }
+        data.dropFirst(range.lowerBound).prefix(range.count).reduce(0) { $0 + ($1 < 0x80 ? 1 : 0) }
     }
 
     fileprivate func text(_ range: Range<Int>, _ what: String) throws -> String {

@@ -33,7 +33,9 @@ enum PteFile {
         var names: Set<ExactString> = []
         for plan in try program.tables(1) {
             let name = try plan.text(0)
-            guard names.insert(ExactString(name)).inserted else { throw Broken("it has the method \(shown(name)) twice") }
+            guard names.insert(ExactString(name)).inserted else {
+                throw Broken("it has the method \(shown(name)) twice")
+            }
             do {
                 let method = try PteMethod(plan, segments, values)
                 let own = programs.filter { $0.entry == name }

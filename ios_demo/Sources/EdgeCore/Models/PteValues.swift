@@ -66,7 +66,9 @@ struct PteValues {
 
     private func tensor(_ what: String, _ table: FlatTable, _ memory: [Int]) throws -> PteValue {
         let dtype = try table.byte(0)
-        guard let type = Self.types[dtype] else { throw Broken("\(what) has the type \(dtype), which is no dense number") }
+        guard let type = Self.types[dtype] else {
+            throw Broken("\(what) has the type \(dtype), which is no dense number")
+        }
         let (buffer, plan, extra) = (try table.uint(5), try table.table(6), try table.table(9))
         let isConstant = plan == nil && buffer > 0
         let shape = try Limits.check(try table.ints(2), what, computed: !isConstant)

@@ -121,7 +121,9 @@ struct XnnpackGraph {
         for node in try table.tables(1) { try graph.checkNode(try node.byte(0), try node.table(1)) }
     }
 
-    private static func constantSize(_ table: FlatTable, _ room: Int, _ namedSize: (String) throws -> Int) throws -> Int {
+    private static func constantSize(
+        _ table: FlatTable, _ room: Int, _ namedSize: (String) throws -> Int
+    ) throws -> Int {
         let (offset, size, key) = (try table.long(0, default: noOffset), try table.long(1), try table.text(2))
         if !key.isEmpty {
             guard (0...(try namedSize(key))).contains(size) else {
@@ -187,7 +189,9 @@ struct XnnpackGraph {
         }
         guard kind == 1 || kind == 4 else { return }
         let axis = try scales.int(1)
-        guard shape.indices.contains(axis) else { throw Broken("a tensor of XNNPACK has scales along the axis \(axis)") }
+        guard shape.indices.contains(axis) else {
+            throw Broken("a tensor of XNNPACK has scales along the axis \(axis)")
+        }
         var needed = shape[axis]
         if kind == 4 {
             let group = try scales.int(2)
@@ -197,7 +201,8 @@ struct XnnpackGraph {
             let (count, overflow) = needed.multipliedReportingOverflow(by: shape[1 - axis] / group)
             needed = overflow ? Int.max : count
         }
-        let (buffer, stated) = kind == 1 ? (try scales.uint(2), try scales.uint(3)) : (try scales.uint(4), try scales.uint(5))
+        let first = kind == 1 ? 2 : 4
+        let (buffer, stated) = (try scales.uint(first), try scales.uint(first + 1))
         if buffer > 0 {
             guard sizes.indices.contains(buffer), stated * (kind == 1 ? 4 : 2) <= sizes[buffer] else {
                 throw Broken("a tensor of XNNPACK has scales that are not there")

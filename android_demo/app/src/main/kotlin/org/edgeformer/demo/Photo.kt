@@ -11,12 +11,17 @@ import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.RgbImage
 import java.io.File
 
+/** What is decoded: 64 MiB as a bitmap. */
 private const val MAX_PIXELS = 16L shl 20
+
+/** What a file may state: above today's phones, and refused before anything is decoded. */
+private const val MAX_STATED_PIXELS = 128_000_000L
 
 /**
  * Android's decoders of images, which give what a person sees: upright, over white where the image is transparent.
  *
- * Images of more than 16 million pixels are halved while they are decoded until they have fewer, for the app's memory.
+ * Images of more than 16 million pixels are halved while they are decoded until they have fewer, and at most two bitmaps
+ * are alive at once: 128 MiB, whatever the file states.
  *
  * @param scratch a private folder: the system's reader of EXIF data wants a file.
  */
@@ -34,6 +39,9 @@ class Photo(private val scratch: File) : ImageDecoder {
         options.inPreferredConfig = Bitmap.Config.ARGB_8888
         options.inSampleSize = 1
         val pixels = options.outWidth.toLong() * options.outHeight
+        if (pixels > MAX_STATED_PIXELS) {
+            throw InputError("expected an image of at most $MAX_STATED_PIXELS pixels, found $pixels: make it smaller")
+        }
         while (pixels / options.inSampleSize / options.inSampleSize > MAX_PIXELS) options.inSampleSize *= 2
         return BitmapFactory.decodeByteArray(data, 0, data.size, options)
             ?: throw InputError("expected an image that Android can decode, such as JPEG or PNG: choose another one")
@@ -45,6 +53,7 @@ class Photo(private val scratch: File) : ImageDecoder {
         val canvas = Canvas(flat)
         canvas.drawColor(Color.WHITE)
         canvas.drawBitmap(bitmap, 0f, 0f, null)
+        bitmap.recycle()
         return flat
     }
 
@@ -77,7 +86,7 @@ class Photo(private val scratch: File) : ImageDecoder {
             ExifInterface.ORIENTATION_ROTATE_270 -> matrix.postRotate(-90f)
             else -> return bitmap
         }
-        return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, true)
+        return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, true).also { bitmap.recycle() }
     }
 }
 

@@ -98,6 +98,7 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
             // All sizes before any hash: nothing long is read for a bundle that is refused anyway.
             manifest.files.forEach { (name, entry) -> compareSize(name, entry, files) }
             if (required.keys != null) files.checkCanonical()
+            checkSizes(manifest)
             required.check(manifest, readRelease(manifest, files))
             manifest.files.forEach { (name, entry) -> compareHash(name, entry, files) }
             Bundle(manifest, files)

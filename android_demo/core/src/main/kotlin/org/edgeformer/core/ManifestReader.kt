@@ -31,10 +31,15 @@ private fun isNewer(version: String, than: String): Boolean {
     return a > b
 }
 
+/** C0, DEL, C1, and what turns the direction of the text behind it: terminals and screens obey them. */
+private fun isControl(character: Char) =
+    character < ' ' || character in '\u007f'..'\u009f' ||
+        character in '\u202a'..'\u202e' || character in '\u2066'..'\u2069'
+
 /** No text of a manifest, key or value, holds a control character. */
 internal fun checkCharacters(value: Any?) {
     when (value) {
-        is String -> if (value.any { it < ' ' }) {
+        is String -> if (value.any(::isControl)) {
             throw BundleError("$MANIFEST_NAME: ${shorten(value)} holds a control character")
         }
         is Map<*, *> -> value.forEach { (key, child) ->

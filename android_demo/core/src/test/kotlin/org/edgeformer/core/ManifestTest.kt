@@ -1,7 +1,9 @@
 package org.edgeformer.core
 
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertNotEquals
 import org.junit.jupiter.api.Assertions.assertThrows
+import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 
 class ManifestTest {
@@ -32,5 +34,27 @@ class ManifestTest {
         val text = base.replace(case["find"].text, case["put"].text)
         val error = assertThrows(BundleError::class.java) { Manifest.parse(text.toByteArray()) }
         assertEquals(1, error.message?.lines()?.size)
+    }
+
+    @Test
+    fun `characters that a terminal obeys are refused in any text`() {
+        val base = cases.first { it["name"].text == "text" }["text"].text
+        for (character in listOf('\u007f', '\u0080', '\u009b', '\u009f', '\u202a', '\u202e', '\u2066', '\u2069')) {
+            for (written in listOf(character.toString(), "\\u%04x".format(character.code))) {
+                val text = base.replace("\"tests/tiny", "\"tests/tiny$written")
+                assertNotEquals(base, text)
+                assertThrows(BundleError::class.java) { Manifest.parse(text.toByteArray()) }
+            }
+        }
+    }
+
+    @Test
+    fun `a size that a file of its kind cannot have is refused before anything is read`() {
+        val manifest = Manifest.parse(cases.first { it["name"].text == "text" }["text"].text.toByteArray())
+        checkSizes(manifest)
+        for (name in listOf("tokenizer.json", "vectors/cases.json", "vectors/tensors.safetensors", "report.json")) {
+            val large = manifest.files.getValue(name).copy(size = 0xFFFFFFFFL)
+            assertThrows(BundleError::class.java) { checkSizes(manifest.copy(files = manifest.files + (name to large))) }
+        }
     }
 }

@@ -1,0 +1,39 @@
+package org.edgeformer.core
+
+import org.edgeformer.core.preprocess.AudioPreprocessing
+
+private const val MIB = 1L shl 20
+private const val MAX_CASES_BYTES = 16 * MIB
+private const val MAX_REPORT_BYTES = 64 * MIB
+private const val MAX_TENSORS_BYTES = 1024 * MIB
+
+/** Of a tokenizer's file, and of mel filters. */
+private const val MAX_TABLE_BYTES = 64 * MIB
+
+/** Of an image or a sound among the vectors. */
+private const val MAX_RAW_INPUT_BYTES = 128 * MIB
+
+/** Of a file that nothing refers to, as a licence. */
+private const val MAX_OTHER_BYTES = 256 * MIB
+
+/** Refuses a size that a file of its kind cannot have, before anything is read and hashed. */
+internal fun checkSizes(manifest: Manifest) {
+    val limits = hashMapOf(
+        CASES_FILE to MAX_CASES_BYTES, TENSORS_FILE to MAX_TENSORS_BYTES, REPORT_FILE to MAX_REPORT_BYTES,
+    )
+    (manifest.preprocessing as? TextPreprocessing)?.tokenizer?.let { limits[it] = MAX_TABLE_BYTES }
+    (manifest.preprocessing as? AudioPreprocessing)?.let { limits[it.melFilters] = MAX_TABLE_BYTES }
+    (manifest.postprocessing as? Transcription)?.let { limits[it.tokenizer] = MAX_TABLE_BYTES }
+    val models = manifest.programs.map { it.file }.toSet()
+    val besideModels = if (manifest.target == Target.ONNX) models.map(::folderOf).toSet() else emptySet()
+    for ((name, entry) in manifest.files) {
+        val limit = limits[name] ?: when {
+            name.startsWith(VECTORS_FOLDER) -> MAX_RAW_INPUT_BYTES
+            name in models || manifest.target == Target.COREML || folderOf(name) in besideModels -> continue
+            else -> MAX_OTHER_BYTES
+        }
+        if (entry.size > limit) throw BundleError("${shorten(name)}: expected at most $limit bytes, found ${entry.size}")
+    }
+}
+
+private fun folderOf(name: String) = name.substringBeforeLast('/', "")

@@ -1,0 +1,33 @@
+/// How large the files of a bundle may be, by what the manifest says that they are.
+enum FileSizes {
+    private static let mebibyte = 1 << 20
+    private static let vectorsFolder = "vectors/"
+    /// Of a tokenizer's file, and of mel filters.
+    private static let maxTableBytes = 64 * mebibyte
+    /// Of an image or a sound among the vectors.
+    private static let maxRawInputBytes = 128 * mebibyte
+    /// Of a file that nothing refers to, as a licence.
+    private static let maxOtherBytes = 256 * mebibyte
+
+    /// Refuse a size that a file of its kind cannot have, before anything is read and hashed.
+    static func check(_ manifest: Manifest) throws {
+        var limits = [
+            Manifest.casesFile: 16 * mebibyte, Manifest.tensorsFile: 1024 * mebibyte, "report.json": 64 * mebibyte,
+        ]
+        switch manifest.preprocessing {
+        case .text(let text): if let tokenizer = text.tokenizer { limits[tokenizer] = maxTableBytes }
+        case .audio(let audio): limits[audio.melFilters] = maxTableBytes
+        case .image: break
+        }
+        if case .transcription(let head) = manifest.postprocessing { limits[head.tokenizer] = maxTableBytes }
+        let models = Set(manifest.programs.map(\.file))
+        for (name, entry) in manifest.files {
+            let isModel = models.contains(name) || manifest.target == .coreml || manifest.target == .onnx
+            let standard = name.hasPrefix(vectorsFolder) ? maxRawInputBytes : isModel ? Int.max : maxOtherBytes
+            let limit = limits[name] ?? standard
+            guard entry.size <= limit else {
+                throw BundleError("\(shown(name)): expected at most \(limit) bytes, found \(entry.size)")
+            }
+        }
+    }
+}
