@@ -26,6 +26,11 @@ public struct SpeechTokens: Equatable, Sendable {
     public let translate: Int?
     /// Id by language code ("en"), of multilingual models; else empty.
     public let languages: [String: Int]
+
+    /// The language of the reference answer: English, or the first that a model without English knows.
+    var referenceLanguage: String {
+        languages["en"] == nil ? languages.keys.min() ?? "en" : "en"
+    }
 }
 
 /// Programs for sound of up to `positions` positions of the encoder.

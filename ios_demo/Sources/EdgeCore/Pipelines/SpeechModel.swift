@@ -64,7 +64,8 @@ final class SpeechModel {
         let bucket = try bucket(for: samples.count)
         let decoder = try decoder(bucket)
         try decoder.encode(try mel(samples, bucket))
-        let context = try Context(decoder, try Prompt(spec.tokens, TranscribeOptions(), language: "en"))
+        let prompt = try Prompt(spec.tokens, TranscribeOptions(), language: spec.tokens.referenceLanguage)
+        let context = try Context(decoder, prompt)
         let search = Greedy(
             decoder: decoder,
             context: context,

@@ -29,6 +29,10 @@ data class SpeechTokens(
     val translate: Int?,
     val languages: Map<String, Int>,
 ) {
+    /** The language of the reference answer: English, or the first that a model without English knows. */
+    internal val referenceLanguage: String
+        get() = if (languages.isEmpty() || "en" in languages) "en" else languages.keys.min()
+
     internal companion object {
         fun read(fields: Fields) = SpeechTokens(
             start = fields.int("start", TOKEN_ID),

@@ -82,7 +82,7 @@ class Transcriber(
         return synchronized(model.lock) {
             val decoder = model.decoder(bucket)
             decoder.encode(model.mel(samples, bucket))
-            val context = feed(decoder, buildPrompt(spec.tokens, plain, "en"))
+            val context = feed(decoder, buildPrompt(spec.tokens, plain, spec.tokens.referenceLanguage))
             val longest = bucket.rows - 1 - context.position
             val rules = LogitRules(spec, timestamps = false)
             val search = Search(decoder, context, rules, spec.tokens, longest, stopLoops = false)
