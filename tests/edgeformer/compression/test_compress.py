@@ -22,6 +22,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.compression import training
 from edgeformer.compression.model import open_model, write_model
+from edgeformer_runtime.delivery import alone
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compression import tiny
@@ -398,3 +399,29 @@ def test_a_full_disk(place: Path, tmp_path: Path) -> None:
     assert done.stderr.strip().splitlines()[-1].startswith("error: cannot write to")
     assert "--resume" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_killed_once_its_result_had_its_place(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = (place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "kill" / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeformer.compression.compress._clear", lambda _: None)
+        made = tiny.run(*work)
+    left = work[3].parent / ".out.compress"
+    assert (left / "plan.json").exists()
+    assert tiny.run(*work, resume=True).report == made.report
+    assert not left.exists() and (made.path / "model.safetensors").exists()
+    modes = {(made.path / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1, "weights are no more private than what stands beside them"
+    left.mkdir()
+    (left / "plan.json").write_text('{"inputs": {}, "results": []}')
+    with pytest.raises(InputError, match="out exists"):
+        tiny.run(*work, resume=True)
+    assert left.exists(), "the work of another run"
+
+
+def test_two_runs_of_one_output(place: Path, tmp_path: Path) -> None:
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="is writing it: wait until that has ended"):
+        tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml"]
