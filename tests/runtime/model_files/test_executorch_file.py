@@ -27,7 +27,9 @@ def check(tiny_executorch: Path) -> Callable[[Callable[[Any], None]], object]:
     def changed(change: Callable[[Any], None]) -> object:
         content = deserialize_pte_binary(good)
         change(content.program)
-        return check_executorch(memoryview(bytes(serialize_pte_binary(content))), programs)
+        return check_executorch(
+            memoryview(bytes(serialize_pte_binary(content, extract_delegate_segments=True))), programs
+        )
 
     return changed
 
