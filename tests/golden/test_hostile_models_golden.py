@@ -12,12 +12,11 @@ import pytest
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import FileEntry, ProgramSpec
+from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.signature import SignatureState
 from edgeformer_runtime.tensor_spec import TensorSpec
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER
-
-model_files = pytest.importorskip("edgeformer_runtime.model_files", reason="the reader of model files is not here yet")
 
 CASES = json.loads((FOLDER / "hostile_models.json").read_text(encoding="utf-8"))["cases"]
 
@@ -38,15 +37,15 @@ def _bundle(case: dict[str, Any], folder: Path) -> Bundle:
     }
     for key, value in values.items():
         object.__setattr__(manifest, key, value)
-    return Bundle(folder, manifest, SignatureState(False, None), temporary=False)
+    return Bundle(folder, manifest, SignatureState(False, None))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_model_file(case: dict[str, Any], tmp_path: Path) -> None:
     bundle = _bundle(case, tmp_path)
     if case["error"] is None:
-        model_files.check_model_files(bundle)
+        check_model_files(bundle)
         return
     with pytest.raises(BundleError) as error:
-        model_files.check_model_files(bundle)
+        check_model_files(bundle)
     assert "\n" not in str(error.value)
