@@ -145,6 +145,8 @@ def _bad_values() -> Iterator[tuple[str, str, Edit]]:
     yield "text", "empty license", _set("license", to="")
     yield "text", "control character", _set("source", "id", to="a\u0001")
     yield "text", "newline", _set("source", "id", to="a\n")
+    for character in ("\u007f", "\u009b", "\u202e", "\u2066"):
+        yield "text", f"label with U+{ord(character):04X}", _set("postprocessing", "labels", 0, to=f"a{character}b")
     yield "text", "hash in capitals", _set("source", "weights_sha256", to="A" * 64)
     yield "text", "short hash", _set("files", "model.bin", "sha256", to="0" * 63)
     yield "text", "negative size", _set("files", "model.bin", "size", to=-1)
