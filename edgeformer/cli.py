@@ -348,8 +348,8 @@ def report(
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
+    from edgeformer.html_page import page_of
     from edgeformer.pair_tables import locate
-    from edgeformer.report.page import page_of
 
     _check_exists(folder, "folder")
     file = page or page_of(folder)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
+
+from edgeformer_runtime.folder import bundle_around
 
 LONG_WORD = 12
 _MARK = re.compile(r"([._/:-]|[^._/:-]{12})(?=.)")
@@ -45,6 +48,12 @@ summary { cursor: pointer; }
   section { break-inside: avoid-page; }
 }
 """
+
+
+def page_of(folder: Path) -> Path:
+    """Where a folder's page goes: into it, and of a bundle beside it, as another file would spoil a bundle."""
+    bundle = bundle_around(folder)
+    return folder / "report.html" if bundle is None else bundle.with_name(f"{bundle.name}.report.html")
 
 
 def document(title: str, body: str) -> str:

@@ -14,7 +14,6 @@ from edgeformer.report.collect import FolderReport
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.delivery import replacing
-from edgeformer_runtime.folder import bundle_around
 
 MOST_CHANGES = 200
 """Rows of a table of changed answers; more are counted."""
@@ -28,12 +27,6 @@ def page(report: FolderReport) -> str:
     sections += [_recipe(name, recipe) for name, recipe in report.recipes.items()]
     sections.append(_environment(report))
     return document(f"Compression report: {report.folder}", "".join(sections))
-
-
-def page_of(folder: Path) -> Path:
-    """Where a folder's page goes: into it, and of a bundle beside it, as another file would spoil a bundle."""
-    bundle = bundle_around(folder)
-    return folder / "report.html" if bundle is None else bundle.with_name(f"{bundle.name}.report.html")
 
 
 def write_page(report: FolderReport, file: Path) -> None:

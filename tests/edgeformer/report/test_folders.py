@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
+from edgeformer.html_page import page_of
 from edgeformer.report.collect import collect
-from edgeformer.report.page import page, page_of
+from edgeformer.report.page import page
 from edgeformer.report.variant import Variant, pareto, share_interval, word_error_interval
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
