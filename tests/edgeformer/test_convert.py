@@ -149,7 +149,7 @@ def test_an_existing_bundle_is_replaced_and_anything_else_is_not(tmp_path: Path)
     ("change", "message"),
     [
         ({"targets": ("tpu",)}, "unknown target 'tpu': expected one of litert"),
-        ({"precisions": ("int3",)}, "unknown precision 'int3': expected one of fp32"),
+        ({"precisions": ("int3",)}, r"unknown precision 'int3': did you mean .*\? expected one of fp32"),
         ({"attention": "flash"}, "unknown attention kernel 'flash': expected one of"),
         ({"task": "poetry"}, "unknown task 'poetry': expected one of"),
         ({"name": "../evil"}, "expected a name of letters"),

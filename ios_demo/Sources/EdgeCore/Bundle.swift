@@ -39,7 +39,8 @@ public final class ModelBundle: Sendable {
         let manifest = try Manifest.parse(manifestBytes)
         try compareNames(manifest, reader.sizes)
         guard manifest.files[Manifest.refusedFile] == nil else {
-            throw BundleError("the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
+            throw BundleError(
+                "the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
         }
         try FileSizes.check(manifest)
         if required.needsSignature { try reader.checkCanonical() }
