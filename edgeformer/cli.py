@@ -258,6 +258,7 @@ def bench(
     require_signature: runtime_cli.RequiredKeys = None,
     require_name: runtime_cli.RequiredName = None,
     require_version: runtime_cli.RequiredVersion = None,
+    isolated: runtime_cli.Isolated = False,
     as_json: runtime_cli.Json = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw medians and their intervals.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and pictures.")] = None,
@@ -269,7 +270,7 @@ def bench(
 
     check_outputs(plot, html)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
-    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, required)
+    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, required, isolated)
     machines = several(on or ["local"])
     options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
     with progress_bar("measuring") as report:

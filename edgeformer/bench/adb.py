@@ -55,6 +55,8 @@ class AdbHost:
             raise InputError(f"{self.name}: the app measures the largest program with its own number of threads, alone")
         if request.required != NO_REQUIREMENT:
             raise InputError(f"{self.name}: the app checks no signatures: verify them here")
+        if request.isolated:
+            raise InputError(f"{self.name}: the app runs bundles in its own process: expected no --isolated")
         if shutil.which("adb") is None:
             raise InputError(f"{self.name}: there is no adb here: install Android's platform tools")
         tell(f"{self.name}: connecting")

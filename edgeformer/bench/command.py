@@ -89,7 +89,7 @@ def _contenders(options: BenchOptions, program: str | None, batch: int, folder: 
     """The bundles and the peers on one program; the peers' files go to `folder`."""
     request = options.request
     required = request.required
-    contenders = [bundle_contender(path, program, required, batch) for path in request.bundles]
+    contenders = [bundle_contender(path, program, required, batch, request.isolated) for path in request.bundles]
     if options.against:
         with Bundle.open(request.bundles[0], required, allow_refused=True) as first:
             contenders += peer_contenders(options.against, first, options.source, folder, program, batch)

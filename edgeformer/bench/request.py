@@ -24,12 +24,14 @@ class Request:
         sweep: under which conditions.
         rounds: how many turns each gets.
         required: what each bundle must be.
+        isolated: measure each bundle in a process without network and other files.
     """
 
     bundles: tuple[Path, ...]
     sweep: Sweep
     rounds: int
     required: Requirement = NO_REQUIREMENT
+    isolated: bool = False
 
 
 class Host(Protocol):

@@ -204,6 +204,8 @@ def _arguments(request: Request, bundles: list[str], keys: list[str]) -> list[st
         arguments += ["--require-name", request.required.name]
     if request.required.version is not None:
         arguments += ["--require-version", str(request.required.version)]
+    if request.isolated:
+        arguments.append("--isolated")
     return [*arguments, "--", *bundles]
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 MAX_OPEN_FILES = 512
 
+PACKAGE = str(Path(__file__).resolve().parents[1])
+"""This package, which an editable installation finds beside `sys.path`."""
+
 # What Python and the engines' libraries read of the system, beside their own folders.
 SYSTEM_PATHS = (
     "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/etc/ld.so.cache",
@@ -40,7 +43,7 @@ def confine(memory_bytes: int, paths: Iterable[str]) -> list[str]:
     from edgeformer_runtime.isolation import landlock, seccomp
 
     in_force = ["limits"]
-    libraries = [sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry)]
+    libraries = [PACKAGE, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry)]
     if landlock.restrict_files([*paths, *libraries, *SYSTEM_PATHS]):
         in_force.append("landlock")
     if seccomp.restrict_calls():
