@@ -188,7 +188,7 @@ def test_internal_errors_and_interrupts(call: Call, tiny: Path, monkeypatch: pyt
         (ZeroDivisionError("a\nb"), (2, "error: unexpected ZeroDivisionError: a b (--debug shows where")),
     ):
 
-        def fail(*_: object, error: BaseException = error) -> None:
+        def fail(*_: object, error: BaseException = error, **__: object) -> None:
             raise error
 
         monkeypatch.setattr("edgeformer_runtime.bundle.Bundle.open", fail)
