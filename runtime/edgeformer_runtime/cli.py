@@ -115,7 +115,9 @@ def run(
     ] = False,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Text and images: how many labels the table shows; JSON has all.", show_default="3"),
+        typer.Option(
+            min=1, help="Text and images: how many labels, best first.", show_default="3 in the table, all in JSON"
+        ),
     ] = None,
     language: Annotated[str | None, typer.Option(help="Sound: its language, as en; default: found out.")] = None,
     task: Annotated[str | None, typer.Option(help="Sound: transcribe, or translate into English.")] = None,

@@ -16,6 +16,7 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.pipelines.transcript_files import ALIASES, FORMATS, render, write
@@ -99,7 +100,7 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
         if result.truncated:
             err.print(f"note: input {index} was too long for the bundle and lost its end")
     if as_json:
-        print_json([{"input": raw} | result.to_json() for raw, result in zip(raws, results, strict=True)])
+        print_json([{"input": raw} | _best(result, options) for raw, result in zip(raws, results, strict=True)])
     else:
         out.print(answers_table(given, results, options.top or DEFAULT_TOP))
 
@@ -241,7 +242,15 @@ def _answer_to(pipeline: Pipeline[Any, Any], row: Row, options: RunOptions) -> d
         result = pipeline.run(raw)
     except (InputError, EngineError) as error:
         return {"input": row.text, "error": str(error)}
-    return {"input": raw, **result.to_json(), **({"truncated": True} if result.truncated else {})}
+    return {"input": raw, **_best(result, options), **({"truncated": True} if result.truncated else {})}
+
+
+def _best(result: Any, options: RunOptions) -> dict[str, Any]:
+    """A result's JSON: of a classifier with its best labels alone, where their number was given."""
+    if options.top is not None and isinstance(result, ClassificationResult):
+        result = result.top(options.top)
+    found: dict[str, Any] = result.to_json()
+    return found
 
 
 def _raw_inputs(manifest: Manifest, inputs: Sequence[str], options: RunOptions) -> tuple[list[str], list[Any]]:
