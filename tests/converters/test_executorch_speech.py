@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,10 @@ def test_programs_of_a_bucket_plan_one_state_and_buckets_do_not_add_up(folder: P
     assert plans["decode_50"] is not plans["decode_100"]
 
 
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
 @pytest.mark.slow
 def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, executorch_shim: Path) -> None:
     # One precision, the farthest from torch: lowering takes minutes.
@@ -209,4 +214,5 @@ def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, execu
     bundle = speech.bundle(lower(speech, "dynamic-int8", tmp_path))
     for runtime in both_runtimes(executorch_shim).values():
         text = Transcriber(bundle, ExecuTorchEngine(bundle, 1, runtime)).run(assets / "speech" / "jfk.wav").text
-        assert text.strip() == baseline(assets, "jfk.wav")
+        # Where int8 rounds is the kernel's choice, and so the CPU's: it decides between a comma and a full stop here.
+        assert words(text) == words(baseline(assets, "jfk.wav"))
