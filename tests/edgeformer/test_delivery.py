@@ -180,8 +180,8 @@ def test_signals_clear_up(tmp_path: Path, name: str, code: int, said: str) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # As a shell starts it; a run in the background of another one may have SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # As a shell starts it; a run in the background of another one, or under nohup, may have signals ignored.
+        preexec_fn=lambda: signal.signal(getattr(signal, name), signal.SIG_DFL),
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(getattr(signal, name))

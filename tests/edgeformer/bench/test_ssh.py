@@ -84,7 +84,7 @@ def test_the_runtime_is_installed_for_the_measurement(sshd: LocalSshd, bundle: P
 
 def test_a_bundle_that_fails_there(sshd: LocalSshd, tmp_path: Path) -> None:
     broken = make_without_model(tmp_path / "broken")
-    with pytest.raises(EngineError, match=r"127\.0\.0\.1.*broken.*cannot open model"):
+    with pytest.raises(EngineError, match=r"127\.0\.0\.1.*broken.*model\.bin: the model has a field of number 0"):
         open_host(sshd.url, RUNTIME).measure(Request((broken,), Sweep(), 1), lambda _: None)
     assert not list(sshd.home.iterdir())
 

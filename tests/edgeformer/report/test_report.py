@@ -29,7 +29,7 @@ HOSTILE = '<script>alert("1")</script>&'
 class Reader(HTMLParser):
     """Every tag with its attributes, the headings' texts, and that tags are closed in their order."""
 
-    VOID = frozenset({"meta", "path", "use"})
+    VOID = frozenset({"meta", "path", "use", "wbr"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +37,12 @@ class Reader(HTMLParser):
         self.open: list[str] = []
         self.headings: list[str] = []
         self.cells: list[list[str]] = []
+        self.is_broken = False
+        """Whether the text goes on behind a place where it may be broken."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.is_broken = tag == "wbr"
         if tag not in self.VOID:
             self.open.append(tag)
         if tag == "tr":
@@ -54,9 +57,16 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] in ("h1", "h2"):
-            self.headings.append(data)
+            self._add(self.headings, data)
         if self.open and self.open[-1] == "td":
-            self.cells[-1].append(data)
+            self._add(self.cells[-1], data)
+
+    def _add(self, texts: list[str], data: str) -> None:
+        if self.is_broken:
+            texts[-1] += data
+        else:
+            texts.append(data)
+        self.is_broken = False
 
 
 def read(text: str) -> Reader:
