@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,6 +22,14 @@ def swallow(times: int) -> None:
             time.sleep(30)
         except BaseException:
             pass
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """A run in the background of a shell has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("guard", [insistent_interrupts, quiet_tools])
