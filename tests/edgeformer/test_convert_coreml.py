@@ -108,10 +108,21 @@ def spoil(folder: Path, file: str, start: int) -> None:
     path.write_bytes(content)
 
 
+def _is_weight(file: Path, offset: int) -> bool:
+    """Whether a byte is none of a weight's 64 bytes of metadata, which begin with a mark."""
+    data = file.read_bytes()
+    found = data.rfind(bytes.fromhex("efbeadde"), 0, offset + 1)
+    return offset - found >= 64
+
+
 def test_a_spoiled_weight_is_found(converted: dict[str, Converted], checkpoint: Path, tmp_path: Path) -> None:
     (row,) = convert(ConvertOptions(str(checkpoint), tmp_path, ("coreml",), ("fp16",), seq_lens=(16,)))
     file = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
-    spoil(row.path, file, (row.path / file).stat().st_size // 2)
+    size = (row.path / file).stat().st_size
+    # The last layers' weights, a byte in each stretch: the middle holds embeddings of tokens that no case has.
+    offsets = [offset for offset in range(size * 3 // 4, size, 640) if _is_weight(row.path / file, offset)]
+    for offset in offsets:
+        spoil(row.path, file, offset)
     with pytest.raises(BundleError, match=r"weight\.bin"):
         checked(row.path)
     with Bundle.open(converted["fp16"].path) as bundle:
@@ -135,7 +146,5 @@ def test_a_dropped_operator_is_named(checkpoint: Path, tmp_path: Path) -> None:
     del block.operations[index]
     path.write_bytes(specification.SerializeToString())
     seal(row.path, replace(manifest, files={}))
-    found = checked(row.path)
-    assert found.first_diverging == "seq_16"
-    (reason,) = {stage.reason for stage in found.stages if stage.reason}
-    assert reason == f"no operator computes {name}, which the program uses: the program is not consistent"
+    with pytest.raises(BundleError, match=f"'{name}', which nothing before it makes"):
+        checked(row.path)
