@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgeformer.attention.mask import bias_rows
+from edgeformer.attention.mask import bias_rows, spans
 
 QUERY_BLOCK = 128
 KEY_BLOCK = 128
@@ -42,17 +42,18 @@ def chunked(
         raise ValueError(f"expected blocks of at least 1, found query_block={query_block}, key_block={key_block}")
     # The loops run over static lengths, so that an export unrolls them.
     blocks = [
-        _attend(q[:, :, start : start + query_block] * scale, k, v, bias_rows(bias, start, query_block), key_block)
-        for start in range(0, q.shape[2], query_block)
+        _attend(q[:, :, start:end] * scale, k, v, bias_rows(bias, start, end), key_block)
+        for start, end in spans(q.shape[2], query_block)
     ]
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_block: int) -> Tensor:
     """One block of scaled queries (B, H, t, D) against all keys."""
-    maximum, total, out = _block(q, k, v, bias, 0, key_block)
-    for start in range(key_block, k.shape[2], key_block):
-        block_maximum, block_total, block_out = _block(q, k, v, bias, start, key_block)
+    first, *others = spans(k.shape[2], key_block)
+    maximum, total, out = _block(q, k, v, bias, *first)
+    for start, end in others:
+        block_maximum, block_total, block_out = _block(q, k, v, bias, start, end)
         joint = torch.maximum(maximum, block_maximum)  # (B, H, t, 1)
         old, new = torch.exp(maximum - joint), torch.exp(block_maximum - joint)
         total = total * old + block_total * new
@@ -61,13 +62,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, key_block: int
     return out / total
 
 
-def _block(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, start: int, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _block(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, start: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
     """Maximum (B, H, t, 1), sum of exponentials (B, H, t, 1) and weighted values (B, H, t, D) of one key block."""
-    scores = torch.matmul(q, k[:, :, start : start + size].transpose(2, 3))  # (B, H, t, s)
+    scores = torch.matmul(q, k[:, :, start:end].transpose(2, 3))  # (B, H, t, s)
     if bias is not None:
-        scores = scores + (bias if bias.shape[-1] == 1 else bias[..., start : start + size])
+        scores = scores + (bias if bias.shape[-1] == 1 else bias[..., start:end])
     maximum = scores.amax(dim=-1, keepdim=True)
     weights = torch.exp(scores - maximum)
-    return maximum, weights.sum(dim=-1, keepdim=True), torch.matmul(weights, v[:, :, start : start + size])
+    return maximum, weights.sum(dim=-1, keepdim=True), torch.matmul(weights, v[:, :, start:end])

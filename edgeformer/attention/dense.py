@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from edgeformer.attention.mask import bias_rows
+from edgeformer.attention.mask import bias_rows, spans
 
 MAX_QUERIES = 640
 """Queries whose scores are in memory at once. Whisper's 1500 positions would need 56 MB of scores in each layer, and as
@@ -37,7 +37,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) ->
     size = math.ceil(q.shape[2] / parts)
     # The loop runs over a static length, so that an export unrolls it.
     return torch.cat(
-        [_attend(queries[:, :, at : at + size], k, v, bias_rows(bias, at, size)) for at in range(0, q.shape[2], size)],
+        [_attend(queries[:, :, at:end], k, v, bias_rows(bias, at, end)) for at, end in spans(q.shape[2], size)],
         dim=2,
     )
 

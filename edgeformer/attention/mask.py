@@ -64,11 +64,19 @@ def additive_mask(attention_mask: Tensor, value: float | None = None) -> Tensor:
     return ((1.0 - attention_mask.float()) * hidden).reshape(batch, 1, 1, seq_len)
 
 
-def bias_rows(bias: Tensor | None, start: int, size: int) -> Tensor | None:
-    """The bias of the queries from `start` on, `size` of them; one row stands for all of them."""
+def spans(length: int, size: int) -> list[tuple[int, int]]:
+    """Start and end of each stretch of at most `size` positions.
+
+    The last one ends where the tensor does: readers of bundles refuse a model file whose slices reach beyond.
+    """
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def bias_rows(bias: Tensor | None, start: int, end: int) -> Tensor | None:
+    """The bias of the queries from `start` to before `end`; one row stands for all of them."""
     if bias is None or bias.dim() < 2 or bias.shape[-2] == 1:
         return bias
-    return bias[..., start : start + size, :]
+    return bias[..., start:end, :]
 
 
 def key_bias(bias: Tensor | None, k: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeformer.attention.dense import dense
-from edgeformer.attention.mask import MASK_VALUE, key_bias
+from edgeformer.attention.mask import MASK_VALUE, key_bias, spans
 
 BLOCK = 64
 """Positions of a block. Each sees its own block and the two beside it: at least 64 positions to either side, and at
@@ -67,14 +67,15 @@ def sliding_window(
         row, hidden = (x.repeat_interleave(heads, dim=0) for x in (row, hidden))
     out = [dense(q[:, :, :first], k, v, bias, scale)]
     # The loop runs over a static length, so that an export unrolls it.
-    for start in range(0, blocks, PART):
-        part = slice(start * block, (min(start + PART, blocks) + 2) * block)
+    for start, end in spans(blocks, PART):
+        part = slice(start * block, (end + 2) * block)
         seen = _seen(keys[:, block : block + first], keys[:, part], block)  # (B*H, part, first + 3 * block, D)
-        scores = torch.matmul(queries[:, start : start + PART], seen.transpose(2, 3))
+        scores = torch.matmul(queries[:, start:end], seen.transpose(2, 3))
         scores = scores + _seen(row[:, :first], hidden[:, part], block).transpose(2, 3)
         seen = _seen(values[:, block : block + first], values[:, part], block)
         local = torch.matmul(scores.softmax(dim=-1), seen)  # (B*H, part, block, D)
-        out.append(local.reshape(batch, heads, -1, head_dim)[:, :, first if start == 0 else 0 : length - start * block])
+        own = slice(first if start == 0 else 0, min(end * block, length) - start * block)
+        out.append(local.reshape(batch, heads, -1, head_dim)[:, :, own])
     return torch.cat(out, dim=2)
 
 

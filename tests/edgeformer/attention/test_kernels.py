@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import ALL_KERNELS, KERNEL_FOR_TARGET, KERNELS
 from edgeformer.attention.chunked import chunked
 from edgeformer.attention.mask import MASK_VALUE, additive_mask
 
@@ -122,3 +122,23 @@ def test_mask_hides_padding_completely() -> None:
 def test_every_target_has_a_kernel() -> None:
     assert set(KERNEL_FOR_TARGET) == {"litert", "coreml", "executorch", "onnx"}
     assert set(KERNEL_FOR_TARGET.values()) <= set(KERNELS)
+
+
+@pytest.mark.parametrize("length", [1301, 601])
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
+def test_slices_of_an_export_end_where_their_tensors_do(kernel: str, length: int) -> None:
+    """Readers of bundles refuse a model file whose slices reach beyond."""
+
+    class Attention(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+            return ALL_KERNELS[kernel](q, k, v, additive_mask(mask), 0.5)
+
+    inputs = [torch.zeros(1, 2, length, 4) for _ in range(3)]
+    graph = torch.export.export(Attention(), (*inputs, torch.ones(1, length))).run_decompositions({}).graph
+    slices = [node for node in graph.nodes if node.target is torch.ops.aten.slice.Tensor]
+    beyond = [
+        (node.args, tuple(node.args[0].meta["val"].shape))
+        for node in slices
+        if len(node.args) > 3 and node.args[0].meta["val"].shape[node.args[1]] < node.args[3] < 2**62
+    ]
+    assert not beyond
