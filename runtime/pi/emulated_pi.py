@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,9 @@ EMULATED_PI = "pi-root"
 
 EMULATOR = ("qemu-aarch64-static", "-cpu", "cortex-a76")
 """The core of a Raspberry Pi 5."""
+
+LONGEST_S = 900.0
+"""What one run in emulation may take. qemu's user emulation sometimes leaves a process of several threads waiting."""
 
 # qemu cannot start the programs that an emulated process starts, unless the kernel is told about their format. So
 # Python must take this script for itself when it starts another Python.
@@ -58,24 +64,41 @@ class EmulatedPi:
         """Where packages lie that pip installs for all users."""
         return self.root / "usr" / "local" / "lib" / f"python{PYTHON_VERSION}" / "dist-packages"
 
-    def run(self, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run Python in this folder.
+    def run(
+        self, *arguments: str | Path, within_s: float = LONGEST_S, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run Python in this folder, and end what it started.
 
         Args:
             arguments: of Python.
+            within_s: how long it may take.
             environment: variables besides this process's.
 
         Returns:
-            The exit status, and all that was printed, as `stdout`.
+            The exit status, and all that was printed, as `stdout`. A run that took too long was killed, which its
+            status (negative) and the last line of `stdout` say.
         """
-        return subprocess.run(
-            [self.python, *arguments],
-            env=clean_environment() | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        # A file, not a pipe: a process that emulation left hanging would keep the pipe open for ever.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+            process = subprocess.Popen(
+                [self.python, *arguments],
+                env=clean_environment() | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            late = ""
+            try:
+                process.wait(within_s)
+            except subprocess.TimeoutExpired:
+                late = f"\nstopped after {within_s:.0f} s"
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            printed.seek(0)
+            return subprocess.CompletedProcess(process.args, process.returncode, printed.read() + late)
 
 
 def clean_environment() -> dict[str, str]:
