@@ -45,7 +45,10 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("convert x --out o --precision fp16,fp-32", "did you mean fp32?"),
         ("convert x --out o --target litert,tflite", "did you mean litert?"),
         ("convert x --out o --target LiteRT", "did you mean litert?"),
-        ("convert x --out o --target coreml --precision static-int8", "coreml has no static-int8: activations are quantized on macOS only"),
+        (
+            "convert x --out o --target coreml --precision static-int8",
+            "coreml has no static-int8: activations are quantized on macOS only",
+        ),
         ("convert x --out o --attention Dense", "did you mean dense?"),
         ("convert x --out o --task classification", "did you mean text-classification or image-classification?"),
         ("convert x --out o --window ful", "did you mean full?"),
@@ -101,5 +104,8 @@ def test_version_help_and_completion() -> None:
 
 
 def test_all_precisions_that_targets_lack_are_named_at_once() -> None:
-    with pytest.raises(InputError, match=r"coreml has no static-int8: activations are quantized on macOS only.*; executorch has no precision 'pal"):
+    with pytest.raises(
+        InputError,
+        match=r"coreml has no static-int8: activations are quantized on macOS only.*; executorch has no precision 'pal",
+    ):
         ConvertOptions("x", Path("o"), ("coreml", "executorch"), ("static-int8", "palette6"))
