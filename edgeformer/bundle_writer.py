@@ -15,7 +15,7 @@ from edgeformer.checkpoints import Checkpoint
 from edgeformer.interfaces import Interface
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
-from edgeformer.targets import STATE_ROUNDING, Converter, Lowered
+from edgeformer.targets import Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.folder import LEFT_BEHIND
@@ -57,12 +57,12 @@ def write_bundle(
         name=name,
         family=checkpoint.family.name,
         task=checkpoint.task,
-        target=converter.target,
+        target=converter.target.format.name,
         precision=precision.name,
         license=checkpoint.license,
         requires=converter.requires,
         source=checkpoint.source,
-        recipe=precision.recipe_on(converter.target),
+        recipe=converter.target.recipe_of(precision),
         attention=attention,
         toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
         programs=tuple(
@@ -80,7 +80,7 @@ def write_bundle(
     has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
     tolerances = interface.tolerances(precision)
     if has_states:
-        rounding = STATE_ROUNDING.get(converter.target, 0.0)
+        rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     spec = interface.preprocessing
     write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)

@@ -7,47 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from edgeformer.families import Family
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime.errors import InputError
 
-_TRANSFORMERS = (
-    ("vocab_size", "hidden_size"),
-    ("max_position_embeddings", "hidden_size"),
-    ("type_vocab_size", "hidden_size"),
-    ("num_hidden_layers", "hidden_size", "hidden_size"),
-    ("num_hidden_layers", "hidden_size", "intermediate_size"),
-)
-_WHISPERS = (
-    ("vocab_size", "d_model"),
-    ("max_source_positions", "d_model"),
-    ("max_target_positions", "d_model"),
-    ("num_mel_bins", "d_model"),
-    *(
-        (f"{half}_layers", "d_model", width)
-        for half in ("encoder", "decoder")
-        for width in ("d_model", f"{half}_ffn_dim")
-    ),
-)
-PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "bert": _TRANSFORMERS,
-    "distilbert": (
-        ("vocab_size", "dim"),
-        ("max_position_embeddings", "dim"),
-        ("n_layers", "dim", "dim"),
-        ("n_layers", "dim", "hidden_dim"),
-    ),
-    "mobilebert": (
-        ("vocab_size", "embedding_size"),
-        ("max_position_embeddings", "hidden_size"),
-        ("type_vocab_size", "hidden_size"),
-        ("num_hidden_layers", "intra_bottleneck_size", "intra_bottleneck_size"),
-        ("num_hidden_layers", "intra_bottleneck_size", "intermediate_size"),
-        ("num_hidden_layers", "num_feedforward_networks"),
-        ("hidden_size", "embedding_size"),
-    ),
-    "whisper": _WHISPERS,
-}
-"""Parts of each model's weights, as fields of its config: their product is a number of values that the files hold."""
 _LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
 """Of a bundle's manifest, which would be too late to learn of them."""
 _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
@@ -58,10 +21,11 @@ ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
 
-def check_sizes(raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
     """Refuse a config that states more than its weights can be.
 
     Args:
+        family: the checkpoint's.
         raw: config.json. What is no number there is left to the family's own parser.
         files: the weight files. A value takes a byte there at least.
 
@@ -78,7 +42,7 @@ def check_sizes(raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
             raise InputError(f"config.json: {where} is {number}: expected {limit} at most")
     # Pruned layers have fewer neurons and heads than the fields say.
     pruned = any(raw.get(key) for key in LAYER_WIDTH_KEYS)
-    for fields in PARTS.get(str(raw.get("model_type")), ()):
+    for fields in family.sizes.get(str(raw.get("model_type")), ()):
         numbers = {field: raw[field] for field in fields if _is_count(raw.get(field))}
         if not (pruned and len(fields) == 3):
             product = math.prod(numbers.get(field, 1) for field in fields)

@@ -16,12 +16,11 @@ from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoint_fields import PREPROCESSOR_FILE, field_notes
 from edgeformer.checkpoint_sizes import check_sizes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
-from edgeformer.families import Family, family_for
+from edgeformer.families import FAMILIES, Family, family_for
 from edgeformer.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, score_range, set_mask
 from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder
-from edgeformer.models.tinyvit_weights import describe
-from edgeformer.models.whisper_generation import SpeechSettings, read_speech
+from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.prompt_template import with_prompt
 from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, chosen_prompt, read_sentence_files
 from edgeformer.sources import CONFIG_FILE, resolve_source
@@ -154,7 +153,7 @@ def open_checkpoint(
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
     files = weight_files.find_weight_files(found.folder)
-    check_sizes(raw, files)
+    check_sizes(family, raw, files)
     notes = field_notes(found, raw, family.tasks)
     config = family.parse_config(raw)
     sentence = read_sentence_files(found, raw) if len(family.tasks) > 1 else SentenceFiles()
@@ -171,7 +170,7 @@ def open_checkpoint(
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
     elif task == SPEECH:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
-    speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
+    speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer)
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
         folder=found.folder,
@@ -316,10 +315,12 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _described(file: Path) -> dict[str, Any]:
-    described = describe(weight_files.weight_shapes((file,)))
-    if described is None:
-        raise InputError(f"{file.name} alone does not say what model it is: expected a folder with {CONFIG_FILE}")
-    return described
+    shapes = weight_files.weight_shapes((file,))
+    for family in FAMILIES.values():
+        described = None if family.describe_weights is None else family.describe_weights(shapes)
+        if described is not None:
+            return described
+    raise InputError(f"{file.name} alone does not say what model it is: expected a folder with {CONFIG_FILE}")
 
 
 def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:

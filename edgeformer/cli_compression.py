@@ -118,11 +118,11 @@ def sensitivity(
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
     layers = _checked(target, formats, (data,))
-    from edgeformer.compression.chain import FORMATS_OF_TARGET
     from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
+    from edgeformer.targets import TARGETS
 
     with progress_bar("measuring") as report:
-        wanted = layers or FORMATS_OF_TARGET[target]
+        wanted = layers or TARGETS[target].layer_formats
         found = sensitivity_of(source, data, target, wanted, examples, report)
     if as_json:
         print_json(found.to_json())

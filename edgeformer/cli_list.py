@@ -39,14 +39,14 @@ def _names() -> dict[str, dict[str, Any]]:
     """For each kind its names, with a line or a list on each where there is more to say. Nothing here imports torch."""
     from edgeformer.compression.recipe import load_recipe, shipped_recipes
     from edgeformer.families import FAMILIES
-    from edgeformer.targets import PRECISIONS_OF_TARGET
+    from edgeformer.targets import TARGETS
     from edgeformer.zoo import ZOO
     from edgeformer_runtime.manifest import TASKS
 
     return {
         "families": dict.fromkeys(FAMILIES),
         "tasks": {name: f"{takes} to {gives}" for name, (takes, gives) in TASKS.items()},
-        "targets": {name: list(precisions) for name, precisions in PRECISIONS_OF_TARGET.items()},
+        "targets": {name: list(target.precisions) for name, target in TARGETS.items()},
         "zoo": {name: entry.description for name, entry in ZOO.items()},
         "recipes": {name: load_recipe(name).description for name in shipped_recipes()},
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeformer import source_index
 from edgeformer.agreement import Agreement, Reference
-from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET
+from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
 from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
@@ -35,7 +35,7 @@ from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.scratch import check_space, scratch_in
-from edgeformer.targets import INT4_BLOCKS, Converter, Lowered, converter_for, verification_engine
+from edgeformer.targets import Converter, Lowered, Target, converter_for, verification_engine
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
@@ -170,7 +170,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     problems: list[str] = []
     notes = unnoted
     for converter in converters:
-        attention = options.attention or checkpoint.attention or KERNEL_FOR_TARGET[converter.target]
+        attention = options.attention or checkpoint.attention or converter.target.attention
         module, keys = load_module(checkpoint, ALL_KERNELS[attention])
         wanted = options.programs_for(converter.target)
         lengths, cuts = capped(checkpoint, wanted.seq_lens)
@@ -184,11 +184,11 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         plans = {each.name: _plan_of(each, converter.target, checkpoint, options.plan) for each in precisions}
         layers = {name: planned(programs, module, plan) for name, plan in plans.items() if plan is not None}
         problems += [
-            f"{converter.target}: {problem}"
+            f"{converter.target.name}: {problem}"
             for precision in precisions
             for problem in (
                 *converter.check(layers.get(precision.name, programs), precision),
-                *keys.problems(precision.recipe_on(converter.target).activations),
+                *keys.problems(converter.target.recipe_of(precision).activations),
             )
         ]
         jobs.append(
@@ -207,10 +207,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     return jobs, notes
 
 
-def _plan_of(precision: Precision, target: str, checkpoint: Checkpoint, file: Path | None) -> LayerPlan | None:
+def _plan_of(precision: Precision, target: Target, checkpoint: Checkpoint, file: Path | None) -> LayerPlan | None:
     """The formats of the layers, at precisions that have one for each."""
     if precision.name == "int4":
-        return LayerPlan(default="int4") if target in INT4_BLOCKS else None
+        return None if target.int4.has_offsets else LayerPlan(default="int4")
     if precision.name != "mixed":
         return None
     plan = LayerPlan.read(file) if file is not None else plan_of_checkpoint(checkpoint.folder)
@@ -224,7 +224,7 @@ def _plan_of(precision: Precision, target: str, checkpoint: Checkpoint, file: Pa
 
 def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
-    target = job.converter.target
+    target = job.converter.target.name
     converted: list[Converted] = []
     with ExitStack() as stack:
         report(f"{target}: lowering to fp32")
@@ -290,10 +290,10 @@ def _start(job: Job, kind: str, fp32: Lowered, staging: Path) -> tuple[tuple[Pro
     if not with_inputs[0].calibration or not formats & {"int8", "int4"} or (kind == "int4" and kind not in job.planned):
         return programs, fp32
     target = job.converter.target
-    rounded = round_weights(with_inputs, Grid(LARGEST_INT4, INT4_BLOCKS[target]) if target in INT4_BLOCKS else None)
+    rounded = round_weights(with_inputs, None if target.int4.has_offsets else Grid(LARGEST_INT4, target.int4.block))
     if not job.converter.quantizes_files:
         return rounded, fp32
-    return rounded, job.converter.lower_fp32(rounded, fresh_folder(staging, f"{target}.{kind}.rounded"))
+    return rounded, job.converter.lower_fp32(rounded, fresh_folder(staging, f"{target.name}.{kind}.rounded"))
 
 
 def _bundle(
@@ -367,7 +367,7 @@ def _gate(
     with sealed:
         return Converted(
             path=out / (folder.name + (REFUSED_SUFFIX if kept else "")),
-            target=job.converter.target,
+            target=job.converter.target.name,
             precision=precision.name,
             size_bytes=sealed.size_bytes,
             fp32_size_bytes=fp32.size_bytes,
@@ -401,7 +401,7 @@ def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
 
 
 def _bundle_name(job: Job, precision: Precision) -> str:
-    return f"{job.name}.{job.converter.target}.{precision.name}"
+    return f"{job.name}.{job.converter.target.name}.{precision.name}"
 
 
 def _default_name(source_id: str) -> str:

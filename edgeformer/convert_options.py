@@ -17,7 +17,7 @@ from edgeformer.programs import (
     WINDOWS,
     ProgramOptions,
 )
-from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, PRECISIONS_OF_TARGET, TOKEN_PRODUCTS, check_target
+from edgeformer.targets import TARGETS, Target, check_target
 from edgeformer.tasks import check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
@@ -94,32 +94,28 @@ class ConvertOptions:
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
             raise InputError("--calibration-method is for static-int8, which takes ranges: add --precision static-int8")
-        if self.min_ios is not None and "coreml" not in self.targets:
+        if self.min_ios is not None and not any(TARGETS[target].has_min_ios for target in self.targets):
             raise InputError(
                 f"--min-ios is for the target coreml, found {', '.join(self.targets)}: add --target coreml"
             )
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
 
-    def programs_for(self, target: str) -> ProgramOptions:
+    def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""
-        seconds = {*(self.audio_seconds or AUDIO_SECONDS[target]), LONGEST_WINDOW_SECONDS}
+        seconds = {*(self.audio_seconds or target.audio_seconds), LONGEST_WINDOW_SECONDS}
         return ProgramOptions(
             seq_lens=self.seq_lens,
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,
-            decoder_state=DECODER_STATE[target],
-            token_products=TOKEN_PRODUCTS[target],
+            decoder_state=target.decoder_state,
+            token_products=target.token_products,
         )
 
 
 def _check_pairs(targets: Sequence[str], precisions: Sequence[str]) -> None:
     """Refuse precisions that a target does not have, all of them in one message."""
-    problems = [
-        f"{target} has no precision {precision!r}: expected one of {', '.join(PRECISIONS_OF_TARGET[target])}"
-        for target in targets
-        for precision in precisions
-        if precision not in PRECISIONS_OF_TARGET[target]
-    ]
+    found = (TARGETS[target].precision_problem(precision) for target in targets for precision in precisions)
+    problems = [problem for problem in found if problem is not None]
     if problems:
         raise InputError("; ".join(problems))

@@ -11,7 +11,7 @@ import typer
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.tables import print_converted
-from edgeformer.targets import REFERENCE_ENGINES, TARGETS
+from edgeformer.targets import TARGETS
 from edgeformer.zoo import PICTURES
 from edgeformer_runtime import load
 from edgeformer_runtime.console import out
@@ -67,7 +67,7 @@ def run_demo(folder: Path) -> None:
     converted = [(show, _convert(show, folder)) for show in SHOWS]
     for show, rows in converted:
         for row in rows:
-            if row.ok and row.target not in REFERENCE_ENGINES:
+            if row.ok and TARGETS[row.target].format.reference_engine is None:
                 _answer(show, row)
     everything = [row for _, rows in converted for row in rows]
     print_converted(everything)

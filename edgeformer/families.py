@@ -1,28 +1,24 @@
-"""The families of models: a literal table from a public `model_type` to the module that implements it."""
+"""The families of models: the record of each, and which one a public config.json is of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FAMILIES: dict[str, str] = {
-    "mobilebert": "edgeformer.models.mobilebert:FAMILY",
-    "bert": "edgeformer.models.bert:FAMILY",
-    "distilbert": "edgeformer.models.bert:FAMILY",
-    "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
-    "whisper": "edgeformer.models.whisper_family:FAMILY",
-}
+    from edgeformer.models.whisper_generation import SpeechDescription
+
 TIMM_WRAPPER = "timm_wrapper"
 TIMM_SIZE = re.compile(r"_\d+m_\d+$")
 """What timm's architectures have behind the name of their family: millions of parameters, and pixels."""
@@ -44,6 +40,18 @@ class Family:
             can be none.
         blocks: names of the parts of a program's module whose outputs `verify --layers` compares, in `fnmatch` patterns
             name by name: "bert.encoder.layer.*" is each layer and nothing inside one.
+        with_layers: (public config.json, parsed config, for each stack the numbers of the layers that are left) to a
+            config.json and a parsed config of that depth. A stack is a list of `units.StackedLayer`, by its name in the
+            module.
+        sizes: parts of the weights, as fields of config.json by `model_type`: the product of a part's fields is a
+            number of values that the weight files hold.
+        classifiers: what a config's `architectures` calls a text classifier, by `model_type`.
+        width_keys: by the beginning of a layer's name, the field of config.json for what pruning left of such layers.
+        describe_weights: shapes of public tensors to a config.json, for weight files that come alone; None where the
+            shapes are another model's.
+        read_extras: (folder, parsed config, config.json, tokenizer) to what other files say; None: there are none.
+        keep_extras: (new parsed config, old one) to the new one with what those files said of the old.
+        write_extras: writes into a folder what of them a smaller model's config has changed.
     """
 
     name: str
@@ -56,10 +64,35 @@ class Family:
     programs: Callable[[nn.Module, Any, ProgramOptions], tuple[Program, ...]]
     parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]
     blocks: tuple[str, ...]
+    with_layers: Callable[[Mapping[str, Any], Any, Mapping[str, Sequence[int]]], tuple[dict[str, Any], Any]]
+    sizes: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    classifiers: Mapping[str, str] = field(default_factory=dict)
+    width_keys: Mapping[str, str] = field(default_factory=lambda: {"": "layer_widths"})
+    describe_weights: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
+    read_extras: Callable[[Path, Any, Mapping[str, Any], str | None], SpeechDescription] | None = None
+    keep_extras: Callable[[Any, Any], Any] = lambda config, _old: config
+    write_extras: Callable[[Path, Any], None] = lambda _folder, _config: None
+
+    def width_key(self, layer: str) -> str:
+        """The field of config.json for what pruning left of a layer, by its name in the module."""
+        return next(key for prefix, key in self.width_keys.items() if layer.startswith(prefix))
 
     def is_unused(self, key: str) -> bool:
         """Whether a renamed key is one that no task of ours uses."""
         return any(fnmatchcase(key, pattern) for pattern in self.unused)
+
+
+FAMILIES: Registry[Family] = Registry(
+    {
+        "mobilebert": "edgeformer.models.mobilebert:FAMILY",
+        "bert": "edgeformer.models.bert:FAMILY",
+        "distilbert": "edgeformer.models.bert:FAMILY",
+        "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
+        "whisper": "edgeformer.models.whisper_family:FAMILY",
+    },
+    group="edgeformer.families",
+)
+"""By `model_type`, or by timm's `architecture`; another author's package adds its own by an entry point."""
 
 
 def family_for(raw: Mapping[str, Any]) -> Family:
@@ -78,8 +111,6 @@ def family_for(raw: Mapping[str, Any]) -> Family:
             f"(known are {', '.join(sorted(FAMILIES))}; timm's checkpoints have an architecture instead)"
         )
     model_type = TIMM_SIZE.sub("", named)
-    try:
-        module, attribute = FAMILIES[model_type].split(":")
-    except KeyError:
-        raise InputError(f"unknown model_type {named!r}: expected one of {', '.join(sorted(FAMILIES))}") from None
-    return cast(Family, getattr(import_module(module), attribute))
+    if model_type not in FAMILIES:
+        raise InputError(f"unknown model_type {named!r}: expected one of {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[model_type]

@@ -1,8 +1,9 @@
-"""Reads JSON files of checkpoints."""
+"""Reads and writes JSON files of checkpoints."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"cannot read {path.name}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name} is not JSON: {error}") from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object as public checkpoints have them."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgeformer_runtime.choices import check_choice
@@ -52,7 +52,7 @@ class Precision:
     value that it has in all recorded cases, and a layer's distance; `score_tolerance` that of the components of
     normalised embeddings and of the letters of a transcript. Of classifiers and embedders the `allowance` says what may
     be lost, and its backstop takes the tolerances' place. None: the answers are the checkpoint's, within the
-    tolerances. `recipes` holds the targets' own recipes where they differ from `recipe`.
+    tolerances. `recipe` is the weight format where a target has no other (`Target.recipes`).
     """
 
     name: str
@@ -60,11 +60,6 @@ class Precision:
     output_tolerance: float
     score_tolerance: float
     allowance: Allowance | None = None
-    recipes: Mapping[str, Recipe] = field(default_factory=dict)
-
-    def recipe_on(self, target: str) -> Recipe:
-        """The weight format as this target realises it."""
-        return self.recipes.get(target, self.recipe)
 
 
 # The small precisions' tolerances are above what Core ML's reference measures of the classifiers of intents and of
@@ -86,23 +81,9 @@ PRECISIONS: dict[str, Precision] = {
         Precision("dynamic-int8", Recipe("dynamic_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, EIGHT_BITS),
         Precision("palette6", Recipe("wpalette6_afp16", "palette6", "float16", "palette6"), 2e-1, 5e-2, EIGHT_BITS),
         Precision("palette4", Recipe("wpalette4_afp16", "palette4", "float16", "palette4"), 3e-1, 2e-1, FOUR_BITS),
-        Precision(
-            "int4",
-            Recipe("dynamic_wi4_afp32", "int4", "float32", "int8"),
-            3.5e-1,
-            2e-1,
-            FOUR_BITS,
-            MappingProxyType({"coreml": Recipe("wint4_afp16", "int4", "float16", "int4")}),
-        ),
+        Precision("int4", Recipe("dynamic_wi4_afp32", "int4", "float32", "int8"), 3.5e-1, 2e-1, FOUR_BITS),
         Precision("weight-int8", Recipe("weight_wi8_afp32", "int8", "float32", "int8"), 1.5e-1, 5e-2, EIGHT_BITS),
-        Precision(
-            "mixed",
-            Recipe("dynamic_wmixed_afp32", "mixed", "float32", "mixed"),
-            3.5e-1,
-            2e-1,
-            FOUR_BITS,
-            MappingProxyType({"coreml": Recipe("wmixed_afp16", "mixed", "float16", "mixed")}),
-        ),
+        Precision("mixed", Recipe("dynamic_wmixed_afp32", "mixed", "float32", "mixed"), 3.5e-1, 2e-1, FOUR_BITS),
     )
 }
 

@@ -1,96 +1,123 @@
-"""The targets: what a converter is, what lowering gives back, and the literal table of converters."""
+"""The targets: the record of each, what a converter is, and what lowering gives back."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
 from edgeformer.interrupts import insistent_interrupts
 from edgeformer.precision import Precision
-from edgeformer.programs import MATRIX_PRODUCTS, SUMS, Program
+from edgeformer.programs import MATRIX_PRODUCTS, Program
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.manifest import Recipe, Requirements
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
+from edgeformer_runtime.registry import Registry
 
-# Names, not imports: the core never imports the converters, and a target's tools load only when they are asked for.
-TARGETS: dict[str, str] = {
-    "litert": "edgeformer_converters.litert:CONVERTER",
-    "coreml": "edgeformer_converters.coreml:CONVERTER",
-    "executorch": "edgeformer_converters.executorch:CONVERTER",
-    "onnx": "edgeformer_converters.onnx:CONVERTER",
-}
+ROW, EXAMPLE = "row", "example"
 
-# What each converter realises; of Core ML for the newest release of iOS that it knows.
-PRECISIONS_OF_TARGET: dict[str, tuple[str, ...]] = {
-    "litert": ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
-    "coreml": ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4", "mixed"),
-    "executorch": ("fp32", "fp16", "dynamic-int8", "static-int8", "int4", "mixed"),
-    "onnx": ("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
-}
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "tflite": ("litert",),
-    "tensorflowlite": ("litert",),
-    "android": ("litert",),
-    "mlpackage": ("coreml",),
-    "apple": ("coreml",),
-    "ios": ("coreml",),
-    "pte": ("executorch",),
-    "ort": ("onnx",),
-    "onnxruntime": ("onnx",),
-}
-"""What the field calls them."""
+@dataclass(frozen=True)
+class FileFormat:
+    """A kind of model file: who reads it, and who runs it. Several targets may share one.
 
-COREML_FOR_IOS = "edgeformer_converters.coreml:CoreMLConverter"
+    Attributes:
+        name: what the manifest calls `target`: the runtime's engine of this name runs the files.
+        examiner: "module:attribute" of the `doctor.examiner.Examiner` that reads them.
+        reference_engine: "module:attribute" of a function of a bundle to an engine that runs the files where their own
+            runtime does not; None: it runs everywhere.
+        state_rounding: what rounding the states of programs costs at any precision, relative to the largest output.
+    """
 
-# Core ML itself runs on macOS only; elsewhere the converted program is executed by our interpreter of its language.
-REFERENCE_ENGINES: dict[str, str] = {"coreml": "edgeformer_converters.mil_reference:MilReferenceEngine"}
+    name: str
+    examiner: str
+    reference_engine: str | None = None
+    state_rounding: float = 0.0
 
-# Who keeps a decoder's self-attention cache. LiteRT drops a program's state without a word, and a host that writes one
-# row is as fast; ExecuTorch and Core ML keep it in place.
-DECODER_STATE: dict[str, str] = {
-    "litert": HOST_STATE,
-    "onnx": HOST_STATE,
-    "executorch": PROGRAM_STATE,
-    "coreml": PROGRAM_STATE,
-}
 
-# How one token's query meets the caches of a speech decoder. At every call XNNPACK copies the second matrix of a
-# product into an order of its own, and here that is the whole cache: in LiteRT sums take three quarters of the time.
-TOKEN_PRODUCTS: dict[str, str] = {
-    "litert": SUMS,
-    "onnx": MATRIX_PRODUCTS,
-    "executorch": MATRIX_PRODUCTS,
-    "coreml": MATRIX_PRODUCTS,
-}
+@dataclass(frozen=True)
+class Int4:
+    """How weights of 4 bits are stored.
 
-# The columns of weights of 4 bits that share a scale, None: a whole row. XNNPACK's blocks of 32 take twice as long as
-# its rows, ONNX Runtime has blocks only. Core ML's have offsets, and are a precision of its own (`coreml_weights`).
-INT4_BLOCKS: dict[str, int | None] = {"litert": None, "executorch": None, "onnx": 32}
+    Attributes:
+        block: the columns that share a scale; None: a whole row.
+        has_offsets: a block has an offset beside its scale. Weights are not rounded for calibration inputs then.
+    """
 
-# What rounding the states of programs costs at any precision, relative to the largest output: Core ML has them in
-# float16 only. Of tiny.en at fp32, whose encoder differs by 2e-7, the steps' logits differ by 1.6e-4.
-STATE_ROUNDING: dict[str, float] = {"coreml": 2**-11}
+    block: int | None
+    has_offsets: bool = False
 
-# The lengths of sound that speech programs are made for, in seconds, where nobody asks for others. Of tiny.en in
-# LiteRT at int8 each costs some 40 s of conversion, 1.9 MB of file and 3 MB of memory; finer steps gain on short clips.
-AUDIO_SECONDS: dict[str, tuple[float, ...]] = {
-    # Programs share one cache of weights.
-    "litert": (2.5, 5.0, 7.5, 12.5, 20.0, 30.0),
-    # Each session packs its own copy of the weights.
-    "onnx": (5.0, 10.0, 20.0, 30.0),
-    # Each length is lowered on its own, which takes most of a conversion's time.
-    "executorch": (5.0, 10.0, 20.0, 30.0),
-    "coreml": (5.0, 10.0, 20.0, 30.0),
-}
+
+@dataclass(frozen=True)
+class Target:
+    """Everything that the core knows of a place where models run. The record imports no tool.
+
+    Attributes:
+        name: as `--target` takes it and the names of bundles have it.
+        format: of its model files.
+        converter: "module:attribute" of a function of this record to a `Converter`; with `has_min_ios` also of a
+            release of iOS.
+        precisions: names of `PRECISIONS` that the converter realises, in the order in which messages list them.
+        instead: of some other precisions, by name: why the target has none, and what to take.
+        recipes: weight formats, by precision, that differ from the precision's own.
+        attention: the name of the attention kernel that it runs best.
+        aliases: what the field calls it besides, in small letters and digits.
+        decoder_state: who keeps a decoder's self-attention cache, of `speech_spec.STATES`.
+        token_products: how the query of one token meets a decoder's caches, of `programs.TOKEN_PRODUCTS`.
+        audio_seconds: the lengths of audio that speech programs are made for where nobody asks for others.
+        layer_formats: what a search may give to a layer besides fp32.
+        activations: what shares a scale where the inputs of int8 and int4 layers are quantized while the model runs:
+            `ROW`, `EXAMPLE`, or None where they stay in float.
+        int4: how weights of 4 bits are stored.
+        has_min_ios: its converter can be asked for an older release of iOS.
+    """
+
+    name: str
+    format: FileFormat
+    converter: str
+    precisions: tuple[str, ...]
+    attention: str
+    decoder_state: str
+    audio_seconds: tuple[float, ...]
+    layer_formats: tuple[str, ...]
+    activations: str | None
+    int4: Int4
+    instead: Mapping[str, str] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    token_products: str = MATRIX_PRODUCTS
+    aliases: tuple[str, ...] = ()
+    has_min_ios: bool = False
+
+    def recipe_of(self, precision: Precision) -> Recipe:
+        """The weight format of a precision as this target realises it."""
+        return self.recipes.get(precision.name, precision.recipe)
+
+    def precision_problem(self, name: str, precisions: Sequence[str] | None = None) -> str | None:
+        """A sentence that refuses a precision that is none of `precisions` (None: the target's), else None."""
+        precisions = self.precisions if precisions is None else precisions
+        if name in precisions:
+            return None
+        if name in self.instead:
+            return f"{self.name} has no {name}: {self.instead[name]}"
+        return f"{self.name} has no precision {name!r}: expected one of {', '.join(precisions)}"
+
+
+# Names, not imports: the core never imports the converters.
+TARGETS: Registry[Target] = Registry(
+    {
+        "litert": "edgeformer_converters.litert_target:TARGET",
+        "coreml": "edgeformer_converters.coreml_target:TARGET",
+        "executorch": "edgeformer_converters.executorch_target:TARGET",
+        "onnx": "edgeformer_converters.onnx_target:TARGET",
+    },
+    group="edgeformer.targets",
+)
 
 
 @dataclass(frozen=True)
@@ -115,8 +142,9 @@ class Lowered:
 class Converter(Protocol):
     """Lowers programs to one target's files."""
 
-    target: str
+    target: Target
     precisions: tuple[str, ...]
+    """Of the target's, those that are possible for what was asked for."""
     requires: Requirements
     quantizes_files: bool
     """Whether int8 is made of the fp32 files; otherwise of the programs."""
@@ -141,37 +169,51 @@ def check_target(target: str) -> None:
     Raises:
         InputError: it is none of `TARGETS`.
     """
-    check_choice(target, TARGETS, "target", ALIASES)
+    if target not in TARGETS:
+        aliases = {alias: (name,) for name, each in TARGETS.items() for alias in each.aliases}
+        check_choice(target, TARGETS, "target", aliases)
 
 
 def converter_for(target: str, min_ios: int | None = None) -> Converter:
-    """The converter of a target; of Core ML the one for an older release of iOS, if one is given.
+    """The converter of a target, for an older release of iOS if one is given.
 
     Raises:
         InputError: an unknown target, or release; the message lists those that exist.
     """
     check_target(target)
-    if target == "coreml" and min_ios is not None:
-        return cast(Callable[[int], Converter], _load(COREML_FOR_IOS))(min_ios)
-    return cast(Converter, _load(TARGETS[target]))
+    record = TARGETS[target]
+    make = cast(Callable[..., Converter], _load(record.converter))
+    return make(record, min_ios) if record.has_min_ios and min_ios is not None else make(record)
+
+
+def file_format(name: str) -> FileFormat:
+    """The format of a bundle whose manifest names it.
+
+    Raises:
+        EngineError: no target has it.
+    """
+    for target in TARGETS.values():
+        if target.format.name == name:
+            return target.format
+    raise EngineError(f"no target here has model files of the format {name}: expected one of {', '.join(TARGETS)}")
 
 
 def verification_engine(bundle: Bundle) -> Engine | None:
-    """The engine that verification needs in place of the target's own, or None where its own runs on this machine."""
-    target = bundle.manifest.target
-    if target not in REFERENCE_ENGINES or sys.platform == "darwin":
+    """The engine that verification needs in place of the bundle's own, or None where its own runs on this machine."""
+    name = bundle.manifest.target
+    entry = file_format(name).reference_engine
+    if entry is None or sys.platform == "darwin":
         return None
     try:
-        make = cast(Callable[[Bundle], Engine], _load(REFERENCE_ENGINES[target]))
+        make = cast(Callable[[Bundle], Engine], _load(entry))
     except ImportError as error:
         raise EngineError(
-            f"verifying a {target} bundle here needs {error.name}: pip install 'edgeformer[{target}]'"
+            f"verifying a {name} bundle here needs {error.name}: pip install 'edgeformer[{name}]'"
         ) from None
     check_model_files(bundle)
     return make(bundle)
 
 
 def _load(name: str) -> object:
-    module, attribute = name.split(":")
     with insistent_interrupts():  # some tools try what is there when they are imported, and catch everything
-        return getattr(import_module(module), attribute)
+        return load_attribute(name)

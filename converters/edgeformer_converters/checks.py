@@ -10,22 +10,16 @@ from torch import Tensor, nn
 
 from edgeformer.precision import Precision
 from edgeformer.programs import DTYPES, Program
-
-INSTEAD = {
-    ("executorch", "weight-int8"): "XNNPACK has no product of floats with int8 weights; take dynamic-int8",
-    ("coreml", "weight-int8"): "its dynamic-int8 is int8 weights with float16 arithmetic; take that",
-    ("coreml", "static-int8"): "activations are quantized on macOS only; take dynamic-int8",
-}
-"""What to take in place of precisions that a target cannot do."""
+from edgeformer.targets import Target
 
 
 def common_problems(
-    target: str, precisions: Sequence[str], modules: Sequence[str], programs: Sequence[Program], precision: Precision
+    target: Target, precisions: Sequence[str], modules: Sequence[str], programs: Sequence[Program], precision: Precision
 ) -> list[str]:
     """What no target could lower, one sentence each; empty when there is nothing to refuse.
 
     Args:
-        target: the converter's name, which is also the name of the extra that installs its tools.
+        target: the converter's; the extra that installs its tools has its format's name.
         precisions: the names of the precisions that the converter realises.
         modules: the import names of the tools that it needs.
         programs: what is to be lowered.
@@ -35,22 +29,22 @@ def common_problems(
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         problems.append(
-            f'{target} needs {", ".join(missing)}, not installed here: run `pip install "edgeformer[{target}]"`'
+            f"{target.name} needs {', '.join(missing)}, not installed here: "
+            f'run `pip install "edgeformer[{target.format.name}]"`'
         )
-    if precision.name not in precisions and (target, precision.name) in INSTEAD:
-        problems.append(f"{target} has no {precision.name}: {INSTEAD[target, precision.name]}")
-    elif precision.name not in precisions:
-        problems.append(f"{target} has no precision {precision.name!r}: expected one of {', '.join(precisions)}")
+    unknown = target.precision_problem(precision.name, precisions)
+    if unknown is not None:
+        problems.append(unknown)
     elif precision.name == "static-int8" and not all(program.calibration for program in programs):
         problems.append("static-int8 needs calibration: give --calibration, a folder of images or a table of texts")
     if not programs:
-        problems.append(f"{target} needs at least one program, found none")
+        problems.append(f"{target.name} needs at least one program, found none")
     names = [program.name for program in programs]
     problems += [
         f"two programs are named {name!r}: names must differ" for name in sorted(set(names)) if names.count(name) > 1
     ]
     for program in programs:
-        problems += _interface_problems(target, program)
+        problems += _interface_problems(target.name, program)
     largest = torch.finfo(torch.float16 if precision.recipe.weights == "float16" else torch.float32).max
     for name, tensor in _unique_tensors(programs):
         problems += _tensor_problems(name, tensor, largest)
@@ -58,12 +52,12 @@ def common_problems(
 
 
 def plan_problems(
-    target: str, programs: Sequence[Program], formats: Mapping[type[nn.Module], Sequence[str]]
+    target: Target, programs: Sequence[Program], formats: Mapping[type[nn.Module], Sequence[str]]
 ) -> list[str]:
     """Layers of a plan that have a format which the target lacks, one sentence for each kind of them.
 
     Args:
-        target: the converter's name.
+        target: the converter's.
         programs: with or without plans.
         formats: what the target can do with each kind of layer.
     """
@@ -74,8 +68,8 @@ def plan_problems(
             if format not in formats[kind]:
                 refused.setdefault((kind, format), []).append(name)
     return [
-        f"{target} has no {format} for {kind.__name__} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): "
-        f"take one of {', '.join(formats[kind])}"
+        f"{target.name} has no {format} for {kind.__name__} "
+        f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): take one of {', '.join(formats[kind])}"
         for (kind, format), names in refused.items()
     ]
 

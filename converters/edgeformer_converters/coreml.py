@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
+from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.coreml_mixed import compress_by_plan, stays_float
 from edgeformer_converters.coreml_package import normalize_package
 from edgeformer_converters.coreml_range import fits_half, values_beyond_half
+from edgeformer_converters.coreml_target import TARGET
 from edgeformer_converters.coreml_weights import INT4, WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
 from edgeformer_converters.planned_layers import PlannedLayers
@@ -46,11 +48,10 @@ class CoreMLConverter:
     fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
     """
 
-    target = "coreml"
     quantizes_files = False
     packages = ("coremltools", "torch")
 
-    def __init__(self, ios: int = 18) -> None:
+    def __init__(self, target: Target = TARGET, ios: int = 18) -> None:
         """Lower for this release of iOS and later ones.
 
         Raises:
@@ -59,12 +60,8 @@ class CoreMLConverter:
         if ios not in MACOS_OF_IOS:
             raise InputError(f"unknown release iOS {ios}: expected one of {', '.join(map(str, MACOS_OF_IOS))}")
         self._ios = ios
-        self.precisions: tuple[str, ...] = (
-            "fp32",
-            "fp16",
-            *(name for name, each in WEIGHTS.items() if ios >= each.ios),
-            "mixed",
-        )
+        self.target = target
+        self.precisions = tuple(name for name in target.precisions if name not in WEIGHTS or ios >= WEIGHTS[name].ios)
         self.requires = Requirements(runtime="0.1.0", ios=f"{ios}.0", macos=f"{MACOS_OF_IOS[ios]}.0")
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
@@ -115,7 +112,7 @@ class CoreMLConverter:
                 entries = {program.name: (PACKAGE, program.name) for program in programs}
                 _save_functions(programs, precision, self._ios, wide, layers, Path(scratch), package)
             if layers is not None:
-                layers.require_all(self.target)
+                layers.require_all(self.target.name)
             names = normalize_package(package)
             functions = read_program(package)
         if precision != "fp32":
@@ -213,6 +210,3 @@ def _refuse_overflow(functions: Mapping[str, Function]) -> None:
                 raise InputError(
                     f"constant {name} is beyond float16's {largest:.0f}: use a smaller mask value, such as -1000"
                 )
-
-
-CONVERTER = CoreMLConverter()

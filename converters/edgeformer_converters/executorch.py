@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
-from edgeformer.targets import PRECISIONS_OF_TARGET
+from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
@@ -30,6 +30,7 @@ from edgeformer_converters.executorch_state import (
     slice_instead_of_select,
     write_rows_by_index,
 )
+from edgeformer_converters.executorch_target import TARGET
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -51,12 +52,15 @@ class ExecuTorchConverter:
     arenas (`share_memory_arenas` of ExecuTorch's Module; Python's Program does).
     """
 
-    target = "executorch"
-    precisions = PRECISIONS_OF_TARGET["executorch"]
     # What the Swift package and the Android archive of ExecuTorch 1.x ask for.
     requires = Requirements(runtime="0.1.0", ios="17.0", macos="12.0", android_api=23)
     quantizes_files = False
     packages = ("executorch", "torchao", "torch")
+
+    def __init__(self, target: Target = TARGET) -> None:
+        """`target`: with this module's format."""
+        self.target = target
+        self.precisions = target.precisions
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What ExecuTorch cannot do with these programs, one sentence each."""
@@ -175,6 +179,3 @@ def _instructions(program: Any) -> tuple[dict[str, int], int]:
         calls.update(delegates)
         delegated.append(len(delegates))
     return dict(sorted(calls.items())), delegated[0]
-
-
-CONVERTER = ExecuTorchConverter()

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
-from edgeformer.targets import PRECISIONS_OF_TARGET
+from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.litert_int8 import quantize_to_int8
 from edgeformer_converters.litert_mixed import quantize_by_plan
 from edgeformer_converters.litert_storage import store_compactly
+from edgeformer_converters.litert_target import TARGET
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 
@@ -40,12 +41,15 @@ class LiteRTConverter:
     layer.
     """
 
-    target = "litert"
-    precisions = PRECISIONS_OF_TARGET["litert"]
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
     requires = Requirements(runtime="0.1.0", ios="15.0", macos="12.0", android_api=23)
     quantizes_files = True
     packages = ("litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer", "torch")
+
+    def __init__(self, target: Target = TARGET) -> None:
+        """`target`: with this module's format."""
+        self.target = target
+        self.precisions = target.precisions
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What LiteRT cannot do with these programs, one sentence each."""
@@ -166,6 +170,3 @@ def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     if norm.weight is not None:
         out = out * norm.weight.reshape(shape)
     return out if norm.bias is None else out + norm.bias.reshape(shape)
-
-
-CONVERTER = LiteRTConverter()

@@ -13,9 +13,10 @@ from torch import nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import PLANNED, Precision
 from edgeformer.programs import Program
-from edgeformer.targets import PRECISIONS_OF_TARGET
+from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
+from edgeformer_converters.onnx_target import TARGET
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
@@ -42,12 +43,15 @@ class OnnxConverter:
     layer.
     """
 
-    target = "onnx"
-    precisions = PRECISIONS_OF_TARGET["onnx"]
     # The oldest systems that ONNX Runtime 1.22's packages support; 1.22 brought 8 bits to MatMulNBits.
     requires = Requirements(runtime="0.1.0", ios="15.1", macos="13.4", android_api=24)
     quantizes_files = True
     packages = ("onnx", "onnxscript", "onnxruntime", "torch")
+
+    def __init__(self, target: Target = TARGET) -> None:
+        """`target`: with this module's format."""
+        self.target = target
+        self.precisions = target.precisions
 
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What ONNX cannot do with these programs, one sentence each."""
@@ -91,7 +95,7 @@ class OnnxConverter:
                 else:
                     store_weights_in_half(model)
             if layers is not None:
-                layers.require_all(self.target)
+                layers.require_all(self.target.name)
             return _save(models, folder)
 
 
@@ -129,6 +133,3 @@ def _save(models: dict[str, onnx.ModelProto], folder: Path) -> Lowered:
     files = save_models(models, folder)
     entries = {name: (f"{name}.onnx", ENTRY) for name in models}
     return Lowered(folder, files, entries, dict(sorted(operators.items())), None)
-
-
-CONVERTER = OnnxConverter()

@@ -15,12 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from edgeformer.targets import INT4_BLOCKS
 from edgeformer_converters.onnx_int8 import quantize_nodes_dynamically, store_in_int8
 from edgeformer_converters.onnx_storage import store_in_half
+from edgeformer_converters.onnx_target import INT4_BLOCK
 from edgeformer_converters.planned_layers import PlannedLayers
 
-INT4_BLOCK = INT4_BLOCKS["onnx"] or 0
 LARGEST_INT4 = 7
 _OFFSET = 8
 """MatMulNBits takes nibbles without a sign and subtracts this."""

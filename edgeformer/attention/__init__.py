@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from edgeformer.lazy_table import LazyTable
+from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,18 +30,6 @@ _APPROXIMATE = {
     "linear": "edgeformer.attention.linear:linear",
 }
 
-KERNELS: LazyTable[AttentionKernel] = LazyTable(_EXACT)
-APPROXIMATE_KERNELS: LazyTable[AttentionKernel] = LazyTable(_APPROXIMATE)
-ALL_KERNELS: LazyTable[AttentionKernel] = LazyTable(_EXACT | _APPROXIMATE)
-
-KERNEL_FOR_TARGET: dict[str, str] = {
-    # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.
-    "litert": "dense",
-    # Stays one scaled_dot_product_attention operator from iOS 18 on, for Core ML to place as it likes.
-    "coreml": "fused",
-    # 3 XNNPACK delegates and 64 ms for MobileBERT; the sdpa operator is 2 to 5 times slower (safe softmax on the CPU).
-    "executorch": "dense",
-    # As fast as fused (20.1 ms and 20.0 ms for 3 layers of MiniLM at 128 tokens, one x86-64 thread), so ONNX shares its
-    # graph with LiteRT and ExecuTorch; split_heads takes 35.5 ms.
-    "onnx": "dense",
-}
+KERNELS: Registry[AttentionKernel] = Registry(_EXACT)
+APPROXIMATE_KERNELS: Registry[AttentionKernel] = Registry(_APPROXIMATE)
+ALL_KERNELS: Registry[AttentionKernel] = Registry(_EXACT | _APPROXIMATE)

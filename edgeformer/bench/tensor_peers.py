@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
 from edgeformer.models.text_tasks import compute_all_tokens
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer.sentence_files import NO_PROMPT
-from edgeformer.targets import converter_for
+from edgeformer.targets import TARGETS, converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
@@ -44,7 +44,7 @@ def tensor_contenders(
     case = longest_case(bundle, program)
     inputs = folder / "inputs.npz"
     np.savez(inputs, **{name: np.repeat(array, batch, axis=0) for name, array in case.inputs.items()})  # type: ignore[arg-type]
-    programs = _programs(checkpoint, _seq_lens(case.inputs), KERNEL_FOR_TARGET["onnx"], batch)
+    programs = _programs(checkpoint, _seq_lens(case.inputs), TARGETS["onnx"].attention, batch)
     found: list[Contender] = []
 
     def add(name: str, precision: str, arguments: dict[str, str], size_bytes: int) -> None:

@@ -43,7 +43,7 @@ from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.source_index import remember
-from edgeformer.targets import check_target
+from edgeformer.targets import TARGETS, check_target
 from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer.zoo.training import progress_bar
 from edgeformer_runtime.delivery import alone, put, work_folder
@@ -51,16 +51,6 @@ from edgeformer_runtime.errors import InputError
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
-
-FORMATS_OF_TARGET: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "litert": ("fp16", "int8", "int4"),
-        "executorch": ("int8", "int4"),  # its weights in half make the whole model compute in half
-        "onnx": ("fp16", "int8", "int4"),
-        "coreml": ("int8", "int4"),  # what is not quantized has float16 anyway
-    }
-)
-"""What a search may give to layers besides fp32."""
 
 RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -84,7 +74,7 @@ class ChainOptions:
         data: labelled, to rank layers on and to train on.
         out: the folder to write, which must not exist.
         conversion: how bundles are made, and the data that they are asked.
-        formats: that layers may have besides fp32; None: `FORMATS_OF_TARGET`.
+        formats: that layers may have besides fp32; None: the target's `layer_formats`.
         recipes: that may be run; None: those of `RECIPES`.
         examples: of the data, to rank layers on.
         bundles: to make at most of each stage.
@@ -186,7 +176,7 @@ class _Job:
 
     def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
         self._options, self._work, self._console = options, work, console
-        self._formats = options.formats or FORMATS_OF_TARGET[options.conversion.target]
+        self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
         self._source: Workbench | None = None
 
     def compressed(self, recipe: str) -> Path:

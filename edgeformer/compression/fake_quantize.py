@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from edgeformer.layer_plan import LayerPlan, is_product, quantizable_layers, quantized
-
-ROW, EXAMPLE = "row", "example"
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How a target computes products with int8 and int4 weights.
-
-    Attributes:
-        activations: what shares a scale where their inputs are quantized while the model runs: `ROW`, `EXAMPLE`, or
-            None where they stay in float.
-        int4_block: columns of an int4 weight that share a scale; None: the whole row.
-    """
-
-    activations: str | None
-    int4_block: int | None
-
-
-ARITHMETIC: Mapping[str, Arithmetic] = MappingProxyType(
-    {
-        "litert": Arithmetic(ROW, None),  # XNNPACK's qd8
-        "executorch": Arithmetic(EXAMPLE, None),
-        "onnx": Arithmetic(EXAMPLE, 32),  # DynamicQuantizeLinear, MatMulNBits
-        "coreml": Arithmetic(None, 32),
-    }
-)
+from edgeformer.targets import ROW, TARGETS
 
 
 @contextmanager
@@ -47,13 +20,13 @@ def fake_quantized(module: nn.Module, plan: LayerPlan, target: str) -> Iterator[
     Args:
         module: of `quantizable_layers`; its weights are replaced for the time of the block.
         plan: formats by the module's names.
-        target: one of `ARITHMETIC`.
+        target: one of `TARGETS`.
 
     Raises:
         InputError: the plan is for another module.
     """
     plan.check(module)
-    arithmetic = ARITHMETIC[target]
+    arithmetic = TARGETS[target]
     layers = quantizable_layers(module)
     formats = {name: plan.format_of(name) for name in layers}
     kept = {name: layer.weight.data for name, layer in layers.items() if formats[name] != "fp32"}
@@ -62,7 +35,7 @@ def fake_quantized(module: nn.Module, plan: LayerPlan, target: str) -> Iterator[
         for name, weight in kept.items():
             layer = layers[name]
             # Under the layer's own parameter, so that an output layer that is tied to a table changes with it.
-            block = arithmetic.int4_block if formats[name] == "int4" else None
+            block = arithmetic.int4.block if formats[name] == "int4" else None
             layer.weight.data = quantized(weight, formats[name], block)
             if arithmetic.activations is not None and formats[name].startswith("int") and is_product(layer):
                 rows = arithmetic.activations == ROW and isinstance(layer, nn.Linear)

@@ -1,7 +1,4 @@
-"""Where a module's layers are, what can be removed from them, and what they compute on the way.
-
-One place knows how the families spell a layer; distillation and pruning ask here.
-"""
+"""Where a module's layers are, what can be removed from them, and what they compute on the way."""
 
 from __future__ import annotations
 
@@ -15,46 +12,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
-from edgeformer.models import bert, mobilebert, tinyvit, whisper
+from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup
 from edgeformer_runtime.errors import InputError
 
-LAYER_TYPES = (bert.Layer, mobilebert.Layer, tinyvit.Block, whisper.EncoderLayer, whisper.DecoderLayer)
-_ATTENTION_TYPES = (bert.SelfAttention, mobilebert.SelfAttention, tinyvit.WindowAttention, whisper.Attention)
-
 _NUMBERED = re.compile(r"(?P<stack>.+)\.(?P<number>\d+)")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Part of a tensor that belongs to units: along `axis` each unit has `size` consecutive entries.
-
-    The tensor is `<layer>.<name>`.
-    """
-
-    name: str
-    axis: int
-    size: int
-
-
-@dataclass(frozen=True)
-class UnitGroup:
-    """Units of one layer that can be removed one by one.
-
-    Attributes:
-        layer: the layer's name in its module.
-        kind: "heads" or "neurons".
-        network: of neurons: which of the layer's feed-forward networks.
-        count: how many units there are.
-        reader: the linear layer whose input channels are the units' outputs, unit by unit; within the layer.
-        slices: every tensor that has to shrink with them.
-    """
-
-    layer: str
-    kind: str
-    network: int
-    count: int
-    reader: str
-    slices: tuple[Slice, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +23,7 @@ class Stack:
     """Layers that run one after the other: `<name>.<number>`."""
 
     name: str
-    layers: tuple[nn.Module, ...]
+    layers: tuple[StackedLayer, ...]
 
     def layer_name(self, number: int) -> str:
         """A layer's name in the module."""
@@ -71,9 +32,9 @@ class Stack:
 
 def stacks(module: nn.Module) -> tuple[Stack, ...]:
     """The stacks of layers in a module, in the order in which they run."""
-    found: dict[str, list[nn.Module]] = {}
+    found: dict[str, list[StackedLayer]] = {}
     for name, part in module.named_modules():
-        if isinstance(part, LAYER_TYPES):
+        if isinstance(part, StackedLayer):
             match = _NUMBERED.fullmatch(name)
             assert match is not None  # each family keeps its layers in a list
             found.setdefault(match["stack"], []).append(part)
@@ -86,51 +47,8 @@ def unit_groups(module: nn.Module) -> tuple[UnitGroup, ...]:
         group
         for stack in stacks(module)
         for number, layer in enumerate(stack.layers)
-        for group in _groups_of(layer, stack.layer_name(number))
+        for group in layer.unit_groups(stack.layer_name(number))
     )
-
-
-def _groups_of(layer: nn.Module, name: str) -> Iterator[UnitGroup]:
-    if isinstance(layer, bert.Layer | mobilebert.Layer):
-        attention = layer.attention.self
-        size = attention.query.out_features // attention.num_heads
-        writers = [f"attention.self.{each}" for each in ("query", "key", "value")]
-        yield _heads(name, attention.num_heads, writers, size, "attention.output.dense")
-        stacked = range(len(layer.ffn)) if isinstance(layer, mobilebert.Layer) else ()
-        for network, prefix in enumerate([*(f"ffn.{number}." for number in stacked), ""]):
-            yield _neurons(layer, name, network, f"{prefix}intermediate.dense", f"{prefix}output.dense")
-    elif isinstance(layer, tinyvit.Block):
-        heads = layer.attn.num_heads
-        size = layer.attn.proj.in_features // heads
-        biases = Slice("attn.attention_biases", 0, 1)
-        yield _heads(name, heads, ["attn.qkv"], size, "attn.proj", writer_size=3 * size, more=(biases,))
-        yield _neurons(layer, name, 0, "mlp.fc1", "mlp.fc2")
-    elif isinstance(layer, whisper.EncoderLayer | whisper.DecoderLayer):
-        if isinstance(layer, whisper.EncoderLayer):  # the decoder's caches have one shape for all layers
-            heads = layer.self_attn.num_heads
-            size = layer.self_attn.out_proj.in_features // heads
-            writers = [f"self_attn.{each}_proj" for each in "qkv"]
-            yield _heads(name, heads, writers, size, "self_attn.out_proj")
-        yield _neurons(layer, name, 0, "fc1", "fc2")
-
-
-def _heads(
-    layer: str,
-    count: int,
-    writers: Sequence[str],
-    size: int,
-    reader: str,
-    writer_size: int | None = None,
-    more: tuple[Slice, ...] = (),
-) -> UnitGroup:
-    rows = [Slice(f"{writer}.{part}", 0, writer_size or size) for writer in writers for part in ("weight", "bias")]
-    return UnitGroup(layer, "heads", 0, count, reader, (*rows, *more, Slice(f"{reader}.weight", 1, size)))
-
-
-def _neurons(layer: nn.Module, name: str, network: int, writer: str, reader: str) -> UnitGroup:
-    count = cast(nn.Linear, layer.get_submodule(writer)).out_features
-    slices = (Slice(f"{writer}.weight", 0, 1), Slice(f"{writer}.bias", 0, 1), Slice(f"{reader}.weight", 1, 1))
-    return UnitGroup(name, "neurons", network, count, reader, slices)
 
 
 @contextmanager
@@ -171,13 +89,11 @@ def record_maps(layer: nn.Module) -> tuple[MapRecorder, ...]:
     """
     recorders = []
     for part in layer.modules():
-        if isinstance(part, _ATTENTION_TYPES):
-            name = "kernel" if isinstance(part, whisper.Attention) else "attention"
-            kernel = cast(AttentionKernel, getattr(part, name))
-            if kernel in APPROXIMATE_KERNELS.values():
+        if isinstance(part, AttentionModule):
+            if part.attention in APPROXIMATE_KERNELS.values():
                 raise InputError("loss: approximate attention has no maps to compare: leave attention out")
-            recorder = MapRecorder(kernel)
-            setattr(part, name, recorder)
+            recorder = MapRecorder(part.attention)
+            part.attention = recorder
             recorders.append(recorder)
     return tuple(recorders)
 

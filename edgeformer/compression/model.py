@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
 from edgeformer.checkpoints import Checkpoint, check_attention, load_module, open_checkpoint
 from edgeformer.families import Family
+from edgeformer.json_files import write_json
 from edgeformer.models.text_tasks import TEXT_TASKS
-from edgeformer.models.whisper_config import with_alignment_heads
+from edgeformer.models.whisper_generation import GENERATION_FILE
 from edgeformer.saved_weights import save_weights
 from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.sources import CONFIG_FILE
@@ -28,7 +28,6 @@ KERNEL = "fused"
 """The attention kernel of training, where attention is exact: the fastest in torch, forwards and backwards."""
 
 WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "model.safetensors", "tokenizer.json", "README.md"
-GENERATION_FILE = "generation_config.json"
 
 _SIDE_FILES = (GENERATION_FILE, "preprocessor_config.json", "normalizer.json")
 _TOKENIZER_FILES = (
@@ -49,13 +48,6 @@ _OWN_TOKENIZER = {
 """tokenizer_config.json of one that is its tokenizer.json and nothing else."""
 
 _HEAD_STD = 0.02
-
-CLASSIFIER_NAMES = {
-    "bert": "BertForSequenceClassification",
-    "distilbert": "DistilBertForSequenceClassification",
-    "mobilebert": "MobileBertForSequenceClassification",
-}
-"""What a config's `architectures` calls a text classifier, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
     checkpoint = open_checkpoint(source, task=None, new_head=True)
     if checkpoint.task not in TEXT_TASKS:
         raise InputError(f"new_head is for text models, and {checkpoint.source.id} does {checkpoint.task}")
-    raw = classifier_config(checkpoint.raw, labels)
+    raw = classifier_config(checkpoint.family, checkpoint.raw, labels)
     model = build_model(replace(checkpoint, raw=raw, task=CLASSIFICATION, labels=tuple(labels), activation="softmax"))
     known = checkpoint.family.rename(checkpoint.load_weights())
     heads = ("classifier.", "pre_classifier.")
@@ -123,12 +115,12 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
     return model
 
 
-def classifier_config(raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def classifier_config(family: Family, raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A text config.json, changed to a classifier's with these labels."""
     config = {key: value for key, value in raw.items() if key != "num_labels"}
     return {
         **config,
-        "architectures": [CLASSIFIER_NAMES[str(raw["model_type"])]],
+        "architectures": [family.classifiers[str(raw["model_type"])]],
         "problem_type": "single_label_classification",
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
@@ -139,8 +131,7 @@ def build_model(checkpoint: Checkpoint) -> Model:
     """A model of a checkpoint's `raw` config with untrained weights; its parsed config is made anew."""
     config = checkpoint.family.parse_config(checkpoint.raw)
     check_attention(checkpoint.raw, checkpoint.task)
-    if checkpoint.speech is not None:
-        config, _ = with_alignment_heads(config, checkpoint.config.alignment_heads)
+    config = checkpoint.family.keep_extras(config, checkpoint.config)
     checkpoint = replace(checkpoint, config=config)
     module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), _kernel(checkpoint))
     return Model(checkpoint, module)
@@ -163,7 +154,7 @@ def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32)
     checkpoint = model.checkpoint
     raw = {**checkpoint.raw, "dtype": str(stored).removeprefix("torch.")}
     raw.pop("torch_dtype", None)
-    _write_json(folder / CONFIG_FILE, raw)
+    write_json(folder / CONFIG_FILE, raw)
     state = {name: tensor.detach().cpu() for name, tensor in model.module.state_dict().items()}
     public = model.family.publish(state, checkpoint.config)
     tensors = {name: _stored(tensor, stored) for name, tensor in public.items()}
@@ -172,13 +163,12 @@ def write_model(model: Model, folder: Path, stored: torch.dtype = torch.float32)
         (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer_json, encoding="utf-8")
     if model.own_tokenizer:
         # Without it transformers would lower-case, whatever tokenizer.json says.
-        _write_json(folder / TOKENIZER_CONFIG, _OWN_TOKENIZER)
+        write_json(folder / TOKENIZER_CONFIG, _OWN_TOKENIZER)
     if checkpoint.folder.is_dir():
         for name in _SIDE_FILES + (() if model.own_tokenizer else _TOKENIZER_FILES):
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, folder / name)
-    if checkpoint.speech is not None:
-        _state_alignment_heads(folder / GENERATION_FILE, checkpoint.config.alignment_heads)
+    checkpoint.family.write_extras(folder, checkpoint.config)
     (folder / CARD_FILE).write_text(_card(checkpoint), encoding="utf-8")
 
 
@@ -186,17 +176,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
-def _state_alignment_heads(file: Path, heads: Sequence[tuple[int, int]]) -> None:
-    """Layers that were removed have changed the numbers of the heads."""
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    _write_json(file, {**generation, "alignment_heads": [list(head) for head in heads]})
-
-
 def _card(checkpoint: Checkpoint) -> str:
     """The licence goes along; what else the source's card says is no longer true."""
     front = f"---\nlicense: {checkpoint.license}\n---\n" if checkpoint.license else ""
     return f"{front}# Compressed from {checkpoint.source.id}\n\nedgeformer.json says how.\n"
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -11,18 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import NO_LABEL, Batch, Corpus
-from edgeformer.compression.layers import Stack, UnitGroup, skip, stacks, unit_groups
+from edgeformer.compression.layers import Stack, skip, stacks, unit_groups
 from edgeformer.compression.model import Model, build_model
 from edgeformer.compression.objective import Counts, Objective
 from edgeformer.compression.recipe import Loss, Prune
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS, LayerWidths, to_json
+from edgeformer.models.units import StackedLayer, UnitGroup
 from edgeformer_runtime.errors import InputError
 
 _BATCH = 32
@@ -156,7 +157,7 @@ def without_units(model: Model, kept: Mapping[UnitGroup, Tensor]) -> Model:
             if name in state:  # keys of Whisper have no bias
                 entries = (units[:, None] * part.size + torch.arange(part.size)).flatten()
                 state[name] = state[name].index_select(part.axis, entries)
-    return _rebuilt(model.checkpoint, state, _widths(model.module, kept))
+    return _rebuilt(model.checkpoint, state, _widths(model, kept))
 
 
 def without_layers(model: Model, removed: Sequence[int]) -> Model:
@@ -184,10 +185,8 @@ def without_layers(model: Model, removed: Sequence[int]) -> Model:
         if renamed is not None:
             state[renamed] = tensor.clone()
     whole = {group: torch.arange(group.count) for group in unit_groups(model.module) if group.layer not in gone}
-    checkpoint = _with_depths(model.checkpoint, {name: len(numbers) for name, numbers in left.items()})
-    if checkpoint.speech is not None:
-        checkpoint = replace(checkpoint, config=_with_heads_of(checkpoint.config, left))
-    return _rebuilt(checkpoint, state, _widths(model.module, whole))
+    raw, config = model.family.with_layers(model.checkpoint.raw, model.checkpoint.config, left)
+    return _rebuilt(replace(model.checkpoint, raw=raw, config=config), state, _widths(model, whole))
 
 
 def _renumbered(name: str, left: Mapping[str, Sequence[int]]) -> str | None:
@@ -210,48 +209,18 @@ def _rebuilt(checkpoint: Checkpoint, state: Mapping[str, Tensor], widths: Mappin
     return model
 
 
-def _widths(module: nn.Module, kept: Mapping[UnitGroup, Tensor]) -> dict[str, list[dict[str, Any]]]:
+def _widths(model: Model, kept: Mapping[UnitGroup, Tensor]) -> dict[str, list[dict[str, Any]]]:
     """The widths' lists of config.json, by key: of the layers that have groups in `kept`."""
     by_key: dict[str, dict[str, LayerWidths]] = {}
     for group, units in kept.items():
-        half = re.match(r"(encoder|decoder)\.layers\.", group.layer)  # of Whisper
-        layers = by_key.setdefault(f"{half[1]}_layer_widths" if half else "layer_widths", {})
-        layer = layers.get(group.layer, LayerWidths(_fixed_heads(module, group.layer), ()))
+        layers = by_key.setdefault(model.family.width_key(group.layer), {})
+        whole = cast(StackedLayer, model.module.get_submodule(group.layer)).num_heads
+        layer = layers.get(group.layer, LayerWidths(whole, ()))
         if group.kind == "heads":
             layers[group.layer] = replace(layer, heads=len(units))
         else:
             layers[group.layer] = replace(layer, neurons=(*layer.neurons, len(units)))
     return {key: to_json(tuple(layers.values())) for key, layers in by_key.items()}
-
-
-def _fixed_heads(module: nn.Module, layer: str) -> int:
-    """Heads of a layer that cannot lose any: those of Whisper's decoder."""
-    attention = getattr(module.get_submodule(layer), "self_attn", None)
-    return 0 if attention is None else int(attention.num_heads)
-
-
-def _with_depths(checkpoint: Checkpoint, depths: Mapping[str, int]) -> Checkpoint:
-    """The public config with other numbers of layers."""
-    raw = dict(checkpoint.raw)
-    for stack, count in depths.items():
-        half, stage = re.match(r"(encoder|decoder)\.layers", stack), re.match(r"stages\.(\d+)\.blocks", stack)
-        if half:
-            raw[f"{half[1]}_layers"] = count
-        elif stage:
-            stages = list(checkpoint.config.depths)
-            stages[int(stage[1])] = count
-            raw["model_args"] = {**raw.get("model_args", {}), "depths": stages}
-            checkpoint = replace(checkpoint, config=replace(checkpoint.config, depths=tuple(stages), layer_widths=()))
-        else:
-            raw["n_layers" if raw.get("model_type") == "distilbert" else "num_hidden_layers"] = count
-    return replace(checkpoint, raw=raw)
-
-
-def _with_heads_of(config: Any, left: Mapping[str, Sequence[int]]) -> Any:
-    """A Whisper's config whose alignment heads are those of the decoder's layers that are left."""
-    numbers = list(left["decoder.layers"])
-    heads = tuple((numbers.index(layer), head) for layer, head in config.alignment_heads if layer in numbers)
-    return replace(config, decoder_layers=len(numbers), decoder_layer_widths=(), alignment_heads=heads)
 
 
 @torch.no_grad()

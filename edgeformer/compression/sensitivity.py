@@ -102,7 +102,7 @@ def measure_sensitivity(
     Args:
         model: whose module is changed and restored.
         probe: of the same model.
-        target: whose arithmetic is imitated, one of `ARITHMETIC`.
+        target: whose arithmetic is imitated, one of `TARGETS`.
         formats: of `FORMATS`, fp32 left out.
         progress: called after each measurement.
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
-from edgeformer.compression.model import CLASSIFIER_NAMES, Model, build_model, classifier_config
-from edgeformer.families import family_for
+from edgeformer.compression.model import Model, build_model, classifier_config
+from edgeformer.families import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer.zoo.small_vocabulary import shrink_tokenizer
@@ -78,10 +78,10 @@ def _config(fields: Mapping[str, Any], teacher: Checkpoint) -> dict[str, Any]:
     base = {key: value for key, value in teacher.raw.items() if key not in LAYER_WIDTH_KEYS} if same else {}
     raw = {**base, **fields}
     if teacher.task == CLASSIFICATION:
-        if raw.get("model_type") not in CLASSIFIER_NAMES:
-            known = ", ".join(CLASSIFIER_NAMES)
-            raise InputError(f"student: model_type must be one of {known}, found {raw.get('model_type')!r}")
-        return classifier_config({"vocab_size": teacher.config.vocab_size, **raw}, teacher.labels)
+        known = dict.fromkeys(name for family in FAMILIES.values() for name in family.classifiers)
+        if raw.get("model_type") not in known:
+            raise InputError(f"student: model_type must be one of {', '.join(known)}, found {raw.get('model_type')!r}")
+        return classifier_config(family_for(raw), {"vocab_size": teacher.config.vocab_size, **raw}, teacher.labels)
     if teacher.task != SPEECH and not same:
         return {**raw, "num_classes": len(teacher.labels), "label_names": list(teacher.labels)}
     return raw

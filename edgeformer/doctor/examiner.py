@@ -1,4 +1,4 @@
-"""What doctor asks of a target, and the literal table of who answers."""
+"""What doctor asks of a target's model files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from edgeformer.doctor.model_view import Array, ModelView, Operator
+from edgeformer.targets import file_format
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.lazy import load_attribute
-
-# Names, not imports: the core never imports the converters, and a target's tools load only when they are needed.
-EXAMINERS: dict[str, str] = {
-    "litert": "edgeformer_converters.litert_examiner:EXAMINER",
-    "coreml": "edgeformer_converters.coreml_examiner:EXAMINER",
-    "executorch": "edgeformer_converters.executorch_examiner:EXAMINER",
-    "onnx": "edgeformer_converters.onnx_examiner:EXAMINER",
-}
 
 Observe = Callable[[str, str, float], None]
 """Called with a program's name, a value's label and the value's largest absolute number, NaN where it holds one."""
@@ -101,13 +94,13 @@ class Examiner(Protocol):
 
 
 def examiner_for(target: str) -> Examiner:
-    """The examiner of a target.
+    """The examiner of a format of model files, by the name that manifests have.
 
     Raises:
         EngineError: its tools are not installed; the message says what to install.
     """
     try:
-        return cast(Examiner, load_attribute(EXAMINERS[target]))
+        return cast(Examiner, load_attribute(file_format(target).examiner))
     except ImportError as error:
         raise EngineError(
             f"examining a {target} bundle needs {error.name}: pip install 'edgeformer[{target}]'"

@@ -5,8 +5,9 @@ Module and parameter names are those of public BERT checkpoints. Key: B batch, S
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from edgeformer.models.text_tasks import (
     text_blocks,
     text_programs,
 )
+from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, bert_head_group, neuron_group
 
 BASE = "bert"
 
@@ -168,7 +170,7 @@ class Embeddings(nn.Module):
         return out
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(AttentionModule):
     """Multi-head self-attention without its output projection."""
 
     def __init__(self, config: BertConfig, num_heads: int, attention: AttentionKernel) -> None:
@@ -230,7 +232,7 @@ class Intermediate(nn.Module):
         return self.activation(self.dense(x))
 
 
-class Layer(nn.Module):
+class Layer(StackedLayer):
     """One transformer block, normalised after each half."""
 
     def __init__(self, config: BertConfig, widths: LayerWidths, attention: AttentionKernel) -> None:
@@ -245,6 +247,16 @@ class Layer(nn.Module):
         x = self.attention(hidden[:, :1] if first_token_only else hidden, hidden, bias)
         out: Tensor = self.output(self.intermediate(x), x)
         return out
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of its self-attention."""
+        return self.attention.self.num_heads
+
+    def unit_groups(self, name: str) -> Iterator[UnitGroup]:
+        """Its heads, and its neurons."""
+        yield bert_head_group(name, self.attention.self)
+        yield neuron_group(self, name, 0, "intermediate.dense", "output.dense")
 
 
 class BertEncoder(TextEncoder):
@@ -279,6 +291,13 @@ def publish(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor
     return public_names(state, _DISTILBERT_PARTS if config.distilbert else ())
 
 
+def _with_layers(
+    raw: Mapping[str, Any], config: BertConfig, left: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Any], BertConfig]:
+    (numbers,) = left.values()
+    return {**raw, "n_layers" if config.distilbert else "num_hidden_layers": len(numbers)}, config
+
+
 FAMILY = Family(
     name="bert",
     tasks=TEXT_TASKS,
@@ -302,4 +321,25 @@ FAMILY = Family(
     programs=text_programs,
     parse_labels=id2label,
     blocks=text_blocks(BASE),
+    with_layers=_with_layers,
+    sizes=MappingProxyType(
+        {
+            "bert": (
+                ("vocab_size", "hidden_size"),
+                ("max_position_embeddings", "hidden_size"),
+                ("type_vocab_size", "hidden_size"),
+                ("num_hidden_layers", "hidden_size", "hidden_size"),
+                ("num_hidden_layers", "hidden_size", "intermediate_size"),
+            ),
+            "distilbert": (
+                ("vocab_size", "dim"),
+                ("max_position_embeddings", "dim"),
+                ("n_layers", "dim", "dim"),
+                ("n_layers", "dim", "hidden_dim"),
+            ),
+        }
+    ),
+    classifiers=MappingProxyType(
+        {"bert": "BertForSequenceClassification", "distilbert": "DistilBertForSequenceClassification"}
+    ),
 )

@@ -6,8 +6,9 @@ W width inside a block (C, or the bottleneck's).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from edgeformer.models.text_tasks import (
     text_blocks,
     text_programs,
 )
+from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, bert_head_group, neuron_group
 from edgeformer_runtime.errors import InputError
 
 BASE = "mobilebert"
@@ -203,7 +205,7 @@ class DenseNorm(nn.Module):
         return out
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(AttentionModule):
     """Multi-head attention whose queries and keys may come from another width than its values."""
 
     def __init__(self, config: MobileBertConfig, num_heads: int, attention: AttentionKernel) -> None:
@@ -300,7 +302,7 @@ class Output(DenseNorm):
         return x if self.bottleneck is None else self.bottleneck(x, hidden)
 
 
-class Layer(nn.Module):
+class Layer(StackedLayer):
     """One block: bottleneck, attention, stacked feed-forward networks, and back."""
 
     def __init__(self, config: MobileBertConfig, widths: LayerWidths, attention: AttentionKernel) -> None:
@@ -322,6 +324,17 @@ class Layer(nn.Module):
         for network in self.ffn:
             x = network(x)
         return self.output.widen(self.output(self.intermediate(x), x), hidden)
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of its self-attention."""
+        return self.attention.self.num_heads
+
+    def unit_groups(self, name: str) -> Iterator[UnitGroup]:
+        """Its heads, and the neurons of each of its feed-forward networks."""
+        yield bert_head_group(name, self.attention.self)
+        for network, prefix in enumerate([*(f"ffn.{number}." for number in range(len(self.ffn))), ""]):
+            yield neuron_group(self, name, network, f"{prefix}intermediate.dense", f"{prefix}output.dense")
 
 
 class MobileBertEncoder(TextEncoder):
@@ -358,6 +371,13 @@ def publish(state: Mapping[str, Tensor], config: MobileBertConfig) -> dict[str, 
     return public_names(state)
 
 
+def _with_layers(
+    raw: Mapping[str, Any], config: MobileBertConfig, left: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Any], MobileBertConfig]:
+    (numbers,) = left.values()
+    return {**raw, "num_hidden_layers": len(numbers)}, config
+
+
 FAMILY = Family(
     name="mobilebert",
     tasks=TEXT_TASKS,
@@ -369,4 +389,19 @@ FAMILY = Family(
     programs=text_programs,
     parse_labels=id2label,
     blocks=text_blocks(BASE),
+    with_layers=_with_layers,
+    sizes=MappingProxyType(
+        {
+            "mobilebert": (
+                ("vocab_size", "embedding_size"),
+                ("max_position_embeddings", "hidden_size"),
+                ("type_vocab_size", "hidden_size"),
+                ("num_hidden_layers", "intra_bottleneck_size", "intra_bottleneck_size"),
+                ("num_hidden_layers", "intra_bottleneck_size", "intermediate_size"),
+                ("num_hidden_layers", "num_feedforward_networks"),
+                ("hidden_size", "embedding_size"),
+            )
+        }
+    ),
+    classifiers=MappingProxyType({"mobilebert": "MobileBertForSequenceClassification"}),
 )

@@ -7,7 +7,9 @@ N tokens of one window, D head dim. Stages take and give (B, C, H, W); attention
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
 from edgeformer.models.tinyvit_names import timm_names
+from edgeformer.models.tinyvit_weights import describe
+from edgeformer.models.units import AttentionModule, Slice, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import TensorSpec
@@ -135,7 +139,7 @@ class SeparateProjections(nn.Module):
             layer.bias = nn.Parameter(bias.reshape(width).contiguous())
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(AttentionModule):
     """Attention among the tokens of one window, with a bias per head and distance."""
 
     attention_bias_idxs: Tensor
@@ -210,7 +214,7 @@ def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
     return rows.transpose(1, 2).reshape(-1, height, width, channels)
 
 
-class Block(nn.Module):
+class Block(StackedLayer):
     """Window attention, a depthwise convolution that lets windows meet, and an MLP (section 3.2)."""
 
     def __init__(self, config: TinyViTConfig, stage: int, widths: LayerWidths, attention: AttentionKernel) -> None:
@@ -239,6 +243,18 @@ class Block(nn.Module):
             x = F.pad(x, (0, 0, 0, right, 0, bottom))
         x = from_windows(self.attn(to_windows(x, window)), window, height + bottom, width + right)
         return x[:, :height, :width] if bottom or right else x
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of its self-attention."""
+        return self.attn.num_heads
+
+    def unit_groups(self, name: str) -> Iterator[UnitGroup]:
+        """Its heads with their position biases, and its neurons."""
+        size = self.attn.proj.in_features // self.num_heads
+        biases = Slice("attn.attention_biases", 0, 1)
+        yield head_group(name, self.num_heads, ["attn.qkv"], size, "attn.proj", writer_size=3 * size, more=(biases,))
+        yield neuron_group(self, name, 0, "mlp.fc1", "mlp.fc2")
 
 
 class AttentionStage(nn.Module):
@@ -380,6 +396,16 @@ def publish(state: Mapping[str, Tensor], config: TinyViTConfig) -> dict[str, Ten
     return dict(state)
 
 
+def _with_layers(
+    raw: Mapping[str, Any], config: TinyViTConfig, left: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Any], TinyViTConfig]:
+    depths = list(config.depths)
+    for stack, numbers in left.items():
+        depths[int(stack.split(".")[1])] = len(numbers)  # "stages.1.blocks"
+    arguments = {**raw.get("model_args", {}), "depths": depths}
+    return {**raw, "model_args": arguments}, replace(config, depths=tuple(depths), layer_widths=())
+
+
 FAMILY = Family(
     name="tinyvit",
     tasks=IMAGE_TASKS,
@@ -391,4 +417,6 @@ FAMILY = Family(
     programs=programs,
     parse_labels=parse_labels,
     blocks=("patch_embed", "stages.*.downsample", "stages.*.blocks.*"),
+    with_layers=_with_layers,
+    describe_weights=describe,
 )

@@ -7,6 +7,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -17,11 +18,12 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE
 from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
+from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
 
 
-class Attention(nn.Module):
+class Attention(AttentionModule):
     """Multi-head attention with its four projections; the keys' has no bias."""
 
     def __init__(self, size: int, num_heads: int, head_dim: int, kernel: AttentionKernel) -> None:
@@ -33,7 +35,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, size)
         self.num_heads = num_heads
         self.scale = head_dim**-0.5
-        self.kernel = kernel
+        self.attention = kernel
 
     def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, D) of context (B, S, C)."""
@@ -43,12 +45,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """x (B, T, C) attends to keys and values (B, H, S, D) under bias (B, 1, T or 1, S) or None, to (B, T, C)."""
         queries = attention_heads(self.q_proj(x), self.num_heads)
-        out: Tensor = self.out_proj(merge_heads(self.kernel(queries, keys, values, bias, self.scale)))
+        out: Tensor = self.out_proj(merge_heads(self.attention(queries, keys, values, bias, self.scale)))
         return out
 
 
-class FeedForward(nn.Module):
+class FeedForward(StackedLayer):
     """What the layers of both halves share: the feed-forward network, under the names of public checkpoints."""
+
+    self_attn: Attention
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear, final_layer_norm: nn.LayerNorm) -> None:
         super().__init__()
@@ -65,6 +69,15 @@ class FeedForward(nn.Module):
         """(..., C) to the same: norm, widen, GELU, narrow, residual."""
         out: Tensor = x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))
         return out
+
+    @property
+    def num_heads(self) -> int:
+        """Heads of its self-attention."""
+        return self.self_attn.num_heads
+
+    def unit_groups(self, name: str) -> Iterator[UnitGroup]:
+        """Its neurons alone: the decoder's caches have one shape for all layers."""
+        yield neuron_group(self, name, 0, "fc1", "fc2")
 
 
 class EncoderLayer(FeedForward):
@@ -89,6 +102,13 @@ class EncoderLayer(FeedForward):
         if more is not None:
             keys, values = torch.cat((keys, more[0]), dim=2), torch.cat((values, more[1]), dim=2)
         return self.feed_forward(x + self.self_attn(hidden, keys, values, bias))
+
+    def unit_groups(self, name: str) -> Iterator[UnitGroup]:
+        """Its heads, and its neurons."""
+        size = self.self_attn.out_proj.in_features // self.num_heads
+        writers = [f"self_attn.{each}_proj" for each in "qkv"]
+        yield head_group(name, self.num_heads, writers, size, "self_attn.out_proj")
+        yield from super().unit_groups(name)
 
 
 class Encoder(nn.Module):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,8 +14,10 @@ from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
+from edgeformer.json_files import write_json
 from edgeformer.models.whisper import Whisper
-from edgeformer.models.whisper_config import WhisperConfig, parse_config
+from edgeformer.models.whisper_config import WhisperConfig, parse_config, with_alignment_heads
+from edgeformer.models.whisper_generation import GENERATION_FILE, read_speech
 from edgeformer.models.whisper_programs import whisper_programs
 from edgeformer.tasks import SPEECH
 from edgeformer_runtime.errors import InputError
@@ -54,6 +60,28 @@ def _no_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG001
     return ()
 
 
+def _with_layers(
+    raw: Mapping[str, Any], config: WhisperConfig, left: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Any], WhisperConfig]:
+    """The alignment heads are those of the decoder's layers that are left, by their new numbers."""
+    encoder, decoder = list(left["encoder.layers"]), list(left["decoder.layers"])
+    heads = tuple((decoder.index(layer), head) for layer, head in config.alignment_heads if layer in decoder)
+    smaller = replace(config, decoder_layers=len(decoder), decoder_layer_widths=(), alignment_heads=heads)
+    return {**raw, "encoder_layers": len(encoder), "decoder_layers": len(decoder)}, smaller
+
+
+def _keep_extras(config: WhisperConfig, old: WhisperConfig) -> WhisperConfig:
+    """The alignment heads, which generation_config.json states."""
+    return with_alignment_heads(config, old.alignment_heads)[0]
+
+
+def _write_extras(folder: Path, config: WhisperConfig) -> None:
+    """Layers that were removed have changed the numbers of the alignment heads."""
+    file = folder / GENERATION_FILE
+    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    write_json(file, {**generation, "alignment_heads": [list(head) for head in config.alignment_heads]})
+
+
 FAMILY = Family(
     name="whisper",
     tasks=SPEECH_TASKS,
@@ -66,4 +94,23 @@ FAMILY = Family(
     parse_labels=_no_labels,
     # The second program decodes: its module has no prefix.
     blocks=("encoder.conv1", "encoder.conv2", "encoder.layers.*", "encoder.layer_norm", "layers.*"),
+    with_layers=_with_layers,
+    sizes=MappingProxyType(
+        {
+            "whisper": (
+                ("vocab_size", "d_model"),
+                ("max_source_positions", "d_model"),
+                ("max_target_positions", "d_model"),
+                ("num_mel_bins", "d_model"),
+                ("encoder_layers", "d_model", "d_model"),
+                ("encoder_layers", "d_model", "encoder_ffn_dim"),
+                ("decoder_layers", "d_model", "d_model"),
+                ("decoder_layers", "d_model", "decoder_ffn_dim"),
+            )
+        }
+    ),
+    width_keys=MappingProxyType({"encoder.": "encoder_layer_widths", "decoder.": "decoder_layer_widths"}),
+    read_extras=read_speech,
+    keep_extras=_keep_extras,
+    write_extras=_write_extras,
 )

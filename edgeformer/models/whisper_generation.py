@@ -40,6 +40,9 @@ _INITIAL_TIMESTAMPS = 50
 """The latest first timestamp, in steps, where nobody states it: one second (openai/whisper, DecodingOptions)."""
 
 
+GENERATION_FILE = "generation_config.json"
+
+
 @dataclass(frozen=True)
 class SpeechSettings:
     """What surrounds a Whisper's weights, as a manifest needs it.
@@ -92,7 +95,7 @@ def read_speech(
     if tokenizer_json is None:
         raise InputError("speech-recognition needs a tokenizer: expected tokenizer.json, or vocab.json and merges.txt")
     # What generation_config.json leaves open may be in config.json.
-    stated = {**_stated(raw), **_stated(_read(folder / "generation_config.json"))}
+    stated = {**_stated(raw), **_stated(_read(folder / GENERATION_FILE))}
     ids = _token_ids(tokenizer_json)
     config, notes = with_alignment_heads(config, _alignment_heads(stated))
     tokens = _tokens(ids, stated, config)

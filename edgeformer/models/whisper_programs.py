@@ -153,7 +153,6 @@ class CachedLayer(FeedForward):
         self.cross_q_proj = layer.encoder_attn.q_proj
         self.cross_out_proj = layer.encoder_attn.out_proj
         self.encoder_attn_layer_norm = layer.encoder_attn_layer_norm
-        self.num_heads = layer.self_attn.num_heads
         self.scale = layer.self_attn.scale
 
     def forward(

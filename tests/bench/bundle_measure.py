@@ -11,7 +11,7 @@ from typing import Any
 from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
-from edgeformer.targets import REFERENCE_ENGINES
+from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Cell, Contender, Report, Row, bundle_contender, measure_cells
 from edgeformer_runtime.bundle import Bundle
 from tests.bench.intervals import center, prediction_interval
@@ -40,7 +40,7 @@ def measure(
     """
     with Steps(steps_of(options)) as steps:
         bundles = convert(options, steps)
-    runnable = [row for row in bundles if row.ok and row.target not in REFERENCE_ENGINES]
+    runnable = [row for row in bundles if row.ok and TARGETS[row.target].format.reference_engine is None]
     with tempfile.TemporaryDirectory() as work, Bundle.open(runnable[0].path) as first:
         contenders = [bundle_contender(row.path) for row in runnable]
         contenders += peer_contenders(PEERS, first, options.source, Path(work))

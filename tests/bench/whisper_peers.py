@@ -23,7 +23,7 @@ from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
-from edgeformer.targets import REFERENCE_ENGINES
+from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
@@ -180,7 +180,7 @@ def _converted(options: ConvertOptions) -> list[Path]:
     for row in found:
         for problem in row.problems:
             err.print(f"not measured: {row.target} {row.precision}: {problem}")
-    return [row.path for row in found if row.ok and row.target not in REFERENCE_ENGINES]
+    return [row.path for row in found if row.ok and TARGETS[row.target].format.reference_engine is None]
 
 
 def _peer(name: str, precision: str, factory: str, arguments: dict[str, str], model: Path) -> Contender:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.attention import KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer.targets import Converter, Lowered
+from edgeformer.targets import TARGETS, Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.manifest import ProgramSpec
@@ -66,7 +66,7 @@ class Speech:
 def open_speech(folder: Path, target: str, positions: tuple[int, ...], state: str = PROGRAM_STATE) -> Speech:
     """The programs of a public folder, with the target's attention kernel."""
     checkpoint = open_checkpoint(str(folder), None, None, None)
-    module, _ = load_module(checkpoint, KERNELS[KERNEL_FOR_TARGET[target]])
+    module, _ = load_module(checkpoint, KERNELS[TARGETS[target].attention])
     options = ProgramOptions(audio_positions=positions, decoder_state=state)
     programs = checkpoint.family.programs(module, checkpoint.config, options)
     return Speech(programs, interface_for(checkpoint, programs, options))

@@ -10,6 +10,7 @@ from small_text import SmallTextClassifier, text_programs
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
+from edgeformer.targets import TARGETS
 from edgeformer_converters.checks import common_problems
 
 FP32 = PRECISIONS["fp32"]
@@ -17,7 +18,7 @@ FP32 = PRECISIONS["fp32"]
 
 def problems(programs: tuple[Program, ...], precision: str = "fp32", modules: tuple[str, ...] = ()) -> list[str]:
     known = PRECISIONS.get(precision, replace(FP32, name=precision))
-    return common_problems("litert", ("fp32", "fp16"), modules, programs, known)
+    return common_problems(TARGETS["litert"], ("fp32", "fp16"), modules, programs, known)
 
 
 def test_a_good_program_has_no_problem(programs: tuple[Program, ...]) -> None:

@@ -17,7 +17,7 @@ from edgeformer.models import tinyvit
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import CONVERTER
+from edgeformer_converters.coreml import CoreMLConverter
 from edgeformer_converters.mil_program import Function, Reference, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.speech_spec import HOST_STATE
@@ -84,7 +84,7 @@ def test_a_kernel_says_what_torch_says(family: str, kernel: str, precision: str,
     package = tmp_path / "package"
     package.mkdir()
     unused = Lowered(package, (), {}, {}, None)
-    lowered = CONVERTER.lower_precision((program,), unused, PRECISIONS[precision], package)
+    lowered = CoreMLConverter().lower_precision((program,), unused, PRECISIONS[precision], package)
     inputs = inputs_of(program)
     with torch.no_grad():
         tensors = [torch.from_numpy(inputs[spec.name]).to(getattr(torch, spec.dtype)) for spec in program.inputs]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import CONVERTER, PACKAGE
+from edgeformer_converters.coreml import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil_program import read_program
 from edgeformer_converters.mil_reference import MilInterpreter, run
 from edgeformer_runtime.errors import EngineError, InputError
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.coreml
 
 def lower(programs: tuple[Program, ...], precision: str, folder: Path) -> Lowered:
     unused = Lowered(folder, (), {}, {}, None)
-    return CONVERTER.lower_precision(programs, unused, PRECISIONS[precision], folder)
+    return CoreMLConverter().lower_precision(programs, unused, PRECISIONS[precision], folder)
 
 
 @pytest.fixture(scope="module")
 def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """The two buckets at every precision but mixed, which `test_mixed` tries with plans."""
-    names = [name for name in CONVERTER.precisions if name != "mixed"]
+    names = [name for name in CoreMLConverter().precisions if name != "mixed"]
     return {name: lower(programs, name, tmp_path_factory.mktemp(f"coreml-{name}")) for name in names}
 
 
@@ -53,7 +53,7 @@ def test_each_function_answers_as_torch_does(
 
 
 def test_one_program_is_the_function_main(programs: tuple[Program, ...], tmp_path: Path) -> None:
-    each = CONVERTER.lower_fp32(programs[:1], tmp_path)
+    each = CoreMLConverter().lower_fp32(programs[:1], tmp_path)
     assert each.entries == {"classify_16": (PACKAGE, "main")}
     inputs = text_inputs(programs[0])
     got = run(tmp_path / PACKAGE, inputs)["logits"]
@@ -124,7 +124,7 @@ class Approximated(nn.Module):
 def test_each_gelu_is_the_one_that_was_meant(tmp_path: Path) -> None:
     spec = TensorSpec("x", "float32", (1, 9))
     program = Program("bend", Approximated().eval(), (spec,), (TensorSpec("y", "float32", (1, 9)),))
-    CONVERTER.lower_fp32((program,), tmp_path)
+    CoreMLConverter().lower_fp32((program,), tmp_path)
     x = np.linspace(-4, 4, 9, dtype=np.float32)[None]
     (expected,) = program.module(torch.from_numpy(x))
     assert np.abs(run(tmp_path / PACKAGE, {"x": x})["y"] - expected.numpy()).max() < 1e-6
@@ -205,7 +205,7 @@ def test_the_first_operator_beyond_half_is_named_and_infinity_goes_on(tmp_path: 
 
 def test_scalars_have_no_place_in_core_ml(programs: tuple[Program, ...]) -> None:
     scalar = replace(programs[0], outputs=(TensorSpec("logits", "float32", ()),))
-    (problem,) = CONVERTER.check((scalar,), PRECISIONS["fp32"])
+    (problem,) = CoreMLConverter().check((scalar,), PRECISIONS["fp32"])
     assert problem == "coreml takes tensors of rank 1 to 5, classify_16.logits has shape ()"
 
 

@@ -13,7 +13,7 @@ from small_text import text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import CONVERTER, PACKAGE
+from edgeformer_converters.coreml import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil_program import PACKAGE_DATA, PACKAGE_MODEL, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.errors import EdgeFormerError, InputError
@@ -27,7 +27,7 @@ MUTATIONS = 150
 def package(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     unused = Lowered(folder, (), {}, {}, None)
-    CONVERTER.lower_precision(programs[:1], unused, PRECISIONS["palette4"], folder)
+    CoreMLConverter().lower_precision(programs[:1], unused, PRECISIONS["palette4"], folder)
     return folder / PACKAGE
 
 

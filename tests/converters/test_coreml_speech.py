@@ -15,7 +15,7 @@ from small_speech import Speech, baseline, differences, mask_of, open_speech, re
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
-from edgeformer_converters.coreml import CONVERTER, PACKAGE
+from edgeformer_converters.coreml import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil_program import read_program
 from edgeformer_converters.mil_reference import MilInterpreter, MilReferenceEngine
 from edgeformer_runtime.engines.coreml import CoreMLEngine
@@ -42,10 +42,10 @@ def speech(folder: Path) -> Speech:
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """The bucket at every precision but mixed, which `test_mixed` tries with plans."""
     return {
-        name: CONVERTER.lower_precision(
+        name: CoreMLConverter().lower_precision(
             speech.programs, Lowered(Path(), (), {}, {}, None), PRECISIONS[name], tmp_path_factory.mktemp(name)
         )
-        for name in CONVERTER.precisions
+        for name in CoreMLConverter().precisions
         if name != "mixed"
     }
 
@@ -188,6 +188,6 @@ def test_the_engine_of_core_ml_gives_each_decoder_a_state(
 def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path) -> None:
     speech = open_speech(assets / "whisper-tiny.en", "coreml", (600,))
     unused = Lowered(tmp_path, (), {}, {}, None)
-    bundle = speech.bundle(CONVERTER.lower_precision(speech.programs, unused, PRECISIONS["fp16"], tmp_path))
+    bundle = speech.bundle(CoreMLConverter().lower_precision(speech.programs, unused, PRECISIONS["fp16"], tmp_path))
     text = Transcriber(bundle, MilReferenceEngine(bundle)).run(assets / "speech" / "jfk.wav").text
     assert text.strip() == baseline(assets, "jfk.wav")

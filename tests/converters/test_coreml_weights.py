@@ -37,7 +37,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 def lower(program: Program, precision: str, folder: Path, ios: int = 18) -> Path:
     """The package of one program, of which nothing goes beyond float16: no inputs are needed to look for that."""
     unused = Lowered(folder, (), {}, {}, None)
-    CoreMLConverter(ios).lower_precision((replace(program, calibration=()),), unused, PRECISIONS[precision], folder)
+    CoreMLConverter(ios=ios).lower_precision((replace(program, calibration=()),), unused, PRECISIONS[precision], folder)
     return folder / PACKAGE
 
 
@@ -140,7 +140,7 @@ def test_older_releases_run_one_program(text: Program, ios: int, macos: str, pre
 
     specification = Model_pb2.Model.FromString((package / "Data/com.apple.CoreML/model.mlmodel").read_bytes())
     assert specification.specificationVersion == {16: 7, 17: 8}[ios]
-    requires = CoreMLConverter(ios).requires
+    requires = CoreMLConverter(ios=ios).requires
     assert (requires.ios, requires.macos) == (f"{ios}.0", macos)
     (function,) = read_program(package).values()
     assert "scaled_dot_product_attention" not in {each.type for each in function.operations}
@@ -149,15 +149,15 @@ def test_older_releases_run_one_program(text: Program, ios: int, macos: str, pre
 
 
 def test_what_older_releases_lack_is_refused(text: Program) -> None:
-    (problem,) = CoreMLConverter(16).check((text,), PRECISIONS["int4"])
+    (problem,) = CoreMLConverter(ios=16).check((text,), PRECISIONS["int4"])
     assert problem == (
         "coreml has no precision 'int4': expected one of fp32, fp16, dynamic-int8, palette6, palette4, mixed"
     )
     both = text_programs(text.module, (16, 32))
-    (problem,) = CoreMLConverter(17).check(both, PRECISIONS["fp16"])
+    (problem,) = CoreMLConverter(ios=17).check(both, PRECISIONS["fp16"])
     assert problem.startswith("several programs in one package need iOS 18, iOS 17 was asked for")
     with pytest.raises(InputError, match="unknown release iOS 15: expected one of 16, 17, 18"):
-        CoreMLConverter(15)
+        CoreMLConverter(ios=15)
 
 
 def test_a_spoiled_weight_shows(packages: dict[tuple[str, str], Path], text: Program) -> None:

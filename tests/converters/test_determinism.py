@@ -23,8 +23,9 @@ from small_text import SmallTextClassifier, text_inputs, text_programs
 
 from edgeformer.layer_plan import LayerPlan, planned
 from edgeformer.precision import PRECISIONS
+from edgeformer.targets import converter_for
 
-converter = import_module(f"edgeformer_converters.{sys.argv[1]}").CONVERTER
+converter = converter_for(sys.argv[1])
 folder = Path(sys.argv[2])
 torch.manual_seed(0)
 module = SmallTextClassifier().eval()

@@ -13,7 +13,7 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.executorch import CONVERTER, MODEL_FILE
+from edgeformer_converters.executorch import MODEL_FILE, ExecuTorchConverter
 from edgeformer_runtime.engines.executorch_runtime import Runtime
 
 pytestmark = pytest.mark.executorch
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.executorch
 
 def lower(programs: tuple[Program, ...], precision: str, folder: Path) -> Lowered:
     unused = Lowered(folder, (), {}, {}, None)
-    return CONVERTER.lower_precision(programs, unused, PRECISIONS[precision], folder)
+    return ExecuTorchConverter().lower_precision(programs, unused, PRECISIONS[precision], folder)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_buckets_share_their_weights(
 ) -> None:
     weights = sum(parameter.nbytes for parameter in programs[0].module.parameters())
     both = (lowered["fp32"].folder / MODEL_FILE).stat().st_size
-    one = (CONVERTER.lower_fp32(programs[:1], tmp_path).folder / MODEL_FILE).stat().st_size
+    one = (ExecuTorchConverter().lower_fp32(programs[:1], tmp_path).folder / MODEL_FILE).stat().st_size
     assert both - one < weights / 2
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
-from edgeformer_converters.executorch import CONVERTER
+from edgeformer_converters.executorch import ExecuTorchConverter
 from edgeformer_converters.executorch_state import (
     changed_buffers,
     memory_plans,
@@ -49,7 +49,9 @@ def expected(folder: Path, speech: Speech) -> list[DecoderOutput]:
 
 
 def lower(speech: Speech, precision: str, folder: Path) -> Lowered:
-    return CONVERTER.lower_precision(speech.programs, Lowered(folder, (), {}, {}, None), PRECISIONS[precision], folder)
+    return ExecuTorchConverter().lower_precision(
+        speech.programs, Lowered(folder, (), {}, {}, None), PRECISIONS[precision], folder
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.litert import CONVERTER, MODEL_FILE
+from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
 
 pytestmark = pytest.mark.litert
 
@@ -20,9 +20,11 @@ pytestmark = pytest.mark.litert
 @pytest.fixture(scope="module")
 def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """The two buckets at every precision."""
-    fp32 = CONVERTER.lower_fp32(programs, tmp_path_factory.mktemp("litert-fp32"))
+    fp32 = LiteRTConverter().lower_fp32(programs, tmp_path_factory.mktemp("litert-fp32"))
     return {"fp32": fp32} | {
-        name: CONVERTER.lower_precision(programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(f"litert-{name}"))
+        name: LiteRTConverter().lower_precision(
+            programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(f"litert-{name}")
+        )
         for name in ("fp16", "dynamic-int8")
     }
 
@@ -60,7 +62,7 @@ def test_buckets_share_their_weights(
 ) -> None:
     weights = sum(parameter.nbytes for parameter in programs[0].module.parameters())
     both = (lowered["fp32"].folder / MODEL_FILE).stat().st_size
-    one = (CONVERTER.lower_fp32(programs[:1], tmp_path).folder / MODEL_FILE).stat().st_size
+    one = (LiteRTConverter().lower_fp32(programs[:1], tmp_path).folder / MODEL_FILE).stat().st_size
     assert both - one < weights / 2
 
 
@@ -97,8 +99,8 @@ def test_two_conversions_give_the_same_bytes(
     lowered: dict[str, Lowered], programs: tuple[Program, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "int8").mkdir()
-    again = CONVERTER.lower_fp32(programs, tmp_path)
-    int8 = CONVERTER.lower_precision(programs, again, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    again = LiteRTConverter().lower_fp32(programs, tmp_path)
+    int8 = LiteRTConverter().lower_precision(programs, again, PRECISIONS["dynamic-int8"], tmp_path / "int8")
     for first, second in ((lowered["fp32"], again), (lowered["dynamic-int8"], int8)):
         assert (first.folder / MODEL_FILE).read_bytes() == (second.folder / MODEL_FILE).read_bytes()
 
@@ -116,5 +118,5 @@ def test_the_file_names_no_folder_of_this_machine(lowered: dict[str, Lowered]) -
 def test_lowering_prints_nothing(
     programs: tuple[Program, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    CONVERTER.lower_fp32(programs[:1], tmp_path)
+    LiteRTConverter().lower_fp32(programs[:1], tmp_path)
     assert capfd.readouterr() == ("", "")

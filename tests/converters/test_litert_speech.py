@@ -16,7 +16,7 @@ from small_speech import Speech, differences, lower_to_all, mask_of, open_speech
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_converters.litert import CONVERTER, MODEL_FILE
+from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
 from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
@@ -35,7 +35,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
 @pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """Both buckets at every precision."""
-    return lower_to_all(CONVERTER, speech.programs, tmp_path_factory.mktemp("lowered"))
+    return lower_to_all(LiteRTConverter(), speech.programs, tmp_path_factory.mktemp("lowered"))
 
 
 def engine_of(speech: Speech, lowered: Lowered) -> Any:
@@ -176,8 +176,8 @@ def test_the_real_model_transcribes_as_the_baseline_does(tiny_en: Speech, assets
     """fp32 and int8; and the weights of one take what the checkpoint's parameters take, a little more."""
     (tmp_path / "fp32").mkdir()
     (tmp_path / "int8").mkdir()
-    fp32 = CONVERTER.lower_fp32(tiny_en.programs, tmp_path / "fp32")
-    int8 = CONVERTER.lower_precision(tiny_en.programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    fp32 = LiteRTConverter().lower_fp32(tiny_en.programs, tmp_path / "fp32")
+    int8 = LiteRTConverter().lower_precision(tiny_en.programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
     for lowered, megabytes in ((fp32, 156), (int8, 44)):
         assert lowered.partitions == 3
         assert (lowered.folder / MODEL_FILE).stat().st_size < megabytes * 1e6

@@ -33,7 +33,7 @@ class Scaled(nn.Module):
 def test_weights_of_equal_integers_keep_their_scales_in_a_shared_weight_cache(tmp_path: Path) -> None:
     from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
-    from edgeformer_converters.litert import CONVERTER, MODEL_FILE
+    from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
     from edgeformer_runtime.engines.litert import WEIGHT_CACHE
 
     torch.manual_seed(0)
@@ -46,8 +46,8 @@ def test_weights_of_equal_integers_keep_their_scales_in_a_shared_weight_cache(tm
     )
     for folder in ("fp32", "int8"):
         (tmp_path / folder).mkdir()
-    fp32 = CONVERTER.lower_fp32(programs, tmp_path / "fp32")
-    CONVERTER.lower_precision(programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    fp32 = LiteRTConverter().lower_fp32(programs, tmp_path / "fp32")
+    LiteRTConverter().lower_precision(programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
     options = Options(cpu_options=CpuOptions(num_threads=1, xnnpack_weight_cache_path=WEIGHT_CACHE))
     model = CompiledModel.from_file(str(tmp_path / "int8" / MODEL_FILE), options=options)
     x = torch.randn(1, SIZE)

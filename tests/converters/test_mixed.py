@@ -94,9 +94,9 @@ def with_rounded_weights(module: nn.Module, plan: LayerPlan, block: int | None) 
 
 def test_each_layer_has_the_weights_of_its_format(converter: Converter, module: nn.Module, mixed: Lowered) -> None:
     """Compared with torch on weights rounded by hand; what is left is the rounding of activations."""
-    if converter.target == "coreml":
+    if converter.target.name == "coreml":
         pytest.skip("its int4 has offsets: compared operator by operator below")
-    rounded = with_rounded_weights(module, PLAN, BLOCKS[converter.target])
+    rounded = with_rounded_weights(module, PLAN, BLOCKS[converter.target.name])
     (program,) = text_programs(rounded, (16,))
     (exact,) = text_programs(module, (16,))
     found, rounding = [], []
@@ -115,7 +115,7 @@ def test_a_plan_of_floats_changes_nothing(
     (program,) = text_programs(module, (16,))
     inputs = text_inputs(program)
     # Core ML's other operators compute in half.
-    limit = 1e-2 if converter.target == "coreml" else 1e-5
+    limit = 1e-2 if converter.target.name == "coreml" else 1e-5
     np.testing.assert_allclose(run(lowered, inputs), reference(program, inputs), rtol=0, atol=limit)
 
 
@@ -125,7 +125,7 @@ def test_a_delegate_gets_no_more_pieces(fp32: Lowered, mixed: Lowered) -> None:
 
 
 def test_core_ml_has_an_operator_of_each_format(converter: Converter, module: nn.Module, mixed: Lowered) -> None:
-    if converter.target != "coreml":
+    if converter.target.name != "coreml":
         pytest.skip("about Core ML's operators")
     from edgeformer_converters.mil_program import read_program
 

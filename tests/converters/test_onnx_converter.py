@@ -16,16 +16,16 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.onnx import CONVERTER
+from edgeformer_converters.onnx import OnnxConverter
 from edgeformer_converters.onnx_storage import WEIGHTS_FILE
 
 
 @pytest.fixture(scope="module")
 def lowered(programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """The two buckets at every precision."""
-    fp32 = CONVERTER.lower_fp32(programs, tmp_path_factory.mktemp("onnx-fp32"))
+    fp32 = OnnxConverter().lower_fp32(programs, tmp_path_factory.mktemp("onnx-fp32"))
     return {"fp32": fp32} | {
-        name: CONVERTER.lower_precision(programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(f"onnx-{name}"))
+        name: OnnxConverter().lower_precision(programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp(f"onnx-{name}"))
         for name in ("fp16", "dynamic-int8")
     }
 
@@ -69,7 +69,7 @@ def test_buckets_share_one_file_of_weights(lowered: dict[str, Lowered], programs
 
 
 def test_one_program_is_one_file(programs: tuple[Program, ...], tmp_path: Path) -> None:
-    assert CONVERTER.lower_fp32(programs[:1], tmp_path).files == ("classify_16.onnx",)
+    assert OnnxConverter().lower_fp32(programs[:1], tmp_path).files == ("classify_16.onnx",)
     assert [path.name for path in tmp_path.iterdir()] == ["classify_16.onnx"]
 
 
@@ -105,8 +105,8 @@ def test_two_conversions_give_the_same_bytes(
     lowered: dict[str, Lowered], programs: tuple[Program, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "int8").mkdir()
-    again = CONVERTER.lower_fp32(programs, tmp_path)
-    int8 = CONVERTER.lower_precision(programs, again, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    again = OnnxConverter().lower_fp32(programs, tmp_path)
+    int8 = OnnxConverter().lower_precision(programs, again, PRECISIONS["dynamic-int8"], tmp_path / "int8")
     for first, second in ((lowered["fp32"], again), (lowered["dynamic-int8"], int8)):
         assert first.files == second.files
         for name in first.files:
@@ -117,6 +117,6 @@ def test_lowering_prints_nothing(
     programs: tuple[Program, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "int8").mkdir()
-    fp32 = CONVERTER.lower_fp32(programs[:1], tmp_path)
-    CONVERTER.lower_precision(programs[:1], fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    fp32 = OnnxConverter().lower_fp32(programs[:1], tmp_path)
+    OnnxConverter().lower_precision(programs[:1], fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
     assert capfd.readouterr() == ("", "")

@@ -13,7 +13,7 @@ from small_speech import Speech, differences, lower_to_all, open_speech, script
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_converters.onnx import CONVERTER
+from edgeformer_converters.onnx import OnnxConverter
 from edgeformer_converters.onnx_storage import WEIGHTS_FILE
 from edgeformer_runtime.speech_spec import HOST_STATE
 
@@ -32,7 +32,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
 @pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """Both buckets at every precision."""
-    return lower_to_all(CONVERTER, speech.programs, tmp_path_factory.mktemp("lowered"))
+    return lower_to_all(OnnxConverter(), speech.programs, tmp_path_factory.mktemp("lowered"))
 
 
 def engine_of(speech: Speech, lowered: Lowered) -> Any:
@@ -92,9 +92,9 @@ def test_the_real_model_transcribes_as_the_baseline_does(assets: Path, tmp_path:
     speech = open_speech(assets / "whisper-tiny.en", "onnx", (600,), HOST_STATE)
     (tmp_path / "fp32").mkdir()
     (tmp_path / "int8").mkdir()
-    lowered = CONVERTER.lower_fp32(speech.programs, tmp_path / "fp32")
+    lowered = OnnxConverter().lower_fp32(speech.programs, tmp_path / "fp32")
     if precision != "fp32":
-        lowered = CONVERTER.lower_precision(speech.programs, lowered, PRECISIONS[precision], tmp_path / "int8")
+        lowered = OnnxConverter().lower_precision(speech.programs, lowered, PRECISIONS[precision], tmp_path / "int8")
     engine = engine_of(speech, lowered)
     decoder = engine.open_decoder(speech.spec.buckets[0], speech.spec)
     found, expected = greedy(decoder, speech, jfk_mel(assets)), jfk_tokens(assets)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from edgeformer.checkpoint_sizes import check_sizes
+from edgeformer.families import FAMILIES, family_for
 from edgeformer_runtime.errors import InputError
 
 BERT = {
@@ -55,7 +56,7 @@ def weights(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("bytes_per_value", [1, 2, 4])
 def test_public_checkpoints_fit(config: dict[str, Any], size: int, bytes_per_value: int, weights: Path) -> None:
     os.truncate(weights, size * bytes_per_value)
-    check_sizes(config, (weights,))
+    check_sizes(family_for(config), config, (weights,))
 
 
 @pytest.mark.parametrize(
@@ -80,12 +81,14 @@ def test_what_the_weights_cannot_hold_is_refused_at_once(
     os.truncate(weights, 200_000_000)
     begun = time.process_time()
     with pytest.raises(InputError, match=r"^config.json: ") as caught:
-        check_sizes(config | change, (weights,))
+        check_sizes(family_for(config), config | change, (weights,))
     changed = [key for value in (change, *change.values()) if isinstance(value, dict) for key in value]
     assert any(key in str(caught.value) for key in changed)
     assert time.process_time() - begun < 1
 
 
 def test_other_values_are_left_to_the_family(weights: Path) -> None:
-    check_sizes({"model_type": "bert", "vocab_size": "many", "hidden_size": True, "model_args": 1}, (weights,))
-    check_sizes({"model_type": ["bert"]}, (weights,))
+    check_sizes(
+        FAMILIES["bert"], {"model_type": "bert", "vocab_size": "many", "hidden_size": True, "model_args": 1}, (weights,)
+    )
+    check_sizes(FAMILIES["bert"], {"model_type": ["bert"]}, (weights,))

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNELS
 from edgeformer.attention.linear import linear
 from edgeformer.attention.mask import additive_mask
 from edgeformer.attention.sliding_window import sliding_window
+from edgeformer.targets import TARGETS
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -109,5 +110,5 @@ def test_memory_does_not_grow_with_the_square(name: str) -> None:
 
 def test_nobody_gets_one_unasked() -> None:
     assert not set(APPROXIMATE_KERNELS) & set(KERNELS)
-    assert not set(APPROXIMATE_KERNELS) & set(KERNEL_FOR_TARGET.values())
+    assert not set(APPROXIMATE_KERNELS) & {target.attention for target in TARGETS.values()}
     assert set(ALL_KERNELS) == set(APPROXIMATE_KERNELS) | set(KERNELS)

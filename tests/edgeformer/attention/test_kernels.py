@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeformer.attention import ALL_KERNELS, KERNEL_FOR_TARGET, KERNELS
+from edgeformer.attention import ALL_KERNELS, KERNELS
 from edgeformer.attention.chunked import chunked
 from edgeformer.attention.mask import MASK_VALUE, additive_mask
+from edgeformer.targets import TARGETS
 
 SHAPES = [  # B, H, T, S, D
     (1, 4, 16, 16, 8),
@@ -120,8 +121,7 @@ def test_mask_hides_padding_completely() -> None:
 
 
 def test_every_target_has_a_kernel() -> None:
-    assert set(KERNEL_FOR_TARGET) == {"litert", "coreml", "executorch", "onnx"}
-    assert set(KERNEL_FOR_TARGET.values()) <= set(KERNELS)
+    assert {target.attention for target in TARGETS.values()} <= set(KERNELS)
 
 
 @pytest.mark.parametrize("length", [1301, 601])

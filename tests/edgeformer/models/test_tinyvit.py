@@ -208,11 +208,11 @@ def test_refuses_tasks_and_heads() -> None:
 @pytest.mark.litert
 def test_litert_equals_timm(golden: tuple[TinyViT, dict[str, Tensor]], tmp_path: Path) -> None:
     interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
-    from edgeformer_converters.litert import CONVERTER
+    from edgeformer_converters.litert import LiteRTConverter
 
     module, expected = golden
     programs = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ProgramOptions())
-    lowered = CONVERTER.lower_fp32(programs, tmp_path)
+    lowered = LiteRTConverter().lower_fp32(programs, tmp_path)
     assert lowered.partitions == 1
     # The input, four per block (q, k, v, out), and windows there and back in the blocks that have several: none else.
     assert lowered.operators["TRANSPOSE"] <= 46

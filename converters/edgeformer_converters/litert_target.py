@@ -1,0 +1,28 @@
+"""LiteRT as a target: TensorFlow Lite's format and runtime, with XNNPACK on CPUs."""
+
+from edgeformer.programs import SUMS
+from edgeformer.targets import ROW, FileFormat, Int4, Target
+from edgeformer_runtime.speech_spec import HOST_STATE
+
+LITERT = FileFormat("litert", examiner="edgeformer_converters.litert_examiner:EXAMINER")
+
+TARGET = Target(
+    name="litert",
+    format=LITERT,
+    converter="edgeformer_converters.litert:LiteRTConverter",
+    precisions=("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
+    # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.
+    attention="dense",
+    # LiteRT drops a program's state without a word, and a host that writes one row is as fast.
+    decoder_state=HOST_STATE,
+    # At every call XNNPACK copies the second matrix of a product into an order of its own, and in a decoder that is the
+    # whole cache: sums take three quarters of the time.
+    token_products=SUMS,
+    # Programs share one cache of weights. Of tiny.en at int8 each length costs some 40 s of conversion, 1.9 MB of file
+    # and 3 MB of memory; finer steps gain on short clips.
+    audio_seconds=(2.5, 5.0, 7.5, 12.5, 20.0, 30.0),
+    layer_formats=("fp16", "int8", "int4"),
+    activations=ROW,  # XNNPACK's qd8
+    int4=Int4(block=None),  # XNNPACK's blocks of 32 take twice as long as its rows
+    aliases=("tflite", "tensorflowlite", "android"),
+)
