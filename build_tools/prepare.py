@@ -2,7 +2,7 @@
 
     python3 -m build_tools.prepare
 
-Each job fetches what it lacks by itself, too; apt does one thing at a time, and systems take minutes of waiting for a network.
+Each job fetches what it lacks by itself, too; but two jobs cannot use apt at once, and most of this waits for a network.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def main() -> int:
     try:
         debian.install(PROGRAMS)
         with ThreadPoolExecutor() as pool:
-            for made in [pool.submit(open_pi), pool.submit(open_root, REPOSITORY)]:
-                made.result()
+            swift = pool.submit(open_root, REPOSITORY)
+            open_pi()
+            swift.result()
     except debian.SetupError as error:
         print(f"build_tools.prepare: {error}", file=sys.stderr)
         return 2

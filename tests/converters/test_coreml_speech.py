@@ -23,7 +23,7 @@ from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 POSITIONS = (100,)
 REAL_MODEL = pytest.importorskip("coremltools").models.MLModel
 
@@ -184,7 +184,6 @@ def test_the_engine_of_core_ml_gives_each_decoder_a_state(
     assert engine.run(speech.bucket.decode, steering | {"mask": mask_of(one, [])} | cross)["logits"].any()
 
 
-@pytest.mark.slow
 def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path) -> None:
     speech = open_speech(assets / "whisper-tiny.en", "coreml", (600,))
     unused = Lowered(tmp_path, (), {}, {}, None)

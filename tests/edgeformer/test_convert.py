@@ -19,6 +19,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert
 
+pytestmark = pytest.mark.slow
 SEQ_LENS = (16, 32)
 RUNS_HERE = ("litert", "onnx", "executorch")
 PRECISIONS = ("fp32", "dynamic-int8")

@@ -18,7 +18,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.verify import Verification, verify
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 PRECISIONS = ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4")
 
 
