@@ -2,7 +2,7 @@
 
     python3 -m build_tools.prepare
 
-Each job fetches what it lacks by itself, too; but two jobs cannot use apt at once, and most of this waits for a network.
+Each job fetches what it lacks by itself, too; but apt serves one at a time, and most of this waits for a network.
 """
 
 from __future__ import annotations
