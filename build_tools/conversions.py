@@ -53,7 +53,7 @@ def bundles(models: Sequence[Model]) -> dict[Path, str]:
     Raises:
         SetupError: a gate of a conversion failed.
     """
-    found = {}
+    found: dict[Path, str] = {}
     for model in models:
         stem = f"{model.name}.{model.target}"
         # What is calibrated is another conversion, whatever its precisions.

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_demo.tools.fetch import BuildError, run
-from build_tools import conversions
-from build_tools.conversions import INTENTS_ONNX, THINGS_ONNX
 from build_tools.debian import SetupError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -51,8 +49,10 @@ def shipped() -> list[Path]:
     Raises:
         BuildError: a gate failed.
     """
+    from build_tools import conversions  # brings torch, which nothing else here needs
+
     try:
-        made = conversions.bundles((INTENTS_ONNX, THINGS_ONNX))
+        made = conversions.bundles((conversions.INTENTS_ONNX, conversions.THINGS_ONNX))
     except SetupError as error:
         raise BuildError(str(error)) from None
     return [path for path, precision in made.items() if precision == "dynamic-int8"]

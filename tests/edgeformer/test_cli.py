@@ -22,7 +22,7 @@ def edgeformer(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Co
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    save_mobilebert(folder / "tiny")
+    save_mobilebert(folder / "tiny", num_hidden_layers=1)
     result = edgeformer(
         "convert", folder / "tiny", "--target", "litert", "--target", "onnx", "--precision", "fp32",
         "--precision", "dynamic-int8", "--seq-len", "16,32", "--out", folder / "dist", "--json",
