@@ -3,9 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup lock release demo demo-speech test lint bench bench-check zoo golden android ios pi older-cpu browser clean
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo golden android ios pi \
+  older-cpu browser clean
 
-setup: $(READY)
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## both packages, editable, and every tool, in .venv
 
 # What is locked, file by file, is this one platform; every other one takes the newest versions in the packages' ranges.
 # torch comes by version alone: which of its builds a machine gets, its index decides, and so the hash of its file.
@@ -27,66 +31,75 @@ endif
 	@touch $@
 
 # Writes requirements.lock from .venv, once its newer versions have passed the tests. Needs uv.
-lock: setup
+lock: setup ## requirements.lock, from what .venv holds; needs uv
 	@$(BIN)/python -m build_tools.lock
 
 # Wheels of both packages, the list of what they bring (CycloneDX) and its licences, in dist/.
-release: setup
+release: setup ## wheels, bill of materials and licences, in dist/
 	@$(BIN)/python -m build_tools.release dist
 
-demo: setup
+demo: setup ## the built-in classifiers, converted to every target and asked, in dist/
 	@$(BIN)/edgeformer demo --out dist
 
-demo-speech: setup
+demo-speech: setup ## the same of Whisper tiny.en
 	@$(BIN)/edgeformer demo --speech --out dist
 
 # One worker per core, up to four, as each may take 4 GB; a file's tests stay together, for they share what they convert.
-test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
-lint: setup
+test: setup ## every test
+	@$(TEST)
+
+test-fast: setup ## the tests that convert and train nothing: under two minutes on two cores
+	@$(TEST) -m "not slow"
+
+format: setup ## lays out the code, and mends what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup
+bench: setup ## measures against peers and rewrites the README's table
 	@$(BIN)/python -m tests.bench.text_peers --update-readme
 	@$(BIN)/python -m tests.bench.vision_peers --update-readme
 	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
 	@$(BIN)/python -m tests.bench.thinness --update-readme
 
 # Measures again, and says which of the README's ratios lie inside the intervals that it states.
-bench-check: setup
+bench-check: setup ## whether the README's numbers are still true
 	@$(BIN)/python -m tests.bench.check
 
 # Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
-zoo: setup
+zoo: setup ## trains teacher, student and pruned student of docs/compression.md anew
 	@$(BIN)/python -m tests.bench.zoo
 
-golden: setup
+golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make
 
 # The app in android_demo, without Gradle: compiled, tested, packaged, checked. Packages are kept in ~/.cache/edgeformer.
-android: setup
+android: setup ## builds, tests and checks the Android app; needs Debian
 	@$(BIN)/python -m android_demo.tools
 
 # The app in ios_demo, on Debian: built and tested with Debian's Swift, the rest read and linted.
-ios: setup
+ios: setup ## builds, tests and checks the iOS app; needs Debian
 	@$(BIN)/python -m ios_demo.tools.check
 
 # The runtime on a Raspberry Pi that an emulator makes, compared with this machine. Kept in ~/.cache/edgeformer; needs Debian.
-pi: setup
+pi: setup ## the runtime in an emulated Raspberry Pi; needs Debian
 	@$(BIN)/python -m runtime.pi
 
 # Bundles of this machine on an emulated x86 CPU without VNNI, where int8 kernels differ. Needs Debian on x86.
-older-cpu: setup
+older-cpu: setup ## bundles on an emulated x86 CPU without VNNI; needs Debian on x86
 	@$(BIN)/python -m build_tools.older_cpu
 
 # A browser for the tests of the page that `serve` shows.
-browser:
+browser: ## installs a browser for the tests of the page that `serve` shows; needs Debian
 	@command -v chromium-headless-shell chromium google-chrome >/dev/null \
 	  || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium-headless-shell; }
 
-clean:
+clean: ## removes .venv and what was built
 	rm -rf .venv dist build *.egg-info runtime/*.egg-info

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from build_tools import debian
-from runtime.pi.bundles import MODELS, Model, bundles
+from build_tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
+from runtime.pi.bundles import MODELS
 
 EMULATOR = ("qemu-x86_64-static", "-cpu", "Haswell")
 COMMAND = "from edgeformer_runtime.command import main; main()"
@@ -25,8 +26,9 @@ CONCURRENT = 2
 # LiteRT's, of texts and images: speech takes ten minutes in emulation and has no other kernels.
 LITERT_MODELS = tuple(model for model in MODELS if model.name != "speech")
 ONNX_MODELS = (
-    Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert", target="onnx"),
-    Model("things", ("dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True, target="onnx"),
+    INTENTS_ONNX,
+    THINGS_ONNX,
+    Model("things", ("static-int8",), lambda _: "cifar10-tinyvit", takes_images=True, target="onnx"),
 )
 
 

@@ -52,7 +52,7 @@ def build(layout: steps.Layout, whole: bool) -> None:
     with step("dex"):
         steps.make_dex(layout)
     with step("bundles"):
-        bundles.install([bundles.converted(conversion) for conversion in bundles.SHIPPED], layout.assets)
+        bundles.install(bundles.shipped(), layout.assets)
     with step("APK"):
         steps.package_apk(layout)
     with step("checks"):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_demo.tools.fetch import cache_folder, run
-from build_tools.code_key import code_key
+from android_demo.tools.fetch import BuildError, run
+from build_tools.debian import SetupError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -44,24 +43,19 @@ class Conversion:
         return ["convert", self.source, *what, *self.options, "--out", str(out)]
 
 
-SHIPPED = (
-    Conversion("clinc150-mobilebert", "intents", "onnx", "dynamic-int8", ("--seq-len", "32")),
-    Conversion("cifar10-tinyvit", "things", "onnx", "dynamic-int8"),
-)
-"""What the APK holds: for the one engine whose native libraries a registry has."""
+def shipped() -> list[Path]:
+    """What the APK holds: bundles for the one engine whose native libraries a registry has, made once for all builds.
 
+    Raises:
+        BuildError: a gate failed.
+    """
+    from build_tools import conversions  # brings torch, which nothing else here needs
 
-def converted(conversion: Conversion) -> Path:
-    """The bundle of a conversion, made once for a state of the code and kept in the cache."""
-    target = cache_folder() / "bundles" / code_key(repr(conversion)) / conversion.folder_name
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".convert-", dir=target.parent) as scratch:
-            convert(conversion, Path(scratch))
-            made = Path(scratch) / conversion.folder_name
-            if not target.is_dir():
-                made.rename(target)
-    return target
+    try:
+        made = conversions.bundles((conversions.INTENTS_ONNX, conversions.THINGS_ONNX))
+    except SetupError as error:
+        raise BuildError(str(error)) from None
+    return [path for path, precision in made.items() if precision == "dynamic-int8"]
 
 
 def convert(conversion: Conversion, out: Path) -> None:

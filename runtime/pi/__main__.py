@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from build_tools.code_key import REPOSITORY
+from build_tools.conversions import bundles
 from build_tools.debian import SetupError
-from runtime.pi.bundles import bundles, convolutions, tiny_litert
+from runtime.pi.bundles import MODELS, convolutions, tiny_litert
 from runtime.pi.comparison import Comparison, compare_files
 from runtime.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
 from runtime.pi.emulated_tests import run_tests
@@ -46,7 +47,7 @@ def main() -> int:
             tests = pool.submit(run_tests, pi, tiny_litert())
             with _step("bundles, beside the runtime's tests"):
                 exact = convolutions()
-                made = {**bundles(), exact: "static-int8"}
+                made = {**bundles(MODELS), exact: "static-int8"}
                 for_executorch = bundles(executorch_models())
                 tested = _tell("tests", tests.result())
             with _step("verify"):

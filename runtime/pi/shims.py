@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from build_tools import debian
-from runtime.pi.bundles import MODELS, Model
+from build_tools.conversions import Model
+from runtime.pi.bundles import MODELS
 from runtime.pi.comparison import Comparison, compare_files
 from runtime.pi.emulated_pi import EmulatedPi, clean_environment
 

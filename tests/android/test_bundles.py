@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from android_demo.make_kernel_bundles import conversions
+from android_demo.make_kernel_bundles import conversions as kernel_conversions
 from android_demo.tools import bundles
-from android_demo.tools.bundles import Conversion
+from android_demo.tools.fetch import BuildError
+from build_tools import conversions
+from build_tools.debian import SetupError
 from edgeformer.attention import KERNELS
 
 
 def test_every_attention_kernel_gets_a_bundle_of_its_name() -> None:
-    made = conversions("some/MiniLM", "litert", "fp32")
+    made = kernel_conversions("some/MiniLM", "litert", "fp32")
     assert [conversion.folder_name for conversion in made] == [f"minilm-{kernel}.litert.fp32" for kernel in KERNELS]
     for kernel, conversion in zip(KERNELS, made, strict=True):
         arguments = conversion.arguments(Path("out"))
@@ -31,16 +33,19 @@ def test_installed_assets_hold_bundles_and_the_licence(tmp_path: Path) -> None:
     assert files == {"bundles/a.onnx.fp32/vectors/cases.json", "licenses/edgeformer.txt"}
 
 
-def test_a_conversion_is_kept_for_its_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("EDGEFORMER_CACHE", str(tmp_path))
-    made: list[Conversion] = []
+def test_the_app_ships_the_int8_bundles_of_the_shared_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        conversions,
+        "bundles",
+        lambda models: {Path(f"{each.name}.{name}"): name for each in models for name in each.precisions},
+    )
+    assert [path.name for path in bundles.shipped()] == ["intents.dynamic-int8", "things.dynamic-int8"]
 
-    def convert(conversion: Conversion, out: Path) -> None:
-        made.append(conversion)
-        (out / conversion.folder_name).mkdir()
 
-    monkeypatch.setattr(bundles, "convert", convert)
-    first, second = Conversion("a", "a", "onnx", "fp32"), Conversion("a", "a", "onnx", "fp32", ("--seq-len", "64"))
-    folders = [bundles.converted(conversion) for conversion in (first, first, second)]
-    assert made == [first, second]
-    assert folders[0] == folders[1] != folders[2]
+def test_a_failed_gate_ends_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise SetupError("intents.onnx.fp32: diverges")
+
+    monkeypatch.setattr(conversions, "bundles", fail)
+    with pytest.raises(BuildError, match=r"intents\.onnx\.fp32: diverges"):
+        bundles.shipped()

@@ -22,7 +22,7 @@ from edgeformer_converters.mil_program import Function, Reference, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.speech_spec import HOST_STATE
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 TINY_VIT: dict[str, Any] = {
     "architecture": "tiny_vit_5m_224",
     "model_args": {

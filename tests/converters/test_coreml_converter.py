@@ -21,7 +21,7 @@ from edgeformer_converters.mil_reference import MilInterpreter, run
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import TensorSpec
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 
 
 def lower(programs: tuple[Program, ...], precision: str, folder: Path) -> Lowered:

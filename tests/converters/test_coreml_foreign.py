@@ -16,7 +16,7 @@ from edgeformer_converters.mil_reference import run
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import EngineError, InputError
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 MODELS = foreign_models()
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 # Relative to the largest value; fp16 rounds every intermediate result (2^-11) and sums a few of them.
@@ -102,7 +102,6 @@ def test_a_foreign_model_says_what_torch_says(name: str, tmp_path: Path) -> None
     check(*mine[sum(name.encode()) % len(mine)], tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "way", "target", "precision"), [each for each in VARIANTS if WHOLE_GRID or each[0] in ARCHITECTURES]
 )

@@ -18,7 +18,7 @@ from edgeformer_converters.mil_program import PACKAGE_DATA, PACKAGE_MODEL, read_
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 
 MUTATIONS = 150
 

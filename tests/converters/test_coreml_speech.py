@@ -23,14 +23,14 @@ from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 POSITIONS = (100,)
 REAL_MODEL = pytest.importorskip("coremltools").models.MLModel
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("whisper"))
+    return save_whisper(tmp_path_factory.mktemp("whisper"), encoder_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def speech(folder: Path) -> Speech:
 
 @pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
-    """The bucket at every precision but mixed, which `test_mixed` tries with plans."""
+    """The bucket at every precision but mixed, which `test_mixed` tries, and palette4, a smaller palette6."""
     return {
         name: CoreMLConverter().lower_precision(
             speech.programs, Lowered(Path(), (), {}, {}, None), PRECISIONS[name], tmp_path_factory.mktemp(name)
         )
         for name in CoreMLConverter().precisions
-        if name != "mixed"
+        if name not in ("mixed", "palette4")
     }
 
 
@@ -63,7 +63,6 @@ def expected(folder: Path, speech: Speech) -> list[DecoderOutput]:
         ("fp16", 1e-2, 0.99999),
         ("dynamic-int8", 6e-2, 0.999),
         ("palette6", 1e-1, 0.995),
-        ("palette4", 8e-1, 0.9),
         ("int4", 8e-1, 0.9),
     ],
 )
@@ -184,7 +183,6 @@ def test_the_engine_of_core_ml_gives_each_decoder_a_state(
     assert engine.run(speech.bucket.decode, steering | {"mask": mask_of(one, [])} | cross)["logits"].any()
 
 
-@pytest.mark.slow
 def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path) -> None:
     speech = open_speech(assets / "whisper-tiny.en", "coreml", (600,))
     unused = Lowered(tmp_path, (), {}, {}, None)

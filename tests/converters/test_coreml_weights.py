@@ -23,7 +23,7 @@ from edgeformer_converters.mil_reference import run
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 OPERATORS = {
     "dynamic-int8": "constexpr_blockwise_shift_scale",
     "palette6": "constexpr_lut_to_dense",

@@ -16,7 +16,7 @@ from edgeformer_converters.base import Lowered
 from edgeformer_converters.executorch import MODEL_FILE, ExecuTorchConverter
 from edgeformer_runtime.engines.executorch_runtime import Runtime
 
-pytestmark = pytest.mark.executorch
+pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 
 
 def lower(programs: tuple[Program, ...], precision: str, folder: Path) -> Lowered:

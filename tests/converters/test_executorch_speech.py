@@ -29,7 +29,7 @@ from edgeformer_runtime.engines.executorch_runtime import Runtime
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 
-pytestmark = pytest.mark.executorch
+pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 POSITIONS = (100,)
 
 
@@ -73,18 +73,19 @@ def test_every_step_answers_as_torch_does(
     assert lowest > 0.999999
 
 
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one layer each, as lowering takes a minute for each more."""
+    return save_whisper(tmp_path_factory.mktemp("distilled"), encoder_layers=1, decoder_layers=1)
+
+
 # fp16 rounds every result (relative 2^-11); int8 rounds weights per channel and activations per row.
-@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "tolerance", "cosine"), [("fp16", 1e-2, 0.9999), ("dynamic-int8", 6e-2, 0.999)])
 def test_other_precisions_are_close(
-    speech: Speech,
-    expected: list[DecoderOutput],
-    tmp_path: Path,
-    executorch_shim: Path,
-    precision: str,
-    tolerance: float,
-    cosine: float,
+    distilled: Path, tmp_path: Path, executorch_shim: Path, precision: str, tolerance: float, cosine: float
 ) -> None:
+    speech = open_speech(distilled, "executorch", POSITIONS)
+    expected = script(reference_decoder(distilled, POSITIONS), speech)
     lowered = lower(speech, precision, tmp_path)
     answers = []
     for runtime in both_runtimes(executorch_shim).values():
@@ -209,7 +210,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z']+", text.lower())
 
 
-@pytest.mark.slow
 def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, executorch_shim: Path) -> None:
     # One precision, the farthest from torch: lowering takes minutes.
     speech = open_speech(assets / "whisper-tiny.en", "executorch", (600,))

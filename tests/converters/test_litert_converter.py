@@ -14,7 +14,7 @@ from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
 
-pytestmark = pytest.mark.litert
+pytestmark = [pytest.mark.litert, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from edgeformer.targets import Converter, Lowered, converter_for
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
 MIXED = PRECISIONS["mixed"]
 TARGETS = (
     *(pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("litert", "executorch", "coreml")),

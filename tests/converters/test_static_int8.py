@@ -20,6 +20,7 @@ from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered, converter_for
 from edgeformer_runtime.manifest import TensorSpec
 
+pytestmark = pytest.mark.slow
 INT8 = ("dynamic-int8", "static-int8")
 TARGETS = (*(pytest.param(name, marks=getattr(pytest.mark, name)) for name in ("litert", "executorch")), "onnx")
 

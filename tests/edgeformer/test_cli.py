@@ -11,6 +11,8 @@ import pytest
 
 from tests.checkpoint_factory import save_mobilebert
 
+pytestmark = pytest.mark.slow
+
 
 def edgeformer(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("edgeformer"), *map(str, arguments)]
@@ -20,7 +22,7 @@ def edgeformer(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Co
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
-    save_mobilebert(folder / "tiny")
+    save_mobilebert(folder / "tiny", num_hidden_layers=1)
     result = edgeformer(
         "convert", folder / "tiny", "--target", "litert", "--target", "onnx", "--precision", "fp32",
         "--precision", "dynamic-int8", "--seq-len", "16,32", "--out", folder / "dist", "--json",
@@ -63,7 +65,6 @@ def test_inspect_json(dist: Path) -> None:
     assert json.loads(result.stdout)["manifest"]["family"] == "mobilebert"
 
 
-@pytest.mark.slow
 def test_bench_json_against_peers(dist: Path) -> None:
     result = edgeformer(
         "bench", dist / "tiny.litert.fp32", dist / "tiny.litert.dynamic-int8",

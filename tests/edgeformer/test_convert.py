@@ -19,6 +19,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert
 
+pytestmark = pytest.mark.slow
 SEQ_LENS = (16, 32)
 RUNS_HERE = ("litert", "onnx", "executorch")
 PRECISIONS = ("fp32", "dynamic-int8")
@@ -27,7 +28,9 @@ PRECISIONS = ("fp32", "dynamic-int8")
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # With layer norms, as the zoo's: they leave XNNPACK several pieces in ExecuTorch.
-    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny", normalization_type="layer_norm")
+    # One layer, as each more is lowered sixteen times here; `test_verify_layers` has three.
+    folder = tmp_path_factory.mktemp("source") / "tiny"
+    return save_mobilebert(folder, normalization_type="layer_norm", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from tests.checkpoint_factory import save_mobilebert
 
+pytestmark = pytest.mark.slow
 TARGETS = ("litert", "coreml", "executorch", "onnx")
 LENGTH = 603
 """Neither a multiple of a block nor of a segment, and more than a window takes in one part."""
@@ -45,7 +46,6 @@ def logits_in_torch(checkpoint: Path, bundle: Path, kernel: str) -> tuple[torch.
     return approximate, exact
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kernel", APPROXIMATE_KERNELS)
 def test_every_target_carries_it(kernel: str, checkpoint: Path, tmp_path: Path) -> None:
     reports: list[str] = []

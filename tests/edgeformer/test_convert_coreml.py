@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.verify import Verification, verify
 
-pytestmark = pytest.mark.coreml
+pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 PRECISIONS = ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4")
 
 
@@ -115,36 +116,36 @@ def _is_weight(file: Path, offset: int) -> bool:
     return offset - found >= 64
 
 
-def test_a_spoiled_weight_is_found(converted: dict[str, Converted], checkpoint: Path, tmp_path: Path) -> None:
-    (row,) = convert(ConvertOptions(str(checkpoint), tmp_path, ("coreml",), ("fp16",), seq_lens=(16,)))
+def test_a_spoiled_weight_is_found(converted: dict[str, Converted], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(converted["fp16"].path, tmp_path / "copy"))
     file = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
-    size = (row.path / file).stat().st_size
+    size = (folder / file).stat().st_size
     # The last layers' weights, a byte in each stretch: the middle holds embeddings of tokens that no case has.
-    offsets = [offset for offset in range(size * 3 // 4, size, 640) if _is_weight(row.path / file, offset)]
+    offsets = [offset for offset in range(size * 3 // 4, size, 640) if _is_weight(folder / file, offset)]
     for offset in offsets:
-        spoil(row.path, file, offset)
+        spoil(folder, file, offset)
     with pytest.raises(BundleError, match=r"weight\.bin"):
-        checked(row.path)
+        checked(folder)
     with Bundle.open(converted["fp16"].path) as bundle:
         manifest = bundle.manifest
-    seal(row.path, replace(manifest, files={}))
-    found = checked(row.path)
+    seal(folder, replace(manifest, files={}))
+    found = checked(folder)
     assert found.first_diverging == "seq_16"
 
 
-def test_a_dropped_operator_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_dropped_operator_is_named(converted: dict[str, Converted], tmp_path: Path) -> None:
     from coremltools.proto import Model_pb2
 
-    (row,) = convert(ConvertOptions(str(checkpoint), tmp_path, ("coreml",), ("fp32",), seq_lens=(16,)))
-    with Bundle.open(row.path) as bundle:
+    folder = Path(shutil.copytree(converted["fp32"].path, tmp_path / "copy"))
+    with Bundle.open(folder) as bundle:
         manifest = bundle.manifest
-    path = row.path / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
+    path = folder / "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"
     specification = Model_pb2.Model.FromString(path.read_bytes())
     (block,) = specification.mlProgram.functions["main"].block_specializations.values()
     index = next(index for index, each in enumerate(block.operations) if each.type == "relu")
     name = block.operations[index].outputs[0].name
     del block.operations[index]
     path.write_bytes(specification.SerializeToString())
-    seal(row.path, replace(manifest, files={}))
+    seal(folder, replace(manifest, files={}))
     with pytest.raises(BundleError, match=f"'{name}', which nothing before it makes"):
-        checked(row.path)
+        checked(folder)

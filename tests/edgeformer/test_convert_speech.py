@@ -23,6 +23,7 @@ from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.verify import verify
 from tests.checkpoint_factory import save_whisper
 
+pytestmark = pytest.mark.slow
 FIRST_BUCKET_SECONDS = 2.5
 
 

@@ -25,6 +25,7 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert, tokenizer
 
+pytestmark = pytest.mark.slow
 NUM_LABELS = 7  # more than five, so that the best five are not all
 TEXTS = tuple(f"turn the {word} off in room {number}" for number in range(8) for word in ("lights", "weather", "bank"))
 COLOURS = ("red", "green", "blue")

@@ -20,6 +20,7 @@ from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import open_audio
 from tests.runtime.decoding.real_whisper import open_tiny_english
 
+pytestmark = pytest.mark.slow
 SAID = {"a": "It cost twenty dollars, Mr. Smith.", "b": "good morning", "c": ""}
 
 
@@ -103,7 +104,6 @@ def test_a_spoiled_clip_is_named(data: SpeechData) -> None:
         measure(Parrot(SAID), None, data, "a parrot")
 
 
-@pytest.mark.slow
 def test_recorded_errors_of_a_real_model(assets: Path) -> None:
     recorded = json.loads((assets / "speech" / "baseline_tiny_en_fp32.json").read_text())["clips"]
     plain = open_tiny_english(assets / "whisper-tiny.en", "full")

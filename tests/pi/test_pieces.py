@@ -84,3 +84,4 @@ def test_the_key_changes_with_arguments_and_with_a_file() -> None:
     assert code_key("a", ("build_tools",)) == code_key("a", ("build_tools",))
     assert code_key("a", ("build_tools",)) != code_key("b", ("build_tools",))
     assert code_key("a", ("build_tools",)) != code_key("a", ("runtime/pi",))
+    assert code_key("a", ("build_tools/ci.py",)) not in (code_key("a", ("build_tools",)), code_key("a", ()))

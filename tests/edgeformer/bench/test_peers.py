@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from build_tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
 from edgeformer.bench.peers import peer_contenders
 from edgeformer.bench.speech_peers import speech_contenders, speech_run
 from edgeformer.checkpoints import open_checkpoint
-from edgeformer.convert import ConvertOptions, convert
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
@@ -26,21 +26,19 @@ pytestmark = pytest.mark.slow
 IMAGES, TEXTS = "cifar10-tinyvit", "clinc150-mobilebert"
 
 
-def converted(source: str, folder: Path) -> Path:
-    options = ConvertOptions(source=source, out=folder, targets=("onnx",), precisions=("fp32",), seq_lens=(32,))
-    (row,) = convert(options, lambda _: None)
-    assert row.ok
-    return row.path
+def converted(model: Model) -> Path:
+    """The bundle at fp32, which other builds convert, too."""
+    return next(path for path, precision in bundles((model,)).items() if precision == "fp32")
 
 
 @pytest.fixture(scope="module")
-def image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted(IMAGES, tmp_path_factory.mktemp("image"))
+def image_bundle() -> Path:
+    return converted(THINGS_ONNX)
 
 
 @pytest.fixture(scope="module")
-def text_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted(TEXTS, tmp_path_factory.mktemp("text"))
+def text_bundle() -> Path:
+    return converted(INTENTS_ONNX)
 
 
 @pytest.fixture

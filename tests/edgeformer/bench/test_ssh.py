@@ -22,6 +22,7 @@ from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from tests.edgeformer.bench.local_sshd import LocalSshd, NoServer, NotInstalled, local_sshd
 from tests.runtime.tiny_bundle import make_onnx, make_without_model
 
+pytestmark = pytest.mark.slow
 RUNTIME = str(Path(sys.executable).with_name("edgeformer-runtime"))
 
 
@@ -74,7 +75,6 @@ def test_several_machines_give_one_result(sshd: LocalSshd, bundle: Path, tmp_pat
     assert sshd.url in (tmp_path / "bench.html").read_text()
 
 
-@pytest.mark.slow
 def test_the_runtime_is_installed_for_the_measurement(sshd: LocalSshd, bundle: Path) -> None:
     report = open_host(sshd.url).measure(Request((bundle,), Sweep(), 1), lambda _: None)
     assert report.versions["edgeformer-runtime"] and "torch" not in report.versions

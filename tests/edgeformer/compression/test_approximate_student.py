@@ -20,6 +20,7 @@ from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper, tokenizer
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
 RECIPE = """
 seq_len = 16
 [[step]]

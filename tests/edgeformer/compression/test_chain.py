@@ -22,6 +22,8 @@ from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -129,7 +131,7 @@ def test_images_meet_a_budget_by_a_recipe_where_formats_do_not(place: Path, tmp_
 
 
 def test_speech_meets_a_budget_of_words_and_size(place: Path, tmp_path: Path) -> None:
-    source = save_whisper(tmp_path / "model")
+    source = save_whisper(tmp_path / "model", encoder_layers=1, decoder_layers=1)
     made = meet(source, "wer_rise<=50%, size<=20MB", place / "clips", tmp_path / "out", formats=("int8",), bundles=1)
     best = made.found.best
     assert made.found.met and best is not None
@@ -138,7 +140,6 @@ def test_speech_meets_a_budget_of_words_and_size(place: Path, tmp_path: Path) ->
     assert {"wer", "wer_rise", "agreement", "size", "latency"} == best.values.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.litert
 def test_the_zoos_images_within_half_a_percent(assets: Path, tmp_path: Path) -> None:
     data = f"{assets / 'cifar10' / 'cifar10_subset.zip'}:test"
@@ -154,7 +155,6 @@ def test_the_zoos_images_within_half_a_percent(assets: Path, tmp_path: Path) -> 
     assert made.found.best.values["size"] <= 2e6 and made.found.best.values["accuracy"] > 0.75
 
 
-@pytest.mark.slow
 @pytest.mark.litert
 def test_tiny_en_without_more_word_errors(assets: Path, tmp_path: Path) -> None:
     made = meet(

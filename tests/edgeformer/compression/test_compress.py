@@ -27,6 +27,7 @@ from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
 CHAIN = """
 seq_len = 16
 [[step]]
@@ -207,7 +208,6 @@ def _interrupts_heeded() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_interrupts_heeded")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_ends_at_the_same_weights(
@@ -271,7 +271,6 @@ def _finetune() -> Any:
     return run_finetune
 
 
-@pytest.mark.slow
 def test_two_processes_come_to_what_one_comes_to(place: Path, tmp_path: Path) -> None:
     recipe = """
         seq_len = 16
@@ -379,7 +378,6 @@ def test_tokens_that_differ_cannot_be_compared_inside(place: Path, tmp_path: Pat
     assert tiny.run(place / "student", recipe, place / "texts.json", tmp_path / "fine", **options).path.is_dir()
 
 
-@pytest.mark.slow
 def test_a_full_disk(place: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the middle of a state."""
 

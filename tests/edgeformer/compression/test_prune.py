@@ -24,6 +24,7 @@ from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
 RECIPE = Recipe("test", (Finetune(),), seq_len=16)
 SMALL_WHISPER = {"max_source_positions": 100, "d_model": 32, "encoder_layers": 2}
 
@@ -102,7 +103,6 @@ def test_removed_layers_leave_what_skipping_leaves(folder: Path, tmp_path: Path)
     assert open_model(str(tmp_path / "out")).checkpoint.config == smaller.checkpoint.config
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mobilebert", "tinyvit", "whisper"])
 def test_pruned_models_convert(kind: str, tmp_path: Path) -> None:
     """Layers of different widths pass the gates: the bundle agrees with the checkpoint."""

@@ -17,6 +17,8 @@ from edgeformer.layer_plan import LayerPlan, quantizable_layers, quantized
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
+
 
 def weight(rows: int = 6, columns: int = 40) -> torch.Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))

@@ -15,6 +15,8 @@ from edgeformer_converters.litert_graph import LiteRTGraph
 from edgeformer_converters.litert_versions import oldest_runtime
 from edgeformer_runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def value(size_bytes: int = 4, constant: float | None = None) -> Value:
     stored = None if constant is None else (lambda: np.array([constant, 0.5], np.float32))
@@ -105,7 +107,6 @@ def test_facts_about_litert() -> None:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.litert
 @pytest.mark.parametrize("operator", ["ADD", "MUL", "FULLY_CONNECTED", "SOFTMAX", "TRANSPOSE", "CAST", "MEAN"])
 def test_the_installed_litert_has_what_the_facts_say(operator: str, bundles: dict[str, Path]) -> None:

@@ -23,6 +23,7 @@ from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compression import tiny
 
+pytestmark = pytest.mark.slow
 HOSTILE = '<script>alert("1")</script>&'
 
 

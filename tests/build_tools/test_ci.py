@@ -1,0 +1,97 @@
+"""CI's jobs: side by side and in order; the first that fails or hangs is named, and ends all others."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from build_tools import ci
+from build_tools.ci import Job
+
+MAKEFILE = (ci.REPOSITORY / "Makefile").read_text()
+
+
+@pytest.fixture(autouse=True)
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(ci, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(ci, "POLL_S", 0.01)
+    return tmp_path / "logs"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead, but not waited for, does not."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_job_waits_for_those_that_it_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = tmp_path / "made"
+    jobs = (
+        Job("user", f"echo used; cat {made}", 1, ("maker",)),
+        Job("maker", f"echo it > {made}", 1, ("no chosen one",)),
+    )
+    assert ci.run(jobs) is None
+    printed = capsys.readouterr().out
+    assert printed.index("ci: maker begins") < printed.index("maker passed") < printed.index("ci: user begins")
+    assert f"===== user: echo used; cat {made}\nused\nit\n===== user passed after 0 s\n" in printed
+
+
+def test_jobs_run_side_by_side(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    jobs = [
+        Job(mine.name, f"touch {mine}; while [ ! -e {theirs} ]; do sleep 0.01; done", 1)
+        for mine, theirs in ((one, other), (other, one))
+    ]
+    assert ci.run(jobs) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (Job("bad", "echo why; exit 3", 1), "why\n===== bad FAILED with 3 after"),
+        (Job("bad", "false | cat", 1), "===== bad FAILED with 1 after"),
+        (Job("bad", "seq 1000; sleep 1000", 0.005), "1000\n===== bad HANGS: here are its last lines; it is ended"),
+    ],
+)
+def test_the_first_bad_job_is_named_and_ends_the_run(
+    bad: Job, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = tmp_path / "number"
+    started = f"(sleep 1000 & echo $! > {number}.new; mv {number}.new {number}; wait)"
+    late = Job("bad", f"while [ ! -e {number} ]; do sleep 0.01; done; {bad.command}", 1)
+    jobs = [Job("endless", started, 1), late if bad.deadline_minutes == 1 else bad, Job("never", "true", 1, ("bad",))]
+    assert ci.run(jobs) == "bad"
+    printed = capsys.readouterr().out
+    assert said in printed and "never" not in printed
+    while number.exists() and alive(int(number.read_text())):  # a killed process dies when its turn comes
+        time.sleep(0.01)
+
+
+def test_a_hung_job_shows_no_more_than_its_last_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    ci.run([Job("long", "seq 1000; sleep 1000", 0.005)])
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.isdecimal()]
+    assert len(shown) == ci.TAIL_LINES and shown[-1] == "1000"
+
+
+def test_an_unknown_job_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ci.main(["lint", "linnt"]) == 2
+    assert "ci: no job linnt: expected some of debian, setup, lint, test, " in capsys.readouterr().err
+
+
+def test_every_target_that_checks_has_a_job_and_no_test_is_left_out() -> None:
+    commands = " && ".join(job.command for job in ci.JOBS)
+    asked = set(re.findall(r"make ([a-z-]+)", commands))
+    assert asked == {"browser", "setup", "lint", "test", "pi", "android", "older-cpu", "ios"}
+    assert asked <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+    for ignored in re.findall(r"--ignore (\S+?)[' ]", commands):
+        assert any(job.command.endswith(f"pytest {ignored}") for job in ci.JOBS), ignored
+
+
+def test_jobs_wait_for_jobs_before_them() -> None:
+    before: set[str] = set()
+    for job in ci.JOBS:
+        assert before.issuperset(job.after)
+        before.add(job.name)
