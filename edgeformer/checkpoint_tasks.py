@@ -96,17 +96,19 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 
 
-def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The labels in the order of the logits, from the file or from the config; none where the task has none.
+def labels_of(
+    family: Family, task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """The labels in the order of the logits, as given or from the config; none where the task has none.
 
     Raises:
         InputError: a count that does not fit, a label twice, or a regression.
     """
     if task in (EMBEDDING, SPEECH):
-        if labels_file is not None:
+        if given is not None:
             raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()
-    labels = _labels(family, raw, labels_file)
+    labels = _labels(family, raw, given)
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
@@ -119,17 +121,16 @@ def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Pa
     return labels
 
 
-def _labels(family: Family, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The config's, or a file's, which may also mend an id2label with gaps: then the weights say how many there are."""
-    if labels_file is None:
+def _labels(family: Family, raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The config's, or given ones, which may also mend an id2label with gaps: then the weights tell their number."""
+    if given is None:
         return family.parse_labels(raw)
-    given = _read_labels(labels_file)
     try:
         count = len(family.parse_labels(raw))
     except InputError:
         return given
     if len(given) != count:
-        raise InputError(f"{labels_file.name} holds {len(given)} labels, and the checkpoint has {count}")
+        raise InputError(f"expected {count} labels, as the checkpoint's config.json has, found {len(given)}")
     return given
 
 
@@ -144,8 +145,12 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
     return _ACTIVATIONS[problem_type]
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
-    """A JSON list of strings, or one label per line."""
+def read_labels(path: Path) -> tuple[str, ...]:
+    """A JSON list of strings, or one label per line.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoint_fields import PREPROCESSOR_FILE, field_notes
 from edgeformer.checkpoint_sizes import check_sizes
-from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
+from edgeformer.checkpoint_tasks import activation_of, labels_of, read_labels, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, score_range, set_mask
@@ -134,6 +134,7 @@ def open_checkpoint(
     labels_file: StrPath | None = None,
     prompt: str | None = None,
     new_head: bool = False,
+    labels: tuple[str, ...] | None = None,
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
@@ -145,6 +146,7 @@ def open_checkpoint(
         prompt: of an embedder that has prompts: the name of the one that is built into its tokenizer, or "none"; None:
             refuse one that its own library puts before every text.
         new_head: the caller replaces the head: what the checkpoint's own is for does not matter.
+        labels: in place of the config's id2label and of a file: those of a bundle that was made from it.
 
     Raises:
         InputError: what cannot be used, and what to do about it.
@@ -180,7 +182,7 @@ def open_checkpoint(
         raw=raw,
         config=config if speech is None else speech.config,
         task=task,
-        labels=labels_of(family, task, raw, None if labels_file is None else Path(labels_file)),
+        labels=labels_of(family, task, raw, read_labels(Path(labels_file)) if labels_file is not None else labels),
         activation=activation_of(task, raw),
         license=_license(found.root),
         tokenizer_json=tokenizer,
