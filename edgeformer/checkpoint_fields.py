@@ -125,7 +125,7 @@ TOKENIZER_FIELDS: dict[str, Field] = {
     **_honoured(" ".join(ROLES)),
     **_honoured(
         "tokenizer_class do_lower_case strip_accents tokenize_chinese_chars added_tokens_decoder extra_special_tokens "
-        "additional_special_tokens model_input_names model_max_length max_len auto_map"
+        "additional_special_tokens model_input_names model_max_length max_len auto_map add_prefix_space"
     ),
     "truncation_side": Field(REFUSED, ("right",), "texts are cut at the right here: set it to right"),
     "split_special_tokens": Field(
@@ -135,7 +135,6 @@ TOKENIZER_FIELDS: dict[str, Field] = {
     "never_split": Field(NOTED, ([],), "transformers 5 does not split by it, and neither does a bundle"),
     "do_basic_tokenize": Field(NOTED, (True,), "transformers 5 always splits words first, and so does a bundle"),
     "clean_text": Field(NOTED, (True,), "control characters are always removed"),
-    "add_prefix_space": Field(NOTED, (False,), "tokenizer.json says where a space is added"),
     "wordpieces_prefix": Field(NOTED, ("##",), "pieces inside of words begin with ##"),
     **_silent(
         "add_bos_token add_eos_token clean_up_tokenization_spaces chat_template name_or_path tokenizer_file use_fast "

@@ -10,6 +10,7 @@ from typing import Any
 from edgeformer import weight_files
 from edgeformer.families import Family
 from edgeformer.json_files import read_list
+from edgeformer.models.public_names import unwrapped
 from edgeformer.models.text_tasks import TWO_LABELS
 from edgeformer.sentence_files import SentenceFiles
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING, SPEECH
@@ -92,7 +93,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             "config.json names no architectures, and with classifier_activation false a classifier of texts looks like "
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
-    heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_shapes(files)}
+    heads = {unwrapped(name).partition(".")[0] for name in weight_files.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 
 

@@ -257,7 +257,7 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     problems = _key_problems(expected, state, unused)
     if problems:
         hint = ""
-        if checkpoint.task == "text-classification" and not any(name.startswith("classifier.") for name in state):
+        if checkpoint.task == "text-classification" and not any("classifier." in name for name in state):
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})

@@ -329,8 +329,12 @@ FILE_SAMPLES: dict[str, dict[str, Any]] = {
         "pooling_mode_lasttoken": True,
     },
 }
-WITHOUT_EFFECT_ALONE = {"pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len"}
-"""Mean is what no mode at all is; the others are set with what they need below."""
+WITHOUT_EFFECT_ALONE = {
+    *("pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len", "pooling_mode_mean_sqrt_len_tokens"),
+    "add_prefix_space",
+}
+"""Mean is what no mode at all is, and what its other scale is where the length is 1; the others are set with what they
+need below and in test_xlm_roberta_tokenizer.py."""
 
 
 @pytest.mark.parametrize("file", FILE_SAMPLES)

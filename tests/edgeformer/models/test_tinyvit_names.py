@@ -45,7 +45,9 @@ def prefixed(prefix: str) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     return lambda state: {prefix + name: tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("rename", [prefixed("module."), prefixed("timm_model."), prefixed("module.model."), authors])
+@pytest.mark.parametrize(
+    "rename", [prefixed("module."), prefixed("timm_model."), prefixed("_orig_mod.module.model."), authors]
+)
 @pytest.mark.parametrize("file", ["model.safetensors", "best.pth.tar", "checkpoint.pth", "checkpoint.pt"])
 def test_a_weight_file_alone(
     weights: dict[str, Tensor], tmp_path: Path, rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], file: str
