@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from edgeformer.checkpoint_sizes import check_sizes
 from edgeformer.checkpoint_tasks import activation_of, labels_of, read_labels, task_of
 from edgeformer.families import Family, family_for
 from edgeformer.json_files import read_object
-from edgeformer.models.score_range import sample_inputs, score_range, set_mask
-from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder
+from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
+from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
 from edgeformer.models.tinyvit_weights import describe
+from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_generation import SpeechSettings, read_speech
 from edgeformer.prompt_template import with_prompt
 from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, chosen_prompt, read_sentence_files
@@ -119,6 +120,11 @@ class KeyReport:
 
     def problems(self, activations: str) -> tuple[str, ...]:
         """Why activations of a type ("float32", "float16", ...) cannot hold the model's attention scores."""
+        if not self.scores.hides:
+            return (
+                f"attention scores are up to {self.scores.spread:.3g} apart: no mask hides padding from them at any "
+                "precision: the checkpoint is damaged or its training diverged",
+            )
         if activations != "float16" or self.scores.fits_half:
             return ()
         return (
@@ -261,21 +267,40 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})
+    silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
+    if checkpoint.task == SPEECH and scores.mask != MASK_VALUE:
+        raise InputError(
+            f"the decoder's attention scores are up to {scores.spread:.0f} apart, and a bundle hides rows of its "
+            f"cache with {MASK_VALUE:.0f}, which is not safe then: the checkpoint is damaged or its training diverged"
+        )
     if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
         raise InputError(
             f"attention scores are up to {scores.spread:.0f} apart, and approximate attention hides padding from up to "
             f"{-MASK_VALUE:.0f}: choose an exact kernel"
         )
-    notes = (*checkpoint.notes, *set_mask(module, scores))
+    notes = (*checkpoint.notes, *silenced, *set_mask(module, scores))
     return module, KeyReport(tuple(sorted(expected)), unused, notes, scores)
 
 
+def _silence_padding(module: nn.Module, pad_token_id: int) -> tuple[str, ...]:
+    for encoder in module.modules():
+        if isinstance(encoder, TextEncoder) and encoder.silence_padding(pad_token_id):
+            return (
+                f"the embedding of the padding token {pad_token_id} is taken as 0: else the last token would see it, "
+                "and answers would depend on the padding behind a text",
+            )
+    return ()
+
+
 def _scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
-    """The range of a text model's attention scores on samples."""
-    if checkpoint.task not in TEXT_TASKS:
-        return ScoreRange()
-    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    """The range on samples of the attention scores that a mask is added to."""
+    if checkpoint.task in TEXT_TASKS:
+        return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    if isinstance(module, Whisper):
+        found = score_range(module, sample_sound(module), (layer.self_attn for layer in module.decoder.blocks))
+        return replace(found, spread=max(found.spread, found.largest))  # an unwritten row of the cache has the score 0
+    return ScoreRange()
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:

@@ -335,6 +335,14 @@ class MobileBertEncoder(TextEncoder):
         self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
 
+    def silence_padding(self, pad_token_id: int) -> bool:
+        """The convolution over three neighbours would see padding behind the last token, where a text ends in zeros."""
+        row = self.embeddings.word_embeddings.weight.detach()[pad_token_id]
+        if not self.embeddings.trigram_input or not row.any():
+            return False
+        row.zero_()
+        return True
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Three times (B, S) int32 to (B, S or 1, C) float32."""
         bias = additive_mask(attention_mask, self.mask_value)

@@ -90,6 +90,10 @@ class TextEncoder(nn.Module):
     encoder: Layers
     pooler: Pooler | None
 
+    def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
+        """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""
+        return False
+
 
 class PositionIds(nn.Module):
     """Position ids 0..S-1 as an explicit constant: what exporters handle without computing shapes at run time."""

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, size)
         self.num_heads = num_heads
         self.scale = head_dim**-0.5
-        self.kernel = kernel
+        self.attention = kernel
 
     def project(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, D) of context (B, S, C)."""
@@ -43,7 +43,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """x (B, T, C) attends to keys and values (B, H, S, D) under bias (B, 1, T or 1, S) or None, to (B, T, C)."""
         queries = attention_heads(self.q_proj(x), self.num_heads)
-        out: Tensor = self.out_proj(merge_heads(self.kernel(queries, keys, values, bias, self.scale)))
+        out: Tensor = self.out_proj(merge_heads(self.attention(queries, keys, values, bias, self.scale)))
         return out
 
 
