@@ -142,7 +142,7 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
         return "softmax"
     if problem_type not in _ACTIVATIONS:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)
-        raise InputError(f"config: problem_type must be one of {known}, found {problem_type!r}")
+        raise InputError(f"config.json: problem_type must be one of {known}, found {problem_type!r}")
     return _ACTIVATIONS[problem_type]
 
 

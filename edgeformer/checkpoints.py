@@ -24,7 +24,7 @@ from edgeformer.models.tinyvit_weights import describe
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_generation import SpeechSettings, read_speech
 from edgeformer.prompt_template import with_prompt
-from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, chosen_prompt, read_sentence_files
+from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, check_no_prompt, chosen_prompt, read_sentence_files
 from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tasks import EMBEDDING, SPEECH
 from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
@@ -177,6 +177,8 @@ def open_checkpoint(
         chosen = chosen_prompt(sentence, prompt) if embeds else None
         tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
+        if sentence.is_cross_encoder and prompt is None and not new_head:
+            check_no_prompt(sentence)
     elif task == SPEECH:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
     speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
@@ -367,8 +369,8 @@ def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | No
         notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
     if sentence.prompts and prompt is None:
         notes += (
-            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text, or "
-            "build one in with --prompt NAME",
+            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text"
+            + (", or build one in with --prompt NAME" if sentence.is_embedder else ""),
         )
     if tokenizer is None:
         notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
@@ -415,5 +417,5 @@ def _pad_token_id(raw: Mapping[str, Any], vocab_size: int) -> int:
     if value is None:
         return 0  # any id does, since padding is hidden from attention
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
-        raise InputError(f"config: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
+        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
     return value

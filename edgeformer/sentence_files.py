@@ -90,7 +90,7 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if kind not in (_SENTENCE_TRANSFORMER, _CROSS_ENCODER):
         raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected SentenceTransformer or CrossEncoder")
     task = transformer.get("transformer_task")
-    kinds = _modules(root)
+    kinds = module_folders(root)
     classifier = any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or [])
     cross = (
         kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
@@ -131,8 +131,12 @@ def _read(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _modules(root: Path) -> dict[str, Path]:
-    """The folder of each kind of module; empty where there is no modules.json."""
+def module_folders(root: Path) -> dict[str, Path]:
+    """The folder of each kind of module; empty where there is no modules.json.
+
+    Raises:
+        InputError: modules that are not converted, or in another order.
+    """
     if not (root / MODULES_FILE).is_file():
         return {}
     found: dict[str, Path] = {}
@@ -224,3 +228,16 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
             f"leaves out: expected --prompt {NO_PROMPT}"
         )
     return files.prompts[asked]
+
+
+def check_no_prompt(files: SentenceFiles) -> None:
+    """Refuse a classifier of pairs whose own library puts a prompt before them.
+
+    Raises:
+        InputError: names the prompt.
+    """
+    if files.default_prompt is not None:
+        raise InputError(
+            f"{SENTENCE_CONFIG}: predict() puts the prompt {files.prompts[files.default_prompt]!r} before each text, "
+            f"which no classifier here does: say --prompt {NO_PROMPT}, and put it there in the app"
+        )

@@ -103,8 +103,8 @@ class MobileBertConfig:
         unshared = self.use_bottleneck and not self.use_bottleneck_attention and not self.key_query_shared_bottleneck
         if unshared and self.hidden_size != self.intra_bottleneck_size:
             raise InputError(
-                "config: intra_bottleneck_size must equal hidden_size where neither key_query_shared_bottleneck nor "
-                f"use_bottleneck_attention is set, found {self.intra_bottleneck_size} and {self.hidden_size}"
+                "config.json: intra_bottleneck_size must equal hidden_size where neither key_query_shared_bottleneck "
+                f"nor use_bottleneck_attention is set, found {self.intra_bottleneck_size} and {self.hidden_size}"
             )
         if not self.layer_widths:
             whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,) * self.num_feedforward_networks)

@@ -75,6 +75,8 @@ def test_labels_of_the_config(bert: Path) -> None:
     assert "without gaps" in message(bert)
     edit_config(bert, id2label=["a", "b"])
     assert "id2label must map" in message(bert)
+    edit_config(bert, id2label={"0": "a", "1": None, "2": "b"})
+    assert "id2label must map" in message(bert)
     edit_config(bert, id2label={"0": "a", "1": "b"})
     assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert)
 

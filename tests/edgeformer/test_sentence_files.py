@@ -369,6 +369,16 @@ def test_a_cross_encoder_is_a_classifier(
     load_module(checkpoint, KERNELS["dense"])
 
 
+def test_a_cross_encoders_default_prompt_must_be_decided(cross_encoder: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cross_encoder[3], tmp_path / "cross"))
+    prompts = {"prompts": {"query": "turn: "}, "default_prompt_name": "query", "model_type": "CrossEncoder"}
+    write(folder / "config_sentence_transformers.json", prompts)
+    with pytest.raises(InputError, match=r"predict\(\) puts the prompt 'turn: ' before each text.*say --prompt none"):
+        open_checkpoint(folder)
+    (note,) = open_checkpoint(folder, prompt="none").notes
+    assert "no tokenizer" in note
+
+
 def test_a_cross_encoder_of_one_label_says_what_to_do(cross_encoder: dict[int, Path]) -> None:
     with pytest.raises(InputError, match=r"one label, which makes it a regression or a reranker.*give .* two"):
         open_checkpoint(str(cross_encoder[1]))
