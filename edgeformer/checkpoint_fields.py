@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer.json_files import read_object
+from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import TEXT_TASKS
-from edgeformer.sentence_files import SENTENCE_CONFIG, TRANSFORMER_CONFIGS
-from edgeformer.sources import CONFIG_FILE, SourceFolder
+from edgeformer.sentence_files import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
+from edgeformer.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
 from edgeformer.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
@@ -125,7 +125,7 @@ TOKENIZER_FIELDS: dict[str, Field] = {
     **_honoured(" ".join(ROLES)),
     **_honoured(
         "tokenizer_class do_lower_case strip_accents tokenize_chinese_chars added_tokens_decoder extra_special_tokens "
-        "additional_special_tokens model_input_names model_max_length max_len auto_map"
+        "additional_special_tokens model_input_names model_max_length max_len auto_map add_prefix_space"
     ),
     "truncation_side": Field(REFUSED, ("right",), "texts are cut at the right here: set it to right"),
     "split_special_tokens": Field(
@@ -135,7 +135,6 @@ TOKENIZER_FIELDS: dict[str, Field] = {
     "never_split": Field(NOTED, ([],), "transformers 5 does not split by it, and neither does a bundle"),
     "do_basic_tokenize": Field(NOTED, (True,), "transformers 5 always splits words first, and so does a bundle"),
     "clean_text": Field(NOTED, (True,), "control characters are always removed"),
-    "add_prefix_space": Field(NOTED, (False,), "tokenizer.json says where a space is added"),
     "wordpieces_prefix": Field(NOTED, ("##",), "pieces inside of words begin with ##"),
     **_silent(
         "add_bos_token add_eos_token clean_up_tokenization_spaces chat_template name_or_path tokenizer_file use_fast "
@@ -143,7 +142,7 @@ TOKENIZER_FIELDS: dict[str, Field] = {
         "truncation_strategy pad_to_multiple_of pad_token_type_id padding legacy from_slow errors "
         "return_attention_mask vocab_file merges_file trim_offsets init_inputs verbose extra_ids sp_model_kwargs "
         "response_template response_schema files_loaded language task predict_timestamps normalizer_file truncation "
-        "cls_token_type_id mask_token_type_id"
+        "cls_token_type_id mask_token_type_id unk_id"
     ),
 }
 
@@ -179,6 +178,13 @@ POOLING_FIELDS: dict[str, Field] = {
     ),
     **_silent("word_embedding_dimension embedding_dimension"),
 }
+
+MODULE_FIELDS: dict[str, Field] = {
+    **_honoured("path type"),
+    "kwargs": Field(NOTED, ([],), "arguments of encode() are not known here"),
+    **_silent("idx name"),
+}
+"""Each entry of modules.json."""
 
 NORMALIZE_FIELDS: dict[str, Field] = _each(
     "module_input_name module_output_name",
@@ -281,6 +287,8 @@ def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[
             # Newer versions of transformers keep a feature extractor's settings inside of the processor's.
             inner = values.get("feature_extractor") if path.name == PROCESSOR_FILE else values
             notes += check_fields(path.name, inner or {}, fields)
+    if kind == TEXT and source.root.is_dir():
+        notes += _module_notes(source.root)
     return notes
 
 
@@ -300,9 +308,23 @@ def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Fie
     places = dict.fromkeys((folder, source.root))
     files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
     files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
-    for kind_of_module, fields in (("Pooling", POOLING_FIELDS), ("Normalize", NORMALIZE_FIELDS)):
-        files += [(path, fields) for path in sorted(source.root.glob(f"*_{kind_of_module}/config.json"))]
+    modules = module_folders(source.root)
+    files += [(modules.get("Pooling", source.root / "1_Pooling") / "config.json", POOLING_FIELDS)]
+    if "Normalize" in modules:
+        files += [(modules["Normalize"] / "config.json", NORMALIZE_FIELDS)]
     return files
+
+
+def _module_notes(root: Path) -> tuple[str, ...]:
+    """Notes on modules.json, which is a list of modules."""
+    path = root / MODULES_FILE
+    modules = read_list(path) if path.is_file() else []
+    return tuple(
+        note
+        for module in modules
+        if isinstance(module, dict)
+        for note in check_fields(MODULES_FILE, module, MODULE_FIELDS)
+    )
 
 
 def check_fields(file: str, values: Mapping[str, Any], fields: Mapping[str, Field]) -> tuple[str, ...]:

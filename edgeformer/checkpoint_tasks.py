@@ -10,6 +10,7 @@ from typing import Any
 from edgeformer import weight_files
 from edgeformer.families import Family
 from edgeformer.json_files import read_list
+from edgeformer.models.public_names import unwrapped
 from edgeformer.models.text_tasks import TWO_LABELS
 from edgeformer.sentence_files import SentenceFiles
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING, SPEECH
@@ -92,21 +93,23 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             "config.json names no architectures, and with classifier_activation false a classifier of texts looks like "
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
-    heads = {name.removeprefix("module.").partition(".")[0] for name in weight_files.weight_shapes(files)}
+    heads = {unwrapped(name).partition(".")[0] for name in weight_files.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 
 
-def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The labels in the order of the logits, from the file or from the config; none where the task has none.
+def labels_of(
+    family: Family, task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """The labels in the order of the logits, as given or from the config; none where the task has none.
 
     Raises:
         InputError: a count that does not fit, a label twice, or a regression.
     """
     if task in (EMBEDDING, SPEECH):
-        if labels_file is not None:
+        if given is not None:
             raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()
-    labels = _labels(family, raw, labels_file)
+    labels = _labels(family, raw, given)
     twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     if twice:
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
@@ -119,17 +122,16 @@ def labels_of(family: Family, task: str, raw: Mapping[str, Any], labels_file: Pa
     return labels
 
 
-def _labels(family: Family, raw: Mapping[str, Any], labels_file: Path | None) -> tuple[str, ...]:
-    """The config's, or a file's, which may also mend an id2label with gaps: then the weights say how many there are."""
-    if labels_file is None:
+def _labels(family: Family, raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The config's, or given ones, which may also mend an id2label with gaps: then the weights tell their number."""
+    if given is None:
         return family.parse_labels(raw)
-    given = _read_labels(labels_file)
     try:
         count = len(family.parse_labels(raw))
     except InputError:
         return given
     if len(given) != count:
-        raise InputError(f"{labels_file.name} holds {len(given)} labels, and the checkpoint has {count}")
+        raise InputError(f"expected {count} labels, as the checkpoint's config.json has, found {len(given)}")
     return given
 
 
@@ -140,12 +142,16 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
         return "softmax"
     if problem_type not in _ACTIVATIONS:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)
-        raise InputError(f"config: problem_type must be one of {known}, found {problem_type!r}")
+        raise InputError(f"config.json: problem_type must be one of {known}, found {problem_type!r}")
     return _ACTIVATIONS[problem_type]
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
-    """A JSON list of strings, or one label per line."""
+def read_labels(path: Path) -> tuple[str, ...]:
+    """A JSON list of strings, or one label per line.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoint_fields import PREPROCESSOR_FILE, field_notes
 from edgeformer.checkpoint_sizes import check_sizes
-from edgeformer.checkpoint_tasks import activation_of, labels_of, task_of
+from edgeformer.checkpoint_tasks import activation_of, labels_of, read_labels, task_of
 from edgeformer.families import FAMILIES, Family, family_for
 from edgeformer.json_files import read_object
-from edgeformer.models.score_range import sample_inputs, score_range, set_mask
-from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder
+from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
+from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
+from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.prompt_template import with_prompt
-from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, chosen_prompt, read_sentence_files
+from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, check_no_prompt, chosen_prompt, read_sentence_files
 from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tasks import EMBEDDING, SPEECH
 from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
@@ -118,6 +119,11 @@ class KeyReport:
 
     def problems(self, activations: str) -> tuple[str, ...]:
         """Why activations of a type ("float32", "float16", ...) cannot hold the model's attention scores."""
+        if not self.scores.hides:
+            return (
+                f"attention scores are up to {self.scores.spread:.3g} apart: no mask hides padding from them at any "
+                "precision: the checkpoint is damaged or its training diverged",
+            )
         if activations != "float16" or self.scores.fits_half:
             return ()
         return (
@@ -133,6 +139,7 @@ def open_checkpoint(
     labels_file: StrPath | None = None,
     prompt: str | None = None,
     new_head: bool = False,
+    labels: tuple[str, ...] | None = None,
 ) -> Checkpoint:
     """Read everything about a checkpoint but its weights.
 
@@ -144,6 +151,7 @@ def open_checkpoint(
         prompt: of an embedder that has prompts: the name of the one that is built into its tokenizer, or "none"; None:
             refuse one that its own library puts before every text.
         new_head: the caller replaces the head: what the checkpoint's own is for does not matter.
+        labels: in place of the config's id2label and of a file: those of a bundle that was made from it.
 
     Raises:
         InputError: what cannot be used, and what to do about it.
@@ -168,6 +176,8 @@ def open_checkpoint(
         chosen = chosen_prompt(sentence, prompt) if embeds else None
         tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
+        if sentence.is_cross_encoder and prompt is None and not new_head:
+            check_no_prompt(sentence)
     elif task == SPEECH:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer)
@@ -179,7 +189,7 @@ def open_checkpoint(
         raw=raw,
         config=config if speech is None else speech.config,
         task=task,
-        labels=labels_of(family, task, raw, None if labels_file is None else Path(labels_file)),
+        labels=labels_of(family, task, raw, read_labels(Path(labels_file)) if labels_file is not None else labels),
         activation=activation_of(task, raw),
         license=_license(found.root),
         tokenizer_json=tokenizer,
@@ -254,25 +264,44 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     problems = _key_problems(expected, state, unused)
     if problems:
         hint = ""
-        if checkpoint.task == "text-classification" and not any(name.startswith("classifier.") for name in state):
+        if checkpoint.task == "text-classification" and not any("classifier." in name for name in state):
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
     module.load_state_dict({name: state[name] for name in expected})
+    silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
+    if checkpoint.task == SPEECH and scores.mask != MASK_VALUE:
+        raise InputError(
+            f"the decoder's attention scores are up to {scores.spread:.0f} apart, and a bundle hides rows of its "
+            f"cache with {MASK_VALUE:.0f}, which is not safe then: the checkpoint is damaged or its training diverged"
+        )
     if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
         raise InputError(
             f"attention scores are up to {scores.spread:.0f} apart, and approximate attention hides padding from up to "
             f"{-MASK_VALUE:.0f}: choose an exact kernel"
         )
-    notes = (*checkpoint.notes, *set_mask(module, scores))
+    notes = (*checkpoint.notes, *silenced, *set_mask(module, scores))
     return module, KeyReport(tuple(sorted(expected)), unused, notes, scores)
 
 
+def _silence_padding(module: nn.Module, pad_token_id: int) -> tuple[str, ...]:
+    for encoder in module.modules():
+        if isinstance(encoder, TextEncoder) and encoder.silence_padding(pad_token_id):
+            return (
+                f"the embedding of the padding token {pad_token_id} is taken as 0: else the last token would see it, "
+                "and answers would depend on the padding behind a text",
+            )
+    return ()
+
+
 def _scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
-    """The range of a text model's attention scores on samples."""
-    if checkpoint.task not in TEXT_TASKS:
-        return ScoreRange()
-    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    """The range on samples of the attention scores that a mask is added to."""
+    if checkpoint.task in TEXT_TASKS:
+        return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    if isinstance(module, Whisper):
+        found = score_range(module, sample_sound(module), (layer.self_attn for layer in module.decoder.blocks))
+        return replace(found, spread=max(found.spread, found.largest))  # an unwritten row of the cache has the score 0
+    return ScoreRange()
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
@@ -341,8 +370,8 @@ def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | No
         notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
     if sentence.prompts and prompt is None:
         notes += (
-            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text, or "
-            "build one in with --prompt NAME",
+            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text"
+            + (", or build one in with --prompt NAME" if sentence.is_embedder else ""),
         )
     if tokenizer is None:
         notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
@@ -389,5 +418,5 @@ def _pad_token_id(raw: Mapping[str, Any], vocab_size: int) -> int:
     if value is None:
         return 0  # any id does, since padding is hidden from attention
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
-        raise InputError(f"config: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
+        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
     return value

@@ -28,12 +28,14 @@ POOLING_FILE = "1_Pooling/config.json"
 NO_PROMPT = "none"
 
 _KINDS = ("Transformer", "Pooling", "Normalize")
+_LIBRARY = "sentence_transformers."
+_SQRT_MEAN = "mean_sqrt_len_tokens"
 _CROSS_ENCODER, _SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"
 _OLD_MODES = {
     "pooling_mode_cls_token": CLS,
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": MEAN,
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_mean_sqrt_len_tokens": _SQRT_MEAN,
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
@@ -88,7 +90,7 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if kind not in (_SENTENCE_TRANSFORMER, _CROSS_ENCODER):
         raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected SentenceTransformer or CrossEncoder")
     task = transformer.get("transformer_task")
-    kinds = _modules(root)
+    kinds = module_folders(root)
     classifier = any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or [])
     cross = (
         kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
@@ -96,8 +98,14 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if cross and set(kinds) - {"Transformer"}:
         raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
     pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
-    prompts = {name: text for name, text in dict(stated.get("prompts") or {}).items() if text}
+    stated_prompts = dict(stated.get("prompts") or {})
+    prompts = {name: text for name, text in stated_prompts.items() if text}
     default = stated.get("default_prompt_name")
+    if default is not None and default not in stated_prompts:
+        raise InputError(
+            f"{SENTENCE_CONFIG}: default_prompt_name is {default!r}, which is none of the prompts: expected one of "
+            f"{', '.join(stated_prompts) or 'them'}, or null"
+        )
     return SentenceFiles(
         is_embedder=not cross and (bool(kinds) or (root / POOLING_FILE).is_file()),
         is_cross_encoder=cross,
@@ -123,17 +131,22 @@ def _read(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _modules(root: Path) -> dict[str, Path]:
-    """The folder of each kind of module; empty where there is no modules.json."""
+def module_folders(root: Path) -> dict[str, Path]:
+    """The folder of each kind of module; empty where there is no modules.json.
+
+    Raises:
+        InputError: modules that are not converted, or in another order.
+    """
     if not (root / MODULES_FILE).is_file():
         return {}
     found: dict[str, Path] = {}
     for module in read_list(root / MODULES_FILE):
-        kind = str(module.get("type", "")).rpartition(".")[2] if isinstance(module, dict) else ""
-        if kind not in _KINDS or kind in found:
+        named = str(module.get("type", "")) if isinstance(module, dict) else ""
+        kind = named.rpartition(".")[2]
+        if kind not in _KINDS or kind in found or not named.startswith(_LIBRARY):
             raise InputError(
-                f"{MODULES_FILE}: expected a Transformer, a Pooling and perhaps Normalize, found {kind or module!r}: "
-                "a module behind them has no counterpart here"
+                f"{MODULES_FILE}: expected sentence-transformers' own Transformer, Pooling and perhaps Normalize, once "
+                f"each, found {named or module!r}, which has no counterpart here: remove it if the app computes it"
             )
         path = root / str(module.get("path", ""))
         if not is_inside(path, root):
@@ -162,15 +175,23 @@ def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[st
     else:
         return MEAN, True, notes
     config = read_object(path)
+    return _mode(config, path, "Normalize" in kinds), config.get("include_prompt", True) is not False, notes
+
+
+def _mode(config: Mapping[str, Any], path: Path, normalized: bool) -> str:
+    """The pooling that a Pooling module's config names."""
     mode = config.get("pooling_mode")
     modes = [mode] if isinstance(mode, str) else list(mode or ())
     if mode is None:
         modes = [name for flag, name in _OLD_MODES.items() if config.get(flag)] or [MEAN]
+    if modes == [_SQRT_MEAN] and normalized:
+        return MEAN  # which differs in length alone
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise InputError(
-            f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {', '.join(map(str, modes))}"
+            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found "
+            f"{', '.join(map(str, modes))}: fine-tune the model with one of these"
         )
-    return modes[0], config.get("include_prompt", True) is not False, notes
+    return str(modes[0])
 
 
 def _longest(transformer: Mapping[str, Any]) -> int | None:
@@ -207,3 +228,16 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
             f"leaves out: expected --prompt {NO_PROMPT}"
         )
     return files.prompts[asked]
+
+
+def check_no_prompt(files: SentenceFiles) -> None:
+    """Refuse a classifier of pairs whose own library puts a prompt before them.
+
+    Raises:
+        InputError: names the prompt.
+    """
+    if files.default_prompt is not None:
+        raise InputError(
+            f"{SENTENCE_CONFIG}: predict() puts the prompt {files.prompts[files.default_prompt]!r} before each text, "
+            f"which no classifier here does: say --prompt {NO_PROMPT}, and put it there in the app"
+        )

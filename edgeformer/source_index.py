@@ -15,7 +15,7 @@ from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.cache import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Manifest, Source
+from edgeformer_runtime.manifest import Classification, Manifest, Source
 
 SOURCE_ATTENTION = "fused"
 """The attention kernel of source models: they run in torch, where it is the fastest; all of the table are exact."""
@@ -79,7 +79,14 @@ def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
     Raises:
         InputError: it is not known here, is no checkpoint, or holds other weights than the bundle was made from.
     """
-    checkpoint = open_checkpoint(source or str(find(manifest.source)), task=manifest.task, prompt=NO_PROMPT)
+    head = manifest.postprocessing
+    checkpoint = open_checkpoint(
+        source or str(find(manifest.source)),
+        task=manifest.task,
+        prompt=NO_PROMPT,
+        # The user may have named them in place of an id2label that cannot be used.
+        labels=head.labels if isinstance(head, Classification) else None,
+    )
     if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
         raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
     return checkpoint

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgeformer.tokenizer_options import (
     TOKENIZER_CONFIG,
     TOKENIZER_FILE,
     VOCABULARY_FILE,
+    XLM_ROBERTA,
     TokenizerOptions,
     read_options,
 )
@@ -25,14 +27,13 @@ from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 
 _SENTENCE_PIECES = ("*.model", "spiece.model")
 _PARTS = ("normalizer", "pre_tokenizer", "added_tokens")
-_NORMALIZER = {
-    "type": "BertNormalizer",
-    "clean_text": True,
-    "handle_chinese_chars": True,
-    "strip_accents": None,
-    "lowercase": True,
-}
-"""What tokenizers takes where a file leaves a field out."""
+_MODEL_FIELDS = (
+    *("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"),
+    *("unk_id", "byte_fallback"),
+)
+"""Of WordPiece and of Unigram: what a model has besides its vocabulary."""
+_XLM_ROBERTA_UNKNOWN = 3
+"""The id that transformers takes for it, whatever the file says."""
 
 
 def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
@@ -56,10 +57,16 @@ def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
         _refuse_others(folder)
         return None
     options = read_options(folder, spec)
+    if token_types and ((spec or {}).get("truncation") or {}).get("direction") == "Left":
+        raise InputError(
+            f"{TOKENIZER_FILE}: truncation cuts at the left, and texts are cut at the right here: remove it"
+        )
     if options.is_bert:
         spec = _as_bert(spec, folder, options)
     elif spec is None:
         raise InputError(f"{TOKENIZER_CONFIG}: a {options.name} needs {TOKENIZER_FILE}, found {VOCABULARY_FILE} alone")
+    elif options.name == XLM_ROBERTA:
+        spec = _as_built(spec, _spec_of(_xlm_roberta_tokenizer(spec, options)))
     else:
         spec = _with_tokens(spec, options)
     if token_types == 1 or (token_types > 1 and not options.token_types):
@@ -137,24 +144,22 @@ def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOption
             f"{TOKENIZER_CONFIG} says {options.name}, and {TOKENIZER_FILE} holds a {model.get('type')} model: set "
             "tokenizer_class to PreTrainedTokenizerFast if the file is right"
         )
-    built = _spec_of(_bert_tokenizer(vocab, options, TOKENIZER_FILE))
+    return _as_built(spec, _spec_of(_bert_tokenizer(vocab, options, TOKENIZER_FILE)))
+
+
+def _as_built(spec: dict[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """tokenizer.json with the parts that differ from what transformers builds as it builds them."""
+    stated = _spec_of(_made(json.dumps(spec)))  # with the library's values for fields that the file leaves out
     kept = dict(spec)
     for part in _PARTS:
-        if _comparable(part, spec.get(part)) != built[part]:
+        if stated[part] != built[part]:
             kept[part] = built[part]
-    for field in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
-        if model.get(field) != built["model"][field]:
+    for field in _MODEL_FIELDS:
+        if stated["model"].get(field) != built["model"].get(field):
             kept["model"] = {**kept["model"], field: built["model"][field]}
-    framed = {**built, "post_processor": spec.get("post_processor")}
-    if _frames(framed) != _frames(built):
+    if _frames({**built, "post_processor": spec.get("post_processor")}) != _frames(built):
         kept["post_processor"] = built["post_processor"]
     return kept
-
-
-def _comparable(part: str, value: Any) -> Any:
-    if part == "normalizer" and isinstance(value, dict) and value.get("type") == "BertNormalizer":
-        return {**_NORMALIZER, **value}
-    return value or [] if part == "added_tokens" else value
 
 
 def _frames(spec: Mapping[str, Any]) -> list[tuple[list[int], list[int]]]:
@@ -169,15 +174,18 @@ def _spec_of(tokenizer: Tokenizer) -> dict[str, Any]:
     return spec
 
 
+def _role(options: TokenizerOptions, role: str) -> AddedToken:
+    token = options.special.get(role)
+    if token is None:
+        raise InputError(f"{TOKENIZER_CONFIG}: {role} must be a token, found null")
+    return token
+
+
 def _bert_tokenizer(vocab: Mapping[str, int], options: TokenizerOptions, file: str) -> Tokenizer:
-    special = {role: options.special.get(role) for role in BERT_ROLES}
-    absent = [role for role, token in special.items() if token is None]
-    if absent:
-        raise InputError(f"{TOKENIZER_CONFIG}: {', '.join(absent)} must be a token, found null")
-    missing = [token.content for token in special.values() if token is not None and token.content not in vocab]
+    missing = [token for role in BERT_ROLES if (token := _role(options, role).content) not in vocab]
     if missing:
         raise InputError(f"{file} lacks the special tokens {', '.join(missing)}")
-    unknown, start, end = (options.special[role].content for role in ("unk_token", "cls_token", "sep_token"))
+    unknown, start, end = (_role(options, role).content for role in ("unk_token", "cls_token", "sep_token"))
     tokenizer = Tokenizer(models.WordPiece(dict(vocab), unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -190,6 +198,37 @@ def _bert_tokenizer(vocab: Mapping[str, int], options: TokenizerOptions, file: s
     tokenizer.post_processor = bert_template((start, vocab[start]), (end, vocab[end]))
     _add_tokens(tokenizer, options)
     return tokenizer
+
+
+def _xlm_roberta_tokenizer(spec: Mapping[str, Any], options: TokenizerOptions) -> Tokenizer:
+    tokenizer = _made(json.dumps(spec))
+    pieces = [(piece, score) for piece, score in spec["model"]["vocab"]]
+    start, end = (_role(options, role).content for role in ("bos_token", "eos_token"))
+    if len(pieces) <= _XLM_ROBERTA_UNKNOWN:
+        raise InputError(f"{TOKENIZER_FILE}: a {options.name} has more than {_XLM_ROBERTA_UNKNOWN} pieces, found fewer")
+    built = Tokenizer(models.Unigram(pieces, unk_id=_XLM_ROBERTA_UNKNOWN, byte_fallback=False))
+    charsmap = next(_charsmaps(_spec_of(tokenizer)["normalizer"]), None)
+    if charsmap is not None:
+        built.normalizer = normalizers.Precompiled(base64.b64decode(charsmap))
+    scheme = "always" if options.flag("add_prefix_space", True) is True else "never"
+    built.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)]
+    )
+    _add_tokens(built, options)
+    built.post_processor = processors.TemplateProcessing(
+        single=[start, "$A", end],
+        pair=[start, "$A", end, end, "$B", end],
+        special_tokens=[(token, built.token_to_id(token)) for token in (start, end)],
+    )
+    return built
+
+
+def _charsmaps(normalizer: Mapping[str, Any] | None) -> Iterator[str]:
+    """SentencePiece's character maps in a normalizer, in base64."""
+    if normalizer is not None and normalizer["type"] == "Precompiled":
+        yield normalizer["precompiled_charsmap"]
+    for part in (normalizer or {}).get("normalizers", ()):
+        yield from _charsmaps(part)
 
 
 def _add_tokens(tokenizer: Tokenizer, options: TokenizerOptions) -> None:
@@ -233,6 +272,9 @@ def _with_one_type(spec: dict[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = json.loads(json.dumps(spec))
     if (changed.get("post_processor") or {}).get("type") == "BertProcessing":
         changed["post_processor"] = as_template(changed["post_processor"])
+    if changed.get("post_processor") is None:
+        plain = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:0", special_tokens=[])
+        changed["post_processor"] = json.loads(plain.__getstate__())
     for processor in _processors(changed.get("post_processor")):
         for piece in (*processor["single"], *processor["pair"]):
             for part in piece.values():

@@ -23,25 +23,22 @@ BERT_CLASSES: dict[str, bool] = {
     "BertTokenizer": True,
     "MobileBertTokenizer": True,
     "ElectraTokenizer": True,
-    "ConvBertTokenizer": True,
     "LayoutLMTokenizer": True,
     "DistilBertTokenizer": False,
 }
 """Classes of transformers that build BERT's WordPiece anew from a vocabulary and tokenizer_config.json, whatever else
 tokenizer.json says; and whether they give token types."""
 
+XLM_ROBERTA = "XLMRobertaTokenizer"
+"""A class of transformers that builds its tokenizer anew from the pieces and the character map of tokenizer.json."""
+
 FILE_CLASSES: dict[str, tuple[str, ...]] = {
     "PreTrainedTokenizer": (),
     "TokenizersBackend": (),
     "WhisperTokenizer": ("BPE",),
-    "XLMRobertaTokenizer": ("Unigram",),
-    "CamembertTokenizer": ("Unigram",),
-    "AlbertTokenizer": ("Unigram",),
-    "RobertaTokenizer": ("BPE",),
-    "GPT2Tokenizer": ("BPE",),
-    "MPNetTokenizer": ("WordPiece",),
+    XLM_ROBERTA: ("Unigram",),
 }
-"""Classes whose tokenizer.json is the tokenizer, and which kinds of model it may hold; none listed: any."""
+"""Classes that need a tokenizer.json, and which kinds of model it may hold; none listed: any."""
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 BERT_ROLES = {
@@ -50,6 +47,15 @@ BERT_ROLES = {
     "pad_token": "[PAD]",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
+}
+XLM_ROBERTA_ROLES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
 }
 
 _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
@@ -113,7 +119,8 @@ def read_options(folder: Path, spec: Mapping[str, Any] | None) -> TokenizerOptio
         for token in (spec or {}).get("added_tokens", []):
             added[int(token["id"])] = _token(token, TOKENIZER_FILE, "added_tokens")
     by_content = {token.content: token for token in added.values()}
-    roles = {**(BERT_ROLES if name in BERT_CLASSES else {}), **{key: values[key] for key in ROLES if key in values}}
+    defaults = BERT_ROLES if name in BERT_CLASSES else XLM_ROBERTA_ROLES if name == XLM_ROBERTA else {}
+    roles = {**defaults, **{key: values[key] for key in ROLES if key in values}}
     names = values.get("model_input_names")
     return TokenizerOptions(
         name=name,

@@ -46,8 +46,17 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         return (folder / ctranslate2_whisper.WEIGHT_FILE,)
     raise InputError(
         f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards, "
-        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}"
+        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}{_found_instead(folder)}"
     )
+
+
+def _found_instead(folder: Path) -> str:
+    """What of other frameworks, or under other names, is there, and what to do with it."""
+    for pattern, advice in _OTHER_WEIGHTS:
+        found = sorted(folder.glob(pattern))
+        if found:
+            return f", found {found[0].name}: {advice}"
+    return ""
 
 
 def weight_suffix(path: Path) -> str:
@@ -167,8 +176,22 @@ def _as_float32(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-_NESTED_STATES = ("model", "state_dict")
+_NESTED_STATES = ("model", "state_dict", "model_state_dict")
 """Where training scripts put the weights beside their optimiser's state."""
+
+_OTHER_FRAMEWORK = "load it with transformers 4 and {}=True, and save it with save_pretrained()"
+_OTHER_WEIGHTS = (
+    ("adapter_model.*", "an adapter is not a model: merge it with peft's merge_and_unload(), and save the result"),
+    ("*.safetensors", "rename it to model.safetensors if it is the whole model"),
+    ("*.bin", "rename it to pytorch_model.bin if it is the whole model"),
+    ("*.pt*", "rename it to pytorch_model.bin if it holds the whole model's state_dict()"),
+    ("tf_model*", f"TensorFlow's weights: {_OTHER_FRAMEWORK.format('from_tf')}"),
+    ("*.ckpt*", f"TensorFlow's weights: {_OTHER_FRAMEWORK.format('from_tf')}"),
+    ("flax_model*", f"Flax's weights: {_OTHER_FRAMEWORK.format('from_flax')}"),
+    ("*.gguf", "ggml's weights are not read: take the checkpoint that it was made from"),
+    ("*.onnx", "an exported model is not read: take the checkpoint that it was made from"),
+)
+"""Weights that are not read: a pattern of their names, and what to do. The first one counts."""
 
 _FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGER_DTYPES = (torch.int64, torch.int32)  # position_ids and the like

@@ -45,6 +45,11 @@ class ScoreRange:
         return next((value for value in (MASK_VALUE, *_WIDER) if needed <= -value), _BEYOND_HALF)
 
     @property
+    def hides(self) -> bool:
+        """Whether any mask does; scores that are not finite have none."""
+        return _UNSEEN * self.spread + _UNDERFLOW <= -self.mask
+
+    @property
     def fits_half(self) -> bool:
         """Whether the scores with that mask stay inside float16."""
         return _UNSEEN * self.largest - self.mask <= _LARGEST_HALF

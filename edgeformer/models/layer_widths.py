@@ -43,7 +43,7 @@ def read_layer_widths(raw: Mapping[str, Any], key: str, full: tuple[LayerWidths,
     if stated is None:
         return full
     if not isinstance(stated, list) or len(stated) != len(full):
-        raise InputError(f"config: {key} must be a list with an entry for each of {len(full)} layers")
+        raise InputError(f"config.json: {key} must be a list with an entry for each of {len(full)} layers")
     return tuple(
         _read_layer(item, f"{key}[{number}]", most)
         for number, (item, most) in enumerate(zip(stated, full, strict=True))
@@ -64,7 +64,7 @@ def _read_layer(item: Any, where: str, most: LayerWidths) -> LayerWidths:
     fits = len(widths.neurons) == len(most.neurons) and widths.heads <= most.heads
     if not fits or any(count > limit for count, limit in zip(widths.neurons, most.neurons, strict=True)):
         raise InputError(
-            f"config: {where} must have at most {most.heads} heads and neurons of at most {list(most.neurons)}, "
+            f"config.json: {where} must have at most {most.heads} heads and neurons of at most {list(most.neurons)}, "
             f"found {widths.heads} and {list(widths.neurons)}"
         )
     return widths

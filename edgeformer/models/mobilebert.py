@@ -105,8 +105,8 @@ class MobileBertConfig:
         unshared = self.use_bottleneck and not self.use_bottleneck_attention and not self.key_query_shared_bottleneck
         if unshared and self.hidden_size != self.intra_bottleneck_size:
             raise InputError(
-                "config: intra_bottleneck_size must equal hidden_size where neither key_query_shared_bottleneck nor "
-                f"use_bottleneck_attention is set, found {self.intra_bottleneck_size} and {self.hidden_size}"
+                "config.json: intra_bottleneck_size must equal hidden_size where neither key_query_shared_bottleneck "
+                f"nor use_bottleneck_attention is set, found {self.intra_bottleneck_size} and {self.hidden_size}"
             )
         if not self.layer_widths:
             whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,) * self.num_feedforward_networks)
@@ -347,6 +347,14 @@ class MobileBertEncoder(TextEncoder):
         self.embeddings = Embeddings(config)
         self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
         self.pooler = Pooler(config.hidden_size) if pooler else None
+
+    def silence_padding(self, pad_token_id: int) -> bool:
+        """The convolution over three neighbours would see padding behind the last token, where a text ends in zeros."""
+        row = self.embeddings.word_embeddings.weight.detach()[pad_token_id]
+        if not self.embeddings.trigram_input or not row.any():
+            return False
+        row.zero_()
+        return True
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         """Three times (B, S) int32 to (B, S or 1, C) float32."""

@@ -12,11 +12,16 @@ from edgeformer_runtime.errors import InputError
 _BASE_PART = re.compile(r"^(?:[\w.]+\.)??((?:embeddings|encoder|transformer|pooler)\..+)$")
 """The encoder's parts after any prefix: `bert.`, none (base models), `module.bert.`, `0.auto_model.` and the like."""
 
-_WRAPPER = re.compile(r"^(?:module|model)\.")
-"""What data-parallel training and wrappers put before a head's name."""
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_forward_module|model)\.)+")
+"""What data-parallel training, torch.compile, DeepSpeed and training scripts put before every name, in any order."""
 
 _OLD_NORMS = ((".gamma", ".weight"), (".beta", ".bias"))
 """Names of TensorFlow's first BERT checkpoints."""
+
+
+def unwrapped(name: str) -> str:
+    """A parameter's name without what wrappers put before it."""
+    return _WRAPPERS.sub("", name)
 
 
 def public_renamer(
@@ -36,7 +41,7 @@ def public_renamer(
                 name = name.removesuffix(old) + new
         inside = _BASE_PART.match(name)
         if inside is None:
-            return _WRAPPER.sub("", name)
+            return unwrapped(name)
         name = inside.group(1)
         for pattern, replacement in parts:
             name = re.sub(pattern, replacement, name)

@@ -1,10 +1,11 @@
-"""How far a text model's attention scores spread, and the mask that hides padding from them."""
+"""How far a model's attention scores spread, and the mask that hides padding from them."""
 
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,26 +16,31 @@ from torch import Tensor, nn
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text_tasks import TextEncoder
+from edgeformer.models.whisper import Whisper
 from edgeformer.samples import FILLER, TEXTS
+from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
 
 SAMPLE_LENGTH = 64
 """Tokens of a sample with its padding; a longer one changes the range little and takes as much longer."""
 
 _ROWS = 4
-"""Of random tokens, where there is no tokenizer."""
+"""Of random tokens, beside the texts: a vocabulary holds tokens that no few texts have."""
+_SOUND_POSITIONS, _SOUND_TOKENS = 64, 48
+"""Of a sample of sound, which is noise, and of what is decoded from it."""
 
 
 def sample_inputs(config: Any, tokenizer_json: str | None) -> Mapping[str, Tensor]:
     """Padded samples (B, S) int32 by input name, with as much padding as the shortest text leaves."""
     length = min(SAMPLE_LENGTH, config.max_position_embeddings)
-    ids, types = (_random_ids(config.vocab_size, length), []) if tokenizer_json is None else _texts(tokenizer_json)
+    ids, types = ([], []) if tokenizer_json is None else _texts(tokenizer_json)
+    ids += _random_ids(config.vocab_size, length)
     shape = (len(ids), length)
     inputs = {name: torch.zeros(shape, dtype=torch.int32) for name in config.input_names}
     for row, tokens in enumerate(ids):
         kept = torch.tensor(tokens[:length], dtype=torch.int32)
         inputs["input_ids"][row, : len(kept)] = kept
         inputs["attention_mask"][row, : len(kept)] = 1
-        if types and "token_type_ids" in inputs:
+        if row < len(types) and "token_type_ids" in inputs:
             inputs["token_type_ids"][row, : len(kept)] = torch.tensor(types[row][:length], dtype=torch.int32)
     return inputs
 
@@ -55,9 +61,30 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
     ]
 
 
+def sample_sound(module: Whisper) -> Mapping[str, Tensor]:
+    """Noise as a spectrogram (B, n_mels, 2 T) float32, and random tokens (B, N)."""
+    config = module.config
+    positions = min(_SOUND_POSITIONS, config.max_source_positions)
+    tokens = min(_SOUND_TOKENS, config.max_target_positions)
+    generator = torch.Generator().manual_seed(0)
+    shape = (_ROWS, config.num_mel_bins, FRAMES_PER_POSITION * positions)
+    return {
+        "mel": torch.rand(shape, generator=generator) * 2 - 1,
+        "tokens": torch.randint(config.vocab_size, (_ROWS, tokens), generator=generator),
+    }
+
+
 @torch.no_grad()
-def score_range(module: nn.Module, inputs: Mapping[str, Tensor]) -> ScoreRange:
-    """The range of a module's attention scores on these inputs, padding's own scores included."""
+def score_range(
+    module: nn.Module, inputs: Mapping[str, Tensor], parts: Iterable[nn.Module] | None = None
+) -> ScoreRange:
+    """The range of a module's attention scores on these inputs, padding's own scores included.
+
+    Args:
+        module: a text model or Whisper.
+        inputs: its arguments.
+        parts: the modules whose attention counts; None: all.
+    """
     spreads, sizes = [0.0], [0.0]
 
     def recording(kernel: AttentionKernel) -> AttentionKernel:
@@ -69,7 +96,7 @@ def score_range(module: nn.Module, inputs: Mapping[str, Tensor]) -> ScoreRange:
 
         return record
 
-    attending = [(part, kernel) for part in module.modules() if (kernel := _kernel_of(part)) is not None]
+    attending = [(part, kernel) for part in parts or module.modules() if (kernel := _kernel_of(part)) is not None]
     try:
         for part, kernel in attending:
             vars(part)["attention"] = recording(kernel)
@@ -78,7 +105,12 @@ def score_range(module: nn.Module, inputs: Mapping[str, Tensor]) -> ScoreRange:
     finally:
         for part, kernel in attending:
             vars(part)["attention"] = kernel
-    return ScoreRange(max(spreads), max(sizes))
+    return ScoreRange(_largest(spreads), _largest(sizes))
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Infinity where one is no number."""
+    return max(value if math.isfinite(value) else math.inf for value in values)
 
 
 def _kernel_of(part: nn.Module) -> AttentionKernel | None:

@@ -90,6 +90,10 @@ class TextEncoder(nn.Module):
     encoder: Layers
     pooler: Pooler | None
 
+    def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
+        """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""
+        return False
+
 
 class PositionIds(nn.Module):
     """Position ids 0..S-1 as an explicit constant: what exporters handle without computing shapes at run time."""
@@ -215,18 +219,24 @@ def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
     if named is None:
         count = raw.get("num_labels", 2)  # the public default
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise InputError(f"config: num_labels must be an integer of at least 1, found {count!r}")
+            raise InputError(f"config.json: num_labels must be an integer of at least 1, found {count!r}")
         return tuple(f"LABEL_{number}" for number in range(count))
     try:
-        by_id = {int(number): str(label) for number, label in named.items()}
-    except (AttributeError, ValueError):
-        raise InputError("config: id2label must map the numbers of the labels to their names") from None
+        by_id = {int(number): _label(label) for number, label in named.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise InputError("config.json: id2label must map the numbers of the labels to their names") from None
     if sorted(by_id) != list(range(len(by_id))):
         raise InputError(
-            f"config: id2label must number its labels from 0 without gaps, found {shorten(sorted(by_id), 60)}: add the "
-            "missing ones, or name all with a file of labels"
+            f"config.json: id2label must number its labels from 0 without gaps, found {shorten(sorted(by_id), 60)}: "
+            "add the missing ones, or name all with a file of labels (--labels)"
         )
     return tuple(by_id[number] for number in range(len(by_id)))
+
+
+def _label(value: Any) -> str:
+    if value is None or isinstance(value, list | dict):
+        raise TypeError
+    return str(value)
 
 
 def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions) -> tuple[Program, ...]:

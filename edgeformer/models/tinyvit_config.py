@@ -51,15 +51,15 @@ class TinyViTConfig:
         lengths = {len(getattr(self, name)) for name in _STAGE_ARGS}
         if len(lengths) != 1 or len(self.depths) < 2:
             raise InputError(
-                f"config: {', '.join(_STAGE_ARGS)} must have one entry per stage and two at least, found "
+                f"config.json: {', '.join(_STAGE_ARGS)} must have one entry per stage and two at least, found "
                 + ", ".join(str(len(getattr(self, name))) for name in _STAGE_ARGS)
             )
         for width, num_heads in zip(self.embed_dims[1:], self.num_heads[1:], strict=True):
             fields.check_heads(width, num_heads, "each of embed_dims")
         if self.embed_dims[0] % 2:
-            raise InputError(f"config: the first of embed_dims must be even, found {self.embed_dims[0]}")
+            raise InputError(f"config.json: the first of embed_dims must be even, found {self.embed_dims[0]}")
         if self.local_conv_size % 2 == 0:
-            raise InputError(f"config: local_conv_size must be odd, found {self.local_conv_size}")
+            raise InputError(f"config.json: local_conv_size must be odd, found {self.local_conv_size}")
         if not self.layer_widths:
             stages = list(zip(self.embed_dims, self.num_heads, self.depths, strict=True))[1:]
             whole = [(LayerWidths(heads, (int(size * self.mlp_ratio),)),) * depth for size, heads, depth in stages]
@@ -111,7 +111,7 @@ def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
     architecture = raw.get("architecture")
     variant = VARIANTS.get(architecture) if isinstance(architecture, str) else None
     if variant is None:
-        raise InputError(f"config: architecture must be one of {', '.join(VARIANTS)}, found {architecture!r}")
+        raise InputError(f"config.json: architecture must be one of {', '.join(VARIANTS)}, found {architecture!r}")
     args = _mapping(raw, "model_args")
     known = (
         *_STAGE_ARGS,
@@ -125,9 +125,9 @@ def parse_config(raw: Mapping[str, Any]) -> TinyViTConfig:
     )
     for key in args:
         if key not in known:
-            raise InputError(f"config: unknown model_args {key!r}: expected any of {', '.join(sorted(known))}")
+            raise InputError(f"config.json: unknown model_args {key!r}: expected any of {', '.join(sorted(known))}")
     if args.get("in_chans", 3) != 3:
-        raise InputError(f"config: in_chans must be 3, found {args['in_chans']!r}: images are RGB")
+        raise InputError(f"config.json: in_chans must be 3, found {args['in_chans']!r}: images are RGB")
     for source in (raw, args):
         fields.read_choice(source, "global_pool", "avg", ("avg",))
     stages = {name: _ints(args, name, getattr(variant, name)) for name in _STAGE_ARGS}
@@ -154,19 +154,19 @@ def parse_labels(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """
     pretrained_cfg = _mapping(raw, "pretrained_cfg")
     if raw.get("num_classes", pretrained_cfg.get("num_classes")) == 0:
-        raise InputError("config: num_classes is 0, so it has no classifier: fine-tune it for your classes first")
+        raise InputError("config.json: num_classes is 0, so it has no classifier: fine-tune it for your classes first")
     count = fields.read_int(raw, "num_classes", fields.read_int(pretrained_cfg, "num_classes", _NUM_CLASSES))
     names = raw.get("label_names", pretrained_cfg.get("label_names"))
     if names is None:
         return tuple(f"LABEL_{number}" for number in range(count))
     if isinstance(names, Mapping):
         if set(names) != {str(number) for number in range(len(names))}:
-            raise InputError("config: label_names must number its labels from 0 without gaps")
+            raise InputError("config.json: label_names must number its labels from 0 without gaps")
         names = [names[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise InputError("config: label_names must be a list of names")
+        raise InputError("config.json: label_names must be a list of names")
     if len(names) != count:
-        raise InputError(f"config: label_names has {len(names)} names, and num_classes is {count}")
+        raise InputError(f"config.json: label_names has {len(names)} names, and num_classes is {count}")
     descriptions = _mapping(raw, "label_descriptions")
     labels = tuple(str(descriptions.get(name, name)).split(",")[0] for name in names)
     # Some classes of ImageNet share their first synonym (crane: the bird and the machine); names tell classes apart.
@@ -177,10 +177,10 @@ def _preprocessing(raw: Mapping[str, Any], variant: _Variant) -> ImagePreprocess
     """timm's rule: the resized side is floor(input size / crop_pct)."""
     size = _ints(raw, "input_size", (3, variant.image_size, variant.image_size))
     if len(size) != 3 or size[0] != 3 or size[1] != size[2]:
-        raise InputError(f"config: input_size must be [3, S, S], found {list(size)}")
+        raise InputError(f"config.json: input_size must be [3, S, S], found {list(size)}")
     crop_pct = fields.read_float(raw, "crop_pct", variant.crop_pct)
     if crop_pct > 1:
-        raise InputError(f"config: crop_pct must be at most 1, found {crop_pct}")
+        raise InputError(f"config.json: crop_pct must be at most 1, found {crop_pct}")
     return ImagePreprocessing(
         height=size[1],
         width=size[2],
@@ -195,14 +195,14 @@ def _preprocessing(raw: Mapping[str, Any], variant: _Variant) -> ImagePreprocess
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
-        raise InputError(f"config: {key} must be an object, found {value!r}")
+        raise InputError(f"config.json: {key} must be an object, found {value!r}")
     return value
 
 
 def _ints(raw: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     value = raw.get(key, default)
     if not isinstance(value, list | tuple):
-        raise InputError(f"config: {key} must be a list of integers, found {value!r}")
+        raise InputError(f"config.json: {key} must be a list of integers, found {value!r}")
     return tuple(fields.read_int({key: item}, key, 1) for item in value)
 
 
@@ -210,5 +210,5 @@ def _three(raw: Mapping[str, Any], key: str, default: tuple[float, float, float]
     value = raw.get(key, default)
     numbers = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
     if not numbers or len(value) != 3:
-        raise InputError(f"config: {key} must be three numbers, found {value!r}")
+        raise InputError(f"config.json: {key} must be three numbers, found {value!r}")
     return float(value[0]), float(value[1]), float(value[2])

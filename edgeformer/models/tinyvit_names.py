@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+from edgeformer.models.public_names import unwrapped
 from edgeformer_runtime.errors import InputError
 
 T = TypeVar("T")
 
-_WRAPPERS = ("module.", "timm_model.", "model.")
-"""What data-parallel training, transformers' timm_wrapper and training scripts put before every name."""
+_TIMM_WRAPPER = "timm_model."
+"""What transformers' timm_wrapper puts before every name."""
 
 _AUTHORS = "patch_embed.seq.0.c.weight"
 """A name that only the authors' own implementation has (github.com/microsoft/Cream, TinyViT)."""
@@ -35,7 +36,7 @@ def timm_names(state: Mapping[str, T]) -> dict[str, T]:
     Raises:
         InputError: two public names mean the same.
     """
-    names = {name: _unwrapped(name) for name in state}
+    names = {name: _without_wrappers(name) for name in state}
     if _AUTHORS in names.values():
         names = {public: _from_authors(name) for public, name in names.items()}
     if len(set(names.values())) < len(names):
@@ -44,9 +45,9 @@ def timm_names(state: Mapping[str, T]) -> dict[str, T]:
     return {names[public]: value for public, value in state.items()}
 
 
-def _unwrapped(name: str) -> str:
-    while name.startswith(_WRAPPERS):
-        name = name.partition(".")[2]
+def _without_wrappers(name: str) -> str:
+    while (shorter := unwrapped(name).removeprefix(_TIMM_WRAPPER)) != name:
+        name = shorter
     return name
 
 

@@ -61,14 +61,16 @@ class WhisperConfig:
         fields.check_heads(self.d_model, self.decoder_attention_heads, "d_model")
         heads = tuple(sorted(set(self.alignment_heads))) or self._upper_half()
         if not all(self.has_head(head) for head in heads):
-            raise InputError(f"config: alignment_heads must be (layer, head) of the decoder, found {list(heads)}")
+            raise InputError(f"config.json: alignment_heads must be (layer, head) of the decoder, found {list(heads)}")
         object.__setattr__(self, "alignment_heads", heads)
         for half in ("encoder", "decoder"):
             if not getattr(self, f"{half}_layer_widths"):
                 whole = LayerWidths(getattr(self, f"{half}_attention_heads"), (getattr(self, f"{half}_ffn_dim"),))
                 object.__setattr__(self, f"{half}_layer_widths", (whole,) * getattr(self, f"{half}_layers"))
         if any(widths.heads != self.decoder_attention_heads for widths in self.decoder_layer_widths):
-            raise InputError("config: decoder_layer_widths must state all heads: those of the decoder are not pruned")
+            raise InputError(
+                "config.json: decoder_layer_widths must state all heads: those of the decoder are not pruned"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -89,9 +91,11 @@ def parse_config(raw: Mapping[str, Any]) -> WhisperConfig:
     default = WhisperConfig()
     fields.read_choice(raw, "activation_function", "gelu", ("gelu",))
     if fields.read_bool(raw, "scale_embedding", False):
-        raise InputError("config: scale_embedding must be false, found true: no public Whisper scales its embeddings")
+        raise InputError(
+            "config.json: scale_embedding must be false, found true: no public Whisper scales its embeddings"
+        )
     if raw.get("quantization_config"):
-        raise InputError("config: quantization_config must be absent: save the checkpoint without it")
+        raise InputError("config.json: quantization_config must be absent: save the checkpoint without it")
     sizes: dict[str, Any] = {key: fields.read_int(raw, key, getattr(default, key)) for key in _SIZES}
     config = WhisperConfig(**sizes)
     return replace(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
 from edgeformer.json_files import write_json
+from edgeformer.models.public_names import unwrapped
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_config import WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper_generation import GENERATION_FILE, read_speech
@@ -41,7 +42,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: the output layer is one of its own, or two public names mean the same.
     """
-    renamed = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    renamed = {unwrapped(name): tensor for name, tensor in state.items()}
     if len(renamed) < len(state):
         raise InputError(f"checkpoint holds tensors twice, with the prefix {_PREFIX} and without: remove one")
     output, embedding = renamed.pop(_OUTPUT, None), renamed.get(_EMBEDDING)

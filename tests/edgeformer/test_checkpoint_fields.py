@@ -18,6 +18,7 @@ from edgeformer.checkpoint_fields import (
     GENERATION_FIELDS,
     HONOURED,
     IMAGE,
+    MODULE_FIELDS,
     NORMALIZE_FIELDS,
     NOTED,
     PIXEL_FIELDS,
@@ -51,6 +52,7 @@ ALL: dict[str, Mapping[str, Field]] = {
     "preprocessor_config.json of images": PIXEL_FIELDS,
     "pretrained_cfg": PRETRAINED_FIELDS,
     "2_Normalize/config.json": NORMALIZE_FIELDS,
+    "modules.json": MODULE_FIELDS,
 }
 
 SENTENCE_TRANSFORMERS = {
@@ -68,6 +70,7 @@ SENTENCE_TRANSFORMERS = {
         "pooling_mode_max_tokens pooling_mode_mean_tokens pooling_mode_mean_sqrt_len_tokens "
         "pooling_mode_weightedmean_tokens pooling_mode_lasttoken"
     ),
+    "modules.json": "idx name path type kwargs",
 }
 """What sentence-transformers 5.7.0 and 6.2.0 read from each file, found in their sources."""
 
@@ -284,6 +287,55 @@ def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+UNKNOWN = "a_field_of_tomorrow"
+TEXT_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "2_Normalize/config.json",
+)
+SPEECH_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+
+
+def add_unknown(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    inner = content[0] if isinstance(content, list) else content
+    if path.name == "processor_config.json":
+        inner = content["feature_extractor"] = {}
+    inner[UNKNOWN] = 1
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("file", TEXT_FILES)
+def test_an_unknown_field_of_a_texts_file_is_noted(embedder: Path, tmp_path: Path, file: str) -> None:
+    folder = Path(shutil.copytree(embedder, tmp_path / "st"))
+    assert not any(UNKNOWN in note for note in open_checkpoint(folder).notes)
+    add_unknown(folder / file)
+    (note,) = (note for note in open_checkpoint(folder).notes if UNKNOWN in note)
+    assert note.startswith(f"{Path(file).name} has fields that are not known here")
+
+
+@pytest.mark.parametrize("file", SPEECH_FILES)
+def test_an_unknown_field_of_speechs_file_is_noted(tmp_path: Path, file: str) -> None:
+    folder = save_whisper(tmp_path / "whisper")
+    add_unknown(folder / file)
+    assert [note for note in open_checkpoint(folder).notes if note.startswith(file) and UNKNOWN in note]
+
+
+def test_a_pooling_in_any_folder_is_walked(embedder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder, tmp_path / "st"))
+    (folder / "1_Pooling").rename(folder / "pool")
+    path = folder / "modules.json"
+    path.write_text(path.read_text().replace("1_Pooling", "pool"))
+    add_unknown(folder / "pool" / "config.json")
+    assert any(UNKNOWN in note for note in open_checkpoint(folder).notes)
+
+
 def all_of(checkpoint: Checkpoint) -> tuple[Any, ...]:
     """What a bundle takes from a checkpoint."""
     head = (checkpoint.pooling, checkpoint.normalize, checkpoint.longest, checkpoint.task, checkpoint.pad_token_id)
@@ -329,8 +381,12 @@ FILE_SAMPLES: dict[str, dict[str, Any]] = {
         "pooling_mode_lasttoken": True,
     },
 }
-WITHOUT_EFFECT_ALONE = {"pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len"}
-"""Mean is what no mode at all is; the others are set with what they need below."""
+WITHOUT_EFFECT_ALONE = {
+    *("pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len", "pooling_mode_mean_sqrt_len_tokens"),
+    "add_prefix_space",
+}
+"""Mean is what no mode at all is, and what its other scale is where the length is 1; the others are set with what they
+need below and in test_xlm_roberta_tokenizer.py."""
 
 
 @pytest.mark.parametrize("file", FILE_SAMPLES)

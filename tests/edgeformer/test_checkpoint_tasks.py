@@ -56,7 +56,7 @@ def test_labels_file(bert: Path, tmp_path: Path) -> None:
     labels.write_text('["nein", "ja", "viel\\nleicht"]')
     assert open_checkpoint(str(bert), labels_file=labels).labels == ("nein", "ja", "viel\nleicht")
     labels.write_text("a\nb\n")
-    assert "holds 2 labels, and the checkpoint has 3" in message(bert, labels_file=labels)
+    assert "expected 3 labels, as the checkpoint's config.json has, found 2" in message(bert, labels_file=labels)
     labels.write_text("a\nb\na\n")
     assert "'a' more than once" in message(bert, labels_file=labels)
     labels.write_text("a\n\nb")
@@ -64,6 +64,7 @@ def test_labels_file(bert: Path, tmp_path: Path) -> None:
     labels.write_text("[1, 2, 3]")
     assert "list of strings" in message(bert, labels_file=labels)
     assert "cannot read the labels" in message(bert, labels_file=tmp_path / "absent")
+    labels.write_text("a\nb\nc\n")
     assert "leave them out" in message(bert, labels_file=labels, task="text-embedding")
 
 
@@ -73,6 +74,8 @@ def test_labels_of_the_config(bert: Path) -> None:
     edit_config(bert, id2label={"1": "a", "2": "b"})
     assert "without gaps" in message(bert)
     edit_config(bert, id2label=["a", "b"])
+    assert "id2label must map" in message(bert)
+    edit_config(bert, id2label={"0": "a", "1": None, "2": "b"})
     assert "id2label must map" in message(bert)
     edit_config(bert, id2label={"0": "a", "1": "b"})
     assert "classifier.weight (3, 16) instead of (2, 16)" in message(bert)

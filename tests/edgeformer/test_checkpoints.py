@@ -83,6 +83,39 @@ def test_every_kind_of_weight_file_loads_the_same(bert: Path, kind: str) -> None
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_forward_module.module."])
+def test_what_wrappers_put_before_every_name_is_left_out(bert: Path, prefix: str) -> None:
+    state = load_file(bert / "model.safetensors")
+    edit_config(bert, architectures=None)  # the weights alone tell the task
+    save_file({prefix + name: tensor for name, tensor in state.items()}, bert / "model.safetensors")
+    module, _ = load_module(open_checkpoint(str(bert)), KERNELS["dense"])
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+    save_file({f"net.{prefix}{name}": tensor for name, tensor in state.items()}, bert / "model.safetensors")
+    text = message(bert, task="text-classification")
+    assert f"unexpected (net.{prefix}classifier.bias" in text
+    assert "fine-tune it" not in text
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"),
+    [
+        ("adapter_model.safetensors", "merge it with peft's merge_and_unload()"),
+        ("model.fp16.safetensors", "rename it to model.safetensors"),
+        ("checkpoint.bin", "rename it to pytorch_model.bin"),
+        ("best.pth", "rename it to pytorch_model.bin"),
+        ("tf_model.h5", "transformers 4 and from_tf=True"),
+        ("flax_model.msgpack", "transformers 4 and from_flax=True"),
+        ("model.onnx", "an exported model is not read"),
+        ("model-q4.gguf", "ggml's weights are not read"),
+    ],
+)
+def test_weights_that_are_not_read_are_named(bert: Path, file: str, advice: str) -> None:
+    (bert / "model.safetensors").rename(bert / file)
+    text = message(bert)
+    assert f"found {file}: " in text
+    assert advice in text
+
+
 def test_classifier_becomes_embedder_on_request(bert: Path) -> None:
     checkpoint = open_checkpoint(str(bert), task="text-embedding")
     _, keys = load_module(checkpoint, KERNELS["dense"])
@@ -109,7 +142,7 @@ def test_sentence_transformers_pooling(bert: Path) -> None:
     modules += [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
     (bert / "modules.json").write_text(json.dumps(modules))
     pooling.write_text(json.dumps({"pooling_mode_mean_tokens": True}))
-    assert "found 'Dense'" in message(bert)
+    assert "found 'sentence_transformers.models.Dense'" in message(bert)
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])

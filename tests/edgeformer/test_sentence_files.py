@@ -134,7 +134,12 @@ def test_pooling_without_modules_json(mini: Path) -> None:
             {"module_input_name": "token_embeddings"},
             "module_input_name is 'token_embeddings'",
         ),
-        ("modules.json", [*modules(2), {"path": "2_Dense", "type": f"{V5}Dense"}], "found 'Dense'"),
+        (
+            "modules.json",
+            [*modules(2), {"path": "2_Dense", "type": f"{V5}Dense"}],
+            "found 'sentence_transformers.models.Dense'",
+        ),
+        ("modules.json", [modules(1)[0] | {"type": "own.Transformer"}], "found 'own.Transformer'"),
         ("modules.json", modules(1), "has no Pooling: expected an embedder's Transformer and Pooling"),
         ("modules.json", [modules(3)[0], {"path": "../x", "type": f"{V5}Pooling"}], "outside of the checkpoint"),
         ("modules.json", [*reversed(modules(2))], "in this order"),
@@ -142,6 +147,11 @@ def test_pooling_without_modules_json(mini: Path) -> None:
         ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "a SparseEncoder has no task here"),
         ("sentence_bert_config.json", {"max_seq_length": "x"}, "max_seq_length must be an integer"),
         ("sentence_bert_config.json", {"query_length": 9}, "query_length is 9"),
+        (
+            "config_sentence_transformers.json",
+            {"default_prompt_name": "query", "prompts": {"passage": "p: "}},
+            "default_prompt_name is 'query', which is none of the prompts: expected one of passage, or null",
+        ),
     ],
 )
 def test_what_is_not_converted_is_refused(mini: Path, file: str, content: Any, reason: str) -> None:
@@ -151,6 +161,15 @@ def test_what_is_not_converted_is_refused(mini: Path, file: str, content: Any, r
         open_checkpoint(str(mini))
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mean_by_the_root_of_the_length_is_the_mean_where_the_length_is_scaled_away(mini: Path) -> None:
+    embedder(mini)
+    write(mini / "1_Pooling/config.json", {"pooling_mode": "mean_sqrt_len_tokens"})
+    assert open_checkpoint(str(mini)).pooling == "mean"
+    write(mini / "modules.json", modules(2))
+    with pytest.raises(InputError, match="found mean_sqrt_len_tokens: fine-tune the model with one of these"):
+        open_checkpoint(str(mini))
 
 
 def test_the_transformer_may_have_a_folder_of_its_own(mini: Path, tmp_path: Path) -> None:
@@ -348,6 +367,16 @@ def test_a_cross_encoder_is_a_classifier(
     checkpoint = open_checkpoint(str(folder))
     assert (checkpoint.task, len(checkpoint.labels)) == ("text-classification", 3)
     load_module(checkpoint, KERNELS["dense"])
+
+
+def test_a_cross_encoders_default_prompt_must_be_decided(cross_encoder: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cross_encoder[3], tmp_path / "cross"))
+    prompts = {"prompts": {"query": "turn: "}, "default_prompt_name": "query", "model_type": "CrossEncoder"}
+    write(folder / "config_sentence_transformers.json", prompts)
+    with pytest.raises(InputError, match=r"predict\(\) puts the prompt 'turn: ' before each text.*say --prompt none"):
+        open_checkpoint(folder)
+    (note,) = open_checkpoint(folder, prompt="none").notes
+    assert "no tokenizer" in note
 
 
 def test_a_cross_encoder_of_one_label_says_what_to_do(cross_encoder: dict[int, Path]) -> None:

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from edgeformer import source_index
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Source
+from edgeformer_runtime.manifest import Classification, Manifest, Source
+from tests.edgeformer.bert_checkpoints import edit_config, save_bert
 
 SOURCE = Source("local:it", None, "1" * 64)
 
@@ -71,3 +72,20 @@ def test_a_cache_that_cannot_be_written_is_a_note(
     notes: Any = source_index.remember(checkpoint)
     assert len(notes) == 1
     assert "name it with --source later" in notes[0]
+
+
+def test_a_bundles_source_has_the_bundles_labels(tmp_path: Path) -> None:
+    """The user named them with --labels, as the config's id2label has gaps; it is not asked for again."""
+    folder = save_bert(tmp_path / "bert", num_labels=3)
+    weights = open_checkpoint(folder).source
+    edit_config(folder, id2label={"0": "a", "2": "c"})
+
+    def manifest(*labels: str) -> Manifest:
+        head = Classification(labels, "softmax")
+        named = SimpleNamespace(source=weights, task="text-classification", postprocessing=head, name="it")
+        return cast(Manifest, named)
+
+    assert source_index.open_source(manifest("a", "b", "c"), str(folder)).labels == ("a", "b", "c")
+    edit_config(folder, id2label={"0": "a", "1": "c"})
+    with pytest.raises(InputError, match=r"expected 2 labels, as the checkpoint's config\.json has, found 3"):
+        source_index.open_source(manifest("a", "b", "c"), str(folder))

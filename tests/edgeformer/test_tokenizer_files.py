@@ -101,6 +101,7 @@ DISAGREEING: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, An
     "cased_file": (BERT, {"normalizer": CASED}, {}),
     "cased_file_alone": (None, {"normalizer": CASED}, {}),
     "fast_follows_its_file": (AS_FILE | {"do_lower_case": False}, {}, {}),
+    "fast_without_frame": (AS_FILE, {"post_processor": None}, {}),
     "fast_with_types": (AS_FILE | {"model_input_names": ["input_ids", "token_type_ids"]}, {}, {}),
     "accents_and_chinese": (BERT | {"strip_accents": False, "tokenize_chinese_chars": False}, {}, {}),
     "no_types": (BERT | NO_TYPES, {}, {}),

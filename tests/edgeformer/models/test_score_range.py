@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from checkpoint_factory import save_mobilebert, save_whisper, tokenizer
+from safetensors.torch import load_file, save_file
 
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
@@ -54,11 +57,22 @@ def save_sharp(folder: Path, factor: float) -> Any:
         (14948, 14948, -30000, True),
         (14948, 17753, -30000, False),
         (14949, 14949, -1e9, False),
+        (4e8, 4e8, -1e9, False),
     ],
 )
 def test_the_smallest_mask_with_room(spread: float, largest: float, mask: float, fits: bool) -> None:
     found = ScoreRange(spread, largest)
-    assert (found.mask, found.fits_half) == (mask, fits)
+    assert (found.mask, found.fits_half, found.hides) == (mask, fits, True)
+
+
+@pytest.mark.parametrize("factor", [1e10, 1e30])
+def test_where_no_mask_hides_every_precision_is_refused(tmp_path: Path, factor: float) -> None:
+    """With the larger factor scores are infinite, or no numbers."""
+    save_sharp(tmp_path, factor)
+    _, report = load_module(open_checkpoint(str(tmp_path)), KERNELS["dense"])
+    assert not report.scores.hides
+    for activations in ("float32", "float16"):
+        assert "no mask hides padding from them at any precision" in report.problems(activations)[0]
 
 
 @pytest.mark.parametrize(("factor", "mask"), [(1, MASK_VALUE), (60, -3000), (300, -30000), (3000, -1e9)])
@@ -114,6 +128,55 @@ def test_the_range_is_the_scores(tmp_path: Path) -> None:
         scores = (q @ k.transpose(2, 3)) / 4
     assert found.largest >= float(scores.abs().max()) - 1e-5
     assert found.spread >= float((scores.amax(-1) - scores.amin(-1)).max()) - 1e-5
+
+
+def test_random_tokens_stand_beside_the_texts() -> None:
+    """A vocabulary holds tokens that no few texts have."""
+    made = tokenizer()
+    config = SimpleNamespace(
+        vocab_size=made.get_vocab_size() + 1000, max_position_embeddings=64, input_names=("input_ids", "attention_mask")
+    )
+    inputs = sample_inputs(config, made.to_str())
+    assert inputs["input_ids"].max() >= made.get_vocab_size()
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+    assert int(inputs["attention_mask"].sum(dim=1).min()) >= 1
+
+
+@pytest.mark.parametrize(("factor", "is_safe"), [(1, True), (1e4, False)])
+def test_whispers_decoder_has_the_mask_of_its_bundles(tmp_path: Path, factor: float, is_safe: bool) -> None:
+    """The cache's mask is a number of the bundle format, so a decoder that needs another one is refused."""
+    folder = save_whisper(tmp_path / "whisper")
+    state = load_file(folder / "model.safetensors")
+    for name in state:
+        if ".decoder." in name and name.endswith("self_attn.q_proj.weight"):
+            state[name] = state[name] * factor
+    save_file(state, folder / "model.safetensors")
+    if is_safe:
+        _, report = load_module(open_checkpoint(folder), KERNELS["dense"])
+        assert 0 < report.scores.spread < -MASK_VALUE / 2
+    else:
+        with pytest.raises(InputError, match=r"the decoder's attention scores are up to \d+ apart"):
+            load_module(open_checkpoint(folder), KERNELS["dense"])
+
+
+def test_padding_is_no_neighbour(tmp_path: Path) -> None:
+    """MobileBERT's embeddings see three tokens at a time: behind the last one are zeros, whatever pads a bucket."""
+    folder = save_mobilebert(tmp_path / "mobilebert")
+    state = load_file(folder / "model.safetensors")
+    state["mobilebert.embeddings.word_embeddings.weight"][0] = torch.linspace(
+        -2, 2, state["mobilebert.embeddings.word_embeddings.weight"].shape[1]
+    )
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    public = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    module, report = load_module(open_checkpoint(folder), KERNELS["dense"])
+    assert any("the embedding of the padding token 0 is taken as 0" in note for note in report.notes)
+    tokens = torch.tensor([[2, 17, 33, 8, 3]], dtype=torch.int32)
+    inputs = [torch.zeros(1, 16, dtype=torch.int32) for _ in range(3)]
+    inputs[0][:, :5], inputs[1][:, :5] = tokens, 1
+    with torch.no_grad():
+        expected = public(input_ids=tokens.long()).logits
+        given = module(*inputs)[0]
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_approximate_kernels_have_the_usual_mask_only(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def prefixed(prefix: str) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     return lambda state: {prefix + name: tensor for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("rename", [prefixed("module."), prefixed("timm_model."), prefixed("module.model."), authors])
+@pytest.mark.parametrize(
+    "rename", [prefixed("module."), prefixed("timm_model."), prefixed("_orig_mod.module.model."), authors]
+)
 @pytest.mark.parametrize("file", ["model.safetensors", "best.pth.tar", "checkpoint.pth", "checkpoint.pt"])
 def test_a_weight_file_alone(
     weights: dict[str, Tensor], tmp_path: Path, rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]], file: str
@@ -63,6 +65,25 @@ def test_a_weight_file_alone(
     assert all(
         torch.equal(loaded[name], tensor.float()) for name, tensor in weights.items() if tensor.is_floating_point()
     )
+
+
+@torch.inference_mode()
+def test_the_authors_file_computes_what_timm_computes(assets: Path, tmp_path: Path) -> None:
+    """As tiny_vit_5m_22k_distill.pth is: the weights under "model", and maybe each attention's table of indices."""
+    state = authors(load_file(assets / "golden" / "tiny_vit_5m_224.safetensors"))
+    assert {"patch_embed.seq.0.c.weight", "layers.0.downsample.conv1.c.weight", "norm_head.weight", "head.bias"} <= set(
+        state
+    )
+    biases = [name for name in state if name.endswith("attn.attention_biases")]
+    tables = {name.replace("_biases", "_bias_idxs"): torch.zeros(49, 49, dtype=torch.int64) for name in biases}
+    assert "layers.1.blocks.0.attn.attention_bias_idxs" in tables
+    file = tmp_path / "tiny_vit_5m_22k_distill.pth"
+    torch.save({"model": {**state, **tables}}, file)
+    module, report = load_module(open_checkpoint(str(file)), KERNELS["dense"])
+    assert all(name.endswith(("num_batches_tracked", "attention_bias_idxs")) for name in report.unused)
+    expected = load_file(assets / "golden" / "tiny_vit_5m_224.io.safetensors")
+    (logits,) = module(expected["input"].float())
+    torch.testing.assert_close(logits, expected["logits"], rtol=0, atol=1e-4)
 
 
 def test_a_folder_of_transformers(weights: dict[str, Tensor], tmp_path: Path) -> None:
