@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer import weight_files
+from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
 from edgeformer.families import Family
 from edgeformer.json_files import read_list
 from edgeformer.models.text_tasks import TWO_LABELS
@@ -146,10 +147,7 @@ def activation_of(task: str, raw: Mapping[str, Any]) -> str:
 
 def _read_labels(path: Path) -> tuple[str, ...]:
     """A JSON list of strings, or one label per line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels in {path.name}: {error}") from None
+    text = read_text(path, MAX_LABELS_BYTES, f"the labels in {path.name}")
     if text.lstrip().startswith("["):
         labels: Sequence[Any] = read_list(path)
         if not all(isinstance(label, str) for label in labels):

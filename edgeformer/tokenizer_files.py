@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
 from edgeformer.byte_level_files import byte_level_tokenizer
 from edgeformer.json_files import read_object
 from edgeformer.prompt_template import as_template
@@ -23,6 +24,7 @@ from edgeformer.tokenizer_options import (
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 
+MAX_VOCABULARY = 1_000_000
 _SENTENCE_PIECES = ("*.model", "spiece.model")
 _PARTS = ("normalizer", "pre_tokenizer", "added_tokens")
 _NORMALIZER = {
@@ -256,11 +258,10 @@ def _processors(processor: Any) -> list[dict[str, Any]]:
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     """One token per line; a token's id is its line. Blank lines at the end are no tokens."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = [line.rstrip("\n") for line in file]
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8 text") from None
+    text = read_text(path, MAX_VOCABULARY_BYTES, encoding="utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > MAX_VOCABULARY:
+        raise InputError(f"{path.name} has over {MAX_VOCABULARY} lines: expected a token in each, that many at most")
+    lines = text.split("\n")
     while lines and not lines[-1]:
         lines.pop()
     return {line: number for number, line in enumerate(lines)}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
 from edgeformer.checkpoints import Checkpoint, check_attention, load_module, open_checkpoint
 from edgeformer.families import Family
+from edgeformer.json_files import read_object
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_config import with_alignment_heads
 from edgeformer.saved_weights import save_weights
@@ -188,7 +189,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _state_alignment_heads(file: Path, heads: Sequence[tuple[int, int]]) -> None:
     """Layers that were removed have changed the numbers of the heads."""
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    generation = read_object(file) if file.is_file() else {}
     _write_json(file, {**generation, "alignment_heads": [list(head) for head in heads]})
 
 
