@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
-from edgeformer.json_files import read_object
+from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
@@ -42,7 +42,7 @@ def byte_level_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 def _ids(path: Path) -> dict[str, int]:
-    ids = read_object(path)
+    ids = read_object(path, MAX_VOCABULARY_JSON_BYTES)
     if not all(type(number) is int and number >= 0 for number in ids.values()):
         raise InputError(f"{path.name} must map tokens to their ids")
     return ids

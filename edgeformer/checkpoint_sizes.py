@@ -91,6 +91,9 @@ def check_student(raw: Mapping[str, Any], teacher_values: int) -> None:
 
 
 def _check(raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+    labels = raw.get("id2label")
+    if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
+        raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
     for field, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
         limit = _LIMITS.get(field, MAX_LAYERS if field in _LAYERS else None)
         if field == "window_sizes":

@@ -10,8 +10,10 @@ from edgeformer.bounded_files import read_text
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.strict_json import check_counts, check_depth, shorten
 
-MAX_JSON_BYTES = 64 << 20
-"""Of one file: the largest of public checkpoints, tokenizers of a quarter of a million tokens, have 35 MB."""
+MAX_VOCABULARY_JSON_BYTES = 64 << 20
+"""Of a tokenizer.json or a vocab.json: the largest public ones, of a quarter of a million tokens, have 35 MB."""
+MAX_JSON_BYTES = 8 << 20
+"""Of any other file of a checkpoint."""
 
 
 def read_object(path: Path, most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
 from edgeformer.byte_level_files import byte_level_tokenizer
-from edgeformer.json_files import read_object
+from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer.prompt_template import as_template
 from edgeformer.tokenizer_options import (
     BERT_ROLES,
@@ -51,7 +51,9 @@ def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
     Raises:
         InputError: a file that cannot be used, or a tokenizer that would have to be guessed.
     """
-    spec = read_object(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
+    spec = (
+        read_object(folder / TOKENIZER_FILE, MAX_VOCABULARY_JSON_BYTES) if (folder / TOKENIZER_FILE).is_file() else None
+    )
     if spec is None and not (folder / VOCABULARY_FILE).is_file():
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _text(byte_level_tokenizer(folder))

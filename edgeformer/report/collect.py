@@ -23,8 +23,6 @@ from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
-MAX_FILE_BYTES = 8 << 20
-"""Of a file that says what became of a checkpoint."""
 MAX_ITEMS = 2000
 """Points of a search, steps of a recipe, or layers and formats of a sensitivity."""
 
@@ -99,7 +97,7 @@ def collect(
     for path in checkpoints:
         name = _name(folder, path)
         try:
-            recipes[name] = read_object(path / CHECKPOINT_FILE, MAX_FILE_BYTES)
+            recipes[name] = read_object(path / CHECKPOINT_FILE)
             variants += [*_points(name, path), *_steps(name, recipes[name])]
             if (path / SENSITIVITY_FILE).is_file():
                 sensitivities[name] = _sensitivity(path / SENSITIVITY_FILE)
@@ -143,7 +141,7 @@ def _points(name: str, path: Path) -> list[Variant]:
     """The points of a checkpoint's search."""
     if not (path / SEARCH_FILE).is_file():
         return []
-    document = read_object(path / SEARCH_FILE, MAX_FILE_BYTES)
+    document = read_object(path / SEARCH_FILE)
     try:
         _check_count(document["points"], f"{name}/{SEARCH_FILE}", "points")
         chosen = document["best"] if document["met"] else None
@@ -200,7 +198,7 @@ def _steps(name: str, recipe: dict[str, Any]) -> list[Variant]:
 
 
 def _sensitivity(file: Path) -> Sensitivity:
-    found = Sensitivity.from_json(read_object(file, MAX_FILE_BYTES), file.name)
+    found = Sensitivity.from_json(read_object(file), file.name)
     _check_count(found.costs, file.name, "costs")
     return found
 
