@@ -14,6 +14,7 @@ from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
+_MORE_LINES = 16
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 """Added tokens that are part of an answer; all others are special."""
 
@@ -51,6 +52,10 @@ def _ids(path: Path) -> dict[str, int]:
 def _merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
     """A pair of tokens per line, behind a line with a version."""
     lines = read_text(path, MAX_VOCABULARY_BYTES, encoding="utf-8").split("\n")
+    if len(lines) > 2 * len(vocab) + _MORE_LINES:  # each pair makes another token
+        raise InputError(
+            f"{path.name} has {len(lines)} lines, and vocab.json {len(vocab)} tokens: expected fewer pairs"
+        )
     pairs = []
     for line in lines:
         if not line or line.startswith("#version"):

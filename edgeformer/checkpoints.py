@@ -173,7 +173,7 @@ def open_checkpoint(
         tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
     elif task == SPEECH:
-        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
+        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
     speech = read_speech(found.folder, config, raw, tokenizer) if task == SPEECH else None
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
@@ -328,7 +328,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
     """The tokenizer of a text model, with what sentence-transformers does before it."""
-    tokenizer = read_tokenizer(folder, config.type_vocab_size)
+    tokenizer = read_tokenizer(folder, config.type_vocab_size, config.vocab_size)
     if tokenizer is not None and sentence.lower_case:
         tokenizer = lower_cased(tokenizer)
     if prompt is not None:

@@ -11,6 +11,7 @@ from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
 from edgeformer.sources import MODULES_FILE, SourceFolder, is_inside
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
 
 SENTENCE_CONFIG = "config_sentence_transformers.json"
 TRANSFORMER_CONFIGS = (
@@ -96,7 +97,10 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if cross and set(kinds) - {"Transformer"}:
         raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
     pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
-    prompts = {name: text for name, text in dict(stated.get("prompts") or {}).items() if text}
+    stated_prompts = stated.get("prompts") or {}
+    if not isinstance(stated_prompts, dict) or not all(isinstance(text, str) for text in stated_prompts.values()):
+        raise InputError(f"{SENTENCE_CONFIG}: prompts must be texts by their names, found {shorten(stated_prompts)}")
+    prompts = {name: text for name, text in stated_prompts.items() if text}
     default = stated.get("default_prompt_name")
     return SentenceFiles(
         is_embedder=not cross and (bool(kinds) or (root / POOLING_FILE).is_file()),
@@ -168,7 +172,7 @@ def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[st
         modes = [name for flag, name in _OLD_MODES.items() if config.get(flag)] or [MEAN]
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise InputError(
-            f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {', '.join(map(str, modes))}"
+            f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {shorten(', '.join(map(str, modes[:20])))[1:-1]}"
         )
     return modes[0], config.get("include_prompt", True) is not False, notes
 

@@ -37,13 +37,14 @@ _NORMALIZER = {
 """What tokenizers takes where a file leaves a field out."""
 
 
-def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
+def read_tokenizer(folder: Path, token_types: int = 2, most_tokens: int = MAX_VOCABULARY) -> str | None:
     """The tokenizer of a checkpoint, without truncation and padding: both are the pipeline's business.
 
     Args:
         folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer, or with vocab.json and merges.txt of a
             byte-level BPE tokenizer; and with the options beside them.
         token_types: how many the model has. With one, both texts of a pair get it; with none nobody asks.
+        most_tokens: how many the model has embeddings for.
 
     Returns:
         A tokenizers JSON text that depends on the files alone, or None where the folder has no tokenizer.
@@ -59,9 +60,10 @@ def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
             return _text(byte_level_tokenizer(folder))
         _refuse_others(folder)
         return None
+    _check_count(spec, most_tokens)
     options = read_options(folder, spec)
     if options.is_bert:
-        spec = _as_bert(spec, folder, options)
+        spec = _as_bert(spec, folder, options, most_tokens)
     elif spec is None:
         raise InputError(f"{TOKENIZER_CONFIG}: a {options.name} needs {TOKENIZER_FILE}, found {VOCABULARY_FILE} alone")
     else:
@@ -129,10 +131,27 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOptions) -> dict[str, Any]:
+def _check_count(spec: dict[str, Any] | None, most_tokens: int) -> None:
+    """Refuse a vocabulary beyond the model's before anything is made of it."""
+    model = spec.get("model") if spec is not None else None
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict | list) and len(vocabulary) > most_tokens:
+        raise _too_many(TOKENIZER_FILE, len(vocabulary), most_tokens)
+
+
+def _too_many(file: str, tokens: int, most_tokens: int) -> InputError:
+    return InputError(
+        f"{file} has {tokens} tokens and the model has {most_tokens} embeddings: resize the model's with "
+        "resize_token_embeddings(), or take the tokenizer that it was trained with"
+    )
+
+
+def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOptions, most_tokens: int) -> dict[str, Any]:
     """BERT's WordPiece with the options, as transformers builds it; what tokenizer.json has alike stays as it is."""
     if spec is None:
-        return _spec_of(_bert_tokenizer(_read_vocabulary(folder / VOCABULARY_FILE), options, VOCABULARY_FILE))
+        return _spec_of(
+            _bert_tokenizer(_read_vocabulary(folder / VOCABULARY_FILE, most_tokens), options, VOCABULARY_FILE)
+        )
     _made(json.dumps(spec))
     model = spec["model"]
     vocab = model.get("vocab")
@@ -258,7 +277,7 @@ def _processors(processor: Any) -> list[dict[str, Any]]:
     return [processor] if processor.get("type") == "TemplateProcessing" else []
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
+def _read_vocabulary(path: Path, most_tokens: int) -> dict[str, int]:
     """One token per line; a token's id is its line. Blank lines at the end are no tokens."""
     text = read_text(path, MAX_VOCABULARY_BYTES, encoding="utf-8").replace("\r\n", "\n").replace("\r", "\n")
     if text.count("\n") > MAX_VOCABULARY:
@@ -266,4 +285,6 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     lines = text.split("\n")
     while lines and not lines[-1]:
         lines.pop()
+    if len(lines) > most_tokens:
+        raise _too_many(path.name, len(lines), most_tokens)
     return {line: number for number, line in enumerate(lines)}
