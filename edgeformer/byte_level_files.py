@@ -9,9 +9,12 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edgeformer.json_files import read_object
+from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
+from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
 
+_MORE_LINES = 16
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 """Added tokens that are part of an answer; all others are special."""
 
@@ -40,7 +43,7 @@ def byte_level_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 def _ids(path: Path) -> dict[str, int]:
-    ids = read_object(path)
+    ids = read_object(path, MAX_VOCABULARY_JSON_BYTES)
     if not all(type(number) is int and number >= 0 for number in ids.values()):
         raise InputError(f"{path.name} must map tokens to their ids")
     return ids
@@ -48,15 +51,20 @@ def _ids(path: Path) -> dict[str, int]:
 
 def _merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
     """A pair of tokens per line, behind a line with a version."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8 text") from None
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    for pair in pairs:
+    lines = read_text(path, MAX_VOCABULARY_BYTES, encoding="utf-8").split("\n")
+    if len(lines) > 2 * len(vocab) + _MORE_LINES:  # each pair makes another token
+        raise InputError(
+            f"{path.name} has {len(lines)} lines, and vocab.json {len(vocab)} tokens: expected fewer pairs"
+        )
+    pairs = []
+    for line in lines:
+        if not line or line.startswith("#version"):
+            continue
+        pair = line.split(" ", 2)
         if len(pair) != 2 or "".join(pair) not in vocab or not all(part in vocab for part in pair):
-            raise InputError(f"{path.name}: expected pairs of tokens of vocab.json, found {' '.join(pair)[:80]!r}")
-    return [(pair[0], pair[1]) for pair in pairs]
+            raise InputError(f"{path.name}: expected pairs of tokens of vocab.json, found {shorten(' '.join(pair))}")
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def _added_token(token: str, number: int) -> dict[str, Any]:

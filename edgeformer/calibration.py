@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
 from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.interfaces import Interface
 from edgeformer.pair_tables import locate, read_pairs, spread
@@ -85,7 +86,7 @@ def _with_texts(
 
 def _texts(data: Path) -> Sequence[str]:
     if data.suffix.lower() == ".txt" and data.is_file():
-        lines = [line.strip() for line in data.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line.strip() for line in read_text(data, MAX_TABLE_BYTES, str(data)).splitlines()]
         found = [line for line in lines if line]
     else:
         path, key = locate(str(data))

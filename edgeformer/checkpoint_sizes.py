@@ -17,6 +17,8 @@ _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", 
 MAX_LAYERS = 1000
 MAX_WINDOW = 64
 """Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
+MAX_STUDENT_RATIO = 8
+"""How many times its teacher's weights a new student's may be: a MobileBERT has more than the smallest BERTs."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
@@ -33,31 +35,63 @@ def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...])
         InputError: names the fields, what they come to, and what is there.
     """
     there = sum(path.stat().st_size for path in files)
-    values = max(there, ALWAYS_BUILT)
-    for where, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
-        limit = _LIMITS.get(where, MAX_LAYERS if where in _LAYERS else None)
-        if where == "window_sizes":
+    _check(family, raw, max(there, ALWAYS_BUILT), "config.json", f"the weight files have {there} bytes")
+
+
+def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -> None:
+    """Refuse a new student of far more weights than its teacher.
+
+    Args:
+        family: the student's.
+        raw: its config.json.
+        teacher_values: how many values the teacher's weights are.
+
+    Raises:
+        InputError: names the fields, what they come to, and what the teacher has.
+    """
+    most = max(MAX_STUDENT_RATIO * teacher_values, ALWAYS_BUILT)
+    _check(
+        family,
+        raw,
+        most,
+        "student",
+        f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many",
+    )
+
+
+def _check(family: Family, raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+    labels = raw.get("id2label")
+    if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
+        raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
+    for field, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
+        limit = _LIMITS.get(field, MAX_LAYERS if field in _LAYERS else None)
+        if field == "window_sizes":
             limit = MAX_WINDOW
         if limit is not None and number > limit:
-            raise InputError(f"config.json: {where} is {number}: expected {limit} at most")
+            raise InputError(f"{where}: {field} is {_short(number)}: expected {limit} at most")
     # Pruned layers have fewer neurons and heads than the fields say.
     pruned = any(raw.get(key) for key in LAYER_WIDTH_KEYS)
     for fields in family.sizes.get(str(raw.get("model_type")), ()):
         numbers = {field: raw[field] for field in fields if _is_count(raw.get(field))}
         if not (pruned and len(fields) == 3):
             product = math.prod(numbers.get(field, 1) for field in fields)
-            _compare(" * ".join(numbers), product, values, there)
+            _compare(f"{where}: {' * '.join(numbers)}", product, values, there)
     arguments = raw.get("model_args")
     if isinstance(arguments, Mapping):
         depths, widths = arguments.get("depths"), arguments.get("embed_dims")
         if isinstance(depths, list) and isinstance(widths, list) and all(map(_is_count, (*depths, *widths))):
             total = sum(depth * width * width for depth, width in zip(depths, widths, strict=False))
-            _compare("depths * embed_dims * embed_dims", total, values, there)
+            _compare(f"{where}: depths * embed_dims * embed_dims", total, values, there)
 
 
-def _compare(what: str, stated: int, limit: int, there: int) -> None:
+def _compare(what: str, stated: int, limit: int, there: str) -> None:
     if stated > limit:
-        raise InputError(f"config.json: {what} comes to {stated}, and the weight files have {there} bytes")
+        raise InputError(f"{what} comes to {_short(stated)}, and {there}")
+
+
+def _short(number: int) -> str:
+    """A number of thousands of digits is not written out, which Python refuses."""
+    return str(number) if number < 1 << 80 else "over 2^80"
 
 
 def _vision_counts(raw: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

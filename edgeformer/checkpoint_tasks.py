@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer import weight_files
+from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
 from edgeformer.families import Family
 from edgeformer.json_files import read_list
 from edgeformer.models.public_names import unwrapped
@@ -152,10 +153,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file cannot be read, or holds something else.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows' editors write a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels in {path.name}: {error}") from None
+    text = read_text(path, MAX_LABELS_BYTES, f"the labels in {path.name}")
     if text.lstrip().startswith("["):
         labels: Sequence[Any] = read_list(path)
         if not all(isinstance(label, str) for label in labels):

@@ -28,6 +28,7 @@ from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tasks import EMBEDDING, SPEECH
 from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.tokenizer_options import TOKENIZER_CONFIG
+from edgeformer.weight_counts import check_weight_files
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Source
 from edgeformer_runtime.path_field import StrPath
@@ -36,6 +37,7 @@ _NO_LENGTH = 1_000_000
 _LISTED_KEYS = 20
 """Keys that an error message lists of each kind; more are counted."""
 
+_FRONT_MATTER_BYTES = 64 << 10
 _LICENSE = re.compile(r"^license:\s*[\"']?([\w.+-]+)", re.MULTILINE)
 
 ATTENTION_KEY = "attention_kernel"
@@ -161,6 +163,7 @@ def open_checkpoint(
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
     files = weight_files.find_weight_files(found.folder)
+    check_weight_files(files)
     check_sizes(family, raw, files)
     notes = field_notes(found, raw, family.tasks)
     config = family.parse_config(raw)
@@ -179,7 +182,7 @@ def open_checkpoint(
         if sentence.is_cross_encoder and prompt is None and not new_head:
             check_no_prompt(sentence)
     elif task == SPEECH:
-        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, token_types=0), config.vocab_size)
+        tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer)
     return Checkpoint(
         source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
@@ -344,6 +347,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _described(file: Path) -> dict[str, Any]:
+    check_weight_files((file,))
     shapes = weight_files.weight_shapes((file,))
     for family in FAMILIES.values():
         described = None if family.describe_weights is None else family.describe_weights(shapes)
@@ -354,7 +358,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
     """The tokenizer of a text model, with what sentence-transformers does before it."""
-    tokenizer = read_tokenizer(folder, config.type_vocab_size)
+    tokenizer = read_tokenizer(folder, config.type_vocab_size, config.vocab_size)
     if tokenizer is not None and sentence.lower_case:
         tokenizer = lower_cased(tokenizer)
     if prompt is not None:
@@ -408,7 +412,8 @@ def _license(folder: Path) -> str | None:
     card = folder / "README.md"
     if not card.is_file():
         return None
-    parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    with card.open("rb") as file:
+        parts = file.read(_FRONT_MATTER_BYTES).decode("utf-8", "replace").split("---", 2)
     stated = _LICENSE.search(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
     return stated.group(1) if stated else None
 

@@ -27,6 +27,7 @@ _DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.float16, t
 
 _SCALE = "_scale"
 _MOST_DIMENSIONS = 8
+MAX_VARIABLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,12 @@ def _read_contents(file: BinaryIO, size: int) -> Contents:
         raise InputError(f"CTranslate2 model: expected binary version {BINARY_VERSION}, found {version}: convert again")
     specification, revision = _string(file), _number(file, "<I")
     variables: dict[str, Variable] = {}
-    for _ in range(_number(file, "<I")):
+    for _ in range(_count(file)):
         variable = _header(file, size)
         if variable.name in variables:
             raise _SpoiledError(f"it holds {variable.name} twice")
         variables[variable.name] = variable
-    aliases = {_string(file): _string(file) for _ in range(_number(file, "<I"))}
+    aliases = {_string(file): _string(file) for _ in range(_count(file))}
     unknown = sorted(name for name in aliases.values() if name not in variables)
     if unknown or file.tell() != size:
         raise _SpoiledError(f"there is no {unknown[0]}" if unknown else "there is something behind its end")
@@ -139,6 +140,14 @@ def _header(file: BinaryIO, size: int) -> Variable:
 def _number(file: BinaryIO, form: str) -> int:
     value: int = struct.unpack(form, file.read(struct.calcsize(form)))[0]
     return value
+
+
+def _count(file: BinaryIO) -> int:
+    """How many entries follow."""
+    count = _number(file, "<I")
+    if count > MAX_VARIABLES:
+        raise _SpoiledError(f"it states {count} variables, expected {MAX_VARIABLES} at most")
+    return count
 
 
 def _string(file: BinaryIO) -> str:

@@ -20,12 +20,14 @@ from edgeformer.programs import Program
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.strict_json import shorten
 
 PLAN_VERSION = 1
 FORMATS = ("fp32", "fp16", "int8", "int4")
 """From the most exact to the smallest."""
 BITS = MappingProxyType({"fp32": 32, "fp16": 16, "int8": 8, "int4": 4})
 SCALE_BYTES = 4
+MAX_PLANNED_LAYERS = 10_000
 CHECKPOINT_FILE, CHECKPOINT_KEY = "edgeformer.json", "quantization"
 """Where a checkpoint holds a plan of its own."""
 
@@ -65,11 +67,14 @@ class LayerPlan:
     default: str = "int8"
 
     def __post_init__(self) -> None:
+        if len(self.layers) > MAX_PLANNED_LAYERS:
+            raise InputError(f"layer plan: {len(self.layers)} layers: expected {MAX_PLANNED_LAYERS} at most")
         object.__setattr__(self, "layers", MappingProxyType(dict(sorted(self.layers.items()))))
         for name, found in (*self.layers.items(), ("default", self.default)):
             if found not in FORMATS:
                 raise InputError(
-                    f"layer plan: expected one of {', '.join(FORMATS)} as the format of {name}, found {found!r}"
+                    f"layer plan: expected one of {', '.join(FORMATS)} as the format of {shorten(name)[1:-1]}, "
+                    f"found {shorten(found)}"
                 )
 
     def format_of(self, layer: str) -> str:
@@ -93,7 +98,7 @@ class LayerPlan:
         unknown = [name for name in self.layers if name not in known]
         if unknown:
             raise InputError(
-                f"layer plan: the model has no quantizable layer {', '.join(unknown[:3])}"
+                f"layer plan: the model has no quantizable layer {', '.join(shorten(n)[1:-1] for n in unknown[:3])}"
                 f"{f' and {len(unknown) - 3} more' if len(unknown) > 3 else ''}: "
                 f"expected names like {', '.join(list(known)[:3])}"
             )
@@ -113,7 +118,7 @@ class LayerPlan:
         if not isinstance(value, dict) or value.keys() - {"version", "default", "layers"}:
             raise InputError(f'{where}: expected an object with "version", "default" and "layers"')
         if value.get("version") != PLAN_VERSION:
-            raise InputError(f"{where}: expected version {PLAN_VERSION}, found {value.get('version')!r}")
+            raise InputError(f"{where}: expected version {PLAN_VERSION}, found {shorten(value.get('version'))}")
         layers, default = value.get("layers", {}), value.get("default", "int8")
         if not isinstance(layers, dict) or not all(isinstance(each, str) for each in (default, *layers.values())):
             raise InputError(f"{where}: expected formats by the names of layers, and a default")

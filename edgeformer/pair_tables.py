@@ -11,11 +11,17 @@ from os import fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
+from edgeformer.json_files import parse_json
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.strict_json import shorten
 
 Item = TypeVar("Item")
+
+MAX_ROWS = 4_000_000
+MAX_CELL_CHARACTERS = 2 << 20
+"""Of a text, as `run --input` takes it; one that goes into a tokenizer has a smaller bound."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +127,12 @@ def read_table(path: Path, key: str | None, columns: TableColumns) -> list[Table
         found = "a folder" if path.is_dir() else path.name
         wanted = f"{', '.join(_TABLES)} with {_with_articles(columns)} per row"
         raise InputError(f"{columns.rows} come in a file of {wanted}, found {found}")
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from None
+    content = read_text(path, MAX_TABLE_BYTES, str(path))
     suffix = path.suffix.lower()
     if key is not None and suffix != ".json":
         raise InputError(f"{path.name} holds one table: leave {key!r} out, keys are for lists in a JSON object")
+    if suffix != ".json" and content.count("\n") > MAX_ROWS:
+        raise InputError(f"{path} has over {MAX_ROWS} lines: expected that many at most")
     return _TABLES[suffix](content, path, key, columns)
 
 
@@ -156,6 +159,7 @@ def _tsv(content: str, path: Path, key: str | None, columns: TableColumns) -> li
 
 def _rows(reader: Any, path: Path, columns: TableColumns) -> list[TableRow]:
     """The table's rows: by a header's names, or in the order of the columns where there is no header."""
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     try:
         table = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
@@ -177,7 +181,7 @@ def _rows(reader: Any, path: Path, columns: TableColumns) -> list[TableRow]:
 
 
 def _json(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:
-    value = _parse(content, str(path))
+    value = parse_json(content, str(path))
     if isinstance(value, dict):
         if key not in value:
             lists = [name for name, items in value.items() if isinstance(items, list)]
@@ -193,14 +197,7 @@ def _json(content: str, path: Path, key: str | None, columns: TableColumns) -> l
 def _jsonl(content: str, path: Path, key: str | None, columns: TableColumns) -> list[TableRow]:  # noqa: ARG001
     # Not splitlines: a text may hold characters such as U+2028, which JSON leaves as they are.
     lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    return [_record(_parse(line, f"{path}: {name}"), path, name, columns) for name, line in lines]
-
-
-def _parse(content: str, where: str) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from None
+    return [_record(parse_json(line, f"{path}: {name}"), path, name, columns) for name, line in lines]
 
 
 def _record(item: Any, path: Path, name: str, columns: TableColumns) -> TableRow:
@@ -212,6 +209,8 @@ def _record(item: Any, path: Path, name: str, columns: TableColumns) -> TableRow
         keys = ", ".join(f'"{names[0]}"' for names in columns.names)
         raise InputError(f"{path}: {name}: expected {_example(columns)} or {{{keys}}}, found {shorten(item)}")
     answer = json.dumps(item[-1]) if isinstance(item[-1], list) else str(item[-1])
+    if any(len(cell) > MAX_CELL_CHARACTERS for cell in (*item[:-1], answer)):
+        raise InputError(f"{path}: {name}: expected at most {MAX_CELL_CHARACTERS} characters in a text")
     return TableRow(name, (*item[:-1], answer))
 
 

@@ -11,6 +11,7 @@ from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
 from edgeformer.sources import MODULES_FILE, SourceFolder, is_inside
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
 
 SENTENCE_CONFIG = "config_sentence_transformers.json"
 TRANSFORMER_CONFIGS = (
@@ -98,7 +99,9 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if cross and set(kinds) - {"Transformer"}:
         raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
     pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
-    stated_prompts = dict(stated.get("prompts") or {})
+    stated_prompts = stated.get("prompts") or {}
+    if not isinstance(stated_prompts, dict) or not all(isinstance(text, str) for text in stated_prompts.values()):
+        raise InputError(f"{SENTENCE_CONFIG}: prompts must be texts by their names, found {shorten(stated_prompts)}")
     prompts = {name: text for name, text in stated_prompts.items() if text}
     default = stated.get("default_prompt_name")
     if default is not None and default not in stated_prompts:
@@ -189,7 +192,7 @@ def _mode(config: Mapping[str, Any], path: Path, normalized: bool) -> str:
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise InputError(
             f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found "
-            f"{', '.join(map(str, modes))}: fine-tune the model with one of these"
+            f"{shorten(', '.join(map(str, modes[:20])))[1:-1]}: fine-tune the model with one of these"
         )
     return str(modes[0])
 

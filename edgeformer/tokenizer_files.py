@@ -10,8 +10,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
 from edgeformer.byte_level_files import byte_level_tokenizer
-from edgeformer.json_files import read_object
+from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer.prompt_template import as_template
 from edgeformer.tokenizer_options import (
     BERT_ROLES,
@@ -25,6 +26,7 @@ from edgeformer.tokenizer_options import (
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 
+MAX_VOCABULARY = 1_000_000
 _SENTENCE_PIECES = ("*.model", "spiece.model")
 _PARTS = ("normalizer", "pre_tokenizer", "added_tokens")
 _MODEL_FIELDS = (
@@ -36,13 +38,14 @@ _XLM_ROBERTA_UNKNOWN = 3
 """The id that transformers takes for it, whatever the file says."""
 
 
-def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
+def read_tokenizer(folder: Path, token_types: int = 2, most_tokens: int = MAX_VOCABULARY) -> str | None:
     """The tokenizer of a checkpoint, without truncation and padding: both are the pipeline's business.
 
     Args:
         folder: with tokenizer.json, or with vocab.txt of a BERT tokenizer, or with vocab.json and merges.txt of a
             byte-level BPE tokenizer; and with the options beside them.
         token_types: how many the model has. With one, both texts of a pair get it; with none nobody asks.
+        most_tokens: how many the model has embeddings for.
 
     Returns:
         A tokenizers JSON text that depends on the files alone, or None where the folder has no tokenizer.
@@ -50,19 +53,22 @@ def read_tokenizer(folder: Path, token_types: int = 2) -> str | None:
     Raises:
         InputError: a file that cannot be used, or a tokenizer that would have to be guessed.
     """
-    spec = read_object(folder / TOKENIZER_FILE) if (folder / TOKENIZER_FILE).is_file() else None
+    spec = (
+        read_object(folder / TOKENIZER_FILE, MAX_VOCABULARY_JSON_BYTES) if (folder / TOKENIZER_FILE).is_file() else None
+    )
     if spec is None and not (folder / VOCABULARY_FILE).is_file():
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _text(byte_level_tokenizer(folder))
         _refuse_others(folder)
         return None
+    _check_count(spec, most_tokens)
     options = read_options(folder, spec)
     if token_types and ((spec or {}).get("truncation") or {}).get("direction") == "Left":
         raise InputError(
             f"{TOKENIZER_FILE}: truncation cuts at the left, and texts are cut at the right here: remove it"
         )
     if options.is_bert:
-        spec = _as_bert(spec, folder, options)
+        spec = _as_bert(spec, folder, options, most_tokens)
     elif spec is None:
         raise InputError(f"{TOKENIZER_CONFIG}: a {options.name} needs {TOKENIZER_FILE}, found {VOCABULARY_FILE} alone")
     elif options.name == XLM_ROBERTA:
@@ -132,10 +138,27 @@ def _refuse_others(folder: Path) -> None:
         )
 
 
-def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOptions) -> dict[str, Any]:
+def _check_count(spec: dict[str, Any] | None, most_tokens: int) -> None:
+    """Refuse a vocabulary beyond the model's before anything is made of it."""
+    model = spec.get("model") if spec is not None else None
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict | list) and len(vocabulary) > most_tokens:
+        raise _too_many(TOKENIZER_FILE, len(vocabulary), most_tokens)
+
+
+def _too_many(file: str, tokens: int, most_tokens: int) -> InputError:
+    return InputError(
+        f"{file} has {tokens} tokens and the model has {most_tokens} embeddings: resize the model's with "
+        "resize_token_embeddings(), or take the tokenizer that it was trained with"
+    )
+
+
+def _as_bert(spec: dict[str, Any] | None, folder: Path, options: TokenizerOptions, most_tokens: int) -> dict[str, Any]:
     """BERT's WordPiece with the options, as transformers builds it; what tokenizer.json has alike stays as it is."""
     if spec is None:
-        return _spec_of(_bert_tokenizer(_read_vocabulary(folder / VOCABULARY_FILE), options, VOCABULARY_FILE))
+        return _spec_of(
+            _bert_tokenizer(_read_vocabulary(folder / VOCABULARY_FILE, most_tokens), options, VOCABULARY_FILE)
+        )
     _made(json.dumps(spec))
     model = spec["model"]
     vocab = model.get("vocab")
@@ -296,13 +319,14 @@ def _processors(processor: Any) -> list[dict[str, Any]]:
     return [processor] if processor.get("type") == "TemplateProcessing" else []
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
+def _read_vocabulary(path: Path, most_tokens: int) -> dict[str, int]:
     """One token per line; a token's id is its line. Blank lines at the end are no tokens."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = [line.rstrip("\n") for line in file]
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name} is not UTF-8 text") from None
+    text = read_text(path, MAX_VOCABULARY_BYTES, encoding="utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    if text.count("\n") > MAX_VOCABULARY:
+        raise InputError(f"{path.name} has over {MAX_VOCABULARY} lines: expected a token in each, that many at most")
+    lines = text.split("\n")
     while lines and not lines[-1]:
         lines.pop()
+    if len(lines) > most_tokens:
+        raise _too_many(path.name, len(lines), most_tokens)
     return {line: number for number, line in enumerate(lines)}

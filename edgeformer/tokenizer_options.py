@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ XLM_ROBERTA_ROLES = {
     "mask_token": "<mask>",
 }
 
+MAX_ADDED_TOKENS = 20_000
+"""Beside a vocabulary; the library looks for each in every text."""
 _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -111,13 +114,16 @@ def read_options(folder: Path, spec: Mapping[str, Any] | None) -> TokenizerOptio
         # transformers takes the older files only where the newer key is missing, and lets them win then.
         values |= _read(folder / SPECIAL_TOKENS_MAP)
         special = {_content(value) for role, value in values.items() if role in ROLES and value}
-        special |= {_content(value) for value in _extra(values)}
-        for content, number in _read(folder / ADDED_TOKENS).items():
+        special |= {_content(value) for value in islice(_extra(values), MAX_ADDED_TOKENS)}
+        for content, number in islice(_read(folder / ADDED_TOKENS).items(), MAX_ADDED_TOKENS + 1):
             if type(number) is not int:
                 raise InputError(f"{ADDED_TOKENS}: expected the ids of tokens, found {content!r} with {number!r}")
             added[number] = AddedToken(content, normalized=content not in special, special=content in special)
         for token in (spec or {}).get("added_tokens", []):
             added[int(token["id"])] = _token(token, TOKENIZER_FILE, "added_tokens")
+    extra = list(islice(_extra(values), MAX_ADDED_TOKENS + 1))
+    if max(len(added), len(extra)) > MAX_ADDED_TOKENS:
+        raise InputError(f"{TOKENIZER_CONFIG}: expected at most {MAX_ADDED_TOKENS} tokens beside the vocabulary")
     by_content = {token.content: token for token in added.values()}
     defaults = BERT_ROLES if name in BERT_CLASSES else XLM_ROBERTA_ROLES if name == XLM_ROBERTA else {}
     roles = {**defaults, **{key: values[key] for key in ROLES if key in values}}
@@ -131,7 +137,7 @@ def read_options(folder: Path, spec: Mapping[str, Any] | None) -> TokenizerOptio
             for role, value in roles.items()
             if value is not None
         },
-        extra=tuple(_token(value, TOKENIZER_CONFIG, "extra_special_tokens") for value in _extra(values)),
+        extra=tuple(_token(value, TOKENIZER_CONFIG, "extra_special_tokens") for value in extra),
         token_types="token_type_ids" in names if isinstance(names, list) else BERT_CLASSES.get(name, False),
     )
 
@@ -182,6 +188,10 @@ def _listed(decoder: Any) -> dict[int, AddedToken]:
     """added_tokens_decoder: tokens by their ids, which JSON keeps as texts."""
     if decoder is None:
         return {}
+    if isinstance(decoder, Mapping) and len(decoder) > MAX_ADDED_TOKENS:
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: added_tokens_decoder has {len(decoder)} tokens: expected {MAX_ADDED_TOKENS} at most"
+        )
     try:
         return {
             int(number): _token(token, TOKENIZER_CONFIG, "added_tokens_decoder") for number, token in decoder.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,9 +17,13 @@ from torch import Tensor
 
 from edgeformer import ctranslate2_whisper
 from edgeformer.ctranslate2_files import is_ctranslate2
+from edgeformer.json_files import read_object
 from edgeformer_runtime.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
+_MAX_SHARING = 16
+"""How many times a file's bytes its tensors may be: names share tied weights, and int8 becomes float32 on reading."""
+_ALWAYS_LOADED_BYTES = 4 << 20
 
 
 def find_weight_files(folder: Path) -> tuple[Path, ...]:
@@ -82,9 +85,14 @@ def load_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for path in files:
+        stated, most = 0, max(_MAX_SHARING * path.stat().st_size, _ALWAYS_LOADED_BYTES)
         for name, tensor in _READERS[weight_suffix(path)](path).items():
             if name in state:
                 raise InputError(f"{path.name} repeats the tensor {name} of another shard: save the checkpoint again")
+            # Views of one storage, as a pickle may hold them, would each become a tensor of its own.
+            stated += tensor.numel() * tensor.element_size()
+            if stated > most:
+                raise InputError(f"{path.name} states over {_MAX_SHARING} times what it holds: save it again")
             state[name] = _as_float32(name, tensor)
     return state
 
@@ -103,8 +111,8 @@ def weight_shapes(files: tuple[Path, ...]) -> dict[str, tuple[int, ...]]:
 
 def _shards(index: Path) -> tuple[Path, ...]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        names = sorted(set(read_object(index)["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError):
         raise InputError(f"{index.name} is no index of shards: expected JSON with a weight_map") from None
     for name in names:
         # A name with a folder in it could reach outside of the checkpoint.

@@ -19,12 +19,15 @@ from os import fspath
 from pathlib import Path
 from typing import Any, ClassVar
 
+from edgeformer.bounded_files import MAX_RECIPE_BYTES, read_text
+from edgeformer.checkpoint_sizes import MAX_LAYERS
 from edgeformer.compression.toml_tables import read_table
 from edgeformer.layer_plan import LayerPlan
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.records import to_data
+from edgeformer_runtime.strict_json import shorten
 
 SCHEDULES = ("linear", "cosine", "constant")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")
@@ -33,6 +36,17 @@ QUANTIZED_FORMATS = ("int8", "int4")
 QUANTIZE_METHODS = ("plain", "lsq")
 ACTIVATION_SCALES = ("row", "example", "float")
 STORED_DTYPES = ("float32", "float16")
+MAX_STEPS = 100
+MAX_EPOCHS = 10_000
+MAX_BATCH_SIZE = 1 << 16
+MAX_VARIANTS = 1000
+"""Of each sentence."""
+MAX_EXAMPLES = 10_000_000
+MAX_LENGTH = 1 << 16
+"""Of a sentence in tokens, and of what weights are counted in: rows, columns and neurons."""
+MAX_FACTOR = 1e6
+"""Of what weighs a term, decays a weight or divides a logit."""
+_MAX_DOTS = 64
 SHIPPED = Path(__file__).parent / "recipes"
 
 
@@ -61,14 +75,15 @@ class Training:
     keep_zeros: bool = True
 
     def __post_init__(self) -> None:
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 1)
+        _within("epochs", self.epochs, 1, MAX_EPOCHS)
+        _within("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
         _choice("schedule", self.schedule, SCHEDULES)
         _share("warmup", self.warmup)
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, found {self.learning_rate}")
-        _at_least("weight_decay", self.weight_decay, 0)
-        _at_least("clip_norm", self.clip_norm, 0)
+        _within("learning_rate", self.learning_rate, 0, MAX_FACTOR)
+        _within("weight_decay", self.weight_decay, 0, MAX_FACTOR)
+        _within("clip_norm", self.clip_norm, 0, MAX_FACTOR)
 
 
 @dataclass(frozen=True)
@@ -98,10 +113,11 @@ class Loss:
 
     def __post_init__(self) -> None:
         for name in ("labels", "logits", "hidden", "attention"):
-            _at_least(name, getattr(self, name), 0)
+            _within(name, getattr(self, name), 0, MAX_FACTOR)
         _share("label_smoothing", self.label_smoothing)
         if not self.temperature > 0:
             raise InputError(f"temperature must be above 0, found {self.temperature}")
+        _within("temperature", self.temperature, 0, MAX_FACTOR)
         if isinstance(self.layer_map, str) and self.layer_map != "uniform":
             raise InputError(f'layer_map must be "uniform" or pairs of layers, found {self.layer_map!r}')
         if not any((self.labels, self.logits, self.hidden, self.attention)):
@@ -137,9 +153,10 @@ class Augment:
     cutout: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least("variants", self.variants, 0)
-        if self.zoom < 1:
-            raise InputError(f"zoom must be a factor of at least 1, found {self.zoom}")
+        _within("variants", self.variants, 0, MAX_VARIANTS)
+        for name in ("shift", "rotation_degrees", "jitter", "cutout"):
+            _within(name, getattr(self, name), 0, 360)
+        _within("zoom", self.zoom, 1, 100)
 
     @property
     def of_images(self) -> bool:
@@ -221,10 +238,10 @@ class Prune:
     def __post_init__(self) -> None:
         _share("heads", self.heads)
         _share("neurons", self.neurons)
-        _at_least("examples", self.examples, 1)
-        _at_least("round_to", self.round_to, 1)
-        if isinstance(self.layers, int):
-            _at_least("layers", self.layers, 0)
+        _within("examples", self.examples, 1, MAX_EXAMPLES)
+        _within("round_to", self.round_to, 1, MAX_LENGTH)
+        for layer in self.layers if isinstance(self.layers, tuple) else (self.layers,):
+            _within("layers", layer, 0, MAX_LAYERS)
         if not (self.heads or self.neurons or self.layers):
             raise InputError("at least one of heads, neurons and layers must be above 0")
 
@@ -255,7 +272,7 @@ class Sparsify:
         _choice("method", self.method, SPARSIFY_METHODS)
         _share("sparsity", self.sparsity)
         for size in self.block:
-            _at_least("block", size, 1)
+            _within("block", size, 1, MAX_LENGTH)
         _share("begin", self.begin)
         if not self.begin < self.end <= 1:
             raise InputError(f"end must be above begin and at most 1, found {self.begin} and {self.end}")
@@ -290,7 +307,7 @@ class QuantizeAware:
         _choice("format", self.format, QUANTIZED_FORMATS)
         _choice("method", self.method, QUANTIZE_METHODS)
         _choice("activations", self.activations, ACTIVATION_SCALES)
-        _at_least("block", self.block, 0)
+        _within("block", self.block, 0, MAX_LENGTH)
         LayerPlan(self.layers, self.format)
 
 
@@ -324,8 +341,8 @@ class Recipe:
     stored: str = "float32"
 
     def __post_init__(self) -> None:
-        _at_least("seq_len", self.seq_len, 2)
-        _at_least("max_tokens", self.max_tokens, 2)
+        _within("seq_len", self.seq_len, 2, MAX_LENGTH)
+        _within("max_tokens", self.max_tokens, 2, MAX_LENGTH)
         _choice("mixed_precision", self.mixed_precision, MIXED_PRECISIONS)
         _choice("stored", self.stored, STORED_DTYPES)
         if not self.steps:
@@ -350,13 +367,18 @@ def load_recipe(source: StrPath) -> Recipe:
             guess = did_you_mean(path.stem, shipped)
             raise InputError(f"no recipe {source!r}: {guess}expected a TOML file or one of {', '.join(shipped)}")
         path = shipped[source]
+    return read_recipe(_parse(read_text(path, MAX_RECIPE_BYTES), path.name), path.stem)
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    if any(line.count(".") > _MAX_DOTS for line in text.split("\n")):  # a key's time is quadratic in them
+        raise InputError(f"recipe {name}: expected at most {_MAX_DOTS} dots in a line")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"recipe {path.name} is not TOML: {error}") from None
-    return read_recipe(table, path.stem)
+        return tomllib.loads(text)
+    except RecursionError:
+        raise InputError(f"recipe {name} is not TOML: it is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"recipe {name} is not TOML: {shorten(str(error), 200)[1:-1]}") from None
 
 
 def read_recipe(table: Mapping[str, Any], name: str) -> Recipe:
@@ -366,6 +388,8 @@ def read_recipe(table: Mapping[str, Any], name: str) -> Recipe:
     steps = table.get("step", [])
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise InputError(f"{where}: expected steps as [[step]]")
+    if len(steps) > MAX_STEPS:
+        raise InputError(f"{where}: expected at most {MAX_STEPS} steps, found {len(steps)}")
     made = tuple(_read_step(step, f"{where}, step {number}") for number, step in enumerate(steps, 1))
     # The head of the file is read by the same rule; the name and the steps are ours.
     known = read_table(_Head, rest, where)
@@ -400,9 +424,11 @@ def _read_step(table: Mapping[str, Any], where: str) -> Step:
     return read_table(STEPS[kind], values, f"{where} ({kind})")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def _within(name: str, value: float, least: float, most: float) -> None:
     if not value >= least:
         raise InputError(f"{name} must be at least {least}, found {value}")
+    if value > most:
+        raise InputError(f"{name} must be at most {most:.0f}, found {value}")
 
 
 def _share(name: str, value: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgeformer.checkpoint_sizes import check_student
 from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
@@ -51,6 +52,7 @@ def make_student(fields: Mapping[str, Any], teacher: Model, data: Data, seed: in
     family = family_for(raw)
     if own.task not in family.tasks:
         raise InputError(f"student: {family.name} cannot do {own.task}, and the teacher does: name another model_type")
+    check_student(family, raw, sum(tensor.numel() for tensor in teacher.module.parameters()))
     kept: list[int] | None = None
     tokenizer = own.tokenizer_json
     if own.task == CLASSIFICATION and int(raw.get("vocab_size", own.config.vocab_size)) != own.config.vocab_size:

@@ -13,6 +13,9 @@ from edgeformer_runtime.strict_json import shorten
 
 T = TypeVar("T")
 
+MAX_NUMBER = 1 << 53
+"""What a float holds exactly."""
+
 
 def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     """A dataclass from the table of its fields.
@@ -31,7 +34,7 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     known = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     for key in table:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}: expected any of {', '.join(known)}")
+            raise InputError(f"{where}: unknown key {shorten(key)}: expected any of {', '.join(known)}")
     for name, field in known.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in table:
@@ -45,6 +48,8 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
+    if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:
+        raise InputError(f"{where} must be a number of at most {MAX_NUMBER}, found {shorten(value)}")
     members = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
     for member in members:
         if _fits(member, value):

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.strict_json import shorten
 
 
 def read_int(raw: Mapping[str, Any], key: str, default: int, minimum: int = 1) -> int:
     """An integer of at least `minimum`."""
     value = raw.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(f"config.json: {key} must be an integer of at least {minimum}, found {value!r}")
+        raise InputError(f"config.json: {key} must be an integer of at least {minimum}, found {shorten(value)}")
     return value
 
 
@@ -20,7 +21,7 @@ def read_float(raw: Mapping[str, Any], key: str, default: float) -> float:
     """A number above 0."""
     value = raw.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InputError(f"config.json: {key} must be a number above 0, found {value!r}")
+        raise InputError(f"config.json: {key} must be a number above 0, found {shorten(value)}")
     return float(value)
 
 
@@ -28,7 +29,7 @@ def read_bool(raw: Mapping[str, Any], key: str, default: bool) -> bool:
     """True or false."""
     value = raw.get(key, default)
     if not isinstance(value, bool):
-        raise InputError(f"config.json: {key} must be true or false, found {value!r}")
+        raise InputError(f"config.json: {key} must be true or false, found {shorten(value)}")
     return value
 
 
@@ -36,7 +37,7 @@ def read_choice(raw: Mapping[str, Any], key: str, default: str, choices: Collect
     """One of `choices`."""
     value = raw.get(key, default)
     if not isinstance(value, str) or value not in choices:
-        raise InputError(f"config.json: {key} must be one of {', '.join(sorted(choices))}, found {value!r}")
+        raise InputError(f"config.json: {key} must be one of {', '.join(sorted(choices))}, found {shorten(value)}")
     return value
 
 
@@ -44,7 +45,8 @@ def check_heads(width: int, num_heads: int, width_name: str) -> None:
     """Refuse a width that the heads do not divide."""
     if width % num_heads:
         raise InputError(
-            f"config.json: {width_name} must be a multiple of num_attention_heads, found {width} and {num_heads}"
+            f"config.json: {width_name} must be a multiple of num_attention_heads, "
+            f"found {shorten(width)} and {shorten(num_heads)}"
         )
 
 
@@ -57,5 +59,5 @@ def refuse_unsupported_text(raw: Mapping[str, Any]) -> None:
     for key in ("pruned_heads", "quantization_config"):
         if raw.get(key):
             raise InputError(
-                f"config.json: {key} must be absent or empty, found {raw[key]!r}: save the checkpoint without it"
+                f"config.json: {key} must be absent or empty, found {shorten(raw[key])}: save the checkpoint without it"
             )

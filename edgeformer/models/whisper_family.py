@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.families import Family
-from edgeformer.json_files import write_json
+from edgeformer.json_files import read_object, write_json
 from edgeformer.models.public_names import unwrapped
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_config import WhisperConfig, parse_config, with_alignment_heads
@@ -79,7 +78,7 @@ def _keep_extras(config: WhisperConfig, old: WhisperConfig) -> WhisperConfig:
 def _write_extras(folder: Path, config: WhisperConfig) -> None:
     """Layers that were removed have changed the numbers of the alignment heads."""
     file = folder / GENERATION_FILE
-    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    generation = read_object(file) if file.is_file() else {}
     write_json(file, {**generation, "alignment_heads": [list(head) for head in config.alignment_heads]})
 
 

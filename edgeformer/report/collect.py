@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,8 @@ from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
+MAX_ITEMS = 2000
+"""Points of a search, steps of a recipe, or layers and formats of a sensitivity."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def collect(
             recipes[name] = read_object(path / CHECKPOINT_FILE)
             variants += [*_points(name, path), *_steps(name, recipes[name])]
             if (path / SENSITIVITY_FILE).is_file():
-                sensitivities[name] = Sensitivity.from_json(read_object(path / SENSITIVITY_FILE), SENSITIVITY_FILE)
+                sensitivities[name] = _sensitivity(path / SENSITIVITY_FILE)
         except InputError as error:
             notes.append(f"{name} is not told in full: {error}")
     return FolderReport(folder.resolve().name, tuple(variants), sensitivities, recipes, _environment(), tuple(notes))
@@ -140,6 +143,7 @@ def _points(name: str, path: Path) -> list[Variant]:
         return []
     document = read_object(path / SEARCH_FILE)
     try:
+        _check_count(document["points"], f"{name}/{SEARCH_FILE}", "points")
         chosen = document["best"] if document["met"] else None
         examples = document.get("examples")
         return [
@@ -177,6 +181,7 @@ def _point(name: str, target: str, point: dict[str, Any], chosen: bool, examples
 def _steps(name: str, recipe: dict[str, Any]) -> list[Variant]:
     """The accuracy after each step of a recipe, where the data for it was given."""
     try:
+        _check_count(recipe.get("steps", []), f"{name}/{CHECKPOINT_FILE}", "steps")
         return [
             Variant(
                 f"{name}: step {number}, {step['kind']}",
@@ -190,6 +195,18 @@ def _steps(name: str, recipe: dict[str, Any]) -> list[Variant]:
         ]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{name}/{CHECKPOINT_FILE} is not what `edgeformer compress` writes") from None
+
+
+def _sensitivity(file: Path) -> Sensitivity:
+    found = Sensitivity.from_json(read_object(file), file.name)
+    _check_count(found.costs, file.name, "costs")
+    return found
+
+
+def _check_count(items: Sequence[Any], where: str, what: str) -> None:
+    """A page shows each; a million of them would take minutes."""
+    if len(items) > MAX_ITEMS:
+        raise InputError(f"{where} has {len(items)} {what}: expected {MAX_ITEMS} at most")
 
 
 def _environment() -> dict[str, str]:

@@ -182,11 +182,16 @@ def _explain(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)"
 
 
+_LONGEST_MESSAGE = 4000
+"""What a file states may stand in it."""
+
+
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         with stderr_may_be_unread():
             traceback.print_exc()
+    line = " ".join(message[:_LONGEST_MESSAGE].split()) + (" ..." if len(message) > _LONGEST_MESSAGE else "")
     # Surrogates come from arguments that are no UTF-8; they could not be printed as they are.
     with stderr_may_be_unread():
-        print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
+        print(f"error: {printable(line)}", file=sys.stderr, flush=True)
     return code

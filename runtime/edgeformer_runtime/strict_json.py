@@ -12,6 +12,9 @@ from typing import Any, NoReturn
 from edgeformer_runtime.errors import BundleError
 
 MAX_DEPTH = 32
+MAX_CONTAINERS = 1_000_000
+"""Objects and lists of one file, which take 20 times their two characters once they are parsed."""
+MAX_VALUES = 4_000_000
 
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
@@ -38,6 +41,7 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
     """
     if len(data) > max_bytes:
         raise BundleError(f"{where}: expected at most {max_bytes} bytes, found {len(data)}")
+    check_counts(data, where)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -68,7 +72,7 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
         raise BundleError(f"{where}: a number has too many digits") from None
     except RecursionError:
         raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
-    _check_depth(value, where)
+    check_depth(value, where)
     if _SURROGATE_ESCAPE.search(text):  # elsewhere UTF-8 has seen to it
         _check_surrogates(value, where)
     return value
@@ -97,7 +101,25 @@ def walk(value: Any) -> Iterator[tuple[int, Any]]:
             stack += [(depth + 1, child) for child in item]
 
 
-def _check_depth(value: Any, where: str) -> None:
+def check_counts(data: bytes, where: str) -> None:
+    """Refuse JSON of more parts than a file of ours has, before it is parsed.
+
+    Raises:
+        BundleError: says which parts are too many.
+    """
+    containers, values = data.count(b"[") + data.count(b"{"), data.count(b",")
+    if containers > MAX_CONTAINERS or values > MAX_VALUES:
+        found = f"{containers} objects and lists" if containers > MAX_CONTAINERS else f"{values} values"
+        most = MAX_CONTAINERS if containers > MAX_CONTAINERS else MAX_VALUES
+        raise BundleError(f"{where}: {found}: expected {most} at most")
+
+
+def check_depth(value: Any, where: str) -> None:
+    """Refuse a parsed value that is nested deeper than `MAX_DEPTH`.
+
+    Raises:
+        BundleError: it is.
+    """
     containers = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MAX_DEPTH):
         children = (item.values() if isinstance(item, dict) else item for item in containers)
@@ -114,5 +136,10 @@ def _check_surrogates(value: Any, where: str) -> None:
 
 def shorten(value: object, limit: int = 80) -> str:
     """A value as it may be shown in a one-line message."""
-    text = ascii(value)
+    if isinstance(value, str | bytes):
+        value = value[: limit + 1]  # what is cut off need not be written first
+    try:
+        text = ascii(value)
+    except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
+        text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= limit else text[: limit - 3] + "..."

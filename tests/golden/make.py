@@ -22,6 +22,7 @@ GENERATORS = (
     "zips",
     "signatures",
     "hostile_models",
+    "hostile_tokenizers",
 )
 """Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 

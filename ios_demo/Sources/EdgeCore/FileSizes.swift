@@ -6,6 +6,8 @@ enum FileSizes {
     private static let maxTableBytes = 64 * mebibyte
     /// Of an image or a sound among the vectors.
     private static let maxRawInputBytes = 128 * mebibyte
+    /// Of a LiteRT or ONNX model: offsets in FlatBuffers and lengths in Protocol Buffers are 31 bits.
+    private static let maxModelBytes = Int(Int32.max)
     /// Of a file that nothing refers to, as a licence.
     private static let maxOtherBytes = 256 * mebibyte
 
@@ -22,8 +24,12 @@ enum FileSizes {
         if case .transcription(let head) = manifest.postprocessing { limits[head.tokenizer] = maxTableBytes }
         let models = Set(manifest.programs.map(\.file))
         for (name, entry) in manifest.files {
-            let isModel = models.contains(name) || manifest.target == .coreml || manifest.target == .onnx
-            let standard = name.hasPrefix(vectorsFolder) ? maxRawInputBytes : isModel ? Int.max : maxOtherBytes
+            let isModel = models.contains(name)
+            let hasAnySize = isModel || manifest.target == .coreml || manifest.target == .onnx
+            let has31Bits = isModel && (manifest.target == .litert || manifest.target == .onnx)
+            let standard =
+                name.hasPrefix(vectorsFolder)
+                ? maxRawInputBytes : has31Bits ? maxModelBytes : hasAnySize ? Int.max : maxOtherBytes
             let limit = limits[name] ?? standard
             guard entry.size <= limit else {
                 throw BundleError("\(shown(name)): expected at most \(limit) bytes, found \(entry.size)")

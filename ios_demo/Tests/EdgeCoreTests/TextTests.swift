@@ -25,6 +25,14 @@ final class TextTests: XCTestCase {
         }
     }
 
+    func testATokenizerHasBounds() throws {
+        for item in try Golden.items(try Golden.json("hostile_tokenizers.json")["cases"]) {
+            let (name, file) = (item["name"].text ?? "", item["file"].text ?? "")
+            let found = errorName { _ = try WordPieceTokenizer(Data(file.utf8), file: "tokenizer.json") }
+            XCTAssertEqual(found, item["error"].text, name)
+        }
+    }
+
     func testZooTextsAndTypes() throws {
         let golden = try Golden.json("text.json")
         let tokenizer = try tokenizer("\(golden["model"].text ?? "")/tokenizer.json")

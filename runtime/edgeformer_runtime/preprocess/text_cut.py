@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess.long_words import LongWords
 from edgeformer_runtime.preprocess.tokenizer_file import steps
 
 FIRST_CUT = 8
 """Characters per position of the model that are tried first: words of English have five to a token."""
+
+MAX_UNCUT_CHARACTERS = 200_000
+"""Of a text, or of the part of one, in which no place to cut is known: a tokenizer takes up to a second for it."""
 
 _GROWTH = 4
 _MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -31,15 +37,21 @@ class TextCut:
         """
         self._places = _places(settings)
         self._whole_words = _is_bert(settings)
+        self._long_words = LongWords(settings)
         self._longest = longest
         self._count = count
 
     def single(self, text: str) -> str:
-        """A beginning of the text that has more tokens than the model takes, or all of it where it has not."""
-        return self._beginning(text, least=0)
+        """A text with the same tokens: a beginning with more than the model takes, or all where there are fewer.
+
+        Raises:
+            InputError: it is long, and nowhere is it known that it could be cut.
+        """
+        return self._beginning(self._long_words.shortened(text), least=0)
 
     def pair(self, text: str, other: str) -> tuple[str, str]:
         """Beginnings of two texts that are truncated, longest first, to the same tokens as the two."""
+        text, other = self._long_words.shortened(text), self._long_words.shortened(other)
         # Of two texts that are both too long the longer gets the odd position: the beginnings must keep that order.
         first, second = self.single(text), self.single(other)
         if len(first) == len(text):
@@ -57,11 +69,22 @@ class TextCut:
             place = self._places.search(text, size)
             if place is None:
                 break
+            if place.start() - size > MAX_UNCUT_CHARACTERS:
+                raise _uncut(text)
             beginning = text[: place.start()]
             if self._count(beginning) >= least:
                 return beginning
             size = _GROWTH * place.start()
+        if len(text) > MAX_UNCUT_CHARACTERS and self._longest_piece(text) > MAX_UNCUT_CHARACTERS:
+            raise _uncut(text)
         return text
+
+    def _longest_piece(self, text: str) -> int:
+        """The most characters between two places to cut, and all where none are known."""
+        if self._places is None:
+            return len(text)
+        begins = [0, *(place.start() for place in self._places.finditer(text)), len(text)]
+        return max(end - begin for begin, end in pairwise(begins))
 
     def _all(self, text: str) -> int:
         """The tokens of the whole text, counted part by part where a part begins as the text does."""
@@ -75,6 +98,13 @@ class TextCut:
             total += self._count(text[position:end])
             position = end
         return total
+
+
+def _uncut(text: str) -> InputError:
+    return InputError(
+        f"the text has {len(text)} characters, and too many without a place where it could be cut: expected at most "
+        f"{MAX_UNCUT_CHARACTERS} between two, such as spaces between letters"
+    )
 
 
 def _places(settings: Mapping[str, Any]) -> re.Pattern[str] | None:

@@ -28,7 +28,7 @@ struct AddedTokens: Sendable {
         _ = try record.list("added_tokens", count: 0...100_000) { value, path in
             let keys = ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"]
             let token = try Record(value, at: path, keys: keys)
-            let content = try token.text("content", count: 1...10_000)
+            let content = try token.text("content", count: 1...1024)
             guard try !token.flag("single_word") else {
                 throw BundleError("\(path): tokens that match whole words only are not supported here")
             }

@@ -10,7 +10,9 @@ struct Encoding: Equatable {
 
 /// BERT's tokenizer from a file of the tokenizers library: added tokens, normalizer, words, WordPiece, special tokens.
 struct WordPieceTokenizer: Sendable {
-    private static let maxFileBytes = 256 << 20
+    private static let maxFileBytes = 64 << 20
+    /// Of a word, whose time is cubic in it; of a piece; and of what is written before pieces.
+    private static let (maxWordLength, maxPieceLength, maxPrefixLength) = (200, 1024, 64)
     private let added: AddedTokens
     private let pieces: [[UInt32]: Int]
     private let continuation: [UInt32]
@@ -43,12 +45,16 @@ struct WordPieceTokenizer: Sendable {
             modelValue.0, at: modelValue.path,
             keys: ["continuing_subword_prefix", "max_input_chars_per_word", "unk_token", "vocab"], optional: ["type"])
         if model.has("type") { _ = try model.text("type", "WordPiece") { $0 == "WordPiece" } }
-        let vocab = try model.members("vocab", count: 1...10_000_000) { _, value, path in
-            try Record.integer(value, path, 0...Int(Int32.max))
+        let vocab = try model.members("vocab", count: 1...10_000_000) { piece, value, path in
+            guard piece.unicodeScalars.count <= Self.maxPieceLength else {
+                throw BundleError("\(path): expected at most \(Self.maxPieceLength) characters")
+            }
+            return try Record.integer(value, path, 0...Int(Int32.max))
         }
         pieces = Dictionary(vocab.map { ($0.key.unicodeScalars.map(\.value), $0.value) }, uniquingKeysWith: { $1 })
-        continuation = try model.text("continuing_subword_prefix").unicodeScalars.map(\.value)
-        maxWordLength = try model.integer("max_input_chars_per_word", 1...1_000_000)
+        continuation = try model.text("continuing_subword_prefix", count: 0...Self.maxPrefixLength)
+            .unicodeScalars.map(\.value)
+        maxWordLength = try model.integer("max_input_chars_per_word", 1...Self.maxWordLength)
         let unknownText = try model.text("unk_token")
         guard let unknown = pieces[unknownText.unicodeScalars.map(\.value)] else {
             throw BundleError("\(file): the vocabulary lacks the unknown token \(shown(unknownText))")
@@ -117,6 +123,7 @@ private struct SpecialTokens: Sendable {
         case second(type: Int)
     }
 
+    private static let maxPieces = 32
     private let single: [Piece]
     private let pair: [Piece]
 
@@ -137,11 +144,29 @@ private struct SpecialTokens: Sendable {
         _ = try record.text("type", "TemplateProcessing or BertProcessing") { $0 == "TemplateProcessing" }
         let special = try record.members("special_tokens", count: 0...1000) { _, value, path in
             try Record(value, at: path, keys: ["id", "ids", "tokens"])
-                .list("ids", count: 0...1000) { try Record.integer($0, $1, 0...Int(Int32.max)) }
+                .list("ids", count: 0...Self.maxPieces) { try Record.integer($0, $1, 0...Int(Int32.max)) }
         }
         let ids = Dictionary(special.map { (ExactString($0.key), $0.value) }, uniquingKeysWith: { $1 })
-        single = try record.list("single", count: 1...100) { try Self.piece($0, $1, ids) }
-        pair = try record.list("pair", count: 1...100) { try Self.piece($0, $1, ids) }
+        single = try Self.pieces(record, "single", ids, texts: 1)
+        pair = try Self.pieces(record, "pair", ids, texts: 2)
+    }
+
+    /// A template, in which each text stands once and in order.
+    private static func pieces(
+        _ record: Record, _ key: String, _ ids: [ExactString: [Int]], texts: Int
+    ) throws -> [Piece] {
+        let found = try record.list(key, count: 1...maxPieces) { try piece($0, $1, ids) }
+        let order = found.compactMap { piece -> Int? in
+            switch piece {
+            case .special: nil
+            case .first: 0
+            case .second: 1
+            }
+        }
+        guard order == Array(0..<texts) else {
+            throw BundleError("\(key): expected \(texts == 1 ? "A" : "A and B"), once each")
+        }
+        return found
     }
 
     /// `["[SEP]", 102]`.

@@ -13,6 +13,9 @@ private const val MAX_TABLE_BYTES = 64 * MIB
 /** Of an image or a sound among the vectors. */
 private const val MAX_RAW_INPUT_BYTES = 128 * MIB
 
+/** Of a LiteRT or ONNX model: offsets in FlatBuffers and lengths in Protocol Buffers are 31 bits. */
+private const val MAX_MODEL_BYTES = Int.MAX_VALUE.toLong()
+
 /** Of a file that nothing refers to, as a licence. */
 private const val MAX_OTHER_BYTES = 256 * MIB
 
@@ -29,6 +32,7 @@ internal fun checkSizes(manifest: Manifest) {
     for ((name, entry) in manifest.files) {
         val limit = limits[name] ?: when {
             name.startsWith(VECTORS_FOLDER) -> MAX_RAW_INPUT_BYTES
+            name in models && manifest.target in listOf(Target.LITERT, Target.ONNX) -> MAX_MODEL_BYTES
             name in models || manifest.target == Target.COREML || folderOf(name) in besideModels -> continue
             else -> MAX_OTHER_BYTES
         }

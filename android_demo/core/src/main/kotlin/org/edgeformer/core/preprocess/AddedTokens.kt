@@ -24,7 +24,7 @@ internal class AddedToken(
             }
             return AddedToken(
                 id = fields.int("id", 0..Int.MAX_VALUE.toLong()),
-                content = fields.string("content", length = 1..Int.MAX_VALUE),
+                content = fields.string("content", length = 1..MAX_TOKEN_CHARACTERS),
                 lstrip = fields.boolean("lstrip"),
                 rstrip = fields.boolean("rstrip"),
                 normalized = fields.boolean("normalized"),

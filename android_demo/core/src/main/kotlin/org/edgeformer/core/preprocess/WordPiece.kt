@@ -6,6 +6,14 @@ import org.edgeformer.core.StrictJson
 import org.edgeformer.core.shorten
 
 private const val MAX_TOKENIZER_BYTES = 64 shl 20
+
+/** Of a word, whose time is cubic in it. */
+private const val MAX_WORD_CHARACTERS = 200L
+internal const val MAX_TOKEN_CHARACTERS = 1024
+
+/** Of what is written before pieces that continue a word. */
+private const val MAX_AFFIX_CHARACTERS = 64
+private const val MAX_TEMPLATE_PIECES = 32
 private val IDS = 0..Int.MAX_VALUE.toLong()
 
 /**
@@ -156,22 +164,28 @@ private fun readFrame(fields: Fields): Pair<List<Part>, List<Part>> =
                 it.ints("ids", 1..1, IDS).single()
             }
         }
-        readTemplate(fields, "single", ids) to readTemplate(fields, "pair", ids)
+        readTemplate(fields, "single", ids, listOf(0)) to readTemplate(fields, "pair", ids, listOf(0, 1))
     }
 
-private fun readTemplate(fields: Fields, key: String, ids: Map<String, Int>): List<Part> = fields.objects(key, 1..100) {
-    if (it.has("SpecialToken")) {
-        it.obj("SpecialToken") { token ->
+/** A template, in which each of `texts` stands once and in order. */
+private fun readTemplate(fields: Fields, key: String, ids: Map<String, Int>, texts: List<Int>): List<Part> {
+    val parts = fields.objects(key, 1..MAX_TEMPLATE_PIECES) { readPart(it, ids) }
+    if (parts.mapNotNull { it.text } != texts) fields.fail(key, "expected each text once")
+    return parts
+}
+
+private fun readPart(fields: Fields, ids: Map<String, Int>): Part =
+    if (fields.has("SpecialToken")) {
+        fields.obj("SpecialToken") { token ->
             val name = token.string("id")
             val id = ids[name] ?: token.fail("id", "unknown special token ${shorten(name)}")
             Part(null, id, token.int("type_id", IDS))
         }
     } else {
-        it.obj("Sequence") { text ->
+        fields.obj("Sequence") { text ->
             Part(if (text.choice("id", listOf("A", "B")) == "A") 0 else 1, 0, text.int("type_id", IDS))
         }
     }
-}
 
 /**
  * The vocabulary, and how words become pieces of it: the longest piece first, then the longest that continues it.
@@ -213,13 +227,13 @@ internal class WordPiece private constructor(
         fun read(fields: Fields): WordPiece {
             fields.choice("type", listOf("WordPiece"))
             val all = 0..Int.MAX_VALUE
-            val vocabulary = fields.table("vocab", all, all) { ids, token -> ids.int(token, IDS) }
+            val vocabulary = fields.table("vocab", all, 0..MAX_TOKEN_CHARACTERS) { ids, token -> ids.int(token, IDS) }
             val unknown = fields.string("unk_token")
             return WordPiece(
                 vocabulary = HashMap(vocabulary),
-                prefix = fields.string("continuing_subword_prefix"),
+                prefix = fields.string("continuing_subword_prefix", length = 0..MAX_AFFIX_CHARACTERS),
                 unknown = vocabulary[unknown] ?: fields.fail("unk_token", "${shorten(unknown)} is no token"),
-                longestWord = fields.int("max_input_chars_per_word", IDS),
+                longestWord = fields.int("max_input_chars_per_word", 0..MAX_WORD_CHARACTERS),
             )
         }
     }

@@ -41,6 +41,17 @@ class TextTest {
         assertEquals(case["truncated"].boolean, found.truncated, text)
     }
 
+    @TestFactory
+    fun `a tokenizer has bounds`() =
+        Golden.tests(Golden.json("hostile_tokenizers.json")["cases"].list, { _, case -> case["name"].text }) { _, case ->
+            val data = case["file"].text.toByteArray()
+            if (case["error"].isNull) {
+                WordPieceTokenizer.read(data, "tokenizer.json")
+            } else {
+                assertThrows(BundleError::class.java) { WordPieceTokenizer.read(data, "tokenizer.json") }
+            }
+        }
+
     @Test
     fun `the zoo's tokenizer as in transformers`() {
         val cases = Golden.json("text.json")

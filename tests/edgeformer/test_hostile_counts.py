@@ -1,0 +1,224 @@
+"""Files that state counts and sizes beyond all sense are refused at once, in a line, before anything is built."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgeformer.calibration import _texts
+from edgeformer.compression.recipe import load_recipe
+from edgeformer.evaluation_data import TEXT_COLUMNS
+from edgeformer.layer_plan import LayerPlan
+from edgeformer.pair_tables import read_pairs
+from edgeformer.report.collect import collect
+from edgeformer.weight_counts import check_weight_files
+from edgeformer_runtime.errors import InputError
+from tests.edgeformer.bert_checkpoints import message
+
+MILLION = 1_000_000
+SECONDS = 4.0
+
+Spoil = Callable[[Path], Any]
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 4 << 30)
+
+
+def holding(data: bytes) -> Spoil:
+    return lambda path: path.write_bytes(data)
+
+
+def refused(act: Callable[[], object]) -> str:
+    begun = time.process_time()
+    with pytest.raises(InputError) as caught:
+        act()
+    assert time.process_time() - begun < SECONDS
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+ANY_TEXT: dict[str, Spoil] = {
+    "sparse": sparse,
+    "NULs": holding(bytes(20 << 20)),
+    "a line of a hundred megabytes": holding(b"x" * (100 << 20)),
+    "deep": holding(b"[" * MILLION),
+    "not UTF-8": holding(b"\xff\xfea\0"),
+}
+
+
+@pytest.mark.parametrize("spoil", ANY_TEXT.values(), ids=ANY_TEXT)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
+def test_tables(name: str, spoil: Spoil, tmp_path: Path) -> None:
+    spoil(tmp_path / name)
+    assert name in refused(lambda: read_pairs(tmp_path / name, None, TEXT_COLUMNS))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + b'["a",1],' * MILLION + b"1]",
+        b"[" + b"[]," * (20 * MILLION) + b"[]]",
+        b'[["a", ' + b"9" * 5000 + b"]]",
+        json.dumps([["a" * (3 << 20), "b"]]).encode(),
+    ],
+    ids=["a million rows", "lists", "a long number", "a long text"],
+)
+def test_tables_of_json(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    refused(lambda: read_pairs(tmp_path / "a.json", None, TEXT_COLUMNS))
+
+
+@pytest.mark.parametrize("spoil", [sparse, holding(bytes(1 << 20))], ids=["sparse", "NULs"])
+def test_calibration_texts(spoil: Spoil, tmp_path: Path) -> None:
+    spoil(tmp_path / "a.txt")
+    assert "a.txt" in refused(lambda: _texts(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize("spoil", ANY_TEXT.values(), ids=ANY_TEXT)
+def test_recipes_and_plans(spoil: Spoil, tmp_path: Path) -> None:
+    spoil(tmp_path / "a.toml")
+    assert "a.toml" in refused(lambda: load_recipe(tmp_path / "a.toml"))
+    spoil(tmp_path / "plan.json")
+    assert "plan.json" in refused(lambda: LayerPlan.read(tmp_path / "plan.json"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 30_000,
+        "a = " + "9" * 30_000,
+        "a" + ".a" * 30_000 + " = 1",
+        "[[step]]\n" * 5000,
+        "seq_len = 1000000000000",
+        "seq_len = " + "9" * 400,
+        *(
+            f'[[step]]\nkind = "finetune"\ntraining = {{ {field} }}'
+            for field in ("epochs = 1000000000000", "batch_size = 1000000000", "learning_rate = inf", "clip_norm = nan")
+        ),
+        '[[step]]\nkind = "distill"\naugment = { variants = 1000000000 }',
+        '[[step]]\nkind = "distill"\nloss = { logits = 1e300 }',
+        '[[step]]\nkind = "prune"\nlayers = 1000000000',
+        '[[step]]\nkind = "prune"\nlayers = [1000000000]',
+        '[[step]]\nkind = "prune"\nheads = 0.5\nexamples = 1000000000000',
+        '[[step]]\nkind = "prune"\nheads = 0.5\nround_to = 1000000000000',
+        '[[step]]\nkind = "sparsify"\nsparsity = 0.5\nblock = [1000000000, 1]',
+        '[[step]]\nkind = "quantize_aware"\nblock = 1000000000',
+    ],
+    ids=lambda text: text[-40:],
+)
+def test_numbers_of_recipes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    refused(lambda: load_recipe(tmp_path / "a.toml"))
+
+
+def test_plans_of_a_million_layers() -> None:
+    refused(lambda: LayerPlan(dict.fromkeys(map(str, range(MILLION)), "int8")))
+    refused(lambda: LayerPlan({"x" * MILLION: "int3"}))
+
+
+def edited(file: str, **changes: Any) -> Spoil:
+    def edit(folder: Path) -> None:
+        path = folder / file
+        path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **changes}))
+
+    return edit
+
+
+def safetensors(header: bytes, values: int = 0) -> bytes:
+    return struct.pack("<Q", len(header)) + header + bytes(values)
+
+
+def in_folder(name: str, spoil: Spoil) -> Spoil:
+    def write(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        spoil(folder / name)
+
+    return write
+
+
+def shards(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    names = {f"a{number}": f"m{number}.safetensors" for number in range(100_000)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+CHECKPOINTS: dict[str, Spoil] = {
+    **{
+        f"sparse {name}": in_folder(name, sparse)
+        for name in (
+            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "modules.json",
+            "sentence_bert_config.json", "1_Pooling/config.json", "config_sentence_transformers.json",
+        )
+    },
+    "deep config": in_folder("config.json", holding(b'{"a":' + b"[" * 100 + b"]" * 100 + b"}")),
+    "labels": edited("config.json", id2label={str(number): "a" for number in range(150_000)}),
+    "heads": edited("config.json", num_attention_heads=10**4000),
+    "pruned heads": edited("config.json", pruned_heads={str(number): [0] for number in range(100_000)}),
+    "added tokens": edited(
+        "tokenizer_config.json", added_tokens_decoder={str(number): {"content": "a"} for number in range(50_000)}
+    ),
+    "extra tokens": edited("tokenizer_config.json", extra_special_tokens=[f"a{n}" for n in range(50_000)]),
+    "older added tokens": edited("added_tokens.json", **{f"a{number}": number for number in range(50_000)}),
+    "a million tokens": in_folder("vocab.txt", holding(b"".join(b"t%d\n" % number for number in range(990_000)))),
+    "modes": in_folder("1_Pooling/config.json", holding(json.dumps({"pooling_mode": ["mean"] * 300_000}).encode())),
+    "prompts": in_folder("config_sentence_transformers.json", holding(b'{"prompts": [1, 2]}')),
+    "modules": in_folder("modules.json", holding(json.dumps([{"type": "Transformer"}] * 90_000).encode())),
+    "a header longer than the file": in_folder("model.safetensors", holding(struct.pack("<Q", 1 << 60) + b"{}")),
+    "a long header": in_folder("model.safetensors", holding(safetensors(b" " * (20 << 20)))),
+    "NUL weights": in_folder("model.safetensors", holding(bytes(30 << 20))),
+    "a shape beyond the file": in_folder("model.safetensors", holding(
+        safetensors(b'{"a":{"dtype":"F32","shape":[1099511627776,1048576],"data_offsets":[0,16]}}', 16))),
+    "tensors": in_folder("model.safetensors", holding(safetensors(b"{" + b",".join(
+        b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % number for number in range(120_000)) + b"}"))),
+    "shards": shards,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_checkpoints(spoil: Spoil, bert: Path) -> None:
+    spoil(bert)
+    begun = time.process_time()
+    said = message(bert)
+    assert time.process_time() - begun < SECONDS
+    assert len(said) < 1000
+
+
+def test_archives_of_pytorch(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.zeros(4)}, path)
+    check_weight_files((path,))
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data + bytes(10 << 20))
+    assert "is compressed" in refused(lambda: check_weight_files((path,)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"}0" * (4 << 20))
+    assert "names its tensors in" in refused(lambda: check_weight_files((path,)))
+    path.write_bytes(b"PK\x03\x04" + bytes(1000))
+    assert "its directory is not at its end" in refused(lambda: check_weight_files((path,)))
+
+
+def test_a_report_of_a_million_points(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "edgeformer.json").write_text(json.dumps({"steps": [{}] * 100_000}))
+    (folder / "search.json").write_text(json.dumps({"met": False, "target": "onnx", "points": [{}] * 100_000}))
+    begun = time.process_time()
+    report = collect(tmp_path)
+    assert time.process_time() - begun < SECONDS
+    assert any("expected 2000 at most" in note for note in report.notes)
+    sparse(folder / "edgeformer.json")
+    assert "4294967296 bytes" in collect(tmp_path).notes[0]
