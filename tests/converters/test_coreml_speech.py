@@ -30,7 +30,7 @@ REAL_MODEL = pytest.importorskip("coremltools").models.MLModel
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("whisper"), encoder_layers=1)
+    return save_whisper(tmp_path_factory.mktemp("whisper"))
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_images_meet_a_budget_by_a_recipe_where_formats_do_not(place: Path, tmp_
 
 
 def test_speech_meets_a_budget_of_words_and_size(place: Path, tmp_path: Path) -> None:
-    source = save_whisper(tmp_path / "model", encoder_layers=1, decoder_layers=1)
+    source = save_whisper(tmp_path / "model")
     made = meet(source, "wer_rise<=50%, size<=20MB", place / "clips", tmp_path / "out", formats=("int8",), bundles=1)
     best = made.found.best
     assert made.found.met and best is not None
