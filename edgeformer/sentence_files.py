@@ -171,9 +171,8 @@ def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[st
     if mode is None:
         modes = [name for flag, name in _OLD_MODES.items() if config.get(flag)] or [MEAN]
     if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise InputError(
-            f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {shorten(', '.join(map(str, modes[:20])))[1:-1]}"
-        )
+        shown = shorten(", ".join(map(str, modes[:20])))[1:-1]
+        raise InputError(f"1_Pooling/config.json: pooling must be one of {', '.join(POOLINGS)}, found {shown}")
     return modes[0], config.get("include_prompt", True) is not False, notes
 
 
