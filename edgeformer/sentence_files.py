@@ -190,9 +190,10 @@ def _mode(config: Mapping[str, Any], path: Path, normalized: bool) -> str:
     if modes == [_SQRT_MEAN] and normalized:
         return MEAN  # which differs in length alone
     if len(modes) != 1 or modes[0] not in POOLINGS:
+        shown = shorten(", ".join(map(str, modes[:20])))[1:-1]
         raise InputError(
-            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found "
-            f"{shorten(', '.join(map(str, modes[:20])))[1:-1]}: fine-tune the model with one of these"
+            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found {shown}: fine-tune the "
+            "model with one of these"
         )
     return str(modes[0])
 

