@@ -113,6 +113,6 @@ def _check_surrogates(value: Any, where: str) -> None:
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """A value as it may be shown in a one-line message."""
-    text = ascii(value)
+    """A value as it may be shown in a one-line message: what cannot be printed, or turns the direction, is escaped."""
+    text = repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
