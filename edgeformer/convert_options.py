@@ -17,7 +17,14 @@ from edgeformer.programs import (
     WINDOWS,
     ProgramOptions,
 )
-from edgeformer.targets import AUDIO_SECONDS, DECODER_STATE, PRECISIONS_OF_TARGET, TOKEN_PRODUCTS, check_target
+from edgeformer.targets import (
+    AUDIO_SECONDS,
+    DECODER_STATE,
+    PRECISIONS_OF_TARGET,
+    TOKEN_PRODUCTS,
+    check_ios,
+    check_target,
+)
 from edgeformer.tasks import check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
@@ -98,6 +105,8 @@ class ConvertOptions:
             raise InputError(
                 f"--min-ios is for the target coreml, found {', '.join(self.targets)}: add --target coreml"
             )
+        if self.min_ios is not None:
+            check_ios(self.min_ios)
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,5 +82,8 @@ def family_for(raw: Mapping[str, Any]) -> Family:
     try:
         module, attribute = FAMILIES[model_type].split(":")
     except KeyError:
-        raise InputError(f"unknown model_type {named!r}: expected one of {', '.join(sorted(FAMILIES))}") from None
+        guess = did_you_mean(model_type, FAMILIES)
+        raise InputError(
+            f"unknown model_type {named!r}: {guess}expected one of {', '.join(sorted(FAMILIES))}"
+        ) from None
     return cast(Family, getattr(import_module(module), attribute))

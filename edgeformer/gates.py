@@ -101,9 +101,7 @@ def boundary_note(found: Agreement) -> str | None:
     )
 
 
-def way_forward(
-    precision: Precision, precisions: Sequence[str], inputs: Sequence[str] = (), kept: bool = False
-) -> str:
+def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequence[str] = (), kept: bool = False) -> str:
     """What to do about a refused bundle.
 
     Args:

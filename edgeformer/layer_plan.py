@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeformer.json_files import read_object
 from edgeformer.precision import ALIASES
 from edgeformer.programs import Program
-from edgeformer_runtime.choices import check_choice
+from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -69,7 +69,8 @@ class LayerPlan:
         for name, found in (*self.layers.items(), ("default", self.default)):
             if found not in FORMATS:
                 raise InputError(
-                    f"layer plan: expected one of {', '.join(FORMATS)} as the format of {name}, found {found!r}"
+                    f"layer plan: {name} has no format {found!r}: {did_you_mean(str(found), FORMATS)}"
+                    f"expected one of {', '.join(FORMATS)}"
                 )
 
     def format_of(self, layer: str) -> str:
@@ -94,7 +95,7 @@ class LayerPlan:
         if unknown:
             raise InputError(
                 f"layer plan: the model has no quantizable layer {', '.join(unknown[:3])}"
-                f"{f' and {len(unknown) - 3} more' if len(unknown) > 3 else ''}: "
+                f"{f' and {len(unknown) - 3} more' if len(unknown) > 3 else ''}: {did_you_mean(unknown[0], known)}"
                 f"expected names like {', '.join(list(known)[:3])}"
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
 from edgeformer.sources import MODULES_FILE, SourceFolder, is_inside
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 
 SENTENCE_CONFIG = "config_sentence_transformers.json"
@@ -200,7 +201,8 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
     if asked in (None, NO_PROMPT):
         return None
     if asked not in files.prompts:
-        raise InputError(f"{SENTENCE_CONFIG} has no prompt {asked!r}: expected one of {names}")
+        guess = did_you_mean(asked, (*files.prompts, NO_PROMPT))
+        raise InputError(f"{SENTENCE_CONFIG} has no prompt {asked!r}: {guess}expected one of {names}")
     if not files.includes_prompt:
         raise InputError(
             f"{POOLING_FILE}: include_prompt is false, so the prompt's tokens are not pooled, which no program here "

@@ -15,7 +15,7 @@ from edgeformer.programs import MATRIX_PRODUCTS, SUMS, Program
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import Requirements
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
@@ -48,6 +48,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnx",),
 }
 """What the field calls them."""
+
+MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
+"""Releases with the same operators. iOS 18 brought fused attention, states, functions that share weights, and int4."""
 
 COREML_FOR_IOS = "edgeformer_converters.coreml:CoreMLConverter"
 
@@ -133,6 +136,16 @@ class Converter(Protocol):
         self, programs: Sequence[Program], fp32: Lowered, precision: Precision, folder: Path
     ) -> Lowered:
         """Lower the programs in another precision, from the fp32 files where the target's tool starts there."""
+
+
+def check_ios(ios: int) -> None:
+    """Refuse a release of iOS that Core ML's converter does not know.
+
+    Raises:
+        InputError: it is none of `MACOS_OF_IOS`.
+    """
+    if ios not in MACOS_OF_IOS:
+        raise InputError(f"unknown release iOS {ios}: expected one of {', '.join(map(str, MACOS_OF_IOS))}")
 
 
 def check_target(target: str) -> None:

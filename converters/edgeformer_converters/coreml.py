@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import Precision
 from edgeformer.programs import Program
+from edgeformer.targets import MACOS_OF_IOS, check_ios
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.coreml_mixed import compress_by_plan, stays_float
@@ -32,8 +33,6 @@ from edgeformer_runtime.manifest import Requirements
 PACKAGE = "model.mlpackage"
 MAIN = "main"
 NUMPY_DTYPES = {"float32": np.float32, "int32": np.int32}
-MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
-"""Releases with the same operators. iOS 18 brought fused attention, states, functions that share weights, and int4."""
 
 
 class CoreMLConverter:
@@ -56,8 +55,7 @@ class CoreMLConverter:
         Raises:
             InputError: a release that is not in `MACOS_OF_IOS`.
         """
-        if ios not in MACOS_OF_IOS:
-            raise InputError(f"unknown release iOS {ios}: expected one of {', '.join(map(str, MACOS_OF_IOS))}")
+        check_ios(ios)
         self._ios = ios
         self.precisions: tuple[str, ...] = (
             "fp32",

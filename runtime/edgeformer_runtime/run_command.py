@@ -12,6 +12,7 @@ from typing import Any
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import Manifest
@@ -60,6 +61,9 @@ class RunOptions:
     file: str | None = None
     column: str | None = None
     pair_column: str | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.folder)
 
     def given(self) -> dict[str, bool]:
         """For each option whether it was given."""
