@@ -69,8 +69,8 @@ class LayerPlan:
         for name, found in (*self.layers.items(), ("default", self.default)):
             if found not in FORMATS:
                 raise InputError(
-                    f"layer plan: {name} has no format {found!r}: {did_you_mean(str(found), FORMATS)}"
-                    f"expected one of {', '.join(FORMATS)}"
+                    f"layer plan: {did_you_mean(str(found), FORMATS)}expected one of {', '.join(FORMATS)} as the "
+                    f"format of {name}, found {found!r}"
                 )
 
     def format_of(self, layer: str) -> str:
