@@ -87,7 +87,7 @@ def test_bill_of_materials(found: list[Component]) -> None:
 
 def test_the_bill_of_materials_follows_its_schema(found: list[Component]) -> None:
     validation = pytest.importorskip(
-        "cyclonedx.validation.json", reason="pip install 'cyclonedx-python-lib[validation]'"
+        "cyclonedx.validation.json", reason="pip install 'cyclonedx-python-lib[json-validation]'"
     )
     schema = pytest.importorskip("cyclonedx.schema")
     validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
