@@ -14,7 +14,8 @@ from edgeformer.json_files import read_list
 from edgeformer.models.public_names import unwrapped
 from edgeformer.models.text_tasks import TWO_LABELS
 from edgeformer.sentence_files import SentenceFiles
-from edgeformer.tasks import CLASSIFICATION, EMBEDDING, SPEECH
+from edgeformer.tasks import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
+from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 
 _ACTIVATIONS = {
@@ -57,7 +58,7 @@ def task_of(
         InputError: a task that the family does not have, or a checkpoint that says too little.
     """
     if asked is not None and asked not in family.tasks:
-        raise InputError(f"unknown task {asked!r} for {family.name}: expected one of {', '.join(family.tasks)}")
+        check_choice(asked, family.tasks, f"task for {family.name}", ALIASES)
     if len(family.tasks) == 1:
         return asked or family.tasks[0]
     if new_head:

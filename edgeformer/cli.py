@@ -11,9 +11,10 @@ import typer
 
 from edgeformer.cli_compression import compress, sensitivity
 from edgeformer.cli_list import list_names
-from edgeformer.cli_values import numbers, several
+from edgeformer.cli_values import check_data, check_exists, check_files, numbers, several
 from edgeformer_runtime import cli as runtime_cli
 from edgeformer_runtime.console import err, out, print_json, progress_bar, run_app
+from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 
 app = runtime_cli.new_app()
@@ -114,7 +115,9 @@ def convert(
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
     from edgeformer.convert_options import ConvertOptions
+    from edgeformer.source_names import check_source
 
+    check_names(out)
     # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
@@ -138,6 +141,9 @@ def convert(
         window=window,
         audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
     )
+    check_source(source)
+    check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    check_data(held_out)
     from edgeformer.convert import convert, steps_of
     from edgeformer.progress import Steps
     from edgeformer.tables import print_converted
@@ -173,6 +179,7 @@ def verify(
 
     if source is not None and not layers:
         raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")
+    check_exists(bundle, "bundle")
     refine = None
     if layers:
         from edgeformer.verify_layers import add_layers
@@ -209,7 +216,7 @@ def doctor(
 
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     options = DoctorOptions(min_ios, min_android_api, runtime, required)
-    _check_exists(path, "bundle")
+    check_exists(path, "bundle")
     from edgeformer.doctor.diagnosis import diagnose
     from edgeformer.doctor.tables import diagnosis_tables
 
@@ -308,10 +315,9 @@ def evaluate(
     Classifiers: accuracy, precision, recall and F1 by class, mistakes; --json has the whole confusion matrix.
     Embedders: the rank correlation of cosines with scores. Speech: word errors.
     """
-    from edgeformer.pair_tables import locate
     from edgeformer_runtime.bundle import Bundle
 
-    locate(data)
+    check_data(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
         from edgeformer.evaluate import evaluate, evaluation_tables
@@ -350,12 +356,10 @@ def report(
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
     from edgeformer.html_page import page_of
-    from edgeformer.pair_tables import locate
 
-    _check_exists(folder, "folder")
+    check_exists(folder, "folder")
     file = page or page_of(folder)
-    if data is not None:
-        locate(data)
+    check_data(data)
     if not as_json:
         check_outputs(None, file)
     from edgeformer.report.collect import collect
@@ -385,7 +389,10 @@ def demo(
 
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
+    check_names(out)
     if speech:
+        for file in files or []:
+            check_exists(file, "sound")
         from edgeformer.demo_speech import run_speech_demo
 
         run_speech_demo(out, files or [], weights)
@@ -416,6 +423,7 @@ def sign(
     """Sign bundles, so that --require-signature and apps can tell who made them. Signing again replaces a signature."""
     from edgeformer.signing import make_keys, sign_bundle
 
+    check_names(new_key, *(bundles or []))
     if (new_key is None) == (key is None) or (key is None) == bool(bundles) or (new_key and release):
         raise InputError("expected bundles and --key, or --new-key alone")
     if new_key is not None:
@@ -432,12 +440,6 @@ app.command("list")(list_names)
 app.command()(runtime_cli.run)
 app.command()(runtime_cli.inspect)
 app.command()(runtime_cli.pack)
-
-
-def _check_exists(path: Path, what: str) -> None:
-    """Refuse a place where there is nothing, before what reads it imports torch."""
-    if not path.exists():
-        raise InputError(f"no {what} at {path}: expected a {what}'s path")
 
 
 def main() -> None:

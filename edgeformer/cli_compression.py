@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_values import names, numbers
+from edgeformer.cli_values import check_data, names, numbers
 from edgeformer_runtime.cli import Json
 from edgeformer_runtime.console import err, out, print_json, progress_bar
+from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 
 FormatsOption = Annotated[
@@ -62,7 +63,8 @@ def compress(
     """
     from edgeformer.compression.budget import parse_budget
 
-    layers = _checked(target, formats, (data, held_out), recipe)
+    check_names(out)
+    layers = _checked(source, target, formats, (data, held_out), recipe)
     if budget is not None:
         if teacher is not None or resume:
             raise InputError("--teacher and --resume are for recipes: expected --budget without them")
@@ -117,7 +119,7 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
-    layers = _checked(target, formats, (data,))
+    layers = _checked(source, target, formats, (data,))
     from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
     from edgeformer.targets import TARGETS
 
@@ -131,7 +133,7 @@ def sensitivity(
 
 
 def _checked(
-    target: str, formats: str | None, data: Sequence[str | None], recipe: str | None = None
+    source: str, target: str, formats: str | None, data: Sequence[str | None], recipe: str | None = None
 ) -> tuple[str, ...] | None:
     """The formats of layers, after all that can be refused before torch, which takes seconds, is imported.
 
@@ -140,7 +142,7 @@ def _checked(
     """
     from edgeformer.compression.recipe import load_recipe
     from edgeformer.layer_plan import check_formats
-    from edgeformer.pair_tables import locate
+    from edgeformer.source_names import check_source
     from edgeformer.targets import check_target
 
     check_target(target)
@@ -149,6 +151,6 @@ def _checked(
     if recipe is not None:
         load_recipe(recipe)
     for each in data:
-        if each is not None:
-            locate(each)
+        check_data(each)
+    check_source(source)
     return layers

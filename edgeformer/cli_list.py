@@ -10,6 +10,8 @@ from rich.table import Table
 from edgeformer_runtime.cli import Json
 from edgeformer_runtime.console import out, print_json
 
+_ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
+
 
 def list_names(
     kind: Annotated[
@@ -23,7 +25,7 @@ def list_names(
 
     found = _names()
     if kind is not None:
-        check_choice(kind, found, "kind of names")
+        check_choice(kind, found, "kind of names", _ALIASES)
         found = {kind: found[kind]}
     if as_json:
         print_json(found)

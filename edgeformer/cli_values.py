@@ -1,8 +1,9 @@
-"""Values of options that are several, with commas between them."""
+"""Values of options: several with commas between them, and paths that are looked at before torch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from edgeformer_runtime.errors import InputError
@@ -26,3 +27,24 @@ def names(text: str | None) -> tuple[str, ...] | None:
 def several(texts: Sequence[str]) -> tuple[str, ...]:
     """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
     return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
+
+
+def check_exists(path: Path, what: str) -> None:
+    """Refuse a place where there is nothing, before what reads it imports torch."""
+    if not path.exists():
+        raise InputError(f"no {what} at {path}: expected a {what}'s path")
+
+
+def check_data(data: str | None) -> None:
+    """Refuse labelled data that is not there."""
+    from edgeformer.pair_tables import locate
+
+    if data is not None:
+        locate(data)
+
+
+def check_files(files: Mapping[str, Path | None]) -> None:
+    """Refuse files that are not there, by what names them."""
+    for what, file in files.items():
+        if file is not None and not file.exists():
+            raise InputError(f"{what}: no file at {file}")

@@ -16,7 +16,7 @@ from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
-from edgeformer.delivery import check_destination, deliver, fresh_folder
+from edgeformer.delivery import check_destination, deliver, discard, fresh_folder
 from edgeformer.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.gates import (
     agreement_of,
@@ -253,7 +253,12 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     for row in converted:
         if row.ok or row.kept:
             made = staging / row.path.name.removesuffix(REFUSED_SUFFIX)
-            for note in deliver(made, row.path, job.zipped and row.ok):
+            notes = deliver(made, row.path, job.zipped and row.ok)
+            # A refusal that was kept of an earlier run says nothing of what is delivered now.
+            stale = row.path.with_name(row.path.name + REFUSED_SUFFIX)
+            if row.ok and discard(stale, made.parent):
+                notes.append(f"{stale} was refused by the gates of an earlier conversion, and is removed")
+            for note in notes:
                 report(f"note: {note}")
     return converted
 
@@ -342,7 +347,8 @@ def _gate(
     )
     problems = tuple(problem for problem in found if problem is not None)
     inputs = helpful_inputs(bundle.manifest.postprocessing, job.judged)
-    advice = way_forward(precision, job.converter.precisions, inputs) if problems else None
+    kept = bool(problems) and job.judged.keep_refused
+    advice = way_forward(precision, job.converter.precisions, inputs, kept) if problems else None
     # What is refused is not worth measuring.
     latency_ms, fp32_latency_ms = (None, None) if engine or problems else latencies_of(fp32, bundle)
     slower = latency_warning(precision.name, latency_ms, fp32_latency_ms) if latency_ms and fp32_latency_ms else None
@@ -360,7 +366,6 @@ def _gate(
             **({} if approximation is None else {"approximation": approximation}),
         },
     )
-    kept = bool(problems) and job.judged.keep_refused
     if kept:
         sealed.close()
         sealed = write_refusal(sealed, folder, problems)

@@ -94,10 +94,14 @@ class ConvertOptions:
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
             raise InputError("--calibration-method is for static-int8, which takes ranges: add --precision static-int8")
-        if self.min_ios is not None and not any(TARGETS[target].has_min_ios for target in self.targets):
+        for_ios = [TARGETS[target] for target in self.targets if TARGETS[target].ios_releases]
+        if self.min_ios is not None and not for_ios:
             raise InputError(
                 f"--min-ios is for the target coreml, found {', '.join(self.targets)}: add --target coreml"
             )
+        for each in for_ios:
+            if self.min_ios is not None:
+                each.check_ios(self.min_ios)
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
 

@@ -63,6 +63,18 @@ def deliver(made: Path, path: Path, zipped: bool) -> list[str]:
     return notes
 
 
+def discard(path: Path, work: Path) -> bool:
+    """Remove a bundle in one step, as its folder moves into a work folder.
+
+    Returns:
+        Whether there was one.
+    """
+    if not (path / MANIFEST_NAME).is_file():
+        return False
+    path.rename(work / path.name)
+    return True
+
+
 def zip_beside(path: Path) -> Path:
     """Where the zip of a bundle's folder lies."""
     return path.with_name(f"{path.name}.zip")

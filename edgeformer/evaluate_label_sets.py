@@ -16,6 +16,7 @@ from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.metrics import LabelSetReport, label_set_report
 from edgeformer.pair_tables import TableColumns, locate, read_table, spread
 from edgeformer.side_by_side import Asker, ask
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines.results import ClassificationResult
@@ -117,7 +118,8 @@ def read_label_sets(data: str, labels: Sequence[str]) -> tuple[LabelSetExample, 
         unknown = next((name for name in names if name not in index), None)
         if unknown is not None:
             raise InputError(
-                f"{data}: {row.name}: the bundle does not know the label {shorten(unknown)}: expected names of its "
+                f"{data}: {row.name}: the bundle does not know the label {shorten(unknown)}: "
+                f"{did_you_mean(unknown, labels)}expected names of its "
                 f"own, as {shorten(labels[0])}, with | between them, or a list in JSON"
             )
         examples.append(LabelSetExample(row.name, frozenset(index[name] for name in names), partial(str, text)))

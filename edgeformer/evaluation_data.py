@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.text_files import TEXT_NAMES
@@ -114,7 +115,7 @@ def _labelled(rows: Sequence[_Row], labels: Sequence[str], data: str, notes: Seq
     unknown = [label for label in found if label not in index]
     if unknown:
         raise InputError(
-            f"{data} has labels that the bundle does not know ({_listed(unknown)}): "
+            f"{data} has labels that the bundle does not know ({_listed(unknown)}): {did_you_mean(unknown[0], labels)}"
             f"expected the bundle's own ({_listed(labels)}), or another part of the data as FILE:key"
         )
     return EvaluationData(tuple(Example(row.name, index[row.label], row.read) for row in rows), tuple(notes))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.registry import Registry
 
@@ -112,5 +113,6 @@ def family_for(raw: Mapping[str, Any]) -> Family:
         )
     model_type = TIMM_SIZE.sub("", named)
     if model_type not in FAMILIES:
-        raise InputError(f"unknown model_type {named!r}: expected one of {', '.join(sorted(FAMILIES))}")
+        guess = did_you_mean(model_type, FAMILIES)
+        raise InputError(f"unknown model_type {named!r}: {guess}expected one of {', '.join(sorted(FAMILIES))}")
     return FAMILIES[model_type]

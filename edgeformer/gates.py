@@ -101,15 +101,17 @@ def boundary_note(found: Agreement) -> str | None:
     )
 
 
-def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequence[str] = ()) -> str:
+def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequence[str] = (), kept: bool = False) -> str:
     """What to do about a refused bundle.
 
     Args:
         precision: the refused one.
         precisions: all that the target has.
         inputs: the options for inputs that were not given and would help, as `helpful_inputs` names them.
+        kept: it was kept, to look into.
     """
-    keep = "--keep-refused keeps it for `verify --layers`, `doctor` and `eval` to explain"
+    explained = "`verify --layers`, `doctor` and `eval`"
+    keep = f"{explained} explain what was kept" if kept else f"--keep-refused keeps it for {explained} to explain"
     if precision.name == "fp32":
         return f"try another --attention or --target; {keep}"
     finer = [name for name in FINER.get(precision.name, ()) if name in precisions]

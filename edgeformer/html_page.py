@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 
 from edgeformer_runtime.folder import bundle_around
+from edgeformer_runtime.path_field import StrPath
 
 LONG_WORD = 12
 _MARK = re.compile(r"([._/:-]|[^._/:-]{12})(?=.)")
@@ -50,8 +51,9 @@ summary { cursor: pointer; }
 """
 
 
-def page_of(folder: Path) -> Path:
+def page_of(folder: StrPath) -> Path:
     """Where a folder's page goes: into it, and of a bundle beside it, as another file would spoil a bundle."""
+    folder = Path(folder)
     bundle = bundle_around(folder)
     return folder / "report.html" if bundle is None else bundle.with_name(f"{bundle.name}.report.html")
 

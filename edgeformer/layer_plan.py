@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeformer.json_files import read_object
 from edgeformer.precision import ALIASES
 from edgeformer.programs import Program
-from edgeformer_runtime.choices import check_choice
+from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.strict_json import shorten
@@ -73,8 +73,8 @@ class LayerPlan:
         for name, found in (*self.layers.items(), ("default", self.default)):
             if found not in FORMATS:
                 raise InputError(
-                    f"layer plan: expected one of {', '.join(FORMATS)} as the format of {shorten(name)[1:-1]}, "
-                    f"found {shorten(found)}"
+                    f"layer plan: {did_you_mean(str(found)[:40], FORMATS)}expected one of {', '.join(FORMATS)} as the "
+                    f"format of {shorten(name)[1:-1]}, found {shorten(found)}"
                 )
 
     def format_of(self, layer: str) -> str:
@@ -100,6 +100,7 @@ class LayerPlan:
             raise InputError(
                 f"layer plan: the model has no quantizable layer {', '.join(shorten(n)[1:-1] for n in unknown[:3])}"
                 f"{f' and {len(unknown) - 3} more' if len(unknown) > 3 else ''}: "
+                f"{did_you_mean(unknown[0][:200], known)}"
                 f"expected names like {', '.join(list(known)[:3])}"
             )
 

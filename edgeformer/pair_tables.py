@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
 from edgeformer.json_files import parse_json
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.strict_json import shorten
@@ -185,7 +186,10 @@ def _json(content: str, path: Path, key: str | None, columns: TableColumns) -> l
     if isinstance(value, dict):
         if key not in value:
             lists = [name for name, items in value.items() if isinstance(items, list)]
-            raise InputError(f"{path} holds several lists: name one of them, like {path.name}:{(lists or ['test'])[0]}")
+            guess = "" if key is None else f"there is no {key!r}: {did_you_mean(key, lists)}"
+            raise InputError(
+                f"{path} holds several lists: {guess}name one of them, like {path.name}:{(lists or ['test'])[0]}"
+            )
         value = value[key]
     elif key is not None:
         raise InputError(f"{path} holds one list: leave {key!r} out")

@@ -10,6 +10,7 @@ from typing import Any
 from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
 from edgeformer.sources import MODULES_FILE, SourceFolder, is_inside
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
@@ -192,8 +193,8 @@ def _mode(config: Mapping[str, Any], path: Path, normalized: bool) -> str:
     if len(modes) != 1 or modes[0] not in POOLINGS:
         shown = shorten(", ".join(map(str, modes[:20])))[1:-1]
         raise InputError(
-            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found {shown}: fine-tune the "
-            "model with one of these"
+            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found {shown}: fine-tune "
+            "the model with one of these"
         )
     return str(modes[0])
 
@@ -225,7 +226,8 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
     if asked in (None, NO_PROMPT):
         return None
     if asked not in files.prompts:
-        raise InputError(f"{SENTENCE_CONFIG} has no prompt {asked!r}: expected one of {names}")
+        guess = did_you_mean(asked, (*files.prompts, NO_PROMPT))
+        raise InputError(f"{SENTENCE_CONFIG} has no prompt {asked!r}: {guess}expected one of {names}")
     if not files.includes_prompt:
         raise InputError(
             f"{POOLING_FILE}: include_prompt is false, so the prompt's tokens are not pooled, which no program here "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from os import fspath
 from pathlib import Path
 
 from edgeformer.json_files import read_list, read_object
+from edgeformer.source_names import HUB_ID, expected_source
 from edgeformer.weight_files import WEIGHT_SUFFIXES, weight_suffix
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
@@ -30,7 +30,6 @@ _MODULE_FOLDERS = "[0-9]_*/*"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _HUB_SNAPSHOTS, _HUB_BLOBS = "snapshots", "blobs"
 """Of the hub's cache: a snapshot's files are symbolic links into the blobs beside all snapshots."""
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,13 @@ def resolve_source(source: StrPath, revision: str | None = None) -> SourceFolder
         found = SourceFolder(f"local:{name}", None, path, path)
     elif source in ZOO:
         found = SourceFolder(f"zoo:{source}", None, ZOO[source].folder, ZOO[source].folder)
-    elif _HUB_ID.fullmatch(source):
+    elif HUB_ID.fullmatch(source):
         return _checked(_download(source, revision), source)
     else:
-        raise InputError(f"no checkpoint {source!r}: there is no such folder, and {_expected()}")
+        raise InputError(f"no checkpoint {source!r}: there is no such folder, and {expected_source(source)}")
     if revision is not None:
         raise InputError(f"a revision belongs to a hub id, and {source!r} is {found.id}: leave it out")
     return _checked(found, source)
-
-
-def _expected() -> str:
-    return f"expected a folder, a hub id (org/name) or one of the zoo: {', '.join(ZOO)}"
 
 
 def _checked(found: SourceFolder, source: str) -> SourceFolder:
@@ -164,7 +159,8 @@ def _download(source: str, revision: str | None) -> SourceFolder:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         at = f" at revision {revision}" if revision else ""
         raise InputError(
-            f"no checkpoint {source!r}{at}: {_expected()}; no such folder here, and the hub answered: {reason}"
+            f"no checkpoint {source!r}{at}: {expected_source(source)}; no such folder here, and the hub answered: "
+            f"{reason}"
         ) from None
     # The cache keeps a snapshot under its commit, so that a branch's name is pinned here.
     return SourceFolder(f"hub:{source}", folder.name, folder, folder)

@@ -79,6 +79,8 @@ def _worst_program(verification: Verification) -> Stage:
 
 
 def _latency(row: Converted) -> str:
+    if not row.ok:
+        return "not measured"
     if row.latency_ms is None or row.fp32_latency_ms is None:
         return "not on this machine"
     return f"{row.latency_ms:.2f} ms (fp32 {row.fp32_latency_ms:.2f})"

@@ -14,7 +14,7 @@ from edgeformer.programs import MATRIX_PRODUCTS, Program
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.manifest import Recipe, Requirements
 from edgeformer_runtime.model_files import check_model_files
@@ -61,8 +61,8 @@ class Target:
     Attributes:
         name: as `--target` takes it and the names of bundles have it.
         format: of its model files.
-        converter: "module:attribute" of a function of this record to a `Converter`; with `has_min_ios` also of a
-            release of iOS.
+        converter: "module:attribute" of a function of this record to a `Converter`; with `ios_releases` also of
+            one of them.
         precisions: names of `PRECISIONS` that the converter realises, in the order in which messages list them.
         instead: of some other precisions, by name: why the target has none, and what to take.
         recipes: weight formats, by precision, that differ from the precision's own.
@@ -75,7 +75,7 @@ class Target:
         activations: what shares a scale where the inputs of int8 and int4 layers are quantized while the model runs:
             `ROW`, `EXAMPLE`, or None where they stay in float.
         int4: how weights of 4 bits are stored.
-        has_min_ios: its converter can be asked for an older release of iOS.
+        ios_releases: of iOS that its converter can be asked for; empty: it cannot be asked.
     """
 
     name: str
@@ -92,11 +92,20 @@ class Target:
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     token_products: str = MATRIX_PRODUCTS
     aliases: tuple[str, ...] = ()
-    has_min_ios: bool = False
+    ios_releases: tuple[int, ...] = ()
 
     def recipe_of(self, precision: Precision) -> Recipe:
         """The weight format of a precision as this target realises it."""
         return self.recipes.get(precision.name, precision.recipe)
+
+    def check_ios(self, release: int) -> None:
+        """Refuse a release of iOS that the converter does not know.
+
+        Raises:
+            InputError: it is none of `ios_releases`.
+        """
+        if release not in self.ios_releases:
+            raise InputError(f"unknown release iOS {release}: expected one of {', '.join(map(str, self.ios_releases))}")
 
     def precision_problem(self, name: str, precisions: Sequence[str] | None = None) -> str | None:
         """A sentence that refuses a precision that is none of `precisions` (None: the target's), else None."""
@@ -183,7 +192,7 @@ def converter_for(target: str, min_ios: int | None = None) -> Converter:
     check_target(target)
     record = TARGETS[target]
     make = cast(Callable[..., Converter], _load(record.converter))
-    return make(record, min_ios) if record.has_min_ios and min_ios is not None else make(record)
+    return make(record, min_ios) if record.ios_releases and min_ios is not None else make(record)
 
 
 def file_format(name: str) -> FileFormat:

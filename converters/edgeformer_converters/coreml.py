@@ -23,7 +23,7 @@ from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.coreml_mixed import compress_by_plan, stays_float
 from edgeformer_converters.coreml_package import normalize_package
 from edgeformer_converters.coreml_range import fits_half, values_beyond_half
-from edgeformer_converters.coreml_target import TARGET
+from edgeformer_converters.coreml_target import MACOS_OF_IOS, TARGET
 from edgeformer_converters.coreml_weights import INT4, WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
 from edgeformer_converters.planned_layers import PlannedLayers
@@ -34,8 +34,6 @@ from edgeformer_runtime.manifest import Requirements
 PACKAGE = "model.mlpackage"
 MAIN = "main"
 NUMPY_DTYPES = {"float32": np.float32, "int32": np.int32}
-MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
-"""Releases with the same operators. iOS 18 brought fused attention, states, functions that share weights, and int4."""
 
 
 class CoreMLConverter:
@@ -57,8 +55,7 @@ class CoreMLConverter:
         Raises:
             InputError: a release that is not in `MACOS_OF_IOS`.
         """
-        if ios not in MACOS_OF_IOS:
-            raise InputError(f"unknown release iOS {ios}: expected one of {', '.join(map(str, MACOS_OF_IOS))}")
+        target.check_ios(ios)
         self._ios = ios
         self.target = target
         self.precisions = tuple(name for name in target.precisions if name not in WEIGHTS or ios >= WEIGHTS[name].ios)

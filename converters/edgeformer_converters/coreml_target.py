@@ -16,6 +16,9 @@ COREML = FileFormat(
     state_rounding=2**-11,
 )
 
+MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
+"""Releases with the same operators. iOS 18 brought fused attention, states, functions that share weights, and int4."""
+
 TARGET = Target(
     name="coreml",
     format=COREML,
@@ -42,5 +45,5 @@ TARGET = Target(
     activations=None,
     int4=Int4(block=32, has_offsets=True),
     aliases=("mlpackage", "apple", "ios"),
-    has_min_ios=True,
+    ios_releases=tuple(MACOS_OF_IOS),
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeformer_runtime.bench.report import Report
-from edgeformer_runtime.delivery import replacing
+from edgeformer_runtime.delivery import check_file, check_names, replacing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.folder import bundle_around
 
@@ -18,13 +18,16 @@ def check_outputs(plot: Path | None, html: Path | None) -> None:
     """Refuse files that could not be written, before anything is measured for them.
 
     Raises:
-        InputError: a picture of another kind, a place that is missing or inside a bundle, or matplotlib is missing.
+        InputError: a picture of another kind, a place that is missing, a folder, inside a bundle or no UTF-8, or no
+            matplotlib.
     """
     if plot is not None and plot.suffix not in PICTURES:
         raise InputError(f"expected --plot as a file that ends in {' or '.join(PICTURES)}, found {plot}")
+    check_names(plot, html)
     for file in (plot, html):
         if file is None:
             continue
+        check_file(file)
         if not file.resolve().parent.is_dir():
             raise InputError(f"no folder {file.parent} for {file.name}: make it first")
         bundle = bundle_around(file)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_spec import Transcription
 
@@ -52,7 +53,10 @@ def peer_contenders(
     able = SPEECH_PEERS if speech else TENSOR_PEERS
     for name in names:
         if name not in able:
-            raise InputError(f"the peer {name!r} does not run {manifest.task}: expected one of {', '.join(able)}")
+            raise InputError(
+                f"the peer {name!r} does not run {manifest.task}: {did_you_mean(name, able)}"
+                f"expected one of {', '.join(able)}"
+            )
     from edgeformer.source_index import open_source  # it imports torch, which a benchmark without peers has no use for
 
     checkpoint = open_source(manifest, source)

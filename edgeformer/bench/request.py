@@ -33,6 +33,9 @@ class Request:
     required: Requirement = NO_REQUIREMENT
     isolated: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bundles", tuple(Path(bundle) for bundle in self.bundles))
+
 
 class Host(Protocol):
     """A machine that measures bundles."""

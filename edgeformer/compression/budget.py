@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgeformer.tasks import SPEECH
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 
 AT_MOST, AT_LEAST = "<=", ">="
@@ -144,7 +145,8 @@ def _parse_limit(term: str) -> Limit:
     assert parts is not None  # each of its parts may be empty
     name, sign, amount = parts.groups()
     if name not in METRICS:
-        raise InputError(f"budget: unknown metric {name or term!r}: expected any of {', '.join(METRICS)}")
+        guess = did_you_mean(name, METRICS)
+        raise InputError(f"budget: unknown metric {name or term!r}: {guess}expected any of {', '.join(METRICS)}")
     metric = METRICS[name]
     if sign != metric.direction:
         raise InputError(f"budget: expected {name}{metric.direction} and a number, found {term!r}")

@@ -28,7 +28,7 @@ from edgeformer.compression.recipe import Distill, Finetune, Recipe, Step, load_
 from edgeformer.compression.steps import RUNNERS, Results, StepContext, check_same_task, size_of
 from edgeformer.compression.training import Run, accuracy, clear_states
 from edgeformer.compression.training_state import writing
-from edgeformer_runtime.delivery import alone, work_folder
+from edgeformer_runtime.delivery import alone, clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalTextField, PathField, TextField
 
@@ -83,10 +83,12 @@ def compress(options: CompressOptions, console: Console) -> Compressed:
     """
     recipe = load_recipe(options.recipe)
     folder = options.out.parent / f".{options.out.name}.compress"
+    clear_dead(options.out.parent)
     if options.out.exists():
         found = _finished(options.out, folder)
         if found is None or not options.resume:
-            raise InputError(f"{options.out} exists: name a new folder, or remove it first")
+            nothing = " and no interrupted run is beside it" if options.resume else ""
+            raise InputError(f"{options.out} exists{nothing}: name a new folder, or remove it first")
         console.print(f"{options.out} is finished: there is nothing to go on with", highlight=False)
         return found
     accelerator = _accelerator(recipe)

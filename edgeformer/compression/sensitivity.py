@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from edgeformer.layer_plan import LayerPlan, check_formats, quantizable_layers, 
 from edgeformer.targets import check_target
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
@@ -160,7 +162,12 @@ def cached_sensitivity(
 
 
 def sensitivity_of(
-    source: str, data: str, target: str, formats: Sequence[str], examples: int, progress: Progress | None = None
+    source: StrPath,
+    data: StrPath,
+    target: str,
+    formats: Sequence[str],
+    examples: int,
+    progress: Progress | None = None,
 ) -> Sensitivity:
     """The sensitivity of a checkpoint's layers; see `cached_sensitivity`.
 
@@ -173,8 +180,8 @@ def sensitivity_of(
     Raises:
         InputError: something that cannot be used.
     """
-    model = open_model(source)
-    chosen = some_of(read_data(data, model.checkpoint)[0], examples)
+    model = open_model(fspath(source))
+    chosen = some_of(read_data(fspath(data), model.checkpoint)[0], examples)
     return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
 
 

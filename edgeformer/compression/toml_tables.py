@@ -8,6 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
@@ -34,7 +35,8 @@ def read_table(kind: type[T], table: Mapping[str, Any], where: str) -> T:
     known = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
     for key in table:
         if key not in known:
-            raise InputError(f"{where}: unknown key {shorten(key)}: expected any of {', '.join(known)}")
+            guess = did_you_mean(key, known)
+            raise InputError(f"{where}: unknown key {shorten(key)}: {guess}expected any of {', '.join(known)}")
     for name, field in known.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in table:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from os import fspath
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgeformer.report.variant import Variant, share_interval
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
@@ -53,8 +55,8 @@ class FolderReport:
 
 
 def collect(
-    folder: Path,
-    data: str | None = None,
+    folder: StrPath,
+    data: StrPath | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
     required: Requirement = NO_REQUIREMENT,
@@ -73,6 +75,7 @@ def collect(
         BundleError: something is required, and a bundle is not that.
         InputError: no folder, nothing in it, or data that none of its bundles can answer.
     """
+    folder, data = Path(folder), None if data is None else fspath(data)
     if not folder.is_dir():
         raise InputError(f"expected a folder of bundles and compressed checkpoints, found no folder {folder}")
     places = _bundles_in(folder)

@@ -14,6 +14,7 @@ from edgeformer.report.collect import FolderReport
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.delivery import replacing
+from edgeformer_runtime.path_field import StrPath
 
 MOST_CHANGES = 200
 """Rows of a table of changed answers; more are counted."""
@@ -29,9 +30,9 @@ def page(report: FolderReport) -> str:
     return document(f"Compression report: {report.folder}", "".join(sections))
 
 
-def write_page(report: FolderReport, file: Path) -> None:
+def write_page(report: FolderReport, file: StrPath) -> None:
     """Write the page beside its place and rename it; an existing file is replaced."""
-    with replacing(file) as fresh:
+    with replacing(Path(file)) as fresh:
         fresh.write_text(page(report), encoding="utf-8")
 
 

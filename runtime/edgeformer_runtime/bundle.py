@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, NoReturn, TypeAlias
 
 from edgeformer_runtime import archive, file_sizes, folder, release, signature
-from edgeformer_runtime.delivery import alone, replacing
+from edgeformer_runtime.delivery import alone, check_names, replacing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import (
     MANIFEST_NAME,
@@ -173,6 +173,7 @@ def pack(folder: str | os.PathLike[str], zip_path: str | os.PathLike[str]) -> No
         InputError: it is none but a zip already, something else has the zip's place, or that cannot be written.
     """
     target = Path(zip_path)
+    check_names(target)
     if not Path(folder).is_dir() and Path(folder).exists():
         raise InputError(f"{folder}: expected a bundle's folder to pack, found a file")
     if target.is_dir():

@@ -113,12 +113,35 @@ def replacing(file: Path) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `file` when the block ends well.
 
     Raises:
-        InputError: the folder of `file` cannot be written to.
+        InputError: the folder of `file` cannot be written to, or `file` is a folder, whose content would be lost.
     """
     place = file.resolve()  # a link stays one, and its target is replaced
+    check_file(file)
     with work_folder(place.parent) as work:
         yield work / place.name
         put(work / place.name, place)
+
+
+def check_names(*places: Path | None) -> None:
+    """Refuse places of outputs whose names are no UTF-8, before anything is made: not every tool could open them.
+
+    Raises:
+        InputError: one is none.
+    """
+    for place in places:
+        # Python stands for bytes that are no UTF-8 by lone surrogates.
+        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in str(place)):
+            raise InputError(f"{place}: expected a path in UTF-8 for what is written: name another place")
+
+
+def check_file(file: Path) -> None:
+    """Refuse a place for a file where a folder is.
+
+    Raises:
+        InputError: there is one.
+    """
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: expected a file's name, as {file / 'NAME'}")
 
 
 def clear_dead(parent: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.folder import bundle_around
 from edgeformer_runtime.manifest import Manifest
@@ -60,6 +61,9 @@ class RunOptions:
     file: str | None = None
     column: str | None = None
     pair_column: str | None = None
+
+    def __post_init__(self) -> None:
+        check_names(self.folder)
 
     def given(self) -> dict[str, bool]:
         """For each option whether it was given."""
@@ -160,6 +164,7 @@ def _transcribe(transcriber: Any, inputs: Sequence[str], options: RunOptions, as
     documents = []
     for name, target in zip(inputs, targets, strict=True):
         transcript = _with_progress(transcriber, name, asked)
+        _tell_doubts(name, transcript)
         if as_json:
             documents.append({"input": name} | transcript.to_json())
         elif target is not None:
@@ -192,6 +197,16 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
     if twice is not None:
         raise InputError(f"--out: two inputs would be written to {twice}: give them one at a time")
     return targets
+
+
+def _tell_doubts(name: str, transcript: Transcript) -> None:
+    """Say on stderr where the text is the best that was found and still an improbable or repetitive one."""
+    doubtful = [segment for segment in transcript.segments if segment.doubtful]
+    if doubtful:
+        times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)
+        err.print(
+            f"note: {name}: doubtful at {times}: no attempt gave a probable text there, and this is the likeliest"
+        )
 
 
 def _with_progress(transcriber: Transcriber, name: str, options: TranscribeOptions) -> Transcript:

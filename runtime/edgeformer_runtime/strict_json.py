@@ -135,11 +135,11 @@ def _check_surrogates(value: Any, where: str) -> None:
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """A value as it may be shown in a one-line message."""
+    """A value as it may be shown in a one-line message: what cannot be printed, or turns the direction, is escaped."""
     if isinstance(value, str | bytes):
         value = value[: limit + 1]  # what is cut off need not be written first
     try:
-        text = ascii(value)
+        text = repr(value)
     except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
         text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= limit else text[: limit - 3] + "..."

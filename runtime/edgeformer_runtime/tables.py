@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.console import printable
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import (
     REFUSED_FILE,
@@ -82,9 +83,14 @@ def refusals(bundle: Bundle) -> list[str]:
     try:
         stored = json.loads(bundle.read_bytes(REFUSED_FILE))
         problems = stored["problems"]
-        return [shorten(problem, LONGEST_REFUSAL)[1:-1] for problem in problems if isinstance(problem, str)]
+        return [_one_line(problem) for problem in problems if isinstance(problem, str)]
     except (BundleError, ValueError, RecursionError, LookupError, TypeError):
         return [f"{REFUSED_FILE} does not say why"]
+
+
+def _one_line(problem: str) -> str:
+    text = printable(" ".join(problem.split()))
+    return text if len(text) <= LONGEST_REFUSAL else text[: LONGEST_REFUSAL - 3] + "..."
 
 
 def _signature(state: SignatureState) -> str:

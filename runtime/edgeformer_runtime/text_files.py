@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.strict_json import shorten
 
@@ -135,7 +136,9 @@ def _places(first: Sequence[str], columns: Columns, name: str) -> tuple[tuple[in
     pair = None if columns.pair is None else columns.pair.strip().lower()
     missing = columns.text if found is None else columns.pair if pair is not None and pair not in names else None
     if found is None or missing is not None:
-        asked = "name the one with the texts by --column" if missing is None else f"there is no {shorten(missing)}"
+        asked = "name the one with the texts by --column"
+        if missing is not None:
+            asked = f"there is no {shorten(missing)}. {did_you_mean(missing, names).capitalize()}".rstrip(". ")
         raise InputError(f"{name} has the columns {shorten([*first], 200)}: {asked}")
     return (found, None if pair is None else names.index(pair)), True
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from edgeformer_runtime import schema, strict_json
 from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.manifest import (
@@ -153,8 +154,10 @@ def longest_case(bundle: Bundle, program: str | None = None) -> Case:
     cases, _ = read_vectors(bundle)
     chosen = [case for case in cases if program in (None, case.program)]
     if not chosen:
-        names = ", ".join(spec.name for spec in bundle.manifest.programs)
-        raise InputError(f"unknown program {program!r}: expected one of {names}")
+        names = [spec.name for spec in bundle.manifest.programs]
+        raise InputError(
+            f"unknown program {program!r}: {did_you_mean(str(program), names)}expected one of {', '.join(names)}"
+        )
     return max(chosen, key=lambda case: sum(tensor.size for tensor in case.inputs.values()))
 
 

@@ -85,6 +85,17 @@ def test_bill_of_materials(found: list[Component]) -> None:
     assert {ref for each in document["dependencies"] for ref in each["dependsOn"]} <= references
 
 
+def test_the_bill_of_materials_follows_its_schema(found: list[Component]) -> None:
+    validation = pytest.importorskip(
+        "cyclonedx.validation.json", reason="pip install 'cyclonedx-python-lib[json-validation]'"
+    )
+    schema = pytest.importorskip("cyclonedx.schema")
+    validator = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    text = sbom_text(found, EPOCH)
+    assert validator.validate_str(text) is None
+    assert validator.validate_str(text.replace('"purl"', '"url"')) is not None
+
+
 def test_licences_name_those_with_duties(found: list[Component]) -> None:
     text = licences_text(found)
     lesser = {each.name for each in found if "GPL" in each.licence}

@@ -34,7 +34,7 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     lines = found.stderr.strip().splitlines()
-    assert lines.pop() == "light"
+    assert lines.pop() == "light", found.stderr
     return found.returncode, found.stdout, "\n".join(lines)
 
 
@@ -65,12 +65,51 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("report nowhere", "no folder at nowhere"),
         ("doctor nowhere", "no bundle at nowhere"),
         ("list recipe", "did you mean recipes?"),
+        ("list precisions", "did you mean targets?"),
+        ("convert x --out o --target coreml --min-ios 15", "unknown release iOS 15: expected one of 16, 17, 18"),
+        ("convert clinc150-mobilebrt --out o", "did you mean clinc150-mobilebert?"),
+        ("convert nowhere/at/all --out o", "there is no such folder"),
+        ("convert x --out o --labels nowhere.txt", "--labels: no file at nowhere.txt"),
+        ("convert x --out o --calibration nowhere", "--calibration: no file at nowhere"),
+        ("convert x --out o --precision mixed --plan nowhere.json", "--plan: no file at nowhere.json"),
+        ("convert x --out o --eval nowhere.csv", "no data at nowhere.csv"),
+        ("compress clinc150-mobilebrt --data DATA --out o --recipe prune-half", "did you mean clinc150-mobilebert?"),
+        ("compress x --data DATA --out o --budget acuracy_drop<=1%", "did you mean accuracy_drop?"),
+        ("sensitivity cifar10-tinyvits --data DATA", "did you mean cifar10-tinyvit?"),
+        ("verify nowhere --layers", "no bundle at nowhere"),
+        ("demo --speech nowhere.wav", "no sound at nowhere.wav"),
+        ("report . --html .", ". is a folder: expected a file's name"),
+        ("bench x --html .", ". is a folder: expected a file's name"),
     ],
 )
 def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> None:
     code, out, err = light(*(__file__ if word == "DATA" else word for word in arguments.split()))
     assert (code, out) == (2, "")
     assert problem in err and err.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "convert x --out PLACE",
+        "compress x --data DATA --recipe prune-half --out PLACE",
+        "demo --out PLACE",
+        "report . --html PLACE",
+        "bench x --html PLACE",
+        "bench x --plot PLACE",
+        "pack x --out PLACE",
+        "run x sound.wav --out PLACE",
+        "sign --new-key PLACE",
+        "sign PLACE --key x",
+    ],
+)
+def test_an_output_whose_name_is_no_text_is_refused_at_the_start(arguments: str, tmp_path: Path) -> None:
+    place = str(tmp_path / "a\udcff.png")
+    words = {"PLACE": place, "DATA": __file__}
+    code, out, err = light(*(words.get(word, word) for word in arguments.split()))
+    assert (code, out) == (2, "")
+    assert err.endswith("a\\udcff.png: expected a path in UTF-8 for what is written: name another place")
+    assert err.count("\n") == 0 and not list(tmp_path.iterdir())
 
 
 def test_the_list_names_everything() -> None:

@@ -127,6 +127,23 @@ def test_an_older_delivered_bundle_stays_beside_a_refused_one(
     Bundle.open(row.path).close()
 
 
+def test_a_delivery_removes_what_an_earlier_run_kept_as_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = replace(PRECISIONS["dynamic-int8"], allowance=NOTHING)
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "PRECISIONS", {**PRECISIONS, "dynamic-int8": strict})
+        (refused,) = convert(options(source, tmp_path, keep_refused=True))
+    assert refused.advice is not None and "`eval` explain what was kept" in refused.advice
+    cells = {str(column.header): list(column.cells) for column in converted_table([refused]).columns}
+    assert cells["latency"] == ["not measured"]
+    said: list[str] = []
+    (row,) = convert(options(source, tmp_path), said.append)
+    assert row.ok and [path.name for path in tmp_path.iterdir()] == ["tiny.onnx.dynamic-int8"]
+    note = f"note: {refused.path} was refused by the gates of an earlier conversion, and is removed"
+    assert [line for line in said if "refused" in line] == [note]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("text,label\na,unheard of\n", "labels that the bundle does not know"), (None, "no data at")],

@@ -10,25 +10,33 @@ from typing import Any
 
 import pytest
 
+from edgeformer.bench.request import Request
 from edgeformer.checkpoints import open_checkpoint
 from edgeformer.compression.budget import parse_budget
 from edgeformer.compression.chain import ChainOptions
 from edgeformer.compression.compress import CompressOptions
 from edgeformer.compression.recipe import load_recipe
+from edgeformer.compression.sensitivity import sensitivity_of
 from edgeformer.compression.workbench import Conversion
 from edgeformer.convert_options import ConvertOptions
 from edgeformer.doctor.diagnosis import diagnose
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer.evaluate_embeddings import read_scored_pairs
 from edgeformer.evaluation_data import data_labels
+from edgeformer.html_page import page_of
 from edgeformer.layer_plan import LayerPlan
+from edgeformer.report.collect import FolderReport, collect
+from edgeformer.report.page import write_page
+from edgeformer.signing import sign_bundle
 from edgeformer.sources import resolve_source
 from edgeformer.speech_data import read_speech_data
 from edgeformer_runtime import load
+from edgeformer_runtime.bench.bundles import Sweep, bundle_cells
 from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import to_rgb
+from edgeformer_runtime.requirement import NO_REQUIREMENT
 
 
 class Place(os.PathLike[str]):
@@ -57,6 +65,12 @@ ENTRIES: dict[str, Callable[[Any], object]] = {
     "read_speech_data": read_speech_data,
     "load_recipe": load_recipe,
     "LayerPlan.read": LayerPlan.read,
+    "collect": collect,
+    "sensitivity_of": lambda path: sensitivity_of(path, path, "onnx", ("int8",), 1),
+    "bundle_cells": lambda path: bundle_cells([path], Sweep(), NO_REQUIREMENT),
+    "page_of": page_of,
+    "sign_bundle": lambda path: sign_bundle(path, path),
+    "Request": lambda path: Request((path,), Sweep(), 1),
 }
 
 
@@ -87,5 +101,7 @@ def test_options_hold_paths(kind: Callable[[str], Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_are_written_at_each_kind_of_path(kind: Callable[[str], Any], tmp_path: Path) -> None:
+    write_page(FolderReport("dist", (), {}, {}, {}), kind(str(tmp_path / "page.html")))
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     LayerPlan({"a": "int8"}).write(kind(str(tmp_path / "plan.json")))
     assert LayerPlan.read(kind(str(tmp_path / "plan.json"))) == LayerPlan({"a": "int8"})

@@ -159,3 +159,11 @@ def test_kills_lose_nothing(tmp_path: Path, how: str) -> None:
     with work_folder(tmp_path):
         pass
     assert names(tmp_path) == ["bundle"]
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"folder is a folder: expected a file's name"), replacing(tmp_path / "folder"):
+        pytest.fail("nothing is made for it")
+    assert (tmp_path / "folder" / "thesis.tex").exists()

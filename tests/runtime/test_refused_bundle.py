@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle import Bundle, pack
 from edgeformer_runtime.cli import app
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.manifest import REFUSED_FILE
+from edgeformer_runtime.tables import LONGEST_REFUSAL, refusals
 
 WHY = "answers: 60 of 111 are others though the source is sure of them"
 
@@ -48,6 +49,16 @@ def test_the_commands_that_explain_open_it(refused: Path) -> None:
     ended = CliRunner().invoke(app, ["inspect", str(refused)])
     assert ended.exit_code == 0 and "answers: 60 of 111" in " ".join(ended.output.split())
     assert CliRunner().invoke(app, ["verify", str(refused)]).exit_code == 0
+
+
+def test_its_reason_is_readable_and_obeyed_by_no_terminal(tiny: Path) -> None:
+    why = "off on {'text': \"What's the weather in Zürich, 北京?\"} \u202e\x1b[2J" + "x" * 500
+    (tiny / REFUSED_FILE).write_text(json.dumps({"problems": [why]}))
+    seal(tiny, manifest())
+    with Bundle.open(tiny, allow_refused=True) as bundle:
+        (said,) = refusals(bundle)
+    assert said.startswith("off on {'text': \"What's the weather in Zürich, 北京?\"} \\u202e\\u001b[2Jxxx")
+    assert said.endswith("x...") and len(said) == LONGEST_REFUSAL
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"problems": 3}', b'{"problems": [3]}', b"\xff", b"[" * 100_000])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 ALL_PROGRAMS = "all"
@@ -105,7 +106,7 @@ def conditions(
 
 
 def bundle_cells(
-    paths: Sequence[str | Path], sweep: Sweep, required: Requirement = NO_REQUIREMENT, isolated: bool = False
+    paths: Sequence[StrPath], sweep: Sweep, required: Requirement = NO_REQUIREMENT, isolated: bool = False
 ) -> list[Cell]:
     """The cells of a sweep over bundles.
 
@@ -115,7 +116,8 @@ def bundle_cells(
     """
     if not paths:
         raise InputError("expected at least one bundle to measure")
+    places = [Path(path) for path in paths]
     return [
-        Cell(tuple(bundle_contender(path, program, required, batch, isolated) for path in paths), threads)
-        for program, batch, threads in conditions(paths[0], sweep, required)
+        Cell(tuple(bundle_contender(path, program, required, batch, isolated) for path in places), threads)
+        for program, batch, threads in conditions(places[0], sweep, required)
     ]

@@ -54,6 +54,7 @@ class _Segment(_Foreign):
     compression_ratio: _Seconds | None = None
     temperature: _Seconds | None = None
     tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = []
+    doubtful: bool = False
 
 
 class _Transcript(_Foreign):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -417,6 +419,48 @@ def test_a_run_that_was_killed_once_its_result_had_its_place(
     with pytest.raises(InputError, match="out exists"):
         tiny.run(*work, resume=True)
     assert left.exists(), "the work of another run"
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_while_it_publishes_loses_nothing(place: Path, tmp_path: Path) -> None:
+    """Killed when the result is being written, when it has its place, and at whatever moment the next steps are."""
+    folder, out = tmp_path / "killed", tmp_path / "killed" / "out"
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tiny.FINETUNE)
+    made = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "whole")
+    arguments = [str(place / "student"), "--data", str(place / "texts.json"), "--out", str(out)]
+    started = [sys.executable, "-m", "edgeformer", "compress", *arguments, "--recipe", str(recipe)]
+    generator = random.Random(0)
+    for marker in (folder / ".out.compress" / "result", out, folder / ".out.compress" / "result", out):
+        resume = ["--resume"] if (folder / ".out.compress" / "plan.json").exists() else []
+        process = subprocess.Popen([*started, *resume], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not marker.exists():
+            time.sleep(0.0003)
+        time.sleep(generator.uniform(0, 0.006))
+        process.kill()
+        process.communicate(timeout=60)
+        if out.exists():
+            assert same(out, made.path) and (out / "edgeformer.json").exists()
+            with pytest.raises(InputError, match="out exists: name a new folder"):
+                tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out)
+            assert sorted(path.name for path in folder.iterdir()) == ["out", "recipe.toml"]
+            shutil.rmtree(out)
+        else:
+            assert (folder / ".out.compress" / "plan.json").exists(), "what was done before is kept"
+
+
+def test_what_a_run_left_that_was_killed_while_it_cleared_up_goes(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out)
+    dead = tmp_path / ".edgeformer-dead" / "new" / ".out.compress"
+    dead.mkdir(parents=True)
+    (dead.parent.parent / "lock").touch()
+    (dead / "plan.json").touch()
+    (tmp_path / ".edgeformer-out.lock").touch()
+    with pytest.raises(InputError, match="out exists and no interrupted run is beside it: name a new folder"):
+        tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "recipe.toml"]
+    assert (made.path / "model.safetensors").exists()
 
 
 def test_two_runs_of_one_output(place: Path, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scripted import MULTILINGUAL, RATE, ToneEngine, tone_transcriber, tones
 
-from edgeformer_runtime import cli
+from edgeformer_runtime import cli, run_command
 from edgeformer_runtime.console import run_app
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
@@ -273,6 +274,21 @@ def test_commands_print_text(call: Call, talks: list[Path]) -> None:
     first, second = json.loads(out)
     assert (code, first["input"], first["text"], second["text"]) == (0, str(talks[0]), "a b c", "d e")
     assert [word["text"] for word in first["segments"][0]["words"]] == ["a", "b", "c"]
+
+
+def test_commands_tell_what_is_doubtful(call: Call, talks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    sure = run_command._with_progress
+
+    def doubtful(*arguments: Any) -> Transcript:
+        found = sure(*arguments)
+        return replace(found, segments=tuple(replace(each, doubtful=True) for each in found.segments))
+
+    monkeypatch.setattr(run_command, "_with_progress", doubtful)
+    code, out, err = call(talks[0])
+    assert (code, out) == (0, "a b c\n")
+    assert err.startswith(f"note: {talks[0]}: doubtful at 0.0 to ") and err.count("\n") == 1
+    code, out, _ = call(talks[0], "--json")
+    assert (code, json.loads(out)[0]["segments"][0]["doubtful"]) == (0, True)
 
 
 def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path) -> None:

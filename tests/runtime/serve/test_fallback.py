@@ -225,13 +225,19 @@ def test_sound_goes_with_its_options(
     connect: Connect, tiny_speech: Path, elsewhere: tuple[str, type[Elsewhere]]
 ) -> None:
     url, handler = elsewhere
-    said = {"text": "what was said", "language": "en", "duration": 1.0, "segments": [SEGMENT], "unknown": 1}
+    said = {
+        "text": "what was said",
+        "language": "en",
+        "duration": 1.0,
+        "segments": [SEGMENT | {"doubtful": True}],
+        "unknown": 1,
+    }
     handler.answer = staticmethod(lambda: (200, json.dumps(said).encode()))
     sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
     client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
     answer = client.post("/v1/answer?language=en", content=sound, headers={"Content-Type": "audio/wav"}).json()
     assert (answer["answered_by"], answer["text"]) == ("fallback", "what was said")
-    assert (answer["segments"], "unknown" in answer) == ([SEGMENT], False)
+    assert (answer["segments"], "unknown" in answer) == ([SEGMENT | {"doubtful": True}], False)
     assert (handler.asked[0]["body"], handler.asked[0]["path"]) == (sound, "/v1/answer?language=en")
     assert handler.asked[0]["headers"]["Content-Type"] == "audio/wav"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer_runtime.cache import make_private
-from edgeformer_runtime.delivery import work_folder
+from edgeformer_runtime.delivery import check_names, work_folder
 from edgeformer_runtime.engines.executorch_shim import builds
 from edgeformer_runtime.engines.executorch_shim.builds import Build, Record
 from edgeformer_runtime.engines.executorch_shim.compiler import compile_shim, find_compiler
@@ -49,6 +49,7 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Repor
         InputError: `wheel` is none of executorch, or `out` exists.
         EngineError: no compiler, no wheel, or one that does not fit; the message says what to do.
     """
+    check_names(out)
     if out is not None and out.exists():
         raise InputError(f"{out}: expected a new folder, this one exists")
     compiler = find_compiler()
