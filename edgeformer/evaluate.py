@@ -16,7 +16,6 @@ from edgeformer.evaluation_data import open_data
 from edgeformer.metrics import ClassReport, class_report
 from edgeformer.side_by_side import Asker, Progress, ask
 from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.manifest import Classification, Embedding
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.results import ClassificationResult
@@ -96,7 +95,7 @@ def evaluate(
         limit: use so many examples, spread evenly; None: all.
         threads: for the engine and for torch.
         progress: called after each example.
-        isolated: run the model in a process of its own; not for speech.
+        isolated: run the model in a process of its own; of speech all that answers.
 
     Raises:
         InputError: the data cannot be used, or `source` is not the bundle's.
@@ -106,9 +105,7 @@ def evaluate(
     data, source = fspath(data), None if source is None else fspath(source)
     asker = Asker(bundle, source, threads, progress, isolated)
     if isinstance(head, Transcription):
-        if isolated:
-            raise InputError("--isolated: speech is evaluated in this process alone, expected texts or images")
-        return evaluate_speech(bundle, data, source, limit, threads, progress)
+        return evaluate_speech(bundle, data, source, limit, threads, progress, isolated)
     if isinstance(head, Embedding):
         return evaluate_embeddings(asker, data, limit)
     if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":

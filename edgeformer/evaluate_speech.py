@@ -28,7 +28,9 @@ from edgeformer.word_errors import (
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
@@ -139,6 +141,7 @@ def evaluate_speech(
     limit: int | None = None,
     threads: int = 1,
     progress: Progress | None = None,
+    isolated: bool = False,
 ) -> SpeechEvaluation:
     """Have a bundle and its source model listen to clips whose text is known.
 
@@ -149,6 +152,7 @@ def evaluate_speech(
         limit: use so many clips, spread evenly; None: all.
         threads: for the engine and for torch.
         progress: called after each clip.
+        isolated: listen in a process of its own, tokenizer and decoder of sounds included.
 
     Raises:
         InputError: the bundle is no speech recogniser, the data cannot be used, or `source` is not the bundle's.
@@ -161,15 +165,22 @@ def evaluate_speech(
     notes: list[str] = []
     checkpoint = known_source(manifest, source, notes)
     reference = None if checkpoint is None else _source_listener(bundle, checkpoint, threads)
-    engine = verification_engine(bundle) or open_engine(bundle, threads)
+    listener = _open_listener(bundle, threads, isolated)
+    engine = listener.engine
     try:
-        with open_pipeline(bundle, engine) as listener:
-            found = measure(cast(Listener, listener), reference, chosen, engine.executed_by, progress)
+        found = measure(cast(Listener, listener), reference, chosen, engine.executed_by, progress)
     finally:
-        engine.close()
+        engine.close()  # and not the listener, which would close the caller's bundle
     if engine.not_covered is not None:
         notes.append(engine.not_covered)
     return replace(found, notes=(*found.notes, *notes))
+
+
+def _open_listener(bundle: Bundle, threads: int, isolated: bool) -> Pipeline[Any, Any]:
+    """What is evaluated."""
+    if isolated:
+        return IsolatedPipeline(bundle, threads)
+    return open_pipeline(bundle, verification_engine(bundle) or open_engine(bundle, threads))
 
 
 def measure(

@@ -12,12 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from edgeformer.convert import ConvertOptions, convert
+from edgeformer.evaluate import evaluate
 from edgeformer.evaluate_speech import SpeechEvaluation, measure, speech_table
 from edgeformer.speech_data import SpeechData, read_speech_data
 from edgeformer.word_errors import WordErrors
+from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import open_audio
+from tests.checkpoint_factory import save_whisper
+from tests.edgeformer.compression.tiny import save_clips
 from tests.runtime.decoding.real_whisper import open_tiny_english
 
 pytestmark = pytest.mark.slow
@@ -102,6 +107,23 @@ def test_a_spoiled_clip_is_named(data: SpeechData) -> None:
     data.clips[1].path.write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"^b\.wav: .* is not a sound file"):
         measure(Parrot(SAID), None, data, "a parrot")
+
+
+@pytest.mark.slow
+def test_an_isolated_bundle_hears_the_same(tmp_path: Path) -> None:
+    clips = save_clips(tmp_path / "clips")
+    source = save_whisper(tmp_path / "whisper")
+    (row,) = convert(ConvertOptions(str(source), tmp_path / "dist", targets=("onnx",), audio_seconds=(2.5,)))
+    with Bundle.open(row.path) as bundle:
+        plain, isolated = (evaluate(bundle, clips, limit=3, isolated=each) for each in (False, True))
+        assert isinstance(plain, SpeechEvaluation)
+        assert isinstance(isolated, SpeechEvaluation)
+        assert [each.bundle.text for each in isolated.rows] == [each.bundle.text for each in plain.rows]
+        assert (isolated.bundle.simple, isolated.agreement) == (plain.bundle.simple, plain.agreement)
+        assert isolated.executed_by == plain.executed_by
+        (clips / "0.wav").write_bytes(b"no sound")
+        with pytest.raises(InputError, match=r"^0\.wav: .* is not a sound file"):
+            evaluate(bundle, clips, isolated=True)
 
 
 def test_recorded_errors_of_a_real_model(assets: Path) -> None:

@@ -176,7 +176,7 @@ def _edit_json(files: Files, name: str, generator: Random) -> None:
             value = json.loads(files[candidate])
         except (KeyError, ValueError, RecursionError):
             continue
-        files[candidate] = _text(_edited(value, generator))
+        files[candidate] = _text(edited(value, generator))
         return
 
 
@@ -190,7 +190,7 @@ def _edit_header(files: Files, name: str, generator: Random) -> None:  # noqa: A
             header = json.loads(data[8 : 8 + length])
         except (ValueError, RecursionError):
             continue
-        text = _text(_edited(header, generator))
+        text = _text(edited(header, generator))
         files[candidate] = len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
@@ -235,7 +235,7 @@ MODEL_CHANGES: dict[str, tuple[Callable[[Files, str, Random], None], ...]] = {
 """What is done to a model file: single numbers that may leave it well-formed, or damage that does not."""
 
 
-def _edited(value: Any, generator: Random) -> Any:
+def edited(value: Any, generator: Random) -> Any:
     """A JSON value with one change somewhere inside."""
     places = [place for place in _containers(value) if place]
     if not places:

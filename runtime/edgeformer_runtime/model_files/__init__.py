@@ -19,13 +19,7 @@ def check_model_files(bundle: Bundle) -> None:
     Raises:
         BundleError: names the file, the rule that it breaks, and where.
     """
-    counts: Counter[str] = Counter()
-    for file in sorted({program.file for program in bundle.manifest.programs}):
-        programs = [program for program in bundle.manifest.programs if program.file == file]
-        try:
-            counts += _CHECKS[bundle.manifest.target](bundle, file, programs)
-        except Broken as error:
-            raise refusal(file, error) from None
+    counts = count_operators(bundle)
     stated = bundle.manifest.operators
     for name in sorted({*stated, *counts}):
         if counts[name] != stated.get(name, 0):
@@ -33,6 +27,18 @@ def check_model_files(bundle: Bundle) -> None:
                 f"the model has the operator {shown(name)} {counts[name]} times, the manifest states"
                 f" {stated.get(name, 0)}: {WAY_ON}"
             )
+
+
+def count_operators(bundle: Bundle) -> Counter[str]:
+    """What the model files have, whatever the manifest states. Errors as of `check_model_files`."""
+    counts: Counter[str] = Counter()
+    for file in sorted({program.file for program in bundle.manifest.programs}):
+        programs = [program for program in bundle.manifest.programs if program.file == file]
+        try:
+            counts += _CHECKS[bundle.manifest.target](bundle, file, programs)
+        except Broken as error:
+            raise refusal(file, error) from None
+    return counts
 
 
 def _mapped(path: Path) -> memoryview:

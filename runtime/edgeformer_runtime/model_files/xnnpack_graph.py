@@ -18,6 +18,8 @@ NO_OFFSET = 0xFFFFFFFFFFFFFFFF
 # XNNDatatype: bits of the types that a constant may have, and of those that only computed values have.
 CONSTANT_BITS = {1: 32, 2: 16, 3: 8, 4: 8, 5: 32, 6: 8, 7: 32, 8: 4, 10: 4, 12: 32, 14: 16}
 COMPUTED_TYPES = frozenset({1, 2, 3, 4, 9, 11, 12, 14})
+EXTERNAL_INPUT, EXTERNAL_OUTPUT = 1, 2
+"""Flags of a value that the call hands over, one of them of each."""
 MAX_RANK = 6
 """XNN_MAX_TENSOR_DIMS."""
 
@@ -51,6 +53,9 @@ NODES: dict[int, Kind] = {
     35: Kind((3,), (4,)),
     38: Kind((1, 2, 3, 4, 7), (5,)),
 }
+FULLY_CONNECTED, CONV, DEPTHWISE_CONV = 2, 7, 13
+TRANSPOSED_WEIGHTS = 1
+"""A flag of a fully connected node: its weights are (inputs, outputs)."""
 TRANSPOSE, PAD, RESHAPE, SLICE = 5, 10, 20, 35
 LISTS = {TRANSPOSE: (1,), PAD: (0, 1), RESHAPE: (1,), SLICE: (1, 2)}
 """The fields of a node with numbers for each axis."""
@@ -79,7 +84,7 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) 
     externals = graph.scalar(3, "I")
     if externals > operands:
         refuse(f"XNNPACK's graph has {externals} operands, its call {operands}")
-    values = _values(graph, sizes, externals)
+    values, constants = _values(graph, sizes, externals)
     for field in (4, 5):
         if any(each not in values for each in map(int, graph.numbers(field, "<u4"))):
             refuse("XNNPACK's graph names an input or output that it has not")
@@ -89,6 +94,8 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) 
         if kind not in NODES or node is None:
             refuse(f"XNNPACK's graph has a node of the kind {kind}, which is none that a reader knows")
         _check_node(kind, node, values)
+        if kind in (FULLY_CONNECTED, CONV, DEPTHWISE_CONV):
+            _check_weights(kind, node, values, constants)
 
 
 def _constant_size(table: Table, room: int, named: Callable[[str], int]) -> int:
@@ -101,9 +108,10 @@ def _constant_size(table: Table, room: int, named: Callable[[str], int]) -> int:
     return int(size)
 
 
-def _values(graph: Table, sizes: list[int], externals: int) -> dict[int, Shape]:
-    """The shape of each value, by its id."""
+def _values(graph: Table, sizes: list[int], externals: int) -> tuple[dict[int, Shape], set[int]]:
+    """The shape of each value, by its id, and the ids of constants."""
     found: dict[int, Shape] = {}
+    constants: set[int] = set()
     outside: set[int] = set()
     for each in graph.tables(2):
         union, value = each.scalar(0, "B"), each.table(1)
@@ -124,7 +132,9 @@ def _values(graph: Table, sizes: list[int], externals: int) -> dict[int, Shape]:
             refuse(f"a value of XNNPACK has the type {dtype}")
         if union == 2:
             _check_scales(value, shape, sizes)
-        external = tensor.scalar(4, "I", NO_ID)
+        external, flags = tensor.scalar(4, "I"), tensor.scalar(5, "I")
+        if flags not in ((0,) if external == NO_ID else (EXTERNAL_INPUT, EXTERNAL_OUTPUT)):
+            refuse(f"a value of XNNPACK has the operand {external} and the flags {flags}")
         if external != NO_ID and (external >= externals or external in outside or constant):
             refuse(f"XNNPACK's graph has the operand {external} of {externals}, or twice, or as a constant")
         outside.add(external)
@@ -132,7 +142,9 @@ def _values(graph: Table, sizes: list[int], externals: int) -> dict[int, Shape]:
         if number in found or number == NO_ID:
             refuse(f"XNNPACK's graph has the value {number} twice")
         found[number] = shape
-    return found
+        if constant:
+            constants.add(number)
+    return found, constants
 
 
 def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
@@ -186,3 +198,27 @@ def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
         )
     if not fits:
         refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {source}")
+
+
+def _check_weights(kind: int, node: Table, values: dict[int, Shape], constants: set[int]) -> None:
+    """Refuse weights that are not as the node says: they are packed by its numbers when the model is loaded."""
+    source, weights, bias = (node.scalar(field, "I") for field in (*NODES[kind].inputs, *NODES[kind].optional))
+    found = values[weights]
+    if kind == FULLY_CONNECTED:
+        outputs, inputs = found if len(found) == 2 else (0, 0)
+        if node.scalar(4, "I") & TRANSPOSED_WEIGHTS:
+            outputs, inputs = inputs, outputs
+        fits = len(found) == 2 and values[source][-1:] == (inputs,)
+    else:
+        height, width = node.scalar(4, "I"), node.scalar(5, "I")
+        inputs, outputs, groups = (node.scalar(field, "I") for field in (10, 11, 12))
+        outputs *= groups
+        wanted = (1, height, width, outputs) if kind == DEPTHWISE_CONV else (outputs, height, width, inputs)
+        if kind == DEPTHWISE_CONV and inputs != 1:
+            refuse(f"a depthwise convolution of XNNPACK has groups of {inputs} channels")
+        # Values that are quantized on the way state their sizes with the channels before the rows.
+        fits = found == wanted and len(values[source]) == 4 and groups * inputs in values[source][1::2]
+    if not fits or weights not in constants:
+        refuse(f"a node of XNNPACK of the kind {kind} has weights of {found} for {values[source]}, or computed ones")
+    if bias != NO_ID and (bias not in constants or values[bias] != (outputs,)):
+        refuse(f"a node of XNNPACK of the kind {kind} has a bias of {values[bias]} for {outputs} channels")
