@@ -195,7 +195,8 @@ _DECODING = "greedy decoding with fallbacks, as the caller asks, is what a bundl
 GENERATION_FIELDS: dict[str, Field] = {
     **_honoured(
         "language task forced_decoder_ids suppress_tokens begin_suppress_tokens alignment_heads lang_to_id "
-        "no_timestamps_token_id decoder_start_token_id eos_token_id is_multilingual max_initial_timestamp_index"
+        "no_timestamps_token_id decoder_start_token_id eos_token_id is_multilingual max_initial_timestamp_index "
+        "prev_sot_token_id task_to_id"
     ),
     "num_beams": Field(NOTED, (1,), _DECODING),
     "do_sample": Field(NOTED, (False,), _DECODING),
@@ -219,7 +220,7 @@ GENERATION_FIELDS: dict[str, Field] = {
         Field(NOTED, (False, 0.0, 1.0), _DECODING),
     ),
     **_silent(
-        "_from_model_config transformers_version bos_token_id pad_token_id prev_sot_token_id task_to_id use_cache "
+        "_from_model_config transformers_version bos_token_id pad_token_id use_cache "
         "dtype max_length top_k top_p cache_config cache_implementation compile_config continuous_batching_config "
         "disable_compile assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight "
         "assistant_lookbehind is_assistant low_memory max_cache_len max_matching_ngram_size num_assistant_tokens "

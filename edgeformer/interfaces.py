@@ -21,6 +21,7 @@ from edgeformer_runtime.vectors import Tolerances
 TOKENIZER_FILE = "tokenizer.json"
 MEL_FILTERS_FILE = "mel_filters.safetensors"
 SOUND_FILE = "vectors/audio.wav"
+ENGLISH = "en"
 
 # Of Whisper's spectrograms (Radford et al. 2022, in its code's log_mel_spectrogram): not in any public config.
 LOG_FLOOR = 1e-10
@@ -109,7 +110,7 @@ def _speech(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Prog
     )
     filters = mel_filter_bank(sound.n_mels, sound.n_fft, sound.sample_rate)
     capacities = [bucket.positions * sound.samples_per_position for bucket in head.buckets]
-    wav, counts = samples.speech(capacities, sound.sample_rate)
+    wav, counts = samples.speech(capacities, sound.sample_rate, head.tokens.reference_language == ENGLISH)
     return Interface(
         preprocessing=sound,
         postprocessing=head,

@@ -31,7 +31,9 @@ IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""
 
 SPEECH_FILE = Path(__file__).parent / "zoo" / "speech_sample.flac"
-"""Half a minute of synthetic speech that `edgeformer/zoo/make_speech_sample.py` made."""
+"""Half a minute of synthetic English speech that `edgeformer/zoo/make_speech_sample.py` made."""
+FIRST_SENTENCE_S = 3.4
+"""Where the pause behind its first sentence lies."""
 
 
 def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
@@ -83,14 +85,16 @@ def varied_images(count: int) -> Iterator[bytes]:
         yield file.getvalue()
 
 
-def speech(capacities: Sequence[int], sample_rate: int) -> tuple[bytes, tuple[int, ...]]:
+def speech(capacities: Sequence[int], sample_rate: int, knows_english: bool = True) -> tuple[bytes, tuple[int, ...]]:
     """A sound, and for each bucket how many samples from its begin fit this bucket and not the one below.
 
     Each ends in a pause if there is one: a word cut in two has no right answer that a small error would not change.
+    Nor has half a minute of English for a model that is to write another language: it hears the first sentence alone.
 
     Args:
         capacities: the most samples of each bucket, rising.
         sample_rate: of the model, in Hz.
+        knows_english: whether English is among the languages that the model writes.
 
     Returns:
         A WAV file of one channel with 16 bits, and a count for each bucket.
@@ -100,11 +104,11 @@ def speech(capacities: Sequence[int], sample_rate: int) -> tuple[bytes, tuple[in
         spoken = reader.read(longest)
     samples = np.zeros(longest, np.float32)
     samples[: len(spoken)] = spoken
-    below = (0, *capacities)
-    counts = tuple(
-        quietest_cut(samples, max(start + 1, end // 2), end, sample_rate)
-        for start, end in zip(below, capacities, strict=False)
-    )
+    ranges = [(max(start + 1, end // 2), end) for start, end in itertools.pairwise((0, *capacities))]
+    if not knows_english:
+        end = min(capacities[0], round(FIRST_SENTENCE_S * sample_rate))
+        ranges = [(end * 9 // 10, end)] * len(capacities)
+    counts = tuple(quietest_cut(samples, *between, sample_rate) for between in ranges)
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)

@@ -21,6 +21,7 @@ from edgeformer.models.whisper_languages import LANGUAGE_CODES
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
 from edgeformer_runtime.speech_spec import SpeechTokens
+from edgeformer_runtime.strict_json import shorten
 
 SECONDS_PER_TIMESTAMP = 0.02
 
@@ -104,8 +105,10 @@ def read_speech(
             f"generation_config.json fixes the language {next(iter(tokens.languages))}, so the bundle knows no other: "
             "remove language (and forced_decoder_ids) there for all",
         )
+    if tokens.languages and _forced(stated, ids) == (None, None):
+        notes += ("generation_config.json states no task: a bundle transcribes, and transformers leaves the task open",)
     suppress, suppress_notes = _suppressed(ids, stated, tokens)
-    at_start = stated.get("begin_suppress_tokens", [ids[_SPACE], tokens.end] if _SPACE in ids else [tokens.end])
+    at_start, start_notes = _suppressed_at_start(ids, stated, tokens)
     rate, n_fft, hop_length, seconds = _sound(folder, config)
     initial = fields.read_int(stated, "max_initial_timestamp_index", _INITIAL_TIMESTAMPS)
     settings = SpeechSettings(
@@ -119,7 +122,7 @@ def read_speech(
         hop_length=hop_length,
         window_seconds=seconds,
     )
-    return SpeechDescription(config, settings, notes + suppress_notes)
+    return SpeechDescription(config, settings, notes + suppress_notes + start_notes)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -150,13 +153,15 @@ def _tokens(ids: Mapping[str, int], stated: Mapping[str, Any], config: WhisperCo
             f"timestamps up to {seconds:g} s need the ids {first} to {last}, and vocab_size is {config.vocab_size}"
         )
     languages = _languages(ids, stated) if _is_multilingual(stated, config) else {}
+    if languages:
+        _check_tasks(stated, ids)
     fixed = _fixed_language(stated, ids, languages)
     if fixed is not None and languages:
         languages = {fixed: languages[fixed]}
     return SpeechTokens(
         start=start,
         end=end,
-        start_of_previous=ids.get(_PREVIOUS),
+        start_of_previous=_agreed(ids, _PREVIOUS, stated, "prev_sot_token_id") if _PREVIOUS in ids else None,
         no_speech=next((ids[token] for token in _NO_SPEECH if token in ids), None),
         no_timestamps=no_timestamps,
         first_timestamp=first,
@@ -179,6 +184,13 @@ def _task(ids: Mapping[str, int], token: str) -> int:
     if token not in ids:
         raise InputError(f"the tokenizer has no {token}, which a multilingual Whisper needs")
     return ids[token]
+
+
+def _check_tasks(stated: Mapping[str, Any], ids: Mapping[str, int]) -> None:
+    """Refuse ids of tasks that the tokenizer gives to other tokens."""
+    for task, number in dict(stated.get("task_to_id", {})).items():
+        if ids.get(f"<|{task}|>") != number:
+            raise InputError(f"task_to_id: the tokenizer has no task {task!r} with the id {number!r}")
 
 
 def _is_multilingual(stated: Mapping[str, Any], config: WhisperConfig) -> bool:
@@ -226,20 +238,41 @@ def _fixed_language(stated: Mapping[str, Any], ids: Mapping[str, int], languages
 
 
 def _forced(stated: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Any, Any]:
-    """The language and the task; older files force their tokens, which transformers reads where both are missing."""
+    """The language and the task; older files force their tokens, which transformers reads where both are missing.
+
+    Raises:
+        InputError: other tokens are forced, or these in another order.
+    """
     language, task = stated.get("language"), stated.get("task")
     if language is not None or task is not None:
         return language, task
     names = {number: token for token, number in ids.items()}
-    forced = stated.get("forced_decoder_ids")
-    for entry in forced if isinstance(forced, list) else []:
-        number = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        token = names.get(number, "") if isinstance(number, int) else ""
+    forced = _forced_tokens(stated, names)
+    for token in forced:
         if token in (_TRANSCRIBE, _TRANSLATE):
             task = token[2:-2]
-        elif _LANGUAGE.fullmatch(token):
-            language = token
+        elif token != _NO_TIMESTAMPS:
+            language = token or None
     return language, task
+
+
+def _forced_tokens(stated: Mapping[str, Any], names: Mapping[int, str]) -> list[str]:
+    """The tokens that are fed behind the start; "" where a language is left open."""
+    forced = stated.get("forced_decoder_ids", [])
+    pairs = isinstance(forced, list) and all(
+        isinstance(entry, list) and len(entry) == 2 and all(number is None or type(number) is int for number in entry)
+        for entry in forced
+    )
+    tokens = [names.get(entry[1], "?") if entry[1] is not None else "" for entry in forced] if pairs else ["?"]
+    places = [entry[0] for entry in forced] if pairs else []
+    rest = tokens[1:] if tokens and (tokens[0] == "" or _LANGUAGE.fullmatch(tokens[0])) else tokens
+    rest = rest[1:] if rest and rest[0] in (_TRANSCRIBE, _TRANSLATE) else rest
+    if places != list(range(1, len(tokens) + 1)) or rest not in ([], [_NO_TIMESTAMPS]):
+        raise InputError(
+            "forced_decoder_ids: expected the language, the task and <|notimestamps|> at the places 1, 2 and 3, "
+            f"found {shorten(forced, 80)}: state language and task in generation_config.json in their place"
+        )
+    return tokens
 
 
 def _suppressed(ids: Mapping[str, int], stated: Mapping[str, Any], tokens: SpeechTokens) -> tuple[Any, tuple[str, ...]]:
@@ -250,6 +283,16 @@ def _suppressed(ids: Mapping[str, int], stated: Mapping[str, Any], tokens: Speec
     control += (tokens.start_of_previous, ids.get(_LANGUAGE_MODEL))
     note = "the checkpoint lists no suppressed tokens: only its control tokens are kept out of transcripts"
     return [number for number in control if number is not None], (note,)
+
+
+def _suppressed_at_start(
+    ids: Mapping[str, int], stated: Mapping[str, Any], tokens: SpeechTokens
+) -> tuple[Any, tuple[str, ...]]:
+    """The ids that are no first answer. Where nobody lists them: those of openai/whisper, with a note."""
+    if "begin_suppress_tokens" in stated:
+        return stated["begin_suppress_tokens"], ()
+    note = "the checkpoint does not list what no transcript begins with: the end of the text and a space are kept out"
+    return [tokens.end] + ([ids[_SPACE]] if _SPACE in ids else []), (note,)
 
 
 def _ids(value: Any, field: str, config: WhisperConfig) -> tuple[int, ...]:

@@ -432,6 +432,8 @@ GENERATION_SAMPLES: dict[str, Any] = {
     "eos_token_id": 3,
     "is_multilingual": False,
     "max_initial_timestamp_index": 3,
+    "prev_sot_token_id": 5,
+    "task_to_id": {"transcribe": 5},
 }
 
 

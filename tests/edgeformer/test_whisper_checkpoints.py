@@ -21,6 +21,8 @@ from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.sources import resolve_source
 from edgeformer.tokenizer_files import read_tokenizer
+from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.errors import InputError
 
 POSITIONS = 100
@@ -57,7 +59,9 @@ def test_a_multilingual_checkpoint(multilingual: Path) -> None:
     checkpoint = open_checkpoint(str(multilingual))
     ids = ids_of(multilingual)
     assert (checkpoint.task, checkpoint.family.name, checkpoint.labels) == ("speech-recognition", "whisper", ())
-    assert checkpoint.notes == ()
+    assert checkpoint.notes == (
+        "generation_config.json states no task: a bundle transcribes, and transformers leaves the task open",
+    )
     settings = speech_of(checkpoint)
     tokens = settings.tokens
     assert tokens.languages == {language: ids[f"<|{language}|>"] for language in WHISPER_LANGUAGES}
@@ -115,8 +119,9 @@ def test_without_generation_and_preprocessor_config(multilingual: Path, copy: Pa
     settings = speech_of(checkpoint)
     # Nothing says that this small vocabulary is multilingual; a public one of 51865 says it by its size.
     assert settings.tokens.languages == {}
-    assert len(checkpoint.notes) == 1
+    assert len(checkpoint.notes) == 2
     assert "no suppressed tokens" in checkpoint.notes[0]
+    assert "what no transcript begins with" in checkpoint.notes[1]
     control = ("startoftranscript", "nospeech", "transcribe", "translate", "startofprev", "startoflm")
     assert settings.suppress == tuple(sorted(ids[f"<|{name}|>"] for name in control))
     assert settings.suppress_at_start == tuple(sorted((ids["Ġ"], ids["<|endoftext|>"])))
@@ -132,6 +137,7 @@ def test_without_generation_and_preprocessor_config(multilingual: Path, copy: Pa
     change(
         copy / "config.json",
         is_multilingual=True,
+        task="transcribe",
         **{name: stated[name] for name in ("suppress_tokens", "begin_suppress_tokens")},
     )
     checkpoint = open_checkpoint(str(copy))
@@ -235,6 +241,12 @@ def preprocessor(**values: Any) -> Callable[[Path], None]:
         (generation(lang_to_id={"<|xx|>": 3}), "no language '<|xx|>'"),
         (generation(language="klingon"), "no language 'klingon': expected one of de, en, fr"),
         (generation(task="translate"), "the task is 'translate'"),
+        (generation(task_to_id={"transcribe": 5}), "task_to_id: the tokenizer has no task 'transcribe' with the id 5"),
+        (generation(prev_sot_token_id=5), r"<\|startofprev\|> is \d+, and the config's prev_sot_token_id is 5"),
+        (generation(forced_decoder_ids=[[2, 5]]), "forced_decoder_ids: expected the language, the task and"),
+        (generation(forced_decoder_ids=[[1, 5]]), "forced_decoder_ids: expected the language, the task and"),
+        (generation(forced_decoder_ids=[5]), "forced_decoder_ids: expected the language, the task and"),
+        (generation(forced_decoder_ids=7), "forced_decoder_ids: expected the language, the task and"),
         (preprocessor(do_normalize=True), "do_normalize is True"),
         (generation(max_initial_timestamp_index=0), "max_initial_timestamp_index"),
         (preprocessor(feature_size=128), "feature_size must be num_mel_bins 80, found 128"),
@@ -270,6 +282,55 @@ def test_forced_tokens_fix_the_language_too(copy: Path) -> None:
     change(path, forced_decoder_ids=[[1, ids["<|fr|>"]], [2, ids["<|translate|>"]]])
     with pytest.raises(InputError, match="the task is 'translate'"):
         open_checkpoint(str(copy))
+
+
+def forced(*tokens: str | None) -> Callable[[dict[str, int]], dict[str, Any]]:
+    def values(ids: dict[str, int]) -> dict[str, Any]:
+        pairs = [[place, None if token is None else ids[f"<|{token}|>"]] for place, token in enumerate(tokens, 1)]
+        return {"forced_decoder_ids": pairs}
+
+    return values
+
+
+GENERATION, CONFIG = "generation_config.json", "config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "stated"),
+    [
+        (GENERATION, lambda _: {"task": "transcribe"}),
+        (GENERATION, lambda _: {"language": "German"}),
+        (GENERATION, lambda _: {"language": "german", "task": "transcribe"}),
+        (GENERATION, lambda _: {"language": "fr", "task": "transcribe"}),
+        (GENERATION, lambda _: {"language": "<|fr|>"}),
+        (GENERATION, forced("de", "transcribe")),
+        (GENERATION, forced("de", "transcribe", "notimestamps")),
+        (GENERATION, forced(None, "transcribe")),
+        (GENERATION, lambda ids: forced("fr", "transcribe")(ids) | {"language": "de", "task": "transcribe"}),
+        (GENERATION, lambda ids: forced("fr", "translate")(ids) | {"task": "transcribe"}),
+        (CONFIG, forced("de", "transcribe")),
+        (CONFIG, forced(None, "transcribe")),
+    ],
+)
+def test_the_decoder_is_fed_what_transformers_feeds_it(
+    copy: Path, file: str, stated: Callable[[dict[str, int]], dict[str, Any]]
+) -> None:
+    """The whole prompt, of which the checkpoint's files say language and task."""
+    change(copy / GENERATION, _from_model_config=None)  # with it, transformers drops what Whisper alone has
+    change(copy / file, **stated(ids_of(copy)))
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(copy)
+    fed: list[list[int]] = []
+    model.model.decoder.register_forward_pre_hook(
+        lambda _module, _given, named: fed.append(named["input_ids"][0].tolist()), with_kwargs=True
+    )
+    mel = torch.randn(1, 80, 2 * POSITIONS, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        model.generate(mel, max_new_tokens=2)
+    expected = max(fed, key=len)  # before it the language may have been looked for
+
+    tokens = speech_of(open_checkpoint(str(copy))).tokens
+    language = next(code for code, number in tokens.languages.items() if number == expected[1])
+    assert list(build_prompt(tokens, 448, TranscribeOptions(), language).tokens) == expected
 
 
 def test_timestamps_must_fit_the_vocabulary(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ class FrameError(Exception):
     """The other process is gone, or says what is no frame."""
 
 
+class LongFrameError(FrameError):
+    """A message that is too long to be sent: nothing of it has been, and the other process is as it was."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One message."""
@@ -34,11 +38,15 @@ def write_frame(stream: IO[bytes], frame: Frame) -> None:
     """Send a message.
 
     Raises:
+        LongFrameError: the message has more than `MAX_HEADER_BYTES` or `MAX_BODY_BYTES`.
         FrameError: the other process is gone.
     """
     header = json.dumps(frame.header, allow_nan=False).encode()
     if len(header) > MAX_HEADER_BYTES or len(frame.body) > MAX_BODY_BYTES:
-        raise FrameError(f"a message of {len(header)} and {len(frame.body)} bytes is too long")
+        raise LongFrameError(
+            f"expected at most {MAX_HEADER_BYTES >> 20} MiB of JSON and {MAX_BODY_BYTES >> 20} MiB of bytes for an "
+            f"isolated bundle, found {len(header)} and {len(frame.body)} bytes"
+        )
     try:
         stream.write(_PREFIX.pack(_MAGIC, len(header), len(frame.body)))
         stream.write(header)

@@ -17,16 +17,20 @@ from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
 from edgeformer_runtime.manifest import Classification, Embedding, Manifest
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
 from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.preprocess.tokenizer import check_text
 
 _SCALAR_KINDS = "biuf"
 """numpy's kinds of dtypes that are numbers."""
 
 
 def text_frame(raw: Any) -> Frame:
-    """A text, a pair of texts, or token ids."""
+    """A text, a pair of texts, or token ids. A text that no tokenizer takes is refused before it is sent."""
     if isinstance(raw, str):
+        check_text(raw)
         return Frame({"text": raw})
     if isinstance(raw, tuple) and len(raw) == 2 and all(isinstance(each, str) for each in raw):
+        for text in raw:
+            check_text(text)
         return Frame({"pair": list(raw)})
     if isinstance(raw, (list, np.ndarray)) and all(
         isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in raw

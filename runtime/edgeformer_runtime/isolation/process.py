@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
+from edgeformer_runtime.isolation.frames import Frame, FrameError, LongFrameError, read_frame, write_frame
 from edgeformer_runtime.strict_json import shorten
 
 # What a helper process gets of the environment: no tokens, no keys.
@@ -63,8 +63,8 @@ class HelperProcess:
             progress: called with what comes before the answer.
 
         Raises:
-            EdgeFormerError: what the process said; or an EngineError that it died, or was ended, in this question. The
-                next one finds a new process.
+            EdgeFormerError: what the process said; an InputError that the question is too long; or an EngineError that
+                the process died, or was ended, in this question. The next one finds a new process.
         """
         with self._lock:
             if self._closed:
@@ -122,6 +122,8 @@ class HelperProcess:
                     break
                 if progress is not None:
                     progress(*_numbers(answer.header["progress"]))
+        except LongFrameError as error:
+            raise InputError(str(error)) from None
         except FrameError as error:
             raise EngineError(f"the isolated bundle failed: {self._reason(error)}") from None
         except BaseException:  # of `progress`, or an interrupt: the answer to come would be taken for the next one's

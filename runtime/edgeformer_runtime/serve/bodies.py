@@ -27,6 +27,9 @@ class Bodies:
         Raises:
             Refusal: 400 it broke off, 408 it is too slow, 413 it is too large, 415 it is compressed, 503 no room.
         """
+        # The parser takes "gzip, chunked" and leaves the bytes compressed; whoever stands before the service may not.
+        if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
+            raise Refusal(415, "expected no Transfer-Encoding but chunked: send the body as it is")
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "expected a body as it is, found a compressed one: send it without Content-Encoding")
         declared = request.headers.get("content-length", "0")  # the server has refused what is no number

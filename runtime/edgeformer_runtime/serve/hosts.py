@@ -66,7 +66,7 @@ class SameSite:
         here = _normal(scope["server"][0]) if scope.get("server") else ""
         if name is None or (name not in self._allowed and name != here):
             names = ", ".join(sorted(self._allowed))
-            what = shorten(found, 60) if found else f"{len(hosts)} of them"
+            what = shorten(found, 60) if len(hosts) == 1 else f"{len(hosts)} of them"
             return 421, f"expected Host to be one of {names} or the address here, found {what}: see --allow-host"
         origins = [value.decode("latin-1").lower() for key, value in scope["headers"] if key == b"origin"]
         if any(origin.partition("://")[2] != found for origin in origins):

@@ -78,6 +78,22 @@ def test_errors_of_inputs_are_the_same(isolated: IsolatedPipeline) -> None:
     assert isolated.run("hello").labels
 
 
+def test_what_is_too_long_is_refused_and_the_process_goes_on(isolated: IsolatedPipeline, tiny_onnx: Path) -> None:
+    restarts, process = isolated.engine.helper.restarts, isolated.engine.helper._process
+    long = "\u0301" * (6 << 20)  # six bytes each as JSON: longer than a message may be
+    with load(tiny_onnx) as plain:
+        for raw in (long, (long, "a"), ("a", long)):
+            with pytest.raises(InputError, match="expected at most 1000000") as expected:
+                plain.run(raw)
+            with pytest.raises(InputError) as found:
+                isolated.run(raw)
+            assert str(found.value) == str(expected.value)
+    with pytest.raises(InputError, match="expected at most 32 MiB of JSON"):
+        isolated.run([1] * (12 << 20))
+    assert isolated.run("hello").labels
+    assert (isolated.engine.helper.restarts, isolated.engine.helper._process) == (restarts, process)
+
+
 def test_a_bundle_that_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_onnx, tmp_path / "spoiled"))
     (folder / "model_8.onnx").write_bytes(b"no model")

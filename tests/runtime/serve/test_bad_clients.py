@@ -72,6 +72,31 @@ def test_a_giant_head_is_refused_before_memory_grows(service: Served, head: byte
     assert resident_mb(service) < before + 10
 
 
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: 5, 6\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length: 99999999999999999999\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding:\r\n chunked\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+    ],
+)
+def test_where_a_request_ends_is_never_in_doubt(service: Served, framing: bytes) -> None:
+    """What two readers could end at different places is refused, and nothing behind it is taken for a request."""
+    smuggled = b"0\r\n\r\n" + text_request("hello")
+    refused = exchange(service.port, POST_JSON + b"Connection: close\r\n" + framing + b"\r\n" + smuggled)
+    assert refused.status in (400, 415)
+    assert list(refused.json()) == ["error"]
+
+
 @pytest.mark.parametrize("upgrade", [b"GET / HTTP/1.1\r\n" + HOST, UPGRADE], ids=["get", "upgrade"])
 def test_many_headers_are_refused(service: Served, upgrade: bytes) -> None:
     assert exchange(service.port, upgrade + b"a:b\r\n" * 5000 + b"\r\n").status == 431

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,6 +166,39 @@ def test_no_use_of_the_fallback(
     assert given.json()["fallback_error"].startswith(reason)
     assert sum(given.json()["scores"]) == pytest.approx(1)
     assert 'edgeformer_fallbacks_total{answered_by="device"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("begin", "part"),
+    [
+        (b"", b""),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a" * (1 << 16)),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", b""),
+    ],
+    ids=["silent", "slow head", "slow body", "giant head", "no HTTP"],
+)
+def test_an_answer_that_never_ends(connect: Connect, tiny_onnx: Path, begin: bytes, part: bytes) -> None:
+    is_over = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(begin)
+            while not is_over.wait(0.02):
+                connection.sendall(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/answer"
+        client = connect(tiny_onnx, fallback=FallbackOptions(url, below=1.0, timeout_s=0.5))
+        answer = client.post("/v1/answer", json={"text": "hello"}).json()
+        is_over.set()
+        thread.join()
+    assert answer["answered_by"] == "device"
+    assert answer["fallback_error"].startswith(("no answer within 0.5 s", "RemoteProtocolError"))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ JSON = {"Content-Type": "application/json"}
         (b'{"text": "a"}', {}, 415, "expected Content-Type: application/json, found none"),
         (b'{"text": "a"}', {"Content-Type": "text/plain"}, 415, "found text/plain"),
         (b'{"text": "a"}', JSON | {"Content-Encoding": "gzip"}, 415, "compressed"),
+        (b'{"text": "a"}', JSON | {"Transfer-Encoding": "gzip, chunked"}, 415, "no Transfer-Encoding but chunked"),
         (b'{"text": "a"}', JSON | {"Host": "example.com"}, 421, "expected Host to be one of"),
+        (b'{"text": "a"}', JSON | {"Host": ""}, 421, "found ''"),
         (b'{"text": "a"}', JSON | {"Origin": "http://example.com"}, 403, "another site"),
     ],
 )
