@@ -109,7 +109,6 @@ def test_a_spoiled_clip_is_named(data: SpeechData) -> None:
         measure(Parrot(SAID), None, data, "a parrot")
 
 
-@pytest.mark.slow
 def test_an_isolated_bundle_hears_the_same(tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips")
     source = save_whisper(tmp_path / "whisper")
