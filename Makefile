@@ -32,11 +32,11 @@ endif
 
 # Writes requirements.lock from .venv, once its newer versions have passed the tests. Needs uv.
 lock: setup ## requirements.lock, from what .venv holds; needs uv
-	@$(BIN)/python -m build_tools.lock
+	@$(BIN)/python -m tools.lock
 
 # Wheels of both packages, the list of what they bring (CycloneDX) and its licences, in dist/.
 release: setup ## wheels, bill of materials and licences, in dist/
-	@$(BIN)/python -m build_tools.release dist
+	@$(BIN)/python -m tools.release dist
 
 demo: setup ## the built-in classifiers, converted to every target and asked, in dist/
 	@$(BIN)/edgeformer demo --out dist
@@ -90,11 +90,11 @@ ios: setup ## builds, tests and checks the iOS app; needs Debian
 
 # The runtime on a Raspberry Pi that an emulator makes, compared with this machine. Kept in ~/.cache/edgeformer; needs Debian.
 pi: setup ## the runtime in an emulated Raspberry Pi; needs Debian
-	@$(BIN)/python -m runtime.pi
+	@$(BIN)/python -m tools.pi
 
 # Bundles of this machine on an emulated x86 CPU without VNNI, where int8 kernels differ. Needs Debian on x86.
 older-cpu: setup ## bundles on an emulated x86 CPU without VNNI; needs Debian on x86
-	@$(BIN)/python -m build_tools.older_cpu
+	@$(BIN)/python -m tools.older_cpu
 
 # A browser for the tests of the page that `serve` shows.
 browser: ## installs a browser for the tests of the page that `serve` shows; needs Debian

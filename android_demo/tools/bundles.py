@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from android_demo.tools.fetch import BuildError, run
-from build_tools.debian import SetupError
+from tools.debian import SetupError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -49,7 +49,7 @@ def shipped() -> list[Path]:
     Raises:
         BuildError: a gate failed.
     """
-    from build_tools import conversions  # brings torch, which nothing else here needs
+    from tools import conversions  # brings torch, which nothing else here needs
 
     try:
         made = conversions.bundles((conversions.INTENTS_ONNX, conversions.THINGS_ONNX))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from android_demo.tools import packages
 from android_demo.tools.packages import Package
-from build_tools import debian
 from edgeformer_runtime.errors import EdgeFormerError
+from tools import debian
 
 JRE = "openjdk-17-jre-headless"
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from build_tools.debian import SetupError
 from ios_demo.tools.app_files import check_app
 from ios_demo.tools.swift_root import BUILD_INSIDE, REPOSITORY_INSIDE, SwiftRoot, open_root
+from tools.debian import SetupError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = "ios_demo"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from build_tools import debian
+from tools import debian
 
 RECIPE = debian.RootRecipe("trixie", ("swiftlang", "libc6-dev", "libstdc++-14-dev"))
 """Debian's Swift (6.0) with SwiftPM, XCTest and swift-format, and what its linker needs."""

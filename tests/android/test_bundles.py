@@ -9,9 +9,9 @@ import pytest
 from android_demo.make_kernel_bundles import conversions as kernel_conversions
 from android_demo.tools import bundles
 from android_demo.tools.fetch import BuildError
-from build_tools import conversions
-from build_tools.debian import SetupError
 from edgeformer.attention import KERNELS
+from tools import conversions
+from tools.debian import SetupError
 
 
 def test_every_attention_kernel_gets_a_bundle_of_its_name() -> None:

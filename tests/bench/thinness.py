@@ -24,11 +24,11 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
-from build_tools.code_key import REPOSITORY
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
 from tests.bench import readme_table
 from tests.bench.intervals import center, prediction_interval
+from tools.code_key import REPOSITORY
 
 RESULTS = Path(__file__).parent / "results" / "thinness.json"
 WORKER = Path(__file__).with_name("thin_worker.py")

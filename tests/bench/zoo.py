@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_tools.code_key import REPOSITORY
 from edgeformer.compression.compress import CompressOptions, compress
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
@@ -31,6 +30,7 @@ from edgeformer.report.page import write_page
 from edgeformer.report.variant import Variant
 from edgeformer_runtime.console import err
 from edgeformer_runtime.errors import EdgeFormerError, InputError
+from tools.code_key import REPOSITORY
 
 ASSETS = Path(os.environ.get("EDGEFORMER_ASSETS", REPOSITORY.parent / "shared" / "assets"))
 RESULTS = Path(__file__).parent / "results" / "zoo.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.debian import SetupError
 from ios_demo.tools.check import PACKAGE_INSIDE, REPOSITORY
 from ios_demo.tools.swift_root import BUILD_INSIDE, SwiftRoot, open_root
+from tools.debian import SetupError
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
 

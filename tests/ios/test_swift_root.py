@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.debian import SetupError
 from ios_demo.tools.swift_root import open_root
+from tools.debian import SetupError
 
 
 def test_without_root_rights_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

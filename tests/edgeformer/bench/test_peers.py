@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build_tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
 from edgeformer.bench.peers import peer_contenders
 from edgeformer.bench.speech_peers import speech_contenders, speech_run
 from edgeformer.checkpoints import open_checkpoint
@@ -20,6 +19,7 @@ from edgeformer_runtime.vectors import longest_case
 from tests.checkpoint_factory import save_whisper
 from tests.conftest import REPOSITORY
 from tests.runtime.tiny_bundle import make_without_model
+from tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_tools import debian
-from runtime.pi.cpu_files import write_cpu_files
+from tools import debian
+from tools.pi.cpu_files import write_cpu_files
 
 PYTHON_VERSION = "3.11"
 RECIPE = debian.RootRecipe(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from build_tools.calibration_images import write_images
-from build_tools.code_key import CONVERSION, code_key
-from build_tools.conversions import Model, kept
 from edgeformer_converters.quiet import quiet_tools
-from runtime.pi.convolutions import write_convolutions
 from tests.checkpoint_factory import save_whisper
 from tests.runtime.tiny_bundle import make_litert
+from tools.calibration_images import write_images
+from tools.code_key import CONVERSION, code_key
+from tools.conversions import Model, kept
+from tools.pi.convolutions import write_convolutions
 
 MODELS = (
     # Random weights, as an emulator takes minutes for published ones.
@@ -30,7 +30,7 @@ def convolutions() -> Path:
     def make(made: Path, scratch: Path) -> None:
         write_convolutions(made / CONVOLUTIONS, write_images(scratch / "images"), scratch)
 
-    return kept("convolutions", code_key("", (*CONVERSION, "runtime/pi", "build_tools")), make) / CONVOLUTIONS
+    return kept("convolutions", code_key("", (*CONVERSION, "tools/pi", "tools")), make) / CONVOLUTIONS
 
 
 def tiny_litert() -> Path:

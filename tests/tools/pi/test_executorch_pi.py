@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.pi.emulated_pi import EmulatedPi
-from runtime.pi.shims import PRECISIONS, compare_shims, executorch_models
 from tests.runtime.tiny_bundle import make_executorch
+from tools.pi.emulated_pi import EmulatedPi
+from tools.pi.shims import PRECISIONS, compare_shims, executorch_models
 
 
 @pytest.mark.pi

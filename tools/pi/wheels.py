@@ -10,10 +10,10 @@ import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
-from build_tools import debian
-from runtime.pi.emulated_pi import PYTHON_VERSION, EmulatedPi
+from tools import debian
+from tools.pi.emulated_pi import PYTHON_VERSION, EmulatedPi
 
-RUNTIME = Path(__file__).resolve().parents[1]
+RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 EXTRAS = ("full", "onnx", "trust")
 TEST_PACKAGES = ("pytest", "hypothesis", "onnx")
 WITHOUT_DEPENDENCIES = ("executorch",)

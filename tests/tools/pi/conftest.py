@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from build_tools import debian
-from runtime.pi.emulated_pi import EMULATED_PI, RECIPE, EmulatedPi
+from tools import debian
+from tools.pi.emulated_pi import EMULATED_PI, RECIPE, EmulatedPi
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from build_tools import debian
-from build_tools.conversions import Model
-from runtime.pi.bundles import MODELS
-from runtime.pi.comparison import Comparison, compare_files
-from runtime.pi.emulated_pi import EmulatedPi, clean_environment
+from tools import debian
+from tools.conversions import Model
+from tools.pi.bundles import MODELS
+from tools.pi.comparison import Comparison, compare_files
+from tools.pi.emulated_pi import EmulatedPi, clean_environment
 
 TARGET = "executorch"
 CHOICE = "EDGEFORMER_EXECUTORCH"

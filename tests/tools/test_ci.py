@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from build_tools import ci
-from build_tools.ci import Job
+from tools import ci
+from tools.ci import Job
 
 MAKEFILE = (ci.REPOSITORY / "Makefile").read_text()
 

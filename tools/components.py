@@ -9,7 +9,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from build_tools.debian import SetupError
+from tools.debian import SetupError
 
 PRODUCTS = {
     "edgeformer": ("litert", "coreml", "executorch", "onnx", "speech", "trust", "compress"),

@@ -1,6 +1,6 @@
 """Writes requirements.lock: the environment that has passed the tests, package by package with the hashes of its files.
 
-    python -m build_tools.lock
+    python -m tools.lock
 
 torch is not in it: which of its builds a machine takes is up to that machine's index, and so is the file's hash. It is
 installed by version, behind everything that it depends on. Needs uv.
@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from build_tools.debian import SetupError
+from tools.debian import SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"

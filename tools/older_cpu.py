@@ -1,6 +1,6 @@
 """`make older-cpu`: bundles that this machine makes, verified on an emulated x86 CPU without VNNI.
 
-    python -m build_tools.older_cpu
+    python -m tools.older_cpu
 
 Engines choose other int8 kernels there: those of ONNX Runtime saturate unless they are told not to. A CPU of this kind
 (AVX2 alone) and one with VNNI must both answer within the recorded tolerances, whichever of them made the bundle.
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from build_tools import debian
-from build_tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
-from runtime.pi.bundles import MODELS
+from tools import debian
+from tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
+from tools.pi.bundles import MODELS
 
 EMULATOR = ("qemu-x86_64-static", "-cpu", "Haswell")
 COMMAND = "from edgeformer_runtime.command import main; main()"

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from build_tools import conversions
-from build_tools.conversions import Model, bundles, kept
-from build_tools.debian import SetupError
 from edgeformer.convert_options import ConvertOptions
+from tools import conversions
+from tools.conversions import Model, bundles, kept
+from tools.debian import SetupError
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from build_tools import debian
-from build_tools.debian import RootRecipe, SetupError
+from tools import debian
+from tools.debian import RootRecipe, SetupError
 
 RECIPE = RootRecipe("bookworm", ("python3",), "arm64", "extract")
 

@@ -1,6 +1,6 @@
 """What the jobs of CI take from Debian, fetched side by side and before there is a .venv.
 
-    python3 -m build_tools.prepare
+    python3 -m tools.prepare
 
 Each job fetches what it lacks by itself, too; but apt serves one at a time, and most of this waits for a network.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from build_tools import debian
-from build_tools.code_key import REPOSITORY
 from ios_demo.tools.swift_root import open_root
-from runtime.pi.emulated_pi import open_pi
+from tools import debian
+from tools.code_key import REPOSITORY
+from tools.pi.emulated_pi import open_pi
 
 PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
@@ -33,7 +33,7 @@ def main() -> int:
             open_pi()
             swift.result()
     except debian.SetupError as error:
-        print(f"build_tools.prepare: {error}", file=sys.stderr)
+        print(f"tools.prepare: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -11,13 +11,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from build_tools.code_key import REPOSITORY, code_key
 from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
-from runtime.pi import wheels
-from runtime.pi.cpu_files import CORES, write_cpu_files
-from runtime.pi.emulated_pi import EmulatedPi, clean_environment
-from runtime.pi.emulated_tests import LEFT_OUT, TESTS
-from runtime.pi.outputs import seeded_inputs
+from tools.code_key import REPOSITORY, code_key
+from tools.pi import wheels
+from tools.pi.cpu_files import CORES, write_cpu_files
+from tools.pi.emulated_pi import EmulatedPi, clean_environment
+from tools.pi.emulated_tests import LEFT_OUT, TESTS
+from tools.pi.outputs import seeded_inputs
 
 
 def test_cpu_files_describe_four_cores_of_a_raspberry_pi(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_no_variable_leads_to_this_environments_packages(monkeypatch: pytest.Mon
 
 
 def test_the_key_changes_with_arguments_and_with_a_file() -> None:
-    assert code_key("a", ("build_tools",)) == code_key("a", ("build_tools",))
-    assert code_key("a", ("build_tools",)) != code_key("b", ("build_tools",))
-    assert code_key("a", ("build_tools",)) != code_key("a", ("runtime/pi",))
-    assert code_key("a", ("build_tools/ci.py",)) not in (code_key("a", ("build_tools",)), code_key("a", ()))
+    assert code_key("a", ("tools",)) == code_key("a", ("tools",))
+    assert code_key("a", ("tools",)) != code_key("b", ("tools",))
+    assert code_key("a", ("tools",)) != code_key("a", ("tools/pi",))
+    assert code_key("a", ("tools/ci.py",)) not in (code_key("a", ("tools",)), code_key("a", ()))

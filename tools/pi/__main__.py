@@ -1,6 +1,6 @@
 """`make pi`: the runtime's wheel and the real aarch64 wheels in an emulated Raspberry Pi, compared with this machine.
 
-    python -m runtime.pi
+    python -m tools.pi
 
 Runs the runtime's own tests there, verifies bundles of text, images and speech, and compares what their programs
 compute. Times in emulation mean nothing and are not reported. The report is build/pi-report.json.
@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from build_tools.code_key import REPOSITORY
-from build_tools.conversions import bundles
-from build_tools.debian import SetupError
-from runtime.pi.bundles import MODELS, convolutions, tiny_litert
-from runtime.pi.comparison import Comparison, compare_files
-from runtime.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
-from runtime.pi.emulated_tests import run_tests
-from runtime.pi.shims import compare_shims, executorch_models
-from runtime.pi.wheels import install_runtime, versions
+from tools.code_key import REPOSITORY
+from tools.conversions import bundles
+from tools.debian import SetupError
+from tools.pi.bundles import MODELS, convolutions, tiny_litert
+from tools.pi.comparison import Comparison, compare_files
+from tools.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
+from tools.pi.emulated_tests import run_tests
+from tools.pi.shims import compare_shims, executorch_models
+from tools.pi.wheels import install_runtime, versions
 
 REPORT = REPOSITORY / "build" / "pi-report.json"
 CONCURRENT = 2

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from runtime.pi.emulated_pi import EmulatedPi, clean_environment
-from runtime.pi.wheels import RUNTIME, versions
+from tools.pi.emulated_pi import EmulatedPi, clean_environment
+from tools.pi.wheels import RUNTIME, versions
 
 pytestmark = pytest.mark.pi
 

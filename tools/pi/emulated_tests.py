@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from build_tools.code_key import REPOSITORY
-from runtime.pi.emulated_pi import EmulatedPi
+from tools.code_key import REPOSITORY
+from tools.pi.emulated_pi import EmulatedPi
 
 TESTS = ("tests/runtime", "tests/golden")
 """Relative to the repository."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.pi.comparison import TOLERANCES, compare
+from tools.pi.comparison import TOLERANCES, compare
 
 HERE = {"seq_32/logits": np.array([[1.0, -4.0]], np.float32), "seq_64/logits": np.array([[0.5, 2.0]], np.float32)}
 

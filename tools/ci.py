@@ -1,6 +1,6 @@
 """`.ci/run`: what a change must pass to land, its jobs side by side, each doing its own set-up.
 
-    python3 -m build_tools.ci [JOB...]
+    python3 -m tools.ci [JOB...]
 
 Needs nothing but Python. A job prints in one block when it ends; the first that fails, or hangs, ends the run.
 """
@@ -46,12 +46,12 @@ class Job:
 
 _ALL = ("debian", "setup")
 JOBS = (
-    Job("debian", "make browser && python3 -m build_tools.prepare", 25),
+    Job("debian", "make browser && python3 -m tools.prepare", 25),
     Job("setup", "make setup", 25),
     Job("lint", "make lint", 15, ("setup",)),
     # Without those of what android and pi bring, which run behind these.
-    Job("test", "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/pi' make test", 45, _ALL),
-    Job("pi", f"make pi && {_PYTEST} tests/pi", 30, _ALL),
+    Job("test", "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi' make test", 45, _ALL),
+    Job("pi", f"make pi && {_PYTEST} tests/tools/pi", 30, _ALL),
     Job("android", f"make android && {_PYTEST} tests/android", 20, _ALL),
     Job("older-cpu", "make older-cpu", 20, _ALL),
     Job("ios", "make ios", 15, _ALL),

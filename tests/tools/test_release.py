@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from build_tools import release
-from build_tools.components import Component, components
-from build_tools.debian import SetupError
-from build_tools.licences import DUTIES, licences_text
-from build_tools.lock import LOCK, OUTSIDE
-from build_tools.sbom import sbom_text
+from tools import release
+from tools.components import Component, components
+from tools.debian import SetupError
+from tools.licences import DUTIES, licences_text
+from tools.lock import LOCK, OUTSIDE
+from tools.sbom import sbom_text
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH = 1795000000

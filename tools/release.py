@@ -1,6 +1,6 @@
 """Makes a release: the wheels of both packages, a list of what they bring, and the licences of that.
 
-    python -m build_tools.release DIST
+    python -m tools.release DIST
 
 The same commit gives the same bytes: SOURCE_DATE_EPOCH is the commit's time where it is not set.
 """
@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from build_tools.components import Component, components
-from build_tools.debian import SetupError
-from build_tools.licences import licences_text
-from build_tools.sbom import sbom_text
+from tools.components import Component, components
+from tools.debian import SetupError
+from tools.licences import licences_text
+from tools.sbom import sbom_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("runtime", ".")

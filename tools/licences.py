@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from build_tools.components import Component
+from tools.components import Component
 
 DUTIES = {
     "soxr": "LGPL-2.1-or-later, and so is libsoxr in its wheel. It comes with the extra `speech`, is loaded as a "

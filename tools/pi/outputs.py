@@ -1,6 +1,6 @@
 """What bundles' programs compute on this machine: run with any Python that has the runtime, emulated or not.
 
-    python runtime/pi/outputs.py OUT BUNDLE...
+    python tools/pi/outputs.py OUT BUNDLE...
 
 Writes OUT/<bundle's name>.npz with an array `<program>/<output>` for each output of each program.
 """

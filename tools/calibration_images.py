@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from build_tools.code_key import REPOSITORY
 from edgeformer import samples
+from tools.code_key import REPOSITORY
 
 PHOTOS = REPOSITORY / "edgeformer" / "zoo" / "images"
 

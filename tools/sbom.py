@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from build_tools.components import Component
+from tools.components import Component
 
 
 def sbom_text(components: Sequence[Component], epoch: int) -> str:

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_tools import debian
-from build_tools.calibration_images import write_images
-from build_tools.code_key import CONVERSION, code_key
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
+from tools import debian
+from tools.calibration_images import write_images
+from tools.code_key import CONVERSION, code_key
 
 FOLDER = "conversions"
 """In the cache."""
 
-MAKERS = (*CONVERSION, "build_tools/conversions.py", "build_tools/calibration_images.py", "tests/checkpoint_factory.py")
+MAKERS = (*CONVERSION, "tools/conversions.py", "tools/calibration_images.py", "tests/checkpoint_factory.py")
 """The code that decides what a bundle is."""
 
 
