@@ -64,18 +64,18 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports
 
 bench: setup ## measures against peers and rewrites the README's table
-	@$(BIN)/python -m tests.bench.text_peers --update-readme
-	@$(BIN)/python -m tests.bench.vision_peers --update-readme
-	@$(BIN)/python -m tests.bench.whisper_peers --update-readme
-	@$(BIN)/python -m tests.bench.thinness --update-readme
+	@$(BIN)/python -m benchmarks.text_peers --update-readme
+	@$(BIN)/python -m benchmarks.vision_peers --update-readme
+	@$(BIN)/python -m benchmarks.whisper_peers --update-readme
+	@$(BIN)/python -m benchmarks.thinness --update-readme
 
 # Measures again, and says which of the README's ratios lie inside the intervals that it states.
 bench-check: setup ## whether the README's numbers are still true
-	@$(BIN)/python -m tests.bench.check
+	@$(BIN)/python -m benchmarks.check
 
 # Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
 zoo: setup ## trains teacher, student and pruned student of docs/compression.md anew
-	@$(BIN)/python -m tests.bench.zoo
+	@$(BIN)/python -m benchmarks.zoo
 
 golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make

@@ -12,7 +12,7 @@ from edgeformer_runtime import load
 
 pytest.importorskip("httpx")
 
-from tests.bench.serve_load import JSON, Question, Scenario, run
+from benchmarks.serve_load import JSON, Question, Scenario, run
 
 pytestmark = pytest.mark.slow
 

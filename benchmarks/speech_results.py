@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.intervals import prediction_interval, span
 from edgeformer_runtime.bench import Contender
-from tests.bench.intervals import prediction_interval, span
 
 SHORT_SECONDS = 4.0
 FEW_TOKENS = 4

@@ -1,6 +1,6 @@
 """Measures again and says which of the README's ratios are found inside the intervals that it states.
 
-    python -m tests.bench.check [text] [vision] [speech] [thinness] [--new FILE]
+    python -m benchmarks.check [text] [vision] [speech] [thinness] [--new FILE]
 
 Exit code 1: a ratio lies outside of its interval. Ratios are compared, not times: those are another machine's.
 """
@@ -19,14 +19,14 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.readme_table import RESULTS
 from edgeformer_runtime.console import err, out
-from tests.bench.readme_table import RESULTS
 
 SCRIPTS = {
-    "text": "tests.bench.text_peers",
-    "vision": "tests.bench.vision_peers",
-    "speech": "tests.bench.whisper_peers",
-    "thinness": "tests.bench.thinness",
+    "text": "benchmarks.text_peers",
+    "vision": "benchmarks.vision_peers",
+    "speech": "benchmarks.whisper_peers",
+    "thinness": "benchmarks.thinness",
 }
 Ratio = tuple[tuple[str, str], float, list[float] | None]
 """Model and row, the ratio, its interval."""

@@ -12,7 +12,7 @@ from edgeformer_runtime.bench_worker import Questions, finish, serve
 from edgeformer_runtime.lazy import load_attribute
 
 if TYPE_CHECKING:
-    from tests.bench.speech_contenders import Samples, Transcribe
+    from benchmarks.speech_contenders import Samples, Transcribe
 
 SAMPLE_RATE = 16000
 

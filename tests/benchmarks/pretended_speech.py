@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.speech_contenders import Heard, Samples, Transcribe
+from benchmarks.speech_contenders import Heard, Samples, Transcribe
 
 WORDS = ("good", "morning", "and", "welcome", "to", "the", "mountain", "railway")
 

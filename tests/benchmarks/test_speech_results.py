@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import speech_results
+from benchmarks.speech_clips import Sound, read_manifest, sample_sounds
+from benchmarks.speech_measure import measure
+from benchmarks.speech_results import Clip, Run, Times
+from benchmarks.whisper_peers import results_of
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.errors import EngineError
-from tests.bench import speech_results
-from tests.bench.speech_clips import Sound, read_manifest, sample_sounds
-from tests.bench.speech_measure import measure
-from tests.bench.speech_results import Clip, Run, Times
-from tests.bench.whisper_peers import results_of
 
 CLIPS = (Clip("short.wav", 2.0), Clip("jfk.wav", 11.0))
 
 
 def contender(name: str, arguments: dict[str, object] | None = None) -> Contender:
-    factory = "tests.bench.pretended_speech:parrot"
+    factory = "tests.benchmarks.pretended_speech:parrot"
     return Contender(name, name, "int8", factory, arguments or {}, 3_000_000)
 
 

@@ -1,6 +1,6 @@
 """How light the runtime is: size, packages, import, memory and cold start, beside the libraries that it stands for.
 
-    python -m tests.bench.thinness [--update-readme | --json FILE]
+    python -m benchmarks.thinness [--update-readme | --json FILE]
 
 Each contender is installed by pip into an environment of its own and answers once in a fresh process for each round.
 Rounds are interleaved, figures are medians, and the files are in the page cache. Ratios are of the times to the first
@@ -24,10 +24,10 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme_table
+from benchmarks.intervals import center, prediction_interval
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
-from tests.bench import readme_table
-from tests.bench.intervals import center, prediction_interval
 from tools.code_key import REPOSITORY
 
 RESULTS = Path(__file__).parent / "results" / "thinness.json"

@@ -1,6 +1,6 @@
 """Measures TinyViT-5M at 224 pixels on every target that runs here and every precision, and peers on the same weights.
 
-    python -m tests.bench.vision_peers [--update-readme] [--json FILE]
+    python -m benchmarks.vision_peers [--update-readme] [--json FILE]
 
 The weights are the seeded ones of the reference assets (EDGEFORMER_ASSETS), which are harder to quantize than trained
 ones. int8 is calibrated on half of the assets' photographs and 48 small images; each row's cosines to torch at fp32 are
@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.bundle_measure import measure
+from benchmarks.readme_table import RESULTS, update_readme
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions
@@ -35,8 +37,6 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines import open_pipeline
-from tests.bench.bundle_measure import measure
-from tests.bench.readme_table import RESULTS, update_readme
 from tests.conftest import ASSETS
 
 RESULT = RESULTS / "vision.json"

@@ -1,13 +1,13 @@
 """Loads `edgeformer-runtime serve` with many clients and checks every single answer.
 
-    python -m tests.bench.serve_load --text BUNDLE [--image BUNDLE] [--speech BUNDLE] [--clients 200] [--seconds 60]
+    python -m benchmarks.serve_load --text BUNDLE [--image BUNDLE] [--speech BUNDLE] [--clients 200] [--seconds 60]
 
 Clients ask one question after the other over loopback and compare the answer with what the bundle says when it is asked
 directly: scores must be equal, transcripts too. One question in twenty is wrong on purpose, and its status must be the
 one that is due. The scenarios: as many text clients as asked for; the same with room for few to wait, where 503 is due;
 the same while the service is killed (-9) and started again, where a question may stay unanswered but no answer may be
 wrong or half; the same beside attackers (serve_attackers.py), while the bundle is reloaded three times; a few image and
-speech clients, and those of speech beside attackers, too. Printed and written to results/serve.json: questions per
+speech clients, and those of speech beside attackers, too. Printed and written to benchmarks/results/serve.json: questions per
 second, latency of answers, resident memory of the service second by second, with the processes of its bundle. The
 clients use the same processors as the service.
 """
@@ -40,10 +40,10 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.readme_table import RESULTS
+from benchmarks.serve_attackers import Attack, attack_until_over
 from edgeformer_runtime import load
 from edgeformer_runtime.pipelines.results import ClassificationResult
-from tests.bench.readme_table import RESULTS
-from tests.bench.serve_attackers import Attack, attack_until_over
 from tests.conftest import ASSETS
 
 JSON = "application/json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.bench.vision_peers import SMALL_IMAGES, best, split_images
+from benchmarks.vision_peers import SMALL_IMAGES, best, split_images
 
 
 def row(name: str, engine: str, precision: str, median: float) -> dict[str, Any]:

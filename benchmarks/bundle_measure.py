@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.intervals import center, prediction_interval
 from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Cell, Contender, Report, Row, bundle_contender, measure_cells
 from edgeformer_runtime.bundle import Bundle
-from tests.bench.intervals import center, prediction_interval
 
 PEERS = ("onnxruntime", "openvino", "torch")
 REPEATS = 5

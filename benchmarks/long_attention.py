@@ -1,10 +1,10 @@
 """Time and memory of attention against the length of the input: dense, chunked, and the two approximate kernels.
 
-    python -m tests.bench.long_attention
+    python -m benchmarks.long_attention
 
 Self-attention of MiniLM's shape (12 heads of 32) over 128 to 4096 positions, in torch and as LiteRT runs it, each in a
 process of its own with one thread. Times are processor milliseconds, medians of the rounds; memory is by what the
-process's largest resident set grew from when the model and its inputs were there. Writes results/long_attention.json
+process's largest resident set grew from when the model and its inputs were there. Writes benchmarks/results/long_attention.json
 and docs/long_attention.png. Chunked attention is a graph of all pairs of blocks, lowered up to 1024 positions only.
 """
 
@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.readme_table import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.programs import Program
 from edgeformer.targets import converter_for
 from edgeformer_runtime.manifest import TensorSpec
 from edgeformer_runtime.memory import peak_rss_bytes
-from tests.bench.readme_table import REPOSITORY, RESULTS
 
 HEADS, HEAD_DIM = 12, 32
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
@@ -109,7 +109,7 @@ def measured_apart(engine: str, name: str, length: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         if engine == "litert":
             converter_for("litert").lower_fp32([program(name, length)], Path(folder))
-        command = [sys.executable, "-m", "tests.bench.long_attention", "--only", engine, name, str(length), folder]
+        command = [sys.executable, "-m", "benchmarks.long_attention", "--only", engine, name, str(length), folder]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     row = {"engine": engine, "kernel": name, "length": length} | json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(row), flush=True)

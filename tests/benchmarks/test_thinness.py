@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.bench import check, thin_results
-from tests.bench.thinness import REPEATS, Installed, Run, _cold, measure_installed
+from benchmarks import check, thin_results
+from benchmarks.thinness import REPEATS, Installed, Run, _cold, measure_installed
 
 # By distribution: the bytes of its only file, and what it needs.
 PACKAGES: dict[str, tuple[int, tuple[str, ...]]] = {

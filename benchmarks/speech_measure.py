@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.speech_clips import Sound
+from benchmarks.speech_results import FEW_TOKENS, PAIRS, Clip, Run, Times
 from edgeformer.word_errors import WordErrors, count_word_errors, simple_words, total
 from edgeformer_runtime.bench import Child, Contender
-from tests.bench.speech_clips import Sound
-from tests.bench.speech_results import FEW_TOKENS, PAIRS, Clip, Run, Times
 
-WORKER = "tests.bench.speech_worker"
+WORKER = "benchmarks.speech_worker"
 REFERENCE_CLIP = "jfk.wav"
 
 

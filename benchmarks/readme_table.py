@@ -1,4 +1,4 @@
-"""Renders the README's table of results from the benchmarks' JSON: `python -m tests.bench.readme_table`."""
+"""Renders the README's table of results from the benchmarks' JSON: `python -m benchmarks.readme_table`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.bench import speech_results, thin_results
-from tests.bench.intervals import span
+from benchmarks import speech_results, thin_results
+from benchmarks.intervals import span
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -21,7 +21,7 @@ def render() -> str:
     results = [json.loads(path.read_text(encoding="utf-8")) for path in found if path.exists()]
     parts = [f"Measured by `make bench` ({results[0]['machine']}); ratios are against LiteRT fp32 in the same run."]
     if any(row.get("ratio_interval") for each in results for model in each["models"] for row in model["rows"]):
-        parts[0] += " Behind a ratio stands where another run finds it, with 99 % (`python -m tests.bench.check`)."
+        parts[0] += " Behind a ratio stands where another run finds it, with 99 % (`python -m benchmarks.check`)."
     parts += [_model(model) for each in results for model in each["models"]]
     speech = RESULTS / "speech.json"
     if speech.exists():

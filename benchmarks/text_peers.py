@@ -1,6 +1,6 @@
-"""Measures text bundles on every target and precision, and peers on the same weights, into results/text.json.
+"""Measures text bundles on every target and precision, and peers on the same weights, into benchmarks/results/text.json.
 
-    python -m tests.bench.text_peers [--update-readme] [--json FILE]
+    python -m benchmarks.text_peers [--update-readme] [--json FILE]
 
 Two models: MobileBERT as published (24 layers, random weights: latency and parity do not depend on training) at 128
 tokens, and the zoo's intent classifier at 32. All rows of a model come from one run, interleaved, one thread.
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import transformers
 
+from benchmarks.bundle_measure import measure
+from benchmarks.readme_table import RESULTS, update_readme
 from edgeformer.convert import ConvertOptions
 from edgeformer.targets import TARGETS
-from tests.bench.bundle_measure import measure
-from tests.bench.readme_table import RESULTS, update_readme
 
 RESULT = RESULTS / "text.json"
 ROUNDS = 20

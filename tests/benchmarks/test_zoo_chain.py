@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.zoo import CHAIN, PRECISIONS, markdown, results_of
 from edgeformer.report.variant import Variant
-from tests.bench.zoo import CHAIN, PRECISIONS, markdown, results_of
 
 
 def bundle(name: str, precision: str, accuracy: float, latency_ms: float) -> Variant:
