@@ -120,7 +120,7 @@ class Target:
 # Names, not imports: the core never imports the converters.
 TARGETS: Registry[Target] = Registry(
     {
-        "litert": "edgeformer_converters.litert_target:TARGET",
+        "litert": "edgeformer_converters.litert.target:TARGET",
         "coreml": "edgeformer_converters.coreml_target:TARGET",
         "executorch": "edgeformer_converters.executorch_target:TARGET",
         "onnx": "edgeformer_converters.onnx_target:TARGET",

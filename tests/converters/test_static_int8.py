@@ -157,7 +157,7 @@ def test_attention_stays_in_float(converter: Converter, lowered: dict[str, Lower
 
 def tensor_types(path: Path, operator_name: str) -> set[str]:
     """The types of all that these operators take and give."""
-    from edgeformer_converters.litert_graph import LiteRTGraph
+    from edgeformer_converters.litert.graph import LiteRTGraph
 
     graph = LiteRTGraph(path)
     types = {code: name for name, code in vars(graph.schema.TensorType).items() if isinstance(code, int)}

@@ -11,8 +11,8 @@ from edgeformer.doctor.liveness import peak_memory
 from edgeformer.doctor.masks import _extremes
 from edgeformer.doctor.model_view import Node, Program, Value
 from edgeformer.doctor.versions import older, parse_version
-from edgeformer_converters.litert_graph import LiteRTGraph
-from edgeformer_converters.litert_versions import oldest_runtime
+from edgeformer_converters.litert.graph import LiteRTGraph
+from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_runtime.errors import InputError
 
 pytestmark = pytest.mark.slow

@@ -208,7 +208,7 @@ def test_refuses_tasks_and_heads() -> None:
 @pytest.mark.litert
 def test_litert_equals_timm(golden: tuple[TinyViT, dict[str, Tensor]], tmp_path: Path) -> None:
     interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
-    from edgeformer_converters.litert import LiteRTConverter
+    from edgeformer_converters.litert.converter import LiteRTConverter
 
     module, expected = golden
     programs = FAMILY.programs(module, FAMILY.parse_config({"architecture": "tiny_vit_5m_224"}), ProgramOptions())

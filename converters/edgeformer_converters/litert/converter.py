@@ -18,11 +18,11 @@ from edgeformer.programs import Program
 from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
-from edgeformer_converters.litert_graph import LiteRTGraph
-from edgeformer_converters.litert_int8 import quantize_to_int8
-from edgeformer_converters.litert_mixed import quantize_by_plan
-from edgeformer_converters.litert_storage import store_compactly
-from edgeformer_converters.litert_target import TARGET
+from edgeformer_converters.litert.graph import LiteRTGraph
+from edgeformer_converters.litert.mixed import quantize_by_plan
+from edgeformer_converters.litert.quantize import quantize_to_int8
+from edgeformer_converters.litert.storage import store_compactly
+from edgeformer_converters.litert.target import TARGET
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from edgeformer.programs import Program
-from edgeformer_converters.litert_graph import LiteRTGraph
-from edgeformer_converters.litert_int8 import MOST_FLOAT_WEIGHTS
+from edgeformer_converters.litert.graph import LiteRTGraph
+from edgeformer_converters.litert.quantize import MOST_FLOAT_WEIGHTS
 from edgeformer_converters.planned_layers import PlannedLayers
 
 _WEIGHTS_INPUT = 1

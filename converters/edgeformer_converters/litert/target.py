@@ -4,12 +4,12 @@ from edgeformer.programs import SUMS
 from edgeformer.targets import ROW, FileFormat, Int4, Target
 from edgeformer_runtime.speech_spec import HOST_STATE
 
-LITERT = FileFormat("litert", examiner="edgeformer_converters.litert_examiner:EXAMINER")
+LITERT = FileFormat("litert", examiner="edgeformer_converters.litert.examiner:EXAMINER")
 
 TARGET = Target(
     name="litert",
     format=LITERT,
-    converter="edgeformer_converters.litert:LiteRTConverter",
+    converter="edgeformer_converters.litert.converter:LiteRTConverter",
     precisions=("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
     # Two BATCH_MATMULs and a SOFTMAX in one XNNPACK partition; splitting heads is 37 % slower.
     attention="dense",

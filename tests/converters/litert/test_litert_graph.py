@@ -22,7 +22,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pointwise_convolutions_become_products_that_compute_the_same(fp32: Path, tmp_path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    from edgeformer_converters.litert_graph import LiteRTGraph
+    from edgeformer_converters.litert.graph import LiteRTGraph
 
     graph = LiteRTGraph(fp32)
     before = graph.count_operators()
@@ -41,7 +41,7 @@ def test_pointwise_convolutions_become_products_that_compute_the_same(fp32: Path
 
 
 def test_spatial_kernels_are_named_with_the_number_of_their_weights(fp32: Path) -> None:
-    from edgeformer_converters.litert_graph import LiteRTGraph
+    from edgeformer_converters.litert.graph import LiteRTGraph
 
     found = [(kind, weights) for kind, _, weights in LiteRTGraph(fp32).spatial_convolutions()]
     assert found == [("CONV_2D", 3 * 3 * 3 * CHANNELS), ("DEPTHWISE_CONV_2D", 3 * 3 * 2 * CHANNELS)]

@@ -16,8 +16,8 @@ from small_speech import Speech, differences, lower_to_all, mask_of, open_speech
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
-from edgeformer_converters.litert_graph import LiteRTGraph
+from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
+from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.speech_spec import HOST_STATE

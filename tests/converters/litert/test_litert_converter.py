@@ -12,7 +12,7 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
+from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]
 

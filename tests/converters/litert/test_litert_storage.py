@@ -33,7 +33,7 @@ class Scaled(nn.Module):
 def test_weights_of_equal_integers_keep_their_scales_in_a_shared_weight_cache(tmp_path: Path) -> None:
     from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
 
-    from edgeformer_converters.litert import MODEL_FILE, LiteRTConverter
+    from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
     from edgeformer_runtime.engines.litert import WEIGHT_CACHE
 
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer.programs import MIN_MAX, Program
-from edgeformer_converters.litert_graph import LiteRTGraph
+from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.ranges import ValueHistogram
 
 # All spatial kernels of TinyViT-5M together are 45,000 weights, 0.7 % of its bytes, and cost it a cosine of .002.

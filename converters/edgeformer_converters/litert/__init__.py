@@ -1,0 +1,1 @@
+"""LiteRT: the converter, its quantizer, and how its files are examined."""
