@@ -121,7 +121,7 @@ class Target:
 TARGETS: Registry[Target] = Registry(
     {
         "litert": "edgeformer_converters.litert.target:TARGET",
-        "coreml": "edgeformer_converters.coreml_target:TARGET",
+        "coreml": "edgeformer_converters.coreml.target:TARGET",
         "executorch": "edgeformer_converters.executorch_target:TARGET",
         "onnx": "edgeformer_converters.onnx_target:TARGET",
     },

@@ -16,8 +16,8 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import PACKAGE, CoreMLConverter
-from edgeformer_converters.coreml_weights import WEIGHTS
+from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
+from edgeformer_converters.coreml.weights import WEIGHTS
 from edgeformer_converters.mil_program import Function, Operation, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_converters.quiet import quiet_tools

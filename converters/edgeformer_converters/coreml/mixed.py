@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_converters.coreml_weights import INT4, INT8
+from edgeformer_converters.coreml.weights import INT4, INT8
 from edgeformer_converters.planned_layers import PlannedLayer, PlannedLayers
 
 _INPUTS_FIRST = ("matmul",)

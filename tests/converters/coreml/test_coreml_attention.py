@@ -17,7 +17,7 @@ from edgeformer.models import tinyvit
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import CoreMLConverter
+from edgeformer_converters.coreml.converter import CoreMLConverter
 from edgeformer_converters.mil_program import Function, Reference, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.speech_spec import HOST_STATE

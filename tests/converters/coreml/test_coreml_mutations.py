@@ -13,7 +13,7 @@ from small_text import text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.coreml import PACKAGE, CoreMLConverter
+from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil_program import PACKAGE_DATA, PACKAGE_MODEL, read_program
 from edgeformer_converters.mil_reference import run
 from edgeformer_runtime.errors import EdgeFormerError, InputError

@@ -20,11 +20,11 @@ from edgeformer.programs import Program
 from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
-from edgeformer_converters.coreml_mixed import compress_by_plan, stays_float
-from edgeformer_converters.coreml_package import normalize_package
-from edgeformer_converters.coreml_range import fits_half, values_beyond_half
-from edgeformer_converters.coreml_target import MACOS_OF_IOS, TARGET
-from edgeformer_converters.coreml_weights import INT4, WEIGHTS
+from edgeformer_converters.coreml.mixed import compress_by_plan, stays_float
+from edgeformer_converters.coreml.package import normalize_package
+from edgeformer_converters.coreml.range import fits_half, values_beyond_half
+from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET
+from edgeformer_converters.coreml.weights import INT4, WEIGHTS
 from edgeformer_converters.mil_program import Function, read_program
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools

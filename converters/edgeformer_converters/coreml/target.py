@@ -8,7 +8,7 @@ from edgeformer_runtime.speech_spec import PROGRAM_STATE
 
 COREML = FileFormat(
     "coreml",
-    examiner="edgeformer_converters.coreml_examiner:EXAMINER",
+    examiner="edgeformer_converters.coreml.examiner:EXAMINER",
     # Core ML itself runs on macOS only; elsewhere our interpreter of its language executes the converted program.
     reference_engine="edgeformer_converters.mil_reference:MilReferenceEngine",
     # It has states in float16 only. Of tiny.en at fp32, whose encoder differs by 2e-7, the steps' logits differ by
@@ -22,7 +22,7 @@ MACOS_OF_IOS = {16: 13, 17: 14, 18: 15}
 TARGET = Target(
     name="coreml",
     format=COREML,
-    converter="edgeformer_converters.coreml:CoreMLConverter",
+    converter="edgeformer_converters.coreml.converter:CoreMLConverter",
     precisions=("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4", "mixed"),
     instead=MappingProxyType(
         {
