@@ -122,7 +122,7 @@ TARGETS: Registry[Target] = Registry(
     {
         "litert": "edgeformer_converters.litert.target:TARGET",
         "coreml": "edgeformer_converters.coreml.target:TARGET",
-        "executorch": "edgeformer_converters.executorch_target:TARGET",
+        "executorch": "edgeformer_converters.executorch.target:TARGET",
         "onnx": "edgeformer_converters.onnx_target:TARGET",
     },
     group="edgeformer.targets",

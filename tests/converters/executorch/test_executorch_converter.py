@@ -13,7 +13,7 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.executorch import MODEL_FILE, ExecuTorchConverter
+from edgeformer_converters.executorch.converter import MODEL_FILE, ExecuTorchConverter
 from edgeformer_runtime.engines.executorch_runtime import Runtime
 
 pytestmark = [pytest.mark.executorch, pytest.mark.slow]

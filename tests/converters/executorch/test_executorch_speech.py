@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
-from edgeformer_converters.executorch import ExecuTorchConverter
-from edgeformer_converters.executorch_state import (
+from edgeformer_converters.executorch.converter import ExecuTorchConverter
+from edgeformer_converters.executorch.rewrites import (
     changed_buffers,
     memory_plans,
     normalize_in_delegate,

@@ -5,12 +5,12 @@ from types import MappingProxyType
 from edgeformer.targets import EXAMPLE, FileFormat, Int4, Target
 from edgeformer_runtime.speech_spec import PROGRAM_STATE
 
-EXECUTORCH = FileFormat("executorch", examiner="edgeformer_converters.executorch_examiner:EXAMINER")
+EXECUTORCH = FileFormat("executorch", examiner="edgeformer_converters.executorch.examiner:EXAMINER")
 
 TARGET = Target(
     name="executorch",
     format=EXECUTORCH,
-    converter="edgeformer_converters.executorch:ExecuTorchConverter",
+    converter="edgeformer_converters.executorch.converter:ExecuTorchConverter",
     precisions=("fp32", "fp16", "dynamic-int8", "static-int8", "int4", "mixed"),
     instead=MappingProxyType({"weight-int8": "XNNPACK has no product of floats with int8 weights; take dynamic-int8"}),
     # 3 XNNPACK delegates and 64 ms for MobileBERT; the sdpa operator is 2 to 5 times slower (safe softmax on the CPU).

@@ -16,21 +16,21 @@ from edgeformer.programs import Program
 from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
-from edgeformer_converters.executorch_graph import compute_in_half, shared_provenance, widen_embedding_ids
-from edgeformer_converters.executorch_int8 import (
+from edgeformer_converters.executorch.graph import compute_in_half, shared_provenance, widen_embedding_ids
+from edgeformer_converters.executorch.mixed import quantize_by_plan
+from edgeformer_converters.executorch.quantize import (
     quantize_dynamically,
     quantize_statically,
     store_attention_biases_in_int8,
 )
-from edgeformer_converters.executorch_mixed import quantize_by_plan
-from edgeformer_converters.executorch_state import (
+from edgeformer_converters.executorch.rewrites import (
     changed_buffers,
     memory_plans,
     normalize_in_delegate,
     slice_instead_of_select,
     write_rows_by_index,
 )
-from edgeformer_converters.executorch_target import TARGET
+from edgeformer_converters.executorch.target import TARGET
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
 

@@ -1,0 +1,1 @@
+"""ExecuTorch: the converter, its quantizer, and how its files are examined."""
