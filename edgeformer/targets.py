@@ -123,7 +123,7 @@ TARGETS: Registry[Target] = Registry(
         "litert": "edgeformer_converters.litert.target:TARGET",
         "coreml": "edgeformer_converters.coreml.target:TARGET",
         "executorch": "edgeformer_converters.executorch.target:TARGET",
-        "onnx": "edgeformer_converters.onnx_target:TARGET",
+        "onnx": "edgeformer_converters.onnx.target:TARGET",
     },
     group="edgeformer.targets",
 )

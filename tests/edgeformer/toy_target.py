@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeformer_converters.onnx import OnnxConverter
-from edgeformer_converters.onnx_target import TARGET as ONNX_RUNTIME
+from edgeformer_converters.onnx.converter import OnnxConverter
+from edgeformer_converters.onnx.target import TARGET as ONNX_RUNTIME
 from edgeformer_runtime.manifest import Requirements
 
 

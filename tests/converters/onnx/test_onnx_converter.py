@@ -16,8 +16,8 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.onnx import OnnxConverter
-from edgeformer_converters.onnx_storage import WEIGHTS_FILE
+from edgeformer_converters.onnx.converter import OnnxConverter
+from edgeformer_converters.onnx.storage import WEIGHTS_FILE
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-from edgeformer_converters.onnx_int8 import quantize_nodes_dynamically, store_in_int8
-from edgeformer_converters.onnx_storage import store_in_half
-from edgeformer_converters.onnx_target import INT4_BLOCK
+from edgeformer_converters.onnx.quantize import quantize_nodes_dynamically, store_in_int8
+from edgeformer_converters.onnx.storage import store_in_half
+from edgeformer_converters.onnx.target import INT4_BLOCK
 from edgeformer_converters.planned_layers import PlannedLayers
 
 LARGEST_INT4 = 7

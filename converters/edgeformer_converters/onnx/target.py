@@ -3,14 +3,14 @@
 from edgeformer.targets import EXAMPLE, FileFormat, Int4, Target
 from edgeformer_runtime.speech_spec import HOST_STATE
 
-ONNX = FileFormat("onnx", examiner="edgeformer_converters.onnx_examiner:EXAMINER")
+ONNX = FileFormat("onnx", examiner="edgeformer_converters.onnx.examiner:EXAMINER")
 INT4_BLOCK = 32
 """ONNX Runtime's MatMulNBits has no whole rows."""
 
 TARGET = Target(
     name="onnx",
     format=ONNX,
-    converter="edgeformer_converters.onnx:OnnxConverter",
+    converter="edgeformer_converters.onnx.converter:OnnxConverter",
     precisions=("fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed"),
     # As fast as fused (20.1 ms and 20.0 ms for 3 layers of MiniLM at 128 tokens, one x86-64 thread), so ONNX shares its
     # graph with LiteRT and ExecuTorch; split_heads takes 35.5 ms.

@@ -13,8 +13,8 @@ from small_speech import Speech, differences, lower_to_all, open_speech, script
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_converters.onnx import OnnxConverter
-from edgeformer_converters.onnx_storage import WEIGHTS_FILE
+from edgeformer_converters.onnx.converter import OnnxConverter
+from edgeformer_converters.onnx.storage import WEIGHTS_FILE
 from edgeformer_runtime.speech_spec import HOST_STATE
 
 pytestmark = pytest.mark.slow

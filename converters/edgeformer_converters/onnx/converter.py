@@ -16,7 +16,7 @@ from edgeformer.programs import Program
 from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
-from edgeformer_converters.onnx_target import TARGET
+from edgeformer_converters.onnx.target import TARGET
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.manifest import Requirements
@@ -72,13 +72,13 @@ class OnnxConverter:
         with quiet_tools():
             import onnx
 
-            from edgeformer_converters.onnx_int8 import (
+            from edgeformer_converters.onnx.mixed import quantize_by_plan
+            from edgeformer_converters.onnx.quantize import (
                 quantize_dynamically,
                 quantize_statically,
                 store_weights_in_int8,
             )
-            from edgeformer_converters.onnx_mixed import quantize_by_plan
-            from edgeformer_converters.onnx_storage import store_weights_in_half
+            from edgeformer_converters.onnx.storage import store_weights_in_half
 
             layers = PlannedLayers(programs) if precision.name in PLANNED else None
             models = {program.name: onnx.load(fp32.folder / fp32.entries[program.name][0]) for program in programs}
@@ -127,7 +127,7 @@ def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def _save(models: dict[str, onnx.ModelProto], folder: Path) -> Lowered:
-    from edgeformer_converters.onnx_storage import save_models
+    from edgeformer_converters.onnx.storage import save_models
 
     operators = Counter(node.op_type for model in models.values() for node in model.graph.node)
     files = save_models(models, folder)

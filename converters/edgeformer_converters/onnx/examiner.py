@@ -17,7 +17,7 @@ from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, Program, Value, count_operators
 from edgeformer.doctor.versions import Version, older, parse_version, show
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
-from edgeformer_converters.onnx_storage import PAGE_BYTES
+from edgeformer_converters.onnx.storage import PAGE_BYTES
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgeformer.programs import MIN_MAX, Program
-from edgeformer_converters.onnx_ranges import activation_ranges
+from edgeformer_converters.onnx.ranges import activation_ranges
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024

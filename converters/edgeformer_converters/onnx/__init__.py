@@ -1,0 +1,1 @@
+"""ONNX: the converter, its quantizer, and how its files are examined."""
