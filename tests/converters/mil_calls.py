@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer_converters.mil_operators import OPERATORS
+from edgeformer_converters.mil.operators import OPERATORS
 
 Case = tuple[str, dict[str, Any], Any]
 """An operator, its inputs, and what they give."""

@@ -75,8 +75,8 @@ def run(lowered: Lowered, inputs: dict[str, NDArray[np.int32]]) -> Any:
         return logits.numpy()
     if path.suffix == ".onnx":
         return run_onnx(path, inputs)[0]
-    from edgeformer_converters.mil_interpreter import MilInterpreter
-    from edgeformer_converters.mil_program import read_program
+    from edgeformer_converters.mil.interpreter import MilInterpreter
+    from edgeformer_converters.mil.program import read_program
 
     return MilInterpreter(read_program(path)[entry]).run(inputs)["logits"]
 
@@ -128,7 +128,7 @@ def test_a_delegate_gets_no_more_pieces(fp32: Lowered, mixed: Lowered) -> None:
 def test_core_ml_has_an_operator_of_each_format(converter: Converter, module: nn.Module, mixed: Lowered) -> None:
     if converter.target.name != "coreml":
         pytest.skip("about Core ML's operators")
-    from edgeformer_converters.mil_program import read_program
+    from edgeformer_converters.mil.program import read_program
 
     (function,) = read_program(mixed.folder / mixed.entries["classify_16"][0]).values()
     kinds = [operation.type for operation in function.operations]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from edgeformer.bundle_writer import seal
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.targets import verification_engine
-from edgeformer_converters.mil_program import read_program
+from edgeformer_converters.mil.program import read_program
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.verify import Verification, verify

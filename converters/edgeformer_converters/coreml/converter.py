@@ -25,7 +25,7 @@ from edgeformer_converters.coreml.package import normalize_package
 from edgeformer_converters.coreml.range import fits_half, values_beyond_half
 from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET
 from edgeformer_converters.coreml.weights import INT4, WEIGHTS
-from edgeformer_converters.mil_program import Function, read_program
+from edgeformer_converters.mil.program import Function, read_program
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError

@@ -6,7 +6,7 @@ import json
 import uuid
 from pathlib import Path
 
-from edgeformer_converters.mil_program import PACKAGE_DATA, PACKAGE_MODEL
+from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL
 
 MANIFEST_FILE = "Manifest.json"
 # Identifiers in a package's manifest only have to differ from each other.

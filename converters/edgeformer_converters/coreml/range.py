@@ -11,8 +11,8 @@ import torch
 
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
-from edgeformer_converters.mil_interpreter import MilInterpreter
-from edgeformer_converters.mil_program import Function, read_program
+from edgeformer_converters.mil.interpreter import MilInterpreter
+from edgeformer_converters.mil.program import Function, read_program
 
 LARGEST_TRUSTED = float(torch.finfo(torch.float16).max) / 4
 """Other inputs reach more than the ones that were looked at."""

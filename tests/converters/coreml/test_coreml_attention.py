@@ -18,8 +18,8 @@ from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import CoreMLConverter
-from edgeformer_converters.mil_program import Function, Reference, read_program
-from edgeformer_converters.mil_reference import run
+from edgeformer_converters.mil.program import Function, Reference, read_program
+from edgeformer_converters.mil.reference import run
 from edgeformer_runtime.speech_spec import HOST_STATE
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

@@ -16,8 +16,8 @@ from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
-from edgeformer_converters.mil_program import read_program
-from edgeformer_converters.mil_reference import MilInterpreter, run
+from edgeformer_converters.mil.program import read_program
+from edgeformer_converters.mil.reference import MilInterpreter, run
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.manifest import TensorSpec
 

@@ -14,8 +14,8 @@ from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
-from edgeformer_converters.mil_program import PACKAGE_DATA, PACKAGE_MODEL, read_program
-from edgeformer_converters.mil_reference import run
+from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL, read_program
+from edgeformer_converters.mil.reference import run
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

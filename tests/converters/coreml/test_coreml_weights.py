@@ -18,8 +18,8 @@ from edgeformer.programs import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.coreml.weights import WEIGHTS
-from edgeformer_converters.mil_program import Function, Operation, read_program
-from edgeformer_converters.mil_reference import run
+from edgeformer_converters.mil.program import Function, Operation, read_program
+from edgeformer_converters.mil.reference import run
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
 

@@ -82,7 +82,7 @@ def test_operator(case: Case) -> None:
 
 
 def test_a_list_is_made_written_and_grows() -> None:
-    from edgeformer_converters.mil_operators import OPERATORS
+    from edgeformer_converters.mil.operators import OPERATORS
 
     (empty,) = OPERATORS["make_list"](init_length=2, elem_shape=[1, 2], dtype="fp32")
     (one,) = OPERATORS["list_write"](ls=empty, index=1, value=torch.tensor([7.0]))

@@ -14,7 +14,7 @@ import test_mil_shape_operators
 import test_mil_window_operators
 import torch
 
-from edgeformer_converters.mil_operators import OPERATORS
+from edgeformer_converters.mil.operators import OPERATORS
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((2, 3, 4)).astype(np.float32)

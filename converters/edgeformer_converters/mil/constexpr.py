@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import along_axis
-from edgeformer_converters.mil_program import unpack_bits
+from edgeformer_converters.mil.arguments import along_axis
+from edgeformer_converters.mil.program import unpack_bits
 
 
 def _per_block(values: Tensor, shape: torch.Size) -> Tensor:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeformer_converters.mil_interpreter import MilInterpreter as MilInterpreter
-from edgeformer_converters.mil_program import Function, read_program
+from edgeformer_converters.mil.interpreter import MilInterpreter as MilInterpreter
+from edgeformer_converters.mil.program import Function, read_program
 from edgeformer_runtime.bundle import Bundle
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder

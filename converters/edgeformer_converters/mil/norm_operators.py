@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import axes_of
+from edgeformer_converters.mil.arguments import axes_of
 
 
 def layer_norm(

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeformer_converters.mil_constexpr import CONSTEXPR
-from edgeformer_converters.mil_errors import one_line
-from edgeformer_converters.mil_operators import OPERATORS
-from edgeformer_converters.mil_program import NO_TENSOR, Block, Function, Operation, Reference, Value, Variable
+from edgeformer_converters.mil.constexpr import CONSTEXPR
+from edgeformer_converters.mil.errors import one_line
+from edgeformer_converters.mil.operators import OPERATORS
+from edgeformer_converters.mil.program import NO_TENSOR, Block, Function, Operation, Reference, Value, Variable
 from edgeformer_runtime.errors import EngineError, InputError
 
 STATE_OPERATORS = frozenset({"read_state", "write_state"})

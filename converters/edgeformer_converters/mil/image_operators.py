@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import ints
+from edgeformer_converters.mil.arguments import ints
 
 HALF_PIXEL = "UNALIGN_CORNERS"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer_converters.mil_errors import one_line
+from edgeformer_converters.mil.errors import one_line
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.names import check_name

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeformer_converters.mil_arguments import ints
+from edgeformer_converters.mil.arguments import ints
 
 TensorList = tuple[Tensor | None, ...]
 
