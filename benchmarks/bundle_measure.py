@@ -14,7 +14,7 @@ from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Cell, Contender, Report, Row, bundle_contender, measure_cells
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 
 PEERS = ("onnxruntime", "openvino", "torch")
 REPEATS = 5

@@ -30,7 +30,7 @@ from benchmarks.readme_table import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.programs import Program
 from edgeformer.targets import converter_for
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.memory import peak_rss_bytes
 
 HEADS, HEAD_DIM = 12, 32

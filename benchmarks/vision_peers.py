@@ -31,7 +31,7 @@ from edgeformer.programs import ProgramOptions
 from edgeformer.targets import TARGETS
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bench import Contender
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor

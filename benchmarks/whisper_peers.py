@@ -30,7 +30,7 @@ from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
 from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Contender
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.console import err, out
 from edgeformer_runtime.errors import EdgeFormerError, InputError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.manifest import Classification, Embedding
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
 
 BOUNDARY_MARGIN = math.log(2)

@@ -17,16 +17,16 @@ from edgeformer.precision import Precision
 from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.folder import LEFT_BEHIND
-from edgeformer_runtime.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.folder import LEFT_BEHIND
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
+from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
+from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.signature import SIGNATURE_NAME
 from edgeformer_runtime.speech_replay import record
-from edgeformer_runtime.speech_spec import PROGRAM_STATE, Transcription
-from edgeformer_runtime.vectors import Case, write_vectors
 
 REPORT_FILE = "report.json"
 

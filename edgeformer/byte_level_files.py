@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
 from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 _MORE_LINES = 16
 _TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")

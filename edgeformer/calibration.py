@@ -15,13 +15,13 @@ from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.interfaces import Interface
 from edgeformer.pair_tables import locate, read_pairs, spread
 from edgeformer.programs import MIN_MAX, Program
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
-from edgeformer_runtime.vectors import Case
 
 MAX_SAMPLES = 128
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"})

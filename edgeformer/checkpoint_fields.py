@@ -16,8 +16,8 @@ from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.sentence_files import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
 from edgeformer.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
 from edgeformer.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 _SHOWN = 8
 

@@ -29,8 +29,8 @@ from edgeformer.tasks import EMBEDDING, SPEECH
 from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.weight_counts import check_weight_files
+from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Source
 from edgeformer_runtime.path_field import StrPath
 
 _NO_LENGTH = 1_000_000

@@ -315,7 +315,7 @@ def evaluate(
     Classifiers: accuracy, precision, recall and F1 by class, mistakes; --json has the whole confusion matrix.
     Embedders: the rank correlation of cosines with scores. Speech: word errors.
     """
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
 
     check_data(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)

@@ -43,7 +43,7 @@ def _names() -> dict[str, dict[str, Any]]:
     from edgeformer.families import FAMILIES
     from edgeformer.targets import TARGETS
     from edgeformer.zoo import ZOO
-    from edgeformer_runtime.manifest import TASKS
+    from edgeformer_runtime.bundle.manifest import TASKS
 
     return {
         "families": dict.fromkeys(FAMILIES),

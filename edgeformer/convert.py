@@ -36,12 +36,12 @@ from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.scratch import check_space, scratch_in
 from edgeformer.targets import Converter, Lowered, Target, converter_for, verification_engine
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.folder import bundle_around
-from edgeformer_runtime.vectors import Case, read_vectors
 from edgeformer_runtime.verify import Verification, verify
 
 Report = Callable[[str], None]

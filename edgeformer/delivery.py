@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeformer_runtime import archive
-from edgeformer_runtime.bundle import pack
+from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle.bundle import pack
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
+from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.signature import SIGNATURE_NAME
 
 
 def check_destination(path: Path, zipped: bool) -> None:

@@ -15,11 +15,11 @@ from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech
 from edgeformer.evaluation_data import open_data
 from edgeformer.metrics import ClassReport, class_report
 from edgeformer.side_by_side import Asker, Progress, ask
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import Classification, Embedding
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification, Embedding
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.results import ClassificationResult
-from edgeformer_runtime.speech_spec import Transcription
 
 TOP = 5
 SHOWN_MISTAKES = 5

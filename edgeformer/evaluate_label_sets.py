@@ -16,11 +16,11 @@ from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.metrics import LabelSetReport, label_set_report
 from edgeformer.pair_tables import TableColumns, locate, read_table, spread
 from edgeformer.side_by_side import Asker, ask
+from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines.results import ClassificationResult
-from edgeformer_runtime.strict_json import shorten
 
 THRESHOLD = 0.5
 """A label with at least this score is given."""

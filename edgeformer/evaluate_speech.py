@@ -25,16 +25,16 @@ from edgeformer.word_errors import (
     total,
     whisper_english_words,
 )
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
 
 ENGLISH = "en"
 

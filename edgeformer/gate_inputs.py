@@ -17,13 +17,13 @@ from edgeformer.evaluation_data import open_data
 from edgeformer.gate_texts import gate_texts
 from edgeformer.programs import Program
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.vectors import Case
 
 MAX_LABELLED = 1000
 """Of labelled data so many at most, spread evenly: an accuracy is then known to 1.6 points or better."""

@@ -11,12 +11,12 @@ from edgeformer.agreement import Agreement, Metric, Reference, agreement
 from edgeformer.gate_inputs import Judged, recorded_references
 from edgeformer.precision import Allowance, Precision
 from edgeformer.targets import Lowered
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification, Postprocessing
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.manifest import Classification, Postprocessing
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import read_vectors
 from edgeformer_runtime.verify import Verification
 from edgeformer_runtime.workload import workload
 

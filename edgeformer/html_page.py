@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from edgeformer_runtime.folder import bundle_around
+from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.path_field import StrPath
 
 LONG_WORD = 12

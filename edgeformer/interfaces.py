@@ -12,11 +12,17 @@ from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer.precision import Precision
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer_runtime.manifest import Classification, Embedding, Postprocessing, Preprocessing, TextPreprocessing
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.manifest import (
+    Classification,
+    Embedding,
+    Postprocessing,
+    Preprocessing,
+    TextPreprocessing,
+)
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Tolerances
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import Tolerances
 
 TOKENIZER_FILE = "tokenizer.json"
 MEL_FILTERS_FILE = "mel_filters.safetensors"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.bounded_files import read_text
+from edgeformer_runtime.bundle.strict_json import check_counts, check_depth, shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.strict_json import check_counts, check_depth, shorten
 
 MAX_VOCABULARY_JSON_BYTES = 64 << 20
 """Of a tokenizer.json or a vocab.json: the largest public ones, of a quarter of a million tokens, have 35 MB."""

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgeformer.json_files import read_object
 from edgeformer.precision import ALIASES
 from edgeformer.programs import Program
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.strict_json import shorten
 
 PLAN_VERSION = 1
 FORMATS = ("fp32", "fp16", "int8", "int4")

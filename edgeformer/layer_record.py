@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from edgeformer.programs import Program
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Case, bucket_of
 from edgeformer_runtime.engines.base import Tensor as Array
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.speech_replay import read_wav, steps
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import Case, bucket_of
 
 CASES_PER_PROGRAM = 2
 """A spoiled weight shows in nearly every input; more of them take as much time again."""

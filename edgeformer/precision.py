@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from edgeformer_runtime.bundle.manifest import Recipe
 from edgeformer_runtime.choices import check_choice
-from edgeformer_runtime.manifest import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeformer_runtime.bundle.manifest import TensorSpec
+from edgeformer_runtime.bundle.specs import HOST_STATE, STATES
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import TensorSpec
-from edgeformer_runtime.speech_spec import HOST_STATE, STATES
 
 # Options are checked against this module's names before torch, which takes seconds, is imported.
 if TYPE_CHECKING:

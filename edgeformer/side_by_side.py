@@ -10,15 +10,15 @@ from edgeformer.source_index import known_source
 from edgeformer.source_programs import source_programs
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.limits import Limits
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
-from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.tables import refusals
 
 Answer = TypeVar("Answer")

@@ -1,4 +1,4 @@
-"""Signs bundles with Ed25519 (RFC 8032) and makes the keys; `edgeformer_runtime.signature` checks what is made here."""
+"""Signs bundles with Ed25519 (RFC 8032) and makes the keys; `edgeformer_runtime.bundle.signature` checks what is made here."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer_runtime import archive
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.delivery import alone, put, work_folder
-from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry
-from edgeformer_runtime.release import MAX_VERSION, RELEASE_FILE, encode
-from edgeformer_runtime.signature import (
+from edgeformer_runtime.bundle import reader
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
+from edgeformer_runtime.bundle.release import MAX_VERSION, RELEASE_FILE, encode
+from edgeformer_runtime.bundle.signature import (
     MAX_KEY_FILE_BYTES,
     NEEDS_PACKAGE,
     SIGNATURE_NAME,
     fingerprint,
     signed_message,
 )
+from edgeformer_runtime.delivery import alone, put, work_folder
+from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -107,7 +107,7 @@ def sign_bundle(path: str | os.PathLike[str], key: str | os.PathLike[str], relea
                 fresh[SIGNATURE_NAME].write_bytes(signature)
                 if place.is_file():
                     with (work / place.name).open("wb") as file:
-                        archive.write(file, {**members, **fresh})
+                        reader.write(file, {**members, **fresh})
                     put(work / place.name, place)
                 elif list(fresh) == [SIGNATURE_NAME]:
                     fresh[SIGNATURE_NAME].replace(place / SIGNATURE_NAME)

@@ -13,9 +13,9 @@ from pathlib import Path
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
 from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.zoo import ZOO
+from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
 from edgeformer_runtime.cache import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification, Manifest, Source
 
 SOURCE_ATTENTION = "fused"
 """The attention kernel of source models: they run in torch, where it is the fastest; all of the table are exact."""

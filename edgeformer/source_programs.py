@@ -6,9 +6,9 @@ from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
 from edgeformer.programs import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
 from edgeformer.source_index import SOURCE_ATTENTION
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.speech_spec import Transcription
 
 
 def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program, ...]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 MANIFEST_FILE = "manifest.jsonl"
 """The table of a folder that has one."""

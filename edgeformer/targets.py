@@ -11,12 +11,12 @@ from typing import Protocol, cast
 from edgeformer.interrupts import insistent_interrupts
 from edgeformer.precision import Precision
 from edgeformer.programs import MATRIX_PRODUCTS, Program
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.manifest import Recipe, Requirements
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.registry import Registry
 

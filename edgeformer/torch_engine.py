@@ -8,10 +8,10 @@ import torch
 
 from edgeformer.models.score_range import exact_masks
 from edgeformer.programs import Program
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 
 class TorchEngine:

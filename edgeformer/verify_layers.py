@@ -11,12 +11,12 @@ from edgeformer.layer_record import BlockRun, record_runs
 from edgeformer.precision import PRECISIONS
 from edgeformer.source_index import open_source
 from edgeformer.source_programs import source_programs
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import Tolerances, read_vectors
 from edgeformer_runtime.verify import LayerStage, Verification
 
 MEASURE = "Of a layer, |Δ| is the L2 norm of the difference as a fraction of the reference's norm."

@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+from edgeformer_runtime.bundle.file_sizes import refuse_holes
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.file_sizes import refuse_holes
 
 MAX_TENSORS = 100_000
 """Of a checkpoint: the largest that is converted has 1,300."""

@@ -15,7 +15,7 @@ from android_demo.tools.elf import NativeLibrary, read_library
 from android_demo.tools.fetch import BuildError
 from edgeformer.doctor.finding import Severity
 from edgeformer.doctor.libraries import examine_libraries
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 
 PUBLIC_LIBRARIES = frozenset(
     f"lib{name}.so"

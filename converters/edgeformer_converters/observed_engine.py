@@ -8,8 +8,8 @@ import numpy as np
 
 from edgeformer.doctor.examiner import Observe, Tap
 from edgeformer.doctor.model_view import Array
+from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.checked import CheckedEngine
-from edgeformer_runtime.manifest import ProgramSpec
 
 
 class ObservedEngine(CheckedEngine):

@@ -20,10 +20,10 @@ from edgeformer.bench.request import Request, Tell
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.device import State
 from edgeformer_runtime.bench.report import MAX_BYTES, Report
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
+from edgeformer_runtime.bundle.strict_json import load_file
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.requirement import NO_REQUIREMENT
-from edgeformer_runtime.strict_json import load_file
 
 SCREEN = f"{APP}/{APP}.BenchActivity"
 FILES = f"/sdcard/Android/data/{APP}/files"

@@ -13,7 +13,7 @@ from edgeformer_runtime.bench.bundles import bundle_contender, conditions
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import Progress, measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeformer_runtime.bench.report import Report
+from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.delivery import check_file, check_names, replacing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.folder import bundle_around
 
 PICTURES = (".png", ".svg")
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeformer_runtime.bench.contender import Contender
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.speech_spec import Transcription
 
 TENSOR_PEERS = ("onnxruntime", "openvino", "torch", "ncnn")
 """What runs text and image models."""

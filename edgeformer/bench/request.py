@@ -9,7 +9,7 @@ from typing import Protocol
 
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.report import Report
-from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 
 Tell = Callable[[str], None]
 """Called with a line before each step that takes its time."""

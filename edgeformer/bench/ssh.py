@@ -19,10 +19,10 @@ from typing import Any
 from edgeformer.bench.request import Request, Tell
 from edgeformer.bench.runtime_wheel import write_runtime_wheel
 from edgeformer_runtime.bench.report import MAX_BYTES, Report, from_json
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.signature import public_pem
+from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.signature import public_pem
-from edgeformer_runtime.strict_json import loads
 
 CONNECT_SECONDS = 15
 OLDEST_PYTHON = (3, 10)

@@ -21,10 +21,10 @@ from edgeformer.programs import Program, ProgramOptions
 from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.targets import TARGETS, converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.vectors import longest_case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.vectors import longest_case
 
 # PyTorch's fused attention is its fastest on a CPU, so that is what the peer gets; pnnx knows it by name.
 TORCH_ATTENTION = "fused"

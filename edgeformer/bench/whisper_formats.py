@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module
+from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.delivery import put, work_folder
-from edgeformer_runtime.speech_spec import SpeechTokens
 
 CT2_FILES = ("tokenizer.json", "preprocessor_config.json")
 CT2_WEIGHTS = "model.bin"

@@ -11,13 +11,13 @@ from edgeformer.evaluation_data import open_data
 from edgeformer.speech_data import read_speech_data
 from edgeformer.targets import verification_engine
 from edgeformer.word_errors import simple_words
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.speech_spec import Transcription
 
 Progress = Callable[[int, int], None]
 

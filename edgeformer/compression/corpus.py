@@ -31,15 +31,15 @@ from edgeformer.tasks import SPEECH
 from edgeformer.zoo.augment import variant, word_neighbours
 from edgeformer.zoo.image_augment import Augmentation, transform
 from edgeformer.zoo.training import Encoded, encode
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.pixels import to_levels
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.log_mel import LogMel, mel_filter_bank
-from edgeformer_runtime.preprocess.pixels import to_levels
 
 NO_LABEL = -1
 

@@ -23,11 +23,11 @@ from edgeformer.bounded_files import MAX_RECIPE_BYTES, read_text
 from edgeformer.checkpoint_sizes import MAX_LAYERS
 from edgeformer.compression.toml_tables import read_table
 from edgeformer.layer_plan import LayerPlan
+from edgeformer_runtime.bundle.records import to_data
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.records import to_data
-from edgeformer_runtime.strict_json import shorten
 
 SCHEDULES = ("linear", "cosine", "constant")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")

@@ -8,9 +8,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 T = TypeVar("T")
 

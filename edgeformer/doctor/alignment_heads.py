@@ -9,9 +9,9 @@ from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
 from edgeformer.json_files import read_object
 from edgeformer.models.whisper_config import parse_config, with_alignment_heads
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.speech_spec import Transcription
 
 CHECK = "alignment_heads"
 WHY = "times of words come from these heads alone: others give times that are off or jump"

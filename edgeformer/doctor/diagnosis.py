@@ -26,7 +26,7 @@ from edgeformer.doctor.structure import check_structure
 from edgeformer.doctor.systems import check_systems
 from edgeformer.doctor.tokenizer import check_tokenizer
 from edgeformer.doctor.weights import check_weights
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.path_field import StrPath

@@ -10,9 +10,9 @@ from edgeformer.doctor.liveness import Peak, peak_memory
 from edgeformer.doctor.model_view import ModelView
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer.doctor.ranges import Ranges, find_ranges
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import CASES_FILE
-from edgeformer_runtime.vectors import Case, read_vectors
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import CASES_FILE
+from edgeformer_runtime.bundle.vectors import Case, read_vectors
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 from edgeformer.doctor.model_view import Array, ModelView, Operator
 from edgeformer.targets import file_format
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.lazy import load_attribute

@@ -8,9 +8,9 @@ import numpy as np
 
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, warning
-from edgeformer_runtime.manifest import Classification
+from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
-from edgeformer_runtime.vectors import Case
 
 CHECK = "labels"
 # Recorded logits give the recorded scores but for the rounding of float32.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeformer.doctor.versions import parse_version
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 ANDROID_API_RANGE = (1, 99)
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from edgeformer.doctor.examiner import Examiner
 from edgeformer.doctor.model_view import ModelView
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Case, bucket_of
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.speech_replay import read_wav, steps
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import Case, bucket_of
 
 # Of each program so many recorded cases are run. More change the largest number little and take as much time again.
 CASES_PER_PROGRAM = 3

@@ -12,13 +12,13 @@ from typing import Any
 from edgeformer.doctor.corpus import LINES, LONE_SURROGATE
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 CHECK = "tokenizer"
 WHY = "each token id selects another row of the embedding table: the answers are for another text"

@@ -18,7 +18,7 @@ from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text_tasks import TextEncoder
 from edgeformer.models.whisper import Whisper
 from edgeformer.samples import FILLER, TEXTS
-from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 SAMPLE_LENGTH = 64
 """Tokens of a sample with its padding; a longer one changes the range little and takes as much longer."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer_runtime.bundle.manifest import TensorSpec
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import TensorSpec
-from edgeformer_runtime.strict_json import shorten
 
 TEXT_TASKS = ("text-classification", "text-embedding")
 

@@ -24,8 +24,8 @@ from edgeformer.models.tinyvit_names import timm_names
 from edgeformer.models.tinyvit_weights import describe
 from edgeformer.models.units import AttentionModule, Slice, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import TensorSpec
 
 IMAGE_TASKS = ("image-classification",)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgeformer.models import config_fields as fields
 from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
+from edgeformer_runtime.bundle.image_spec import INTERPOLATIONS, ImagePreprocessing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.image_spec import INTERPOLATIONS, ImagePreprocessing
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

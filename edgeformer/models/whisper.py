@@ -20,7 +20,7 @@ from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.text_tasks import attention_heads, merge_heads
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer.models.whisper_config import WhisperConfig
-from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 
 class Attention(AttentionModule):

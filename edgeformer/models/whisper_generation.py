@@ -18,10 +18,10 @@ from edgeformer.json_files import read_object
 from edgeformer.models import config_fields as fields
 from edgeformer.models.whisper_config import Head, WhisperConfig, with_alignment_heads
 from edgeformer.models.whisper_languages import LANGUAGE_CODES
+from edgeformer_runtime.bundle.specs import SpeechTokens
+from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
-from edgeformer_runtime.speech_spec import SpeechTokens
-from edgeformer_runtime.strict_json import shorten
 
 SECONDS_PER_TIMESTAMP = 0.02
 

@@ -24,9 +24,9 @@ from edgeformer.programs import (
     Program,
     ProgramOptions,
 )
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket
+from edgeformer_runtime.bundle.speech_layout import bucket_layout
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.speech_layout import bucket_layout
-from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket
 
 _ROWS_PER_SECOND = 16
 """Tokens that a second of fast speech may take, several times what English needs."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgeformer.models.whisper import Attention, Whisper
-from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 SILENT_MEL = -0.6
 """What the spectrogram of silence is taken to be behind any sound: the mean of what padded clips have there."""

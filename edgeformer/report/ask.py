@@ -15,9 +15,9 @@ from edgeformer.source_index import known_source
 from edgeformer.source_programs import source_programs
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.strict_json import shorten
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished bundles and of all of them."""

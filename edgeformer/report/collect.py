@@ -18,11 +18,11 @@ from edgeformer.layer_plan import CHECKPOINT_FILE, LayerPlan
 from edgeformer.report.ask import Progress, ask
 from edgeformer.report.stated import stated
 from edgeformer.report.variant import Variant, share_interval
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
 from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 REPORT_VERSION = 1
 MAX_ITEMS = 2000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer_runtime import strict_json
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import REPORT_FILE
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import REPORT_FILE
-from edgeformer_runtime.strict_json import shorten
 
 MAX_BYTES = 4 << 20
 MOST_PROBLEMS = 8

@@ -27,9 +27,9 @@ from edgeformer.saved_weights import save_weights
 from edgeformer.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
 from edgeformer.zoo.image_augment import Augmentation, mix_pairs, transform
 from edgeformer.zoo.training import Schedule, accuracy, progress_bar
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
 # Three stages and a narrow first one: at 16 by 16 positions and few channels, activations cost more than products do.
 # Images are enlarged to 64 pixels because TinyViT's first two convolutions halve the resolution twice.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
+    from edgeformer_runtime.bundle.requirement import Required
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.pipelines.base import Pipeline
-    from edgeformer_runtime.requirement import Required
 
 __all__ = ["__version__", "load"]
 
@@ -48,7 +48,7 @@ def load(
         EngineError: the engine is not installed or does not run here.
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.errors import InputError
     from edgeformer_runtime.pipelines import open_pipeline

@@ -100,8 +100,8 @@ def _answer(answers: TextIO, question: Callable[..., dict[str, Any]], arguments:
     except Exception as error:
         import traceback
 
+        from edgeformer_runtime.bundle.strict_json import shorten
         from edgeformer_runtime.errors import EdgeFormerError
-        from edgeformer_runtime.strict_json import shorten
 
         traceback.print_exc()
         known = isinstance(error, EdgeFormerError)

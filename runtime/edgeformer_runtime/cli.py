@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench import Cell, Report
     from edgeformer_runtime.bench.bundles import Sweep
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.verify import Verification
 
@@ -212,8 +212,8 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a bundle holds, after checking all of it."""
-    from edgeformer_runtime import records
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle import records
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.tables import bundle_table
 
     required = required_of(require_signature, require_name, require_version)
@@ -240,7 +240,7 @@ def pack(
     ] = None,
 ) -> None:
     """Make a bundle's zip, as readers take it: the same files give the same bytes, and a signature stays valid."""
-    from edgeformer_runtime.bundle import pack as pack_bundle
+    from edgeformer_runtime.bundle.bundle import pack as pack_bundle
 
     place = file or folder.resolve().with_name(f"{folder.resolve().name}.zip")
     pack_bundle(folder, place)
@@ -354,7 +354,7 @@ def verify_bundle(
     Raises:
         InputError: `isolated` with `refine`, which looks into the model in this process.
     """
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.tables import refusals, verification_table
     from edgeformer_runtime.verify import verify as replay

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.folder import bundle_around
-from edgeformer_runtime.manifest import Manifest
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.pipelines.speech import Transcriber

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.console import printable
-from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import (
     REFUSED_FILE,
     Classification,
     Manifest,
@@ -19,11 +18,12 @@ from edgeformer_runtime.manifest import (
     TensorSpec,
     TextPreprocessing,
 )
+from edgeformer_runtime.bundle.signature import SignatureState
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.console import printable
+from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.signature import SignatureState
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import LayerStage, Verification
 
 SHOWN_COMPONENTS = 4

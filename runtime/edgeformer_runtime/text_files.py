@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 TEXT_NAMES = ("text", "sentence")
 """What public tables call their column of texts."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.comparison import Comparison, worst_of
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.vectors import Case, Tolerances, read_vectors
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished cases and of all cases."""

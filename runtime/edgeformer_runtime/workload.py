@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.requirement import Requirement
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import Case, longest_case, read_vectors
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from android_demo.tools.dex import DexClass, read_classes
 from android_demo.tools.elf import NativeLibrary
 from android_demo.tools.fetch import BuildError, unpack
 from android_demo.tools.packages import Package
+from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import Requirements
 from tests.runtime.tiny_bundle import manifest, seal
 
 

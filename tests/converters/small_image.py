@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.programs import Program
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 
 SIZE, CHANNELS, HEADS, LABELS = 32, 32, 2, 10
 TOKENS = (SIZE // 4) ** 2

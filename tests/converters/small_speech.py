@@ -18,9 +18,9 @@ from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer.targets import TARGETS, Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
 
 HIDDEN = -1000.0
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeformer.programs import Program
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 
 VOCAB, CHANNELS, HEADS, LABELS = 64, 32, 2, 3
 

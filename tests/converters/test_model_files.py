@@ -15,9 +15,9 @@ from small_text import SmallTextClassifier, text_programs
 from edgeformer.precision import PLANNED, PRECISIONS
 from edgeformer.programs import Program
 from edgeformer.targets import TARGETS, converter_for
-from edgeformer_runtime.manifest import FileEntry, ProgramSpec
+from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
+from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.speech_spec import HOST_STATE, PROGRAM_STATE
 
 pytestmark = pytest.mark.slow
 STATES = {"litert": HOST_STATE, "onnx": HOST_STATE, "executorch": PROGRAM_STATE, "coreml": PROGRAM_STATE}

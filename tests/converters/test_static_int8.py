@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered, converter_for
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.slow
 INT8 = ("dynamic-int8", "static-int8")

@@ -9,8 +9,8 @@ import numpy as np
 
 from edgeformer.source_index import open_source
 from edgeformer.source_programs import source_programs
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import MANIFEST_NAME, parse
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from tests.runtime.tiny_bundle import seal
 
 FAR_OFF = 50.0

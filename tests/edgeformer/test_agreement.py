@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgeformer.agreement import Agreement, Reference, agreement
+from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.manifest import Classification, Embedding
 
 SOFTMAX = Classification(("no", "yes"), "softmax")
 SIGMOID = Classification(("a", "b"), "sigmoid")

@@ -15,10 +15,10 @@ from edgeformer import samples
 from edgeformer.calibration import MAX_SAMPLES, calibrated, or_samples
 from edgeformer.interfaces import Interface
 from edgeformer.programs import Program
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import Classification, TensorSpec, TextPreprocessing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification, TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
 SPEC = ImagePreprocessing(
     height=8,

@@ -14,7 +14,7 @@ import transformers
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.gate_texts import gate_texts
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert

@@ -13,7 +13,7 @@ from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from tests.checkpoint_factory import save_mobilebert

@@ -15,7 +15,7 @@ from edgeformer.bundle_writer import seal
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.targets import verification_engine
 from edgeformer_converters.mil.program import read_program
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.verify import Verification, verify
 

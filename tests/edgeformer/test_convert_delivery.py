@@ -14,7 +14,7 @@ import pytest
 
 from edgeformer.delivery import check_destination, deliver
 from edgeformer_runtime import locks
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.delivery import clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
 from tests.runtime.tiny_bundle import make_without_model

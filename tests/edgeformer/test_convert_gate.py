@@ -17,7 +17,7 @@ from edgeformer.evaluate import evaluate
 from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.tables import converted_table
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from tests.checkpoint_factory import save_mobilebert
 from tests.edgeformer.collapsing import save_collapsing

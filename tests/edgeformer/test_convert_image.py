@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 
 pytestmark = pytest.mark.slow

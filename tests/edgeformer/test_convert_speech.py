@@ -17,9 +17,9 @@ from edgeformer.checkpoints import open_checkpoint
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.speech_spec import Transcription
 from edgeformer_runtime.verify import verify
 from tests.checkpoint_factory import save_whisper
 

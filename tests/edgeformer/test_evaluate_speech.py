@@ -17,7 +17,7 @@ from edgeformer.evaluate import evaluate
 from edgeformer.evaluate_speech import SpeechEvaluation, measure, speech_table
 from edgeformer.speech_data import SpeechData, read_speech_data
 from edgeformer.word_errors import WordErrors
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import open_audio

@@ -32,11 +32,11 @@ from edgeformer.sources import resolve_source
 from edgeformer.speech_data import read_speech_data
 from edgeformer_runtime import load
 from edgeformer_runtime.bench.bundles import Sweep, bundle_cells
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import to_rgb
-from edgeformer_runtime.requirement import NO_REQUIREMENT
 
 
 class Place(os.PathLike[str]):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeformer.layer_plan import quantized
 from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 
 CHANNELS = 160  # more than one block of columns
 

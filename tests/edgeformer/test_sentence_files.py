@@ -20,8 +20,8 @@ from edgeformer.checkpoints import Checkpoint, capped, load_module, open_checkpo
 from edgeformer.interfaces import interface_for
 from edgeformer.programs import ProgramOptions
 from edgeformer.samples import TEXTS
+from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Embedding
 
 PIECES = ("Transformer", "Pooling", "Normalize")
 FOLDERS = ("", "1_Pooling", "2_Normalize")

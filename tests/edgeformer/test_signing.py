@@ -13,11 +13,11 @@ import pytest
 from edgeformer import cli
 from edgeformer.bundle_writer import seal
 from edgeformer.signing import make_keys, sign_bundle
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
+from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, read_public_key
 from edgeformer_runtime.console import run_app
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.signature import SIGNATURE_NAME, read_public_key
 from tests.runtime.tiny_bundle import make_without_model
 
 pytest.importorskip("cryptography")

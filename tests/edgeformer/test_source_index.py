@@ -12,8 +12,8 @@ import pytest
 
 from edgeformer import source_index
 from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Classification, Manifest, Source
 from tests.edgeformer.bert_checkpoints import edit_config, save_bert
 
 SOURCE = Source("local:it", None, "1" * 64)

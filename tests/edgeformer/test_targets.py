@@ -17,10 +17,10 @@ from edgeformer.layer_plan import FORMATS
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import TOKEN_PRODUCTS
 from edgeformer.targets import EXAMPLE, ROW, TARGETS, check_target, converter_for, file_format
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import STATES
 from edgeformer_runtime.engines import ENGINES
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.speech_spec import STATES
 from edgeformer_runtime.verify import verify
 from tests.checkpoint_factory import save_mobilebert
 

@@ -16,7 +16,7 @@ from edgeformer.convert import ConvertOptions, convert
 from edgeformer.models.tinyvit import FAMILY as TINYVIT
 from edgeformer.targets import verification_engine
 from edgeformer.verify_layers import HIDDEN, add_layers
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.console import run_app
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgeformer_converters.onnx.converter import OnnxConverter
 from edgeformer_converters.onnx.target import TARGET as ONNX_RUNTIME
-from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.bundle.manifest import Requirements
 
 
 class WebConverter(OnnxConverter):

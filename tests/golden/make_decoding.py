@@ -14,6 +14,8 @@ import numpy as np
 import torch
 import transformers
 
+from edgeformer_runtime.bundle.records import to_data
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.fallback import decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
@@ -22,8 +24,6 @@ from edgeformer_runtime.decoding.prompt import build_prompt, detect_language, fe
 from edgeformer_runtime.decoding.segments import split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.decoder import DecoderOutput
-from edgeformer_runtime.records import to_data
-from edgeformer_runtime.speech_spec import Transcription
 from tests.golden.golden_files import document
 from tests.golden.tiny_bundles import byte_tokenizer
 from tests.golden.tiny_manifests import MULTILINGUAL_TOKENS, SPACE, SPEECH_TOKENS, VOCABULARY, speech_spec

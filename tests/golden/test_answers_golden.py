@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines.heads import classify
 from tests.golden.golden_files import FOLDER
 

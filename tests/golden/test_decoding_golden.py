@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgeformer_runtime import records
+from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
-from edgeformer_runtime.speech_spec import Transcription
 from tests.golden.golden_files import FOLDER
 from tests.golden.make_decoding import play
 from tests.golden.make_silence import samples_of

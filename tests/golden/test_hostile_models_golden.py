@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
+from edgeformer_runtime.bundle.signature import SignatureState
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import FileEntry, ProgramSpec
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.signature import SignatureState
-from edgeformer_runtime.tensor_spec import TensorSpec
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER
 

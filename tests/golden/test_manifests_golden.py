@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edgeformer_runtime.bundle.manifest import parse
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import parse
 from tests.golden.golden_files import FOLDER
 from tests.golden.make_manifests import apply
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgeformer_runtime import records
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.pixels import normalisation_table, to_input
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 from edgeformer_runtime.preprocess.log_mel import LogMel
-from edgeformer_runtime.preprocess.pixels import normalisation_table, to_input
 from tests.golden.golden_files import FOLDER
 
 IMAGES = json.loads((FOLDER / "image.json").read_text(encoding="utf-8"))["cases"]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime import archive, release, signature
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle import reader, release, signature
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.requirement import Requirement, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
-from edgeformer_runtime.requirement import Requirement, requirement_of
 from tests.golden.golden_files import FOLDER
 from tests.golden.make_zips import apply
 
@@ -38,7 +38,7 @@ def test_a_zip_holds_no_bytes_but_its_members(case: dict[str, Any], tmp_path: Pa
             Bundle.open(path)
         return
     with Bundle.open(path) as bundle:
-        assert archive.is_canonical(path, bundle.members()) == case["canonical"]
+        assert reader.is_canonical(path, bundle.members()) == case["canonical"]
 
 
 @pytest.mark.parametrize("case", SIGNATURES["cases"], ids=_names(SIGNATURES["cases"]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime.manifest import ProgramSpec, TensorSpec, TextPreprocessing
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
 from tests.golden.golden_files import FOLDER
 

@@ -14,20 +14,20 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, TextPreprocessing
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.vectors import Case, Tolerances, write_vectors
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, Manifest, TextPreprocessing
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
 from edgeformer_runtime.speech_replay import record
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
-from edgeformer_runtime.vectors import Case, Tolerances, write_vectors
 from tests.golden import tiny_manifests as tiny
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import (
     Classification,
     Embedding,
     FileEntry,
@@ -16,10 +18,8 @@ from edgeformer_runtime.manifest import (
     TensorSpec,
     TextPreprocessing,
 )
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.speech_layout import bucket_layout
-from edgeformer_runtime.speech_spec import AudioBucket, SpeechTokens, Transcription
+from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
+from edgeformer_runtime.bundle.speech_layout import bucket_layout
 
 MODEL = "model.bin"
 LABELS = ("lights", "weather", "greeting")

@@ -19,7 +19,7 @@ import soundfile
 from mutations import MODEL_CHANGES, Files, edited
 from PIL import Image
 
-from edgeformer_runtime.manifest import MANIFEST_NAME
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 
 OUTSIDE = ("../outside.bin", "../../outside.bin", "/etc/passwd", "/etc/hostname", "@model_path/../outside.bin")
 """Files that no bundle may read; the first two lie beside it."""

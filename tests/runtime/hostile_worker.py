@@ -19,9 +19,9 @@ from typing import Any
 from file_mutations import MODEL_KINDS, kind_of, spoil_file
 from mutations import Files, reseal
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.model_files import check_model_files, count_operators
 
 HANG_SECONDS = 5.0

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
+from edgeformer_runtime.bundle.names import check_name
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME
-from edgeformer_runtime.names import check_name
 
 Files = dict[str, bytes]
 """The content of a bundle by name."""

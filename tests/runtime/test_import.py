@@ -30,7 +30,7 @@ def test_import(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert not ENGINE_PACKAGES & {name.partition(".")[0] for name in everything}
     assert not {"numpy", "tokenizers", "jsonschema", "typer", "rich"} & set(light)
-    assert "edgeformer_runtime.manifest" in with_manifest
+    assert "edgeformer_runtime.bundle.manifest" in with_manifest
     assert not {"tokenizers", "PIL"} & set(with_manifest)  # what a text bundle, or an image bundle, has no use for
     assert not {"soundfile", "soxr"} & set(everything)  # arrays at the model's rate need neither
     assert same_environment

@@ -78,7 +78,7 @@ def test_verify_that_fails(call: Call, tiny_onnx: Path, tmp_path: Path) -> None:
 
     from tiny_bundle import seal, word_piece
 
-    from edgeformer_runtime.manifest import parse
+    from edgeformer_runtime.bundle.manifest import parse
 
     copy = Path(copytree(tiny_onnx, tmp_path / "copy"))
     (copy / "tokenizer.json").write_text(word_piece().replace('"turn":4', '"turn":5').replace('"the":5', '"the":4'))
@@ -191,7 +191,7 @@ def test_internal_errors_and_interrupts(call: Call, tiny: Path, monkeypatch: pyt
         def fail(*_: object, error: BaseException = error, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("edgeformer_runtime.bundle.Bundle.open", fail)
+        monkeypatch.setattr("edgeformer_runtime.bundle.bundle.Bundle.open", fail)
         code, _, err = call("inspect", tiny)
         assert code == expected[0]
         assert err.startswith(expected[1])

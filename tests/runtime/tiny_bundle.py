@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
     Classification,
     Embedding,
@@ -24,8 +23,9 @@ from edgeformer_runtime.manifest import (
     TensorSpec,
     TextPreprocessing,
 )
+from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
+from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.vectors import Tolerances, write_vectors
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!"]
 LABELS = ("lights", "weather", "greeting")

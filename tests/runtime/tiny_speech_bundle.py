@@ -14,18 +14,18 @@ from decoding.scripted import TOKENS, byte_tokenizer, make_spec
 from tiny_bundle import manifest as text_manifest
 from tiny_bundle import seal
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
+from edgeformer_runtime.bundle.specs import AudioBucket
+from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Manifest, ProgramSpec
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.speech_layout import bucket_layout
 from edgeformer_runtime.speech_replay import record
-from edgeformer_runtime.speech_spec import AudioBucket
-from edgeformer_runtime.vectors import Tolerances, write_vectors
 
 RATE = 4000
 MOST_VALUES = 1 << 20

@@ -20,7 +20,7 @@ from edgeformer.interfaces import interface_for
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions
 from edgeformer.targets import converter_for
-from edgeformer_runtime.manifest import Source, TensorSpec
+from edgeformer_runtime.bundle.manifest import Source, TensorSpec
 
 NAME = "convolutions"
 SIDE, CHANNELS, LABELS = 64, 16, 10

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.vectors import read_vectors
 
 
 def inputs_of(bundle: Bundle) -> dict[str, dict[str, Tensor]]:

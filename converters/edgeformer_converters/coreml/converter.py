@@ -28,8 +28,8 @@ from edgeformer_converters.coreml.weights import INT4, WEIGHTS
 from edgeformer_converters.mil.program import Function, read_program
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
+from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import Requirements
 
 PACKAGE = "model.mlpackage"
 MAIN = "main"

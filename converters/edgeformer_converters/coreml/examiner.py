@@ -30,10 +30,10 @@ from edgeformer_converters.mil.program import (
 )
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import ProgramSpec
 
 # The iOS that brought each specification version (coremltools.target).
 IOS_OF_SPECIFICATION: dict[int, Version] = {

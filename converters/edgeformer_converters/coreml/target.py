@@ -3,8 +3,8 @@
 from types import MappingProxyType
 
 from edgeformer.targets import FileFormat, Int4, Target
-from edgeformer_runtime.manifest import Recipe
-from edgeformer_runtime.speech_spec import PROGRAM_STATE
+from edgeformer_runtime.bundle.manifest import Recipe
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE
 
 COREML = FileFormat(
     "coreml",

@@ -32,7 +32,7 @@ from edgeformer_converters.executorch.rewrites import (
 )
 from edgeformer_converters.executorch.target import TARGET
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.bundle.manifest import Requirements
 
 MODEL_FILE = "model.pte"
 LAYER_FORMATS = {nn.Linear: ("fp32", "int8", "int4"), nn.Conv2d: ("fp32", "int8"), nn.Embedding: ("fp32", "int8")}

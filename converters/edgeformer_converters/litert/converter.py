@@ -24,7 +24,7 @@ from edgeformer_converters.litert.quantize import quantize_to_int8
 from edgeformer_converters.litert.storage import store_compactly
 from edgeformer_converters.litert.target import TARGET
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.bundle.manifest import Requirements
 
 MODEL_FILE = "model.tflite"
 LAYER_FORMATS = {nn.Linear: FORMATS, nn.Conv2d: FORMATS, nn.Embedding: FORMATS}

@@ -20,13 +20,13 @@ from edgeformer_converters.litert.storage import LEAST_BYTES
 from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.litert_check import check_model
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.strict_json import shorten
 
 # XNNPACK reads weights in vectors of 16 bytes where they lie; small constants are read number by number.
 ALIGNMENT_BYTES, SMALL_ALIGNMENT_BYTES = 16, 4

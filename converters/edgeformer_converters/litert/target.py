@@ -2,7 +2,7 @@
 
 from edgeformer.programs import SUMS
 from edgeformer.targets import ROW, FileFormat, Int4, Target
-from edgeformer_runtime.speech_spec import HOST_STATE
+from edgeformer_runtime.bundle.specs import HOST_STATE
 
 LITERT = FileFormat("litert", examiner="edgeformer_converters.litert.examiner:EXAMINER")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.strict_json import shorten
 
 
 @contextmanager

@@ -18,9 +18,9 @@ import torch
 
 from edgeformer_converters.mil.errors import one_line
 from edgeformer_converters.quiet import quiet_tools
+from edgeformer_runtime.bundle.names import check_name
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.names import check_name
-from edgeformer_runtime.strict_json import shorten
 
 PACKAGE_DATA = PurePosixPath("Data/com.apple.CoreML")
 PACKAGE_MODEL = "model.mlmodel"

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from edgeformer_converters.mil.interpreter import MilInterpreter as MilInterpreter
 from edgeformer_converters.mil.program import Function, read_program
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 NOT_COVERED = (
     "The reference computes each operator in float32 and rounds its result to the declared type: it covers neither the "

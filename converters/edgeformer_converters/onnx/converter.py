@@ -19,7 +19,7 @@ from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.manifest import Requirements
+from edgeformer_runtime.bundle.manifest import Requirements
 
 if TYPE_CHECKING:
     import onnx

@@ -18,11 +18,11 @@ from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, P
 from edgeformer.doctor.versions import Version, older, parse_version, show
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.onnx.storage import PAGE_BYTES
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.strict_json import shorten
 
 # The oldest ONNX Runtime for each opset (onnxruntime.ai, Compatibility, up to 1.20).
 OLDEST_FOR_OPSET: dict[int, Version] = {

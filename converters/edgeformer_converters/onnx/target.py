@@ -1,7 +1,7 @@
 """ONNX as a target: ONNX Runtime on CPUs."""
 
 from edgeformer.targets import EXAMPLE, FileFormat, Int4, Target
-from edgeformer_runtime.speech_spec import HOST_STATE
+from edgeformer_runtime.bundle.specs import HOST_STATE
 
 ONNX = FileFormat("onnx", examiner="edgeformer_converters.onnx.examiner:EXAMINER")
 INT4_BLOCK = 32

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 
 from edgeformer_runtime.bench.contender import Cell, Contender
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.requirement import NO_REQUIREMENT, Requirement
 
 ALL_PROGRAMS = "all"
 MAX_BATCH = 1024
@@ -60,7 +60,7 @@ def bundle_contender(
         BundleError: it is no bundle, is not as required, or has no vectors.
         InputError: it has no such program.
     """
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.workload import workload
 
     with Bundle.open(path, required, allow_refused=True) as bundle:
@@ -97,7 +97,7 @@ def conditions(
     """
     programs: tuple[str | None, ...] = sweep.programs or (None,)
     if ALL_PROGRAMS in programs:
-        from edgeformer_runtime.bundle import Bundle
+        from edgeformer_runtime.bundle.bundle import Bundle
         from edgeformer_runtime.workload import measurable_programs
 
         with Bundle.open(first, required, allow_refused=True) as bundle:

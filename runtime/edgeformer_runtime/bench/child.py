@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from edgeformer_runtime.bench.contender import Contender
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.strict_json import shorten
 
 # Read by BLAS and OpenMP when they are loaded, so they have to be there before the process starts.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

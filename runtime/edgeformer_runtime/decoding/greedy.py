@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.prompt import Context
 from edgeformer_runtime.decoding.repetition import loop_period
 from edgeformer_runtime.decoding.rows import SEEN, Floats
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.speech_spec import SpeechTokens
 
 Pick = Callable[[Floats], int]
 """Chooses a token from logits (V,) whose forbidden ones are -inf."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.rows import Floats
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.speech_spec import Transcription
 
 NEVER = np.float32(-np.inf)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeformer_runtime.speech_spec import Transcription
+from edgeformer_runtime.bundle.specs import Transcription
 
 
 @dataclass(frozen=True)

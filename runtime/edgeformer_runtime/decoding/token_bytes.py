@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import loads, shorten
 
 MAX_BYTES = 64 << 20
 """Of a tokenizer's file."""

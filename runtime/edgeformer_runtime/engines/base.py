@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 Tensor = NDArray[np.generic]
 

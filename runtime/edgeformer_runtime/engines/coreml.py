@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs, check_outputs, decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
 
 
 class CoreMLEngine(CheckedEngine):

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
@@ -19,9 +22,6 @@ from edgeformer_runtime.engines.executorch_shim.builds import Build, check_priva
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.speech_spec import PROGRAM_STATE, AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
 
 CHOICE = "EDGEFORMER_EXECUTORCH"
 """The environment variable that names a runtime: "shim", "python", or a folder that `build-executorch --out` wrote."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 Run = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """`Engine.run`."""

@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, EnvironmentOptions, Options
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
@@ -22,9 +25,6 @@ from edgeformer_runtime.engines.litert_check import check_model
 from edgeformer_runtime.engines.litert_decoder import Buffers, LiteRTDecoder
 from edgeformer_runtime.engines.native_output import held_back, silence_destructors
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
-from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
 
 # Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
 # 50 MB model, and 150 ms to load. With XNNPACK's cache in an anonymous memory file they share one: 139 MB, 40 ms, the

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.strict_json import shorten
 
 
 def check_model(path: Path, name: str) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.tensor_buffer import TensorBuffer
 
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_tensor
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats
 from edgeformer_runtime.engines.host_decoder import HostCache, check_mask, check_open, check_rows, padded_tokens
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 Buffers = Mapping[str, Any]
 RunBuffers = Callable[[ProgramSpec, Buffers, Buffers], None]

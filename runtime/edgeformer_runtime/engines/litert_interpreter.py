@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.strict_json import shorten
 
 # What every version says of an operator that it does not have, or has in an older version only.
 _MISSING = re.compile(r"builtin opcode '(?P<operator>\w+)' version '(?P<version>\d+)'")

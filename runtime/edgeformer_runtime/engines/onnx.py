@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import onnxruntime
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import ProgramSpec
-from edgeformer_runtime.strict_json import shorten
 
 _ERRORS_ONLY = 3
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats
 from edgeformer_runtime.engines.host_decoder import check_mask, check_open, check_rows, padded_tokens
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 RunInPlace = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """As `Engine.run`, but the `cross` tensors may be of the engine's own kind: what encode gives goes back as it is."""

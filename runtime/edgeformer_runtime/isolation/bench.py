@@ -13,10 +13,10 @@ def isolated_run(
 
     A zip is unpacked before: afterwards nothing can be written.
     """
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
+    from edgeformer_runtime.bundle.requirement import Requirement
     from edgeformer_runtime.isolation.confinement import confine, readable_folders
     from edgeformer_runtime.isolation.limits import Limits
-    from edgeformer_runtime.requirement import Requirement
 
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])

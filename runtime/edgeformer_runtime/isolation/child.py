@@ -68,12 +68,12 @@ class _Helper:
     def __init__(self, opening: dict[str, Any]) -> None:
         from pathlib import Path
 
-        from edgeformer_runtime.bundle import Bundle
+        from edgeformer_runtime.bundle.bundle import Bundle
+        from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
+        from edgeformer_runtime.bundle.signature import SignatureState
         from edgeformer_runtime.engines import open_engine
         from edgeformer_runtime.engines.native_output import stay_silent
-        from edgeformer_runtime.manifest import MANIFEST_NAME, parse
         from edgeformer_runtime.pipelines import open_pipeline
-        from edgeformer_runtime.signature import SignatureState
 
         stay_silent()
         folder = Path(opening["folder"])
@@ -135,7 +135,7 @@ class _Helper:
         return answer
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
-        from edgeformer_runtime import records
+        from edgeformer_runtime.bundle import records
         from edgeformer_runtime.decoding.options import TranscribeOptions
         from edgeformer_runtime.isolation.messages import answer_frame, read_raw
 

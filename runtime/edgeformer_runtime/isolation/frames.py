@@ -7,8 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import IO, Any
 
+from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import loads
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_BODY_BYTES = 256 << 20

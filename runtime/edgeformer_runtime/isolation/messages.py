@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime import records
+from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
-from edgeformer_runtime.manifest import Classification, Embedding, Manifest
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.tokenizer import check_text

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime import records
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
@@ -25,8 +27,6 @@ from edgeformer_runtime.isolation.transcription import IsolatedTranscription
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
 from edgeformer_runtime.verify import Stage, Verification
 
 Progress = Callable[[float, float | None], None]

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame, FrameError, LongFrameError, read_frame, write_frame
-from edgeformer_runtime.strict_json import shorten
 
 # What a helper process gets of the environment: no tokens, no keys.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from edgeformer_runtime import records
+from edgeformer_runtime.bundle import records
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.isolation.frames import Frame

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from edgeformer_runtime import records
+from edgeformer_runtime.bundle import records
 from edgeformer_runtime.cancellation import IsCancelled, check
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EngineError

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import ProgramSpec
 from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, refusal, refuse, shown
 
 

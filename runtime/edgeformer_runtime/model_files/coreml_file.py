@@ -6,14 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection
 
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import loads
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import ProgramSpec
 from edgeformer_runtime.model_files.coreml_operators import OPERATORS
 from edgeformer_runtime.model_files.coreml_values import TYPES, Type, ValueReader
 from edgeformer_runtime.model_files.refusal import refuse, shown
 from edgeformer_runtime.model_files.wire import Fields, one, text
-from edgeformer_runtime.strict_json import loads
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS_FILE = "Data/com.apple.CoreML/weights/weight.bin"

@@ -6,13 +6,13 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 
-from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.model_files.executorch_kernels import KERNELS
 from edgeformer_runtime.model_files.executorch_values import DTYPES, ValueReader
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
 from edgeformer_runtime.model_files.refusal import Broken, check_range, refuse, shown
 from edgeformer_runtime.model_files.xnnpack_graph import check_xnnpack
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 # The extended header: magic, its length, the program's size, the base of the segments, their size.
 _HEADER = struct.Struct("<4sIQQ")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
 from edgeformer_runtime.model_files.litert_operators import NAMES, OPTIONS, REFUSED
 from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
 from edgeformer_runtime.model_files.litert_tensors import TYPES, TensorReader, check_blockwise, read_buffers
 from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.refusal import Broken, refuse, shown
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 _PLACEHOLDER_CODE = 127
 

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from edgeformer_runtime.manifest import ProgramSpec
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
 from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 CONSTANT = "Constant"
 MODEL: Fields = {

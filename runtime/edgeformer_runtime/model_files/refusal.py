@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NoReturn
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
 
 MAX_SIZE = (1 << 31) - 1
 MAX_RANK = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.lazy import load_optional

@@ -8,9 +8,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 
 

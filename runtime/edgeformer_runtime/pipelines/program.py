@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
-from edgeformer_runtime.vectors import Case
 
 Result = TypeVar("Result", ClassificationResult, EmbeddingResult)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioBucket
 from edgeformer_runtime.cancellation import IsCancelled, never
 from edgeformer_runtime.decoding.greedy import Search, follow, likeliest
 from edgeformer_runtime.decoding.logit_rules import LogitRules
@@ -20,7 +21,6 @@ from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpda
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.pipelines.transcription import Transcription
 from edgeformer_runtime.preprocess.audio import RawAudio
-from edgeformer_runtime.speech_spec import AudioBucket
 
 SpeechProgress = Callable[[float, float | None], None]
 """Called with the seconds of sound that are done, and those of all of it, None where that is unknown."""

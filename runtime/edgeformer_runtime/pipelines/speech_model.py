@@ -8,15 +8,15 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import LogMel, read_mel_filters
-from edgeformer_runtime.speech_layout import FRAMES_PER_POSITION
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 Samples = NDArray[np.float32]
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.pipelines.heads import classify, embed
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer_runtime import records
+from edgeformer_runtime.bundle import records
 
 
 @dataclass(frozen=True)

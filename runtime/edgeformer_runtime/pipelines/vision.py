@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
 from edgeformer_runtime.pipelines.heads import classify
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
 
 
 class ImageClassifier(ProgramPipeline[RawImage, ClassificationResult]):

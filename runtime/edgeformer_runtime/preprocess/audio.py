@@ -15,9 +15,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.lazy import load_optional
-from edgeformer_runtime.strict_json import shorten
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates that are accepted, in Hz."""

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.pixels import normalisation_table
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image_file import (
     UprightImage,
@@ -20,9 +23,6 @@ from edgeformer_runtime.preprocess.image_file import (
     from_array,
     open_image,
 )
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.preprocess.pixels import normalisation_table
-from edgeformer_runtime.strict_json import shorten
 
 WHOLE_PIXELS = 4_000_000
 """An image with more is resized in bands of rows."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess import iso_images
-from edgeformer_runtime.strict_json import shorten
 
 if TYPE_CHECKING:
     from pillow_heif import HeifFile

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.strict_json import shorten
 
 MEL_FILTERS_TENSOR = "mel_filters"
 """The name of the one tensor in a file of filters."""

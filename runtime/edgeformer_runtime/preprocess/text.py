@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
-from edgeformer_runtime.strict_json import shorten
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""

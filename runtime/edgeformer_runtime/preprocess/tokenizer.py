@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.preprocess.text_cut import TextCut
 from edgeformer_runtime.preprocess.tokenizer_file import read_tokenizer_file, steps
-from edgeformer_runtime.strict_json import shorten
 
 MAX_TEXT_CHARACTERS = 1_000_000
 MAX_PAIR_CHARACTERS = 100_000

@@ -8,10 +8,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgeformer_runtime import strict_json
+from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.preprocess.tokenizer_patterns import shortest_match
-from edgeformer_runtime.strict_json import shorten
 
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_STEPS = 32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
 
 MAX_PATTERN_CHARACTERS = 512
 MAX_VARIANTS = 256

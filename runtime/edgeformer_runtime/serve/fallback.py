@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import httpx
 
-from edgeformer_runtime.manifest import Manifest
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.serve.answers import Answer
 from edgeformer_runtime.serve.foreign_answers import ForeignAnswerError, read_answer
 from edgeformer_runtime.serve.inputs import JSON_TYPE
 from edgeformer_runtime.serve.options import FallbackOptions
-from edgeformer_runtime.strict_json import shorten
 
 FROM_DEVICE = "X-EdgeFormer-Fallback"
 """A request with this header comes from a device in doubt: who gets it does not ask anybody else."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgeformer_runtime.manifest import Classification, Manifest
+from edgeformer_runtime.bundle.manifest import Classification, Manifest
 from edgeformer_runtime.serve.answers import Answer, ClassificationAnswer, TranscriptAnswer
 from edgeformer_runtime.serve.refusals import first_problem
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.strict_json import shorten
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -9,11 +9,11 @@ from typing import Any, Generic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.base import Raw
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.refusals import Refusal, first_problem
-from edgeformer_runtime.strict_json import shorten
 
 BYTES_TYPE = "application/octet-stream"
 JSON_TYPE = "application/json"

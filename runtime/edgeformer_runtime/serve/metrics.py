@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgeformer_runtime.manifest import Manifest
+from edgeformer_runtime.bundle.manifest import Manifest
 
 if TYPE_CHECKING:
     from edgeformer_runtime.serve.service import Service

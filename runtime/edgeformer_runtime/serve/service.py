@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.requirement import Required, requirement_of
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.manifest import Manifest
-from edgeformer_runtime.requirement import Required, requirement_of
 from edgeformer_runtime.serve.answers import Answer, device_answer
 from edgeformer_runtime.serve.bodies import Bodies
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError

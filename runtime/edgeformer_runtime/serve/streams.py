@@ -13,16 +13,16 @@ from fastapi import FastAPI, Query, WebSocket
 from numpy.typing import NDArray
 from starlette.websockets import WebSocketDisconnect
 
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.records import to_data
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.speech_stream import StreamUpdate
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.records import to_data
 from edgeformer_runtime.serve.connections import WRITE_S
 from edgeformer_runtime.serve.inputs import SpeechQuery
 from edgeformer_runtime.serve.refusals import Refusal
 from edgeformer_runtime.serve.service import Service
-from edgeformer_runtime.strict_json import shorten
 
 STREAM_PATH = "/v1/stream"
 END = "end"

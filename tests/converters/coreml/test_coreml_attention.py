@@ -20,7 +20,7 @@ from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import CoreMLConverter
 from edgeformer_converters.mil.program import Function, Reference, read_program
 from edgeformer_converters.mil.reference import run
-from edgeformer_runtime.speech_spec import HOST_STATE
+from edgeformer_runtime.bundle.specs import HOST_STATE
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 TINY_VIT: dict[str, Any] = {

@@ -18,8 +18,8 @@ from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.program import read_program
 from edgeformer_converters.mil.reference import MilInterpreter, run
+from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.manifest import TensorSpec
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 

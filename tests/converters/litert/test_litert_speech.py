@@ -18,9 +18,9 @@ from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 from edgeformer_converters.litert.graph import LiteRTGraph
+from edgeformer_runtime.bundle.specs import HOST_STATE
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.speech_spec import HOST_STATE
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]
 POSITIONS = (50, 100)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program
-from edgeformer_runtime.manifest import TensorSpec
+from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.litert
 SIZE = 64

@@ -15,7 +15,7 @@ from edgeformer.targets import Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_converters.onnx.converter import OnnxConverter
 from edgeformer_converters.onnx.storage import WEIGHTS_FILE
-from edgeformer_runtime.speech_spec import HOST_STATE
+from edgeformer_runtime.bundle.specs import HOST_STATE
 
 pytestmark = pytest.mark.slow
 POSITIONS = (50, 100)

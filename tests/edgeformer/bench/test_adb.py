@@ -16,9 +16,9 @@ from edgeformer.bench.android_report import NOTE
 from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.device import State
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.requirement import Requirement
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.requirement import Requirement
 from tests.edgeformer.bench import stand_in_adb
 from tests.runtime.tiny_bundle import make_without_model
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer.signing import make_keys, sign_bundle
-from edgeformer_runtime.bundle import pack
+from edgeformer_runtime.bundle.bundle import pack
 
 pytestmark = pytest.mark.slow
 

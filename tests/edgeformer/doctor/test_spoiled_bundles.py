@@ -17,7 +17,7 @@ from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.finding import Finding, Severity
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer_converters.litert.graph import LiteRTGraph
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from tests.edgeformer.doctor.conftest import HUGE_MASK, TARGETS, edit_manifest
 

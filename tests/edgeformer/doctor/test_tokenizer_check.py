@@ -13,7 +13,7 @@ from edgeformer.doctor.finding import Severity
 from edgeformer.doctor.tokenizer import _check_decoding, _check_encoding, word_piece_reference
 from edgeformer.prompt_template import with_prompt
 from edgeformer.zoo import ZOO
-from edgeformer_runtime.manifest import TextPreprocessing
+from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from tests.checkpoint_factory import whisper_tokenizer
 from tests.runtime.tiny_bundle import word_piece
 

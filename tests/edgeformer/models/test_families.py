@@ -18,8 +18,8 @@ from edgeformer.convert_options import ConvertOptions
 from edgeformer.families import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.manifest import TASKS
 from tests.checkpoint_factory import save_mobilebert, save_whisper, tokenizer, vocabulary
 from tests.edgeformer.compression import tiny
 

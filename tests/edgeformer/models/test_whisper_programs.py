@@ -22,8 +22,8 @@ from edgeformer.models.whisper_family import FAMILY
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer.models.whisper_silence import silence_of, tail_bias, tail_positions
 from edgeformer.programs import Program, ProgramOptions
+from edgeformer_runtime.bundle.speech_layout import bucket_layout
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.speech_layout import bucket_layout
 
 TOKENS = [291, 292, 295, 5, 77, 130, 204, 9, 260, 31, 88]
 WINDOW = 300

@@ -15,10 +15,10 @@ from edgeformer.html_page import page_of
 from edgeformer.report.collect import collect
 from edgeformer.report.page import page
 from edgeformer.report.variant import Variant, pareto, share_interval, word_error_interval
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE, parse
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.folder import bundle_around
-from edgeformer_runtime.manifest import MANIFEST_NAME, REPORT_FILE, parse
 from tests.runtime import tiny_bundle
 from tests.runtime.tiny_bundle import make_onnx, seal
 

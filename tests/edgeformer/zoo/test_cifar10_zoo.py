@@ -16,7 +16,7 @@ from edgeformer.evaluate import evaluate as evaluate_bundle
 from edgeformer.zoo import PICTURES, ZOO
 from edgeformer.zoo.cifar10_data import CLASSES, load_cifar10
 from edgeformer.zoo.train_cifar10 import evaluate
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.preprocess.image import ImageEncoder
 
 NAME = "cifar10-tinyvit"

@@ -16,7 +16,7 @@ from edgeformer_runtime.bench.bundles import Sweep, bundle_cells
 from edgeformer_runtime.bench.child import Child, Turn
 from edgeformer_runtime.bench.order import turn_orders
 from edgeformer_runtime.bench.report import from_json, to_json
-from edgeformer_runtime.bundle import pack
+from edgeformer_runtime.bundle.bundle import pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 
 

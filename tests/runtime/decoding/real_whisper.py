@@ -16,11 +16,11 @@ from edgeformer.models.whisper_family import rename
 from edgeformer.models.whisper_programs import transcription_layout, whisper_programs
 from edgeformer.programs import ProgramOptions
 from edgeformer.torch_engine import TorchEngine
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.speech_spec import SpeechTokens, Transcription
 
 TOKENS = SpeechTokens(
     start=50257,

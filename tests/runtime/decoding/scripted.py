@@ -11,12 +11,12 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.speech_spec import AudioBucket, SpeechTokens, Transcription
 
 RATE = 16000
 TOKENS = SpeechTokens(

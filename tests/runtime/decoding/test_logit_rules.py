@@ -14,9 +14,9 @@ from transformers import (
     WhisperTimeStampLogitsProcessor,
 )
 
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
 
 VOCABULARY = 51864
 SUPPRESSED = (1, 2, 7, 50257, 50358)

@@ -12,10 +12,10 @@ import pytest
 from tiny_bundle import TinyEngine, manifest, seal
 
 from edgeformer_runtime import engines, load
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import Manifest, parse
 from edgeformer_runtime.engines import ENGINES, open_engine
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.manifest import Manifest, parse
 from edgeformer_runtime.verify import verify
 
 INSTALLED = [

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
+from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.speech_spec import AudioBucket, SpeechTokens, Transcription
 
 LAYERS, HEADS, HEAD_DIM, ROWS, PREFILL, POSITIONS, TAIL = 2, 2, 3, 10, 4, 5, 2
 BUCKET = AudioBucket(POSITIONS, TAIL, ROWS, "encode_5", "prefill_5", "decode_5")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 from edgeformer_runtime.isolation.limits import Limits

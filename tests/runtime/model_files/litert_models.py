@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pytest
 from tiny_bundle import seal
 
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME, parse
 
 onnx = pytest.importorskip("onnx")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.model_files.executorch_file import check_executorch
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
 from edgeformer_runtime.model_files.refusal import Broken

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.manifest import Classification
 from edgeformer_runtime.pipelines.heads import classify, embed, sigmoid, softmax
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_bundle import WORDS, manifest, word_piece
 
+from edgeformer_runtime.bundle.manifest import TensorSpec, TextPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
 
 PROGRAMS = manifest().programs

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.testclient import TestClient
 from tiny_speech_bundle import NoiseEngine
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline

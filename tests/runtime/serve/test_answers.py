@@ -11,7 +11,7 @@ from tiny_bundle import TinyEngine
 from tiny_speech_bundle import RATE
 
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.pipelines import open_pipeline
 
 

@@ -280,7 +280,7 @@ def test_sound_goes_with_its_options(
 def test_embeddings_have_no_doubt(connect: Connect, tiny_embedder: Path) -> None:
     from tiny_bundle import TinyEngine
 
-    from edgeformer_runtime.bundle import Bundle
+    from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.pipelines import open_pipeline
 
     pipeline = open_pipeline(Bundle.open(tiny_embedder), TinyEngine(embeds=True), owned=True)

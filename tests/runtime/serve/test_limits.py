@@ -14,7 +14,7 @@ from served import Connect, open_noise
 from starlette.websockets import WebSocketDisconnect
 from tiny_bundle import TinyEngine
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_pipeline

@@ -13,7 +13,7 @@ import pytest
 from served import one_by_one
 from tiny_bundle import TinyEngine
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cancellation import Cancelled, IsCancelled, check
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from edgeformer_runtime.manifest import ProgramSpec, TensorSpec
+from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec
 from tools.code_key import REPOSITORY, code_key
 from tools.pi import wheels
 from tools.pi.cpu_files import CORES, write_cpu_files

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime import locks
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError
 
 pytestmark = pytest.mark.skipif(not locks.available(), reason="this system has no locks that end with their process")
@@ -39,7 +39,7 @@ def copies(temporary: Path) -> list[str]:
 
 OPEN = """
 import sys
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
 bundle = Bundle.open(sys.argv[1])
 print(bundle.path("model.bin"), flush=True)
 sys.stdin.read()

@@ -11,9 +11,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_bundle import SAMPLES, manifest, seal
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.vectors import Case, Tolerances, longest_case, read_vectors, write_vectors
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.vectors import Case, Tolerances, longest_case, read_vectors, write_vectors
 
 CASES = Path("vectors/cases.json")
 TENSORS = Path("vectors/tensors.safetensors")

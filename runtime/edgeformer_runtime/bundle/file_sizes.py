@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.manifest import (
     CASES_FILE,
     MAX_CASES_BYTES,
     REPORT_FILE,
@@ -16,10 +16,10 @@ from edgeformer_runtime.manifest import (
     Manifest,
     TextPreprocessing,
 )
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.preprocess.log_mel import MAX_FILTERS_FILE_BYTES
 from edgeformer_runtime.preprocess.tokenizer_file import MAX_TOKENIZER_BYTES
-from edgeformer_runtime.speech_spec import Transcription
 
 MAX_REPORT_BYTES = 64 << 20
 MAX_RAW_INPUT_BYTES = 128 << 20

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
 
 MAX_NAME_LENGTH = 255
 MAX_NAME_PARTS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 
 
 def normalisation_table(spec: ImagePreprocessing) -> NDArray[np.float32]:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime import strict_json
+from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 MAX_HEADER_BYTES = 16 << 20
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, TypeAlias
 
-from edgeformer_runtime import archive, file_sizes, folder, release, signature
-from edgeformer_runtime.delivery import alone, check_names, replacing
-from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle import file_sizes, folder, release, signature
+from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
     REFUSED_FILE,
@@ -24,12 +23,14 @@ from edgeformer_runtime.manifest import (
     TextPreprocessing,
     parse,
 )
-from edgeformer_runtime.names import check_name
-from edgeformer_runtime.release import MAX_RELEASE_BYTES, RELEASE_FILE
-from edgeformer_runtime.requirement import Required, Requirement, requirement_of
-from edgeformer_runtime.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.unpacked import Copy, open_copy
+from edgeformer_runtime.bundle.names import check_name
+from edgeformer_runtime.bundle.release import MAX_RELEASE_BYTES, RELEASE_FILE
+from edgeformer_runtime.bundle.requirement import Required, Requirement, requirement_of
+from edgeformer_runtime.bundle.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.unpacked import Copy, open_copy
+from edgeformer_runtime.delivery import alone, check_names, replacing
+from edgeformer_runtime.errors import BundleError, InputError
 
 MAX_FILES = archive.MAX_FILES
 Reader: TypeAlias = archive.Reader | folder.Reader

@@ -14,8 +14,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, NoReturn
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
 
 Schema = Mapping[str, Any]
 

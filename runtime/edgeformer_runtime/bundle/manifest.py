@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from edgeformer_runtime import names, records, schema, strict_json
+from edgeformer_runtime.bundle import names, records, schema, strict_json
+from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec as TensorSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.preprocess.audio_spec import AudioPreprocessing
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.signature import SIGNATURE_NAME
-from edgeformer_runtime.speech_layout import bucket_layout
-from edgeformer_runtime.speech_spec import Transcription
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.tensor_spec import TensorSpec as TensorSpec
 from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1

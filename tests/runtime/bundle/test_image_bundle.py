@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from tiny_image_bundle import SPEC, TinyImageEngine, manifest, seal
 
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, parse
+from edgeformer_runtime.bundle.vectors import longest_case, read_vectors
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, parse
-from edgeformer_runtime.vectors import longest_case, read_vectors
 from edgeformer_runtime.verify import verify
 
 CASES = Path("vectors/cases.json")
@@ -157,7 +157,7 @@ def test_a_spoiled_photo_is_named(tiny_image: Path) -> None:
 def test_every_property_of_a_case_is_checked_against_its_kind() -> None:
     from importlib import resources
 
-    from edgeformer_runtime.vectors import RAW_INPUTS
+    from edgeformer_runtime.bundle.vectors import RAW_INPUTS
 
     schema = json.loads(resources.files("edgeformer_runtime").joinpath("cases.schema.json").read_text())
     keys = set(schema["properties"]["cases"]["items"]["properties"]["input"]["properties"])

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from edgeformer_runtime.bundle.names import check_distinct, check_name
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.zip_layout import END, HOW_TO_PACK, check_layout
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.names import check_distinct, check_name
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.zip_layout import END, HOW_TO_PACK, check_layout
 
 MAX_FILES = 10_000
 MAX_UNLISTED = 2

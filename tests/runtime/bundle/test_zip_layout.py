@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError
 
 

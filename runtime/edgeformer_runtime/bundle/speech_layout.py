@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgeformer_runtime.speech_spec import HOST_STATE, AudioBucket
-from edgeformer_runtime.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 
 FRAMES_PER_POSITION = 2
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from edgeformer_runtime import schema, strict_json
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.choices import did_you_mean
-from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import (
+from edgeformer_runtime.bundle import schema, strict_json
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import (
     CASES_FILE,
     MAX_CASES_BYTES,
     TENSORS_FILE,
@@ -25,11 +23,13 @@ from edgeformer_runtime.manifest import (
     ProgramSpec,
     TensorSpec,
 )
-from edgeformer_runtime.preprocess.image_spec import ImagePreprocessing
-from edgeformer_runtime.preprocess.pixels import to_input, to_levels
-from edgeformer_runtime.speech_spec import AudioBucket, Transcription
-from edgeformer_runtime.strict_json import shorten
-from edgeformer_runtime.tensor_file import TensorFile
+from edgeformer_runtime.bundle.pixels import to_input, to_levels
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.tensor_file import TensorFile
+from edgeformer_runtime.choices import did_you_mean
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import BundleError, InputError
 
 SAMPLED_VALUES = 512
 """What is kept of a long tensor of speech, whose tensors have millions of values."""

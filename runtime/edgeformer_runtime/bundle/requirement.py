@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from edgeformer_runtime.bundle.release import MAX_VERSION, RELEASE_FILE
+from edgeformer_runtime.bundle.signature import PublicKey, read_public_key
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.release import MAX_VERSION, RELEASE_FILE
-from edgeformer_runtime.signature import PublicKey, read_public_key
-from edgeformer_runtime.strict_json import shorten
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import pytest
 from safetensors.numpy import save
 from tiny_bundle import make_without_model, manifest
 
-from edgeformer_runtime import file_sizes
-from edgeformer_runtime.bundle import Bundle
+from edgeformer_runtime.bundle import file_sizes
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import FileEntry
+from edgeformer_runtime.bundle.tensor_file import TensorFile
+from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import FileEntry
-from edgeformer_runtime.tensor_file import TensorFile
-from edgeformer_runtime.tensor_spec import TensorSpec
 
 BIG = (4 << 30) - 1
 

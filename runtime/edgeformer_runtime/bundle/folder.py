@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from edgeformer_runtime.archive import MAX_FILES, MAX_UNLISTED
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
+from edgeformer_runtime.bundle.names import MAX_NAME_PARTS
+from edgeformer_runtime.bundle.reader import MAX_FILES, MAX_UNLISTED
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from edgeformer_runtime.names import MAX_NAME_PARTS
-from edgeformer_runtime.strict_json import shorten
 
 LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Plain files that file managers leave in folders that people look into: no part of a bundle."""

@@ -13,9 +13,9 @@ import pytest
 from tiny_bundle import manifest
 from tiny_speech_bundle import manifest as speech_manifest
 
-from edgeformer_runtime import records, schema
+from edgeformer_runtime.bundle import records, schema
+from edgeformer_runtime.bundle.manifest import parse
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.manifest import parse
 
 jsonschema = pytest.importorskip("jsonschema", reason="what the checker is compared with")
 

@@ -21,15 +21,16 @@ from tiny_image_bundle import SPEC
 from tiny_speech_bundle import HEAD, RATE, SOUND
 from tiny_speech_bundle import manifest as speech_manifest
 
-from edgeformer_runtime import archive, names, records, strict_json
+from edgeformer_runtime.bundle import names, records, strict_json
+from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle.manifest import Manifest, TextPreprocessing, parse
+from edgeformer_runtime.bundle.signature import check
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import Manifest, TextPreprocessing, parse
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, read_mel_filters, write_mel_filters
 from edgeformer_runtime.preprocess.text import TextEncoder
-from edgeformer_runtime.signature import check
 
 settings.register_profile(
     "fuzz",

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from tiny_bundle import LABELS, manifest, seal
 
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import FileEntry, TextPreprocessing, parse
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import FileEntry, TextPreprocessing, parse
 
 
 def test_folder(tiny: Path) -> None:

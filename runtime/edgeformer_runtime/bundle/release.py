@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from edgeformer_runtime.bundle.strict_json import dumps, shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import dumps, shorten
 
 RELEASE_FILE = "release.json"
 MAX_RELEASE_BYTES = 4096

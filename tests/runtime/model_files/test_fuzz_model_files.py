@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from mutations import MODEL_CHANGES
 
-from edgeformer_runtime.bundle import Bundle
-from edgeformer_runtime.manifest import Manifest, ProgramSpec
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
 from edgeformer_runtime.model_files.refusal import Broken
 
 MUTATIONS = int(os.environ.get("EDGEFORMER_FUZZ", "1000")) // 2

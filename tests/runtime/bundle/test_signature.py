@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle import Bundle, pack
+from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, parse
+from edgeformer_runtime.bundle.release import RELEASE_FILE
+from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import DOMAIN, SIGNATURE_NAME, check, fingerprint, public_pem
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.manifest import MANIFEST_NAME, FileEntry, parse
-from edgeformer_runtime.release import RELEASE_FILE
-from edgeformer_runtime.requirement import Requirement
-from edgeformer_runtime.signature import DOMAIN, SIGNATURE_NAME, check, fingerprint, public_pem
 
 pytest.importorskip("cryptography")
 
@@ -260,7 +260,7 @@ def test_without_the_package(signed: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_package_is_not_imported_unasked(signed: Path) -> None:
     import subprocess
 
-    script = f"import sys; from edgeformer_runtime.bundle import Bundle; Bundle.open({str(signed)!r}).close();"
+    script = f"import sys; from edgeformer_runtime.bundle.bundle import Bundle; Bundle.open({str(signed)!r}).close();"
     script += "print('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
 

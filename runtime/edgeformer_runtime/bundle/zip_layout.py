@@ -10,8 +10,8 @@ import struct
 from dataclasses import dataclass
 from typing import IO
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.strict_json import shorten
 
 HOW_TO_PACK = "use edgeformer pack FOLDER, which makes the zip that readers take"
 

@@ -8,8 +8,8 @@ import typing
 from functools import cache
 from typing import Any, TypeVar, cast
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.strict_json import shorten
 
 T = TypeVar("T")
 
