@@ -20,7 +20,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.readme_table import RESULTS
-from edgeformer_runtime.console import err, out
+from edgeformer_runtime.cli.console import err, out
 
 SCRIPTS = {
     "text": "benchmarks.text_peers",

@@ -48,7 +48,7 @@ from tests.conftest import ASSETS
 
 JSON = "application/json"
 WRONG_EVERY = 20
-SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve")
+SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli.app import main; main()", "serve")
 MAX_BODY_MB = 1
 SOUND_SECONDS = 7200
 LOG = Path(tempfile.gettempdir()) / f"serve_load.{os.getpid()}.log"

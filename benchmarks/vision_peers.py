@@ -32,11 +32,11 @@ from edgeformer.targets import TARGETS
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.comparison import compare
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.verify.comparison import compare
 from tests.conftest import ASSETS
 
 RESULT = RESULTS / "vision.json"

@@ -32,7 +32,7 @@ from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
-from edgeformer_runtime.console import err, out
+from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.conftest import ASSETS
 

@@ -28,7 +28,7 @@ from edgeformer.layer_plan import CHECKPOINT_FILE
 from edgeformer.report.collect import collect
 from edgeformer.report.page import write_page
 from edgeformer.report.variant import Variant
-from edgeformer_runtime.console import err
+from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.code_key import REPOSITORY
 

@@ -26,7 +26,7 @@ from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.speech_replay import record
+from edgeformer_runtime.verify.speech_replay import record
 
 REPORT_FILE = "report.json"
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from edgeformer_runtime.cli import Json
-from edgeformer_runtime.console import out, print_json
+from edgeformer_runtime.cli.app import Json
+from edgeformer_runtime.cli.console import out, print_json
 
 _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
 

@@ -42,7 +42,7 @@ from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.verify import Verification, verify
+from edgeformer_runtime.verify.verify import Verification, verify
 
 Report = Callable[[str], None]
 

@@ -14,7 +14,7 @@ from edgeformer.tables import print_converted
 from edgeformer.targets import TARGETS
 from edgeformer.zoo import PICTURES
 from edgeformer_runtime import load
-from edgeformer_runtime.console import out
+from edgeformer_runtime.cli.console import out
 
 SEQ_LEN = 32
 """Longer than any sentence that the classifier was trained on; each further bucket adds a minute of lowering."""

@@ -14,7 +14,7 @@ from edgeformer.speech_weights import find_weights
 from edgeformer.tables import print_converted
 from edgeformer.zoo.make_speech_sample import speech_sample
 from edgeformer_runtime import load
-from edgeformer_runtime.console import out, progress_bar
+from edgeformer_runtime.cli.console import out, progress_bar
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
 

@@ -14,8 +14,8 @@ from typing import Any
 from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
+from edgeformer_runtime.cli.text_files import TEXT_NAMES
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.text_files import TEXT_NAMES
 
 TEXT_COLUMNS = PairColumns("texts", inputs=TEXT_NAMES, answers=("label", "category", "intent"))
 """What the columns of public tables of labelled texts are called."""

@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.verify import Verification
+from edgeformer_runtime.verify.verify import Verification
 from edgeformer_runtime.workload import workload
 
 WARM_UP = 3

@@ -16,7 +16,7 @@ from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Case, bucket_of
 from edgeformer_runtime.engines.base import Tensor as Array
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.speech_replay import read_wav, steps
+from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 CASES_PER_PROGRAM = 2
 """A spoiled weight shows in nearly every input; more of them take as much time again."""

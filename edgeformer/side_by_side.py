@@ -13,13 +13,13 @@ from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.limits import Limits
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.tables import refusals
 
 Answer = TypeVar("Answer")
 

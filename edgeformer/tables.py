@@ -9,8 +9,8 @@ from rich.table import Table
 
 from edgeformer.agreement import Agreement
 from edgeformer.convert import Converted
-from edgeformer_runtime.console import err, out
-from edgeformer_runtime.verify import Stage, Verification
+from edgeformer_runtime.cli.console import err, out
+from edgeformer_runtime.verify.verify import Stage, Verification
 
 
 def print_converted(rows: Sequence[Converted]) -> None:

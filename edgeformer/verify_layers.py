@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.verify import LayerStage, Verification
+from edgeformer_runtime.verify.verify import LayerStage, Verification
 
 MEASURE = "Of a layer, |Δ| is the L2 norm of the difference as a fraction of the reference's norm."
 HIDDEN = "This target's delegate hides what it computes on the way, so no layers are compared."

@@ -7,7 +7,7 @@ from rich.table import Table
 from edgeformer.compression.budget import METRICS, describe
 from edgeformer.compression.chain import Chain
 from edgeformer.compression.search import format_counts
-from edgeformer_runtime.console import out
+from edgeformer_runtime.cli.console import out
 
 
 def print_chain(chain: Chain) -> None:

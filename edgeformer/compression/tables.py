@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from edgeformer.compression.compress import Compressed
-from edgeformer_runtime.console import out
+from edgeformer_runtime.cli.console import out
 
 
 def print_compressed(compressed: Compressed) -> None:

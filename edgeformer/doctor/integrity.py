@@ -9,8 +9,8 @@ from pathlib import Path
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
+from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.tables import refusals
 
 CHECK = "integrity"
 

@@ -14,7 +14,7 @@ from edgeformer_runtime.bundle.vectors import Case, bucket_of
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.speech_replay import read_wav, steps
+from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 # Of each program so many recorded cases are run. More change the largest number little and take as much time again.
 CASES_PER_PROGRAM = 3

@@ -31,7 +31,7 @@ class Workload:
         if not isinstance(bundle.manifest.postprocessing, Transcription):
             return lambda: engine.run(self.program, self.case.inputs)
         from edgeformer_runtime.pipelines.speech import Transcriber
-        from edgeformer_runtime.speech_replay import read_wav
+        from edgeformer_runtime.verify.speech_replay import read_wav
 
         transcriber = Transcriber(bundle, engine)
         samples = read_wav(transcriber, self.case.raw)

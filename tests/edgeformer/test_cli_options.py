@@ -21,7 +21,7 @@ from edgeformer_runtime.errors import InputError
 RUN = """
 import sys
 from edgeformer.cli import app
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 try:
     run_app(app, sys.argv[1:])
 finally:

@@ -17,7 +17,7 @@ from edgeformer.targets import verification_engine
 from edgeformer_converters.mil.program import read_program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.verify import Verification, verify
+from edgeformer_runtime.verify.verify import Verification, verify
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]
 PRECISIONS = ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4")

@@ -150,7 +150,7 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 import typer
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.delivery import alone, work_folder
 app = typer.Typer()
 

@@ -20,7 +20,7 @@ from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import save_whisper
 
 pytestmark = pytest.mark.slow

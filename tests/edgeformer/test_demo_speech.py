@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer.cli import app
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 
 
 @pytest.mark.parametrize(

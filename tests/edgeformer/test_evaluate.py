@@ -20,7 +20,7 @@ from edgeformer.evaluate import evaluate
 from edgeformer.models.tinyvit import FAMILY
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert, tokenizer

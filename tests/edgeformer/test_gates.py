@@ -20,7 +20,7 @@ from edgeformer.gates import (
 from edgeformer.interfaces import Interface
 from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
-from edgeformer_runtime.verify import Stage, Verification
+from edgeformer_runtime.verify.verify import Stage, Verification
 
 FOUND = Agreement(100, top1=0.95, divergence=0.02, near=20, lost=1, cosine=0.99, sample="'a text'")
 

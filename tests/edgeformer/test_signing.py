@@ -16,7 +16,7 @@ from edgeformer.signing import make_keys, sign_bundle
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, read_public_key
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.errors import BundleError, InputError
 from tests.runtime.tiny_bundle import make_without_model
 
@@ -212,7 +212,7 @@ def test_releases_and_keys_on_the_command_line(
     for command in commands:
         if command[0] == "serve":
             pytest.importorskip("fastapi")
-            from edgeformer_runtime.cli import app
+            from edgeformer_runtime.cli.app import app
 
             with pytest.raises(SystemExit) as caught:
                 run_app(app, [str(each) for each in (*command, *both, "--require-version", 3)])

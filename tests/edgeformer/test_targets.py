@@ -21,7 +21,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import STATES
 from edgeformer_runtime.engines import ENGINES
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import save_mobilebert
 
 TOY = "tests.edgeformer.toy_target:TARGET"

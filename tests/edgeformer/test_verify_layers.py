@@ -17,10 +17,10 @@ from edgeformer.models.tinyvit import FAMILY as TINYVIT
 from edgeformer.targets import verification_engine
 from edgeformer.verify_layers import HIDDEN, add_layers
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.verify import LayerStage, Verification, verify
+from edgeformer_runtime.verify.verify import LayerStage, Verification, verify
 from tests.checkpoint_factory import save_mobilebert, save_whisper
 from tests.edgeformer.spoiled_weights import spoiled_copy
 

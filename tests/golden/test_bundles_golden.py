@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 from tests.golden.golden_files import FOLDER
 from tests.golden.tiny_bundles import BUNDLES, SpeakingEngine, TinyEngine
 

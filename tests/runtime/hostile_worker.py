@@ -121,8 +121,8 @@ def use_readers(folder: Path) -> str:
     """All but the model itself."""
     from tiny_speech_bundle import NoiseEngine
 
-    from edgeformer_runtime.tables import bundle_table
-    from edgeformer_runtime.verify import verify
+    from edgeformer_runtime.cli.tables import bundle_table
+    from edgeformer_runtime.verify.verify import verify
 
     with Bundle.open(folder) as bundle:
         bundle_table(bundle)
@@ -140,7 +140,7 @@ def use_engine(folder: Path) -> str:
     """What `run` and `verify` do."""
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.pipelines import open_pipeline
-    from edgeformer_runtime.verify import verify
+    from edgeformer_runtime.verify.verify import verify
 
     with Bundle.open(folder) as bundle:
         if bundle.manifest.target == "coreml":

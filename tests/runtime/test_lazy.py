@@ -14,7 +14,7 @@ from edgeformer_runtime.pipelines import EXTRAS, PIPELINES
 WITHOUT_TYPER = """
 import sys
 sys.modules["typer"] = None
-from edgeformer_runtime.command import main
+from edgeformer_runtime.cli.entry import main
 main()
 """
 

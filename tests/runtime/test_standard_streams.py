@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.console import printable
+from edgeformer_runtime.cli.console import printable
 
 SCRIPT = """
 import sys, typer
-from edgeformer_runtime.console import err, out, print_json, run_app
+from edgeformer_runtime.cli.console import err, out, print_json, run_app
 from edgeformer_runtime.errors import InputError
 app = typer.Typer()
 @app.command()
@@ -90,7 +90,7 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     missing = os.fsencode(tmp_path) + b"/\xff"
     for command in (["verify", missing], ["run", missing, "hello"], ["report", missing]):
         done = subprocess.run(
-            [sys.executable, "-c", "from edgeformer_runtime.command import main; main()", *command],
+            [sys.executable, "-c", "from edgeformer_runtime.cli.entry import main; main()", *command],
             capture_output=True,
             check=False,
             timeout=120,

@@ -26,7 +26,7 @@ PRECISIONS = {"intents": ("fp32", "dynamic-int8"), "things": ("fp32",), "speech"
 """Of each model. Lowering takes a minute per precision, and the text model has int8's kernels."""
 
 _OUTPUTS = Path(__file__).with_name("outputs.py")
-_COMMAND = "from edgeformer_runtime.cli import main; main()"
+_COMMAND = "from edgeformer_runtime.cli.app import main; main()"
 
 
 def compare_shims(pi: EmulatedPi, made: Mapping[Path, str]) -> list[Comparison]:

@@ -102,7 +102,7 @@ class _Helper:
         if kind == "program":
             return self._run_program(question)
         if kind == "verify":
-            from edgeformer_runtime.verify import verify
+            from edgeformer_runtime.verify.verify import verify
 
             found = verify(
                 self._bundle,

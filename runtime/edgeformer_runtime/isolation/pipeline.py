@@ -27,7 +27,7 @@ from edgeformer_runtime.isolation.transcription import IsolatedTranscription
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
-from edgeformer_runtime.verify import Stage, Verification
+from edgeformer_runtime.verify.verify import Stage, Verification
 
 Progress = Callable[[float, float | None], None]
 

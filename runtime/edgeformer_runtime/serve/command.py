@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeformer_runtime.bundle.requirement import Requirement
-from edgeformer_runtime.console import err, out
+from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.server import address, is_local, open_socket, run_server
 from edgeformer_runtime.serve.service import open_service

@@ -11,7 +11,7 @@ from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isola
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.workers import Workers
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 OpenPipeline = Callable[[], Pipeline[Any, Any]]
 """Opens the bundle that lies at the service's path now."""

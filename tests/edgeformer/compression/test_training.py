@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeformer.compression.recipe import Training
 from edgeformer.compression.training import Run, _parameter_groups, _Plan
-from edgeformer_runtime.console import err
+from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import InputError
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from edgeformer.attention import KERNELS
 from edgeformer.compression.compress import Compressed, CompressOptions, compress
 from edgeformer.models import tinyvit
-from edgeformer_runtime.console import err
+from edgeformer_runtime.cli.console import err
 from tests.checkpoint_factory import save_mobilebert, tokenizer
 
 LABELS = ("lights", "weather", "call")

@@ -17,9 +17,9 @@ from mutations import Files, spoiled, spoiled_zip, usable_in_a_folder, zipped
 from tiny_speech_bundle import NoiseEngine, make_speech_without_model
 
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.cli.tables import bundle_table
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.tables import bundle_table
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 MUTATIONS = int(os.environ.get("EDGEFORMER_FUZZ", "1000"))
 """How many bundles; more take longer: EDGEFORMER_FUZZ=100000 pytest tests/runtime/bundle/test_fuzz_bundles.py."""

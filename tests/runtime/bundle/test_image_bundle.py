@@ -16,7 +16,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, parse
 from edgeformer_runtime.bundle.vectors import longest_case, read_vectors
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 CASES = Path("vectors/cases.json")
 

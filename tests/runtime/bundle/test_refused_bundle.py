@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.manifest import REFUSED_FILE
-from edgeformer_runtime.cli import app
+from edgeformer_runtime.cli.app import app
+from edgeformer_runtime.cli.tables import LONGEST_REFUSAL, refusals
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.tables import LONGEST_REFUSAL, refusals
 
 WHY = "answers: 60 of 111 are others though the source is sure of them"
 

@@ -266,15 +266,15 @@ def test_the_package_is_not_imported_unasked(signed: Path) -> None:
 
 
 def test_load_and_commands(tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from edgeformer_runtime import cli
-    from edgeformer_runtime.console import run_app
+    from edgeformer_runtime.cli import app
+    from edgeformer_runtime.cli.console import run_app
 
     bundle = Path(shutil.copytree(tiny_onnx, tmp_path / "bundle"))
     key = pem_of(SECRET.public_key(), tmp_path / "key.pub")
 
     def call(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, [str(argument) for argument in arguments])
+            run_app(app.app, [str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 

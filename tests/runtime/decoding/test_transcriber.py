@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scripted import MULTILINGUAL, RATE, ToneEngine, tone_transcriber, tones
 
-from edgeformer_runtime import cli, run_command
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli import app, run
+from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
@@ -245,7 +245,7 @@ class Call:
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, ["run", "BUNDLE", *map(str, arguments)])
+            run_app(app.app, ["run", "BUNDLE", *map(str, arguments)])
         captured = self._capsys.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 
@@ -277,13 +277,13 @@ def test_commands_print_text(call: Call, talks: list[Path]) -> None:
 
 
 def test_commands_tell_what_is_doubtful(call: Call, talks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    sure = run_command._with_progress
+    sure = run._with_progress
 
     def doubtful(*arguments: Any) -> Transcript:
         found = sure(*arguments)
         return replace(found, segments=tuple(replace(each, doubtful=True) for each in found.segments))
 
-    monkeypatch.setattr(run_command, "_with_progress", doubtful)
+    monkeypatch.setattr(run, "_with_progress", doubtful)
     code, out, err = call(talks[0])
     assert (code, out) == (0, "a b c\n")
     assert err.startswith(f"note: {talks[0]}: doubtful at 0.0 to ") and err.count("\n") == 1

@@ -16,7 +16,7 @@ from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.manifest import Manifest, parse
 from edgeformer_runtime.engines import ENGINES, open_engine
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 INSTALLED = [
     pytest.param("tiny_litert", marks=pytest.mark.litert),

@@ -325,7 +325,7 @@ ShimRuntime(read_build(Path({str(folder)!r})))
 
 
 def test_command(tmp_path: Path, executorch_shim: Path) -> None:
-    run = [sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "build-executorch"]
+    run = [sys.executable, "-c", "from edgeformer_runtime.cli.app import main; main()", "build-executorch"]
     done = subprocess.run([*run, "--out", str(tmp_path / "b"), "--json"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)

@@ -24,7 +24,7 @@ from edgeformer_runtime.engines import litert_backends, open_engine
 from edgeformer_runtime.engines.litert_backends import BACKENDS, CHOICE
 from edgeformer_runtime.engines.litert_interpreter import InterpreterEngine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 RUNTIME = Path(__file__).resolve().parents[3] / "runtime"
 UNSUPPORTED = "Didn't find op for builtin opcode 'GATHER_ND' version '5'. An older version may be supported."
@@ -173,7 +173,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(python: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the checkout's runtime in another environment."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    command = [str(python), "-c", "from edgeformer_runtime.cli import main; main()", *map(str, arguments)]
+    command = [str(python), "-c", "from edgeformer_runtime.cli.app import main; main()", *map(str, arguments)]
     return subprocess.run(
         command, env=variables | {"PYTHONPATH": str(RUNTIME)} | environment, capture_output=True, text=True
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from edgeformer_runtime.cli import app
+from edgeformer_runtime.cli.app import app
 
 
 def answered(*arguments: object) -> Any:

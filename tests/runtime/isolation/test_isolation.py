@@ -21,7 +21,7 @@ from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 from edgeformer_runtime.isolation.limits import Limits
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.verify import verify
+from edgeformer_runtime.verify.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
 TEXTS = ["turn the lights off!", "", ("hello", "turn the lights on"), "hello " * 40, [2, 9, 3]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli import main; main()", "serve")
+SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli.app import main; main()", "serve")
 ODD = (sys.executable, str(Path(__file__).with_name("odd_service.py")))
 NOISE = (sys.executable, str(Path(__file__).with_name("noise_service.py")))
 

@@ -12,10 +12,10 @@ EXTRA = "cli"
 def main() -> None:
     """Run the command line; exit code 2: it is not installed."""
     try:
-        from edgeformer_runtime import cli
+        from edgeformer_runtime.cli import app
     except ImportError as error:
         if error.name not in ("typer", "rich"):
             raise
         sys.stderr.write(f"error: {needs('the command line', error, EXTRA)}\n")
         raise SystemExit(2) from None
-    cli.main()
+    app.main()

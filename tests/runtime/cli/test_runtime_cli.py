@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime import cli
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli import app
+from edgeformer_runtime.cli.console import run_app
 
 
 class Call:
@@ -21,7 +21,7 @@ class Call:
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, [str(argument) for argument in arguments])
+            run_app(app.app, [str(argument) for argument in arguments])
         captured = self._capsys.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 

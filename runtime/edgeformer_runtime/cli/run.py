@@ -12,7 +12,9 @@ from typing import Any
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.choices import check_choice
-from edgeformer_runtime.console import err, late_progress, out, print_json, print_text, progress_bar
+from edgeformer_runtime.cli.console import err, late_progress, out, print_json, print_text, progress_bar
+from edgeformer_runtime.cli.tables import answers_table
+from edgeformer_runtime.cli.text_files import Columns, Row, is_table, read_lines, read_texts
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import EngineError, InputError
@@ -21,8 +23,6 @@ from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.pipelines.transcript_files import ALIASES, FORMATS, render, write
-from edgeformer_runtime.tables import answers_table
-from edgeformer_runtime.text_files import Columns, Row, is_table, read_lines, read_texts
 
 DEFAULT_TOP = 3
 STDIN = "-"

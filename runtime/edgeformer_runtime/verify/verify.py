@@ -8,19 +8,19 @@ from typing import Any, Protocol
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
-from edgeformer_runtime.comparison import Comparison, worst_of
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.verify.comparison import Comparison, worst_of
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished cases and of all cases."""
 
 # How the cases of each kind of answer are replayed.
 REPLAYS: dict[str, str] = {
-    "classification": "edgeformer_runtime.program_replay:ProgramReplay",
-    "embedding": "edgeformer_runtime.program_replay:ProgramReplay",
-    "transcription": "edgeformer_runtime.speech_replay:SpeechReplay",
+    "classification": "edgeformer_runtime.verify.program_replay:ProgramReplay",
+    "embedding": "edgeformer_runtime.verify.program_replay:ProgramReplay",
+    "transcription": "edgeformer_runtime.verify.speech_replay:SpeechReplay",
 }
 
 

@@ -21,10 +21,10 @@ from edgeformer_runtime.bundle.manifest import (
 from edgeformer_runtime.bundle.signature import SignatureState
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.console import printable
+from edgeformer_runtime.cli.console import printable
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
-from edgeformer_runtime.verify import LayerStage, Verification
+from edgeformer_runtime.verify.verify import LayerStage, Verification
 
 SHOWN_COMPONENTS = 4
 LONGEST_REFUSAL = 400

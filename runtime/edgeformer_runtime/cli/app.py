@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
-from edgeformer_runtime.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
+from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.version import __version__
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeformer_runtime.bench.bundles import Sweep
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
-    from edgeformer_runtime.verify import Verification
+    from edgeformer_runtime.verify.verify import Verification
 
 
 def new_app() -> typer.Typer:
@@ -140,7 +140,7 @@ def run(
     From - and --input an object per line as it is answered, with "line", and "error" where a line could not be used.
     """
     from edgeformer_runtime import load
-    from edgeformer_runtime.run_command import RunOptions, answer_inputs
+    from edgeformer_runtime.cli.run import RunOptions, answer_inputs
 
     options = RunOptions(
         pair=pair,
@@ -214,7 +214,7 @@ def inspect(
     """Show what a bundle holds, after checking all of it."""
     from edgeformer_runtime.bundle import records
     from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.tables import bundle_table
+    from edgeformer_runtime.cli.tables import bundle_table
 
     required = required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
@@ -355,9 +355,9 @@ def verify_bundle(
         InputError: `isolated` with `refine`, which looks into the model in this process.
     """
     from edgeformer_runtime.bundle.bundle import Bundle
+    from edgeformer_runtime.cli.tables import refusals, verification_table
     from edgeformer_runtime.engines import open_engine
-    from edgeformer_runtime.tables import refusals, verification_table
-    from edgeformer_runtime.verify import verify as replay
+    from edgeformer_runtime.verify.verify import verify as replay
 
     if isolated and refine is not None:
         raise InputError("--isolated: layers are compared in this process, expected one of the two options")

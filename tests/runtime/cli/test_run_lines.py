@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime import cli
-from edgeformer_runtime.console import run_app
+from edgeformer_runtime.cli import app
+from edgeformer_runtime.cli.console import run_app
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def answers_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, list[dict[str, Any]], str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         with pytest.raises(SystemExit) as caught:
-            run_app(cli.app, ["run", *map(str, arguments)])
+            run_app(app.app, ["run", *map(str, arguments)])
         captured = capsys.readouterr()
         return int(caught.value.code or 0), [json.loads(line) for line in captured.out.splitlines()], captured.err
 
     return call
 
 
-MAIN = "from edgeformer_runtime.cli import main; main()"
+MAIN = "from edgeformer_runtime.cli.app import main; main()"
 FILES = {
     "one column.csv": ("hello\nturn\n", [(1, "hello"), (2, "turn")]),
     "header.csv": ("id,text\r\n1,hello\r\n2,\"turn\nthe\"\r\n", [(2, "hello"), (4, "turn\nthe")]),
@@ -124,7 +124,7 @@ def test_a_text_that_only_looks_like_a_name_is_a_text(answers_of: Any, tiny_onnx
     code, answers, _ = answers_of(tiny_onnx, "-", stdin=b"texts.csv\n")
     assert (code, answers[0]["input"]) == (0, "texts.csv")
     with pytest.raises(SystemExit) as caught:
-        run_app(cli.app, ["run", str(tiny_onnx), "please open texts.csv", "a/b", "--json"])
+        run_app(app.app, ["run", str(tiny_onnx), "please open texts.csv", "a/b", "--json"])
     assert not caught.value.code
 
 

@@ -1,0 +1,1 @@
+"""Verification: recorded vectors replayed stage by stage."""
