@@ -13,7 +13,10 @@ from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.targets import TARGETS
-from edgeformer_runtime.bench import Cell, Contender, Report, Row, bundle_contender, measure_cells
+from edgeformer_runtime.bench.bundles import bundle_contender
+from edgeformer_runtime.bench.contender import Cell, Contender
+from edgeformer_runtime.bench.measure import measure_cells
+from edgeformer_runtime.bench.report import Report, Row
 from edgeformer_runtime.bundle.bundle import Bundle
 
 PEERS = ("onnxruntime", "openvino", "torch")

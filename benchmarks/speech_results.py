@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.intervals import prediction_interval, span
-from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bench.contender import Contender
 
 SHORT_SECONDS = 4.0
 FEW_TOKENS = 4

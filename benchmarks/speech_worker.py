@@ -1,6 +1,6 @@
 """The process of one contender of the speech benchmark: transcribes the clip that it is asked for.
 
-Like `edgeformer_runtime.bench_worker`, it imports nothing before the contender does.
+Like `edgeformer_runtime.bench.worker`, it imports nothing before the contender does.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from edgeformer_runtime.bench_worker import Questions, finish, serve
+from edgeformer_runtime.bench.worker import Questions, finish, serve
 from edgeformer_runtime.lazy import load_attribute
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from edgeformer.convert import ConvertOptions
 from edgeformer.programs import ProgramOptions
 from edgeformer.targets import TARGETS
 from edgeformer.torch_engine import TorchEngine
-from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor

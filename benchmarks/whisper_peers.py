@@ -29,7 +29,7 @@ from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
 from edgeformer.targets import TARGETS
-from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.cli.console import err, out

@@ -11,6 +11,7 @@ from edgeformer.agreement import Agreement, Metric, Reference, agreement
 from edgeformer.gate_inputs import Judged, recorded_references
 from edgeformer.precision import Allowance, Precision
 from edgeformer.targets import Lowered
+from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Postprocessing
 from edgeformer_runtime.bundle.specs import Transcription
@@ -18,7 +19,6 @@ from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.verify.verify import Verification
-from edgeformer_runtime.workload import workload
 
 WARM_UP = 3
 ROUNDS = 15

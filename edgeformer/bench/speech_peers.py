@@ -12,13 +12,13 @@ from edgeformer.bench.whisper_formats import PeerModels, size_bytes
 from edgeformer.checkpoints import Checkpoint
 from edgeformer_runtime.bench.bundles import bundle_contender
 from edgeformer_runtime.bench.contender import Contender, Run
+from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.workload import workload
 
 FASTER_WHISPER_PRECISIONS = ("int8", "float32")
 WHISPER_CPP_PRECISIONS = ("fp16", "q8_0")

@@ -15,10 +15,10 @@ from edgeformer.gates import median_latencies_ms
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.programs import DEFAULT_SEQ_LENS
 from edgeformer.targets import verification_engine
+from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.workload import workload
 
 Report = Callable[[str], None]
 QUANTIZE = "quantize"

@@ -11,7 +11,7 @@ from benchmarks.speech_clips import Sound, read_manifest, sample_sounds
 from benchmarks.speech_measure import measure
 from benchmarks.speech_results import Clip, Run, Times
 from benchmarks.whisper_peers import results_of
-from edgeformer_runtime.bench import Contender
+from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.errors import EngineError
 
 CLIPS = (Clip("short.wav", 2.0), Clip("jfk.wav", 11.0))

@@ -36,7 +36,7 @@ class Sweep:
             raise InputError(f"expected batches of 1 to {MAX_BATCH} inputs, and numbers of threads")
 
 
-FACTORY = "edgeformer_runtime.workload:bundle_run"
+FACTORY = "edgeformer_runtime.bench.workload:bundle_run"
 ISOLATED_FACTORY = "edgeformer_runtime.isolation.bench:isolated_run"
 
 
@@ -60,8 +60,8 @@ def bundle_contender(
         BundleError: it is no bundle, is not as required, or has no vectors.
         InputError: it has no such program.
     """
+    from edgeformer_runtime.bench.workload import workload
     from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.workload import workload
 
     with Bundle.open(path, required, allow_refused=True) as bundle:
         chosen = workload(bundle, program)
@@ -97,8 +97,8 @@ def conditions(
     """
     programs: tuple[str | None, ...] = sweep.programs or (None,)
     if ALL_PROGRAMS in programs:
+        from edgeformer_runtime.bench.workload import measurable_programs
         from edgeformer_runtime.bundle.bundle import Bundle
-        from edgeformer_runtime.workload import measurable_programs
 
         with Bundle.open(first, required, allow_refused=True) as bundle:
             programs = measurable_programs(bundle)

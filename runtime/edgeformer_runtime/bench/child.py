@@ -22,7 +22,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 STOP_SECONDS = 10
 
-WORKER = "edgeformer_runtime.bench_worker"
+WORKER = "edgeformer_runtime.bench.worker"
 """The module whose `main` is a contender's process."""
 
 
@@ -44,7 +44,7 @@ class Turn:
 
 
 class Child:
-    """A contender's process. It answers one JSON line for each line that it is sent; see bench_worker.py."""
+    """A contender's process. It answers one JSON line for each line that it is sent; see bench/worker.py."""
 
     def __init__(self, contender: Contender, threads: int, worker: str = WORKER) -> None:
         """Start the process; `worker` is the module whose `main` answers."""

@@ -14,8 +14,9 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.bench import Cell, Report
     from edgeformer_runtime.bench.bundles import Sweep
+    from edgeformer_runtime.bench.contender import Cell
+    from edgeformer_runtime.bench.report import Report
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.verify.verify import Verification

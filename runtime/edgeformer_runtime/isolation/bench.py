@@ -21,8 +21,8 @@ def isolated_run(
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])
 
+    from edgeformer_runtime.bench.workload import open_run
     from edgeformer_runtime.engines.native_output import stay_silent
-    from edgeformer_runtime.workload import open_run
 
     stay_silent()
     return open_run(bundle, program, threads, batch)

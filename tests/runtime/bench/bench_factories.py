@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from edgeformer_runtime.bench import Run
+from edgeformer_runtime.bench.contender import Run
 
 
 def sleeper(ms: float, threads: int) -> Run:
