@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.zoo.make_speech_sample import speech_sample
+from edgeformer.zoo import speech_sample
 
 _MARGIN_SECONDS = 0.2
 

@@ -12,7 +12,7 @@ from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
 from edgeformer.tables import print_converted
-from edgeformer.zoo.make_speech_sample import speech_sample
+from edgeformer.zoo import speech_sample
 from edgeformer_runtime import load
 from edgeformer_runtime.cli.console import out, progress_bar
 from edgeformer_runtime.pipelines.speech import Transcriber

@@ -42,10 +42,10 @@ from edgeformer.compression.speech_probe import make_probe
 from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.progress import progress_bar
 from edgeformer.source_index import remember
 from edgeformer.targets import TARGETS, check_target
 from edgeformer.tasks import CLASSIFICATION, SPEECH
-from edgeformer.zoo.training import progress_bar
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 

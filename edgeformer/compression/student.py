@@ -15,10 +15,10 @@ from edgeformer.checkpoints import Checkpoint
 from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
 from edgeformer.compression.model import Model, build_model, classifier_config
+from edgeformer.compression.small_vocabulary import shrink_tokenizer
 from edgeformer.families import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer.tasks import CLASSIFICATION, SPEECH
-from edgeformer.zoo.small_vocabulary import shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"

@@ -22,12 +22,13 @@ from accelerate import Accelerator
 from rich.console import Console
 from torch import Tensor, nn
 
+from edgeformer.compression.batches import shuffled_rows
 from edgeformer.compression.corpus import Batch, Corpus
 from edgeformer.compression.objective import Counts, Objective, answer, counts_of
 from edgeformer.compression.recipe import Training
 from edgeformer.compression.sparsity import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
 from edgeformer.compression.training_state import TrainingStates
-from edgeformer.zoo.training import progress_bar, shuffled_rows
+from edgeformer.progress import progress_bar
 from edgeformer_runtime.errors import InputError
 
 T = TypeVar("T")

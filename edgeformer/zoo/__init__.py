@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -29,3 +31,13 @@ ZOO: dict[str, ZooEntry] = {
         "image classification: ten kinds of things (CIFAR-10's), a small TinyViT",
     ),
 }
+
+
+SOUND_FILE, TEXT_FILE = "speech_sample.flac", "speech_sample.json"
+
+
+def speech_sample() -> tuple[Path, str]:
+    """The sample that ships with the package: its sound file and what is said in it."""
+    folder = Path(str(files("edgeformer.zoo")))
+    text: str = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8"))["text"]
+    return folder / SOUND_FILE, text

@@ -14,10 +14,10 @@ from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate as evaluate_bundle
 from edgeformer.zoo import PICTURES, ZOO
-from edgeformer.zoo.cifar10_data import CLASSES, load_cifar10
-from edgeformer.zoo.train_cifar10 import evaluate
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.preprocess.image import ImageEncoder
+from tools.zoo.cifar10_data import CLASSES, load_cifar10
+from tools.zoo.train_cifar10 import evaluate
 
 NAME = "cifar10-tinyvit"
 FOUR_MB = 4_000_000

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
 from edgeformer.zoo import ZOO
-from edgeformer.zoo.clinc150_data import load_clinc150
-from edgeformer.zoo.train_clinc150 import evaluate
+from tools.zoo.clinc150_data import load_clinc150
+from tools.zoo.train_clinc150 import evaluate
 
 NAME = "clinc150-mobilebert"
 SIX_MB = 6_000_000

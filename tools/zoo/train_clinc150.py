@@ -1,7 +1,7 @@
 """Trains the zoo's clinc150-mobilebert: a small MobileBERT taught by MiniLM.
 
-    python -m edgeformer.zoo.train_clinc150 --data data_small.json --teacher minilm-l6-v2 --out DIR
-    python -m edgeformer.zoo.train_clinc150 --data data_small.json --evaluate DIR
+    python -m tools.zoo.train_clinc150 --data data_small.json --teacher minilm-l6-v2 --out DIR
+    python -m tools.zoo.train_clinc150 --data data_small.json --evaluate DIR
 
 A linear classifier on the frozen sentence embeddings of the teacher is fitted first. The student then learns the
 classifier's logits (Hinton et al. 2015) on the training sentences and on variants of them.
@@ -25,15 +25,16 @@ from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.compression.augment import variant, word_neighbours
+from edgeformer.compression.batches import Batch, Encoded, encode
+from edgeformer.compression.small_vocabulary import shrink_tokenizer
 from edgeformer.models import mobilebert
 from edgeformer.models.text_tasks import TextClassifier
-from edgeformer.zoo.augment import variant, word_neighbours
-from edgeformer.zoo.clinc150_data import Clinc150, Split, load_clinc150
-from edgeformer.zoo.publish import CARD, public_config, publish
-from edgeformer.zoo.small_vocabulary import shrink_tokenizer
-from edgeformer.zoo.training import Batch, Encoded, Schedule, accuracy, encode, predict, train
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
+from tools.zoo.clinc150_data import Clinc150, Split, load_clinc150
+from tools.zoo.publish import CARD, public_config, publish
+from tools.zoo.training import Schedule, accuracy, predict, train
 
 SEQ_LEN = 32
 """Longest sentence in training; the longest of the data has as many tokens."""

@@ -1,7 +1,7 @@
 """Trains the zoo's image classifier: a small TinyViT on a subset of CIFAR-10, in timm's hub layout.
 
-python -m edgeformer.zoo.train_cifar10 --data cifar10_subset.zip --out edgeformer/zoo/cifar10-tinyvit
-python -m edgeformer.zoo.train_cifar10 --data cifar10_subset.zip --evaluate edgeformer/zoo/cifar10-tinyvit
+python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --out edgeformer/zoo/cifar10-tinyvit
+python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --evaluate edgeformer/zoo/cifar10-tinyvit
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.compression.image_augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
+from edgeformer.progress import progress_bar
 from edgeformer.saved_weights import save_weights
-from edgeformer.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
-from edgeformer.zoo.image_augment import Augmentation, mix_pairs, transform
-from edgeformer.zoo.training import Schedule, accuracy, progress_bar
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
+from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
+from tools.zoo.training import Schedule, accuracy
 
 # Three stages and a narrow first one: at 16 by 16 positions and few channels, activations cost more than products do.
 # Images are enlarged to 64 pixels because TinyViT's first two convolutions halve the resolution twice.
@@ -227,8 +228,8 @@ From scratch on {kept} of the 8,000 training images of the subset below: {SCHEDU
 flips, shifts, zoom, rotation, color jitter, cutout, mixup and cutmix, label smoothing, averaged weights. No other data,
 no other model. About {SCHEDULE.epochs * 36 // 60} minutes on one core.
 
-    OMP_WAIT_POLICY=passive python -m edgeformer.zoo.train_cifar10 --data cifar10_subset.zip --out DIR
-    python -m edgeformer.zoo.train_cifar10 --data cifar10_subset.zip --evaluate DIR
+    OMP_WAIT_POLICY=passive python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --out DIR
+    python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --evaluate DIR
 
 A seed gives the same weights only with the same number of threads and the same torch.
 

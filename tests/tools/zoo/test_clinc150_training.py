@@ -14,13 +14,14 @@ import transformers
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from edgeformer.zoo import train_clinc150 as script
-from edgeformer.zoo.augment import variant, word_neighbours
-from edgeformer.zoo.clinc150_data import load_clinc150
-from edgeformer.zoo.small_vocabulary import SPECIAL_TOKENS, shrink_tokenizer
-from edgeformer.zoo.training import Schedule, encode, predict, shuffled_batches
+from edgeformer.compression.augment import variant, word_neighbours
+from edgeformer.compression.batches import encode
+from edgeformer.compression.small_vocabulary import SPECIAL_TOKENS, shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
+from tools.zoo import train_clinc150 as script
+from tools.zoo.clinc150_data import load_clinc150
+from tools.zoo.training import Schedule, predict, shuffled_batches
 
 SENTENCES = {
     "lights": [

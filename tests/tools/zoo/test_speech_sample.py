@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from edgeformer.word_errors import WordErrors, count_word_errors, simple_words
-from edgeformer.zoo.make_speech_sample import SAMPLE_RATE, SENTENCES, make_sample, speech_sample, write_sample
+from edgeformer.zoo import speech_sample
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
+from tools.zoo.make_speech_sample import SAMPLE_RATE, SENTENCES, make_sample, write_sample
 
 
 def shipped() -> tuple[np.ndarray, list[dict]]:

@@ -1,6 +1,6 @@
 """Makes the zoo's sample of speech: a synthetic voice reads a few sentences of our own.
 
-    python -m edgeformer.zoo.make_speech_sample --out edgeformer/zoo
+    python -m tools.zoo.make_speech_sample --out edgeformer/zoo
 
 needs the program espeak-ng (version 1.51 made the files that ship: another one speaks a little differently).
 """
@@ -11,18 +11,17 @@ import argparse
 import json
 import subprocess
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer.zoo import SOUND_FILE, TEXT_FILE
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.preprocess.audio import open_audio
 
 SAMPLE_RATE = 16000
-SOUND_FILE, TEXT_FILE = "speech_sample.flac", "speech_sample.json"
 
 VOICE, WORDS_PER_MINUTE, PITCH = "en-gb", 160, 50
 """Of the voices and speeds that were tried, one whose every word Whisper tiny.en hears."""
@@ -91,13 +90,6 @@ def write_sample(sample: SpeechSample, folder: Path) -> None:
     load_attribute("soundfile:write")(folder / SOUND_FILE, sample.samples, SAMPLE_RATE, subtype="PCM_16")
     document = {"text": sample.text, "sentences": [asdict(sentence) for sentence in sample.sentences]}
     (folder / TEXT_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def speech_sample() -> tuple[Path, str]:
-    """The sample that ships with the package: its sound file and what is said in it."""
-    folder = Path(str(files("edgeformer.zoo")))
-    text: str = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8"))["text"]
-    return folder / SOUND_FILE, text
 
 
 def _speak(text: str, voice: str, words_per_minute: int, pitch: int) -> Samples:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from edgeformer.checkpoints import open_checkpoint
-from edgeformer.zoo import train_cifar10
-from edgeformer.zoo.cifar10_data import CLASSES, load_cifar10
-from edgeformer.zoo.image_augment import Augmentation, mix_pairs, transform
+from edgeformer.compression.image_augment import Augmentation, mix_pairs, transform
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
+from tools.zoo import train_cifar10
+from tools.zoo.cifar10_data import CLASSES, load_cifar10
 
 SHIPPED = Path(train_cifar10.__file__).parent / "cifar10-tinyvit"
 

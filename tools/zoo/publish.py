@@ -28,11 +28,11 @@ MobileBERT (Sun et al. 2020, "MobileBERT: a Compact Task-Agnostic BERT for Resou
 | test, {test_count} in-scope sentences | {test_accuracy:.2%} |
 | validation, {val_count} in-scope sentences | {val_accuracy:.2%} |
 
-    python -m edgeformer.zoo.train_clinc150 --data data_small.json --evaluate edgeformer/zoo/clinc150-mobilebert
+    python -m tools.zoo.train_clinc150 --data data_small.json --evaluate edgeformer/zoo/clinc150-mobilebert
 
 prints the first figure. Made, with seed {seed}, by
 
-    python -m edgeformer.zoo.train_clinc150 --data data_small.json --teacher all-MiniLM-L6-v2 --out clinc150-mobilebert
+    python -m tools.zoo.train_clinc150 --data data_small.json --teacher all-MiniLM-L6-v2 --out clinc150-mobilebert
 
 from the 7,500 in-scope training sentences of `data_small.json` of https://github.com/clinc/oos-eval, and variants of
 them, taught by a linear classifier on the sentence embeddings of all-MiniLM-L6-v2. The word embeddings begin as that

@@ -1,0 +1,1 @@
+"""Trains and makes what the zoo ships."""
