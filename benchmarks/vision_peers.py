@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.bundle_measure import measure
 from benchmarks.readme_table import RESULTS, update_readme
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions
 from edgeformer.programs import ProgramOptions
 from edgeformer.targets import TARGETS

@@ -24,7 +24,7 @@ from benchmarks.readme_table import RESULTS, update_readme
 from benchmarks.speech_clips import read_manifest, sample_sounds
 from benchmarks.speech_measure import Measured, measure, reference_clip
 from benchmarks.speech_models import PeerModels, size_bytes
-from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert, steps_of
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights

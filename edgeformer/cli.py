@@ -114,8 +114,8 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
+    from edgeformer.checkpoints.source_names import check_source
     from edgeformer.convert_options import ConvertOptions
-    from edgeformer.source_names import check_source
 
     check_names(out)
     # Options are refused before what follows imports torch, which takes seconds.

@@ -140,9 +140,9 @@ def _checked(
     Raises:
         InputError: a name that is none, a recipe that cannot be read, or data that is not there.
     """
+    from edgeformer.checkpoints.source_names import check_source
     from edgeformer.compression.recipe import load_recipe
     from edgeformer.layer_plan import check_formats
-    from edgeformer.source_names import check_source
     from edgeformer.targets import check_target
 
     check_target(target)

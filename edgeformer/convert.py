@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeformer import source_index
 from edgeformer.agreement import Agreement, Reference
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
 from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.calibration import calibrated, or_recorded, or_samples
-from edgeformer.checkpoints import Checkpoint, capped, check_approximate, load_module, open_checkpoint
+from edgeformer.checkpoints import source_index
+from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert_options import ConvertOptions as ConvertOptions
 from edgeformer.delivery import check_destination, deliver, discard, fresh_folder
 from edgeformer.gate_inputs import Judged, check_labelled, references_for

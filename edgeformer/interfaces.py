@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeformer import samples
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.models.whisper_generation import SpeechSettings
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer.precision import Precision

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from edgeformer.source_index import known_source
+from edgeformer.checkpoints.source_index import known_source
 from edgeformer.source_programs import source_programs
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.sources import resolve_source
+from edgeformer.checkpoints.sources import resolve_source
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.delivery import put, work_folder
 from edgeformer_runtime.errors import InputError

@@ -57,7 +57,9 @@ def peer_contenders(
                 f"the peer {name!r} does not run {manifest.task}: {did_you_mean(name, able)}"
                 f"expected one of {', '.join(able)}"
             )
-    from edgeformer.source_index import open_source  # it imports torch, which a benchmark without peers has no use for
+    from edgeformer.checkpoints.source_index import (
+        open_source,  # it imports torch, which a benchmark without peers has no use for
+    )
 
     checkpoint = open_source(manifest, source)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer.bench.whisper_formats import PeerModels, size_bytes
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer_runtime.bench.bundles import bundle_contender
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bench.workload import workload

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.models.text_tasks import compute_all_tokens
 from edgeformer.programs import Program, ProgramOptions
-from edgeformer.sentence_files import NO_PROMPT
 from edgeformer.targets import TARGETS, converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bundle.bundle import Bundle

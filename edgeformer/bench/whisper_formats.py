@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, load_module
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.delivery import put, work_folder

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from edgeformer.checkpoints.source_index import remember
 from edgeformer.compression.budget import Budget
 from edgeformer.compression.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compression.corpus import data_sha256, read_data, some_of
@@ -43,7 +44,6 @@ from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.progress import progress_bar
-from edgeformer.source_index import remember
 from edgeformer.targets import TARGETS, check_target
 from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer_runtime.delivery import alone, put, work_folder

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.compression.augment import variant, word_neighbours
 from edgeformer.compression.batches import Encoded, encode
 from edgeformer.compression.image_augment import Augmentation, transform

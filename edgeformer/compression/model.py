@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
-from edgeformer.checkpoints import Checkpoint, check_attention, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, check_attention, load_module, open_checkpoint
+from edgeformer.checkpoints.saved_weights import save_weights
+from edgeformer.checkpoints.sentence import NO_PROMPT
+from edgeformer.checkpoints.sources import CONFIG_FILE
+from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.families import Family
 from edgeformer.json_files import write_json
 from edgeformer.models.text_tasks import TEXT_TASKS
 from edgeformer.models.whisper_generation import GENERATION_FILE
-from edgeformer.saved_weights import save_weights
-from edgeformer.sentence_files import NO_PROMPT
-from edgeformer.sources import CONFIG_FILE
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING
-from edgeformer.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"

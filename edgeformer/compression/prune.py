@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.compression.corpus import NO_LABEL, Batch, Corpus
 from edgeformer.compression.layers import Stack, skip, stacks, unit_groups
 from edgeformer.compression.model import Model, build_model

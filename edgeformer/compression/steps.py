@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.compression.corpus import Data, TextData, make_corpus, with_variants
 from edgeformer.compression.model import Model
 from edgeformer.compression.objective import Objective

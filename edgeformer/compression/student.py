@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeformer.checkpoint_sizes import check_student
-from edgeformer.checkpoints import Checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.checkpoints.sizes import check_student
 from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
 from edgeformer.compression.model import Model, build_model, classifier_config

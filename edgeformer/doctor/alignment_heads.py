@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeformer import source_index
+from edgeformer.checkpoints import source_index
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
 from edgeformer.json_files import read_object

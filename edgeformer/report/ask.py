@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeformer.attention import APPROXIMATE_KERNELS
+from edgeformer.checkpoints.source_index import known_source
 from edgeformer.compression.answers import Answers, answers_of
 from edgeformer.compression.search import changes_between
 from edgeformer.compression.workbench import interleaved_ms
 from edgeformer.report.variant import Variant, share_interval, word_error_interval
-from edgeformer.source_index import known_source
 from edgeformer.source_programs import source_programs
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions

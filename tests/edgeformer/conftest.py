@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edgeformer.bert_checkpoints import save_bert
+from tests.edgeformer.checkpoints.bert_checkpoints import save_bert
 
 
 @pytest.fixture(scope="session")

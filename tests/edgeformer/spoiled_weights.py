@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeformer.source_index import open_source
+from edgeformer.checkpoints.source_index import open_source
 from edgeformer.source_programs import source_programs
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.fake_quantize import fake_quantized
 from edgeformer.layer_plan import LayerPlan
 from tests.edgeformer.collapsing import save_collapsing

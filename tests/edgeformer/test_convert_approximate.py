@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle

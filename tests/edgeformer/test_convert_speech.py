@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeformer.bundle_writer import seal
-from edgeformer.checkpoints import open_checkpoint
+from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.models.whisper_programs import transcription_layout
 from edgeformer_runtime import load

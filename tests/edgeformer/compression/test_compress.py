@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression import training
 from edgeformer.compression.model import open_model, write_model
 from edgeformer_runtime.delivery import alone

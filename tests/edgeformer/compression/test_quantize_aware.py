@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.quantize_aware import FakeQuantizer, LearnedScaleWeight, PlainWeight
 from edgeformer.compression.recipe import QuantizeAware, Training
 from edgeformer.layer_plan import LayerPlan, quantizable_layers, quantized

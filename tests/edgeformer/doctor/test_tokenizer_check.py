@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from edgeformer.checkpoints.prompt_template import with_prompt
 from edgeformer.doctor.corpus import LINES, LONE_SURROGATE
 from edgeformer.doctor.finding import Severity
 from edgeformer.doctor.tokenizer import _check_decoding, _check_encoding, word_piece_reference
-from edgeformer.prompt_template import with_prompt
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from tests.checkpoint_factory import whisper_tokenizer

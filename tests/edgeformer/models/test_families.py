@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.layers import stacks, unit_groups
 from edgeformer.compression.model import open_model
 from edgeformer.convert import convert

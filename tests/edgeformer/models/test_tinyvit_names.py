@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.models.tinyvit_names import timm_names
 from edgeformer_runtime.errors import InputError
 

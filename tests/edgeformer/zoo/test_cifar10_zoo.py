@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate as evaluate_bundle
 from edgeformer.zoo import PICTURES, ZOO

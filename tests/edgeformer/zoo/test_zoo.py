@@ -13,7 +13,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.zoo import ZOO
 from tools.zoo.clinc150_data import load_clinc150
 from tools.zoo.train_clinc150 import evaluate

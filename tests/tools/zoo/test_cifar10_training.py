@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from edgeformer.checkpoints import open_checkpoint
+from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.compression.image_augment import Augmentation, mix_pairs, transform
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.checkpoint_sizes import check_sizes
+from edgeformer.checkpoints.sizes import check_sizes
 from edgeformer.families import FAMILIES, family_for
 from edgeformer_runtime.errors import InputError
 

@@ -12,7 +12,7 @@ import transformers
 from checkpoint_factory import tokenizer, vocabulary
 from tokenizers import Tokenizer
 
-from edgeformer.tokenizer_files import read_tokenizer, vocabulary_size
+from edgeformer.checkpoints.tokenizers import read_tokenizer, vocabulary_size
 from edgeformer_runtime.errors import InputError
 
 TEXTS = [

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeformer import weight_files
 from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
+from edgeformer.checkpoints import weights
+from edgeformer.checkpoints.sentence import SentenceFiles
 from edgeformer.families import Family
 from edgeformer.json_files import read_list
 from edgeformer.models.public_names import unwrapped
 from edgeformer.models.text_tasks import TWO_LABELS
-from edgeformer.sentence_files import SentenceFiles
 from edgeformer.tasks import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
@@ -95,7 +95,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             "config.json names no architectures, and with classifier_activation false a classifier of texts looks like "
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
-    heads = {unwrapped(name).partition(".")[0] for name in weight_files.weight_shapes(files)}
+    heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
     return CLASSIFICATION if "classifier" in heads else EMBEDDING
 
 

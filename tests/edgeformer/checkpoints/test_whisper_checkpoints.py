@@ -15,12 +15,12 @@ from checkpoint_factory import WHISPER_LANGUAGES, WHISPER_TEXT, save_whisper, wh
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
+from edgeformer.checkpoints.sources import resolve_source
+from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_config import WhisperConfig
 from edgeformer.models.whisper_generation import SpeechSettings
-from edgeformer.sources import resolve_source
-from edgeformer.tokenizer_files import read_tokenizer
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.errors import InputError

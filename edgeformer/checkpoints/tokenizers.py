@@ -11,10 +11,9 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
-from edgeformer.byte_level_files import byte_level_tokenizer
-from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
-from edgeformer.prompt_template import as_template
-from edgeformer.tokenizer_options import (
+from edgeformer.checkpoints.byte_level import byte_level_tokenizer
+from edgeformer.checkpoints.prompt_template import as_template
+from edgeformer.checkpoints.tokenizer_options import (
     BERT_ROLES,
     TOKENIZER_CONFIG,
     TOKENIZER_FILE,
@@ -23,6 +22,7 @@ from edgeformer.tokenizer_options import (
     TokenizerOptions,
     read_options,
 )
+from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
 

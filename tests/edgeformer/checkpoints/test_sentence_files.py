@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import Checkpoint, capped, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
 from edgeformer.interfaces import interface_for
 from edgeformer.programs import ProgramOptions
 from edgeformer.samples import TEXTS

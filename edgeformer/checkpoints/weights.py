@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from edgeformer import ctranslate2_whisper
-from edgeformer.ctranslate2_files import is_ctranslate2
+from edgeformer.checkpoints import ctranslate2_whisper
+from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
 from edgeformer.json_files import read_object
 from edgeformer_runtime.errors import InputError
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from edgeformer import source_index
-from edgeformer.checkpoints import Checkpoint, open_checkpoint
+from edgeformer.checkpoints import source_index
+from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
 from edgeformer_runtime.errors import InputError
-from tests.edgeformer.bert_checkpoints import edit_config, save_bert
+from tests.edgeformer.checkpoints.bert_checkpoints import edit_config, save_bert
 
 SOURCE = Source("local:it", None, "1" * 64)
 

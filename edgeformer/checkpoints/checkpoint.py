@@ -10,25 +10,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgeformer import ctranslate2_whisper, weight_files
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
-from edgeformer.checkpoint_fields import PREPROCESSOR_FILE, field_notes
-from edgeformer.checkpoint_sizes import check_sizes
-from edgeformer.checkpoint_tasks import activation_of, labels_of, read_labels, task_of
+from edgeformer.checkpoints import ctranslate2_whisper, weights
+from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, field_notes
+from edgeformer.checkpoints.prompt_template import with_prompt
+from edgeformer.checkpoints.sentence import (
+    NO_PROMPT,
+    SentenceFiles,
+    check_no_prompt,
+    chosen_prompt,
+    read_sentence_files,
+)
+from edgeformer.checkpoints.sizes import check_sizes
+from edgeformer.checkpoints.sources import CONFIG_FILE, resolve_source
+from edgeformer.checkpoints.task import activation_of, labels_of, read_labels, task_of
+from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
+from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
+from edgeformer.checkpoints.weight_counts import check_weight_files
 from edgeformer.families import FAMILIES, Family, family_for
 from edgeformer.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
 from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
 from edgeformer.models.whisper import Whisper
 from edgeformer.models.whisper_generation import SpeechSettings
-from edgeformer.prompt_template import with_prompt
-from edgeformer.sentence_files import NO_PROMPT, SentenceFiles, check_no_prompt, chosen_prompt, read_sentence_files
-from edgeformer.sources import CONFIG_FILE, resolve_source
 from edgeformer.tasks import EMBEDDING, SPEECH
-from edgeformer.tokenizer_files import lower_cased, read_tokenizer, vocabulary_size
-from edgeformer.tokenizer_options import TOKENIZER_CONFIG
-from edgeformer.weight_counts import check_weight_files
 from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
@@ -94,7 +100,7 @@ class Checkpoint:
 
     def load_weights(self) -> dict[str, Tensor]:
         """All tensors by their public names, floating point ones as float32."""
-        return weight_files.load_weights(self.weight_files)
+        return weights.load_weights(self.weight_files)
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ def open_checkpoint(
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
     family = family_for(raw)
-    files = weight_files.find_weight_files(found.folder)
+    files = weights.find_weight_files(found.folder)
     check_weight_files(files)
     check_sizes(family, raw, files)
     notes = field_notes(found, raw, family.tasks)
@@ -185,7 +191,7 @@ def open_checkpoint(
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer)
     return Checkpoint(
-        source=Source(found.id, found.revision, weight_files.weights_sha256(files)),
+        source=Source(found.id, found.revision, weights.weights_sha256(files)),
         folder=found.folder,
         weight_files=files,
         family=family,
@@ -348,7 +354,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 def _described(file: Path) -> dict[str, Any]:
     check_weight_files((file,))
-    shapes = weight_files.weight_shapes((file,))
+    shapes = weights.weight_shapes((file,))
     for family in FAMILIES.values():
         described = None if family.describe_weights is None else family.describe_weights(shapes)
         if described is not None:

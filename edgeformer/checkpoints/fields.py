@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeformer.checkpoints.sentence import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
+from edgeformer.checkpoints.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
+from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from edgeformer.json_files import read_list, read_object
 from edgeformer.models.text_tasks import TEXT_TASKS
-from edgeformer.sentence_files import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
-from edgeformer.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
-from edgeformer.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 

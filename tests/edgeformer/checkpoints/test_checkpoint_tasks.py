@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoint_tasks import HEADS_OF_NO_TASK
-from edgeformer.checkpoints import load_module, open_checkpoint
-from tests.edgeformer.bert_checkpoints import edit_config, edit_weights, message
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.task import HEADS_OF_NO_TASK
+from tests.edgeformer.checkpoints.bert_checkpoints import edit_config, edit_weights, message
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from ctranslate2_factory import save_ctranslate2, variables_of, write_model
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
-from edgeformer.ctranslate2_files import is_ctranslate2, read_contents, read_variables
-from edgeformer.ctranslate2_whisper import describe, read_tensors
-from edgeformer.weight_files import load_weights
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.ctranslate2 import is_ctranslate2, read_contents, read_variables
+from edgeformer.checkpoints.ctranslate2_whisper import describe, read_tensors
+from edgeformer.checkpoints.weights import load_weights
 from edgeformer_runtime.errors import InputError
 
 

@@ -13,7 +13,8 @@ import torch
 import transformers
 from checkpoint_factory import save_whisper, tokenizer
 
-from edgeformer.checkpoint_fields import (
+from edgeformer.checkpoints.checkpoint import Checkpoint, check_attention, open_checkpoint
+from edgeformer.checkpoints.fields import (
     CONFIG_FIELDS,
     GENERATION_FIELDS,
     HONOURED,
@@ -35,10 +36,9 @@ from edgeformer.checkpoint_fields import (
     Field,
     check_fields,
 )
-from edgeformer.checkpoint_tasks import activation_of, task_of
-from edgeformer.checkpoints import Checkpoint, check_attention, open_checkpoint
+from edgeformer.checkpoints.sentence import SentenceFiles
+from edgeformer.checkpoints.task import activation_of, task_of
 from edgeformer.families import family_for
-from edgeformer.sentence_files import SentenceFiles
 from edgeformer_runtime.errors import InputError
 
 ALL: dict[str, Mapping[str, Field]] = {

@@ -10,8 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from edgeformer.checkpoints import Checkpoint, open_checkpoint
-from edgeformer.sentence_files import NO_PROMPT
+from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
 from edgeformer_runtime.cache import cache_folder, make_private

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer_runtime.errors import InputError
 
 SIZES: dict[str, Any] = {

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints import load_module, open_checkpoint
-from edgeformer.sources import resolve_source
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
-from tests.edgeformer.bert_checkpoints import SIZES, edit_config, edit_weights, message, save_bert
+from tests.edgeformer.checkpoints.bert_checkpoints import SIZES, edit_config, edit_weights, message, save_bert
 
 NO_TOKENIZER = "the checkpoint has no tokenizer: the bundle takes token ids only"
 

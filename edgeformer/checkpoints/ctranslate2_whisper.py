@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from edgeformer.ctranslate2_files import Contents, read_contents, read_variables
+from edgeformer.checkpoints.ctranslate2 import Contents, read_contents, read_variables
 from edgeformer_runtime.errors import InputError
 
 WEIGHT_FILE = "model.bin"
