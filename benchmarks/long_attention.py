@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks.readme_table import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer.targets import converter_for
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.memory import peak_rss_bytes

@@ -27,7 +27,7 @@ from benchmarks.readme_table import RESULTS, update_readme
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import ConvertOptions
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.program import ProgramOptions
 from edgeformer.targets import TARGETS
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bench.contender import Contender

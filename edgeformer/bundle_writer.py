@@ -13,8 +13,8 @@ from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.interfaces import Interface
+from edgeformer.models.program import Program
 from edgeformer.precision import Precision
-from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
 from edgeformer.evaluation_data import TEXT_COLUMNS
 from edgeformer.interfaces import Interface
+from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.pair_tables import locate, read_pairs, spread
-from edgeformer.programs import MIN_MAX, Program
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.vectors import Case
@@ -39,7 +39,7 @@ def calibrated(
         interface: how its inputs are made.
         data: a folder of images; or a table of texts as `eval` takes it (labels are not looked at), or a .txt with a
             text on each line.
-        method: one of `edgeformer.programs.METHODS`.
+        method: one of `edgeformer.models.program.METHODS`.
 
     Raises:
         InputError: there are no inputs, one of them cannot be read, or the model takes another kind.

@@ -31,8 +31,8 @@ from edgeformer.gates import (
 )
 from edgeformer.interfaces import Interface, interface_for
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
+from edgeformer.models.program import Program
 from edgeformer.precision import PRECISIONS, Precision
-from edgeformer.programs import Program
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.scratch import check_space, scratch_in
 from edgeformer.targets import Converter, Lowered, Target, converter_for, verification_engine

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.precision import check_precision
-from edgeformer.programs import (
+from edgeformer.models.program import (
     DEFAULT_SEQ_LENS,
     METHODS,
     MIN_MAX,
@@ -17,6 +16,7 @@ from edgeformer.programs import (
     WINDOWS,
     ProgramOptions,
 )
+from edgeformer.precision import check_precision
 from edgeformer.targets import TARGETS, Target, check_target
 from edgeformer.tasks import check_task
 from edgeformer_runtime.choices import check_choice

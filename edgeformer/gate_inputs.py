@@ -15,7 +15,7 @@ from edgeformer.calibration import MAX_SAMPLES
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.evaluation_data import open_data
 from edgeformer.gate_texts import gate_texts
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing

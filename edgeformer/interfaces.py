@@ -8,10 +8,10 @@ from typing import Any
 
 from edgeformer import samples
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.models.whisper_generation import SpeechSettings
-from edgeformer.models.whisper_programs import transcription_layout
+from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.whisper.generation import SpeechSettings
+from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer.precision import Precision
-from edgeformer.programs import Program, ProgramOptions
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.manifest import (
     Classification,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.layer_plan import is_product
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 
 LARGEST_INT8, LARGEST_INT4 = 127, 7
 DAMPING = 0.01

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 
 _FULL_BYTES = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
-from edgeformer.programs import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
+from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError

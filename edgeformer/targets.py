@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from edgeformer.interrupts import insistent_interrupts
+from edgeformer.models.program import MATRIX_PRODUCTS, Program
 from edgeformer.precision import Precision
-from edgeformer.programs import MATRIX_PRODUCTS, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.choices import check_choice

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from edgeformer.models.program import Program
 from edgeformer.models.score_range import exact_masks
-from edgeformer.programs import Program
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over

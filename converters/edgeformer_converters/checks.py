@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from edgeformer.models.program import DTYPES, Program
 from edgeformer.precision import Precision
-from edgeformer.programs import DTYPES, Program
 from edgeformer.targets import Target
 
 

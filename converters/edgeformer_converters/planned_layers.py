@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer.layer_plan import quantizable_layers
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_runtime.errors import InputError
 
 HALF_TOLERANCE = 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.programs import ENTROPY, MIN_MAX, PERCENTILE
+from edgeformer.models.program import ENTROPY, MIN_MAX, PERCENTILE
 
 KEPT_PERCENT = 99.99
 """Of the values, by the method percentile; what is left is cut off at both ends alike."""

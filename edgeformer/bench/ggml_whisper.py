@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.models.whisper_config import WhisperConfig
+from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank
 
 Floats = NDArray[np.float32]

@@ -17,8 +17,8 @@ import numpy as np
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
-from edgeformer.models.text_tasks import compute_all_tokens
-from edgeformer.programs import Program, ProgramOptions
+from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.text import compute_all_tokens
 from edgeformer.targets import TARGETS, converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bundle.bundle import Bundle

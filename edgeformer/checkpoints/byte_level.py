@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
-from edgeformer.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
+from edgeformer.models.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 

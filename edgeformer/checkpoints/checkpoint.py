@@ -28,12 +28,12 @@ from edgeformer.checkpoints.task import activation_of, labels_of, read_labels, t
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.checkpoints.weight_counts import check_weight_files
-from edgeformer.families import FAMILIES, Family, family_for
-from edgeformer.json_files import read_object
+from edgeformer.models.family import FAMILIES, Family, family_for
+from edgeformer.models.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
-from edgeformer.models.text_tasks import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
-from edgeformer.models.whisper import Whisper
-from edgeformer.models.whisper_generation import SpeechSettings
+from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
+from edgeformer.models.whisper.generation import SpeechSettings
+from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks import EMBEDDING, SPEECH
 from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.sources import MODULES_FILE, SourceFolder, is_inside
-from edgeformer.json_files import read_list, read_object
-from edgeformer.models.text_tasks import CLS, MEAN, POOLINGS
+from edgeformer.models.json_files import read_list, read_object
+from edgeformer.models.text import CLS, MEAN, POOLINGS
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from edgeformer.families import Family
+from edgeformer.models.family import Family
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime.errors import InputError
 

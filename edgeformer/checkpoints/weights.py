@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgeformer.checkpoints import ctranslate2_whisper
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
-from edgeformer.json_files import read_object
+from edgeformer.models.json_files import read_object
 from edgeformer_runtime.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20

@@ -41,8 +41,8 @@ from edgeformer.compression.search import (
 from edgeformer.compression.sensitivity import Progress, Sensitivity, cached_sensitivity
 from edgeformer.compression.speech_probe import make_probe
 from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
-from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.models.json_files import read_object
 from edgeformer.progress import progress_bar
 from edgeformer.targets import TARGETS, check_target
 from edgeformer.tasks import CLASSIFICATION, SPEECH

@@ -17,10 +17,10 @@ from edgeformer.checkpoints.saved_weights import save_weights
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.checkpoints.sources import CONFIG_FILE
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
-from edgeformer.families import Family
-from edgeformer.json_files import write_json
-from edgeformer.models.text_tasks import TEXT_TASKS
-from edgeformer.models.whisper_generation import GENERATION_FILE
+from edgeformer.models.family import Family
+from edgeformer.models.json_files import write_json
+from edgeformer.models.text import TEXT_TASKS
+from edgeformer.models.whisper.generation import GENERATION_FILE
 from edgeformer.tasks import CLASSIFICATION, EMBEDDING
 from edgeformer_runtime.errors import InputError
 

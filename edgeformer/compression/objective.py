@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from edgeformer.compression.corpus import NO_LABEL, Inputs
 from edgeformer.compression.layers import hooked_outputs, map_layers, record_maps, stacks
 from edgeformer.compression.recipe import Loss
-from edgeformer.models.text_tasks import compute_all_tokens
+from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.errors import InputError
 
 _FLOOR = 1e-9

@@ -16,7 +16,7 @@ from edgeformer.compression.corpus import Data, TextData
 from edgeformer.compression.layers import stacks, uniform
 from edgeformer.compression.model import Model, build_model, classifier_config
 from edgeformer.compression.small_vocabulary import shrink_tokenizer
-from edgeformer.families import FAMILIES, family_for
+from edgeformer.models.family import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer.tasks import CLASSIFICATION, SPEECH
 from edgeformer_runtime.errors import InputError

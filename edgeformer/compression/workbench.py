@@ -13,7 +13,7 @@ from edgeformer.compression.search import Point, changes_between
 from edgeformer.convert import Converted, ConvertOptions, convert
 from edgeformer.gates import median_latencies_ms
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
-from edgeformer.programs import DEFAULT_SEQ_LENS
+from edgeformer.models.program import DEFAULT_SEQ_LENS
 from edgeformer.targets import verification_engine
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from edgeformer.checkpoints import source_index
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
-from edgeformer.json_files import read_object
-from edgeformer.models.whisper_config import parse_config, with_alignment_heads
+from edgeformer.models.json_files import read_object
+from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import additive_mask
-from edgeformer.families import Family
-from edgeformer.models import config_fields as fields
+from edgeformer.models import config as fields
 from edgeformer.models.activations import ACTIVATIONS
+from edgeformer.models.family import Family
 from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
 from edgeformer.models.public_names import public_names, public_renamer
-from edgeformer.models.text_tasks import (
+from edgeformer.models.text import (
     TEXT_TASKS,
     Layers,
     Pooler,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer.models import config_fields as fields
+from edgeformer.models import config as fields
 from edgeformer_runtime.errors import InputError
 
 LAYER_WIDTH_KEYS = ("layer_widths", "encoder_layer_widths", "decoder_layer_widths")

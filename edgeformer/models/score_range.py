@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text_tasks import TextEncoder
-from edgeformer.models.whisper import Whisper
+from edgeformer.models.text import TextEncoder
+from edgeformer.models.whisper.model import Whisper
 from edgeformer.samples import FILLER, TEXTS
 from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 

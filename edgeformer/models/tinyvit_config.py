@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeformer.models import config_fields as fields
+from edgeformer.models import config as fields
 from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
 from edgeformer_runtime.bundle.image_spec import INTERPOLATIONS, ImagePreprocessing
 from edgeformer_runtime.errors import InputError

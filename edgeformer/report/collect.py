@@ -13,8 +13,8 @@ from typing import Any
 
 from edgeformer.compression.search import SEARCH_FILE, SENSITIVITY_FILE, Change, format_counts
 from edgeformer.compression.sensitivity import Sensitivity
-from edgeformer.json_files import read_object
 from edgeformer.layer_plan import CHECKPOINT_FILE, LayerPlan
+from edgeformer.models.json_files import read_object
 from edgeformer.report.ask import Progress, ask
 from edgeformer.report.stated import stated
 from edgeformer.report.variant import Variant, share_interval

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_text import SmallTextClassifier, text_programs
 
+from edgeformer.models.program import Program
 from edgeformer.precision import PRECISIONS
-from edgeformer.programs import Program
 from edgeformer.targets import TARGETS
 from edgeformer_converters.checks import common_problems
 

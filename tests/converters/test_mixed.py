@@ -15,8 +15,8 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 from torch import Tensor, nn
 
 from edgeformer.layer_plan import LayerPlan, planned, quantizable_layers, quantized
+from edgeformer.models.program import Program
 from edgeformer.precision import PRECISIONS
-from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered, converter_for
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_runtime.errors import InputError

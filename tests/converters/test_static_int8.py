@@ -15,8 +15,8 @@ from small_image import image_inputs, image_program
 from small_text import cosine, reference
 from torch import Tensor, nn
 
+from edgeformer.models.program import Program
 from edgeformer.precision import PRECISIONS
-from edgeformer.programs import Program
 from edgeformer.targets import Converter, Lowered, converter_for
 from edgeformer_runtime.bundle.manifest import TensorSpec
 

@@ -14,7 +14,7 @@ from torch import nn
 from edgeformer import samples
 from edgeformer.calibration import MAX_SAMPLES, calibrated, or_samples
 from edgeformer.interfaces import Interface
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import Classification, TensorSpec, TextPreprocessing
 from edgeformer_runtime.errors import InputError

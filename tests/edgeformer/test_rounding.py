@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.layer_plan import quantized
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer.rounding import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
 from edgeformer_runtime.bundle.manifest import TensorSpec
 

@@ -14,8 +14,8 @@ from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.layer_plan import FORMATS
+from edgeformer.models.program import TOKEN_PRODUCTS
 from edgeformer.precision import PRECISIONS
-from edgeformer.programs import TOKEN_PRODUCTS
 from edgeformer.targets import EXAMPLE, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import STATES

@@ -12,7 +12,7 @@ import torch
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.interfaces import interface_for
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.program import ProgramOptions
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.preprocess.text import TextEncoder
 

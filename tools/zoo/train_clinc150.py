@@ -29,7 +29,7 @@ from edgeformer.compression.augment import variant, word_neighbours
 from edgeformer.compression.batches import Batch, Encoded, encode
 from edgeformer.compression.small_vocabulary import shrink_tokenizer
 from edgeformer.models import mobilebert
-from edgeformer.models.text_tasks import TextClassifier
+from edgeformer.models.text import TextClassifier
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.clinc150_data import Clinc150, Split, load_clinc150

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.mil.interpreter import MilInterpreter
 from edgeformer_converters.mil.program import Function, read_program

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_runtime.errors import InputError
 
 LEAST_INT4, LARGEST_INT4 = -8, 7

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeformer.programs import MIN_MAX, Program
+from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.ranges import ValueHistogram
 
 # A smaller constant is not worth the operator that would read it. Whisper's, one value per position, has up to 1,500.

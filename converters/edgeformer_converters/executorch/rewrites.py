@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 
 aten = torch.ops.aten
 

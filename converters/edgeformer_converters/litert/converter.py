@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.layer_plan import FORMATS
+from edgeformer.models.program import Program
 from edgeformer.precision import PLANNED, Precision
-from edgeformer.programs import Program
 from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.litert.quantize import MOST_FLOAT_WEIGHTS
 from edgeformer_converters.planned_layers import PlannedLayers

@@ -1,6 +1,6 @@
 """LiteRT as a target: TensorFlow Lite's format and runtime, with XNNPACK on CPUs."""
 
-from edgeformer.programs import SUMS
+from edgeformer.models.program import SUMS
 from edgeformer.targets import ROW, FileFormat, Int4, Target
 from edgeformer_runtime.bundle.specs import HOST_STATE
 

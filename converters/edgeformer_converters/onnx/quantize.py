@@ -26,7 +26,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from edgeformer.programs import MIN_MAX, Program
+from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.onnx.ranges import activation_ranges
 
 # A smaller constant is not worth the operator that would read it.

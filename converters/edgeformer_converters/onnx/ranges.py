@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import NodeProto
 
-from edgeformer.programs import Program
+from edgeformer.models.program import Program
 from edgeformer_converters.ranges import ValueHistogram
 
 

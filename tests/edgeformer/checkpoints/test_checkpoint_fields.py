@@ -38,7 +38,7 @@ from edgeformer.checkpoints.fields import (
 )
 from edgeformer.checkpoints.sentence import SentenceFiles
 from edgeformer.checkpoints.task import activation_of, task_of
-from edgeformer.families import family_for
+from edgeformer.models.family import family_for
 from edgeformer_runtime.errors import InputError
 
 ALL: dict[str, Mapping[str, Field]] = {

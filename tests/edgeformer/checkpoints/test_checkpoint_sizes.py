@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeformer.checkpoints.sizes import check_sizes
-from edgeformer.families import FAMILIES, family_for
+from edgeformer.models.family import FAMILIES, family_for
 from edgeformer_runtime.errors import InputError
 
 BERT = {

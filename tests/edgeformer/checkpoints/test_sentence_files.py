@@ -18,7 +18,7 @@ from torch import Tensor
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
 from edgeformer.interfaces import interface_for
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.program import ProgramOptions
 from edgeformer.samples import TEXTS
 from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError

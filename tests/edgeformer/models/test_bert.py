@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
-from edgeformer.families import family_for
 from edgeformer.models.bert import FAMILY, BertConfig
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.family import family_for
+from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 BERT: dict[str, Any] = {

@@ -15,7 +15,7 @@ from edgeformer.compression.layers import stacks, unit_groups
 from edgeformer.compression.model import open_model
 from edgeformer.convert import convert
 from edgeformer.convert_options import ConvertOptions
-from edgeformer.families import FAMILIES, family_for
+from edgeformer.models.family import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import TASKS

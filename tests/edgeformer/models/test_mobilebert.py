@@ -16,8 +16,8 @@ from torch import Tensor
 from edgeformer.attention import KERNELS
 from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.mobilebert import FAMILY, MobileBertConfig
-from edgeformer.models.text_tasks import compute_all_tokens
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.program import ProgramOptions
+from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {

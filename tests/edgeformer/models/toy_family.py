@@ -9,17 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.families import Family
-from edgeformer.models.config_fields import read_int
-from edgeformer.models.text_tasks import (
-    Layers,
-    TextClassifier,
-    TextEncoder,
-    check_task,
-    id2label,
-    masked_mean,
-    text_programs,
-)
+from edgeformer.models.config import read_int
+from edgeformer.models.family import Family
+from edgeformer.models.text import Layers, TextClassifier, TextEncoder, check_task, id2label, masked_mean, text_programs
 
 BASE = "bag"
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.models.whisper import Whisper
-from edgeformer.models.whisper_config import parse_config, with_alignment_heads
-from edgeformer.models.whisper_family import rename
-from edgeformer.models.whisper_programs import transcription_layout, whisper_programs
-from edgeformer.programs import ProgramOptions
+from edgeformer.models.program import ProgramOptions
+from edgeformer.models.whisper.config import parse_config, with_alignment_heads
+from edgeformer.models.whisper.family import rename
+from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.programs import transcription_layout, whisper_programs
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.specs import SpeechTokens, Transcription

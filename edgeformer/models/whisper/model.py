@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE
 from edgeformer.models.layer_widths import LayerWidths
-from edgeformer.models.text_tasks import attention_heads, merge_heads
+from edgeformer.models.text import attention_heads, merge_heads
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, head_group, neuron_group
-from edgeformer.models.whisper_config import WhisperConfig
+from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.families import Family
-from edgeformer.json_files import read_object, write_json
+from edgeformer.models.family import Family
+from edgeformer.models.json_files import read_object, write_json
 from edgeformer.models.public_names import unwrapped
-from edgeformer.models.whisper import Whisper
-from edgeformer.models.whisper_config import WhisperConfig, parse_config, with_alignment_heads
-from edgeformer.models.whisper_generation import GENERATION_FILE, read_speech
-from edgeformer.models.whisper_programs import whisper_programs
+from edgeformer.models.whisper.config import WhisperConfig, parse_config, with_alignment_heads
+from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
+from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.programs import whisper_programs
 from edgeformer.tasks import SPEECH
 from edgeformer_runtime.errors import InputError
 

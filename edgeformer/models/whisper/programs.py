@@ -13,17 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgeformer.models.whisper import DecoderLayer, FeedForward, Whisper, causal_mask
-from edgeformer.models.whisper_config import WhisperConfig
-from edgeformer.models.whisper_silence import Silence, project, silence_of, tail_bias, tail_positions
-from edgeformer.programs import (
-    FULL_WINDOW,
-    MATRIX_PRODUCTS,
-    POSITIONS_PER_SECOND,
-    SUMS,
-    Program,
-    ProgramOptions,
-)
+from edgeformer.models.program import FULL_WINDOW, MATRIX_PRODUCTS, POSITIONS_PER_SECOND, SUMS, Program, ProgramOptions
+from edgeformer.models.whisper.config import WhisperConfig
+from edgeformer.models.whisper.model import DecoderLayer, FeedForward, Whisper, causal_mask
+from edgeformer.models.whisper.silence import Silence, project, silence_of, tail_bias, tail_positions
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket
 from edgeformer_runtime.bundle.speech_layout import bucket_layout
 from edgeformer_runtime.errors import InputError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.programs import Program, ProgramOptions
+from edgeformer.models.program import Program, ProgramOptions
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.registry import Registry
@@ -18,7 +18,7 @@ from edgeformer_runtime.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgeformer.models.whisper_generation import SpeechDescription
+    from edgeformer.models.whisper.generation import SpeechDescription
 
 TIMM_WRAPPER = "timm_wrapper"
 TIMM_SIZE = re.compile(r"_\d+m_\d+$")
@@ -89,9 +89,9 @@ FAMILIES: Registry[Family] = Registry(
         "bert": "edgeformer.models.bert:FAMILY",
         "distilbert": "edgeformer.models.bert:FAMILY",
         "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
-        "whisper": "edgeformer.models.whisper_family:FAMILY",
+        "whisper": "edgeformer.models.whisper.family:FAMILY",
     },
-    group="edgeformer.families",
+    group="edgeformer.models.family",
 )
 """By `model_type`, or by timm's `architecture`; another author's package adds its own by an entry point."""
 

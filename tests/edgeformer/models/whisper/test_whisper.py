@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
-from edgeformer.json_files import read_object
-from edgeformer.models.whisper import Whisper
-from edgeformer.models.whisper_config import WhisperConfig, with_alignment_heads
-from edgeformer.models.whisper_family import FAMILY
+from edgeformer.models.json_files import read_object
+from edgeformer.models.whisper.config import WhisperConfig, with_alignment_heads
+from edgeformer.models.whisper.family import FAMILY
+from edgeformer.models.whisper.model import Whisper
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {

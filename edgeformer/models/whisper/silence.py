@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from edgeformer.models.whisper import Attention, Whisper
+from edgeformer.models.whisper.model import Attention, Whisper
 from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 SILENT_MEL = -0.6

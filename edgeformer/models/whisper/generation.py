@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer.json_files import read_object
-from edgeformer.models import config_fields as fields
-from edgeformer.models.whisper_config import Head, WhisperConfig, with_alignment_heads
-from edgeformer.models.whisper_languages import LANGUAGE_CODES
+from edgeformer.models import config as fields
+from edgeformer.models.json_files import read_object
+from edgeformer.models.whisper.config import Head, WhisperConfig, with_alignment_heads
+from edgeformer.models.whisper.languages import LANGUAGE_CODES
 from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 from edgeformer_runtime.bundle.strict_json import shorten

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.programs import Program, ProgramOptions
+from edgeformer.models.program import Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
