@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.interfaces import Interface
 from edgeformer.models.program import Program
 from edgeformer.precision import Precision
 from edgeformer.targets import Converter, Lowered
+from edgeformer.tasks.interface import Interface
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND

@@ -29,13 +29,13 @@ from edgeformer.gates import (
     partition_problem,
     way_forward,
 )
-from edgeformer.interfaces import Interface, interface_for
 from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
 from edgeformer.models.program import Program
 from edgeformer.precision import PRECISIONS, Precision
 from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
 from edgeformer.scratch import check_space, scratch_in
 from edgeformer.targets import Converter, Lowered, Target, converter_for, verification_engine
+from edgeformer.tasks.interface import Interface, interface_for
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.vectors import Case, read_vectors

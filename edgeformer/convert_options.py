@@ -18,7 +18,7 @@ from edgeformer.models.program import (
 )
 from edgeformer.precision import check_precision
 from edgeformer.targets import TARGETS, Target, check_target
-from edgeformer.tasks import check_task
+from edgeformer.tasks.task import check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField

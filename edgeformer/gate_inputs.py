@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer import samples
 from edgeformer.agreement import Reference
 from edgeformer.calibration import MAX_SAMPLES
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.evaluation_data import open_data
 from edgeformer.gate_texts import gate_texts
 from edgeformer.models.program import Program
+from edgeformer.tasks import samples
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing

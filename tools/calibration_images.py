@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from edgeformer import samples
+from edgeformer.tasks import samples
 from tools.code_key import REPOSITORY
 
 PHOTOS = REPOSITORY / "edgeformer" / "zoo" / "images"

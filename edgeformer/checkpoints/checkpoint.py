@@ -34,7 +34,7 @@ from edgeformer.models.score_range import sample_inputs, sample_sound, score_ran
 from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.models.whisper.model import Whisper
-from edgeformer.tasks import EMBEDDING, SPEECH
+from edgeformer.tasks.task import EMBEDDING, SPEECH
 from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from edgeformer.samples import TEXTS
+from edgeformer.tasks.samples import TEXTS
 from edgeformer_runtime.errors import InputError
 
 

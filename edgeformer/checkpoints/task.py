@@ -14,7 +14,7 @@ from edgeformer.models.family import Family
 from edgeformer.models.json_files import read_list
 from edgeformer.models.public_names import unwrapped
 from edgeformer.models.text import TWO_LABELS
-from edgeformer.tasks import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
+from edgeformer.tasks.task import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 

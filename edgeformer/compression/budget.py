@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeformer.tasks import SPEECH
+from edgeformer.tasks.task import SPEECH
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 

@@ -45,7 +45,7 @@ from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.models.json_files import read_object
 from edgeformer.progress import progress_bar
 from edgeformer.targets import TARGETS, check_target
-from edgeformer.tasks import CLASSIFICATION, SPEECH
+from edgeformer.tasks.task import CLASSIFICATION, SPEECH
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 

@@ -27,10 +27,10 @@ from edgeformer.compression.batches import Encoded, encode
 from edgeformer.compression.image_augment import Augmentation, transform
 from edgeformer.compression.recipe import Augment, Recipe
 from edgeformer.evaluation_data import data_labels, open_data
-from edgeformer.interfaces import audio_preprocessing
 from edgeformer.pair_tables import spread
 from edgeformer.speech_data import read_speech_data
-from edgeformer.tasks import SPEECH
+from edgeformer.tasks.interface import audio_preprocessing
+from edgeformer.tasks.task import SPEECH
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.pixels import to_levels
 from edgeformer_runtime.decoding.options import TranscribeOptions

@@ -21,7 +21,7 @@ from edgeformer.models.family import Family
 from edgeformer.models.json_files import write_json
 from edgeformer.models.text import TEXT_TASKS
 from edgeformer.models.whisper.generation import GENERATION_FILE
-from edgeformer.tasks import CLASSIFICATION, EMBEDDING
+from edgeformer.tasks.task import CLASSIFICATION, EMBEDDING
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"

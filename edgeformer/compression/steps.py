@@ -29,7 +29,7 @@ from edgeformer.compression.recipe import (
 from edgeformer.compression.sparsity import Sparsifier, linear_layers
 from edgeformer.compression.student import WORD_EMBEDDINGS, make_student
 from edgeformer.compression.training import Run, train
-from edgeformer.tasks import CLASSIFICATION
+from edgeformer.tasks.task import CLASSIFICATION
 from edgeformer_runtime.errors import InputError
 
 Results = dict[str, Any]

@@ -18,7 +18,7 @@ from edgeformer.compression.model import Model, build_model, classifier_config
 from edgeformer.compression.small_vocabulary import shrink_tokenizer
 from edgeformer.models.family import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
-from edgeformer.tasks import CLASSIFICATION, SPEECH
+from edgeformer.tasks.task import CLASSIFICATION, SPEECH
 from edgeformer_runtime.errors import InputError
 
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"

@@ -17,7 +17,7 @@ from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text import TextEncoder
 from edgeformer.models.whisper.model import Whisper
-from edgeformer.samples import FILLER, TEXTS
+from edgeformer.tasks.samples import FILLER, TEXTS
 from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
 
 SAMPLE_LENGTH = 64

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgeformer import samples
 from edgeformer.calibration import MAX_SAMPLES, calibrated, or_samples
-from edgeformer.interfaces import Interface
 from edgeformer.models.program import Program
+from edgeformer.tasks import samples
+from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import Classification, TensorSpec, TextPreprocessing
 from edgeformer_runtime.errors import InputError

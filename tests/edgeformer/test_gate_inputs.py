@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgeformer.gate_texts import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
-from edgeformer.samples import varied_images
+from edgeformer.tasks.samples import varied_images
 
 
 def test_sentences_are_many_and_all_others() -> None:

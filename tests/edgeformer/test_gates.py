@@ -17,8 +17,8 @@ from edgeformer.gates import (
     helpful_inputs,
     way_forward,
 )
-from edgeformer.interfaces import Interface
 from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
+from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify.verify import Stage, Verification
 

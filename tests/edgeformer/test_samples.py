@@ -6,7 +6,7 @@ import io
 
 import soundfile
 
-from edgeformer.samples import speech
+from edgeformer.tasks.samples import speech
 
 RATE = 16000
 

@@ -11,8 +11,8 @@ import torch
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.interfaces import interface_for
 from edgeformer.models.program import ProgramOptions
+from edgeformer.tasks.interface import interface_for
 from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.preprocess.text import TextEncoder
 

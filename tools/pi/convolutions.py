@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from edgeformer.bundle_writer import write_bundle
 from edgeformer.calibration import calibrated
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.interfaces import interface_for
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.precision import PRECISIONS
 from edgeformer.targets import converter_for
+from edgeformer.tasks.interface import interface_for
 from edgeformer_runtime.bundle.manifest import Source, TensorSpec
 
 NAME = "convolutions"

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
-from edgeformer.interfaces import interface_for
 from edgeformer.models.program import ProgramOptions
-from edgeformer.samples import TEXTS
+from edgeformer.tasks.interface import interface_for
+from edgeformer.tasks.samples import TEXTS
 from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError
 

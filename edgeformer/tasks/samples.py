@@ -30,7 +30,7 @@ FILLER = "please remind me to call the bank about my savings account before the 
 IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""
 
-SPEECH_FILE = Path(__file__).parent / "zoo" / "speech_sample.flac"
+SPEECH_FILE = Path(__file__).parents[1] / "zoo" / "speech_sample.flac"
 """Half a minute of synthetic English speech that `tools/zoo/make_speech_sample.py` made."""
 FIRST_SENTENCE_S = 3.4
 """Where the pause behind its first sentence lies."""

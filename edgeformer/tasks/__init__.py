@@ -1,0 +1,1 @@
+"""Tasks: what a model is for, and what surrounds it for that."""
