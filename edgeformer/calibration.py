@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.evaluation_data import TEXT_COLUMNS
+from edgeformer.data.labelled import TEXT_COLUMNS
+from edgeformer.data.pairs import locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
-from edgeformer.pair_tables import locate, read_pairs, spread
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from rich.table import Table
 
+from edgeformer.data.labelled import open_data
 from edgeformer.evaluate_embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
 from edgeformer.evaluate_label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
 from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech_table
-from edgeformer.evaluation_data import open_data
 from edgeformer.metrics import ClassReport, class_report
 from edgeformer.side_by_side import Asker, Progress, ask
 from edgeformer_runtime.bundle.bundle import Bundle

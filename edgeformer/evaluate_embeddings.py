@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from edgeformer.data.pairs import TableColumns, locate, read_table, spread
 from edgeformer.metrics import pearson, spearman
-from edgeformer.pair_tables import TableColumns, locate, read_table, spread
 from edgeformer.side_by_side import Asked, Asker, ask
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult

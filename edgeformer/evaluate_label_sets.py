@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.evaluation_data import TEXT_COLUMNS
+from edgeformer.data.labelled import TEXT_COLUMNS
+from edgeformer.data.pairs import TableColumns, locate, read_table, spread
 from edgeformer.metrics import LabelSetReport, label_set_report
-from edgeformer.pair_tables import TableColumns, locate, read_table, spread
 from edgeformer.side_by_side import Asker, ask
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten

@@ -13,8 +13,8 @@ from rich.table import Table
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, known_source
+from edgeformer.data.clips import Clip, SpeechData, read_speech_data
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
-from edgeformer.speech_data import Clip, SpeechData, read_speech_data
 from edgeformer.targets import verification_engine
 from edgeformer.torch_engine import TorchEngine
 from edgeformer.word_errors import (

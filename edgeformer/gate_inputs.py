@@ -12,7 +12,7 @@ from typing import Any
 from edgeformer.agreement import Reference
 from edgeformer.calibration import MAX_SAMPLES
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.evaluation_data import open_data
+from edgeformer.data.labelled import open_data
 from edgeformer.gate_texts import gate_texts
 from edgeformer.models.program import Program
 from edgeformer.tasks import samples

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from edgeformer.pair_tables import spread
+from edgeformer.data.pairs import spread
 
 SENTENCES: tuple[str, ...] = (
     "please turn down the heating in the bedroom",

@@ -26,9 +26,9 @@ from edgeformer.compression.augment import variant, word_neighbours
 from edgeformer.compression.batches import Encoded, encode
 from edgeformer.compression.image_augment import Augmentation, transform
 from edgeformer.compression.recipe import Augment, Recipe
-from edgeformer.evaluation_data import data_labels, open_data
-from edgeformer.pair_tables import spread
-from edgeformer.speech_data import read_speech_data
+from edgeformer.data.clips import read_speech_data
+from edgeformer.data.labelled import data_labels, open_data
+from edgeformer.data.pairs import spread
 from edgeformer.tasks.interface import audio_preprocessing
 from edgeformer.tasks.task import SPEECH
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from edgeformer.convert import ConvertOptions, convert
+from edgeformer.data.clips import SpeechData, read_speech_data
 from edgeformer.evaluate import evaluate
 from edgeformer.evaluate_speech import SpeechEvaluation, measure, speech_table
-from edgeformer.speech_data import SpeechData, read_speech_data
 from edgeformer.word_errors import WordErrors
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError

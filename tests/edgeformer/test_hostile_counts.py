@@ -18,9 +18,9 @@ from edgeformer.calibration import _texts
 from edgeformer.checkpoints.tokenizer_options import read_options
 from edgeformer.checkpoints.weight_counts import check_weight_files
 from edgeformer.compression.recipe import load_recipe
-from edgeformer.evaluation_data import TEXT_COLUMNS
+from edgeformer.data.labelled import TEXT_COLUMNS
+from edgeformer.data.pairs import read_pairs
 from edgeformer.layer_plan import LayerPlan
-from edgeformer.pair_tables import read_pairs
 from edgeformer.report.collect import collect
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import message

@@ -20,16 +20,16 @@ from edgeformer.compression.recipe import load_recipe
 from edgeformer.compression.sensitivity import sensitivity_of
 from edgeformer.compression.workbench import Conversion
 from edgeformer.convert_options import ConvertOptions
+from edgeformer.data.clips import read_speech_data
+from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer.evaluate_embeddings import read_scored_pairs
-from edgeformer.evaluation_data import data_labels
 from edgeformer.html_page import page_of
 from edgeformer.layer_plan import LayerPlan
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.page import write_page
 from edgeformer.signing import sign_bundle
-from edgeformer.speech_data import read_speech_data
 from edgeformer_runtime import load
 from edgeformer_runtime.bench.bundles import Sweep, bundle_cells
 from edgeformer_runtime.bundle.bundle import Bundle, pack

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.evaluation_data import EvaluationData, open_data
+from edgeformer.data.labelled import EvaluationData, open_data
 from edgeformer_runtime.errors import InputError
 
 LABELS = ("no", "yes", "may be")

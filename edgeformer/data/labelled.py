@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeformer.pair_tables import PairColumns, locate, read_pairs, spread
+from edgeformer.data.pairs import PairColumns, locate, read_pairs, spread
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.cli.text_files import TEXT_NAMES
