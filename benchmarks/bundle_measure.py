@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.intervals import center, prediction_interval
 from edgeformer.bench.peers import peer_contenders
-from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
+from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
-from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench.bundles import bundle_contender
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import measure_cells

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from benchmarks.readme_table import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
+from edgeformer.convert.target import converter_for
 from edgeformer.models.program import Program
-from edgeformer.targets import converter_for
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.memory import peak_rss_bytes
 

@@ -20,8 +20,8 @@ import transformers
 
 from benchmarks.bundle_measure import measure
 from benchmarks.readme_table import RESULTS, update_readme
-from edgeformer.convert import ConvertOptions
-from edgeformer.targets import TARGETS
+from edgeformer.convert.convert import ConvertOptions
+from edgeformer.convert.target import TARGETS
 
 RESULT = RESULTS / "text.json"
 ROUNDS = 20

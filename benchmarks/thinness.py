@@ -26,8 +26,8 @@ from typing import Any
 
 from benchmarks import readme_table
 from benchmarks.intervals import center, prediction_interval
-from edgeformer.convert import convert
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.convert import convert
+from edgeformer.convert.options import ConvertOptions
 from tools.code_key import REPOSITORY
 
 RESULTS = Path(__file__).parent / "results" / "thinness.json"

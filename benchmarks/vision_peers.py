@@ -26,10 +26,10 @@ from benchmarks.bundle_measure import measure
 from benchmarks.readme_table import RESULTS, update_readme
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert import ConvertOptions
+from edgeformer.convert.convert import ConvertOptions
+from edgeformer.convert.reference import TorchEngine
+from edgeformer.convert.target import TARGETS
 from edgeformer.models.program import ProgramOptions
-from edgeformer.targets import TARGETS
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine

@@ -25,10 +25,10 @@ from benchmarks.speech_clips import read_manifest, sample_sounds
 from benchmarks.speech_measure import Measured, measure, reference_clip
 from benchmarks.speech_models import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgeformer.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
-from edgeformer.targets import TARGETS
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder

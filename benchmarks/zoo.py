@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.compression.compress import CompressOptions, compress
-from edgeformer.convert import convert
-from edgeformer.convert_options import ConvertOptions
-from edgeformer.layer_plan import CHECKPOINT_FILE
+from edgeformer.convert.convert import convert
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE
+from edgeformer.convert.options import ConvertOptions
 from edgeformer.report.collect import collect
 from edgeformer.report.page import write_page
 from edgeformer.report.variant import Variant

@@ -115,7 +115,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
     from edgeformer.checkpoints.source_names import check_source
-    from edgeformer.convert_options import ConvertOptions
+    from edgeformer.convert.options import ConvertOptions
 
     check_names(out)
     # Options are refused before what follows imports torch, which takes seconds.
@@ -144,9 +144,9 @@ def convert(
     check_source(source)
     check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
     check_data(held_out)
-    from edgeformer.convert import convert, steps_of
+    from edgeformer.convert.convert import convert, steps_of
+    from edgeformer.convert.tables import print_converted
     from edgeformer.progress import Steps
-    from edgeformer.tables import print_converted
 
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
@@ -175,7 +175,7 @@ def verify(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
-    from edgeformer.targets import verification_engine
+    from edgeformer.convert.target import verification_engine
 
     if source is not None and not layers:
         raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")

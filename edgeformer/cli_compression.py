@@ -121,7 +121,7 @@ def sensitivity(
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
     layers = _checked(source, target, formats, (data,))
     from edgeformer.compression.sensitivity import sensitivity_of, sensitivity_table
-    from edgeformer.targets import TARGETS
+    from edgeformer.convert.target import TARGETS
 
     with progress_bar("measuring") as report:
         wanted = layers or TARGETS[target].layer_formats
@@ -142,8 +142,8 @@ def _checked(
     """
     from edgeformer.checkpoints.source_names import check_source
     from edgeformer.compression.recipe import load_recipe
-    from edgeformer.layer_plan import check_formats
-    from edgeformer.targets import check_target
+    from edgeformer.convert.layer_plan import check_formats
+    from edgeformer.convert.target import check_target
 
     check_target(target)
     layers = names(formats)

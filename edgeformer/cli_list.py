@@ -40,8 +40,8 @@ def list_names(
 def _names() -> dict[str, dict[str, Any]]:
     """For each kind its names, with a line or a list on each where there is more to say. Nothing here imports torch."""
     from edgeformer.compression.recipe import load_recipe, shipped_recipes
+    from edgeformer.convert.target import TARGETS
     from edgeformer.models.family import FAMILIES
-    from edgeformer.targets import TARGETS
     from edgeformer.zoo import ZOO
     from edgeformer_runtime.bundle.manifest import TASKS
 

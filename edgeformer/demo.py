@@ -8,10 +8,10 @@ from pathlib import Path
 
 import typer
 
-from edgeformer.convert import Converted, ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
+from edgeformer.convert.tables import print_converted
+from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
-from edgeformer.tables import print_converted
-from edgeformer.targets import TARGETS
 from edgeformer.zoo import PICTURES
 from edgeformer_runtime import load
 from edgeformer_runtime.cli.console import out

@@ -8,10 +8,10 @@ from typing import cast
 
 import typer
 
-from edgeformer.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.tables import print_converted
 from edgeformer.progress import Steps
 from edgeformer.speech_weights import find_weights
-from edgeformer.tables import print_converted
 from edgeformer.zoo import speech_sample
 from edgeformer_runtime import load
 from edgeformer_runtime.cli.console import out, progress_bar

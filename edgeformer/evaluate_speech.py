@@ -13,10 +13,10 @@ from rich.table import Table
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, known_source
+from edgeformer.convert.reference import TorchEngine
+from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
-from edgeformer.targets import verification_engine
-from edgeformer.torch_engine import TorchEngine
 from edgeformer.word_errors import (
     WordErrors,
     Words,

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import Program
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Case, bucket_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeformer.checkpoints.source_index import open_source
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.source_programs import source_programs
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.model_view import Array
 from edgeformer.layer_match import Match, match_blocks
 from edgeformer.layer_record import BlockRun, record_runs
-from edgeformer.precision import PRECISIONS
-from edgeformer.source_programs import source_programs
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Transcription

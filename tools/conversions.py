@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.convert import convert
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.convert import convert
+from edgeformer.convert.options import ConvertOptions
 from tools import debian
 from tools.calibration_images import write_images
 from tools.code_key import CONVERSION, code_key

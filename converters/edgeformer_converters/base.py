@@ -1,7 +1,7 @@
-"""What all converters share. The contract itself is in `edgeformer.targets`."""
+"""What all converters share. The contract itself is in `edgeformer.convert.target`."""
 
 from __future__ import annotations
 
-from edgeformer.targets import Converter, Lowered
+from edgeformer.convert.target import Converter, Lowered
 
 __all__ = ["Converter", "Lowered"]

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from edgeformer.convert.precision import Precision
+from edgeformer.convert.target import Target
 from edgeformer.models.program import DTYPES, Program
-from edgeformer.precision import Precision
-from edgeformer.targets import Target
 
 
 def common_problems(

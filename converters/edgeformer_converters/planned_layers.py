@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.layer_plan import quantizable_layers
+from edgeformer.convert.layer_plan import quantizable_layers
 from edgeformer.models.program import Program
 from edgeformer_runtime.errors import InputError
 

@@ -37,7 +37,7 @@ class ValueHistogram:
             self._counts += np.histogram(flat, _BINS, (-self._reach, self._reach))[0]
 
     def range(self, method: str) -> tuple[float, float]:
-        """The smallest and largest value that int8 is to hold, by one of `edgeformer.calibration.METHODS`."""
+        """The smallest and largest value that int8 is to hold, by one of `edgeformer.convert.calibration.METHODS`."""
         if method == MIN_MAX or not self._reach:
             return self._low, self._high
         if method == PERCENTILE:

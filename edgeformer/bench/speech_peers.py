@@ -70,7 +70,7 @@ def speech_run(engine: str, arguments: dict[str, str], sound: str, batch: int, t
 
 def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Contender]:
     """What a plain export gives: always the whole window of 30 s, no silence that stands in for a part of it."""
-    from edgeformer.convert import ConvertOptions, convert
+    from edgeformer.convert.convert import ConvertOptions, convert
 
     options = ConvertOptions(
         source=str(checkpoint.folder),

@@ -17,9 +17,9 @@ import numpy as np
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
+from edgeformer.convert.target import TARGETS, converter_for
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens
-from edgeformer.targets import TARGETS, converter_for
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import longest_case

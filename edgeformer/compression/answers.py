@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import open_data
 from edgeformer.evaluate_speech import Listener, measure
-from edgeformer.targets import verification_engine
 from edgeformer.word_errors import simple_words
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification

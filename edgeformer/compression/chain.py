@@ -41,10 +41,10 @@ from edgeformer.compression.search import (
 from edgeformer.compression.sensitivity import Progress, Sensitivity, cached_sensitivity
 from edgeformer.compression.speech_probe import make_probe
 from edgeformer.compression.workbench import QUANTIZE, Conversion, Workbench
-from edgeformer.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.json_files import read_object
 from edgeformer.progress import progress_bar
-from edgeformer.targets import TARGETS, check_target
 from edgeformer.tasks.task import CLASSIFICATION, SPEECH
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError

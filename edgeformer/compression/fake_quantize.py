@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from edgeformer.layer_plan import LayerPlan, is_product, quantizable_layers, quantized
-from edgeformer.targets import ROW, TARGETS
+from edgeformer.convert.layer_plan import LayerPlan, is_product, quantizable_layers, quantized
+from edgeformer.convert.target import ROW, TARGETS
 
 
 @contextmanager

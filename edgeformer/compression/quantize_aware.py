@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from edgeformer.compression.fake_quantize import quantized_activations
 from edgeformer.compression.recipe import QuantizeAware
-from edgeformer.layer_plan import BITS, LayerPlan, is_product, quantizable_layers, quantized
+from edgeformer.convert.layer_plan import BITS, LayerPlan, is_product, quantizable_layers, quantized
 
 
 class PlainWeight(nn.Module):

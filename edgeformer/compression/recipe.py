@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from edgeformer.bounded_files import MAX_RECIPE_BYTES, read_text
 from edgeformer.checkpoints.sizes import MAX_LAYERS
 from edgeformer.compression.toml_tables import read_table
-from edgeformer.layer_plan import LayerPlan
+from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer_runtime.bundle.records import to_data
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean

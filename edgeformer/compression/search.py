@@ -14,7 +14,7 @@ from typing import Any
 from edgeformer.compression.answers import Answers
 from edgeformer.compression.budget import Budget, describe
 from edgeformer.compression.sensitivity import EXACT, LayerCost, Sensitivity
-from edgeformer.layer_plan import FORMATS, LayerPlan
+from edgeformer.convert.layer_plan import FORMATS, LayerPlan
 
 SEARCH_FILE, SENSITIVITY_FILE, PLAN_FILE = "search.json", "sensitivity.json", "plan.json"
 """What a search leaves in the checkpoint that it writes."""

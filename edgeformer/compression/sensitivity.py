@@ -23,8 +23,8 @@ from edgeformer.compression.fake_quantize import fake_quantized
 from edgeformer.compression.model import Model, open_model
 from edgeformer.compression.probe import Probe, Reading
 from edgeformer.compression.speech_probe import make_probe
-from edgeformer.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
-from edgeformer.targets import check_target
+from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
+from edgeformer.convert.target import check_target
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath

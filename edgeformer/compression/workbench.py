@@ -10,11 +10,11 @@ from pathlib import Path
 from edgeformer.compression.answers import Answers, answers_of
 from edgeformer.compression.model import Model, write_model
 from edgeformer.compression.search import Point, changes_between
-from edgeformer.convert import Converted, ConvertOptions, convert
-from edgeformer.gates import median_latencies_ms
-from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.gates import median_latencies_ms
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.target import verification_engine
 from edgeformer.models.program import DEFAULT_SEQ_LENS
-from edgeformer.targets import verification_engine
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine

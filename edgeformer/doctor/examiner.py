@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from edgeformer.convert.target import file_format
 from edgeformer.doctor.model_view import Array, ModelView, Operator
-from edgeformer.targets import file_format
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError

@@ -77,7 +77,7 @@ class Program:
     `calibration` holds inputs as the model will meet them, a tuple each, for static quantization; empty: none given.
     `calibration_method` is how ranges are taken from them (`METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
-    (`edgeformer.layer_plan`); empty: there is no plan.
+    (`edgeformer.convert.layer_plan`); empty: there is no plan.
     """
 
     name: str

@@ -11,10 +11,10 @@ from edgeformer.checkpoints.source_index import known_source
 from edgeformer.compression.answers import Answers, answers_of
 from edgeformer.compression.search import changes_between
 from edgeformer.compression.workbench import interleaved_ms
+from edgeformer.convert.reference import TorchEngine
+from edgeformer.convert.source_programs import source_programs
+from edgeformer.convert.target import verification_engine
 from edgeformer.report.variant import Variant, share_interval, word_error_interval
-from edgeformer.source_programs import source_programs
-from edgeformer.targets import verification_engine
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import EngineError, InputError

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeformer.compression.search import SEARCH_FILE, SENSITIVITY_FILE, Change, format_counts
 from edgeformer.compression.sensitivity import Sensitivity
-from edgeformer.layer_plan import CHECKPOINT_FILE, LayerPlan
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
 from edgeformer.models.json_files import read_object
 from edgeformer.report.ask import Progress, ask
 from edgeformer.report.stated import stated

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.convert.precision import Precision
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.models.whisper.programs import transcription_layout
-from edgeformer.precision import Precision
 from edgeformer.tasks import samples
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.manifest import (

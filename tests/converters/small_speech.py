@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.reference import TorchEngine
+from edgeformer.convert.target import TARGETS, Converter, Lowered
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import TARGETS, Converter, Lowered
 from edgeformer.tasks.interface import Interface, interface_for
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder

@@ -8,9 +8,9 @@ import pytest
 import torch
 from small_text import SmallTextClassifier, text_programs
 
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import TARGETS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import TARGETS
 from edgeformer_converters.checks import common_problems
 
 FP32 = PRECISIONS["fp32"]

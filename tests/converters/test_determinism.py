@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from small_text import SmallTextClassifier, text_inputs, text_programs
 
-from edgeformer.layer_plan import LayerPlan, planned
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import converter_for
+from edgeformer.convert.layer_plan import LayerPlan, planned
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import converter_for
 
 converter = converter_for(sys.argv[1])
 folder = Path(sys.argv[2])

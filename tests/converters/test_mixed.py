@@ -14,10 +14,10 @@ from onnx_session import run_onnx
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
-from edgeformer.layer_plan import LayerPlan, planned, quantizable_layers, quantized
+from edgeformer.convert.layer_plan import LayerPlan, planned, quantizable_layers, quantized
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import Converter, Lowered, converter_for
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import Converter, Lowered, converter_for
 from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_runtime.errors import InputError
 

@@ -12,9 +12,9 @@ import pytest
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.compression.chain import RECIPES
 from edgeformer.compression.recipe import shipped_recipes
-from edgeformer.convert_options import ConvertOptions
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import TARGETS
+from edgeformer.convert.options import ConvertOptions
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import TARGETS
 from edgeformer_runtime.errors import InputError
 
 # Runs a command line in a process of its own and says whether torch got in.

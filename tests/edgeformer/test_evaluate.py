@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from edgeformer import cli, side_by_side
 from edgeformer.attention import KERNELS
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate
 from edgeformer.models.tinyvit import FAMILY
 from edgeformer_runtime import load

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.data.clips import SpeechData, read_speech_data
 from edgeformer.evaluate import evaluate
 from edgeformer.evaluate_speech import SpeechEvaluation, measure, speech_table

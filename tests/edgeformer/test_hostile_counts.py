@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from edgeformer.calibration import _texts
 from edgeformer.checkpoints.tokenizer_options import read_options
 from edgeformer.checkpoints.weight_counts import check_weight_files
 from edgeformer.compression.recipe import load_recipe
+from edgeformer.convert.calibration import _texts
+from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.data.labelled import TEXT_COLUMNS
 from edgeformer.data.pairs import read_pairs
-from edgeformer.layer_plan import LayerPlan
 from edgeformer.report.collect import collect
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import message

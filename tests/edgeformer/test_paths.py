@@ -19,14 +19,14 @@ from edgeformer.compression.compress import CompressOptions
 from edgeformer.compression.recipe import load_recipe
 from edgeformer.compression.sensitivity import sensitivity_of
 from edgeformer.compression.workbench import Conversion
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.layer_plan import LayerPlan
+from edgeformer.convert.options import ConvertOptions
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer.evaluate_embeddings import read_scored_pairs
 from edgeformer.html_page import page_of
-from edgeformer.layer_plan import LayerPlan
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.page import write_page
 from edgeformer.signing import sign_bundle

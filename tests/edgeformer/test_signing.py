@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer import cli
-from edgeformer.bundle_writer import seal
+from edgeformer.convert.bundle_writer import seal
 from edgeformer.signing import make_keys, sign_bundle
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from edgeformer import cli
 from edgeformer.attention import KERNELS
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.target import verification_engine
 from edgeformer.models.tinyvit import FAMILY as TINYVIT
-from edgeformer.targets import verification_engine
 from edgeformer.verify_layers import HIDDEN, add_layers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cli.console import run_app

@@ -11,9 +11,9 @@ import torch
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.interface import interface_for
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.preprocess.text import TextEncoder
 
 GOLDEN = json.loads((Path(__file__).parent / "text.json").read_text(encoding="utf-8"))

@@ -144,7 +144,7 @@ def use_engine(folder: Path) -> str:
 
     with Bundle.open(folder) as bundle:
         if bundle.manifest.target == "coreml":
-            from edgeformer.targets import verification_engine
+            from edgeformer.convert.target import verification_engine
 
             engine = verification_engine(bundle)
             assert engine is not None

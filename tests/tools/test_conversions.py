@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.options import ConvertOptions
 from tools import conversions
 from tools.conversions import Model, bundles, kept
 from tools.debian import SetupError

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeformer.layer_plan import FORMATS
+from edgeformer.convert.layer_plan import FORMATS
+from edgeformer.convert.precision import Precision
+from edgeformer.convert.target import Target
 from edgeformer.models.program import Program
-from edgeformer.precision import Precision
-from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.coreml.mixed import compress_by_plan, stays_float

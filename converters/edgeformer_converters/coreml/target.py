@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from edgeformer.targets import FileFormat, Int4, Target
+from edgeformer.convert.target import FileFormat, Int4, Target
 from edgeformer_runtime.bundle.manifest import Recipe
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE
 

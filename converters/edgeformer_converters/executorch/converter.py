@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgeformer.convert.precision import PLANNED, Precision
+from edgeformer.convert.target import Target
 from edgeformer.models.program import Program
-from edgeformer.precision import PLANNED, Precision
-from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.executorch.graph import compute_in_half, shared_provenance, widen_embedding_ids

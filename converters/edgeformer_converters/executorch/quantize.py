@@ -79,7 +79,7 @@ def quantize_statically(module: Any, program: Program) -> Any:
 
 
 def _with_range(spec: Any, method: str) -> Any:
-    """A specification of activations whose range is taken by one of `edgeformer.calibration.METHODS`."""
+    """A specification of activations whose range is taken by one of `edgeformer.convert.calibration.METHODS`."""
     from torchao.quantization.pt2e import MinMaxObserver
 
     class RangeObserver(MinMaxObserver):  # type: ignore[misc]

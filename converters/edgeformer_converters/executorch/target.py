@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from edgeformer.targets import EXAMPLE, FileFormat, Int4, Target
+from edgeformer.convert.target import EXAMPLE, FileFormat, Int4, Target
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE
 
 EXECUTORCH = FileFormat("executorch", examiner="edgeformer_converters.executorch.examiner:EXAMINER")

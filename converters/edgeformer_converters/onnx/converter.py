@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from edgeformer.layer_plan import FORMATS
+from edgeformer.convert.layer_plan import FORMATS
+from edgeformer.convert.precision import PLANNED, Precision
+from edgeformer.convert.target import Target
 from edgeformer.models.program import Program
-from edgeformer.precision import PLANNED, Precision
-from edgeformer.targets import Target
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.checks import common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET

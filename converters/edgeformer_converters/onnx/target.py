@@ -1,6 +1,6 @@
 """ONNX as a target: ONNX Runtime on CPUs."""
 
-from edgeformer.targets import EXAMPLE, FileFormat, Int4, Target
+from edgeformer.convert.target import EXAMPLE, FileFormat, Int4, Target
 from edgeformer_runtime.bundle.specs import HOST_STATE
 
 ONNX = FileFormat("onnx", examiner="edgeformer_converters.onnx.examiner:EXAMINER")

@@ -13,9 +13,9 @@ from checkpoint_factory import save_mobilebert, save_whisper
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models import tinyvit
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.precision import PRECISIONS
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import CoreMLConverter
 from edgeformer_converters.mil.program import Function, Reference, read_program

@@ -12,8 +12,8 @@ import torch
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.program import read_program

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_text import text_inputs
 
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL, read_program

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from small_text import cosine, reference, text_inputs
 
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_image import CHANNELS, image_inputs, image_program
 
-from edgeformer.targets import converter_for
+from edgeformer.convert.target import converter_for
 
 pytestmark = pytest.mark.litert
 

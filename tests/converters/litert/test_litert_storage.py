@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.litert

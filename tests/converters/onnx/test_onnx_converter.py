@@ -13,8 +13,8 @@ from onnx import TensorProto
 from onnx_session import run_onnx
 from small_text import cosine, reference, text_inputs
 
+from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS
 from edgeformer_converters.base import Lowered
 from edgeformer_converters.onnx.converter import OnnxConverter
 from edgeformer_converters.onnx.storage import WEIGHTS_FILE

@@ -10,7 +10,7 @@ from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNELS
 from edgeformer.attention.linear import linear
 from edgeformer.attention.mask import additive_mask
 from edgeformer.attention.sliding_window import sliding_window
-from edgeformer.targets import TARGETS
+from edgeformer.convert.target import TARGETS
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from edgeformer.attention import ALL_KERNELS, KERNELS
 from edgeformer.attention.chunked import chunked
 from edgeformer.attention.mask import MASK_VALUE, additive_mask
-from edgeformer.targets import TARGETS
+from edgeformer.convert.target import TARGETS
 
 SHAPES = [  # B, H, T, S, D
     (1, 4, 16, 16, 8),

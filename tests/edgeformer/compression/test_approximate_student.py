@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS, AttentionKernel
 from edgeformer.attention import linear as linear_attention
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper, tokenizer

@@ -11,7 +11,7 @@ from edgeformer.compression.budget import parse_budget
 from edgeformer.compression.probe import Reading
 from edgeformer.compression.search import Found, Point, Rung, frontier, search, unreachable
 from edgeformer.compression.sensitivity import LayerCost, Sensitivity
-from edgeformer.layer_plan import LayerPlan
+from edgeformer.convert.layer_plan import LayerPlan
 
 BYTES = {"fp32": 4000, "int8": 1000, "int4": 500}
 COSTS = {

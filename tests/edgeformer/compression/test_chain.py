@@ -15,12 +15,12 @@ from edgeformer.compression.budget import parse_budget
 from edgeformer.compression.chain import Chain, ChainOptions, compress_to_budget
 from edgeformer.compression.model import open_model
 from edgeformer.compression.workbench import Conversion, Workbench
-from edgeformer.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
+from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
 from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
-from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
+from tests.edgeformer.convert.collapsing import save_collapsing
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from edgeformer.compression.model import Model, open_model, write_model
 from edgeformer.compression.objective import answer
 from edgeformer.compression.prune import choose_units, importance, prune, without_layers, without_units
 from edgeformer.compression.recipe import Finetune, Prune, Recipe
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compression import tiny

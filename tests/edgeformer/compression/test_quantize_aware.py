@@ -13,7 +13,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.quantize_aware import FakeQuantizer, LearnedScaleWeight, PlainWeight
 from edgeformer.compression.recipe import QuantizeAware, Training
-from edgeformer.layer_plan import LayerPlan, quantizable_layers, quantized
+from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers, quantized
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compression import tiny
 

@@ -21,11 +21,11 @@ from edgeformer.compression.model import Model, open_model
 from edgeformer.compression.probe import Probe
 from edgeformer.compression.sensitivity import Sensitivity, measure_sensitivity, sensitivity_of
 from edgeformer.compression.speech_probe import SpeechProbe, make_probe
-from edgeformer.layer_plan import LayerPlan, quantizable_layers, quantized
+from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers, quantized
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
-from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
+from tests.edgeformer.convert.collapsing import save_collapsing
 
 
 def opened(source: Path, data: Path) -> tuple[Model, Probe]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeformer.attention import mask
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from tests.checkpoint_factory import save_mobilebert
 from tests.runtime.tiny_bundle import seal

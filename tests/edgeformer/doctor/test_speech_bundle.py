@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.doctor.diagnosis import Diagnosis, diagnose
 from edgeformer.doctor.finding import Finding, Severity
 from edgeformer.doctor.options import DoctorOptions

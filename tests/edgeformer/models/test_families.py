@@ -13,8 +13,8 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.layers import stacks, unit_groups
 from edgeformer.compression.model import open_model
-from edgeformer.convert import convert
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.convert import convert
+from edgeformer.convert.options import ConvertOptions
 from edgeformer.models.family import FAMILIES, family_for
 from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime import load

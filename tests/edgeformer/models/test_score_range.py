@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import ProgramOptions
 from edgeformer.models.score_range import exact_masks, sample_inputs, score_range
 from edgeformer.models.text import TextEncoder
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.errors import InputError
 
 SIZES: dict[str, Any] = {

@@ -15,7 +15,7 @@ from edgeformer.cli import app
 from edgeformer.compression.probe import Reading
 from edgeformer.compression.search import Change
 from edgeformer.compression.sensitivity import LayerCost, Sensitivity
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.page import page
 from edgeformer.report.plots import pareto_plot

@@ -11,7 +11,7 @@ import torch
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.evaluate import evaluate as evaluate_bundle
 from edgeformer.zoo import PICTURES, ZOO
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
+from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import ProgramOptions
 from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer.models.whisper.family import rename
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.models.whisper.programs import transcription_layout, whisper_programs
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.specs import SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions

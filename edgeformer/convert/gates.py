@@ -7,10 +7,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from edgeformer.agreement import Agreement, Metric, Reference, agreement
-from edgeformer.gate_inputs import Judged, recorded_references
-from edgeformer.precision import Allowance, Precision
-from edgeformer.targets import Lowered
+from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
+from edgeformer.convert.gate_inputs import Judged, recorded_references
+from edgeformer.convert.precision import Allowance, Precision
+from edgeformer.convert.target import Lowered
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Postprocessing

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from edgeformer.attention import KERNELS
-from edgeformer.convert import convert
-from edgeformer.convert_options import ConvertOptions
+from edgeformer.convert.convert import convert
+from edgeformer.convert.layer_plan import FORMATS
+from edgeformer.convert.options import ConvertOptions
+from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import EXAMPLE, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer.doctor.examiner import examiner_for
-from edgeformer.layer_plan import FORMATS
 from edgeformer.models.program import TOKEN_PRODUCTS
-from edgeformer.precision import PRECISIONS
-from edgeformer.targets import EXAMPLE, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import STATES
 from edgeformer_runtime.engines import ENGINES
@@ -24,7 +24,7 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import save_mobilebert
 
-TOY = "tests.edgeformer.toy_target:TARGET"
+TOY = "tests.edgeformer.convert.toy_target:TARGET"
 """What an entry point of another author's package would name."""
 
 
@@ -50,7 +50,7 @@ def test_a_record_is_complete(name: str) -> None:
 
 def test_a_record_imports_no_tool_and_no_torch() -> None:
     code = (
-        "import sys; from edgeformer.targets import TARGETS; list(TARGETS.values()); "
+        "import sys; from edgeformer.convert.target import TARGETS; list(TARGETS.values()); "
         "print([name for name in ('torch', 'onnx', 'coremltools', 'executorch') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from edgeformer.convert import Converted, ConvertOptions, convert
-from edgeformer.gate_texts import gate_texts
+from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.gate_texts import gate_texts
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer.agreement import Reference
-from edgeformer.calibration import MAX_SAMPLES
 from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.convert.agreement import Reference
+from edgeformer.convert.calibration import MAX_SAMPLES
+from edgeformer.convert.gate_texts import gate_texts
+from edgeformer.convert.reference import TorchEngine
 from edgeformer.data.labelled import open_data
-from edgeformer.gate_texts import gate_texts
 from edgeformer.models.program import Program
 from edgeformer.tasks import samples
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.bundle.specs import Transcription

@@ -18,7 +18,7 @@ class WebConverter(OnnxConverter):
 TARGET = replace(
     ONNX_RUNTIME,
     name="web",
-    converter="tests.edgeformer.toy_target:WebConverter",
+    converter="tests.edgeformer.convert.toy_target:WebConverter",
     precisions=("fp32", "dynamic-int8"),
     instead={"int4": "a browser would take longer for it than for dynamic-int8; take that"},
     aliases=("browser",),

@@ -1,6 +1,6 @@
 """A model that plain int8 ruins: half of the channels between two layers are a thousand times larger than the rest.
 
-    python -m tests.edgeformer.collapsing clinc150-mobilebert FOLDER
+    python -m tests.edgeformer.convert.collapsing clinc150-mobilebert FOLDER
 
 What is scaled up by a power of two before is scaled down after, so that float32 gives the same answers. Rounded to
 int8, the reader's weights of the large channels vanish beside those of the small ones, and its inputs of the small
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from edgeformer.compression.model import open_model, write_model
-from edgeformer.layer_plan import LayerPlan
+from edgeformer.convert.layer_plan import LayerPlan
 
 FACTOR = 1024.0
 

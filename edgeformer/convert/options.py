@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
+from edgeformer.convert.precision import check_precision
+from edgeformer.convert.target import TARGETS, Target, check_target
 from edgeformer.models.program import (
     DEFAULT_SEQ_LENS,
     METHODS,
@@ -16,8 +18,6 @@ from edgeformer.models.program import (
     WINDOWS,
     ProgramOptions,
 )
-from edgeformer.precision import check_precision
-from edgeformer.targets import TARGETS, Target, check_target
 from edgeformer.tasks.task import check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from edgeformer.convert.scratch import check_space, scratch_in
 from edgeformer.models.program import Program
-from edgeformer.scratch import check_space, scratch_in
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import InputError
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
+from edgeformer.convert.precision import Precision
 from edgeformer.interrupts import insistent_interrupts
 from edgeformer.models.program import MATRIX_PRODUCTS, Program
-from edgeformer.precision import Precision
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.choices import check_choice
@@ -125,7 +125,7 @@ TARGETS: Registry[Target] = Registry(
         "executorch": "edgeformer_converters.executorch.target:TARGET",
         "onnx": "edgeformer_converters.onnx.target:TARGET",
     },
-    group="edgeformer.targets",
+    group="edgeformer.convert.target",
 )
 
 

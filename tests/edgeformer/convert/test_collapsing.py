@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.compression.fake_quantize import fake_quantized
-from edgeformer.layer_plan import LayerPlan
-from tests.edgeformer.collapsing import save_collapsing
+from edgeformer.convert.layer_plan import LayerPlan
+from tests.edgeformer.convert.collapsing import save_collapsing
 
 SOURCE = "clinc150-mobilebert"
 LENGTH = 24

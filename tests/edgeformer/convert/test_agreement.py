@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from edgeformer.agreement import Agreement, Reference, agreement
+from edgeformer.convert.agreement import Agreement, Reference, agreement
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.engines.base import Tensor
 

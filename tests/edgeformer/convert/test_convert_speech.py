@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from edgeformer.bundle_writer import seal
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.bundle_writer import seal
+from edgeformer.convert.convert import Converted, ConvertOptions, convert
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgeformer.convert.precision import ALIASES
 from edgeformer.models.json_files import read_object
 from edgeformer.models.program import Program
-from edgeformer.precision import ALIASES
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError

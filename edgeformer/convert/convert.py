@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeformer.agreement import Agreement, Reference
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
-from edgeformer.bundle_writer import write_bundle, write_refusal, write_report
-from edgeformer.calibration import calibrated, or_recorded, or_samples
 from edgeformer.checkpoints import source_index
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approximate, load_module, open_checkpoint
-from edgeformer.convert_options import ConvertOptions as ConvertOptions
-from edgeformer.delivery import check_destination, deliver, discard, fresh_folder
-from edgeformer.gate_inputs import Judged, check_labelled, references_for
-from edgeformer.gates import (
+from edgeformer.convert.agreement import Agreement, Reference
+from edgeformer.convert.bundle_writer import write_bundle, write_refusal, write_report
+from edgeformer.convert.calibration import calibrated, or_recorded, or_samples
+from edgeformer.convert.delivery import check_destination, deliver, discard, fresh_folder
+from edgeformer.convert.gate_inputs import Judged, check_labelled, references_for
+from edgeformer.convert.gates import (
     agreement_of,
     answers_problem,
     boundary_note,
@@ -29,12 +28,13 @@ from edgeformer.gates import (
     partition_problem,
     way_forward,
 )
-from edgeformer.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
+from edgeformer.convert.gptq import LARGEST_INT4, Grid, round_weights
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
+from edgeformer.convert.options import ConvertOptions as ConvertOptions
+from edgeformer.convert.precision import PRECISIONS, Precision
+from edgeformer.convert.scratch import check_space, scratch_in
+from edgeformer.convert.target import Converter, Lowered, Target, converter_for, verification_engine
 from edgeformer.models.program import Program
-from edgeformer.precision import PRECISIONS, Precision
-from edgeformer.rounding import LARGEST_INT4, Grid, round_weights
-from edgeformer.scratch import check_space, scratch_in
-from edgeformer.targets import Converter, Lowered, Target, converter_for, verification_engine
 from edgeformer.tasks.interface import Interface, interface_for
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around

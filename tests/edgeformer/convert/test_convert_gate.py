@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgeformer import convert as conversion
 from edgeformer.cli import app
-from edgeformer.convert import ConvertOptions, convert
+from edgeformer.convert import convert as conversion
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.precision import EIGHT_BITS, PRECISIONS, Allowance
+from edgeformer.convert.tables import converted_table
 from edgeformer.evaluate import evaluate
-from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
-from edgeformer.tables import converted_table
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from tests.checkpoint_factory import save_mobilebert
-from tests.edgeformer.collapsing import save_collapsing
 from tests.edgeformer.compression import tiny
+from tests.edgeformer.convert.collapsing import save_collapsing
 
 NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BITS.backstop)
 

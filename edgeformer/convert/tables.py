@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgeformer.agreement import Agreement
-from edgeformer.convert import Converted
+from edgeformer.convert.agreement import Agreement
+from edgeformer.convert.convert import Converted
 from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.verify.verify import Stage, Verification
 

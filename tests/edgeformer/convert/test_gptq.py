@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeformer.layer_plan import quantized
+from edgeformer.convert.gptq import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
+from edgeformer.convert.layer_plan import quantized
 from edgeformer.models.program import Program
-from edgeformer.rounding import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 CHANNELS = 160  # more than one block of columns

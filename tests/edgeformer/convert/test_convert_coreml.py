@@ -11,9 +11,9 @@ import pytest
 from checkpoint_factory import save_mobilebert
 from safetensors.torch import load_file, save_file
 
-from edgeformer.bundle_writer import seal
-from edgeformer.convert import Converted, ConvertOptions, convert
-from edgeformer.targets import verification_engine
+from edgeformer.convert.bundle_writer import seal
+from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.target import verification_engine
 from edgeformer_converters.mil.program import read_program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.convert.precision import Precision
+from edgeformer.convert.reference import TorchEngine
+from edgeformer.convert.target import Converter, Lowered
 from edgeformer.models.program import Program
-from edgeformer.precision import Precision
-from edgeformer.targets import Converter, Lowered
 from edgeformer.tasks.interface import Interface
-from edgeformer.torch_engine import TorchEngine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing

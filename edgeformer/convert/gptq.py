@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from edgeformer.layer_plan import is_product
+from edgeformer.convert.layer_plan import is_product
 from edgeformer.models.program import Program
 
 LARGEST_INT8, LARGEST_INT4 = 127, 7

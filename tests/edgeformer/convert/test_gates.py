@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.agreement import Agreement, Metric
-from edgeformer.gate_inputs import Judged
-from edgeformer.gates import (
+from edgeformer.convert.agreement import Agreement, Metric
+from edgeformer.convert.gate_inputs import Judged
+from edgeformer.convert.gates import (
     FINER,
     answers_problem,
     boundary_note,
@@ -17,7 +17,7 @@ from edgeformer.gates import (
     helpful_inputs,
     way_forward,
 )
-from edgeformer.precision import EIGHT_BITS, PRECISIONS, Allowance
+from edgeformer.convert.precision import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify.verify import Stage, Verification

@@ -12,7 +12,14 @@ from checkpoint_factory import save_mobilebert, save_whisper
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.layer_plan import LayerPlan, plan_of_checkpoint, planned, quantizable_layers, quantized, weight_bytes
+from edgeformer.convert.layer_plan import (
+    LayerPlan,
+    plan_of_checkpoint,
+    planned,
+    quantizable_layers,
+    quantized,
+    weight_bytes,
+)
 from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.errors import InputError
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgeformer.calibration import MAX_SAMPLES, calibrated, or_samples
+from edgeformer.convert.calibration import MAX_SAMPLES, calibrated, or_samples
 from edgeformer.models.program import Program
 from edgeformer.tasks import samples
 from edgeformer.tasks.interface import Interface

@@ -1,0 +1,1 @@
+"""Conversion: a checkpoint's programs lowered, quantized, checked and written as bundles."""
