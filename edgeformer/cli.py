@@ -182,7 +182,7 @@ def verify(
     check_exists(bundle, "bundle")
     refine = None
     if layers:
-        from edgeformer.verify_layers import add_layers
+        from edgeformer.verify.layers import add_layers
 
         refine = partial(add_layers, source=source)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
@@ -320,7 +320,7 @@ def evaluate(
     check_data(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
-        from edgeformer.evaluate import evaluate, evaluation_tables
+        from edgeformer.evaluate.evaluate import evaluate, evaluation_tables
 
         with progress_bar("evaluating") as report:
             found = evaluate(opened, data, source, limit, threads, report, isolated)
@@ -355,7 +355,7 @@ def report(
 ) -> None:
     """Write one HTML page on a folder: accuracy, size and latency of all variants, sensitivity, what changed."""
     from edgeformer.bench.output import check_outputs
-    from edgeformer.html_page import page_of
+    from edgeformer.report.html_page import page_of
 
     check_exists(folder, "folder")
     file = page or page_of(folder)

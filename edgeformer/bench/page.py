@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from edgeformer.bench.picture import figure_of
-from edgeformer.html_page import document, table
-from edgeformer.inline_svg import inline_svg
+from edgeformer.report.html_page import document, table
+from edgeformer.report.inline_svg import inline_svg
 from edgeformer_runtime.bench.report import Report
 from edgeformer_runtime.bench.tables import FIGURES, HEADERS, described, device_line, figures, remarks
 

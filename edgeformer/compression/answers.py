@@ -9,8 +9,8 @@ from typing import cast
 from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import open_data
-from edgeformer.evaluate_speech import Listener, measure
-from edgeformer.word_errors import simple_words
+from edgeformer.evaluate.speech import Listener, measure
+from edgeformer.evaluate.word_errors import simple_words
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.specs import Transcription

@@ -8,9 +8,9 @@ from torch import Tensor
 from edgeformer.compression.corpus import NO_LABEL, Batch, Data, SpeechClips
 from edgeformer.compression.model import Model
 from edgeformer.compression.probe import Probe
+from edgeformer.evaluate.word_errors import count_word_errors, simple_words, total
 from edgeformer.models.whisper.model import Whisper, causal_mask
 from edgeformer.tasks.task import SPEECH
-from edgeformer.word_errors import count_word_errors, simple_words, total
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 
 WORD_ERRORS = "wer"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edgeformer.compression.search import Change
 from edgeformer.compression.sensitivity import Sensitivity, cost_cells
-from edgeformer.html_page import document, table
 from edgeformer.report.collect import FolderReport
+from edgeformer.report.html_page import document, table
 from edgeformer.report.plots import pareto_plot, sensitivity_plot
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.delivery import replacing

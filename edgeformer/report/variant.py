@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.compression.search import Change
-from edgeformer.word_errors import count_word_errors, simple_words
+from edgeformer.evaluate.word_errors import count_word_errors, simple_words
 
 Z_95 = 1.96
 

@@ -25,9 +25,9 @@ from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
 from edgeformer.doctor.options import DoctorOptions
-from edgeformer.evaluate_embeddings import read_scored_pairs
-from edgeformer.html_page import page_of
+from edgeformer.evaluate.embeddings import read_scored_pairs
 from edgeformer.report.collect import FolderReport, collect
+from edgeformer.report.html_page import page_of
 from edgeformer.report.page import write_page
 from edgeformer.signing import sign_bundle
 from edgeformer_runtime import load

@@ -15,7 +15,7 @@ from edgeformer.convert import convert as conversion
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.precision import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.convert.tables import converted_table
-from edgeformer.evaluate import evaluate
+from edgeformer.evaluate.evaluate import evaluate
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError

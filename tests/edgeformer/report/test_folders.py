@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.html_page import page_of
 from edgeformer.report.collect import collect
+from edgeformer.report.html_page import page_of
 from edgeformer.report.page import page
 from edgeformer.report.variant import Variant, pareto, share_interval, word_error_interval
 from edgeformer_runtime.bundle.bundle import Bundle

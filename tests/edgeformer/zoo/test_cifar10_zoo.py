@@ -12,7 +12,7 @@ import torch
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate import evaluate as evaluate_bundle
+from edgeformer.evaluate.evaluate import evaluate as evaluate_bundle
 from edgeformer.zoo import PICTURES, ZOO
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.preprocess.image import ImageEncoder

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 from rich.table import Table
 
 from edgeformer.data.labelled import open_data
-from edgeformer.evaluate_embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
-from edgeformer.evaluate_label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
-from edgeformer.evaluate_speech import SpeechEvaluation, evaluate_speech, speech_table
-from edgeformer.metrics import ClassReport, class_report
-from edgeformer.side_by_side import Asker, Progress, ask
+from edgeformer.evaluate.embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
+from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
+from edgeformer.evaluate.metrics import ClassReport, class_report
+from edgeformer.evaluate.side_by_side import Asker, Progress, ask
+from edgeformer.evaluate.speech import SpeechEvaluation, evaluate_speech, speech_table
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.bundle.specs import Transcription

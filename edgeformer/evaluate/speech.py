@@ -16,8 +16,7 @@ from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, known_source
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
-from edgeformer.models.program import FULL_WINDOW, ProgramOptions
-from edgeformer.word_errors import (
+from edgeformer.evaluate.word_errors import (
     WordErrors,
     Words,
     count_word_errors,
@@ -25,6 +24,7 @@ from edgeformer.word_errors import (
     total,
     whisper_english_words,
 )
+from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, Transcription

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.html_page import document, table
+from edgeformer.report.html_page import document, table
 
 HEADERS = ("name", *(f"figure {number}, ms" for number in range(12)), "note")
 WIDE = (

@@ -9,8 +9,8 @@ from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.source_programs import source_programs
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.model_view import Array
-from edgeformer.layer_match import Match, match_blocks
-from edgeformer.layer_record import BlockRun, record_runs
+from edgeformer.verify.match import Match, match_blocks
+from edgeformer.verify.record import BlockRun, record_runs
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Transcription

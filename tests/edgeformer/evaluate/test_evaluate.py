@@ -13,10 +13,11 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from edgeformer import cli, side_by_side
+from edgeformer import cli
 from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate import evaluate
+from edgeformer.evaluate import side_by_side
+from edgeformer.evaluate.evaluate import evaluate
 from edgeformer.models.tinyvit import FAMILY
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle

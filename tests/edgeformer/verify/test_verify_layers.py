@@ -15,7 +15,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.target import verification_engine
 from edgeformer.models.tinyvit import FAMILY as TINYVIT
-from edgeformer.verify_layers import HIDDEN, add_layers
+from edgeformer.verify.layers import HIDDEN, add_layers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.engines import open_engine

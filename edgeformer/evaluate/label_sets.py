@@ -14,8 +14,8 @@ from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS
 from edgeformer.data.pairs import TableColumns, locate, read_table, spread
-from edgeformer.metrics import LabelSetReport, label_set_report
-from edgeformer.side_by_side import Asker, ask
+from edgeformer.evaluate.metrics import LabelSetReport, label_set_report
+from edgeformer.evaluate.side_by_side import Asker, ask
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean

@@ -1,0 +1,1 @@
+"""Evaluation: bundles and sources measured on labelled data, side by side."""

@@ -1,0 +1,1 @@
+"""Verification of layers: which layer of a model file differs from the source's."""
