@@ -4,8 +4,9 @@
 
 Self-attention of MiniLM's shape (12 heads of 32) over 128 to 4096 positions, in torch and as LiteRT runs it, each in a
 process of its own with one thread. Times are processor milliseconds, medians of the rounds; memory is by what the
-process's largest resident set grew from when the model and its inputs were there. Writes benchmarks/results/long_attention.json
-and docs/long_attention.png. Chunked attention is a graph of all pairs of blocks, lowered up to 1024 positions only.
+process's largest resident set grew from when the model and its inputs were there. Writes
+benchmarks/results/long_attention.json and docs/long_attention.png.
+Chunked attention is a graph of all pairs of blocks, lowered up to 1024 positions only.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ directly: scores must be equal, transcripts too. One question in twenty is wrong
 one that is due. The scenarios: as many text clients as asked for; the same with room for few to wait, where 503 is due;
 the same while the service is killed (-9) and started again, where a question may stay unanswered but no answer may be
 wrong or half; the same beside attackers (serve_attackers.py), while the bundle is reloaded three times; a few image and
-speech clients, and those of speech beside attackers, too. Printed and written to benchmarks/results/serve.json: questions per
+speech clients, and those of speech beside attackers, too. Printed and written to
+benchmarks/results/serve.json: questions per
 second, latency of answers, resident memory of the service second by second, with the processes of its bundle. The
 clients use the same processors as the service.
 """

@@ -1,4 +1,4 @@
-"""Measures text bundles on every target and precision, and peers on the same weights, into benchmarks/results/text.json.
+"""Measures text bundles on every target and precision, and peers on the same weights: benchmarks/results/text.json.
 
     python -m benchmarks.text_peers [--update-readme] [--json FILE]
 

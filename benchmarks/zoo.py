@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer.compression.compress import CompressOptions, compress
+from edgeformer.compress.compress import CompressOptions, compress
 from edgeformer.convert.convert import convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE
 from edgeformer.convert.options import ConvertOptions

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_compression import compress, sensitivity
 from edgeformer.cli_list import list_names
 from edgeformer.cli_values import check_data, check_exists, check_files, numbers, several
+from edgeformer.compress.command import compress, sensitivity
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.delivery import check_names

@@ -39,7 +39,7 @@ def list_names(
 
 def _names() -> dict[str, dict[str, Any]]:
     """For each kind its names, with a line or a list on each where there is more to say. Nothing here imports torch."""
-    from edgeformer.compression.recipe import load_recipe, shipped_recipes
+    from edgeformer.compress.recipe import load_recipe, shipped_recipes
     from edgeformer.convert.target import TARGETS
     from edgeformer.models.family import FAMILIES
     from edgeformer.zoo import ZOO

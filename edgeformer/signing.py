@@ -1,4 +1,4 @@
-"""Signs bundles with Ed25519 (RFC 8032) and makes the keys; `edgeformer_runtime.bundle.signature` checks what is made here."""
+"""Signs bundles with Ed25519 (RFC 8032) and makes the keys; `edgeformer_runtime.bundle.signature` checks signatures."""
 
 from __future__ import annotations
 

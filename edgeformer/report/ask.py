@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edgeformer.attention import APPROXIMATE_KERNELS
 from edgeformer.checkpoints.source_index import known_source
-from edgeformer.compression.answers import Answers, answers_of
-from edgeformer.compression.search import changes_between
-from edgeformer.compression.workbench import interleaved_ms
+from edgeformer.compress.answers import Answers, answers_of
+from edgeformer.compress.budget.search import changes_between
+from edgeformer.compress.budget.workbench import interleaved_ms
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.source_programs import source_programs
 from edgeformer.convert.target import verification_engine

@@ -11,8 +11,8 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from edgeformer.compression.search import SEARCH_FILE, SENSITIVITY_FILE, Change, format_counts
-from edgeformer.compression.sensitivity import Sensitivity
+from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, format_counts
+from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
 from edgeformer.models.json_files import read_object
 from edgeformer.report.ask import Progress, ask

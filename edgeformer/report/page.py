@@ -7,8 +7,8 @@ from collections import Counter
 from html import escape
 from pathlib import Path
 
-from edgeformer.compression.search import Change
-from edgeformer.compression.sensitivity import Sensitivity, cost_cells
+from edgeformer.compress.budget.search import Change
+from edgeformer.compress.budget.sensitivity import Sensitivity, cost_cells
 from edgeformer.report.collect import FolderReport
 from edgeformer.report.html_page import document, table
 from edgeformer.report.plots import pareto_plot, sensitivity_plot

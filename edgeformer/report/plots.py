@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.compression.sensitivity import Sensitivity
+from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.report.inline_svg import INK, empty_figure, inline_svg
 from edgeformer.report.point_names import label_points, short_names
 from edgeformer.report.variant import Variant, pareto

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeformer.compression.search import Change
+from edgeformer.compress.budget.search import Change
 from edgeformer.evaluate.word_errors import count_word_errors, simple_words
 
 Z_95 = 1.96

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.compression.chain import RECIPES
-from edgeformer.compression.recipe import shipped_recipes
+from edgeformer.compress.budget.chain import RECIPES
+from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.target import TARGETS

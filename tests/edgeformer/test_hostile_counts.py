@@ -16,7 +16,7 @@ import torch
 
 from edgeformer.checkpoints.tokenizer_options import read_options
 from edgeformer.checkpoints.weight_counts import check_weight_files
-from edgeformer.compression.recipe import load_recipe
+from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.calibration import _texts
 from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.data.labelled import TEXT_COLUMNS

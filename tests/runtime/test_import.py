@@ -13,7 +13,7 @@ import json, os, sys, threading
 before = dict(os.environ)
 import edgeformer_runtime
 light = sorted(sys.modules)
-import edgeformer_runtime.cli.app, edgeformer_runtime.bench, edgeformer_runtime.verify.verify
+import edgeformer_runtime.cli.app, edgeformer_runtime.bench.measure, edgeformer_runtime.verify.verify
 with_manifest = sorted(sys.modules)
 import edgeformer_runtime.pipelines.text, edgeformer_runtime.pipelines.vision, edgeformer_runtime.pipelines.speech
 print(json.dumps([light, with_manifest, sorted(sys.modules), dict(os.environ) == before, threading.active_count()]))

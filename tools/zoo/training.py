@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+
+from edgeformer.compress.batches import Batch, Encoded, shuffled_rows
 from edgeformer.progress import progress_bar
-from edgeformer.compression.batches import Batch, Encoded, shuffled_rows
-
-
-
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,9 @@ class Schedule:
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-
-
-
-
 def shuffled_batches(data: Encoded, batch_size: int) -> Iterator[Batch]:
     """One epoch in random order, in batches of similar length."""
     return (data.batch(rows) for rows in shuffled_rows(data.lengths, batch_size))
-
-
 
 
 @torch.no_grad()
@@ -101,5 +93,3 @@ def train(
                 progress.update(task, advance=1, note=f"loss {running:.3f}")
             console.print(f"{title}: epoch {epoch} of {schedule.epochs}, loss {running:.3f}", highlight=False)
     module.eval()
-
-

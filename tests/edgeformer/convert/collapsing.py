@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeformer.compression.model import open_model, write_model
+from edgeformer.compress.model import open_model, write_model
 from edgeformer.convert.layer_plan import LayerPlan
 
 FACTOR = 1024.0

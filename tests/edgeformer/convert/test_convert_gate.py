@@ -20,7 +20,7 @@ from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError
 from tests.checkpoint_factory import save_mobilebert
-from tests.edgeformer.compression import tiny
+from tests.edgeformer.compress import tiny
 from tests.edgeformer.convert.collapsing import save_collapsing
 
 NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BITS.backstop)

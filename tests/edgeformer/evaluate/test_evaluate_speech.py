@@ -22,7 +22,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import open_audio
 from tests.checkpoint_factory import save_whisper
-from tests.edgeformer.compression.tiny import save_clips
+from tests.edgeformer.compress.tiny import save_clips
 from tests.runtime.decoding.real_whisper import open_tiny_english
 
 pytestmark = pytest.mark.slow

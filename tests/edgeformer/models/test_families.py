@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.compression.layers import stacks, unit_groups
-from edgeformer.compression.model import open_model
+from edgeformer.compress.layers import stacks, unit_groups
+from edgeformer.compress.model import open_model
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.models.family import FAMILIES, family_for
@@ -21,7 +21,7 @@ from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_mobilebert, save_whisper, tokenizer, vocabulary
-from tests.edgeformer.compression import tiny
+from tests.edgeformer.compress import tiny
 
 TOY = "tests.edgeformer.models.toy_family:FAMILY"
 """What an entry point of another author's package would name."""

@@ -12,16 +12,16 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.compression.probe import Reading
-from edgeformer.compression.search import Change
-from edgeformer.compression.sensitivity import LayerCost, Sensitivity
+from edgeformer.compress.budget.probe import Reading
+from edgeformer.compress.budget.search import Change
+from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.page import page
 from edgeformer.report.plots import pareto_plot
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.errors import InputError
-from tests.edgeformer.compression import tiny
+from tests.edgeformer.compress import tiny
 
 pytestmark = pytest.mark.slow
 HOSTILE = '<script>alert("1")</script>&'

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.compression.image_augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.image_augment import Augmentation, mix_pairs, transform
+from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from tools.zoo import train_cifar10
 from tools.zoo.cifar10_data import CLASSES, load_cifar10
 
-SHIPPED = Path(train_cifar10.__file__).parent / "cifar10-tinyvit"
+SHIPPED = ZOO["cifar10-tinyvit"].folder
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -14,9 +14,9 @@ import transformers
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from edgeformer.compression.augment import variant, word_neighbours
-from edgeformer.compression.batches import encode
-from edgeformer.compression.small_vocabulary import SPECIAL_TOKENS, shrink_tokenizer
+from edgeformer.compress.augment import variant, word_neighbours
+from edgeformer.compress.batches import encode
+from edgeformer.compress.small_vocabulary import SPECIAL_TOKENS, shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
 from tools.zoo import train_clinc150 as script

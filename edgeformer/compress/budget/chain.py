@@ -1,0 +1,297 @@
+"""`compress --budget`: the whole chain, from the mildest means to the strongest, until a real bundle meets the budget.
+
+First formats per layer alone; then, each from the source, the recipes of the task: pruned and taught again, then a
+smaller student. What a recipe gives is searched in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from os import fspath
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from edgeformer.checkpoints.source_index import remember
+from edgeformer.compress.budget.budget import Budget
+from edgeformer.compress.budget.probe import Probe
+from edgeformer.compress.budget.search import (
+    DEFAULT_BUNDLES,
+    PLAN_FILE,
+    SEARCH_FILE,
+    SENSITIVITY_FILE,
+    Found,
+    Point,
+    frontier,
+    search,
+)
+from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.speech_probe import make_probe
+from edgeformer.compress.budget.workbench import QUANTIZE, Conversion, Workbench
+from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
+from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.fake_quantize import fake_quantized
+from edgeformer.compress.model import Model, open_model, write_model
+from edgeformer.compress.recipe import load_recipe
+from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.convert.target import TARGETS, check_target
+from edgeformer.models.json_files import read_object
+from edgeformer.progress import progress_bar
+from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer_runtime.delivery import alone, put, work_folder
+from edgeformer_runtime.errors import InputError
+
+SEARCH_VERSION = 1
+DEFAULT_EXAMPLES = 128
+
+RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        CLASSIFICATION: ("prune-quarter", "prune-half", "mobilebert-student"),
+        "image-classification": ("tinyvit-narrow", "prune-half"),
+        SPEECH: ("whisper-fewer-layers",),
+    }
+)
+"""By task, what is tried where formats alone do not do, in this order."""
+
+_PACKAGES = ("edgeformer", "safetensors", "tokenizers", "torch")
+
+
+@dataclass(frozen=True)
+class ChainOptions:
+    """What `compress --budget` is asked for.
+
+    Attributes:
+        source: a checkpoint, as `open_checkpoint` takes it.
+        budget: what has to hold.
+        data: labelled, to rank layers on and to train on.
+        out: the folder to write, which must not exist.
+        conversion: how bundles are made, and the data that they are asked.
+        formats: that layers may have besides fp32; None: the target's `layer_formats`.
+        recipes: that may be run; None: those of `RECIPES`.
+        examples: of the data, to rank layers on.
+        bundles: to make at most of each stage.
+        seed: of every random number.
+    """
+
+    source: str
+    budget: Budget
+    data: str
+    out: Path
+    conversion: Conversion
+    formats: tuple[str, ...] | None = None
+    recipes: tuple[str, ...] | None = None
+    examples: int = DEFAULT_EXAMPLES
+    bundles: int = DEFAULT_BUNDLES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # A text or any os.PathLike is taken, too.
+        for name, convert in (("source", fspath), ("data", fspath), ("out", Path)):
+            object.__setattr__(self, name, convert(getattr(self, name)))
+        check_formats(self.formats or ())
+        check_target(self.conversion.target)
+        for name in ("examples", "bundles"):
+            if getattr(self, name) < 1:
+                raise InputError(f"expected at least 1 of {name}, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What came of it.
+
+    Attributes:
+        path: the folder that was written; None where the budget was not met.
+        found: the points of all stages, and the one that was taken or is nearest.
+        report: the content of search.json.
+    """
+
+    path: Path | None
+    found: Found
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One means: a model, its sensitivity, and what was found."""
+
+    model: Model
+    sensitivity: Sensitivity
+    found: Found
+    report: dict[str, Any]
+    examples: int
+
+
+def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
+    """Find the mildest means that meet a budget, and write the checkpoint with its plan.
+
+    Raises:
+        InputError: anything that is not as it should be; nothing is then at `options.out`. A budget that cannot be met
+            is no error here: see `Chain.path`.
+    """
+    if options.out.exists():
+        raise InputError(f"{options.out} exists: name a new folder, or remove it first")
+    model = open_model(options.source)
+    options.budget.check_task(model.checkpoint.task)
+    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    for recipe in recipes:
+        load_recipe(recipe)  # refused now, not after the search that comes first
+    with work_folder(options.out.parent, create=True) as work, alone(options.out):
+        job = _Job(options, work, console)
+        try:
+            stages = _stages(job, model, recipes)
+        finally:
+            # Conversions have noted copies, which go now, as the place of these weights.
+            remember(model.checkpoint)
+        found = _best(options.budget, stages)
+        report = job.report(found, stages)
+        if not found.met or found.best is None:
+            return Chain(None, found, report)
+        result = work / "result"
+        _write(result, stages[-1], found.best, options.budget, report)
+        put(result, options.out)
+    return Chain(options.out, found, report)
+
+
+def _stages(job: _Job, model: Model, recipes: Sequence[str]) -> list[_Stage]:
+    """Formats alone, then recipe after recipe until the budget is met."""
+    stages = [job.quantize(model, QUANTIZE, {})]
+    for recipe in recipes:
+        if stages[-1].found.met:
+            break
+        made = job.compressed(recipe)
+        stages.append(job.quantize(open_model(str(made)), Path(recipe).stem, read_object(made / REPORT_FILE)))
+    return stages
+
+
+class _Job:
+    """The stages of one command, which share the source's bundle and answers."""
+
+    def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
+        self._options, self._work, self._console = options, work, console
+        self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
+        self._source: Workbench | None = None
+
+    def compressed(self, recipe: str) -> Path:
+        """Run a recipe on the source."""
+        options = self._options
+        out = self._work / f"made-{Path(recipe).stem}"
+        wanted = CompressOptions(options.source, recipe, options.data, out, seed=options.seed)
+        return compress(wanted, self._console).path
+
+    def quantize(self, model: Model, stage: str, report: dict[str, Any]) -> _Stage:
+        """Search formats for a model."""
+        options = self._options
+        data, notes = read_data(options.data, model.checkpoint)
+        for note in notes:
+            self._say(f"note: {note}")
+        data = some_of(data, options.examples)
+        target = options.conversion.target
+
+        @cache
+        def probe() -> Probe:
+            return make_probe(model, data)
+
+        self._say(f"{stage}: what each layer costs, on {len(data)} examples")
+        with _bar(self._console, f"{stage}: sensitivity") as progress:
+            costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
+        bench = Workbench(model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say)
+        self._source = self._source or bench
+        if options.budget.limit("latency") is not None and "latency" not in bench.fp32.values:
+            raise InputError(f"budget: {target} does not run on this machine: expected a budget without latency")
+        self._say(str(bench.fp32))
+
+        def predicted(plan: LayerPlan) -> Mapping[str, float]:
+            with fake_quantized(model.module, plan, target):
+                reading = probe().measure()
+            return _expected(bench.fp32, probe(), reading.value, reading.agreement)
+
+        def measured(plan: LayerPlan) -> Point:
+            point = bench.measure(plan)
+            self._say(str(point))
+            return point
+
+        found = search(options.budget, frontier(costs), predicted, measured, bench.fp32, options.bundles)
+        return _Stage(model, costs, found, report, bench.examples)
+
+    def report(self, found: Found, stages: list[_Stage]) -> dict[str, Any]:
+        """The content of search.json."""
+        conversion = self._options.conversion
+        return {
+            "version": SEARCH_VERSION,
+            "budget": str(self._options.budget),
+            "met": found.met,
+            "target": conversion.target,
+            "formats": list(self._formats),
+            "best": None if found.best is None else found.points.index(found.best),
+            "examples": stages[0].examples,
+            "points": [point.to_json() for point in found.points],
+            "sensitivity": {stage.found.points[0].stage: stage.sensitivity.to_json() for stage in stages},
+            "versions": {package: version(package) for package in _PACKAGES},
+        }
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(console: Console, title: str) -> Iterator[Progress]:
+    """A progress bar; the value takes the number of finished measurements and of all."""
+    with progress_bar(console) as bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:
+    """Qualities that a bundle may have, from what torch found on other examples: fp32's, changed by as much."""
+    change = value - probe.reference.value
+    expected = {probe.metric: fp32.values[probe.metric] + change}
+    if probe.metric == "accuracy":
+        expected["accuracy_drop"] = fp32.values["accuracy_drop"] - change
+        expected["agreement"] = fp32.values["agreement"] * agreement
+    else:
+        expected["wer_rise"] = fp32.values["wer_rise"] + change
+    return expected
+
+
+def _best(budget: Budget, stages: list[_Stage]) -> Found:
+    """All stages as one: the last one's best where it meets the budget, or else the nearest of all."""
+    points = tuple(point for stage in stages for point in stage.found.points)
+    last = stages[-1].found
+    if last.met:
+        return Found(points, last.best, True)
+    bests = [stage.found.best for stage in stages if stage.found.best is not None]
+    return Found(points, min(bests, key=lambda point: budget.distance(point.values), default=None), False)
+
+
+def _write(folder: Path, stage: _Stage, best: Point, budget: Budget, report: dict[str, Any]) -> None:
+    """The checkpoint with its plan, ready for convert, and what was found on the way."""
+    write_model(stage.model, folder, _stored(stage.model))
+    source = stage.model.checkpoint.source
+    head = stage.report or {
+        "version": REPORT_VERSION,
+        "source": {"id": source.id, "revision": source.revision, "weights_sha256": source.weights_sha256},
+    }
+    document = {**head, "budget": str(budget), CHECKPOINT_KEY: best.plan.to_json()}
+    for name, content in (
+        (REPORT_FILE, document),
+        (PLAN_FILE, best.plan.to_json()),
+        (SEARCH_FILE, report),
+        (SENSITIVITY_FILE, stage.sensitivity.to_json()),
+    ):
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def _stored(model: Model) -> torch.dtype:
+    """float16 where that loses nothing, as a source that was stored so."""
+    tensors = (tensor for tensor in model.module.state_dict().values() if tensor.is_floating_point())
+    exact = all(torch.equal(tensor.half().float(), tensor) for tensor in tensors)
+    return torch.float16 if exact else torch.float32

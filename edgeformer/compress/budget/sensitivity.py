@@ -1,0 +1,220 @@
+"""Sensitivity: what each layer alone costs in each weight format.
+
+Every quantizable layer in turn is given a format by fake quantization, all others staying at fp32, and the task's
+metric and the divergence from fp32 are measured. Errors of several layers add up to first order (Dong et al. 2019,
+HAWQ), so that the divergences rank whole plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from os import fspath
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from torch import nn
+
+from edgeformer.compress.budget.probe import Probe, Reading
+from edgeformer.compress.budget.speech_probe import make_probe
+from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.fake_quantize import fake_quantized
+from edgeformer.compress.model import Model, open_model
+from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
+from edgeformer.convert.target import check_target
+from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
+
+VERSION = 1
+DEFAULT_FORMATS = ("int8", "int4")
+EXACT = "fp32"
+
+Progress = Callable[[int, int], None]
+"""Called with the number of finished measurements and of all of them."""
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer in one format.
+
+    Attributes:
+        layer: its name in our module.
+        format: one of `FORMATS`.
+        weight_bytes: what its weight then takes, scales included.
+        fp32_bytes: what it takes as it is.
+        reading: of the whole model, this layer alone being in that format.
+    """
+
+    layer: str
+    format: str
+    weight_bytes: int
+    fp32_bytes: int
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The costs of all layers in all formats.
+
+    Attributes:
+        target: whose arithmetic was imitated.
+        metric: what the readings' value is.
+        examples: that were asked.
+        reference: the reading at fp32.
+        costs: the costliest first, by divergence; layers of equal divergence by name.
+    """
+
+    target: str
+    metric: str
+    examples: int
+    reference: Reading
+    costs: tuple[LayerCost, ...]
+
+    def loss(self, cost: LayerCost) -> float:
+        """By how much the metric is worse than at fp32; negative where it is better."""
+        found, exact = cost.reading.value, self.reference.value
+        return exact - found if self.metric == "accuracy" else found - exact
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads, and `sensitivity --json` prints."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Sensitivity:
+        """From parsed JSON; InputError where it is something else."""
+        try:
+            if value["version"] != VERSION:
+                raise InputError(f"{where}: expected version {VERSION}, found {value['version']!r}")
+            costs = tuple(LayerCost(**(each | {"reading": Reading(**each["reading"])})) for each in value["costs"])
+            head = {name: value[name] for name in ("target", "metric", "examples")}
+            return cls(**head, reference=Reading(**value["reference"]), costs=costs)
+        except (KeyError, TypeError):
+            raise InputError(f"{where}: expected what `edgeformer sensitivity --json` prints") from None
+
+
+def measure_sensitivity(
+    model: Model, probe: Probe, target: str, formats: Sequence[str] = DEFAULT_FORMATS, progress: Progress | None = None
+) -> Sensitivity:
+    """Give each layer each format in turn.
+
+    Args:
+        model: whose module is changed and restored.
+        probe: of the same model.
+        target: whose arithmetic is imitated, one of `TARGETS`.
+        formats: of `FORMATS`, fp32 left out.
+        progress: called after each measurement.
+
+    Raises:
+        InputError: an unknown target or format, or a model without layers that could be quantized.
+    """
+    check_formats(formats)
+    check_target(target)
+    layers = quantizable_layers(model.module)
+    if not layers:
+        raise InputError(f"{model.checkpoint.source.id} has no layer that could be quantized")
+    # Few targets have 4 bits for anything but linear layers.
+    pairs = [(n, each) for n, layer in layers.items() for each in formats if each != "int4" or type(layer) is nn.Linear]
+    costs = []
+    for number, (name, format_) in enumerate(pairs, 1):
+        weight = layers[name].weight
+        with fake_quantized(model.module, LayerPlan({name: format_}, default=EXACT), target):
+            reading = probe.measure(name)
+        costs.append(LayerCost(name, format_, weight_bytes(weight, format_), weight_bytes(weight, EXACT), reading))
+        if progress is not None:
+            progress(number, len(pairs))
+    costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
+    examples = sum(len(batch.rows) for batch in probe.batches)
+    return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
+
+
+def cached_sensitivity(
+    model: Model,
+    probe: Callable[[], Probe],
+    data_sha256: str,
+    target: str,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """`measure_sensitivity`, or what it gave for the same weights, data, target and formats on this machine.
+
+    Args:
+        model: a checkpoint as it is on disk.
+        probe: makes the probe, where something is to be measured.
+        data_sha256: of the probe's examples.
+        target, formats, progress: see `measure_sensitivity`.
+    """
+    check_formats(formats)
+    check_target(target)
+    key = repr((VERSION, model.checkpoint.source.weights_sha256, data_sha256, target, *sorted(formats)))
+    file = cache_folder() / "sensitivity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if file.is_file():
+        try:
+            return Sensitivity.from_json(json.loads(file.read_text(encoding="utf-8")), file.name)
+        except (InputError, ValueError, RecursionError, OSError):
+            pass  # of another version, or damaged: it is measured again, and replaced
+    found = measure_sensitivity(model, probe(), target, formats, progress)
+    _keep(file, found)
+    return found
+
+
+def sensitivity_of(
+    source: StrPath,
+    data: StrPath,
+    target: str,
+    formats: Sequence[str],
+    examples: int,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """The sensitivity of a checkpoint's layers; see `cached_sensitivity`.
+
+    Args:
+        source: as `open_checkpoint` takes it.
+        data: as `edgeformer eval` takes it.
+        target, formats, progress: see `measure_sensitivity`.
+        examples: of the data, spread evenly.
+
+    Raises:
+        InputError: something that cannot be used.
+    """
+    model = open_model(fspath(source))
+    chosen = some_of(read_data(fspath(data), model.checkpoint)[0], examples)
+    return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
+
+
+def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
+    """The costliest layers, a row each."""
+    title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
+    table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
+    for cost in found.costs[:most]:
+        table.add_row(*cost_cells(found, cost))
+    left = len(found.costs) - most
+    if left > 0:
+        table.caption = f"{left} that cost less are in --json"
+    return table
+
+
+def cost_cells(found: Sensitivity, cost: LayerCost) -> tuple[str, ...]:
+    """A row of a table: layer, format, divergence, agreement, what of the metric is lost, what is saved."""
+    return (
+        cost.layer,
+        cost.format,
+        f"{cost.reading.divergence:.2e}",
+        f"{cost.reading.agreement:.2%}",
+        f"{found.loss(cost):+.2%}",
+        f"{(cost.fp32_bytes - cost.weight_bytes) / 1e3:,.1f} KB",
+    )
+
+
+def _keep(file: Path, found: Sensitivity) -> None:
+    """A cache that cannot be written is none."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".fresh")
+        fresh.write_text(json.dumps(found.to_json()), encoding="utf-8")
+        fresh.replace(file)
+    except OSError:
+        return

@@ -1,0 +1,150 @@
+"""Makes plans' bundles and measures them: answers, size, and latency beside the source at fp32 in one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeformer.compress.answers import Answers, answers_of
+from edgeformer.compress.budget.search import Point, changes_between
+from edgeformer.compress.model import Model, write_model
+from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.gates import median_latencies_ms
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.target import verification_engine
+from edgeformer.models.program import DEFAULT_SEQ_LENS
+from edgeformer_runtime.bench.workload import workload
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.engines import open_engine
+from edgeformer_runtime.errors import InputError
+
+Report = Callable[[str], None]
+QUANTIZE = "quantize"
+FP32, MIXED = "fp32", "mixed"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How bundles are made, and what they are asked.
+
+    Attributes:
+        target: of `targets.TARGETS`.
+        data: labelled, as `edgeformer eval` takes it.
+        limit: of the data use so many examples; None: all.
+        seq_lens: of texts.
+        audio_seconds: of speech; None: the target's own choice.
+    """
+
+    target: str
+    data: str
+    limit: int | None = None
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    audio_seconds: tuple[float, ...] | None = None
+
+
+class Workbench:
+    """Bundles of one model, all measured against the source.
+
+    Attributes:
+        fp32: the model's own point at fp32.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stage: str,
+        conversion: Conversion,
+        folder: Path,
+        source: Workbench | None = None,
+        report: Report = lambda line: None,  # noqa: ARG005
+    ) -> None:
+        """Make the bundle at fp32.
+
+        Args:
+            model: whose bundles are made.
+            stage: what was done to it, for its points.
+            conversion: how.
+            folder: a new one for everything that is made; the caller removes it.
+            source: of the source model; None: this is it.
+            report: called with a line before each step.
+
+        Raises:
+            InputError: the model cannot be converted, or the data not be used.
+        """
+        self._model, self._stage, self._conversion, self._folder = model, stage, conversion, folder
+        self._report = report
+        self._made = 0
+        self._checkpoint = folder / "checkpoint"
+        folder.mkdir(parents=True)
+        write_model(model, self._checkpoint)
+        (row,) = self._convert(FP32)
+        if not row.ok:
+            raise InputError(
+                f"{model.checkpoint.source.id} cannot be converted at fp32: {row.problems[0]}: "
+                "edgeformer convert --keep-refused keeps the bundle to look into"
+            )
+        self._bundle = row.path
+        self._source_bundle = row.path if source is None else source._bundle
+        self._answers: Answers | None = None if source is None else source._answers
+        self.fp32 = self._measured(row, LayerPlan(default=FP32))
+
+    @property
+    def examples(self) -> int:
+        """The number of examples that bundles are asked."""
+        return 0 if self._answers is None else len(self._answers.given)
+
+    def measure(self, plan: LayerPlan) -> Point:
+        """Make a plan's bundle and measure it; one that fails a gate gives a point without values."""
+        text = json.dumps({"version": 1, CHECKPOINT_KEY: plan.to_json()})
+        (self._checkpoint / CHECKPOINT_FILE).write_text(text, encoding="utf-8")
+        (row,) = self._convert(MIXED)
+        if not row.ok:
+            return Point(self._stage, plan, {}, refused=row.problems[0])
+        return self._measured(row, plan)
+
+    def _convert(self, precision: str) -> list[Converted]:
+        self._made += 1
+        out = self._folder / f"bundles-{self._made}"
+        options = ConvertOptions(
+            source=str(self._checkpoint),
+            out=out,
+            targets=(self._conversion.target,),
+            precisions=(precision,),
+            seq_lens=self._conversion.seq_lens,
+            audio_seconds=self._conversion.audio_seconds,
+            name=self._stage,
+        )
+        return convert(options, lambda step: self._report(f"{self._stage}: {step}"))
+
+    def _measured(self, row: Converted, plan: LayerPlan) -> Point:
+        """A delivered bundle's point."""
+        with Bundle.open(row.path) as bundle, Bundle.open(self._source_bundle) as source:
+            self._report(f"{self._stage}: asking the bundle of {row.size_bytes / 1e6:.2f} MB")
+            answers = answers_of(bundle, self._conversion.data, self._conversion.limit)
+            reference = self._answers = self._answers or answers
+            same = answers.same_as(reference)
+            times = None if verification_engine(bundle) else interleaved_ms((source, bundle))
+        lost = answers.value - reference.value if answers.metric == "wer" else reference.value - answers.value
+        values = {
+            answers.metric: answers.value,
+            "wer_rise" if answers.metric == "wer" else "accuracy_drop": lost,
+            "agreement": sum(same) / len(same),
+            "size": float(row.size_bytes),
+        }
+        if times is not None:
+            values["latency"] = times[1]
+        changes = changes_between(reference, answers)
+        return Point(self._stage, plan, values, None if times is None else times[0], None, changes)
+
+
+def interleaved_ms(bundles: Sequence[Bundle]) -> list[float]:
+    """Median wall time in ms of each bundle's workload, round by round in one run, one thread."""
+    engines = [open_engine(bundle, threads=1) for bundle in bundles]
+    try:
+        pairs = zip(bundles, engines, strict=True)
+        return median_latencies_ms([workload(bundle).bind(bundle, engine) for bundle, engine in pairs])
+    finally:
+        for engine in engines:
+            engine.close()

@@ -1,0 +1,170 @@
+"""New students: a config of their own, a vocabulary cut to what they need, weights from the teacher where they fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.checkpoints.sizes import check_student
+from edgeformer.compress.corpus import Data, TextData
+from edgeformer.compress.layers import stacks, uniform
+from edgeformer.compress.model import Model, build_model, classifier_config
+from edgeformer.compress.small_vocabulary import shrink_tokenizer
+from edgeformer.models.family import FAMILIES, family_for
+from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
+from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer_runtime.errors import InputError
+
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+EMBEDDING_STD = 0.3
+"""Of word embeddings; those of positions and token types begin at a tenth of it, so that words count first."""
+
+
+@dataclass(frozen=True)
+class NewStudent:
+    """A student that has learned nothing yet, and how many of its tensors came from the teacher."""
+
+    model: Model
+    taken: int
+    total: int
+
+
+def make_student(fields: Mapping[str, Any], teacher: Model, data: Data, seed: int) -> NewStudent:
+    """A student of a public config.
+
+    Args:
+        fields: of its config.json. Where they name no other architecture than the teacher's, they change the teacher's.
+        teacher: whose labels, tokenizer and weights it begins with.
+        data: of texts, whose pieces a smaller vocabulary keeps.
+        seed: of the weights that are not the teacher's.
+
+    Raises:
+        InputError: a config that cannot be honoured, or one of another task than the teacher's.
+    """
+    own = teacher.checkpoint
+    raw = _config(fields, own)
+    family = family_for(raw)
+    if own.task not in family.tasks:
+        raise InputError(f"student: {family.name} cannot do {own.task}, and the teacher does: name another model_type")
+    check_student(family, raw, sum(tensor.numel() for tensor in teacher.module.parameters()))
+    kept: list[int] | None = None
+    tokenizer = own.tokenizer_json
+    if own.task == CLASSIFICATION and int(raw.get("vocab_size", own.config.vocab_size)) != own.config.vocab_size:
+        assert isinstance(data, TextData)
+        tokenizer, kept = _smaller(own, data.texts, raw["vocab_size"])
+        raw = {**raw, "pad_token_id": 0}
+    checkpoint = replace(
+        own,
+        family=family,
+        raw=raw,
+        labels=own.labels if own.task == SPEECH else family.parse_labels(raw),
+        tokenizer_json=tokenizer,
+        pad_token_id=0 if kept is not None else own.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = replace(build_model(checkpoint), own_tokenizer=kept is not None)
+        taken = initialise(model.module, teacher.module, kept)
+    return NewStudent(model, taken, len(model.module.state_dict()))
+
+
+def _config(fields: Mapping[str, Any], teacher: Checkpoint) -> dict[str, Any]:
+    """The student's config.json."""
+    same = all(fields.get(key, teacher.raw.get(key)) == teacher.raw.get(key) for key in ("model_type", "architecture"))
+    base = {key: value for key, value in teacher.raw.items() if key not in LAYER_WIDTH_KEYS} if same else {}
+    raw = {**base, **fields}
+    if teacher.task == CLASSIFICATION:
+        known = dict.fromkeys(name for family in FAMILIES.values() for name in family.classifiers)
+        if raw.get("model_type") not in known:
+            raise InputError(f"student: model_type must be one of {', '.join(known)}, found {raw.get('model_type')!r}")
+        return classifier_config(family_for(raw), {"vocab_size": teacher.config.vocab_size, **raw}, teacher.labels)
+    if teacher.task != SPEECH and not same:
+        return {**raw, "num_classes": len(teacher.labels), "label_names": list(teacher.labels)}
+    return raw
+
+
+def _smaller(teacher: Checkpoint, texts: Sequence[str], size: Any) -> tuple[str, list[int]]:
+    """A tokenizer of `size` pieces and their ids at the teacher."""
+    if not isinstance(size, int) or not 0 < size < teacher.config.vocab_size:
+        raise InputError(
+            f"student: vocab_size must be at most the teacher's {teacher.config.vocab_size}, found {size!r}"
+        )
+    if teacher.tokenizer_json is None:
+        raise InputError(f"{teacher.source.id} has no tokenizer that could be cut to {size} pieces")
+    return shrink_tokenizer(teacher.tokenizer_json, texts, size)
+
+
+@torch.no_grad()
+def initialise(student: nn.Module, teacher: nn.Module, kept: Sequence[int] | None = None) -> int:
+    """Give a student the teacher's tensors where names and shapes agree; layers are taken evenly.
+
+    Word embeddings of another width are the teacher's principal components (as many as the student has channels).
+
+    Args:
+        student: with untrained weights.
+        teacher: of any family.
+        kept: the teacher's ids of the student's word pieces; None: the same ones.
+
+    Returns:
+        How many tensors came from the teacher.
+    """
+    source = {_inner(name): tensor for name, tensor in teacher.state_dict().items()}
+    renamed = _LayerNames(student, teacher)
+    taken = 0
+    for full_name, tensor in student.state_dict().items():
+        name = _inner(full_name)
+        found = source.get(renamed(name))
+        if name == WORD_EMBEDDINGS and found is not None:
+            words = found if kept is None else found[list(kept)]
+            tensor.copy_(_resized(words, tensor.shape[1]))
+            tensor[0].zero_()  # padding: MobileBERT's trigram must see the end of the bucket there
+            taken += 1
+        elif found is not None and found.shape == tensor.shape:
+            tensor.copy_(found)
+            taken += 1
+        elif name.endswith(("position_embeddings.weight", "token_type_embeddings.weight")):
+            tensor.normal_(std=EMBEDDING_STD / 10)
+    return taken
+
+
+def _resized(words: Tensor, width: int) -> Tensor:
+    """(V, C) to (V, width): as they are, or their principal components scaled to EMBEDDING_STD."""
+    if words.shape[1] == width:
+        return words
+    left, sizes, _ = torch.linalg.svd(words - words.mean(dim=0), full_matrices=False)
+    narrow = torch.zeros(len(words), width)
+    count = min(width, len(sizes))
+    narrow[:, :count] = left[:, :count] * sizes[:count]
+    return narrow * (EMBEDDING_STD / narrow.std())
+
+
+def _inner(name: str) -> str:
+    """A name without the encoder's, which differs between the families of text models."""
+    return re.sub(r"^(bert|mobilebert)\.", "", name)
+
+
+class _LayerNames:
+    """From a student's tensor name to the teacher's: the layer's number is that of the teacher's layer at its place."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        theirs = {_inner(stack.name): len(stack.layers) for stack in stacks(teacher)}
+        self._sources = {
+            _inner(stack.name): uniform(len(stack.layers), theirs[_inner(stack.name)])
+            for stack in stacks(student)
+            if _inner(stack.name) in theirs
+        }
+
+    def __call__(self, name: str) -> str:
+        """The teacher's name of a student's tensor."""
+        for stack, sources in self._sources.items():
+            rest = name.removeprefix(f"{stack}.")
+            if rest != name:
+                number, _, part = rest.partition(".")
+                return f"{stack}.{sources[int(number)]}.{part}"
+        return name

@@ -1,0 +1,469 @@
+"""Recipes from end to end: results, determinism, interruption, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.compress import training
+from edgeformer.compress.model import open_model, write_model
+from edgeformer_runtime.delivery import alone
+from edgeformer_runtime.errors import InputError
+from tests.checkpoint_factory import save_whisper
+from tests.edgeformer.compress import tiny
+
+pytestmark = pytest.mark.slow
+CHAIN = """
+seq_len = 16
+[[step]]
+kind = "finetune"
+training = { epochs = 12, batch_size = 4, learning_rate = 3e-3 }
+[[step]]
+kind = "distill"
+loss = { logits = 1.0, labels = 0.5 }
+augment = { variants = 1 }
+training = { epochs = 12, batch_size = 8, learning_rate = 5e-3, schedule = "cosine" }
+[step.student]
+model_type = "mobilebert"
+vocab_size = 90
+hidden_size = 32
+embedding_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+intra_bottleneck_size = 16
+intermediate_size = 32
+num_feedforward_networks = 2
+max_position_embeddings = 64
+normalization_type = "layer_norm"
+[[step]]
+kind = "prune"
+heads = 0.25
+neurons = 0.5
+[[step]]
+kind = "sparsify"
+sparsity = 0.5
+training = { epochs = 3, batch_size = 4, learning_rate = 1e-3 }
+[[step]]
+kind = "distill"
+training = { epochs = 2, batch_size = 4, learning_rate = 1e-3 }
+"""
+
+LONG = """
+seq_len = 16
+[[step]]
+kind = "distill"
+loss = { logits = 1.0, labels = 0.5, hidden = 0.5 }
+training = { epochs = 60, batch_size = 2, learning_rate = 1e-3 }
+"""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two checkpoints have the same weights, bit for bit."""
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, a classifier and a teacher."""
+    folder = tmp_path_factory.mktemp("compress")
+    tiny.save_texts(folder / "texts.json")
+    tiny.save_classifier(folder / "student")
+    tiny.save_bert(folder / "teacher")
+    tiny.save_bert(folder / "bare", classifier=False)
+    return folder
+
+
+def new_head(recipe: str) -> str:
+    return recipe.replace('kind = "finetune"', 'kind = "finetune"\nnew_head = true', 1)
+
+
+def test_a_chain_of_steps(place: Path) -> None:
+    """A bare encoder becomes a classifier, teaches a MobileBERT, which is pruned, thinned and taught again."""
+    texts = place / "texts.json"
+    made = tiny.run(place / "bare", new_head(CHAIN), texts, place / "chain" / "out", evaluate=str(texts))
+    report = json.loads((made.path / "edgeformer.json").read_text())
+    assert report == made.report
+    steps = [step["results"] for step in report["steps"]]
+    assert steps[0]["accuracy"] == 1.0 and steps[1]["accuracy"] >= 0.75
+    assert steps[1]["examples"] == 24 and steps[0]["examples"] == 12
+    assert steps[2]["removed"]["heads"] == 1 and steps[2]["removed"]["neurons"] > 0
+    assert steps[3]["linear_zeros"] == steps[4]["linear_zeros"] == pytest.approx(steps[3]["linear_weights"] / 2, abs=20)
+    assert report["steps"][0]["training"]["learning_rate"] == 3e-3
+    checkpoint = open_checkpoint(str(made.path))
+    assert checkpoint.family.name == "mobilebert" and checkpoint.labels == ("call", "lights", "weather")
+    assert checkpoint.config.vocab_size == 90 and len(checkpoint.config.layer_widths) == 2
+    load_module(checkpoint, KERNELS["dense"])
+    assert sorted(path.name for path in (place / "chain").iterdir()) == ["out", "recipe.toml"]
+    again = tiny.run(place / "bare", new_head(CHAIN), texts, place / "chain" / "again", evaluate=str(texts))
+    assert same(made.path, again.path)
+    assert again.report == made.report
+    other = tiny.run(place / "bare", new_head(tiny.FINETUNE), texts, place / "chain" / "seed", seed=1)
+    first = tiny.run(place / "bare", new_head(tiny.FINETUNE), texts, place / "chain" / "seed0")
+    assert not same(other.path, first.path)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "whisper", "tinyvit"])
+def test_written_models_are_in_the_public_format(tmp_path: Path, kind: str) -> None:
+    save = {"distilbert": tiny.save_distilbert, "whisper": save_whisper, "tinyvit": tiny.save_tinyvit}[kind]
+    source = save(tmp_path / "source")  # type: ignore[operator]
+    write_model(open_model(str(source)), tmp_path / "out")
+    before, after = weights(source), weights(tmp_path / "out")
+    assert after.keys() == before.keys() - {"proj_out.weight"}
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    if kind == "distilbert":
+        transformers.DistilBertForSequenceClassification.from_pretrained(tmp_path / "out")
+    if kind == "whisper":
+        transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "out")
+
+
+def test_images_learn_from_a_teacher_of_another_size(tmp_path: Path) -> None:
+    images = tiny.save_images(tmp_path / "images")
+    source = tiny.save_tinyvit(tmp_path / "teacher")
+    recipe = """
+        [[step]]
+        kind = "finetune"
+        training = { epochs = 20, batch_size = 6, learning_rate = 5e-3 }
+        [[step]]
+        kind = "distill"
+        student.model_args.embed_dims = [8, 16, 16]
+        student.model_args.depths = [1, 1, 1]
+        student.model_args.num_heads = [1, 2, 2]
+        student.model_args.window_sizes = [4, 4, 4]
+        loss = { logits = 1.0, labels = 1.0 }
+        augment = { shift = 0.1, jitter = 0.1 }
+        training = { epochs = 20, batch_size = 6, learning_rate = 5e-3 }
+        """
+    made = tiny.run(source, recipe, images, tmp_path / "out", evaluate=str(images))
+    accuracies = [step["results"]["accuracy"] for step in made.report["steps"]]
+    assert accuracies[0] >= 0.9 and accuracies[1] >= 0.6
+    assert open_checkpoint(str(made.path)).config.depths == (1, 1, 1)
+
+
+def test_a_whisper_learns_from_a_deeper_one(tmp_path: Path) -> None:
+    clips = tiny.save_clips(tmp_path / "clips")
+    source = save_whisper(tmp_path / "whisper", max_source_positions=100)
+    recipe = """
+        max_tokens = 24
+        [[step]]
+        kind = "distill"
+        student = { decoder_layers = 1 }
+        loss = { logits = 1.0, labels = 0.5, hidden = 0.1, attention = 0.1 }
+        training = { epochs = 8, batch_size = 2, learning_rate = 2e-3 }
+        [[step]]
+        kind = "prune"
+        heads = 0.5
+        neurons = 0.5
+        """
+    made = tiny.run(source, recipe, clips, tmp_path / "out", evaluate=str(clips))
+    first = made.report["steps"][0]["results"]
+    assert first["tensors_from_teacher"] == first["tensors"]
+    assert first["loss"] < 20  # 30 to begin with
+    checkpoint = open_checkpoint(str(made.path))
+    assert checkpoint.config.decoder_layers == 1
+    assert sum(layer.heads for layer in checkpoint.config.encoder_layer_widths) == 2
+    assert checkpoint.config.decoder_layer_widths[0].heads == 2
+
+
+# Interruption
+
+
+def command(place: Path, out: Path, *more: str) -> list[str]:
+    recipe = tiny.save_recipe(out.parent / "recipe.toml", LONG)
+    arguments = ["compress", place / "student", "--recipe", recipe, "--data", place / "texts.json", "--out", out]
+    return [*map(str, arguments), "--teacher", str(place / "teacher"), *more]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(place: Path) -> Path:
+    return tiny.run(
+        place / "student", LONG, place / "texts.json", place / "whole" / "out", teacher=str(place / "teacher")
+    ).path
+
+
+@pytest.fixture
+def _interrupts_heeded() -> Iterator[None]:
+    """Shells start background jobs with SIGINT ignored, and the processes of such a job inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts_heeded")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_ends_at_the_same_weights(
+    place: Path, uninterrupted: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeformer", *command(place, out, "--checkpoint-seconds", "0")],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    states = tmp_path / ".out.compress" / "training-1-distill"
+    deadline = time.monotonic() + 300
+    while not any(int(path.name) >= 20 for path in states.glob("[0-9]*") if path.name.isdecimal()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and said.strip().splitlines()[-1] == "error: interrupted"
+    assert not out.exists()
+    options: dict[str, Any] = {"teacher": str(place / "teacher")}
+    with pytest.raises(InputError, match=r"an interrupted run is at .*: go on with --resume"):
+        tiny.run(place / "student", LONG, place / "texts.json", out, **options)
+    with pytest.raises(InputError, match="had another seed"):
+        tiny.run(place / "student", LONG, place / "texts.json", out, seed=5, resume=True, **options)
+    made = tiny.run(place / "student", LONG, place / "texts.json", out, resume=True, **options)
+    assert same(made.path, uninterrupted)
+
+
+def test_a_run_goes_on_from_its_last_finished_step(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny.FINETUNE + '[[step]]\nkind = "distill"\ntraining = { epochs = 2, batch_size = 4 }\n'
+    whole = tiny.run(place / "student", recipe, place / "texts.json", tmp_path / "whole").path
+
+    def stop(*_arguments: Any, **_more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeformer.compress.steps.run_distill", stop)
+        patched.setattr("edgeformer.compress.steps.RUNNERS", {})
+        patched.setattr("edgeformer.compress.compress.RUNNERS", {"finetune": _finetune(), "distill": stop})
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run(place / "student", recipe, place / "texts.json", tmp_path / "out")
+    updates: list[str] = []
+    train = training.train
+    monkeypatch.setattr(
+        "edgeformer.compress.steps.train", lambda *args, **more: updates.append(args[4]) or train(*args, **more)
+    )
+    made = tiny.run(place / "student", recipe, place / "texts.json", tmp_path / "out", resume=True)
+    assert updates == ["2-distill"]
+    assert same(made.path, whole)
+
+
+def _finetune() -> Any:
+    from edgeformer.compress.steps import run_finetune
+
+    return run_finetune
+
+
+def test_two_processes_come_to_what_one_comes_to(place: Path, tmp_path: Path) -> None:
+    recipe = """
+        seq_len = 16
+        [[step]]
+        kind = "distill"
+        loss = { logits = 1.0, labels = 0.5, hidden = 0.5, attention = 0.5 }
+        augment = { variants = 1 }
+        training = { epochs = 4, batch_size = 7, learning_rate = 1e-3 }
+        """
+    texts, teacher = place / "texts.json", str(place / "teacher")
+    alone = tiny.run(place / "student", recipe, texts, tmp_path / "alone", teacher=teacher)
+    # accelerate's own launcher starts several processes on a CPU through MPI alone; torch's does so with gloo.
+    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "edgeformer", "compress"]
+    arguments = [place / "student", "--recipe", tmp_path / "recipe.toml", "--data", texts, "--teacher", teacher]
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, *arguments, "--out", tmp_path / "two"],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "two" / "edgeformer.json").read_text())
+    assert (report["processes"], alone.report["processes"]) == (2, 1)
+    one, two, before = weights(alone.path), weights(tmp_path / "two"), weights(place / "student")
+    moved = max(float((one[name] - before[name]).abs().max()) for name in one)
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    # Sums are rounded in another order, and Adam divides small gradients by their own size.
+    assert moved > 5e-3 and apart < 0.02 * moved
+    assert report["steps"][0]["results"]["loss"] == pytest.approx(alone.report["steps"][0]["results"]["loss"], rel=1e-4)
+
+
+def test_mixed_precision(place: Path, tmp_path: Path) -> None:
+    made = tiny.run(
+        place / "student", 'mixed_precision = "bf16"\n' + tiny.FINETUNE, place / "texts.json", tmp_path / "bf16"
+    )
+    plain = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "plain")
+    losses = [each.report["steps"][0]["results"]["loss"] for each in (made, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02) and losses[0] != losses[1]
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="fp16"):
+            tiny.run(
+                place / "student", 'mixed_precision = "fp16"\n' + tiny.FINETUNE, place / "texts.json", tmp_path / "fp16"
+            )
+
+
+# What goes wrong
+
+
+def refused(match: str, source: Path, recipe: str, data: Path | str, out: Path, **options: Any) -> None:
+    with pytest.raises(InputError, match=match) as raised:
+        tiny.run(source, recipe, data, out, **options)
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in out.parent.iterdir() if "out" in path.name] == []
+
+
+def test_a_loss_that_is_no_number(place: Path, tmp_path: Path) -> None:
+    recipe = tiny.FINETUNE.replace("2e-3", "1e30")
+    refused(
+        r"1-finetune: the loss is (nan|inf) after \d+ of 18 updates: expected a number; lower learning_rate",
+        place / "student",
+        recipe,
+        place / "texts.json",
+        tmp_path / "out",
+    )
+
+
+def test_a_teacher_of_another_task_or_other_labels(place: Path, tmp_path: Path) -> None:
+    recipe, texts, out = LONG, place / "texts.json", tmp_path / "out"
+    image = str(tiny.save_tinyvit(tmp_path / "image"))
+    refused(
+        "does image-classification and the student text-classification",
+        place / "student",
+        recipe,
+        texts,
+        out,
+        teacher=image,
+    )
+    other = str(tiny.save_bert(tmp_path / "other", id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}))
+    refused("have other labels", place / "student", recipe, texts, out, teacher=other)
+
+
+def test_data_that_does_not_fit(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refused("no data at", place / "student", LONG, tmp_path / "missing.json", out)
+    (tmp_path / "foreign.json").write_text('[["turn", "music"]]')
+    refused("has labels that the bundle does not know", place / "student", LONG, tmp_path / "foreign.json", out)
+    refused("is a sentence embedder: expected a classifier", place / "bare", LONG, place / "texts.json", out)
+    refused("there is nothing to resume", place / "student", LONG, place / "texts.json", out, resume=True)
+
+
+def test_tokens_that_differ_cannot_be_compared_inside(place: Path, tmp_path: Path) -> None:
+    """Another vocabulary splits words differently, so hidden states have no partner; answers alone still teach."""
+    folder = tiny.save_bert(tmp_path / "teacher")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    spec["model"]["vocab"] = {
+        token if token not in tiny.SENTENCES["lights"][0].split() else f"{token}_": number
+        for token, number in spec["model"]["vocab"].items()
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    options: dict[str, Any] = {"teacher": str(folder)}
+    refused("both need the same tokens", place / "student", LONG, place / "texts.json", tmp_path / "out", **options)
+    recipe = LONG.replace(", hidden = 0.5", "").replace("epochs = 60", "epochs = 1")
+    assert tiny.run(place / "student", recipe, place / "texts.json", tmp_path / "fine", **options).path.is_dir()
+
+
+def test_a_full_disk(place: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: writing fails in the middle of a state."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeformer", *command(place, tmp_path / "out", "--checkpoint-seconds", "0")],
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: cannot write to")
+    assert "--resume" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_was_killed_once_its_result_had_its_place(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = (place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "kill" / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeformer.compress.compress._clear", lambda _: None)
+        made = tiny.run(*work)
+    left = work[3].parent / ".out.compress"
+    assert (left / "plan.json").exists()
+    assert tiny.run(*work, resume=True).report == made.report
+    assert not left.exists() and (made.path / "model.safetensors").exists()
+    modes = {(made.path / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+    assert len(modes) == 1, "weights are no more private than what stands beside them"
+    left.mkdir()
+    (left / "plan.json").write_text('{"inputs": {}, "results": []}')
+    with pytest.raises(InputError, match="out exists"):
+        tiny.run(*work, resume=True)
+    assert left.exists(), "the work of another run"
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_while_it_publishes_loses_nothing(place: Path, tmp_path: Path) -> None:
+    """Killed when the result is being written, when it has its place, and at whatever moment the next steps are."""
+    folder, out = tmp_path / "killed", tmp_path / "killed" / "out"
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tiny.FINETUNE)
+    made = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "whole")
+    arguments = [str(place / "student"), "--data", str(place / "texts.json"), "--out", str(out)]
+    started = [sys.executable, "-m", "edgeformer", "compress", *arguments, "--recipe", str(recipe)]
+    generator = random.Random(0)
+    for marker in (folder / ".out.compress" / "result", out, folder / ".out.compress" / "result", out):
+        resume = ["--resume"] if (folder / ".out.compress" / "plan.json").exists() else []
+        process = subprocess.Popen([*started, *resume], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not marker.exists():
+            time.sleep(0.0003)
+        time.sleep(generator.uniform(0, 0.006))
+        process.kill()
+        process.communicate(timeout=60)
+        if out.exists():
+            assert same(out, made.path) and (out / "edgeformer.json").exists()
+            with pytest.raises(InputError, match="out exists: name a new folder"):
+                tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out)
+            assert sorted(path.name for path in folder.iterdir()) == ["out", "recipe.toml"]
+            shutil.rmtree(out)
+        else:
+            assert (folder / ".out.compress" / "plan.json").exists(), "what was done before is kept"
+
+
+def test_what_a_run_left_that_was_killed_while_it_cleared_up_goes(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    made = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out)
+    dead = tmp_path / ".edgeformer-dead" / "new" / ".out.compress"
+    dead.mkdir(parents=True)
+    (dead.parent.parent / "lock").touch()
+    (dead / "plan.json").touch()
+    (tmp_path / ".edgeformer-out.lock").touch()
+    with pytest.raises(InputError, match="out exists and no interrupted run is beside it: name a new folder"):
+        tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", out, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "recipe.toml"]
+    assert (made.path / "model.safetensors").exists()
+
+
+def test_two_runs_of_one_output(place: Path, tmp_path: Path) -> None:
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="is writing it: wait until that has ended"):
+        tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml"]
