@@ -18,7 +18,7 @@ from edgeformer.convert.layer_plan import LayerPlan, planned, quantizable_layers
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.target import Converter, Lowered, converter_for
 from edgeformer.models.program import Program
-from edgeformer_converters.planned_layers import PlannedLayers
+from edgeformer_converters.checks import PlannedLayers
 from edgeformer_runtime.errors import InputError
 
 pytestmark = pytest.mark.slow

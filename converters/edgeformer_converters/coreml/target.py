@@ -10,7 +10,7 @@ COREML = FileFormat(
     "coreml",
     examiner="edgeformer_converters.coreml.examiner:EXAMINER",
     # Core ML itself runs on macOS only; elsewhere our interpreter of its language executes the converted program.
-    reference_engine="edgeformer_converters.mil.reference:MilReferenceEngine",
+    reference_engine="edgeformer_converters.mil.interpreter:MilReferenceEngine",
     # It has states in float16 only. Of tiny.en at fp32, whose encoder differs by 2e-7, the steps' logits differ by
     # 1.6e-4.
     state_rounding=2**-11,

@@ -14,20 +14,21 @@ from torch import nn
 from edgeformer.convert.precision import PLANNED, Precision
 from edgeformer.convert.target import Target
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems, plan_problems
-from edgeformer_converters.executorch.graph import compute_in_half, shared_provenance, widen_embedding_ids
-from edgeformer_converters.executorch.mixed import quantize_by_plan
+from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.executorch.quantize import (
+    quantize_by_plan,
     quantize_dynamically,
     quantize_statically,
     store_attention_biases_in_int8,
 )
 from edgeformer_converters.executorch.rewrites import (
     changed_buffers,
+    compute_in_half,
     memory_plans,
     normalize_in_delegate,
+    shared_provenance,
     slice_instead_of_select,
+    widen_embedding_ids,
     write_rows_by_index,
 )
 from edgeformer_converters.executorch.target import TARGET

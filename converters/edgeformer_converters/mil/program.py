@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer_converters.mil.errors import one_line
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.names import check_name
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 
 PACKAGE_DATA = PurePosixPath("Data/com.apple.CoreML")
 PACKAGE_MODEL = "model.mlmodel"
@@ -288,3 +288,29 @@ def _to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.from_numpy(array.copy())
     wide = np.float32 if array.dtype.kind == "f" else np.int64 if array.dtype.itemsize == 8 else np.int32
     return torch.from_numpy(array.astype(wide))
+
+
+# The border around a Core ML package from a stranger: whatever its bytes make of reading or running it is one line.
+
+
+@contextmanager
+def one_line(what: str, kind: type[EngineError] | type[InputError]) -> Iterator[None]:
+    """Turn what is raised inside the block into an error that says that the package is at fault.
+
+    A message that is no program can be read as anything: a list as a tensor, a size below zero, a type without a name.
+    Protobuf, the reader of weights, numpy and torch have no base class for what they raise then.
+
+    Args:
+        what: is read or run, for the message.
+        kind: of the error.
+
+    Raises:
+        EdgeFormerError: of that kind, or as it was raised inside.
+    """
+    try:
+        yield
+    except (EdgeFormerError, ImportError):
+        raise
+    except Exception as error:
+        reason = shorten(" ".join(str(error).split()), 200)[1:-1]
+        raise kind(f"{what}: the Core ML program is not consistent: {type(error).__name__}: {reason}") from error

@@ -14,10 +14,8 @@ from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.precision import PLANNED, Precision
 from edgeformer.convert.target import Target
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
-from edgeformer_converters.checks import common_problems, plan_problems
+from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET
-from edgeformer_converters.planned_layers import PlannedLayers
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements
 
@@ -72,8 +70,8 @@ class OnnxConverter:
         with quiet_tools():
             import onnx
 
-            from edgeformer_converters.onnx.mixed import quantize_by_plan
             from edgeformer_converters.onnx.quantize import (
+                quantize_by_plan,
                 quantize_dynamically,
                 quantize_statically,
                 store_weights_in_int8,

@@ -16,10 +16,10 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models import tinyvit
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import CoreMLConverter
+from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.mil.program import Function, Reference, read_program
-from edgeformer_converters.mil.reference import run
 from edgeformer_runtime.bundle.specs import HOST_STATE
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
+from edgeformer_converters.mil.interpreter import MilInterpreter, run
 from edgeformer_converters.mil.program import read_program
-from edgeformer_converters.mil.reference import MilInterpreter, run
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import EngineError, InputError
 

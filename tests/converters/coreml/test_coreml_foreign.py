@@ -12,7 +12,7 @@ import torch
 from foreign_models import Foreign, foreign_models
 from torch import Tensor, nn
 
-from edgeformer_converters.mil.reference import run
+from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import EngineError, InputError
 

@@ -12,10 +12,10 @@ from small_text import text_inputs
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
+from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL, read_program
-from edgeformer_converters.mil.reference import run
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

@@ -16,8 +16,8 @@ from small_speech import Speech, baseline, differences, mask_of, open_speech, re
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.target import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
+from edgeformer_converters.mil.interpreter import MilInterpreter, MilReferenceEngine
 from edgeformer_converters.mil.program import read_program
-from edgeformer_converters.mil.reference import MilInterpreter, MilReferenceEngine
 from edgeformer_runtime.engines.coreml import CoreMLEngine
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.errors import EngineError

@@ -15,11 +15,11 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.coreml.weights import WEIGHTS
+from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.mil.program import Function, Operation, read_program
-from edgeformer_converters.mil.reference import run
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
 

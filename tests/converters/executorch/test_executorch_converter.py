@@ -12,7 +12,7 @@ from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.executorch.converter import MODEL_FILE, ExecuTorchConverter
 from edgeformer_runtime.engines.executorch_runtime import Runtime
 

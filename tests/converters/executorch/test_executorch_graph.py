@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeformer_converters.executorch.graph import compute_in_half, widen_embedding_ids
+from edgeformer_converters.executorch.rewrites import compute_in_half, widen_embedding_ids
 
 
 def exported(module: nn.Module, *inputs: Tensor) -> GraphModule:

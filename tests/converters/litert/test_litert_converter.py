@@ -11,7 +11,7 @@ from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]

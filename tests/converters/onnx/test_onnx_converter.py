@@ -15,7 +15,7 @@ from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.precision import PRECISIONS
 from edgeformer.models.program import Program
-from edgeformer_converters.base import Lowered
+from edgeformer_converters.checks import Lowered
 from edgeformer_converters.onnx.converter import OnnxConverter
 from edgeformer_converters.onnx.storage import WEIGHTS_FILE
 
