@@ -101,8 +101,8 @@ def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
 
     A target whose tools are not installed here tells nothing, nor does a file that doctor cannot read.
     """
+    from edgeformer.doctor.examination import peak_memory
     from edgeformer.doctor.examiner import examiner_for
-    from edgeformer.doctor.liveness import peak_memory
 
     found: dict[tuple[str | None, str | None], float] = {}
     for path in request.bundles:

@@ -7,25 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeformer.doctor.alignment_heads import check_alignment_heads
-from edgeformer.doctor.examination import Examination
+from edgeformer.doctor.check_bundle import (
+    check_alignment_heads,
+    check_integrity,
+    check_labels,
+    check_memory,
+    check_placement,
+    check_systems,
+    check_weights,
+    refused,
+)
+from edgeformer.doctor.check_graph import (
+    check_masks,
+    check_operators,
+    check_overflow,
+    check_partitions,
+    check_structure,
+)
+from edgeformer.doctor.check_tokenizer import check_tokenizer
+from edgeformer.doctor.examination import Examination, Ranges
 from edgeformer.doctor.examiner import Partitioning, Support, examiner_for
 from edgeformer.doctor.finding import Finding, Severity, error, info
-from edgeformer.doctor.integrity import check_integrity, refused
-from edgeformer.doctor.labels import check_labels
 from edgeformer.doctor.libraries import examine_libraries, is_native
-from edgeformer.doctor.masks import check_masks
-from edgeformer.doctor.memory import check_memory
-from edgeformer.doctor.operators import check_operators
 from edgeformer.doctor.options import DoctorOptions
-from edgeformer.doctor.overflow import check_overflow
-from edgeformer.doctor.partitions import check_partitions
-from edgeformer.doctor.placement import check_placement
-from edgeformer.doctor.ranges import Ranges
-from edgeformer.doctor.structure import check_structure
-from edgeformer.doctor.systems import check_systems
-from edgeformer.doctor.tokenizer import check_tokenizer
-from edgeformer.doctor.weights import check_weights
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files

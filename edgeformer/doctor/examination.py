@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from edgeformer.doctor.examiner import Examiner, Partitioning, Support
-from edgeformer.doctor.liveness import Peak, peak_memory
-from edgeformer.doctor.model_view import ModelView
+from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, ModelView, Node, Program, plain_name
 from edgeformer.doctor.options import DoctorOptions
-from edgeformer.doctor.ranges import Ranges, find_ranges
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.vectors import Case, read_vectors
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Case, bucket_of, read_vectors
+from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,130 @@ class Examination:
     def ranges(self) -> Ranges:
         """How large the values become that the programs compute on the recorded vectors."""
         return find_ranges(self.bundle, self.examiner, self.view, self.cases)
+
+
+# How much memory a program's activations take at once.
+
+
+IN_PLACE = ELEMENTWISE | LAYOUT | SOFTMAX
+"""What runtimes write over an operand of the same size that nobody reads afterwards."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment when a program holds the most.
+
+    Attributes:
+        size_bytes: the values that are alive then, without constants.
+        node: the label of the node that runs then.
+        operator: that node's operator.
+    """
+
+    size_bytes: int
+    node: str
+    operator: str
+
+
+def peak_memory(program: Program) -> Peak:
+    """The largest sum of the values that are alive at once.
+
+    A value lives from the node that makes it to the last one that reads it; inputs live from the start and outputs to
+    the end. What is made of constants alone counts as a constant. What kernels and packed weights take, and what a
+    planner loses to gaps, comes on top.
+    """
+    nodes = [node for node in program.nodes if not _is_constant(node, program)]
+    last: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        last.update(dict.fromkeys((*node.inputs, *node.outputs), index))
+    last.update(dict.fromkeys(program.outputs, len(nodes)))
+    alive = {key: program.values[key].size_bytes for key in program.inputs}
+    now = sum(alive.values())
+    peak = Peak(now, "", "the inputs")
+    for index, node in enumerate(nodes):
+        ended = [key for key in dict.fromkeys(node.inputs) if last[key] == index and key in alive]
+        made = {key: program.values[key].size_bytes for key in node.outputs if key not in alive}
+        reused = next((key for key in ended if _is_in_place(node) and alive[key] in made.values()), None)
+        if reused is not None and reused not in program.inputs:
+            now -= alive.pop(reused)
+        alive |= made
+        now += sum(made.values())
+        if now > peak.size_bytes:
+            peak = Peak(now, node.label, node.operator)
+        now -= sum(alive.pop(key, 0) for key in (*ended, *made) if last[key] == index)
+    return peak
+
+
+def _is_in_place(node: Node) -> bool:
+    return plain_name(node.operator) in IN_PLACE and len(node.outputs) == 1
+
+
+def _is_constant(node: Node, program: Program) -> bool:
+    """Whether a node reads constants alone, so that a runtime computes it when it opens the model."""
+    return bool(node.inputs) and all(program.values[key].constant is not None for key in node.inputs)
+
+
+# How large a program's values become on the recorded vectors.
+
+
+# Of each program so many recorded cases are run. More change the largest number little and take as much time again.
+CASES_PER_PROGRAM = 3
+TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The largest numbers that were seen.
+
+    Attributes:
+        largest: of each program, by its name, the (label, number) of each of its operators.
+        failure: what the engine said when it could not go on; None: it could.
+        hidden: the target does not show its values.
+    """
+
+    largest: dict[str, dict[str, float]]
+    failure: str | None = None
+    hidden: bool = False
+
+    def peak(self, program: str) -> tuple[str, float] | None:
+        """The operator whose result is the largest, and that number; None: the program was not run."""
+        found = self.largest.get(program)
+        return max(found.items(), key=lambda item: math.inf if math.isnan(item[1]) else item[1]) if found else None
+
+
+def find_ranges(bundle: Bundle, examiner: Examiner, view: ModelView, cases: Sequence[Case]) -> Ranges:
+    """Run recorded cases in an engine that shows what it computes.
+
+    Of speech, whose programs for all lengths of sound have the same weights, the shortest sound is run: it is encoded,
+    and its prompt and first tokens are decoded.
+    """
+    largest: dict[str, dict[str, float]] = {}
+
+    def observe(program: str, label: str, number: float) -> None:
+        seen = largest.setdefault(program, {})
+        seen[label] = number if math.isnan(number) else max(seen.get(label, 0.0), number)
+
+    engine = examiner.observed(bundle, view, observe)
+    if engine is None or not cases:
+        return Ranges(largest, hidden=engine is None)
+    failure = None
+    try:
+        head = bundle.manifest.postprocessing
+        if isinstance(head, Transcription):
+            _transcribe(bundle, engine, next(case for case in cases if case.program == head.buckets[0].encode))
+        else:
+            for program in bundle.manifest.programs:
+                for case in [each for each in cases if each.program == program.name][:CASES_PER_PROGRAM]:
+                    engine.run(case.program, case.inputs)
+    except EngineError as error:
+        failure = str(error)
+    finally:
+        engine.close()
+    return Ranges(largest, failure)
+
+
+def _transcribe(bundle: Bundle, engine: Engine, case: Case) -> None:
+    transcriber = Transcriber(bundle, engine)
+    bucket = bucket_of(transcriber.spec, case.program)
+    mel = transcriber.mel(read_wav(transcriber, case.raw), bucket)
+    tokens = iter(case.expected["tokens"][:TOKENS])
+    steps(transcriber.decoder(bucket), mel, case.expected["prompt"], lambda _: next(tokens, None))

@@ -9,9 +9,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgeformer.checkpoints.prompt_template import with_prompt
-from edgeformer.doctor.corpus import LINES, LONE_SURROGATE
+from edgeformer.doctor.check_tokenizer import (
+    LINES,
+    LONE_SURROGATE,
+    _check_decoding,
+    _check_encoding,
+    word_piece_reference,
+)
 from edgeformer.doctor.finding import Severity
-from edgeformer.doctor.tokenizer import _check_decoding, _check_encoding, word_piece_reference
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from tests.checkpoint_factory import whisper_tokenizer
@@ -105,7 +110,7 @@ def test_a_missing_reference_is_not_passed_over(zoo_tokenizer: str, monkeypatch:
     def missing(_: object) -> None:
         raise ImportError("No module named 'transformers'", name="transformers")
 
-    monkeypatch.setattr("edgeformer.doctor.tokenizer.word_piece_reference", missing)
+    monkeypatch.setattr("edgeformer.doctor.check_tokenizer.word_piece_reference", missing)
     found = _check_encoding(zoo_tokenizer, SPEC)
     assert found[1].severity is Severity.WARNING
     assert "pip install transformers" in found[1].do

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeformer.doctor.liveness import peak_memory
-from edgeformer.doctor.masks import _extremes
+from edgeformer.doctor.check_graph import _extremes
+from edgeformer.doctor.examination import peak_memory
 from edgeformer.doctor.model_view import Node, Program, Value
-from edgeformer.doctor.versions import older, parse_version
+from edgeformer.doctor.options import older, parse_version
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_runtime.errors import InputError

@@ -1,0 +1,299 @@
+"""Check: the labels stand in the order of the recorded logits."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from edgeformer.checkpoints import source_index
+from edgeformer.doctor.examination import Examination
+from edgeformer.doctor.finding import Finding, error, fine, info, warning
+from edgeformer.doctor.model_view import Value
+from edgeformer.doctor.options import older, parse_version
+from edgeformer.models.json_files import read_object
+from edgeformer.models.whisper.config import parse_config, with_alignment_heads
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Classification, Manifest
+from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.vectors import Case
+from edgeformer_runtime.cli.tables import refusals
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.pipelines.heads import ACTIVATIONS
+
+LABELS = "labels"
+# Recorded logits give the recorded scores but for the rounding of float32.
+TOLERANCE = 1e-4
+LABELS_WHY = "the app would show another label than the model means"
+LABELS_DO = "put the labels back into the order of the checkpoint's id2label, or convert it again with --labels"
+
+
+def check_labels(examination: Examination) -> Iterable[Finding]:
+    """Recorded logits under the manifest's labels against recorded answers; no engine takes part."""
+    head = examination.bundle.manifest.postprocessing
+    if not isinstance(head, Classification) or not examination.cases:
+        return []
+    if all(label == f"LABEL_{index}" for index, label in enumerate(head.labels)):
+        return [
+            warning(
+                LABELS,
+                f"the {len(head.labels)} labels are LABEL_0, LABEL_1, ...",
+                "the checkpoint does not say what its classes are called, and an app would show these names",
+                "convert it again with --labels FILE",
+            )
+        ]
+    moved: dict[str, set[str]] = {}
+    for case in examination.cases:
+        for label, candidates in _moved(case, head).items():
+            moved[label] = moved[label] & candidates if label in moved else candidates
+    if not moved:
+        return [fine(LABELS, f"{len(head.labels)} labels, in the order of the recorded logits")]
+    pair = sorted(moved)
+    if len(pair) == 2 and all(moved[pair[i]] == {pair[1 - i]} for i in (0, 1)):
+        return [
+            error(
+                LABELS,
+                f"the scores are right, but the labels {pair[0]!r} and {pair[1]!r} are exchanged",
+                LABELS_WHY,
+                LABELS_DO,
+            )
+        ]
+    shown = ", ".join(map(repr, pair[:6])) + (", ..." if len(pair) > 6 else "")
+    return [error(LABELS, f"{len(pair)} labels do not belong to their logits: {shown}", LABELS_WHY, LABELS_DO)]
+
+
+def _moved(case: Case, head: Classification) -> dict[str, set[str]]:
+    """Labels whose score is not the recorded one, each with the labels whose recorded score it has."""
+    (logits,) = case.outputs.values()
+    scores = dict(zip(head.labels, ACTIVATIONS[head.activation](logits.ravel().astype(np.float64)), strict=True))
+    expected = dict(zip(case.expected["labels"], case.expected["scores"], strict=True))
+    return {
+        label: {other for other, recorded in expected.items() if abs(recorded - score) <= TOLERANCE}
+        for label, score in scores.items()
+        if abs(expected.get(label, np.inf) - score) > TOLERANCE
+    }
+
+
+# Check: a speech model's alignment heads, which times of words come from, are heads that the decoder has.
+
+
+ALIGNMENT_HEADS = "alignment_heads"
+HEADS_WHY = "times of words come from these heads alone: others give times that are off or jump"
+HEADS_DO = "measure which heads align, name them in generation_config.json and convert again"
+
+
+def check_alignment_heads(examination: Examination) -> Iterable[Finding]:
+    """How many there are, and where the source is at hand, which of those that it states were dropped."""
+    manifest = examination.bundle.manifest
+    head = manifest.postprocessing
+    if not isinstance(head, Transcription):
+        return
+    available = head.layers * head.heads
+    if head.alignment_heads > available:
+        yield error(
+            ALIGNMENT_HEADS,
+            f"{head.alignment_heads} alignment heads, but the decoder's {head.layers} layers have {available} heads",
+            HEADS_WHY,
+            "convert the checkpoint again",
+        )
+        return
+    if head.alignment_heads == (head.layers - head.layers // 2) * head.heads:
+        yield info(
+            ALIGNMENT_HEADS,
+            f"{head.alignment_heads} alignment heads: as many as the upper half of the {head.layers} layers has",
+            "that half stands in where a checkpoint states no heads that it has; times of words are then rougher",
+            HEADS_DO,
+        )
+    else:
+        yield fine(ALIGNMENT_HEADS, f"{head.alignment_heads} of the decoder's {available} heads")
+    for note in _dropped(manifest):
+        yield warning(ALIGNMENT_HEADS, f"the checkpoint's list does not fit it: {note}", HEADS_WHY, HEADS_DO)
+
+
+def _dropped(manifest: Manifest) -> tuple[str, ...]:
+    """What conversion said of heads that the decoder does not have; nothing where the source is not at hand."""
+    try:
+        folder = source_index.find(manifest.source)
+        stated = read_object(folder / "generation_config.json").get("alignment_heads") or []
+        config = parse_config(read_object(folder / "config.json"))
+        return with_alignment_heads(config, [(int(layer), int(number)) for layer, number in stated])[1]
+    except (InputError, TypeError, ValueError):
+        return ()
+
+
+# Check: every file is as the manifest states, and who vouches for the manifest.
+
+
+INTEGRITY = "integrity"
+
+
+def check_integrity(examination: Examination) -> Iterable[Finding]:
+    """What opening the bundle has shown already, and the state of its signature."""
+    bundle = examination.bundle
+    yield fine(INTEGRITY, f"{len(bundle.manifest.files)} files, all with the manifest's hashes")
+    if bundle.refused:
+        yield error(
+            INTEGRITY,
+            f"the gates of its conversion refused it: {'; '.join(refusals(bundle))}",
+            "its answers are farther from its checkpoint's than its precision allows; no reader answers unasked",
+            "convert it otherwise; `edgeformer verify --layers` names a wrong layer, `edgeformer eval` what it costs",
+        )
+    state = bundle.signature
+    if state.checked_by is not None:
+        yield fine("signature", f"valid, by the key {state.checked_by[:16]}")
+    elif state.signed:
+        yield info(
+            "signature",
+            "signed, but not checked",
+            "a signature protects only those who check it",
+            "name the publisher's key with --require-signature",
+        )
+    else:
+        yield info(
+            "signature",
+            "unsigned",
+            "hashes show accidents, not attacks: who can change a file can change its hash as well",
+            "sign it (edgeformer sign) if it travels to devices apart from the app",
+        )
+
+
+def refused(path: Path, problem: BundleError, signature_required: bool) -> Finding:
+    """What a bundle that the reader refuses is said to have.
+
+    Raises:
+        BundleError: the path is no bundle at all.
+    """
+    if not ((path / MANIFEST_NAME).is_file() or zipfile.is_zipfile(path)):
+        raise problem
+    return error(
+        "signature" if signature_required and "signature" in str(problem) else INTEGRITY,
+        str(problem),
+        "every reader refuses the bundle, and nothing else of it was looked at",
+        "fetch the bundle from where it was published, or convert the checkpoint again",
+    )
+
+
+# Check: what the programs take of a device's memory.
+
+
+MEMORY = "memory"
+# A phone of 4 GB gives an app in the foreground about a third of it before the system ends it.
+LARGE_BYTES = 1_200_000_000
+
+
+def check_memory(examination: Examination) -> Iterable[Finding]:
+    """The program whose activations take the most, and the size of the weights."""
+    name, peak = max(examination.peaks.items(), key=lambda item: item[1].size_bytes)
+    planned = max((program.planned_bytes or 0 for program in examination.view.programs), default=0)
+    weights = examination.bundle.model_size_bytes
+    plan = f", of which the file plans {planned / 1e6:.1f} MB" if planned else ""
+    what = (
+        f"activations take up to {peak.size_bytes / 1e6:.1f} MB ({name}, at {peak.operator}){plan};"
+        f" the model's files have {weights / 1e6:.1f} MB"
+    )
+    if peak.size_bytes + weights > LARGE_BYTES:
+        return [
+            warning(
+                MEMORY,
+                what,
+                "a phone with 4 GB of memory ends apps that take a third of it",
+                "convert for shorter inputs, to int8, or with --attention chunked",
+            )
+        ]
+    return [info(MEMORY, what, "a runtime that packs weights for its kernels holds them a second time")]
+
+
+# Check: weights lie in their files where memory-mapped reading wants them.
+
+
+PLACEMENT = "alignment"
+
+
+def check_placement(examination: Examination) -> Iterable[Finding]:
+    """Offsets that are no multiple of what the format asks for."""
+    placements = examination.view.placements
+    wrong = [each for each in placements if each.offset % each.alignment]
+    if wrong:
+        first = wrong[0]
+        return [
+            warning(
+                PLACEMENT,
+                f"{len(wrong)} of {len(placements)} weights are not aligned: {first.file}: {first.what} at byte"
+                f" {first.offset}, no multiple of {first.alignment}",
+                "a runtime that maps the file into memory copies such weights, or reads them slowly or not at all",
+                "convert the checkpoint again; tools that rewrite model files often lose the alignment",
+            )
+        ]
+    if not placements:
+        return [fine(PLACEMENT, "the weights are inside the graph: a runtime copies them and asks for no alignment")]
+    return [fine(PLACEMENT, f"{len(placements)} places of weights, all aligned for memory mapping")]
+
+
+# Check: the oldest iOS and Android that the app supports run the bundle.
+
+
+SYSTEMS = "systems"
+
+
+def check_systems(examination: Examination) -> Iterable[Finding]:
+    """`--min-ios` and `--min-android-api` against what the manifest requires."""
+    options, manifest = examination.options, examination.bundle.manifest
+    wanted = {
+        "iOS": (options.min_ios, manifest.requires.ios),
+        "Android API": (
+            None if options.min_android_api is None else str(options.min_android_api),
+            None if manifest.requires.android_api is None else str(manifest.requires.android_api),
+        ),
+    }
+    for system, (minimum, required) in wanted.items():
+        if minimum is None:
+            continue
+        if required is None:
+            yield error(
+                SYSTEMS,
+                f"a bundle for {manifest.target} does not run on {system.split()[0]}",
+                "the app could not open it on any such device",
+                "convert the checkpoint for another target as well, and ship that bundle there",
+            )
+        elif older(parse_version(minimum, system), parse_version(required, system)):
+            yield error(
+                SYSTEMS,
+                f"the bundle needs {system} {required}, the app supports {system} {minimum}",
+                "on older devices the app cannot open it",
+                f"raise the app's minimum to {system} {required}, or convert for a target that runs on {minimum}",
+            )
+        else:
+            yield fine(SYSTEMS, f"runs on {system} {minimum}")
+
+
+# Check: no weight is NaN or infinite.
+
+
+WEIGHTS = "weights"
+
+
+def check_weights(examination: Examination) -> Iterable[Finding]:
+    """Constants of floating-point types with NaN in them; infinities of masks are the mask check's."""
+    checked = 0
+    for program in examination.view.programs:
+        for value in program.constants():
+            if not value.is_float:
+                continue
+            checked += 1
+            if _is_spoiled(value):
+                return [
+                    error(
+                        WEIGHTS,
+                        f"{program.name}: the weight {value.label} {value.shape} holds NaN",
+                        "every answer that it takes part in is NaN",
+                        "repair the checkpoint and convert it again",
+                    )
+                ]
+    return [fine(WEIGHTS, f"none of {checked} floating-point constants holds NaN")]
+
+
+def _is_spoiled(value: Value) -> bool:
+    assert value.constant is not None
+    numbers = value.constant()
+    return numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())
