@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeformer.bench.hosts import EXPECTED, open_host
+from edgeformer.bench.adb import AdbHost
 from edgeformer.bench.peers import ALIASES, PEERS, peer_contenders
-from edgeformer.bench.request import Request, Tell
+from edgeformer.bench.request import Host, Request, Tell
+from edgeformer.bench.ssh import SshHost
 from edgeformer_runtime.bench.bundles import bundle_contender, conditions
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import Progress, measure_cells
@@ -119,3 +122,51 @@ def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
 def parse_names(text: str) -> tuple[str, ...]:
     """Names with commas, each once."""
     return tuple(dict.fromkeys(name for name in text.split(",") if name))
+
+
+# The values of `--on`: which machine measures.
+
+
+MAX_PORT = 65535
+EXPECTED = f"{LOCAL}, ssh://user@host[:port] or adb://SERIAL"
+
+# What no shell and no option parser can misread; IPv6 addresses stand in brackets.
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_ADDRESS = rf"(?:{_NAME}|\[[0-9A-Fa-f:.]+\])"
+_SSH = re.compile(rf"(?P<user>{_NAME}@)?(?P<host>{_ADDRESS})(?::(?P<port>[0-9]{{1,5}}))?")
+_ADB = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+
+
+def open_host(on: str, remote_runtime: str | None = None) -> Host:
+    """The machine that a value of `--on` names, other than this one.
+
+    Args:
+        on: "ssh://user@host[:port]" or "adb://SERIAL".
+        remote_runtime: of ssh: the command `edgeformer-runtime` as it is called there; None: it is installed for the
+            measurement.
+
+    Raises:
+        InputError: it names no machine.
+    """
+    scheme, separator, rest = on.partition("://")
+    make = _SCHEMES.get(scheme)
+    if not separator or make is None:
+        raise InputError(f"expected --on as {EXPECTED}, found {on!r}")
+    return make(on, rest, remote_runtime)
+
+
+def _ssh(on: str, rest: str, remote_runtime: str | None) -> Host:
+    found = _SSH.fullmatch(rest.removesuffix("/"))
+    if found is None or (found["port"] and not 1 <= int(found["port"]) <= MAX_PORT):
+        raise InputError(f"expected ssh://user@host[:port], found {on!r}")
+    address = (found["user"] or "") + found["host"].strip("[]")
+    return SshHost(on, address, int(found["port"]) if found["port"] else None, remote_runtime)
+
+
+def _adb(on: str, rest: str, _: str | None) -> Host:
+    if not _ADB.fullmatch(rest):
+        raise InputError(f"expected adb://SERIAL, as `adb devices` lists them, found {on!r}")
+    return AdbHost(on, rest)
+
+
+_SCHEMES: dict[str, Callable[[str, str, str | None], Host]] = {"ssh": _ssh, "adb": _adb}

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from edgeformer.bench import adb
-from edgeformer.bench.adb import AdbHost
-from edgeformer.bench.android_report import NOTE
+from edgeformer.bench.adb import NOTE, AdbHost
 from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.device import State

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from edgeformer.bench.adb import AdbHost
-from edgeformer.bench.hosts import open_host
-from edgeformer.bench.runtime_wheel import write_runtime_wheel
-from edgeformer.bench.ssh import SshHost
+from edgeformer.bench.command import open_host
+from edgeformer.bench.ssh import SshHost, write_runtime_wheel
 from edgeformer_runtime.bench.report import SCHEMA
 from edgeformer_runtime.errors import InputError
 

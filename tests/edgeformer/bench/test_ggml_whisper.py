@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from edgeformer.attention import KERNELS
-from edgeformer.bench.ggml_whisper import Q8_BLOCK, quantize_q8_0, write_ggml
-from edgeformer.bench.whisper_formats import PeerModels
+from edgeformer.bench.whisper_formats import Q8_BLOCK, PeerModels, quantize_q8_0, write_ggml
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from tests.checkpoint_factory import save_whisper
 

@@ -11,9 +11,7 @@ import pytest
 from rich.console import Console
 
 from edgeformer.bench.command import BenchOptions
-from edgeformer.bench.output import check_outputs, write_outputs
-from edgeformer.bench.page import page
-from edgeformer.bench.picture import label, swept
+from edgeformer.bench.output import check_outputs, label, page, swept, write_outputs
 from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.bundles import Sweep
 from edgeformer_runtime.bench.device import Device, State

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer.bench import ssh as ssh_module
-from edgeformer.bench.command import BenchOptions, bench
-from edgeformer.bench.hosts import open_host
+from edgeformer.bench.command import BenchOptions, bench, open_host
 from edgeformer.bench.output import write_outputs
 from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.bundles import Sweep
