@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
-from edgeformer.checkpoints import ctranslate2_whisper, weights
+from edgeformer.checkpoints import ctranslate2, weights
 from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, field_notes
-from edgeformer.checkpoints.prompt_template import with_prompt
 from edgeformer.checkpoints.sentence import (
     NO_PROMPT,
     SentenceFiles,
     check_no_prompt,
     chosen_prompt,
     read_sentence_files,
+    with_prompt,
 )
-from edgeformer.checkpoints.sizes import check_sizes
 from edgeformer.checkpoints.sources import CONFIG_FILE, resolve_source
 from edgeformer.checkpoints.task import activation_of, labels_of, read_labels, task_of
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.checkpoints.weight_counts import check_weight_files
+from edgeformer.checkpoints.weights import check_sizes
 from edgeformer.models.family import FAMILIES, Family, family_for
 from edgeformer.models.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
@@ -347,9 +347,9 @@ def _config_of(folder: Path) -> dict[str, Any]:
         # transformers' wrapper around timm's models prepares pixels by this file where it is.
         raw["pretrained_cfg"] = read_object(pixels).get("pretrained_cfg", raw.get("pretrained_cfg"))
     stated = "model_type" in raw or "architecture" in raw
-    if stated or not (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
+    if stated or not (folder / ctranslate2.WEIGHT_FILE).is_file():
         return raw
-    return ctranslate2_whisper.describe(folder, raw)
+    return ctranslate2.describe(folder, raw)
 
 
 def _described(file: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from edgeformer.attention import ALL_KERNELS, AttentionKernel
 from edgeformer.checkpoints.checkpoint import Checkpoint, check_attention, load_module, open_checkpoint
-from edgeformer.checkpoints.saved_weights import save_weights
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.checkpoints.sources import CONFIG_FILE
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
+from edgeformer.checkpoints.weights import save_weights
 from edgeformer.models.family import Family
 from edgeformer.models.json_files import write_json
 from edgeformer.models.text import TEXT_TASKS

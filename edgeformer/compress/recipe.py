@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeformer.bounded_files import MAX_RECIPE_BYTES, read_text
-from edgeformer.checkpoints.sizes import MAX_LAYERS
+from edgeformer.checkpoints.weights import MAX_LAYERS
 from edgeformer.compress.toml_tables import read_table
 from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer_runtime.bundle.records import to_data

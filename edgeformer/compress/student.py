@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.checkpoints.sizes import check_student
+from edgeformer.checkpoints.weights import check_student
 from edgeformer.compress.corpus import Data, TextData
 from edgeformer.compress.layers import stacks, uniform
 from edgeformer.compress.model import Model, build_model, classifier_config

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeformer.checkpoints.saved_weights import save_weights
+from edgeformer.checkpoints.weights import save_weights
 
 CARD = """---
 license: apache-2.0

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.checkpoints.saved_weights import save_weights
+from edgeformer.checkpoints.weights import save_weights
 from edgeformer.compress.image_augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
 from edgeformer.progress import progress_bar

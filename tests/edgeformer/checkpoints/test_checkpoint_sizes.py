@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.checkpoints.sizes import check_sizes
+from edgeformer.checkpoints.weights import check_sizes
 from edgeformer.models.family import FAMILIES, family_for
 from edgeformer_runtime.errors import InputError
 

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.checkpoints.ctranslate2 import is_ctranslate2, read_contents, read_variables
-from edgeformer.checkpoints.ctranslate2_whisper import describe, read_tensors
+from edgeformer.checkpoints.ctranslate2 import describe, is_ctranslate2, read_contents, read_tensors, read_variables
 from edgeformer.checkpoints.weights import load_weights
 from edgeformer_runtime.errors import InputError
 

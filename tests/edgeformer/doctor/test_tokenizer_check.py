@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from edgeformer.checkpoints.prompt_template import with_prompt
+from edgeformer.checkpoints.sentence import with_prompt
 from edgeformer.doctor.check_tokenizer import (
     LINES,
     LONE_SURROGATE,
