@@ -28,8 +28,8 @@ from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.checkpoints.weight_counts import check_weight_files
 from edgeformer.checkpoints.weights import check_sizes
+from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, family_for
-from edgeformer.models.json_files import read_object
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
 from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings

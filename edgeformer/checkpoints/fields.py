@@ -14,7 +14,7 @@ from typing import Any
 from edgeformer.checkpoints.sentence import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
 from edgeformer.checkpoints.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
 from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
-from edgeformer.models.json_files import read_list, read_object
+from edgeformer.models.config import read_list, read_object
 from edgeformer.models.text import TEXT_TASKS
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError

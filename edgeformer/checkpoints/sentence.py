@@ -11,7 +11,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgeformer.checkpoints.sources import MODULES_FILE, SourceFolder, is_inside
-from edgeformer.models.json_files import read_list, read_object
+from edgeformer.models.config import read_list, read_object
 from edgeformer.models.text import CLS, MEAN, POOLINGS
 from edgeformer.tasks.samples import TEXTS
 from edgeformer_runtime.bundle.strict_json import shorten

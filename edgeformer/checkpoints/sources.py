@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeformer.checkpoints.source_names import HUB_ID, expected_source
 from edgeformer.checkpoints.weights import WEIGHT_SUFFIXES, weight_suffix
-from edgeformer.models.json_files import read_list, read_object
+from edgeformer.models.config import read_list, read_object
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath

@@ -10,10 +10,9 @@ from typing import Any
 from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.sentence import SentenceFiles
+from edgeformer.models.config import read_list
 from edgeformer.models.family import Family
-from edgeformer.models.json_files import read_list
-from edgeformer.models.public_names import unwrapped
-from edgeformer.models.text import TWO_LABELS
+from edgeformer.models.text import TWO_LABELS, unwrapped
 from edgeformer.tasks.task import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer_runtime.errors import InputError
 
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS = (

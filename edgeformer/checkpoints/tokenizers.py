@@ -22,7 +22,7 @@ from edgeformer.checkpoints.tokenizer_options import (
     TokenizerOptions,
     read_options,
 )
-from edgeformer.models.json_files import MAX_VOCABULARY_JSON_BYTES, read_object
+from edgeformer.models.config import MAX_VOCABULARY_JSON_BYTES, read_object
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer

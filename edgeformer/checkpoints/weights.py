@@ -19,9 +19,8 @@ from torch import Tensor
 
 from edgeformer.checkpoints import ctranslate2 as ctranslate2_whisper
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
+from edgeformer.models.config import LAYER_WIDTH_KEYS, read_object
 from edgeformer.models.family import Family
-from edgeformer.models.json_files import read_object
-from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime.errors import InputError
 
 _HASH_BLOCK_BYTES = 1 << 20

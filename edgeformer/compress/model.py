@@ -17,8 +17,8 @@ from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.checkpoints.sources import CONFIG_FILE
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.weights import save_weights
+from edgeformer.models.config import write_json
 from edgeformer.models.family import Family
-from edgeformer.models.json_files import write_json
 from edgeformer.models.text import TEXT_TASKS
 from edgeformer.models.whisper.generation import GENERATION_FILE
 from edgeformer.tasks.task import CLASSIFICATION, EMBEDDING

@@ -22,7 +22,7 @@ from edgeformer.compress.layers import Stack, skip, stacks, unit_groups
 from edgeformer.compress.model import Model, build_model
 from edgeformer.compress.objective import Counts, Objective
 from edgeformer.compress.recipe import Loss, Prune
-from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS, LayerWidths, to_json
+from edgeformer.models.config import LAYER_WIDTH_KEYS, LayerWidths, to_json
 from edgeformer.models.units import StackedLayer, UnitGroup
 from edgeformer_runtime.errors import InputError
 

@@ -16,8 +16,8 @@ from edgeformer.compress.corpus import Data, TextData
 from edgeformer.compress.layers import stacks, uniform
 from edgeformer.compress.model import Model, build_model, classifier_config
 from edgeformer.compress.small_vocabulary import shrink_tokenizer
+from edgeformer.models.config import LAYER_WIDTH_KEYS
 from edgeformer.models.family import FAMILIES, family_for
-from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer.tasks.task import CLASSIFICATION, SPEECH
 from edgeformer_runtime.errors import InputError
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer.convert.precision import ALIASES
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import check_choice, did_you_mean

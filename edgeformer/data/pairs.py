@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.models.json_files import parse_json
+from edgeformer.models.config import parse_json
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError

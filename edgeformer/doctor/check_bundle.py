@@ -13,7 +13,7 @@ from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
 from edgeformer.doctor.model_view import Value
 from edgeformer.doctor.options import older, parse_version
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Classification, Manifest
 from edgeformer_runtime.bundle.specs import Transcription

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import additive_mask
 from edgeformer.models import config as fields
-from edgeformer.models.activations import ACTIVATIONS
+from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
-from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
-from edgeformer.models.public_names import public_names, public_renamer
 from edgeformer.models.text import (
+    ACTIVATIONS,
     TEXT_TASKS,
     Layers,
     Pooler,
@@ -31,6 +30,8 @@ from edgeformer.models.text import (
     check_task,
     id2label,
     merge_heads,
+    public_names,
+    public_renamer,
     text_blocks,
     text_programs,
 )

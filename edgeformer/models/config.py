@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.errors import InputError
+from edgeformer.bounded_files import read_text
+from edgeformer.models import config as fields
+from edgeformer_runtime.bundle.strict_json import check_counts, check_depth, shorten
+from edgeformer_runtime.errors import BundleError, InputError
 
 
 def read_int(raw: Mapping[str, Any], key: str, default: int, minimum: int = 1) -> int:
@@ -61,3 +66,141 @@ def refuse_unsupported_text(raw: Mapping[str, Any]) -> None:
             raise InputError(
                 f"config.json: {key} must be absent or empty, found {shorten(raw[key])}: save the checkpoint without it"
             )
+
+
+# What pruning left of a layer: its heads and its feed-forward neurons, as a checkpoint's config.json states them.
+
+
+LAYER_WIDTH_KEYS = ("layer_widths", "encoder_layer_widths", "decoder_layer_widths")
+"""Of config.json; a Whisper has the latter two."""
+
+
+@dataclass(frozen=True)
+class LayerWidths:
+    """The sizes inside one layer.
+
+    Attributes:
+        heads: of its self-attention; the size of a head is the whole model's.
+        neurons: of each of its feed-forward networks, in the order in which they run.
+    """
+
+    heads: int
+    neurons: tuple[int, ...]
+
+
+def read_layer_widths(raw: Mapping[str, Any], key: str, full: tuple[LayerWidths, ...]) -> tuple[LayerWidths, ...]:
+    """The layers' widths: `raw[key]`, a list of {"heads", "neurons"}, or where there is none the public format's own.
+
+    No public loader knows the key, so that a pruned checkpoint opens here alone.
+
+    Args:
+        raw: a config.json.
+        key: the list's name.
+        full: the widths that the other fields of the config state.
+
+    Raises:
+        InputError: the list does not fit the layers, or a layer has more than the config's other fields state.
+    """
+    stated = raw.get(key)
+    if stated is None:
+        return full
+    if not isinstance(stated, list) or len(stated) != len(full):
+        raise InputError(f"config.json: {key} must be a list with an entry for each of {len(full)} layers")
+    return tuple(
+        _read_layer(item, f"{key}[{number}]", most)
+        for number, (item, most) in enumerate(zip(stated, full, strict=True))
+    )
+
+
+def to_json(widths: tuple[LayerWidths, ...]) -> list[dict[str, Any]]:
+    """What `read_layer_widths` reads."""
+    return [{"heads": layer.heads, "neurons": list(layer.neurons)} for layer in widths]
+
+
+def _read_layer(item: Any, where: str, most: LayerWidths) -> LayerWidths:
+    if not isinstance(item, dict) or set(item) != {"heads", "neurons"} or not isinstance(item["neurons"], list):
+        raise InputError(f'config: {where} must be {{"heads": number, "neurons": [number, ...]}}, found {item!r}')
+    widths = LayerWidths(
+        fields.read_int(item, "heads", 1), tuple(fields.read_int({where: count}, where, 1) for count in item["neurons"])
+    )
+    fits = len(widths.neurons) == len(most.neurons) and widths.heads <= most.heads
+    if not fits or any(count > limit for count, limit in zip(widths.neurons, most.neurons, strict=True)):
+        raise InputError(
+            f"config.json: {where} must have at most {most.heads} heads and neurons of at most {list(most.neurons)}, "
+            f"found {widths.heads} and {list(widths.neurons)}"
+        )
+    return widths
+
+
+# Reads and writes JSON files of checkpoints.
+
+
+MAX_VOCABULARY_JSON_BYTES = 64 << 20
+"""Of a tokenizer.json or a vocab.json: the largest public ones, of a quarter of a million tokens, have 35 MB."""
+MAX_JSON_BYTES = 8 << 20
+"""Of any other file of a checkpoint."""
+
+
+def read_object(path: Path, most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Args:
+        path: the file.
+        most_bytes: that a file of its kind has.
+
+    Raises:
+        InputError: the file is not UTF-8 JSON, or holds something else.
+    """
+    value = read_json(path, most_bytes)
+    if not isinstance(value, dict):
+        raise InputError(f"{path.name} must hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """A file's JSON list.
+
+    Raises:
+        InputError: the file is not UTF-8 JSON, or holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise InputError(f"{path.name} must hold a JSON list, found {type(value).__name__}")
+    return value
+
+
+def read_json(path: Path, most_bytes: int = MAX_JSON_BYTES) -> Any:
+    """A file's JSON value; a byte order mark before it, as Windows' editors write it, is skipped.
+
+    Raises:
+        InputError: the file is not UTF-8 JSON.
+    """
+    return parse_json(read_text(path, most_bytes), path.name)
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: anyone's.
+        where: where it stands, for messages.
+
+    Raises:
+        InputError: it is no JSON, holds too many values, or is nested too deep.
+    """
+    try:
+        check_counts(text.encode("utf-8"), where)
+        value = json.loads(text)
+        check_depth(value, where)
+    except BundleError as error:
+        raise InputError(str(error)) from None
+    except RecursionError:
+        raise InputError(f"{where} is not JSON: it is nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{where} is not JSON: {shorten(str(error), 200)[1:-1]}") from None
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object as public checkpoints have them."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

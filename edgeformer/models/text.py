@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import torch
@@ -259,3 +260,115 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
         )
         for seq_len in sorted(set(seq_lens))
     )
+
+
+# The activations that public text configs name in `hidden_act`.
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def _relu_squared(x: Tensor) -> Tensor:
+    return torch.square(F.relu(x))
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    # Five public names for the tanh approximation of Hendrycks and Gimpel 2016, equal up to rounding.
+    "gelu_new": _gelu_tanh,
+    "gelu_fast": _gelu_tanh,
+    "gelu_accurate": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "gelu_python_tanh": _gelu_tanh,
+    "hardswish": F.hardswish,
+    "leaky_relu": F.leaky_relu,
+    "linear": _identity,
+    "mish": F.mish,
+    "quick_gelu": _quick_gelu,
+    "relu": F.relu,
+    "relu2": _relu_squared,
+    "relu6": F.relu6,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+# The spellings of parameter names in public BERT-like checkpoints, brought to one.
+
+
+_BASE_PART = re.compile(r"^(?:[\w.]+\.)??((?:embeddings|encoder|transformer|pooler)\..+)$")
+"""The encoder's parts after any prefix: `bert.`, none (base models), `module.bert.`, `0.auto_model.` and the like."""
+
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod|_forward_module|model)\.)+")
+"""What data-parallel training, torch.compile, DeepSpeed and training scripts put before every name, in any order."""
+
+_OLD_NORMS = ((".gamma", ".weight"), (".beta", ".bias"))
+"""Names of TensorFlow's first BERT checkpoints."""
+
+
+def unwrapped(name: str) -> str:
+    """A parameter's name without what wrappers put before it."""
+    return _WRAPPERS.sub("", name)
+
+
+def public_renamer(
+    base: str, parts: tuple[tuple[str, str], ...] = ()
+) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """A function from public state dicts to ours.
+
+    Args:
+        base: our name of the encoder, without a dot.
+        parts: (regular expression, replacement) for names inside the encoder that differ from ours.
+    """
+
+    def our_name(public: str) -> str:
+        name = public
+        for old, new in _OLD_NORMS:
+            if name.endswith(old):
+                name = name.removesuffix(old) + new
+        inside = _BASE_PART.match(name)
+        if inside is None:
+            return unwrapped(name)
+        name = inside.group(1)
+        for pattern, replacement in parts:
+            name = re.sub(pattern, replacement, name)
+        return f"{base}.{name}"
+
+    def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        sources: dict[str, str] = {}
+        for public in state:
+            ours = our_name(public)
+            if ours in sources:
+                raise InputError(f"checkpoint holds {ours} twice, as {sources[ours]} and as {public}: remove one")
+            sources[ours] = public
+        return {ours: state[public] for ours, public in sources.items()}
+
+    return rename
+
+
+def public_names(state: Mapping[str, Tensor], parts: tuple[tuple[str, str], ...] = ()) -> dict[str, Tensor]:
+    """The way back: our state dict under the names of public checkpoints.
+
+    Args:
+        state: by our names.
+        parts: (our part of a name, the public one), replaced one after the other.
+    """
+    renamed: dict[str, Tensor] = {}
+    for ours, tensor in state.items():
+        name = ours
+        for old, new in parts:
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed

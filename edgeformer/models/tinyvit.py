@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
+from edgeformer.models.config import LayerWidths
 from edgeformer.models.family import Family
-from edgeformer.models.layer_widths import LayerWidths
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.text import attention_heads, merge_heads
-from edgeformer.models.tinyvit_config import TinyViTConfig, parse_config, parse_labels
-from edgeformer.models.tinyvit_names import timm_names
-from edgeformer.models.tinyvit_weights import describe
+from edgeformer.models.tinyvit_config import TinyViTConfig, describe, parse_config, parse_labels, timm_names
 from edgeformer.models.units import AttentionModule, Slice, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import InputError

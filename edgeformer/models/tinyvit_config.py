@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeformer.models import config as fields
-from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
+from edgeformer.models.config import LayerWidths, read_layer_widths
+from edgeformer.models.text import unwrapped
 from edgeformer_runtime.bundle.image_spec import INTERPOLATIONS, ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 
@@ -212,3 +214,110 @@ def _three(raw: Mapping[str, Any], key: str, default: tuple[float, float, float]
     if not numbers or len(value) != 3:
         raise InputError(f"config.json: {key} must be three numbers, found {value!r}")
     return float(value[0]), float(value[1]), float(value[2])
+
+
+# What a TinyViT weight file alone says about its model: timm publishes its checkpoints as such files too.
+
+
+_STEM = "patch_embed.conv1.conv.weight"
+_HEAD = "head.fc.weight"
+_PATCHES_PER_WINDOW = 32
+"""Each published image size is the last stage's window times its stride, so that one window covers the image there."""
+
+
+def describe(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+    """A config.json in timm's hub layout for the weights of these shapes, or None where they are no TinyViT's.
+
+    The architecture's name is a published variant's, whose preprocessing is then used; sizes are the weights' own.
+
+    Args:
+        shapes: by public name.
+    """
+    shapes = timm_names(shapes)
+    if _STEM not in shapes or _HEAD not in shapes:
+        return None
+    stages = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("stages."))
+    blocks = [
+        {int(name.split(".")[3]) for name in shapes if name.startswith(f"stages.{stage}.blocks.")}
+        for stage in range(stages)
+    ]
+    biases = {
+        stage: shapes[name]
+        for stage in range(1, stages)
+        for name in shapes
+        if name.startswith(f"stages.{stage}.blocks.") and name.endswith("attn.attention_biases")
+    }
+    widths = [_width(shapes, stage) for stage in range(stages)]
+    windows = [math.isqrt(biases[stage][1]) for stage in range(1, stages)]
+    size = windows[-1] * _PATCHES_PER_WINDOW
+    same_width = [name for name, variant in VARIANTS.items() if list(variant.embed_dims) == widths]
+    if not same_width:
+        return None
+    architecture = next((name for name in same_width if VARIANTS[name].image_size == size), same_width[0])
+    return {
+        "architecture": architecture,
+        "num_classes": shapes[_HEAD][0],
+        "model_args": {
+            "embed_dims": widths,
+            "depths": [len(found) for found in blocks],
+            "num_heads": [VARIANTS[architecture].num_heads[0], *(biases[stage][0] for stage in range(1, stages))],
+            "window_sizes": [windows[0], *windows],
+        },
+        "pretrained_cfg": {"input_size": [3, size, size]},
+    }
+
+
+def _width(shapes: Mapping[str, tuple[int, ...]], stage: int) -> int:
+    name = "stages.0.blocks.0.conv1.conv.weight" if stage == 0 else f"stages.{stage}.downsample.conv3.conv.weight"
+    return shapes[name][1 if stage == 0 else 0]
+
+
+# The spellings of parameter names in public TinyViT checkpoints, brought to timm's, which are ours.
+
+
+T = TypeVar("T")
+
+_TIMM_WRAPPER = "timm_model."
+"""What transformers' timm_wrapper puts before every name."""
+
+_AUTHORS = "patch_embed.seq.0.c.weight"
+"""A name that only the authors' own implementation has (github.com/microsoft/Cream, TinyViT)."""
+
+_AUTHORS_PARTS = (
+    (r"^patch_embed\.seq\.0\.", "patch_embed.conv1."),
+    (r"^patch_embed\.seq\.2\.", "patch_embed.conv2."),
+    (r"^norm_head\.", "head.norm."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    (r"^layers\.(\d+)\.blocks\.", r"stages.\1.blocks."),
+    (r"\.c\.weight$", ".conv.weight"),
+)
+
+_AUTHORS_DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
+"""It ends a stage there and begins the next one in timm."""
+
+
+def timm_names(state: Mapping[str, T]) -> dict[str, T]:
+    """What is given by public names, by timm's names.
+
+    Raises:
+        InputError: two public names mean the same.
+    """
+    names = {name: _without_wrappers(name) for name in state}
+    if _AUTHORS in names.values():
+        names = {public: _from_authors(name) for public, name in names.items()}
+    if len(set(names.values())) < len(names):
+        twice = sorted(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise InputError(f"checkpoint holds {twice[0]} twice, under different prefixes: remove one")
+    return {names[public]: value for public, value in state.items()}
+
+
+def _without_wrappers(name: str) -> str:
+    while (shorter := unwrapped(name).removeprefix(_TIMM_WRAPPER)) != name:
+        name = shorter
+    return name
+
+
+def _from_authors(name: str) -> str:
+    for pattern, replacement in _AUTHORS_PARTS:
+        name = re.sub(pattern, replacement, name)
+    return _AUTHORS_DOWNSAMPLE.sub(lambda found: f"stages.{int(found.group(1)) + 1}.downsample.", name)

@@ -14,7 +14,7 @@ from typing import Any
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.report.ask import Progress, ask
 from edgeformer.report.stated import stated
 from edgeformer.report.variant import Variant, share_interval

@@ -43,7 +43,7 @@ from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.progress import progress_bar
 from edgeformer.tasks.task import CLASSIFICATION, SPEECH
 from edgeformer_runtime.delivery import alone, put, work_folder

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeformer.models import config as fields
-from edgeformer.models.layer_widths import LayerWidths, read_layer_widths
+from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer_runtime.errors import InputError
 
 _SIZES = (

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
+from edgeformer.models.config import read_object, write_json
 from edgeformer.models.family import Family
-from edgeformer.models.json_files import read_object, write_json
-from edgeformer.models.public_names import unwrapped
+from edgeformer.models.text import unwrapped
 from edgeformer.models.whisper.config import WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
 from edgeformer.models.whisper.model import Whisper

@@ -15,8 +15,17 @@ from torch import Tensor, nn
 
 from edgeformer.models.program import FULL_WINDOW, MATRIX_PRODUCTS, POSITIONS_PER_SECOND, SUMS, Program, ProgramOptions
 from edgeformer.models.whisper.config import WhisperConfig
-from edgeformer.models.whisper.model import DecoderLayer, FeedForward, Whisper, causal_mask
-from edgeformer.models.whisper.silence import Silence, project, silence_of, tail_bias, tail_positions
+from edgeformer.models.whisper.model import (
+    DecoderLayer,
+    FeedForward,
+    Silence,
+    Whisper,
+    causal_mask,
+    project,
+    silence_of,
+    tail_bias,
+    tail_positions,
+)
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket
 from edgeformer_runtime.bundle.speech_layout import bucket_layout
 from edgeformer_runtime.errors import InputError

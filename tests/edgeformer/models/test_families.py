@@ -15,8 +15,8 @@ from edgeformer.compress.layers import stacks, unit_groups
 from edgeformer.compress.model import open_model
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
+from edgeformer.models.config import LAYER_WIDTH_KEYS
 from edgeformer.models.family import FAMILIES, family_for
-from edgeformer.models.layer_widths import LAYER_WIDTH_KEYS
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.errors import InputError

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
-from edgeformer.models.activations import ACTIVATIONS
 from edgeformer.models.mobilebert import FAMILY, MobileBertConfig
 from edgeformer.models.program import ProgramOptions
-from edgeformer.models.text import compute_all_tokens
+from edgeformer.models.text import ACTIVATIONS, compute_all_tokens
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {

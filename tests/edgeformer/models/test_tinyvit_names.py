@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.models.tinyvit_names import timm_names
+from edgeformer.models.tinyvit_config import timm_names
 from edgeformer_runtime.errors import InputError
 
 CLASSES = 3

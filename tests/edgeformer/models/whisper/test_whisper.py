@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.models.whisper.config import WhisperConfig, with_alignment_heads
 from edgeformer.models.whisper.family import FAMILY
 from edgeformer.models.whisper.model import Whisper

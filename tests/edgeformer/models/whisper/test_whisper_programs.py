@@ -15,13 +15,12 @@ from torch import Tensor
 
 from edgeformer.attention import KERNELS
 from edgeformer.attention.mask import MASK_VALUE
-from edgeformer.models.json_files import read_object
+from edgeformer.models.config import read_object
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.family import FAMILY
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, silence_of, tail_bias, tail_positions
 from edgeformer.models.whisper.programs import transcription_layout
-from edgeformer.models.whisper.silence import silence_of, tail_bias, tail_positions
 from edgeformer_runtime.bundle.speech_layout import bucket_layout
 from edgeformer_runtime.errors import InputError
 
