@@ -37,7 +37,7 @@ def check_exists(path: Path, what: str) -> None:
 
 def check_data(data: str | None) -> None:
     """Refuse labelled data that is not there."""
-    from edgeformer.data.pairs import locate
+    from edgeformer.data.labelled import locate
 
     if data is not None:
         locate(data)

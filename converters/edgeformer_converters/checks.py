@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import quantizable_layers
-from edgeformer.convert.precision import Precision
-from edgeformer.convert.target import Converter, Lowered, Target
+from edgeformer.convert.target import Converter, Lowered, Precision, Target
 from edgeformer.models.program import DTYPES, Program
 from edgeformer_runtime.errors import InputError
 

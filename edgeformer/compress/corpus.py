@@ -27,8 +27,7 @@ from edgeformer.compress.batches import Encoded, encode
 from edgeformer.compress.image_augment import Augmentation, transform
 from edgeformer.compress.recipe import Augment, Recipe
 from edgeformer.data.clips import read_speech_data
-from edgeformer.data.labelled import data_labels, open_data
-from edgeformer.data.pairs import spread
+from edgeformer.data.labelled import data_labels, open_data, spread
 from edgeformer.tasks.interface import audio_preprocessing
 from edgeformer.tasks.task import SPEECH
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing

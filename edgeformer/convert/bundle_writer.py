@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.precision import Precision
 from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.target import Converter, Lowered
+from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.bundle import Bundle

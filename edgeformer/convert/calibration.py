@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.data.labelled import TEXT_COLUMNS
-from edgeformer.data.pairs import locate, read_pairs, spread
+from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing

@@ -15,7 +15,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approxim
 from edgeformer.convert.agreement import Agreement, Reference
 from edgeformer.convert.bundle_writer import write_bundle, write_refusal, write_report
 from edgeformer.convert.calibration import calibrated, or_recorded, or_samples
-from edgeformer.convert.delivery import check_destination, deliver, discard, fresh_folder
+from edgeformer.convert.delivery import check_destination, check_space, deliver, discard, fresh_folder, scratch_in
 from edgeformer.convert.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.convert.gates import (
     agreement_of,
@@ -31,9 +31,15 @@ from edgeformer.convert.gates import (
 from edgeformer.convert.gptq import LARGEST_INT4, Grid, round_weights
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
-from edgeformer.convert.precision import PRECISIONS, Precision
-from edgeformer.convert.scratch import check_space, scratch_in
-from edgeformer.convert.target import Converter, Lowered, Target, converter_for, verification_engine
+from edgeformer.convert.target import (
+    PRECISIONS,
+    Converter,
+    Lowered,
+    Precision,
+    Target,
+    converter_for,
+    verification_engine,
+)
 from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface, interface_for
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 
 from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
 from edgeformer.convert.gate_inputs import Judged, recorded_references
-from edgeformer.convert.precision import Allowance, Precision
-from edgeformer.convert.target import Lowered
+from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Postprocessing

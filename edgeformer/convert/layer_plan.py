@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgeformer.convert.precision import ALIASES
+from edgeformer.convert.target import PRECISION_ALIASES
 from edgeformer.models.config import read_object
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -50,7 +50,7 @@ def check_formats(formats: Sequence[str]) -> None:
         InputError: one of them is.
     """
     for each in formats:
-        check_choice(each, FORMATS[1:], "format of layers", ALIASES)
+        check_choice(each, FORMATS[1:], "format of layers", PRECISION_ALIASES)
 
 
 @dataclass(frozen=True)

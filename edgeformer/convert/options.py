@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.convert.precision import check_precision
-from edgeformer.convert.target import TARGETS, Target, check_target
+from edgeformer.convert.target import TARGETS, Target, check_precision, check_target
 from edgeformer.models.program import (
     DEFAULT_SEQ_LENS,
     METHODS,

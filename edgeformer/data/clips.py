@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.data.pairs import PairColumns, locate, read_pairs, spread
+from edgeformer.data.labelled import PairColumns, locate, read_pairs, spread
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 

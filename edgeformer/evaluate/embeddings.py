@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.pairs import TableColumns, locate, read_table, spread
+from edgeformer.data.labelled import TableColumns, locate, read_table, spread
 from edgeformer.evaluate.metrics import pearson, spearman
 from edgeformer.evaluate.side_by_side import Asked, Asker, ask
 from edgeformer_runtime.errors import InputError

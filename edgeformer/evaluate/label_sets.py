@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import TEXT_COLUMNS
-from edgeformer.data.pairs import TableColumns, locate, read_table, spread
+from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, read_table, spread
 from edgeformer.evaluate.metrics import LabelSetReport, label_set_report
 from edgeformer.evaluate.side_by_side import Asker, ask
 from edgeformer_runtime.bundle.manifest import Classification

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from edgeformer.checkpoints.source_index import known_source
-from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.source_programs import source_programs
+from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest

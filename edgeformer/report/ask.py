@@ -11,8 +11,7 @@ from edgeformer.checkpoints.source_index import known_source
 from edgeformer.compress.answers import Answers, answers_of
 from edgeformer.compress.budget.search import changes_between
 from edgeformer.compress.budget.workbench import interleaved_ms
-from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.source_programs import source_programs
+from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
 from edgeformer.report.variant import Variant, share_interval, word_error_interval
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.precision import Precision
+from edgeformer.convert.target import Precision
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.models.whisper.programs import transcription_layout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeformer.checkpoints.source_index import open_source
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.source_programs import source_programs
+from edgeformer.convert.reference import source_programs
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.model_view import Array
 from edgeformer.verify.match import Match, match_blocks

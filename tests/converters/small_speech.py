@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.target import TARGETS, Converter, Lowered
+from edgeformer.convert.target import PRECISIONS, TARGETS, Converter, Lowered
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.tasks.interface import Interface, interface_for
 from edgeformer_runtime.bundle.manifest import ProgramSpec

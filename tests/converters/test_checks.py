@@ -8,8 +8,7 @@ import pytest
 import torch
 from small_text import SmallTextClassifier, text_programs
 
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import TARGETS
+from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import common_problems
 

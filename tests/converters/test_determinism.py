@@ -22,7 +22,7 @@ import torch
 from small_text import SmallTextClassifier, text_inputs, text_programs
 
 from edgeformer.convert.layer_plan import LayerPlan, planned
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.convert.target import converter_for
 
 converter = converter_for(sys.argv[1])

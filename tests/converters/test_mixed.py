@@ -15,8 +15,7 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import LayerPlan, planned, quantizable_layers, quantized
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import Converter, Lowered, converter_for
+from edgeformer.convert.target import PRECISIONS, Converter, Lowered, converter_for
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_runtime.errors import InputError

@@ -12,8 +12,7 @@ from small_image import image_program
 from small_speech import open_speech
 from small_text import SmallTextClassifier, text_programs
 
-from edgeformer.convert.precision import PLANNED, PRECISIONS
-from edgeformer.convert.target import TARGETS, converter_for
+from edgeformer.convert.target import PLANNED, PRECISIONS, TARGETS, converter_for
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE

@@ -15,8 +15,7 @@ from small_image import image_inputs, image_program
 from small_text import cosine, reference
 from torch import Tensor, nn
 
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import Converter, Lowered, converter_for
+from edgeformer.convert.target import PRECISIONS, Converter, Lowered, converter_for
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 

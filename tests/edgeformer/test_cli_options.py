@@ -13,8 +13,7 @@ from edgeformer.attention import ALL_KERNELS
 from edgeformer.compress.budget.chain import RECIPES
 from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import TARGETS
+from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer_runtime.errors import InputError
 
 # Runs a command line in a process of its own and says whether torch got in.

@@ -19,8 +19,7 @@ from edgeformer.checkpoints.weight_counts import check_weight_files
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.calibration import _texts
 from edgeformer.convert.layer_plan import LayerPlan
-from edgeformer.data.labelled import TEXT_COLUMNS
-from edgeformer.data.pairs import read_pairs
+from edgeformer.data.labelled import TEXT_COLUMNS, read_pairs
 from edgeformer.report.collect import collect
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import message

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import write_bundle
 from edgeformer.convert.calibration import calibrated
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import converter_for
+from edgeformer.convert.target import PRECISIONS, converter_for
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.tasks.interface import interface_for
 from edgeformer_runtime.bundle.manifest import Source, TensorSpec

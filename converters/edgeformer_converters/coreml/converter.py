@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import FORMATS
-from edgeformer.convert.precision import Precision
-from edgeformer.convert.target import Target
+from edgeformer.convert.target import Precision, Target
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeformer.convert.precision import PLANNED, Precision
-from edgeformer.convert.target import Target
+from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.executorch.quantize import (

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import FORMATS
-from edgeformer.convert.precision import PLANNED, Precision
-from edgeformer.convert.target import Target
+from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.litert.graph import LiteRTGraph

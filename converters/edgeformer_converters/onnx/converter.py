@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from edgeformer.convert.layer_plan import FORMATS
-from edgeformer.convert.precision import PLANNED, Precision
-from edgeformer.convert.target import Target
+from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET

@@ -13,7 +13,7 @@ from checkpoint_factory import save_mobilebert, save_whisper
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models import tinyvit
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer_converters.checks import Lowered

@@ -12,7 +12,7 @@ import torch
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter

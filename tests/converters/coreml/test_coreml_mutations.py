@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_text import text_inputs
 
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter

@@ -13,8 +13,7 @@ import torch
 from checkpoint_factory import save_whisper
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import Lowered
+from edgeformer.convert.target import PRECISIONS, Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.interpreter import MilInterpreter, MilReferenceEngine
 from edgeformer_converters.mil.program import read_program

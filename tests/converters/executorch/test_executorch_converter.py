@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_text import cosine, reference, text_inputs
 
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.executorch.converter import MODEL_FILE, ExecuTorchConverter

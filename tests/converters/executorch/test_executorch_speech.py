@@ -13,8 +13,7 @@ from executorch_runtimes import both_runtimes
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 from torch import Tensor, nn
 
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import Lowered
+from edgeformer.convert.target import PRECISIONS, Lowered
 from edgeformer_converters.executorch.converter import ExecuTorchConverter
 from edgeformer_converters.executorch.rewrites import (
     changed_buffers,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeformer.convert.precision import PRECISIONS
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 

@@ -10,9 +10,8 @@ from checkpoint_factory import save_whisper
 from jfk_speech import greedy, jfk_mel, jfk_tokens
 from small_speech import Speech, differences, lower_to_all, open_speech, script
 
-from edgeformer.convert.precision import PRECISIONS
 from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.target import Lowered
+from edgeformer.convert.target import PRECISIONS, Lowered
 from edgeformer_converters.onnx.converter import OnnxConverter
 from edgeformer_converters.onnx.storage import WEIGHTS_FILE
 from edgeformer_runtime.bundle.specs import HOST_STATE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeformer.convert.gate_texts import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
+from edgeformer.convert.gate_inputs import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
 from edgeformer.tasks.samples import varied_images
 
 

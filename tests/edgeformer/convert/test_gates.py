@@ -17,7 +17,7 @@ from edgeformer.convert.gates import (
     helpful_inputs,
     way_forward,
 )
-from edgeformer.convert.precision import EIGHT_BITS, PRECISIONS, Allowance
+from edgeformer.convert.target import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify.verify import Stage, Verification

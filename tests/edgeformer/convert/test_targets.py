@@ -13,8 +13,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import convert
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.convert.precision import PRECISIONS
-from edgeformer.convert.target import EXAMPLE, ROW, TARGETS, check_target, converter_for, file_format
+from edgeformer.convert.target import EXAMPLE, PRECISIONS, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.models.program import TOKEN_PRODUCTS
 from edgeformer_runtime.bundle.bundle import Bundle
