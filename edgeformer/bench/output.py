@@ -9,8 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.report.html_page import document, table
-from edgeformer.report.inline_svg import inline_svg
+from edgeformer.report.html_page import document, inline_svg, table
 from edgeformer_runtime.bench.report import Report, Row
 from edgeformer_runtime.bench.tables import FIGURES, HEADERS, described, device_line, figures, remarks
 from edgeformer_runtime.bundle.folder import bundle_around

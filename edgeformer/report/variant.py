@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.compress.budget.search import Change
-from edgeformer.evaluate.word_errors import count_word_errors, simple_words
+from edgeformer.evaluate.speech import count_word_errors, simple_words
 
 Z_95 = 1.96
 

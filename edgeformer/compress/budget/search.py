@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer.compress.answers import Answers
 from edgeformer.compress.budget.budget import Budget, describe
 from edgeformer.compress.budget.sensitivity import EXACT, LayerCost, Sensitivity
 from edgeformer.convert.layer_plan import FORMATS, LayerPlan
+from edgeformer.evaluate.evaluate import Answers
 
 SEARCH_FILE, SENSITIVITY_FILE, PLAN_FILE = "search.json", "sensitivity.json", "plan.json"
 """What a search leaves in the checkpoint that it writes."""

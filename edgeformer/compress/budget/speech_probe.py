@@ -8,7 +8,7 @@ from torch import Tensor
 from edgeformer.compress.budget.probe import Probe
 from edgeformer.compress.corpus import NO_LABEL, Batch, Data, SpeechClips
 from edgeformer.compress.model import Model
-from edgeformer.evaluate.word_errors import count_word_errors, simple_words, total
+from edgeformer.evaluate.speech import count_word_errors, simple_words, total
 from edgeformer.models.whisper.model import Whisper, causal_mask
 from edgeformer.tasks.task import SPEECH
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer

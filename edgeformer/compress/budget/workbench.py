@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeformer.compress.answers import Answers, answers_of
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
 from edgeformer.convert.gates import median_latencies_ms
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.convert.target import verification_engine
+from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.program import DEFAULT_SEQ_LENS
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle

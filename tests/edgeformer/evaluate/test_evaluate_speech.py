@@ -15,8 +15,7 @@ import soundfile
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.data.clips import SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import evaluate
-from edgeformer.evaluate.speech import SpeechEvaluation, measure, speech_table
-from edgeformer.evaluate.word_errors import WordErrors
+from edgeformer.evaluate.speech import SpeechEvaluation, WordErrors, measure, speech_table
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript

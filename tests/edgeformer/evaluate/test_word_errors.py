@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.evaluate.word_errors import WordErrors, count_word_errors, simple_words, total, whisper_english_words
+from edgeformer.evaluate.speech import WordErrors, count_word_errors, simple_words, total, whisper_english_words
 from edgeformer_runtime.errors import InputError
 
 

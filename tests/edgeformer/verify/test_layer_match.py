@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeformer.verify.match import match_blocks
+from edgeformer.verify.layers import match_blocks
 
 RANDOM = np.random.default_rng(0)
 

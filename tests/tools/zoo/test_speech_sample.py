@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeformer.evaluate.word_errors import WordErrors, count_word_errors, simple_words
+from edgeformer.evaluate.speech import WordErrors, count_word_errors, simple_words
 from edgeformer.zoo import speech_sample
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
