@@ -26,8 +26,7 @@ from edgeformer.compress.corpus import Data, data_sha256, labels_in, make_corpus
 from edgeformer.compress.model import Model, open_model, with_new_head, write_model
 from edgeformer.compress.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compress.steps import RUNNERS, Results, StepContext, check_same_task, size_of
-from edgeformer.compress.training import Run, accuracy, clear_states
-from edgeformer.compress.training_state import writing
+from edgeformer.compress.training import Run, accuracy, clear_states, writing
 from edgeformer_runtime.delivery import alone, clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalTextField, PathField, TextField

@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.compress.augment import variant, word_neighbours
+from edgeformer.compress.augment import Augmentation, transform, variant, word_neighbours
 from edgeformer.compress.batches import Encoded, encode
-from edgeformer.compress.image_augment import Augmentation, transform
 from edgeformer.compress.recipe import Augment, Recipe
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels, open_data, spread

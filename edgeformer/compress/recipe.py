@@ -141,7 +141,7 @@ class Augment:
     Attributes:
         variants: of texts: for each sentence so many with words replaced, dropped, swapped or misspelt; they have no
             label, so that only a teacher says what they mean.
-        shift, zoom, rotation_degrees, jitter, cutout: of images, see `edgeformer.compress.image_augment.Augmentation`;
+        shift, zoom, rotation_degrees, jitter, cutout: of images, see `edgeformer.compress.augment.Augmentation`;
             half of the images are also mirrored as soon as any of them is set.
     """
 

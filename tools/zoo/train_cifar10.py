@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.weights import save_weights
-from edgeformer.compress.image_augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
 from edgeformer.progress import progress_bar
 from edgeformer_runtime.bundle.image_spec import ImagePreprocessing

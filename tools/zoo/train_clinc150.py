@@ -27,7 +27,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.compress.augment import variant, word_neighbours
 from edgeformer.compress.batches import Batch, Encoded, encode
-from edgeformer.compress.small_vocabulary import shrink_tokenizer
+from edgeformer.compress.student import shrink_tokenizer
 from edgeformer.models import mobilebert
 from edgeformer.models.text import TextClassifier
 from edgeformer_runtime.delivery import work_folder

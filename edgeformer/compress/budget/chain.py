@@ -22,7 +22,7 @@ from rich.console import Console
 
 from edgeformer.checkpoints.source_index import remember
 from edgeformer.compress.budget.budget import Budget
-from edgeformer.compress.budget.probe import Probe
+from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -34,12 +34,11 @@ from edgeformer.compress.budget.search import (
     search,
 )
 from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
-from edgeformer.compress.budget.speech_probe import make_probe
 from edgeformer.compress.budget.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compress.corpus import data_sha256, read_data, some_of
-from edgeformer.compress.fake_quantize import fake_quantized
 from edgeformer.compress.model import Model, open_model, write_model
+from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target

@@ -18,11 +18,10 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
-from edgeformer.compress.budget.probe import Probe, Reading
-from edgeformer.compress.budget.speech_probe import make_probe
+from edgeformer.compress.budget.probe import Probe, Reading, make_probe
 from edgeformer.compress.corpus import data_sha256, read_data, some_of
-from edgeformer.compress.fake_quantize import fake_quantized
 from edgeformer.compress.model import Model, open_model
+from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
 from edgeformer.convert.target import check_target
 from edgeformer_runtime.cache import cache_folder

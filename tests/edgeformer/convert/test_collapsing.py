@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.compress.fake_quantize import fake_quantized
+from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.convert.layer_plan import LayerPlan
 from tests.edgeformer.convert.collapsing import save_collapsing
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.compress.image_augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.augment import Augmentation, mix_pairs, transform
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from edgeformer.compress.augment import variant, word_neighbours
 from edgeformer.compress.batches import encode
-from edgeformer.compress.small_vocabulary import SPECIAL_TOKENS, shrink_tokenizer
+from edgeformer.compress.student import SPECIAL_TOKENS, shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
 from tools.zoo import train_clinc150 as script

@@ -15,12 +15,11 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget import sensitivity
-from edgeformer.compress.budget.probe import Probe
+from edgeformer.compress.budget.probe import Probe, SpeechProbe, make_probe
 from edgeformer.compress.budget.sensitivity import Sensitivity, measure_sensitivity, sensitivity_of
-from edgeformer.compress.budget.speech_probe import SpeechProbe, make_probe
 from edgeformer.compress.corpus import read_data, some_of
-from edgeformer.compress.fake_quantize import fake_quantized, quantized_activations
 from edgeformer.compress.model import Model, open_model
+from edgeformer.compress.quantize_aware import fake_quantized, quantized_activations
 from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers, quantized
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
