@@ -27,8 +27,8 @@ from benchmarks.speech_models import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert, steps_of
 from edgeformer.convert.target import TARGETS
+from edgeformer.demo import find_weights
 from edgeformer.progress import Steps
-from edgeformer.speech_weights import find_weights
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder

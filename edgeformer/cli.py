@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import list_names
-from edgeformer.cli_values import check_data, check_exists, check_files, numbers, several
+from edgeformer.cli_list import check_data, check_exists, check_files, list_names, numbers, several
 from edgeformer.compress.command import compress, sensitivity
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
@@ -393,7 +392,7 @@ def demo(
     if speech:
         for file in files or []:
             check_exists(file, "sound")
-        from edgeformer.demo_speech import run_speech_demo
+        from edgeformer.demo import run_speech_demo
 
         run_speech_demo(out, files or [], weights)
         return

@@ -18,16 +18,16 @@ AttentionKernel: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor | None, f
 """q (B, H, T, D); k, v (B, H, S, D); additive bias broadcastable to (B, H, T, S) or None; scale -> out (B, H, T, D)."""
 
 _EXACT = {
-    "dense": "edgeformer.attention.dense:dense",
-    "fused": "edgeformer.attention.fused:fused",
-    "chunked": "edgeformer.attention.chunked:chunked",
-    "split_heads": "edgeformer.attention.split_heads:split_heads",
+    "dense": "edgeformer.attention.exact:dense",
+    "fused": "edgeformer.attention.exact:fused",
+    "chunked": "edgeformer.attention.exact:chunked",
+    "split_heads": "edgeformer.attention.exact:split_heads",
 }
 
 # Other functions than what a checkpoint was trained with: it has to be distilled into them. For texts.
 _APPROXIMATE = {
-    "sliding_window": "edgeformer.attention.sliding_window:sliding_window",
-    "linear": "edgeformer.attention.linear:linear",
+    "sliding_window": "edgeformer.attention.approximate:sliding_window",
+    "linear": "edgeformer.attention.approximate:linear",
 }
 
 KERNELS: Registry[AttentionKernel] = Registry(_EXACT)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_values import check_data, names, numbers
+from edgeformer.cli_list import check_data, names, numbers
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
 from edgeformer_runtime.delivery import check_names

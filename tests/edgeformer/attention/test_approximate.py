@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNELS
-from edgeformer.attention.linear import linear
+from edgeformer.attention.approximate import linear, sliding_window
 from edgeformer.attention.mask import additive_mask
-from edgeformer.attention.sliding_window import sliding_window
 from edgeformer.convert.target import TARGETS
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS, AttentionKernel
-from edgeformer.attention import linear as linear_attention
+from edgeformer.attention import approximate as linear_attention
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.bundle import Bundle
