@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edgeformer_runtime.bundle import reader
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
-from edgeformer_runtime.bundle.release import MAX_VERSION, RELEASE_FILE, encode
+from edgeformer_runtime.bundle.requirement import MAX_VERSION, RELEASE_FILE, encode
 from edgeformer_runtime.bundle.signature import (
     MAX_KEY_FILE_BYTES,
     NEEDS_PACKAGE,

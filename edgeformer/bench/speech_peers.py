@@ -13,8 +13,8 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer_runtime.bench.bundles import bundle_contender
 from edgeformer_runtime.bench.contender import Contender, Run
 from edgeformer_runtime.bench.workload import workload
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.lazy import load_attribute

@@ -29,8 +29,7 @@ from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels, open_data, spread
 from edgeformer.tasks.interface import audio_preprocessing
 from edgeformer.tasks.task import SPEECH
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
-from edgeformer_runtime.bundle.pixels import to_levels
+from edgeformer_runtime.bundle.specs import ImagePreprocessing, to_levels
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer

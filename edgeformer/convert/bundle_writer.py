@@ -18,10 +18,9 @@ from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber

@@ -14,8 +14,8 @@ from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
 from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.interface import Interface
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath

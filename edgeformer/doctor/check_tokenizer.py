@@ -12,8 +12,7 @@ from typing import Any
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.finding import Finding, error, fine, info, warning
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec, Transcription
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.text import TextEncoder

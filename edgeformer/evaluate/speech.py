@@ -18,9 +18,8 @@ from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError

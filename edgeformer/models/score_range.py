@@ -18,7 +18,7 @@ from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text import TextEncoder
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks.samples import FILLER, TEXTS
-from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
 
 SAMPLE_LENGTH = 64
 """Tokens of a sample with its padding; a longer one changes the range little and takes as much longer."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.text import unwrapped
-from edgeformer_runtime.bundle.image_spec import INTERPOLATIONS, ImagePreprocessing
+from edgeformer_runtime.bundle.specs import INTERPOLATIONS, ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 
 _MEAN = (0.485, 0.456, 0.406)

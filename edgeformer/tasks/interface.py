@@ -12,7 +12,6 @@ from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer.tasks import samples
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.manifest import (
     Classification,
     Embedding,
@@ -20,7 +19,7 @@ from edgeformer_runtime.bundle.manifest import (
     Preprocessing,
     TextPreprocessing,
 )
-from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.vectors import Tolerances
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
 

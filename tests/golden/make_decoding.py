@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import transformers
 
-from edgeformer_runtime.bundle.records import to_data
 from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.strict_json import to_data
 from edgeformer_runtime.decoding.fallback import decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules

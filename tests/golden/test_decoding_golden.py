@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
@@ -25,7 +25,7 @@ SILENCE = json.loads((FOLDER / "silence.json").read_text(encoding="utf-8"))
 
 def spec_of(multilingual: bool) -> Transcription:
     tokens = GOLDEN["multilingual_tokens"] if multilingual else GOLDEN["transcription"]["tokens"]
-    return records.from_data(Transcription, GOLDEN["transcription"] | {"tokens": tokens}, "decoding.json")
+    return strict_json.from_data(Transcription, GOLDEN["transcription"] | {"tokens": tokens}, "decoding.json")
 
 
 @pytest.mark.parametrize("case", RULES, ids=range(len(RULES)))

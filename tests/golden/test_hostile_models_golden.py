@@ -12,7 +12,7 @@ import pytest
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
 from edgeformer_runtime.bundle.signature import SignatureState
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.model_files import check_model_files
 from tests.golden import tiny_manifests as tiny

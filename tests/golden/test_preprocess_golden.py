@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgeformer_runtime.bundle import records
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
-from edgeformer_runtime.bundle.pixels import normalisation_table, to_input
+from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, ImagePreprocessing, normalisation_table, to_input
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.preprocess.log_mel import LogMel
 from tests.golden.golden_files import FOLDER
@@ -32,7 +30,7 @@ def sound_arrays() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("index", range(len(IMAGES)), ids=lambda index: IMAGES[index]["name"])
 def test_image(index: int, image_arrays: dict[str, np.ndarray]) -> None:
-    spec = records.from_data(ImagePreprocessing, IMAGES[index]["preprocessing"], "image.json")
+    spec = strict_json.from_data(ImagePreprocessing, IMAGES[index]["preprocessing"], "image.json")
     np.testing.assert_array_equal(normalisation_table(spec), image_arrays[f"{index}/table"])
     expected = to_input(image_arrays[f"{index}/levels"][None], spec)
     np.testing.assert_array_equal(ImageEncoder(spec)(image_arrays[f"{index}/image"]), expected)
@@ -41,7 +39,7 @@ def test_image(index: int, image_arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("index", range(len(SOUNDS)), ids=lambda index: SOUNDS[index]["name"])
 def test_log_mel(index: int, sound_arrays: dict[str, np.ndarray]) -> None:
     case = SOUNDS[index]
-    spec = records.from_data(AudioPreprocessing, case["preprocessing"], "log_mel.json")
+    spec = strict_json.from_data(AudioPreprocessing, case["preprocessing"], "log_mel.json")
     log_mel = LogMel(spec, sound_arrays["mel_filters"])
     samples = sound_arrays.get(f"{index}/samples", np.zeros(0, np.float32))
     assert len(samples) == case["samples"]

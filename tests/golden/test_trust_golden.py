@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime.bundle import reader, release, signature
+from edgeformer_runtime.bundle import reader, requirement, signature
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.requirement import Requirement, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
@@ -60,9 +60,9 @@ def test_a_release_is_one_text(case: dict[str, Any]) -> None:
     data = case["text"].encode()
     if case["version"] is None:
         with pytest.raises(BundleError):
-            release.decode(data, RELEASES["bundle"])
+            requirement.decode(data, RELEASES["bundle"])
     else:
-        assert release.decode(data, RELEASES["bundle"]) == case["version"]
+        assert requirement.decode(data, RELEASES["bundle"]) == case["version"]
 
 
 @pytest.mark.parametrize("case", RELEASES["required"], ids=_names(RELEASES["required"]))

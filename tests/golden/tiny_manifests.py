@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import (
     Classification,
     Embedding,
@@ -18,8 +16,14 @@ from edgeformer_runtime.bundle.manifest import (
     TensorSpec,
     TextPreprocessing,
 )
-from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
-from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.specs import (
+    AudioBucket,
+    AudioPreprocessing,
+    ImagePreprocessing,
+    SpeechTokens,
+    Transcription,
+    bucket_layout,
+)
 
 MODEL = "model.bin"
 LABELS = ("lights", "weather", "greeting")

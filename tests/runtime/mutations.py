@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
-from edgeformer_runtime.bundle.names import check_name
+from edgeformer_runtime.bundle.strict_json import check_name
 from edgeformer_runtime.errors import BundleError
 
 Files = dict[str, bytes]

@@ -12,8 +12,8 @@ from tiny_bundle import manifest as text_manifest
 from tiny_bundle import seal
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, ProgramSpec, TensorSpec
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline

@@ -14,11 +14,9 @@ from decoding.scripted import TOKENS, byte_tokenizer, make_spec
 from tiny_bundle import manifest as text_manifest
 from tiny_bundle import seal
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
-from edgeformer_runtime.bundle.specs import AudioBucket
-from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, bucket_layout
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine

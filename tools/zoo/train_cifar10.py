@@ -26,7 +26,7 @@ from edgeformer.checkpoints.weights import save_weights
 from edgeformer.compress.augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
 from edgeformer.progress import progress_bar
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10

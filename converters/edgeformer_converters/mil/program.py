@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from edgeformer_converters.quiet import quiet_tools
-from edgeformer_runtime.bundle.names import check_name
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 
 PACKAGE_DATA = PurePosixPath("Data/com.apple.CoreML")

@@ -17,8 +17,7 @@ from typing import Any
 from edgeformer.models import config as fields
 from edgeformer.models.config import read_object
 from edgeformer.models.whisper.config import Head, WhisperConfig, with_alignment_heads
-from edgeformer_runtime.bundle.specs import SpeechTokens
-from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION, SpeechTokens
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 

@@ -22,7 +22,7 @@ from edgeformer.models.config import LayerWidths
 from edgeformer.models.text import attention_heads, merge_heads
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer.models.whisper.config import WhisperConfig
-from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
 
 
 class Attention(AttentionModule):

@@ -26,8 +26,7 @@ from edgeformer.models.whisper.model import (
     tail_bias,
     tail_positions,
 )
-from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket
-from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, bucket_layout
 from edgeformer_runtime.errors import InputError
 
 _ROWS_PER_SECOND = 16

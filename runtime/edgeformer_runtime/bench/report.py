@@ -9,8 +9,7 @@ from typing import Any
 from edgeformer_runtime.bench.device import Device, State
 from edgeformer_runtime.bench.energy import Energy
 from edgeformer_runtime.bench.estimates import CONFIDENCE, Interval, Quantiles
-from edgeformer_runtime.bundle.records import from_data, to_data
-from edgeformer_runtime.bundle.schema import check
+from edgeformer_runtime.bundle.strict_json import check, from_data, to_data
 
 FORMAT_VERSION = 1
 SCHEMA = "bench.schema.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import file_sizes, folder, release, signature
+from edgeformer_runtime.bundle import file_sizes, folder, requirement, signature
 from edgeformer_runtime.bundle import reader as archive
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -23,11 +23,9 @@ from edgeformer_runtime.bundle.manifest import (
     TextPreprocessing,
     parse,
 )
-from edgeformer_runtime.bundle.names import check_name
-from edgeformer_runtime.bundle.release import MAX_RELEASE_BYTES, RELEASE_FILE
-from edgeformer_runtime.bundle.requirement import Required, Requirement, requirement_of
+from edgeformer_runtime.bundle.requirement import MAX_RELEASE_BYTES, RELEASE_FILE, Required, Requirement, requirement_of
 from edgeformer_runtime.bundle.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.bundle.unpacked import Copy, open_copy
 from edgeformer_runtime.delivery import alone, check_names, replacing
 from edgeformer_runtime.errors import BundleError, InputError
@@ -129,7 +127,7 @@ class Bundle:
         """The version that `release.json` states; None: it has none."""
         if RELEASE_FILE not in self.manifest.files:
             return None
-        return release.decode(self.read_bytes(RELEASE_FILE), self.manifest.name)
+        return requirement.decode(self.read_bytes(RELEASE_FILE), self.manifest.name)
 
     @property
     def manifest_sha256(self) -> str:
@@ -249,7 +247,7 @@ def _read_release(reader: Reader, manifest: Manifest) -> int | None:
         return None
     data = reader.read(RELEASE_FILE, MAX_RELEASE_BYTES)
     _compare_hash(RELEASE_FILE, entry, [data])
-    return release.decode(data, manifest.name)
+    return requirement.decode(data, manifest.name)
 
 
 def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Copy:

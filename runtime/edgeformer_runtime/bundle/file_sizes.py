@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.manifest import (
     CASES_FILE,
     MAX_CASES_BYTES,
@@ -16,7 +15,7 @@ from edgeformer_runtime.bundle.manifest import (
     Manifest,
     TextPreprocessing,
 )
-from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.preprocess.log_mel import MAX_FILTERS_FILE_BYTES
 from edgeformer_runtime.preprocess.tokenizer_file import MAX_TOKENIZER_BYTES

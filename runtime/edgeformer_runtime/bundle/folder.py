@@ -13,9 +13,8 @@ from types import TracebackType
 from typing import IO
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from edgeformer_runtime.bundle.names import MAX_NAME_PARTS
 from edgeformer_runtime.bundle.reader import MAX_FILES, MAX_UNLISTED
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.strict_json import MAX_NAME_PARTS, shorten
 from edgeformer_runtime.errors import BundleError
 
 LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})

@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from edgeformer_runtime.bundle import names, records, schema, strict_json
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, ImagePreprocessing, Transcription, bucket_layout
+from edgeformer_runtime.bundle.specs import TensorSpec as TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec as TensorSpec
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.version import __version__
 
@@ -154,7 +151,7 @@ class Manifest:
         Raises:
             BundleError: `parse` would refuse it.
         """
-        text = strict_json.dumps(records.to_data(self))
+        text = strict_json.dumps(strict_json.to_data(self))
         parse(text)
         return text
 
@@ -169,11 +166,11 @@ def parse(text: str | bytes) -> Manifest:
     data = strict_json.loads(raw, MANIFEST_NAME, MAX_MANIFEST_BYTES)
     if isinstance(data, dict):
         _check_version(data)
-    schema.check(data, "manifest.schema.json", MANIFEST_NAME)
+    strict_json.check(data, "manifest.schema.json", MANIFEST_NAME)
     for _, value in strict_json.walk(data):
         if isinstance(value, str) and strict_json.CONTROL_CHARACTER.search(value):
             raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
-    manifest = records.from_data(Manifest, data, MANIFEST_NAME)
+    manifest = strict_json.from_data(Manifest, data, MANIFEST_NAME)
     _check_files(manifest)
     for program in manifest.programs:
         _check_program(manifest, program)
@@ -207,8 +204,8 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _check_files(manifest: Manifest) -> None:
     for name in manifest.files:
-        names.check_name(name)
-    names.check_distinct([*manifest.files, MANIFEST_NAME, SIGNATURE_NAME])
+        strict_json.check_name(name)
+    strict_json.check_distinct([*manifest.files, MANIFEST_NAME, SIGNATURE_NAME])
     if (CASES_FILE in manifest.files) != (TENSORS_FILE in manifest.files):
         raise BundleError(f"{MANIFEST_NAME}: files: {CASES_FILE} and {TENSORS_FILE} belong together, found one of them")
 
@@ -217,7 +214,7 @@ def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
     where = f"{MANIFEST_NAME}: program {program.name}"
     if program.name in RESERVED_PROGRAM_NAMES:
         raise BundleError(f"{where}: this name is reserved, as are all of {', '.join(RESERVED_PROGRAM_NAMES)}")
-    names.check_name(program.file)
+    strict_json.check_name(program.file)
     in_folder = any(name.startswith(program.file + "/") for name in manifest.files)
     if program.file not in manifest.files and not in_folder:
         raise BundleError(f"{where}: its file {shorten(program.file)} is neither a file nor a folder of files")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
 
@@ -106,3 +110,255 @@ class Transcription:
         sizes = (self.vocab_size, self.layers, self.heads, self.head_dim, self.alignment_heads, self.prefill_tokens)
         if min(sizes) < 1 or min(positions) < 1 or min(bucket.rows for bucket in self.buckets) < 4:
             raise InputError("transcription: sizes must be at least 1, and a cache has at least 4 rows")
+
+
+# What a speech model expects of its sound, as data: the part of audio preprocessing that a manifest holds.
+
+
+@dataclass(frozen=True)
+class AudioPreprocessing:
+    """Sound to a log-mel spectrogram (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
+    Supervision", section 2.2).
+
+    Attributes:
+        sample_rate: of the model, in Hz; sound of another rate is resampled.
+        n_fft: samples of one frame, under a periodic Hann window.
+        hop_length: samples from one frame to the next; an encoder position is two frames.
+        n_mels: bands of the mel scale.
+        mel_filters: the bundle's file with the filter bank: safetensors, one float32 tensor `mel_filters` of shape
+            (n_mels, n_fft // 2 + 1).
+        window_seconds: the longest sound that one run of the model takes.
+        log_floor: what powers are raised to before the logarithm (base 10).
+        dynamic_range: how far below the largest value of the window others may lie, in powers of ten.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    mel_filters: str
+    window_seconds: int
+    log_floor: float
+    dynamic_range: float
+    kind: str = "audio"
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("sample_rate", self.sample_rate),
+            ("n_fft", self.n_fft),
+            ("hop_length", self.hop_length),
+            ("n_mels", self.n_mels),
+            ("window_seconds", self.window_seconds),
+            ("log_floor", self.log_floor),
+            ("dynamic_range", self.dynamic_range),
+        ):
+            if value <= 0:
+                raise InputError(f"audio preprocessing: {name} must be above 0, found {value!r}")
+        if self.n_fft % 2 or self.hop_length > self.n_fft:
+            raise InputError(
+                f"audio preprocessing: expected an even n_fft of at least hop_length, found {self.n_fft} and "
+                f"{self.hop_length}"
+            )
+
+    @property
+    def samples_per_position(self) -> int:
+        """Samples that one position of the encoder stands for: two frames, as its second convolution has stride 2."""
+        return 2 * self.hop_length
+
+
+# What a vision model expects of its pixels, as data: the part of image preprocessing that a manifest holds.
+
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+CROPS = ("center", "squash")
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """What happens to an image before the model: resize, crop, scale to 0..1, normalise. All sizes in pixels.
+
+    Attributes:
+        height: rows of the model's input.
+        width: columns of the model's input.
+        resize_short_side: what the image is resized to before its center is cropped: the short side where `crop` is
+            "center" (the aspect ratio is kept), both sides where it is "squash" (the aspect ratio is lost).
+        interpolation: "bicubic" or "bilinear", both with a filter that widens when it shrinks (antialiasing).
+        crop: "center" or "squash".
+        mean: per channel, of values scaled to 0..1.
+        std: per channel, of values scaled to 0..1.
+        channels: order of the channels; only "RGB".
+        layout: order of the model's input; only "NCHW".
+    """
+
+    height: int
+    width: int
+    resize_short_side: int
+    interpolation: str
+    crop: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channels: str = "RGB"
+    layout: str = "NCHW"
+    kind: str = "image"
+
+    def __post_init__(self) -> None:
+        for name, value, valid in (
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("crop", self.crop, CROPS),
+            ("channels", self.channels, ("RGB",)),
+            ("layout", self.layout, ("NCHW",)),
+            ("kind", self.kind, ("image",)),
+        ):
+            if value not in valid:
+                raise InputError(f"image preprocessing: {name} must be one of {', '.join(valid)}, found {value!r}")
+        if min(self.height, self.width) < 1 or self.resize_short_side < max(self.height, self.width):
+            raise InputError(
+                f"image preprocessing: expected 1 <= height, width <= resize_short_side, found {self.height}, "
+                f"{self.width} and {self.resize_short_side}"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+            raise InputError(
+                f"image preprocessing: expected three means and three std above 0, found {self.mean} and {self.std}"
+            )
+
+
+# The last step of an image's preprocessing, 8-bit values to a model's input, and back.
+
+
+def normalisation_table(spec: ImagePreprocessing) -> NDArray[np.float32]:
+    """(3, 256) float32: what each 8-bit value of each channel becomes. An image has no other values."""
+    levels = np.arange(256, dtype=np.uint8).astype(np.float32) / np.float32(255)
+    mean, std = np.array(spec.mean, dtype=np.float32), np.array(spec.std, dtype=np.float32)
+    table: NDArray[np.float32] = (levels[None] - mean[:, None]) / std[:, None]
+    return table
+
+
+def to_input(levels: NDArray[np.uint8], spec: ImagePreprocessing) -> NDArray[np.float32]:
+    """8-bit RGB values (1, 3, H, W) to normalised pixels of the same shape."""
+    return np.stack([row[plane] for row, plane in zip(normalisation_table(spec), levels[0], strict=True)])[None]
+
+
+def to_levels(pixels: NDArray[np.float32], spec: ImagePreprocessing) -> NDArray[np.uint8]:
+    """Normalised pixels (1, 3, H, W) back to the 8-bit values that they come from.
+
+    Raises:
+        ValueError: they do not come from such values.
+    """
+    rows = zip(normalisation_table(spec), pixels[0], strict=True)
+    levels = np.stack([np.searchsorted(row, plane).clip(max=255) for row, plane in rows])[None].astype(np.uint8)
+    if not np.array_equal(to_input(levels, spec), pixels):
+        raise ValueError("expected pixels that come from 8-bit values, found others")
+    return levels
+
+
+# What a program takes and gives, tensor by tensor.
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype ("float32", "int32", ...) and static shape of one input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+# The inputs and outputs of a speech bucket's programs, from the numbers in its manifest. BUNDLE.md has it in words.
+#
+# Key: T positions computed from sound, S = T + tail, L rows of the self-attention cache, P tokens of a prefill, H
+# heads, D head dim, V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].
+
+
+FRAMES_PER_POSITION = 2
+
+
+@dataclass(frozen=True)
+class ProgramLayout:
+    """One program's name and tensors."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class SpeechSizes(Protocol):
+    """The numbers of a `Transcription` that shape its programs; whoever makes programs knows no more of it."""
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+
+    @property
+    def layers(self) -> int:
+        """Of the decoder."""
+
+    @property
+    def heads(self) -> int:
+        """H."""
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+
+    @property
+    def alignment_heads(self) -> int:
+        """A."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        """P."""
+
+    @property
+    def state(self) -> str:
+        """ "host" or "program"."""
+
+
+def cache_names(layers: int, kind: str) -> tuple[str, ...]:
+    """`<kind>_k_0`, `<kind>_v_0`, `<kind>_k_1`, ...: the names of one kind of cache ("cross", "self", "new")."""
+    return tuple(f"{kind}_{part}_{layer}" for layer in range(layers) for part in "kv")
+
+
+def bucket_layout(spec: SpeechSizes, bucket: AudioBucket, n_mels: int) -> tuple[ProgramLayout, ...]:
+    """`encode`, `prefill` and `decode` of a bucket, in this order."""
+    mel = TensorSpec("mel", "float32", (1, n_mels, FRAMES_PER_POSITION * bucket.positions))
+    return (
+        ProgramLayout(bucket.encode, (mel,), _cross(spec, bucket)),
+        ProgramLayout(
+            bucket.prefill,
+            (
+                *_steered(spec, bucket, ("tokens", "positions", "rows"), spec.prefill_tokens),
+                TensorSpec("wanted", "int32", (2,)),
+            ),
+            _answered(spec, bucket, (2, spec.vocab_size), spec.prefill_tokens),
+        ),
+        ProgramLayout(
+            bucket.decode,
+            _steered(spec, bucket, ("token", "position", "row"), 1),
+            _answered(spec, bucket, (spec.vocab_size,), 1),
+        ),
+    )
+
+
+def _steered(spec: SpeechSizes, bucket: AudioBucket, names: tuple[str, str, str], count: int) -> tuple[TensorSpec, ...]:
+    """What prefill and decode take: tokens, positions and rows under their names, the mask, and the caches."""
+    tokens, positions, rows = (TensorSpec(name, "int32", (count,)) for name in names)
+    mask = TensorSpec("mask", "float32", (bucket.rows,))
+    if spec.state != HOST_STATE:
+        return (tokens, positions, rows, mask, *_cross(spec, bucket))
+    return (tokens, positions, mask, *_caches(spec, "self", bucket.rows), *_cross(spec, bucket))
+
+
+def _answered(spec: SpeechSizes, bucket: AudioBucket, logits: tuple[int, ...], count: int) -> tuple[TensorSpec, ...]:
+    """What prefill and decode give: logits, alignment, and the rows that a host has to keep."""
+    alignment = TensorSpec("alignment", "float32", (spec.alignment_heads, bucket.positions + bucket.tail))
+    new = _caches(spec, "new", count) if spec.state == HOST_STATE else ()
+    return (TensorSpec("logits", "float32", logits), alignment, *new)
+
+
+def _cross(spec: SpeechSizes, bucket: AudioBucket) -> tuple[TensorSpec, ...]:
+    return _caches(spec, "cross", bucket.positions + bucket.tail)
+
+
+def _caches(spec: SpeechSizes, kind: str, length: int) -> tuple[TensorSpec, ...]:
+    size = spec.heads * spec.head_dim * length
+    return tuple(TensorSpec(name, "float32", (size,)) for name in cache_names(spec.layers, kind))

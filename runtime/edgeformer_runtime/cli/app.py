@@ -213,7 +213,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a bundle holds, after checking all of it."""
-    from edgeformer_runtime.bundle import records
+    from edgeformer_runtime.bundle import strict_json
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.cli.tables import bundle_table
 
@@ -225,7 +225,7 @@ def inspect(
                     "size_bytes": opened.size_bytes,
                     "signature": opened.signature.to_json(),
                     "release": opened.release,
-                    "manifest": records.to_data(opened.manifest),
+                    "manifest": strict_json.to_data(opened.manifest),
                 }
             )
         else:

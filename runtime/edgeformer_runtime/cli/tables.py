@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import (
     REFUSED_FILE,
@@ -19,7 +18,7 @@ from edgeformer_runtime.bundle.manifest import (
     TextPreprocessing,
 )
 from edgeformer_runtime.bundle.signature import SignatureState
-from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.console import printable
 from edgeformer_runtime.errors import BundleError

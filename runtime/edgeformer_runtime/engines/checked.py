@@ -10,9 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run

@@ -9,8 +9,7 @@ import numpy as np
 from ai_edge_litert.tensor_buffer import TensorBuffer
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_tensor
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats

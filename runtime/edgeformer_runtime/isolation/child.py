@@ -135,7 +135,7 @@ class _Helper:
         return answer
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
-        from edgeformer_runtime.bundle import records
+        from edgeformer_runtime.bundle import strict_json
         from edgeformer_runtime.decoding.options import TranscribeOptions
         from edgeformer_runtime.isolation.messages import answer_frame, read_raw
 
@@ -143,7 +143,7 @@ class _Helper:
         if self._bundle.manifest.task != "speech-recognition":
             return answer_frame(self._pipeline.run(raw))
         stated = question.header.get("options")
-        options = None if stated is None else records.from_data(TranscribeOptions, stated, "options")
+        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
         return answer_frame(
             self._pipeline.run(
                 raw, options, lambda done, total: write_frame(answers, Frame({"progress": [done, total]}))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
@@ -96,9 +96,9 @@ def read_raw(frame: Frame) -> Any:
 def answer_frame(result: Any) -> Frame:
     """A pipeline's result."""
     if isinstance(result, EmbeddingResult):
-        header = {"truncated": result.truncated, "statistics": records.to_data(result.statistics)}
+        header = {"truncated": result.truncated, "statistics": strict_json.to_data(result.statistics)}
         return Frame(header, np.ascontiguousarray(result.vector, np.float32).tobytes())
-    return Frame({"result": records.to_data(result)})
+    return Frame({"result": strict_json.to_data(result)})
 
 
 def read_answer(frame: Frame, manifest: Manifest) -> Any:
@@ -112,8 +112,8 @@ def read_answer(frame: Frame, manifest: Manifest) -> Any:
         if isinstance(head, Embedding):
             return _embedding(frame, head.dim)
         if isinstance(head, Classification):
-            return _classification(records.from_data(ClassificationResult, frame.header["result"], "answer"), head)
-        return records.from_data(Transcript, frame.header["result"], "answer")
+            return _classification(strict_json.from_data(ClassificationResult, frame.header["result"], "answer"), head)
+        return strict_json.from_data(Transcript, frame.header["result"], "answer")
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
 
@@ -123,7 +123,7 @@ def _embedding(frame: Frame, dim: int) -> EmbeddingResult:
     truncated = frame.header["truncated"]
     if vector.shape != (dim,) or not np.isfinite(vector).all() or not isinstance(truncated, bool):
         raise ValueError(f"expected {dim} finite numbers, found {vector.shape}")
-    return EmbeddingResult(vector, truncated, records.from_data(Statistics, frame.header["statistics"], "answer"))
+    return EmbeddingResult(vector, truncated, strict_json.from_data(Statistics, frame.header["statistics"], "answer"))
 
 
 def _classification(result: ClassificationResult, head: Classification) -> ClassificationResult:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -111,7 +111,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         frame = text_frame(raw) if self._kind == "text" else file_frame(raw, self._kind)
         header = {**frame.header, "question": "run"}
         if options is not None:
-            header["options"] = records.to_data(options)
+            header["options"] = strict_json.to_data(options)
         answer = self.engine.helper.ask(Frame(header, frame.body), self.engine.limits.call_s, progress)
         return read_answer(answer, self.bundle.manifest)
 
@@ -186,7 +186,7 @@ def verify_isolated(
         try:
             data = found["verification"]
             stages = tuple(
-                records.from_data(Stage, {"reason": None} | stage, "verification") for stage in data["stages"]
+                strict_json.from_data(Stage, {"reason": None} | stage, "verification") for stage in data["stages"]
             )
         except (BundleError, KeyError, TypeError) as error:
             raise EngineError(f"the isolated bundle gave what is no verification: {error}") from None

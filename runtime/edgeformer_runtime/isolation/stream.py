@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.isolation.frames import Frame
@@ -30,8 +30,8 @@ class IsolatedStream:
         self._transcript: Transcript | None = None
         header = {
             "question": "open stream",
-            "options": records.to_data(options),
-            "stream_options": records.to_data(stream_options or StreamOptions()),
+            "options": strict_json.to_data(options),
+            "stream_options": strict_json.to_data(stream_options or StreamOptions()),
         }
         self._number = _field(ask(Frame(header)), "stream", int)
 
@@ -71,8 +71,8 @@ class Streams:
     def open(self, question: Frame) -> Frame:
         """A new stream's number."""
         stated = question.header["options"]
-        options = None if stated is None else records.from_data(TranscribeOptions, stated, "options")
-        stream_options = records.from_data(StreamOptions, question.header["stream_options"], "options")
+        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
+        stream_options = strict_json.from_data(StreamOptions, question.header["stream_options"], "options")
         if len(self._streams) >= MAX_STREAMS:
             self._streams.popitem(last=False)
         self._next += 1
@@ -82,14 +82,14 @@ class Streams:
     def feed(self, question: Frame) -> Frame:
         """What a stream makes of a block."""
         updates = self._stream(question).feed(read_raw(question))
-        return Frame({"updates": records.to_data(updates)})
+        return Frame({"updates": strict_json.to_data(updates)})
 
     def finish(self, question: Frame) -> Frame:
         """What a stream says last, and its transcript; the stream is forgotten."""
         stream = self._stream(question)
         updates = stream.finish()
         del self._streams[question.header["stream"]]
-        return Frame({"updates": records.to_data(updates), "transcript": records.to_data(stream.transcript())})
+        return Frame({"updates": strict_json.to_data(updates), "transcript": strict_json.to_data(stream.transcript())})
 
     def _stream(self, question: Frame) -> Any:
         number = question.header["stream"]
@@ -105,7 +105,7 @@ def _updates(answer: Frame) -> list[StreamUpdate]:
 
 def _record(kind: Any, data: Any) -> Any:
     try:
-        return records.from_data(kind, data, "answer")
+        return strict_json.from_data(kind, data, "answer")
     except (BundleError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 
 
 def pack(tensors: Mapping[str, Any], specs: Sequence[TensorSpec]) -> bytes:

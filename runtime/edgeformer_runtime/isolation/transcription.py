@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.cancellation import IsCancelled, check
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EngineError
@@ -31,7 +31,7 @@ class IsolatedTranscription:
         self._is_cancelled = is_cancelled
         self._transcript: Transcript | None = None
         frame = file_frame(raw, "audio")
-        stated = None if options is None else records.to_data(options)
+        stated = None if options is None else strict_json.to_data(options)
         question = {**frame.header, "question": "begin sound", "options": stated}
         self._number = ask(Frame(question, frame.body)).header.get("sound")
 
@@ -42,7 +42,7 @@ class IsolatedTranscription:
         if "transcript" not in answer:
             return True
         try:
-            self._transcript = records.from_data(Transcript, answer["transcript"], "answer")
+            self._transcript = strict_json.from_data(Transcript, answer["transcript"], "answer")
         except (BundleError, KeyError, TypeError, AttributeError) as error:
             raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
         return False
@@ -82,7 +82,7 @@ class Transcriptions:
     def begin(self, question: Frame) -> Frame:
         """A new sound's number."""
         stated = question.header["options"]
-        options = None if stated is None else records.from_data(TranscribeOptions, stated, "options")
+        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
         if len(self._sounds) >= MOST_SOUNDS:
             self._sounds.popitem(last=False)[1].close()
         self._next += 1
@@ -98,7 +98,7 @@ class Transcriptions:
         try:
             if self._sounds[number].advance():
                 return Frame({})
-            return Frame({"transcript": records.to_data(self._drop(number).transcript())})
+            return Frame({"transcript": strict_json.to_data(self._drop(number).transcript())})
         except BaseException:
             self._drop(number)
             raise

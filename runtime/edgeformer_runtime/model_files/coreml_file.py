@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.bundle.strict_json import loads
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.model_files.coreml_operators import OPERATORS
 from edgeformer_runtime.model_files.coreml_values import TYPES, Type, ValueReader

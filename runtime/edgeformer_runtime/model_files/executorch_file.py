@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.executorch_kernels import KERNELS
 from edgeformer_runtime.model_files.executorch_values import DTYPES, ValueReader
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
 from edgeformer_runtime.model_files.litert_operators import NAMES, OPTIONS, REFUSED
 from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor

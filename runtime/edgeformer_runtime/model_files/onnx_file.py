@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
 from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor

@@ -8,10 +8,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-from edgeformer_runtime.bundle.speech_layout import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION, AudioBucket, AudioPreprocessing, Transcription
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer_runtime.bundle import records
+from edgeformer_runtime.bundle import strict_json
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ class Transcript:
 
     def to_json(self) -> dict[str, Any]:
         """All but the statistics as JSON values, by the names of the attributes."""
-        data: dict[str, Any] = records.to_data(self)
+        data: dict[str, Any] = strict_json.to_data(self)
         del data["statistics"]
         return data

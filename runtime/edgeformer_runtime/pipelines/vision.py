@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines.heads import classify
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
-from edgeformer_runtime.bundle.pixels import normalisation_table
+from edgeformer_runtime.bundle.specs import ImagePreprocessing, normalisation_table
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image_file import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.lazy import load_attribute

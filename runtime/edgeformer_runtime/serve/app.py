@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.serve.answers import Answer, Answers, ClassificationAnswer, EmbeddingAnswer, TranscriptAnswer
 from edgeformer_runtime.serve.health import add_health
 from edgeformer_runtime.serve.hosts import SameSite

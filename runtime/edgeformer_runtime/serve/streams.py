@@ -13,9 +13,8 @@ from fastapi import FastAPI, Query, WebSocket
 from numpy.typing import NDArray
 from starlette.websockets import WebSocketDisconnect
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.records import to_data
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten, to_data
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.speech_stream import StreamUpdate

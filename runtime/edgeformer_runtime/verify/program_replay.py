@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import CASES_FILE, Embedding, Preprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import AudioBucket
+from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, bucket_of, sampled
 from edgeformer_runtime.decoding.rows import SEEN, hidden_rows

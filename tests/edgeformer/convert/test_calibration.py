@@ -15,8 +15,8 @@ from edgeformer.convert.calibration import MAX_SAMPLES, calibrated, or_samples
 from edgeformer.models.program import Program
 from edgeformer.tasks import samples
 from edgeformer.tasks.interface import Interface
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
 from edgeformer_runtime.bundle.manifest import Classification, TensorSpec, TextPreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 

@@ -17,8 +17,8 @@ from tiny_bundle import make_without_model, manifest
 from edgeformer_runtime.bundle import file_sizes
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import FileEntry
-from edgeformer_runtime.bundle.tensor_file import TensorFile
-from edgeformer_runtime.bundle.tensor_spec import TensorSpec
+from edgeformer_runtime.bundle.specs import TensorSpec
+from edgeformer_runtime.bundle.vectors import TensorFile
 from edgeformer_runtime.errors import BundleError
 
 BIG = (4 << 30) - 1

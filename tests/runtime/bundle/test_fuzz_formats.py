@@ -21,8 +21,8 @@ from tiny_image_bundle import SPEC
 from tiny_speech_bundle import HEAD, RATE, SOUND
 from tiny_speech_bundle import manifest as speech_manifest
 
-from edgeformer_runtime.bundle import names, records, strict_json
 from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.manifest import Manifest, TextPreprocessing, parse
 from edgeformer_runtime.bundle.signature import check
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
@@ -90,7 +90,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @given(data=st.data())
 def test_manifest(original: Manifest, data: st.DataObject) -> None:
     """Any value in any place."""
-    document = records.to_data(original)
+    document = strict_json.to_data(original)
     document = copy.deepcopy(json.loads(json.dumps(document)))
     *path, key = data.draw(st.sampled_from(places(document)[1:]))
     container = document
@@ -109,7 +109,7 @@ def test_manifest(original: Manifest, data: st.DataObject) -> None:
 @given(st.text(max_size=30) | st.text(alphabet="ab./\\:0N\0é", max_size=12))
 def test_names_stay_inside(name: str) -> None:
     try:
-        names.check_name(name)
+        strict_json.check_name(name)
     except BundleError as error:
         one_line(error)
     else:
@@ -255,7 +255,7 @@ def test_the_speech_head_is_what_these_tests_think() -> None:
 
 
 def speech_manifest_with_files() -> str:
-    data = records.to_data(speech_manifest())
+    data = strict_json.to_data(speech_manifest())
     data["files"] = {
         name: {"sha256": "0" * 64, "size": 1} for name in ("model.bin", "tokenizer.json", SOUND.mel_filters)
     }

@@ -13,7 +13,7 @@ import pytest
 from tiny_bundle import manifest
 from tiny_speech_bundle import manifest as speech_manifest
 
-from edgeformer_runtime.bundle import records, schema
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.manifest import parse
 from edgeformer_runtime.errors import BundleError
 
@@ -41,7 +41,7 @@ def sound(name: str) -> list[dict[str, Any]]:
         ]
         return [{"cases": cases, "tolerances": {"output": 0.1, "score": 1}}]
     entry = {"sha256": "0" * 64, "size": 1}
-    return [records.to_data(each) | {"files": {"model.bin": entry}} for each in (manifest(), speech_manifest())]
+    return [strict_json.to_data(each) | {"files": {"model.bin": entry}} for each in (manifest(), speech_manifest())]
 
 
 VALUES = (
@@ -97,14 +97,14 @@ def test_it_agrees_with_jsonschema(name: str) -> None:
     rng, refused = random.Random(name), 0
     originals = sound(name)
     for original in originals:
-        schema.check(original, name, "t")
+        strict_json.check(original, name, "t")
     for number in range(1500):
         value = changed(rng.choice(originals), rng)
         if number % 2:
             value = changed(value, rng)
         valid = reference.is_valid(value)
         try:
-            schema.check(value, name, "t")
+            strict_json.check(value, name, "t")
         except BundleError as error:
             assert not valid, error
             assert "\n" not in str(error)
@@ -130,14 +130,14 @@ def test_every_keyword_of_the_schemas_is_known() -> None:
         return found
 
     for name in SCHEMAS:
-        assert keywords(document(name)) <= schema._KEYWORDS
+        assert keywords(document(name)) <= strict_json._KEYWORDS
 
 
 @pytest.mark.parametrize(
     "labels", [[1] * 1_000_000, [""] * 600_000, ["a"] * 1_000_000, [[]] * 900_000, [1] * 100_000, list(range(400_000))]
 )
 def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]) -> None:
-    data = records.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
+    data = strict_json.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
     data["postprocessing"]["labels"] = labels
     text = json.dumps(data, separators=(",", ":"))
     begun = time.monotonic()
@@ -149,7 +149,7 @@ def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]
 @pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"])
 @pytest.mark.parametrize("field", ["labels", "license", "source", "toolchain"])
 def test_characters_that_a_terminal_obeys_are_refused(field: str, character: str) -> None:
-    data = records.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
+    data = strict_json.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
     text = f"a{character}b"
     match field:
         case "labels":
@@ -166,7 +166,7 @@ def test_characters_that_a_terminal_obeys_are_refused(field: str, character: str
 
 
 def test_labels_of_every_script_are_taken() -> None:
-    data = records.to_data(manifest())
+    data = strict_json.to_data(manifest())
     data["files"] = {name: {"sha256": "0" * 64, "size": 1} for name in ("model.bin", "tokenizer.json")}
     labels = ["עברית\u200f", "عربي\u061c", "👩\u200d👧", *data["postprocessing"]["labels"][3:]]
     data["postprocessing"]["labels"] = labels[: len(data["postprocessing"]["labels"])]

@@ -16,8 +16,7 @@ from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer.models.whisper.family import rename
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.models.whisper.programs import transcription_layout, whisper_programs
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.specs import SpeechTokens, Transcription
+from edgeformer_runtime.bundle.specs import AudioPreprocessing, SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters

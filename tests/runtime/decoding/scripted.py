@@ -11,8 +11,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
-from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
+from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from edgeformer_runtime.pipelines.speech import Transcriber

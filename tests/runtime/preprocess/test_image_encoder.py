@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder, to_rgb
 

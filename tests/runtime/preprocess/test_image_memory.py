@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess import image, image_file
 from edgeformer_runtime.preprocess.image import ImageEncoder, to_rgb
@@ -23,7 +23,7 @@ SPECS = (
 MEASURED = """
 import resource, sys
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.bundle.image_spec import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 encoder = ImageEncoder(ImagePreprocessing(224, 224, 235, "bicubic", "center", (0.5,) * 3, (0.5,) * 3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 encoder(sys.argv[1])

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from transformers import WhisperFeatureExtractor
 from transformers.audio_utils import mel_filter_bank as reference_filter_bank
 
-from edgeformer_runtime.bundle.audio_spec import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.log_mel import LogMel, mel_filter_bank, read_mel_filters, write_mel_filters

@@ -21,7 +21,7 @@ from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.family import FAMILY
 from edgeformer.models.whisper.model import Whisper, silence_of, tail_bias, tail_positions
 from edgeformer.models.whisper.programs import transcription_layout
-from edgeformer_runtime.bundle.speech_layout import bucket_layout
+from edgeformer_runtime.bundle.specs import bucket_layout
 from edgeformer_runtime.errors import InputError
 
 TOKENS = [291, 292, 295, 5, 77, 130, 204, 9, 260, 31, 88]
