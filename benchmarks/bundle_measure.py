@@ -13,8 +13,7 @@ from edgeformer.bench.peers import peer_contenders
 from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
-from edgeformer_runtime.bench.bundles import bundle_contender
-from edgeformer_runtime.bench.contender import Cell, Contender
+from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import Report, Row
 from edgeformer_runtime.bundle.bundle import Bundle

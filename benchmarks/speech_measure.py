@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.speech_clips import Sound
 from benchmarks.speech_results import FEW_TOKENS, PAIRS, Clip, Run, Times
 from edgeformer.evaluate.speech import WordErrors, count_word_errors, simple_words, total
-from edgeformer_runtime.bench.child import Child
 from edgeformer_runtime.bench.contender import Contender
+from edgeformer_runtime.bench.measure import Child
 
 WORKER = "benchmarks.speech_worker"
 REFERENCE_CLIP = "jfk.wav"

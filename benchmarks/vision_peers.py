@@ -36,7 +36,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.verify.comparison import compare
+from edgeformer_runtime.verify.verify import compare
 from tests.conftest import ASSETS
 
 RESULT = RESULTS / "vision.json"

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.bench.request import Request, Tell
-from edgeformer_runtime.bench.bundles import Sweep
+from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import Device, State
-from edgeformer_runtime.bench.estimates import CONFIDENCE, Quantiles
-from edgeformer_runtime.bench.report import MAX_BYTES, Report, Row, from_json, to_json
+from edgeformer_runtime.bench.report import CONFIDENCE, MAX_BYTES, Quantiles, Report, Row, from_json, to_json
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
 from edgeformer_runtime.bundle.strict_json import load_file

@@ -12,8 +12,7 @@ from edgeformer.bench.adb import AdbHost
 from edgeformer.bench.peers import ALIASES, PEERS, peer_contenders
 from edgeformer.bench.request import Host, Request, Tell
 from edgeformer.bench.ssh import SshHost
-from edgeformer_runtime.bench.bundles import bundle_contender, conditions
-from edgeformer_runtime.bench.contender import Cell, Contender
+from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender, conditions
 from edgeformer_runtime.bench.measure import Progress, measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgeformer_runtime.bench.bundles import Sweep
+from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.report import Report
 from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 

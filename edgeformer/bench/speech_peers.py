@@ -10,8 +10,7 @@ import numpy as np
 
 from edgeformer.bench.whisper_formats import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer_runtime.bench.bundles import bundle_contender
-from edgeformer_runtime.bench.contender import Contender, Run
+from edgeformer_runtime.bench.contender import Contender, Run, bundle_contender
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioPreprocessing

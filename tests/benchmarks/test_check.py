@@ -17,8 +17,7 @@ from benchmarks.bundle_measure import repeated
 from benchmarks.intervals import LEAST_WIDTH, center, prediction_interval
 from benchmarks.readme_table import REPOSITORY, _model
 from edgeformer_runtime.bench.device import Device, State
-from edgeformer_runtime.bench.estimates import CONFIDENCE, Quantiles
-from edgeformer_runtime.bench.report import Report, Row
+from edgeformer_runtime.bench.report import CONFIDENCE, Quantiles, Report, Row
 
 ROW = Row(
     name="model.litert.fp32", engine="litert", precision="fp32", program="seq_32", threads=1, batch=1,

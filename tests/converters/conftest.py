@@ -8,7 +8,7 @@ from executorch_runtimes import both_runtimes
 from small_text import SmallTextClassifier, text_programs
 
 from edgeformer.models.program import Program
-from edgeformer_runtime.engines.executorch_runtime import Runtime
+from edgeformer_runtime.engines.executorch import Runtime
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ from edgeformer.report.html_page import page_of
 from edgeformer.report.page import write_page
 from edgeformer.signing import sign_bundle
 from edgeformer_runtime import load
-from edgeformer_runtime.bench.bundles import Sweep, bundle_cells
+from edgeformer_runtime.bench.contender import Sweep, bundle_cells
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
 from edgeformer_runtime.errors import EdgeFormerError

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime import delivery, locks
+from edgeformer_runtime import delivery
 from edgeformer_runtime.delivery import PREFIX, alone, clear_dead, put, replacing, work_folder
 from edgeformer_runtime.errors import InputError
 
-posix = pytest.mark.skipif(not locks.available(), reason="this system has no locks that end with their process")
+posix = pytest.mark.skipif(not delivery.available(), reason="this system has no locks that end with their process")
 
 
 def make(folder: Path, content: str) -> Path:

@@ -8,8 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from edgeformer_runtime.bench.device import State
-from edgeformer_runtime.bench.estimates import Interval
-from edgeformer_runtime.bench.report import Report, Row
+from edgeformer_runtime.bench.report import Interval, Report, Row
 
 HEADERS = ("name", "engine", "precision", "program", "batch", "threads")
 FIGURES = (

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from edgeformer_runtime import locks
+from edgeformer_runtime import delivery
 from edgeformer_runtime.delivery import remove
 from edgeformer_runtime.errors import BundleError
 
@@ -26,7 +26,7 @@ _UNFINISHED_SUFFIX = ".unfinished"
 class Copy:
     """A private folder that holds a bundle's files until `close`."""
 
-    def __init__(self, folder: Path, lock: locks.Lock | None) -> None:
+    def __init__(self, folder: Path, lock: delivery.Lock | None) -> None:
         """Use `open_copy`."""
         self.folder = folder
         self._lock = lock
@@ -58,7 +58,7 @@ def open_copy(key: str, needed_bytes: int, fill: Callable[[Path], None], check: 
     Raises:
         BundleError: no space, or the folder for copies is not this user's alone; or what `fill` and `check` raise.
     """
-    if not locks.available():
+    if not delivery.available():
         return Copy(_filled(Path(tempfile.mkdtemp(prefix="edgeformer-")), needed_bytes, fill), None)
     while True:
         home = _home()
@@ -73,7 +73,7 @@ def open_copy(key: str, needed_bytes: int, fill: Callable[[Path], None], check: 
 
 def _first(folder: Path, needed_bytes: int, fill: Callable[[Path], None]) -> Copy | None:
     """A new copy; None: others have one, or make it."""
-    lock = locks.take(_lock_of(folder))
+    lock = delivery.take(_lock_of(folder))
     if lock is None:
         return None
     try:
@@ -90,7 +90,7 @@ def _first(folder: Path, needed_bytes: int, fill: Callable[[Path], None]) -> Cop
 
 def _joined(folder: Path, check: Callable[[], None]) -> Copy | None:
     """The copy that others have open, when it is complete; None: they have not got that far."""
-    lock = locks.join(_lock_of(folder))
+    lock = delivery.join(_lock_of(folder))
     copy = Copy(folder, lock)
     try:
         if folder.is_dir():
@@ -152,7 +152,7 @@ def _clear_dead(home: Path) -> None:
     """Remove the copies that nobody uses: their processes were killed."""
     for file in home.glob(f"*{_LOCK_SUFFIX}"):
         with suppress(OSError):
-            lock = locks.take(file)
+            lock = delivery.take(file)
             if lock is None:
                 continue
             copy = file.with_suffix("")

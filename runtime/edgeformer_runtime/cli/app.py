@@ -14,8 +14,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.bench.bundles import Sweep
-    from edgeformer_runtime.bench.contender import Cell
+    from edgeformer_runtime.bench.contender import Cell, Sweep
     from edgeformer_runtime.bench.report import Report
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.engines.base import Engine
@@ -193,7 +192,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
-    from edgeformer_runtime.bench.bundles import bundle_cells
+    from edgeformer_runtime.bench.contender import bundle_cells
 
     required = required_of(require_signature, require_name, require_version)
     cells = bundle_cells(bundles, sweep_of(program, batch, threads), required, isolated)
@@ -402,7 +401,7 @@ def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
     Raises:
         InputError: numbers that are none, or out of range.
     """
-    from edgeformer_runtime.bench.bundles import Sweep
+    from edgeformer_runtime.bench.contender import Sweep
 
     names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
     return Sweep(_numbers(threads, "--threads"), _numbers(batches, "--batch"), names)

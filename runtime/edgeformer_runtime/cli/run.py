@@ -21,8 +21,7 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.pipelines.transcript import Transcript
-from edgeformer_runtime.pipelines.transcript_files import ALIASES, FORMATS, render, write
+from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
 
 DEFAULT_TOP = 3
 STDIN = "-"

@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.cancellation import IsCancelled, never
-from edgeformer_runtime.decoding.alignment import token_positions
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
 from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
-from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
-from edgeformer_runtime.decoding.word_times import (
+from edgeformer_runtime.decoding.timing import (
     TimedWord,
     clip_long_words,
     join_punctuation,
     timed_words,
+    token_positions,
     trim_to_sound,
 )
+from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.cancellable_decoder import CancellableDecoder

@@ -10,14 +10,75 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess import iso_images
+from edgeformer_runtime.lazy import needs
 
 if TYPE_CHECKING:
     from pillow_heif import HeifFile
+
+# HEIC and AVIF, the photos of phones: which of them a file is, and what opens it here.
+
+
+HEIC, AVIF = "HEIC", "AVIF"
+START_BYTES = 32
+"""Of a file, enough to tell: the size, "ftyp", the major brand, and the first compatible ones."""
+
+# ISO/IEC 23008-12, table 1 and annexes B and G; mif1 and msf1 hold either codec, which the other brands then say.
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_EITHER = (b"mif1", b"msf1")
+
+UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, KeyError, TypeError, MemoryError)
+"""What libheif's binding raises on spoiled files."""
+
+
+def kind_of(start: bytes) -> str | None:
+    """`HEIC`, `AVIF`, or None for what is neither, by a file's first `START_BYTES`."""
+    if start[4:8] != b"ftyp":
+        return None
+    length = min(int.from_bytes(start[:4], "big"), len(start))
+    brands = [start[8:12], *(start[at : at + 4] for at in range(16, length - 3, 4))]
+    if brands[0] not in (*_AVIF_BRANDS, *_HEIC_BRANDS, *_EITHER):
+        return None
+    return AVIF if any(brand in _AVIF_BRANDS for brand in brands) else HEIC
+
+
+def check_avif(what: str) -> None:
+    """Refuse an AVIF photo where Pillow was built without its decoder.
+
+    Raises:
+        InputError: says what to install.
+    """
+    if not features.check("avif"):
+        raise InputError(f"{what} is an AVIF photo: reading it needs Pillow 11.3 or later: pip install -U Pillow")
+
+
+def open_heic(file: IO[bytes], what: str) -> HeifFile:
+    """Parse a HEIC photo; its pixels are decoded when they are asked for, turned and mirrored as the file says.
+
+    The EXIF orientation beside that is not applied: the format's own transformations stand for it (ISO/IEC 23008-12,
+    6.5.10), as phones write both.
+
+    Raises:
+        InputError: the reader is not installed, or the file is spoiled or holds several images.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(f"{what} is a HEIC photo: {needs('reading it', error, 'heic')}") from error
+    try:
+        heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
+    except UNREADABLE as error:
+        raise InputError(f"{what} is a spoiled image: {' '.join(str(error).split())}") from None
+    if len(heif) == 0:
+        raise InputError(f"{what} is a spoiled image: it holds none")
+    if len(heif) > 1:
+        raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
+    return heif
+
 
 MAX_PIXELS = 128_000_000
 """Of a source image, and of it resized: above the 108 million of today's phones."""
@@ -50,7 +111,7 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BYTES_OF_OTHERS = 4
-_BYTES_BESIDE = {"WEBP": 8, "TIFF": 4, iso_images.AVIF: 8, iso_images.HEIC: 8}
+_BYTES_BESIDE = {"WEBP": 8, "TIFF": 4, AVIF: 8, HEIC: 8}
 """What decoders keep of a whole image beside its pixels, per pixel: canvases, one strip that may be all of it."""
 _COEFFICIENT_BYTES = 6
 """Of a JPEG in several scans, whose decoder keeps every coefficient, per pixel of three channels."""
@@ -155,15 +216,15 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
     Raises:
         InputError: not an image, spoiled, animated, empty, or too large.
     """
-    start = file.read(iso_images.START_BYTES)
+    start = file.read(START_BYTES)
     if not start:
         raise InputError(f"{what} is empty: expected an image")
     file.seek(0)
-    kind = iso_images.kind_of(start)
-    if kind == iso_images.HEIC:
+    kind = kind_of(start)
+    if kind == HEIC:
         return _decode_heic(file, what)
-    if kind == iso_images.AVIF:
-        iso_images.check_avif(what)
+    if kind == AVIF:
+        check_avif(what)
     try:
         with warnings.catch_warnings():
             # Pillow's own limit warns below ours; ours is checked before anything is decoded.
@@ -181,13 +242,13 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
 
 def _decode_heic(file: IO[bytes], what: str) -> UprightImage:
     """As `decode`; which way is up is the decoder's to apply."""
-    heif = iso_images.open_heic(file, what)
+    heif = open_heic(file, what)
     width, height = heif.size
     check_pixels(width, height, what)
-    _check_bytes(heif, iso_images.HEIC, (width, height), what)
+    _check_bytes(heif, HEIC, (width, height), what)
     try:
         image = heif.to_pillow()
-    except iso_images.UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
     check_pixels(*image.size, what)
     return UprightImage(image, what)
@@ -283,7 +344,7 @@ def _check_bytes(image: Image.Image | HeifFile, kind: str, stated: tuple[int, in
 def _not_an_image(kind: str | None) -> str:
     if kind is not None:
         return f"a spoiled image: it begins as {kind} and is none"
-    return f"not an image: expected one of {', '.join((*FORMATS, iso_images.HEIC))}"
+    return f"not an image: expected one of {', '.join((*FORMATS, HEIC))}"
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.verify.comparison import Comparison, compare, compare_scaled, scales, worst_of
+from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
 RECORDED_TOLERANCE = 1e-4
 """Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation."""

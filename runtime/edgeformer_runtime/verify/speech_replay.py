@@ -18,7 +18,7 @@ from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.verify.comparison import Comparison, compare, compare_scaled, scales, worst_of
+from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
 MEL_TOLERANCE = 1e-3
 """Of values around -1 to 2: what another FFT and another order of float32 sums may change."""

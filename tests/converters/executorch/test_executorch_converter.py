@@ -14,7 +14,7 @@ from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.executorch.converter import MODEL_FILE, ExecuTorchConverter
-from edgeformer_runtime.engines.executorch_runtime import Runtime
+from edgeformer_runtime.engines.executorch import Runtime
 
 pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 

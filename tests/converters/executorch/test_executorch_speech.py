@@ -23,8 +23,7 @@ from edgeformer_converters.executorch.rewrites import (
     write_rows_by_index,
 )
 from edgeformer_runtime.engines.decoder import DecoderOutput
-from edgeformer_runtime.engines.executorch import ExecuTorchEngine
-from edgeformer_runtime.engines.executorch_runtime import Runtime
+from edgeformer_runtime.engines.executorch import ExecuTorchEngine, Runtime
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 

@@ -13,7 +13,7 @@ import pytest
 from edgeformer.bench import adb
 from edgeformer.bench.adb import NOTE, AdbHost
 from edgeformer.bench.request import Request
-from edgeformer_runtime.bench.bundles import Sweep
+from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import State
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.requirement import Requirement

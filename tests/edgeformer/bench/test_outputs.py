@@ -13,11 +13,9 @@ from rich.console import Console
 from edgeformer.bench.command import BenchOptions
 from edgeformer.bench.output import check_outputs, label, page, swept, write_outputs
 from edgeformer.bench.request import Request
-from edgeformer_runtime.bench.bundles import Sweep
-from edgeformer_runtime.bench.device import Device, State
-from edgeformer_runtime.bench.energy import Energy
-from edgeformer_runtime.bench.estimates import CONFIDENCE, Quantiles
-from edgeformer_runtime.bench.report import Report, Row, from_json, to_json
+from edgeformer_runtime.bench.contender import Sweep
+from edgeformer_runtime.bench.device import Device, Energy, State
+from edgeformer_runtime.bench.report import CONFIDENCE, Quantiles, Report, Row, from_json, to_json
 from edgeformer_runtime.bench.tables import medians_table, remarks, report_table
 from edgeformer_runtime.errors import BundleError, InputError
 

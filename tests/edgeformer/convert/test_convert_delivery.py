@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from edgeformer.convert.delivery import check_destination, deliver
-from edgeformer_runtime import locks
+from edgeformer_runtime import delivery
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.delivery import clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
 from tests.runtime.tiny_bundle import make_without_model
 
-posix = pytest.mark.skipif(not locks.available(), reason="this system has no locks that end with their process")
+posix = pytest.mark.skipif(not delivery.available(), reason="this system has no locks that end with their process")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.bench import energy
-from edgeformer_runtime.bench.device import Device, State, state_now, this_device, versions
-from edgeformer_runtime.bench.energy import Counter, Gauge, find_meter, pmic_watts
+from edgeformer_runtime.bench import device as energy
+from edgeformer_runtime.bench.device import (
+    Counter,
+    Device,
+    Gauge,
+    State,
+    find_meter,
+    pmic_watts,
+    state_now,
+    this_device,
+    versions,
+)
 from edgeformer_runtime.bench.report import new_report
 
 CPU = "sys/devices/system/cpu"

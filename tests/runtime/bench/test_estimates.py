@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 import pytest
 
-from edgeformer_runtime.bench.estimates import bootstrap, quantiles, ratio
+from edgeformer_runtime.bench.report import bootstrap, quantiles, ratio
 
 
 def test_median_and_nearest_rank() -> None:

@@ -11,11 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime.bench import measure as measure_module
-from edgeformer_runtime.bench.bundles import Sweep, bundle_cells, bundle_contender
-from edgeformer_runtime.bench.child import Child, Turn
-from edgeformer_runtime.bench.contender import Cell, Contender
-from edgeformer_runtime.bench.measure import measure_cells
-from edgeformer_runtime.bench.order import turn_orders
+from edgeformer_runtime.bench.contender import Cell, Contender, Sweep, bundle_cells, bundle_contender
+from edgeformer_runtime.bench.measure import Child, Turn, measure_cells, turn_orders
 from edgeformer_runtime.bench.report import Row, from_json, to_json
 from edgeformer_runtime.bundle.bundle import pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError

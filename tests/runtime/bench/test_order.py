@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from edgeformer_runtime.bench.order import turn_orders
+from edgeformer_runtime.bench.measure import turn_orders
 
 
 @pytest.mark.parametrize("contenders", [1, 2, 3, 4, 5, 8, 17])

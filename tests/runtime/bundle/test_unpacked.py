@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime import locks
+from edgeformer_runtime import delivery
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError
 
-pytestmark = pytest.mark.skipif(not locks.available(), reason="this system has no locks that end with their process")
+pytestmark = pytest.mark.skipif(not delivery.available(), reason="this system has no locks that end with their process")
 
 
 @pytest.fixture(autouse=True)

@@ -11,17 +11,18 @@ from real_whisper import TOKENS
 from scripted import make_spec
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
-from edgeformer_runtime.decoding.alignment import median_filter, token_positions
-from edgeformer_runtime.decoding.dtw import cheapest_path
 from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
-from edgeformer_runtime.decoding.tokenizer import TextPiece
-from edgeformer_runtime.decoding.word_times import (
+from edgeformer_runtime.decoding.timing import (
     TimedWord,
+    cheapest_path,
     clip_long_words,
     join_punctuation,
+    median_filter,
     timed_words,
+    token_positions,
     trim_to_sound,
 )
+from edgeformer_runtime.decoding.tokenizer import TextPiece
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (7, 30), (30, 7), (40, 200)])

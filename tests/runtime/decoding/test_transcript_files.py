@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.transcript import Segment, Transcript, Word
-from edgeformer_runtime.pipelines.transcript_files import LONGEST_CUE_CHARACTERS, render, write
+from edgeformer_runtime.pipelines.transcript import LONGEST_CUE_CHARACTERS, Segment, Transcript, Word, render, write
 
 
 def segment(start: float, end: float, text: str, words: tuple[Word, ...] = ()) -> Segment:

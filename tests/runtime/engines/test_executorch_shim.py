@@ -22,9 +22,8 @@ from edgeformer_runtime.engines.executorch import _BINDING, CHOICE
 from edgeformer_runtime.engines.executorch_shim import build as building
 from edgeformer_runtime.engines.executorch_shim.build import build_shim
 from edgeformer_runtime.engines.executorch_shim.builds import LIBRARY_NAME, RECORD_NAME, Build, find_build, read_build
-from edgeformer_runtime.engines.executorch_shim.elf import read_library
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
-from edgeformer_runtime.engines.executorch_shim.package import LIBRARIES, installed_package
+from edgeformer_runtime.engines.executorch_shim.package import LIBRARIES, installed_package, read_library
 from edgeformer_runtime.errors import EngineError, InputError
 
 pytestmark = pytest.mark.executorch

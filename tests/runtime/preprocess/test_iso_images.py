@@ -14,7 +14,7 @@ from PIL import Image, features
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess import image_file
 from edgeformer_runtime.preprocess.image import to_rgb
-from edgeformer_runtime.preprocess.iso_images import AVIF, HEIC, kind_of
+from edgeformer_runtime.preprocess.image_file import AVIF, HEIC, kind_of
 
 ORIENTATION = 0x0112
 RED, BLUE = (255, 0, 0), (0, 0, 255)

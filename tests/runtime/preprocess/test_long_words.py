@@ -12,8 +12,7 @@ import tokenizers
 
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.long_words import LOOSE, SOLID, LongWords
-from edgeformer_runtime.preprocess.text_cut import MAX_UNCUT_CHARACTERS
-from edgeformer_runtime.preprocess.tokenizer import Tokenizer
+from edgeformer_runtime.preprocess.tokenizer import MAX_UNCUT_CHARACTERS, Tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##a", "##b", "e", "##e", "!", "中", "я", "##я"]
 OPTIONS = [

@@ -17,8 +17,7 @@ from tokenizers import Tokenizer as Library
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess import tokenizer as border
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
-from edgeformer_runtime.preprocess.tokenizer_file import MAX_STEPS
-from edgeformer_runtime.preprocess.tokenizer_patterns import KNOWN_PATTERNS, shortest_match
+from edgeformer_runtime.preprocess.tokenizer_file import KNOWN_PATTERNS, MAX_STEPS, shortest_match
 
 
 def settings(**changes: Any) -> str:

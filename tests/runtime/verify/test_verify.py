@@ -18,8 +18,7 @@ from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.heads import softmax
-from edgeformer_runtime.verify.comparison import compare
-from edgeformer_runtime.verify.verify import verify
+from edgeformer_runtime.verify.verify import compare, verify
 
 
 class Altered(TinyEngine):
