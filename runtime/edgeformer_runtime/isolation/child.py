@@ -126,7 +126,7 @@ class _Helper:
         return answer
 
     def _sound(self, kind: str, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.transcription import Transcriptions
+        from edgeformer_runtime.isolation.stream import Transcriptions
 
         if self._sounds is None:
             self._sounds = Transcriptions(self._pipeline.begin)
@@ -151,7 +151,7 @@ class _Helper:
         )
 
     def _run_program(self, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.tensors import pack, unpack
+        from edgeformer_runtime.isolation.messages import pack, unpack
 
         spec = {program.name: program for program in self._bundle.manifest.programs}[question.header["program"]]
         outputs = self._engine.run(spec.name, unpack(question.body, spec.inputs))

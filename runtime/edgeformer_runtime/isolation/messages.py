@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
@@ -132,3 +134,27 @@ def _classification(result: ClassificationResult, head: Classification) -> Class
     if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
         raise ValueError("a score is none")
     return result
+
+
+# Tensors whose names, types and shapes both sides know, as their bytes one after the other.
+
+
+def pack(tensors: Mapping[str, Any], specs: Sequence[TensorSpec]) -> bytes:
+    """The tensors' bytes, in the order of their specs."""
+    return b"".join(np.ascontiguousarray(tensors[spec.name]).tobytes() for spec in specs)
+
+
+def unpack(data: bytes, specs: Sequence[TensorSpec]) -> dict[str, Any]:
+    """The tensors, which are the caller's to change.
+
+    Raises:
+        ValueError: there are more or fewer bytes than they have.
+    """
+    found, at = {}, 0
+    for spec in specs:
+        count, kind = math.prod(spec.shape), np.dtype(spec.dtype)
+        found[spec.name] = np.frombuffer(data, kind, count, at).reshape(spec.shape).copy()
+        at += count * kind.itemsize
+    if at != len(data):
+        raise ValueError(f"expected {at} bytes of tensors, found {len(data)}")
+    return found

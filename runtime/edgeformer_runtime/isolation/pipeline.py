@@ -19,11 +19,9 @@ from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame
 from edgeformer_runtime.isolation.limits import Limits
-from edgeformer_runtime.isolation.messages import file_frame, read_answer, text_frame
+from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, text_frame, unpack
 from edgeformer_runtime.isolation.process import HelperProcess
-from edgeformer_runtime.isolation.stream import IsolatedStream
-from edgeformer_runtime.isolation.tensors import pack, unpack
-from edgeformer_runtime.isolation.transcription import IsolatedTranscription
+from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscription
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio

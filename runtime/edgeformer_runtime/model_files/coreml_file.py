@@ -10,7 +10,6 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.model_files.coreml_operators import OPERATORS
 from edgeformer_runtime.model_files.coreml_values import TYPES, Type, ValueReader
 from edgeformer_runtime.model_files.refusal import refuse, shown
 from edgeformer_runtime.model_files.wire import Fields, one, text
@@ -170,3 +169,25 @@ def _alike(declared: tuple[TensorSpec, ...], found: list[tuple[str, Type]] | lis
     stated = {spec.name: (spec.dtype, spec.shape) for spec in declared}
     listed = {name: (TYPES[kind.dtype][0], kind.shape) for name, kind in found if kind is not None}
     return len(found) == len(stated) and stated == listed
+
+
+# The operators of Core ML's MIL that a reader knows: none runs another block, none has results of unknown size.
+
+
+OPERATORS: frozenset[str] = frozenset({
+    "abs", "acos", "add", "asin", "atan", "atanh", "avg_pool", "batch_norm", "cast", "ceil", "clip", "concat",
+    "constexpr_affine_dequantize", "constexpr_blockwise_shift_scale", "constexpr_cast", "constexpr_lut_to_dense",
+    "conv", "coreml_update_state", "cos", "cosh", "cumsum", "depth_to_space", "dequantize", "einsum", "elu",
+    "equal", "erf", "exp", "exp2", "expand_dims", "fill", "floor", "floor_div", "gather", "gather_along_axis",
+    "gather_nd", "gelu", "greater", "greater_equal", "identity", "instance_norm", "inverse", "l2_norm",
+    "layer_norm", "leaky_relu", "less", "less_equal", "linear", "linear_activation", "log", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "matmul", "max_pool", "maximum", "minimum", "mod", "mul",
+    "not_equal", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "pow", "prelu", "quantize", "read_state",
+    "real_div", "reduce_argmax", "reduce_argmin", "reduce_l1_norm", "reduce_l2_norm", "reduce_log_sum",
+    "reduce_log_sum_exp", "reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_sum",
+    "reduce_sum_square", "relu", "relu6", "reshape", "reverse", "round", "rsqrt", "scaled_dot_product_attention",
+    "scaled_tanh", "scatter", "scatter_along_axis", "scatter_nd", "select", "sigmoid", "sigmoid_hard", "sign",
+    "silu", "sin", "sinh", "slice_by_index", "slice_by_size", "slice_update", "softmax", "softplus", "softsign",
+    "space_to_depth", "split", "sqrt", "square", "squeeze", "stack", "sub", "tan", "tanh", "threshold", "tile",
+    "transpose", "write_state",
+})  # fmt: skip

@@ -9,10 +9,10 @@ from typing import Any
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.liveness import check_live
 from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
 from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
+from edgeformer_runtime.model_files.shape_rules import check_live
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
 
 CONSTANT = "Constant"

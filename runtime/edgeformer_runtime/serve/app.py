@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
+from starlette.responses import HTMLResponse
 
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
-from edgeformer_runtime.serve.answers import Answer, Answers, ClassificationAnswer, EmbeddingAnswer, TranscriptAnswer
 from edgeformer_runtime.serve.health import add_health
 from edgeformer_runtime.serve.hosts import SameSite
 from edgeformer_runtime.serve.inputs import (
     BYTES_TYPE,
     JSON_TYPE,
+    Answer,
+    Answers,
+    ClassificationAnswer,
     ClassifyQuery,
+    EmbeddingAnswer,
     EmbedQuery,
     SpeechQuery,
     TextInput,
+    TranscriptAnswer,
     read_file,
     read_texts,
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH, MeasuredApp
-from edgeformer_runtime.serve.page import page_response
 from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import add_streams
@@ -168,3 +176,31 @@ _TEXT_BODY = {
         }
     }
 }
+
+
+# The page to try a bundle by hand: one file, which loads nothing from elsewhere and is not allowed to.
+
+
+def page_response() -> HTMLResponse:
+    """The page, with a policy (CSP level 3) under which a browser runs its own script only."""
+    html, policy = _page()
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+
+
+@cache
+def _page() -> tuple[str, str]:
+    html = files("edgeformer_runtime.serve").joinpath("page.html").read_text(encoding="utf-8")
+    (script,), (style,) = (
+        re.findall(r"<script>(.*?)</script>", html, re.S),
+        re.findall(r"<style>(.*?)</style>", html, re.S),
+    )
+    policy = (
+        # blob: is the recorder's audio worklet, and the preview of a photo.
+        f"default-src 'none'; script-src {_hash(script)} blob:; style-src {_hash(style)}; img-src blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return html, policy
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.pipelines.base import Raw
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.text import RawText
-from edgeformer_runtime.serve.refusals import Refusal, first_problem
+from edgeformer_runtime.serve.options import ServeOptions
+from edgeformer_runtime.serve.refusals import Refusal, busy, first_problem
 
 BYTES_TYPE = "application/octet-stream"
 JSON_TYPE = "application/json"
@@ -194,3 +201,126 @@ def _check_keys(document: Any, kind: type[Strict]) -> None:
 
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
+
+
+# The service's answers as documents: what the pipeline found, how sure it is, and who says so.
+
+
+Result = ClassificationResult | EmbeddingResult | Transcript
+
+
+class Answer(BaseModel):
+    """What all answers say.
+
+    Attributes:
+        answered_by: the device, or the service that it asks in doubt.
+        confidence: the device's, 0 to 1, whoever answered; None where the task has none.
+        fallback_error: why the device's answer stands although it is doubtful.
+        statistics: what the device's answer cost.
+    """
+
+    answered_by: Literal["device", "fallback"] = "device"
+    confidence: float | None = None
+    fallback_error: str | None = None
+    statistics: dict[str, float] | None = None
+
+
+class ClassificationAnswer(Answer):
+    """Labels and their probabilities, best first; `truncated`: the device saw a part of the input only."""
+
+    labels: list[str]
+    scores: list[float]
+    truncated: bool = False
+
+
+class EmbeddingAnswer(Answer):
+    """An embedding; `truncated`: the device saw a part of the input only."""
+
+    embedding: list[float]
+    truncated: bool = False
+
+
+class TranscriptAnswer(Answer):
+    """A transcript: its text, language, length in seconds, and segments as `edgeformer-runtime run --json` has them."""
+
+    text: str
+    language: str | None = None
+    duration: float | None = None
+    segments: list[dict[str, Any]] = []
+
+
+class Answers(BaseModel):
+    """The answers of a request with several inputs, in their order."""
+
+    answers: list[ClassificationAnswer | EmbeddingAnswer]
+
+
+def device_answer(result: Result, top: int | None = None) -> Answer:
+    """A pipeline's result as an answer of the device, with its `top` best labels, None: all."""
+    statistics = None if result.statistics is None else asdict(result.statistics)
+    if isinstance(result, Transcript):
+        return TranscriptAnswer(confidence=_transcript_confidence(result), statistics=statistics, **result.to_json())
+    if isinstance(result, EmbeddingResult):
+        return EmbeddingAnswer(truncated=result.truncated, statistics=statistics, **result.to_json())
+    shown = result if top is None else result.top(top)
+    return ClassificationAnswer(
+        confidence=result.score, truncated=result.truncated, statistics=statistics, **shown.to_json()
+    )
+
+
+def _transcript_confidence(transcript: Transcript) -> float:
+    """The least sure segment's: the geometric mean of its tokens' probabilities. Silence is certain."""
+    return min((math.exp(segment.mean_log_probability) for segment in transcript.segments), default=1.0)
+
+
+# Bodies of requests, read with a limit on each, on all of them together, and on the time that they take.
+
+
+class Bodies:
+    """Reads bodies, and remembers how many bytes of them are held."""
+
+    def __init__(self, options: ServeOptions) -> None:
+        """Read within the limits of a service."""
+        self._options = options
+        self.held_bytes = 0
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """A request's body. Its bytes count as held until the block ends.
+
+        Raises:
+            Refusal: 400 it broke off, 408 it is too slow, 413 it is too large, 415 it is compressed, 503 no room.
+        """
+        # The parser takes "gzip, chunked" and leaves the bytes compressed; whoever stands before the service may not.
+        if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
+            raise Refusal(415, "expected no Transfer-Encoding but chunked: send the body as it is")
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refusal(415, "expected a body as it is, found a compressed one: send it without Content-Encoding")
+        declared = request.headers.get("content-length", "0")  # the server has refused what is no number
+        self._check_size(int(declared))
+        chunks: list[bytes] = []
+        try:
+            try:
+                await asyncio.wait_for(self._receive(request, chunks), self._options.upload_s)
+            except asyncio.TimeoutError:  # noqa: UP041  (another class in Python 3.10)
+                raise Refusal(408, f"expected the body within {self._options.upload_s:g} s") from None
+            except ClientDisconnect:
+                raise Refusal(400, "the body broke off") from None
+            chunks[:] = [b"".join(chunks)]
+            yield chunks[0]
+        finally:
+            self.held_bytes -= sum(map(len, chunks))
+
+    async def _receive(self, request: Request, chunks: list[bytes]) -> None:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            self._check_size(size)
+            if self.held_bytes + len(chunk) > self._options.max_waiting_bytes:
+                raise busy("the requests that are being answered fill the memory for them")
+            self.held_bytes += len(chunk)
+            chunks.append(chunk)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._options.max_body_bytes:
+            raise Refusal(413, f"expected at most {self._options.max_body_bytes} bytes, found more")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,17 +15,17 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.requirement import Required, requirement_of
-from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.serve.answers import Answer, device_answer
-from edgeformer_runtime.serve.bodies import Bodies
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
+from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
+from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
-from edgeformer_runtime.serve.inputs import Inputs
-from edgeformer_runtime.serve.loaded import Loaded, OpenPipeline
+from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, device_answer
 from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.refusals import Refusal, busy
 from edgeformer_runtime.serve.tasks import Task
 from edgeformer_runtime.serve.workers import NONE_ALIVE, Workers
+from edgeformer_runtime.verify.verify import verify
 
 Outcome = TypeVar("Outcome")
 
@@ -255,3 +255,69 @@ def open_service(
     required = requirement_of(require_signature)
     isolated = not required.keys if isolated is None else isolated
     return Service(partial(load, path, threads, require_signature=required, isolated=isolated), options)
+
+
+# One bundle, opened as often as there are workers; a service has one, and while it changes to another one, two.
+
+
+OpenPipeline = Callable[[], Pipeline[Any, Any]]
+"""Opens the bundle that lies at the service's path now."""
+
+PATIENCE_S = {"text": 2.0, "image": 2.0, "audio": 15.0}
+"""Work that nobody waits for has so long to give up, of sound until its window has been heard; then its process is
+ended, or its worker replaced."""
+
+
+class Loaded:
+    """A bundle's manifest and the workers that answer with it."""
+
+    def __init__(
+        self,
+        open_pipeline: OpenPipeline,
+        options: ServeOptions,
+        on_replaced: Callable[[str], None],
+        is_verified: bool = False,
+    ) -> None:
+        """Open a bundle.
+
+        Args:
+            open_pipeline: opens one pipeline.
+            options: the service's.
+            on_replaced: see `Workers`.
+            is_verified: replay the recorded vectors before it may answer.
+
+        Raises:
+            BundleError: it cannot be used, it was exchanged while it was being opened, or it does not answer as
+                recorded.
+            EngineError: its engine does not run here.
+        """
+        self._open_pipeline = open_pipeline
+        self._sha256: str | None = None
+        pipelines: list[Pipeline[Any, Any]] = []
+        with ExitStack() as undo:
+            for _ in range(options.workers):
+                pipelines.append(self._open_same())
+                undo.callback(pipelines[-1].close)
+            if is_verified:
+                _verify(pipelines[0])
+            undo.pop_all()
+        self.manifest = pipelines[0].bundle.manifest
+        patience_s = PATIENCE_S[self.manifest.preprocessing.kind]
+        self.workers = Workers(pipelines, options.max_waiting, self._open_same, on_replaced, patience_s)
+
+    def _open_same(self) -> Pipeline[Any, Any]:
+        """One more pipeline of the same bundle: answers must not depend on which worker gives them."""
+        pipeline = self._open_pipeline()
+        sha256 = pipeline.bundle.manifest_sha256
+        if self._sha256 is not None and sha256 != self._sha256:
+            pipeline.close()
+            raise BundleError("another bundle lies at the path now: send SIGHUP to change to it")
+        self._sha256 = sha256
+        return pipeline
+
+
+def _verify(pipeline: Pipeline[Any, Any]) -> None:
+    is_isolated = isinstance(pipeline, IsolatedPipeline)
+    found = verify_isolated(pipeline.bundle) if is_isolated else verify(pipeline.bundle, pipeline.engine)
+    if not found.ok:
+        raise BundleError(f"expected answers as recorded, found others in {found.first_diverging}: run verify")

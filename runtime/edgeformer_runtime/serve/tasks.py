@@ -12,8 +12,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcription import Transcription
-from edgeformer_runtime.serve.answers import Result
-from edgeformer_runtime.serve.inputs import Inputs
+from edgeformer_runtime.serve.inputs import Inputs, Result
 from edgeformer_runtime.serve.workers import Workers
 
 

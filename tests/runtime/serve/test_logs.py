@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgeformer_runtime.serve.logs import OncePerSecond
+from edgeformer_runtime.serve.server import OncePerSecond
 
 
 def test_one_line_a_second_with_a_count() -> None:
