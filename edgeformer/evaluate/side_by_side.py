@@ -16,8 +16,8 @@ from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.isolation.limits import Limits
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
+from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
 
 Answer = TypeVar("Answer")

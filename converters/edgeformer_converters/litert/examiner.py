@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.engines.litert_check import check_model
+from edgeformer_runtime.engines.litert import check_model
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EngineError
 

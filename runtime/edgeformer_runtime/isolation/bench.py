@@ -16,7 +16,7 @@ def isolated_run(
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.requirement import Requirement
     from edgeformer_runtime.isolation.confinement import confine, readable_folders
-    from edgeformer_runtime.isolation.limits import Limits
+    from edgeformer_runtime.isolation.process import Limits
 
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])

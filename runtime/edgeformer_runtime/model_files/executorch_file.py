@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.executorch_kernels import KERNELS
-from edgeformer_runtime.model_files.executorch_values import DTYPES, ValueReader
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
-from edgeformer_runtime.model_files.refusal import Broken, check_range, refuse, shown
+from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.xnnpack_graph import check_xnnpack
 
 # The extended header: magic, its length, the program's size, the base of the segments, their size.
@@ -222,3 +222,178 @@ class _Plan:
             (spec.shape, spec.dtype) for spec in declared
         ]:
             refuse(f"it has other {what} than the manifest declares")
+
+
+# The kernels of ExecuTorch that a reader knows, with what each takes.
+
+
+KERNELS: dict[str, tuple[str, int]] = {
+    "aten::_adaptive_avg_pool2d.out": ("TLT", 1), "aten::_log_softmax.out": ("TIBT", 1),
+    "aten::_native_batch_norm_legit_no_training.out": ("TttTTDDTTT", 3), "aten::_softmax.out": ("TIBT", 1),
+    "aten::abs.out": ("TT", 1), "aten::add.Scalar_out": ("TSST", 1), "aten::add.out": ("TTST", 1),
+    "aten::addmm.out": ("TTTSST", 1), "aten::alias_copy.out": ("TT", 1), "aten::amax.out": ("TLBT", 1),
+    "aten::amin.out": ("TLBT", 1), "aten::any.dim_out": ("TIBT", 1), "aten::any.dims_out": ("TlBT", 1),
+    "aten::arange.start_out": ("SSST", 1), "aten::argmax.out": ("TiBT", 1), "aten::argmin.out": ("TiBT", 1),
+    "aten::avg_pool2d.out": ("TLLLBBiT", 1), "aten::bitwise_and.Tensor_out": ("TTT", 1), "aten::bitwise_not.out":
+    ("TT", 1), "aten::bitwise_or.Tensor_out": ("TTT", 1), "aten::bmm.out": ("TTT", 1), "aten::cat.out": ("VIT", 1),
+    "aten::clamp.out": ("TssT", 1), "aten::clone.out": ("TiT", 1), "aten::constant_pad_nd.out": ("TLST", 1),
+    "aten::convolution.out": ("TTtLLLBLIT", 1), "aten::copy.out": ("TTBT", 1), "aten::copy_.": ("TTB", 1),
+    "aten::cos.out": ("TT", 1), "aten::cumsum.out": ("TIiT", 1), "aten::detach_copy.out": ("TT", 1),
+    "aten::div.Scalar_out": ("TST", 1), "aten::div.out": ("TTT", 1), "aten::elu.out": ("TSSST", 1),
+    "aten::embedding.out": ("TTIBBT", 1), "aten::eq.Scalar_out": ("TST", 1), "aten::eq.Tensor_out": ("TTT", 1),
+    "aten::erf.out": ("TT", 1), "aten::exp.out": ("TT", 1), "aten::expand_copy.out": ("TLBT", 1),
+    "aten::fill.Scalar_out": ("TST", 1), "aten::floor.out": ("TT", 1), "aten::full.out": ("LST", 1),
+    "aten::full_like.out": ("TSiT", 1), "aten::gather.out": ("TITBT", 1), "aten::ge.Scalar_out": ("TST", 1),
+    "aten::ge.Tensor_out": ("TTT", 1), "aten::gelu.out": ("TXT", 1), "aten::gt.Scalar_out": ("TST", 1),
+    "aten::gt.Tensor_out": ("TTT", 1), "aten::hardtanh.out": ("TSST", 1), "aten::index.Tensor_out": ("TOT", 1),
+    "aten::index_put.out": ("TOTBT", 1), "aten::index_put_.": ("TOTB", 1), "aten::index_select.out": ("TITT", 1),
+    "aten::le.Scalar_out": ("TST", 1), "aten::le.Tensor_out": ("TTT", 1), "aten::leaky_relu.out": ("TST", 1),
+    "aten::log.out": ("TT", 1), "aten::logical_and.out": ("TTT", 1), "aten::logical_not.out": ("TT", 1),
+    "aten::logical_or.out": ("TTT", 1), "aten::lt.Scalar_out": ("TST", 1), "aten::lt.Tensor_out": ("TTT", 1),
+    "aten::masked_fill.Scalar_out": ("TTST", 1), "aten::max.dim_max": ("TIBTT", 2),
+    "aten::max_pool2d_with_indices.out": ("TLLLLBTT", 2), "aten::maximum.out": ("TTT", 1), "aten::mean.out":
+    ("TlBiT", 1), "aten::minimum.out": ("TTT", 1), "aten::mm.out": ("TTT", 1), "aten::mul.Scalar_out": ("TST", 1),
+    "aten::mul.out": ("TTT", 1), "aten::native_group_norm.out": ("TttIIIIDTTT", 3), "aten::native_layer_norm.out":
+    ("TLttDTTT", 3), "aten::ne.Scalar_out": ("TST", 1), "aten::ne.Tensor_out": ("TTT", 1), "aten::neg.out": ("TT",
+    1), "aten::permute_copy.out": ("TLT", 1), "aten::pixel_shuffle.out": ("TIT", 1), "aten::pow.Scalar_out": ("STT",
+    1), "aten::pow.Tensor_Scalar_out": ("TST", 1), "aten::pow.Tensor_Tensor_out": ("TTT", 1),
+    "aten::reciprocal.out": ("TT", 1), "aten::relu.out": ("TT", 1), "aten::repeat.out": ("TLT", 1),
+    "aten::round.out": ("TT", 1), "aten::rsqrt.out": ("TT", 1), "aten::scalar_tensor.out": ("ST", 1),
+    "aten::select_copy.int_out": ("TIIT", 1), "aten::select_scatter.out": ("TTIIT", 1), "aten::sigmoid.out": ("TT",
+    1), "aten::sign.out": ("TT", 1), "aten::sin.out": ("TT", 1), "aten::slice_copy.Tensor_out": ("TIiiIT", 1),
+    "aten::slice_scatter.out": ("TTIiiIT", 1), "aten::split_copy.Tensor_out": ("TIIV", 0),
+    "aten::split_with_sizes_copy.out": ("TLIV", 0), "aten::sqrt.out": ("TT", 1), "aten::squeeze_copy.dim_out":
+    ("TIT", 1), "aten::squeeze_copy.dims_out": ("TLT", 1), "aten::stack.out": ("VIT", 1), "aten::sub.Scalar_out":
+    ("TSST", 1), "aten::sub.out": ("TTST", 1), "aten::sum.IntList_out": ("TlBiT", 1), "aten::t_copy.out": ("TT", 1),
+    "aten::tanh.out": ("TT", 1), "aten::transpose_copy.int_out": ("TIIT", 1), "aten::tril.out": ("TIT", 1),
+    "aten::unbind_copy.int_out": ("TIV", 0), "aten::unsqueeze_copy.out": ("TIT", 1), "aten::var.correction_out":
+    ("TlsBT", 1), "aten::view_copy.out": ("TLT", 1), "aten::where.self_out": ("TTTT", 1),
+    "dim_order_ops::_clone_dim_order.out": ("TBlT", 1), "dim_order_ops::_to_dim_order_copy.out": ("TBlT", 1),
+    "executorch_prim::et_view.default": ("TL", 1), "quantized_decomposed::add.out": ("TDIIITDIIIDIIIT", 1),
+    "quantized_decomposed::choose_qparams.Tensor_out": ("TIIDITT", 2),
+    "quantized_decomposed::choose_qparams_per_token_asymmetric.out": ("TITT", 2),
+    "quantized_decomposed::dequantize_per_channel.out": ("TTtIIIIiT", 1),
+    "quantized_decomposed::dequantize_per_tensor.Tensor_out": ("TTTIIIiT", 1),
+    "quantized_decomposed::dequantize_per_tensor.out": ("TDIIIIiT", 1),
+    "quantized_decomposed::dequantize_per_token.out": ("TTTIIIIT", 1),
+    "quantized_decomposed::embedding_4bit.dtype_out": ("TTtIITiT", 1), "quantized_decomposed::embedding_4bit.out":
+    ("TTtIITT", 1), "quantized_decomposed::embedding_byte.dtype_out": ("TTtIITiT", 1),
+    "quantized_decomposed::embedding_byte.out": ("TTtIITT", 1), "quantized_decomposed::quantize_per_channel.out":
+    ("TTTIIIIT", 1), "quantized_decomposed::quantize_per_tensor.Tensor_out": ("TTTIIIT", 1),
+    "quantized_decomposed::quantize_per_tensor.out": ("TDIIIIT", 1), "quantized_decomposed::quantize_per_token.out":
+    ("TTTIIIT", 1),
+}  # fmt: skip
+"""By `name.overload` the kind of each operand, results included, and how many results there are.
+
+Kinds: T tensor, V list of tensors, O list of tensors some of which are absent, I integer, B boolean, D float, S integer
+or float or boolean, L list of integers, F list of floats, X text; in lower case, it may be absent.
+"""
+
+
+# The values of a method in a `.pte`: tensors with their memory, numbers, and lists of others.
+
+
+# ScalarType: numpy's name and size in bytes; what is not here is not computed with.
+DTYPES: dict[int, tuple[str, int]] = {
+    0: ("uint8", 1), 1: ("int8", 1), 2: ("int16", 2), 3: ("int32", 4), 4: ("int64", 8), 5: ("float16", 2),
+    6: ("float32", 4), 7: ("float64", 8), 11: ("bool", 1), 15: ("bfloat16", 2),
+}  # fmt: skip
+# KernelTypes, by number; the kinds are those of `KERNELS`.
+KINDS = {1: "N", 2: "I", 3: "B", 4: "D", 5: "T", 6: "X", 7: "L", 8: "F", 9: "A", 10: "V", 11: "O"}
+STATIC, DYNAMIC_BOUND = 0, 1
+NO_STATE = 0xFFFFFFFFFFFFFFFF
+_ACCEPTED = {"S": "IBD", "O": "OV", "D": "DI", "B": "B"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value.
+
+    Attributes:
+        kind: a letter of `KERNELS`, or N for nothing and A for a list of booleans.
+        shape, dtype: a tensor's; dtype is its number in ScalarType.
+        constant: whether it is a tensor whose bytes are the file's own.
+        items: of a list, the numbers of the values in it; absent ones are left out.
+    """
+
+    kind: str
+    shape: Shape = ()
+    dtype: int = -1
+    constant: bool = False
+    items: tuple[int, ...] = ()
+
+    def fits(self, expected: str) -> bool:
+        """Whether a kernel's operand of that kind may be this."""
+        if expected.islower() and self.kind == "N":
+            return True
+        return self.kind in _ACCEPTED.get(expected.upper(), expected.upper())
+
+
+class ValueReader:
+    """Reads the values of one method."""
+
+    def __init__(self, constants: Sequence[int], states: Sequence[Sequence[int]]) -> None:
+        """How many bytes there are from each constant's offset on, and from each one's of the segments of states."""
+        self._constants = constants
+        self._states = states
+
+    def read(self, tables: list[Table], memory: list[int]) -> list[Value]:
+        """All values; memory: the sizes that the method plans."""
+        values = [self._value(number, table, memory) for number, table in enumerate(tables)]
+        for value in values:
+            for item in value.items:
+                if (
+                    item >= len(values)
+                    or (value.kind in "VO") != (values[item].kind == "T")
+                    or (value.kind == "L" and values[item].kind != "I")
+                ):
+                    refuse(f"a list has the value {item} of {len(values)}, or one of another kind")
+        return values
+
+    def _value(self, number: int, table: Table, memory: list[int]) -> Value:
+        kind, content = KINDS.get(table.scalar(0, "B")), table.table(1)
+        if kind is None or content is None:
+            refuse(f"value {number} is of a kind that no reader knows")
+        if kind == "T":
+            return self._tensor(f"tensor {number}", content, memory)
+        if kind == "X":
+            content.text(0)
+        if kind in "LVO":
+            items = [int(each) for each in content.numbers(0, "<i8" if kind == "L" else "<i4")]
+            if any(item < (-1 if kind == "O" else 0) for item in items):
+                refuse(f"value {number} is a list of values that are not there")
+            return Value(kind, items=tuple(item for item in items if item >= 0))
+        if kind in "FA":
+            content.numbers(0, "<f8" if kind == "F" else "?")
+        return Value(kind)
+
+    def _tensor(self, what: str, table: Table, memory: list[int]) -> Value:
+        dtype = table.scalar(0, "b")
+        if dtype not in DTYPES:
+            refuse(f"{what} has the type {dtype}, which is no dense number")
+        buffer, plan, extra = table.scalar(5, "I"), table.table(6), table.table(9)
+        constant = plan is None and buffer > 0
+        shape = check_shape([int(each) for each in table.numbers(2, "<i4")], what, computed=not constant)
+        order = sorted(int(each) for each in table.numbers(3, "<u1"))
+        if table.scalar(1, "i") or table.scalar(7, "b") or order != list(range(len(shape))):
+            refuse(f"{what} is not dense")
+        if table.scalar(8, "b") not in (STATIC, DYNAMIC_BOUND):
+            refuse(f"{what} has a shape without bound")
+        if extra is not None and (extra.scalar(2, "b") or extra.scalar(3, "b")):
+            refuse(f"{what} lies in another file or on a device")
+        size = math.prod(shape) * DTYPES[dtype][1]
+        if plan is not None:
+            place = plan.scalar(0, "I")
+            if not 1 <= place < len(memory):
+                refuse(f"{what} is planned into memory {place} of {len(memory)}")
+            check_range(plan.scalar(1, "I") | plan.scalar(2, "I") << 32, size, memory[place], what)
+        if buffer > 0:
+            self._check_content(what, buffer, size, constant, 0 if extra is None else extra.scalar(0, "Q"))
+        return Value("T", shape, dtype, constant)
+
+    def _check_content(self, what: str, buffer: int, size: int, constant: bool, state: int) -> None:
+        if not constant and state >= len(self._states):
+            refuse(f"{what} begins with the state {state} of {len(self._states)}")
+        room = self._constants if constant else self._states[state]
+        if buffer >= len(room) or size > room[buffer]:
+            refuse(f"{what} has fewer bytes than its shape needs")

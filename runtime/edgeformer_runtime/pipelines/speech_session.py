@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.cancellation import IsCancelled, never
+from edgeformer_runtime.cancellation import CancellableDecoder, IsCancelled, never
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
@@ -28,7 +28,6 @@ from edgeformer_runtime.decoding.timing import (
 from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.memory import peak_rss_bytes
-from edgeformer_runtime.pipelines.cancellable_decoder import CancellableDecoder
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word

@@ -16,7 +16,6 @@ from starlette.responses import HTMLResponse
 
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.serve.health import add_health
-from edgeformer_runtime.serve.hosts import SameSite
 from edgeformer_runtime.serve.inputs import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -33,6 +32,7 @@ from edgeformer_runtime.serve.inputs import (
     read_texts,
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH, MeasuredApp
+from edgeformer_runtime.serve.options import SameSite
 from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import add_streams

@@ -23,7 +23,7 @@ import uvicorn
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.serve.app import make_app
 from edgeformer_runtime.serve.connections import ACCEPTED_AT_ONCE, ConnectionLimits, Connections, most_connections
-from edgeformer_runtime.serve.hosts import LOOPBACK_NAMES
+from edgeformer_runtime.serve.options import LOOPBACK_NAMES
 from edgeformer_runtime.serve.protocol import BoundedHttp, BoundedWebSocket
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import MAX_MESSAGE_BYTES

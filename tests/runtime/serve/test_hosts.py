@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.serve.hosts import SameSite, check_host_name
+from edgeformer_runtime.serve.options import SameSite, check_host_name
 
 
 def status(headers: list[tuple[str, str]], here: str = "192.168.1.5", allowed: tuple[str, ...] = ()) -> int:
