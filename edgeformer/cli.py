@@ -216,8 +216,7 @@ def doctor(
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     options = DoctorOptions(min_ios, min_android_api, runtime, required)
     check_exists(path, "bundle")
-    from edgeformer.doctor.diagnosis import diagnose
-    from edgeformer.doctor.tables import diagnosis_tables
+    from edgeformer.doctor.diagnosis import diagnose, diagnosis_tables
 
     with progress_bar("examining") as report:
         diagnosis = diagnose(path, options, report)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +19,15 @@ from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface
-from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
+from edgeformer_runtime.delivery import put
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.verify.speech_replay import record
@@ -137,3 +143,151 @@ def _copy(source: Path, destination: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Where a finished bundle goes: its folder and, if asked for, its zip, in place of those that were there.
+
+
+def check_destination(path: Path, zipped: bool) -> None:
+    """Refuse to replace what is no bundle.
+
+    Args:
+        path: of a bundle's folder to be.
+        zipped: whether its zip is wanted, too.
+
+    Raises:
+        InputError: something else is there.
+    """
+    ours = path.is_dir() and ((path / MANIFEST_NAME).is_file() or not any(path.iterdir()))
+    if path.exists() and not ours:
+        raise InputError(f"{path} exists and is not a bundle: choose another --out or --name")
+    archived = zip_beside(path)
+    if zipped and archived.exists() and _zip_holds(archived) is None:
+        raise InputError(f"{archived} exists and is not a bundle's zip: choose another --out or --name")
+
+
+def deliver(made: Path, path: Path, zipped: bool) -> list[str]:
+    """Put a finished bundle in its place.
+
+    A zip of the bundle that it replaces does not stay beside it: it would go on as the same bundle.
+
+    Args:
+        made: the bundle's folder, in a work folder.
+        path: its place.
+        zipped: whether to put a zip beside it, too.
+
+    Returns:
+        What somebody who replaces a bundle has to know, a sentence each.
+    """
+    archived = zip_beside(path)
+    in_zip = _zip_holds(archived)
+    signed = (path / SIGNATURE_NAME).is_file() or (in_zip is not None and SIGNATURE_NAME in in_zip)
+    notes = []
+    if zipped:
+        packed = made.with_name(archived.name)
+        pack(made, packed)
+    put(made, path)
+    if zipped:
+        put(packed, archived)
+    elif in_zip is not None:
+        archived.unlink()
+        notes.append(f"{archived} was of the bundle that is replaced, and is removed: edgeformer pack makes one")
+    elif archived.exists():
+        notes.append(f"{archived} is no bundle's zip, and stays as it is")
+    if signed:
+        notes.append(f"the bundle that {path} replaces was signed: sign this one, too, with edgeformer sign")
+    return notes
+
+
+def discard(path: Path, work: Path) -> bool:
+    """Remove a bundle in one step, as its folder moves into a work folder.
+
+    Returns:
+        Whether there was one.
+    """
+    if not (path / MANIFEST_NAME).is_file():
+        return False
+    path.rename(work / path.name)
+    return True
+
+
+def zip_beside(path: Path) -> Path:
+    """Where the zip of a bundle's folder lies."""
+    return path.with_name(f"{path.name}.zip")
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """A new folder in a work folder."""
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def _zip_holds(path: Path) -> set[str] | None:
+    """The names of the files in a bundle's zip; None: it is none."""
+    if not path.is_file():
+        return None
+    try:
+        with archive.Reader(path) as reader:
+            return set(reader.sizes) if MANIFEST_NAME in reader.sizes else None
+    except (BundleError, OSError):
+        return None
+
+
+# Where export tools write what they need for a moment: beside the output, where there has to be room anyway.
+
+
+_FULL_BYTES = 1 << 20
+_SLACK_BYTES = 16 << 20
+_TMPDIR = "TMPDIR"
+
+
+@contextmanager
+def scratch_in(folder: Path) -> Iterator[None]:
+    """Have temporary files of this process go to a folder, those of tools in other languages, too.
+
+    A full TMPDIR ends LiteRT's converter, and with it the process, without a word; and what tools leave there when they
+    are killed stays for ever.
+
+    Raises:
+        InputError: something failed inside the block, and the folder's disk is full.
+    """
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    before = tempfile.tempdir, os.environ.get(_TMPDIR)
+    tempfile.tempdir = os.environ[_TMPDIR] = str(scratch.resolve())
+    try:
+        yield
+    except EdgeFormerError:
+        raise
+    except Exception as error:
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            raise InputError(f"no space left in {folder.parent.parent}: make room, or name another --out") from error
+        raise
+    finally:
+        tempfile.tempdir = before[0]
+        if before[1] is None:
+            del os.environ[_TMPDIR]
+        else:
+            os.environ[_TMPDIR] = before[1]
+
+
+def check_space(folder: Path, programs: Sequence[Program], copies: int) -> None:
+    """Refuse a conversion for which a disk has no room, as tools that find it full end the process.
+
+    Args:
+        folder: where everything is written.
+        programs: what is converted.
+        copies: how often the weights are written at least.
+
+    Raises:
+        InputError: too little is free.
+    """
+    parameters = {id(each): each for program in programs for each in program.module.parameters()}
+    weights = sum(each.numel() * each.element_size() for each in parameters.values())
+    needed, free = copies * weights + _SLACK_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"not enough space in {folder.parent.parent}: {needed >> 20} MiB are needed, {free >> 20} MiB are free: "
+            "make room, or name another --out"
+        )

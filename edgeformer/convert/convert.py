@@ -13,9 +13,18 @@ from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
 from edgeformer.checkpoints import source_index
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approximate, load_module, open_checkpoint
 from edgeformer.convert.agreement import Agreement, Reference
-from edgeformer.convert.bundle_writer import write_bundle, write_refusal, write_report
+from edgeformer.convert.bundle_writer import (
+    check_destination,
+    check_space,
+    deliver,
+    discard,
+    fresh_folder,
+    scratch_in,
+    write_bundle,
+    write_refusal,
+    write_report,
+)
 from edgeformer.convert.calibration import calibrated, or_recorded, or_samples
-from edgeformer.convert.delivery import check_destination, check_space, deliver, discard, fresh_folder, scratch_in
 from edgeformer.convert.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.convert.gates import (
     agreement_of,

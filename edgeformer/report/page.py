@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import Sensitivity, cost_cells
 from edgeformer.report.collect import FolderReport
-from edgeformer.report.html_page import document, table
-from edgeformer.report.plots import pareto_plot, sensitivity_plot
+from edgeformer.report.html_page import INK, document, empty_figure, inline_svg, table
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.delivery import replacing
 from edgeformer_runtime.path_field import StrPath
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_CHANGES = 200
 """Rows of a table of changed answers; more are counted."""
@@ -148,3 +152,186 @@ def _recipe(name: str, recipe: dict[str, object]) -> str:
 def _environment(report: FolderReport) -> str:
     versions = table(("what", "version"), list(report.environment.items()))
     return f"<section>\n<h2>Environment of this report</h2>\n{versions}</section>\n"
+
+
+# The report's pictures as SVG that stands in a page: real text, and colours that follow the page's.
+
+
+# Okabe and Ito (2008): told apart by people who see colours differently; shapes tell them apart once more.
+LOOKS = {"bundle": ("#0072b2", "o"), "search": ("#e69f00", "s")}
+MOST_LAYERS = 30
+MOST_NAMES = 24
+"""At points of one picture; where there are more, only those that none beats bear theirs."""
+PANEL_INCHES = (5.4, 3.4)
+
+Of = Callable[[Variant], "float | None"]
+"""What a panel's x axis shows of a variant."""
+
+
+def pareto_plot(variants: Sequence[Variant]) -> str | None:
+    """Quality over size, and over latency where any is known, as an SVG element; None where nothing has both.
+
+    All variants are of one group and have one metric. Whiskers are the 95 % intervals of the metric.
+    """
+    shown = [each for each in variants if each.value is not None and each.size_bytes is not None]
+    if not shown:
+        return None
+    panels: list[tuple[str, Of]] = [("size, MB", lambda each: (each.size_bytes or 0) / 1e6)]
+    if any(each.latency_ms is not None for each in shown):
+        panels.append(("latency, ms", lambda each: each.latency_ms))
+    figure = empty_figure(PANEL_INCHES[0], PANEL_INCHES[1] * len(panels))
+    grid: Any = figure.subplots(len(panels), 1, squeeze=False)
+    best = {id(each) for each in pareto(shown)}
+    for axes, (label, of) in zip(grid[:, 0], panels, strict=True):
+        _scatter(axes, [each for each in shown if of(each) is not None], of, best)
+        axes.set_xlabel(label)
+        axes.set_xlim(left=0)
+        axes.margins(x=0.25)
+        axes.set_ylabel("word errors, %" if shown[0].metric == "wer" else f"{shown[0].metric}, %")
+    grid[0, 0].legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    names = short_names([each.name for each in shown])
+    figure.draw_without_rendering()
+    for axes, (_, of) in zip(grid[:, 0], panels, strict=True):
+        chosen = [index for index, each in enumerate(shown) if of(each) is not None]
+        if len(chosen) > MOST_NAMES:
+            chosen = [index for index in chosen if id(shown[index]) in best]
+        label_points(
+            axes, [(of(shown[index]) or 0.0, 100 * (shown[index].value or 0.0), names[index]) for index in chosen]
+        )
+    described = "; ".join(f"{each.name}: {_said(each)}" for each in shown)
+    return inline_svg(
+        figure, f"pareto-{shown[0].metric}-{shown[0].group}", f"Quality against size and latency. {described}"
+    )
+
+
+def sensitivity_plot(name: str, found: Sensitivity) -> str:
+    """The costliest layers, a bar for each format, as an SVG element."""
+    layers = list(dict.fromkeys(cost.layer for cost in found.costs))[:MOST_LAYERS]
+    formats = sorted({cost.format for cost in found.costs})
+    known = {(cost.layer, cost.format): cost.reading.divergence for cost in found.costs}
+    figure = empty_figure(9.2, 1.2 + 0.22 * len(layers) * max(1, len(formats) * 0.6))
+    axes = figure.subplots()
+    height = 0.8 / len(formats)
+    for number, (format_, color) in enumerate(zip(formats, ("#0072b2", "#e69f00", "#009e73"), strict=False)):
+        places = [index + number * height for index in range(len(layers))]
+        # Below a hundred-millionth nothing is told from rounding, and a logarithm has no zero.
+        widths = [max(known.get((layer, format_), 0.0), 1e-8) for layer in layers]
+        axes.barh(places, widths, height=height, color=color, label=format_)
+    axes.set_yticks([index + 0.4 - height / 2 for index in range(len(layers))], layers, fontsize="x-small")
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("divergence from fp32, nats per answer")
+    axes.grid(visible=True, axis="x", alpha=0.3)
+    axes.legend(fontsize="small", framealpha=0)
+    return inline_svg(
+        figure, f"sensitivity-{name}", f"Divergence from fp32 of the costliest layers of {name}, as in the table"
+    )
+
+
+def _scatter(axes: Axes, variants: Sequence[Variant], of: Of, best: set[int]) -> None:
+    for kind, (color, marker) in LOOKS.items():
+        chosen = [each for each in variants if each.kind == kind]
+        if not chosen:
+            continue
+        x, y = [of(each) or 0.0 for each in chosen], [100 * (each.value or 0.0) for each in chosen]
+        axes.scatter(x, y, c=color, marker=marker, s=36, label="points of searches" if kind == "search" else "bundles")
+        spans = [(each.value or 0.0, each.interval or (each.value or 0.0, each.value or 0.0)) for each in chosen]
+        below = [100 * max(0.0, value - low) for value, (low, _) in spans]
+        above = [100 * max(0.0, high - value) for value, (_, high) in spans]
+        axes.errorbar(x, y, yerr=[below, above], fmt="none", ecolor=color, elinewidth=0.8, capsize=2, alpha=0.6)
+    front = [each for each in variants if id(each) in best]
+    axes.scatter(
+        [of(each) or 0.0 for each in front],
+        [100 * (each.value or 0.0) for each in front],
+        s=130,
+        facecolors="none",
+        edgecolors=INK,
+        label="none is better in all",
+    )
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _said(variant: Variant) -> str:
+    latency = "" if variant.latency_ms is None else f", {variant.latency_ms:.2f} ms"
+    return f"{variant.metric} {variant.value or 0:.2%}, {(variant.size_bytes or 0) / 1e6:.2f} MB{latency}"
+
+
+# Names beside the points of a picture, so that none lies on another.
+
+
+FONT_POINTS = 7.0
+LONGEST = 34
+_WIDTH, _HEIGHT = 0.56, 1.25
+"""Of a letter and of a line, in units of the font's size: what a sans serif takes at most, nearly."""
+_GAP_POINTS = 6.0
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top in points."""
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without what all begin with, up to a dot, a slash or a colon; long ones are cut in the middle."""
+    first, last = min(names), max(names)
+    # What these two begin with, all in between do; a single name is shown whole.
+    count = next((index for index, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), None)
+    common = "" if first == last else first[: len(first) if count is None else count]
+    start = max(common.rfind(mark) for mark in "./:") + 1
+    return [_cut(name[start:].strip()) for name in names]
+
+
+def _cut(name: str) -> str:
+    half = (LONGEST - 3) // 2
+    return name if len(name) <= LONGEST else f"{name[:half]}...{name[-half:]}"
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each name (x, y, name) beside its point, where it meets the least of what is there; the layout is done."""
+    figure = axes.figure
+    assert figure is not None
+    scale = 72 / figure.dpi
+    inside = axes.get_window_extent()
+    frame: Box = (inside.x0 * scale, inside.y0 * scale, inside.x1 * scale, inside.y1 * scale)
+    places = [tuple(scale * axes.transData.transform((x, y))) for x, y, _ in points]
+    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    for (x, y), (_, _, name) in sorted(zip(places, points, strict=True), key=lambda pair: pair[0][::-1]):
+        box = min(_candidates(x, y, name), key=lambda each: _cost(each, (x, y), taken, frame))
+        taken.append(box)
+        left, bottom = box[0] - x, (box[1] + box[3]) / 2 - y
+        moved = abs(bottom) > _HEIGHT * FONT_POINTS
+        axes.annotate(
+            name,
+            (x / scale, y / scale),
+            xycoords="figure pixels",
+            xytext=(left, bottom),
+            textcoords="offset points",
+            va="center",
+            fontsize=FONT_POINTS,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "alpha": 0.5} if moved else None,
+        ).set_in_layout(False)
+
+
+def _candidates(x: float, y: float, name: str) -> list[Box]:
+    """Right and left of the point, and lines above and below."""
+    width, height = _WIDTH * FONT_POINTS * len(name), _HEIGHT * FONT_POINTS
+    return [
+        (left, y + lines * height - height / 2, left + width, y + lines * height + height / 2)
+        for lines in (0, 1, -1, 2, -2, 3, -3, 4, -4, 5, -5)
+        for left in (x + _GAP_POINTS, x - _GAP_POINTS - width, x - width / 2)
+        if lines or left != x - width / 2
+    ]
+
+
+def _cost(box: Box, point: tuple[float, float], taken: Sequence[Box], frame: Box) -> float:
+    """What of a name would lie on others or outside the frame, and a little for its distance."""
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    outside = area - _shared(box, frame)
+    distance = abs((box[1] + box[3]) / 2 - point[1]) + (box[0] < point[0]) * 0.5
+    return 10 * outside + sum(_shared(box, other) for other in taken) + 0.1 * distance
+
+
+def _shared(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)

@@ -16,9 +16,8 @@ from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
-from edgeformer_converters.litert.graph import LiteRTGraph
+from edgeformer_converters.litert.graph import LiteRTGraph, store_compactly
 from edgeformer_converters.litert.quantize import quantize_by_plan, quantize_to_int8
-from edgeformer_converters.litert.storage import store_compactly
 from edgeformer_converters.litert.target import TARGET
 from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements

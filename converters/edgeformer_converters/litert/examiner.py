@@ -15,8 +15,7 @@ import numpy as np
 
 from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
-from edgeformer_converters.litert.graph import LiteRTGraph
-from edgeformer_converters.litert.storage import LEAST_BYTES
+from edgeformer_converters.litert.graph import LEAST_BYTES, LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
 from edgeformer_converters.quiet import quiet_tools

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.convert.delivery import check_destination, deliver
+from edgeformer.convert.bundle_writer import check_destination, deliver
 from edgeformer_runtime import delivery
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.delivery import clear_dead, work_folder
@@ -83,7 +83,7 @@ def test_what_is_no_bundle_is_not_replaced(original: Path, out: Path) -> None:
 DELIVERER = """
 import shutil, sys
 from pathlib import Path
-from edgeformer.convert.delivery import deliver
+from edgeformer.convert.bundle_writer import deliver
 from edgeformer_runtime.delivery import alone, work_folder
 original, out = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edgeformer.convert.delivery import check_space, scratch_in
+from edgeformer.convert.bundle_writer import check_space, scratch_in
 from edgeformer.models.program import Program
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import InputError

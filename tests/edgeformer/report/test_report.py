@@ -17,8 +17,7 @@ from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.report.collect import FolderReport, collect
-from edgeformer.report.page import page
-from edgeformer.report.plots import pareto_plot
+from edgeformer.report.page import page, pareto_plot
 from edgeformer.report.variant import Variant, pareto
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compress import tiny
