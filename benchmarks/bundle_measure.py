@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.intervals import center, prediction_interval
-from edgeformer.bench.peers import peer_contenders
+from edgeformer.bench.command import peer_contenders
 from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps

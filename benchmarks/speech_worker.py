@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.bench.worker import Questions, finish, serve
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.registry import load_attribute
 
 if TYPE_CHECKING:
     from benchmarks.speech_contenders import Samples, Transcribe

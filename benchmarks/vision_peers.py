@@ -34,8 +34,8 @@ from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines import open_pipeline
+from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import compare
 from tests.conftest import ASSETS
 

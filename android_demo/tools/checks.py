@@ -13,8 +13,8 @@ from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, data_offset
 from android_demo.tools.dex import DexClass, read_classes
 from android_demo.tools.elf import NativeLibrary, read_library
 from android_demo.tools.fetch import BuildError
-from edgeformer.doctor.finding import Severity
-from edgeformer.doctor.libraries import examine_libraries
+from edgeformer.doctor.check_bundle import examine_libraries
+from edgeformer.doctor.examiner import Severity
 from edgeformer_runtime.bundle.bundle import Bundle
 
 PUBLIC_LIBRARIES = frozenset(

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeformer.report.html_page import document, inline_svg, table
-from edgeformer_runtime.bench.report import Report, Row
-from edgeformer_runtime.bench.tables import FIGURES, HEADERS, described, device_line, figures, remarks
+from edgeformer_runtime.bench.report import FIGURES, HEADERS, Report, Row, described, device_line, figures, remarks
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.delivery import check_file, check_names, replacing
 from edgeformer_runtime.errors import InputError

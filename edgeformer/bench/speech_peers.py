@@ -16,8 +16,8 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import load_attribute
 
 FASTER_WHISPER_PRECISIONS = ("int8", "float32")
 WHISPER_CPP_PRECISIONS = ("fp16", "q8_0")

@@ -26,8 +26,7 @@ from edgeformer.checkpoints.sources import CONFIG_FILE, resolve_source
 from edgeformer.checkpoints.task import activation_of, labels_of, read_labels, task_of
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
-from edgeformer.checkpoints.weight_counts import check_weight_files
-from edgeformer.checkpoints.weights import check_sizes
+from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, family_for
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.compress.corpus import NO_LABEL, Inputs
-from edgeformer.compress.layers import hooked_outputs, map_layers, record_maps, stacks
+from edgeformer.compress.model import hooked_outputs, map_layers, record_maps, stacks
 from edgeformer.compress.recipe import Loss
 from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.errors import InputError

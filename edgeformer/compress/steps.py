@@ -13,7 +13,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.compress.corpus import Data, TextData, make_corpus, with_variants
 from edgeformer.compress.model import Model
 from edgeformer.compress.objective import Objective
-from edgeformer.compress.prune import prune
+from edgeformer.compress.prune import Sparsifier, linear_layers, prune
 from edgeformer.compress.quantize_aware import FakeQuantizer
 from edgeformer.compress.recipe import (
     Augment,
@@ -26,7 +26,6 @@ from edgeformer.compress.recipe import (
     Sparsify,
     Training,
 )
-from edgeformer.compress.sparsity import Sparsifier, linear_layers
 from edgeformer.compress.student import WORD_EMBEDDINGS, make_student
 from edgeformer.compress.training import Run, train
 from edgeformer.tasks.task import CLASSIFICATION

@@ -17,8 +17,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.tokenizers import bert_template
 from edgeformer.checkpoints.weights import check_student
 from edgeformer.compress.corpus import Data, TextData
-from edgeformer.compress.layers import stacks, uniform
-from edgeformer.compress.model import Model, build_model, classifier_config
+from edgeformer.compress.model import Model, build_model, classifier_config, stacks, uniform
 from edgeformer.models.config import LAYER_WIDTH_KEYS
 from edgeformer.models.family import FAMILIES, family_for
 from edgeformer.tasks.task import CLASSIFICATION, SPEECH

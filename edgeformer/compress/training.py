@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from edgeformer.compress.batches import shuffled_rows
 from edgeformer.compress.corpus import Batch, Corpus
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
+from edgeformer.compress.prune import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
 from edgeformer.compress.recipe import Training
-from edgeformer.compress.sparsity import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
 from edgeformer.progress import progress_bar
 from edgeformer_runtime.errors import InputError
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
+from edgeformer.convert.layer_plan import is_product
 from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.interface import Interface
@@ -139,3 +142,140 @@ def _spread(folder: Path) -> Iterator[Path]:
         raise InputError(f"no calibration images in {folder}: expected files ending in {', '.join(sorted(SUFFIXES))}")
     count = min(len(paths), MAX_SAMPLES)
     return (paths[index * len(paths) // count] for index in range(count))
+
+
+# Weights rounded to integers so that their errors cancel out on real inputs, before any converter sees them.
+#
+# Rounded one by one, the weights of TinyViT-5M's linear layers and pointwise convolutions cost it a cosine of .994 to
+# its own logits; the activations, quantized per row while it runs, cost .0003. So each weight that is rounded passes
+# its error on to those of its row that are not yet (Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for
+# Generative Pre-trained Transformers", algorithm 1). Every target's quantizer then finds weights that its integers hold
+# exactly.
+
+
+LARGEST_INT8, LARGEST_INT4 = 127, 7
+DAMPING = 0.01
+"""Added to the diagonal, of its mean: section 3.3 of the paper."""
+BLOCK = 128
+"""Columns that are rounded before the error of all of them goes to the rest at once."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that a format can hold: multiples, up to `largest`, of a scale per row, or per block of its columns.
+
+    A scale is the largest absolute weight / `largest`, as every converter takes it.
+    """
+
+    largest: int = LARGEST_INT8
+    block: int | None = None
+
+
+INT8 = Grid()
+
+
+@torch.no_grad()
+def round_weights(programs: Sequence[Program], int4: Grid | None = None) -> tuple[Program, ...]:
+    """Copies of the programs whose products' weights are on the grid of their format, int8 where there is no plan.
+
+    Programs without calibration inputs come back as they are. Layers that programs share stay shared.
+
+    Args:
+        programs: their calibration inputs say how often and how strongly weights act together.
+        int4: the target's grid of 4 bits; None: layers of that format stay as they are.
+    """
+    if not all(program.calibration for program in programs):
+        return tuple(programs)
+    modules = copy.deepcopy([program.module for program in programs])
+    copies = tuple(replace(program, module=module) for program, module in zip(programs, modules, strict=True))
+    grids: Mapping[str, Grid | None] = {"int8": INT8, "int4": int4}
+    for layer, (grid, products) in _input_products(copies, grids).items():
+        # Kernels of 1 x 1 become rows as well: (out, in).
+        rounded = round_rows(layer.weight.flatten(1), products, grid)
+        layer.weight.copy_(rounded.reshape(layer.weight.shape))
+    return copies
+
+
+def round_rows(weight: Tensor, products: Tensor, grid: Grid = INT8) -> Tensor:
+    """Round each row to multiples of its scale, or its blocks' scales; what a scale is taken from keeps its value.
+
+    Args:
+        weight: (O, I) float32.
+        products: (I, I) float64, the sum of x xᵀ over the inputs x.
+        grid: what the format can hold.
+
+    Returns:
+        (O, I) float32.
+    """
+    order = torch.argsort(products.diagonal(), descending=True)
+    factors = _error_factors(products[order][:, order])
+    scales, ends = (each[:, order] for each in _scales_and_ends(weight.double(), grid))
+    values = weight.double()[:, order]
+    rounded = torch.empty_like(values)
+    for start in range(0, values.shape[1], BLOCK):
+        block = slice(start, min(start + BLOCK, values.shape[1]))
+        errors = torch.zeros_like(values[:, block])
+        for column in range(block.start, block.stop):
+            steps = torch.round(values[:, column] / scales[:, column]).clamp(-grid.largest, grid.largest)
+            # Quantizers take the scale from the largest weight: it has to stay what it is.
+            steps = torch.where(ends[:, column] == 0, steps, ends[:, column])
+            rounded[:, column] = steps * scales[:, column]
+            error = (values[:, column] - rounded[:, column]) / factors[column, column]
+            values[:, column : block.stop] -= error[:, None] * factors[column, column : block.stop]
+            errors[:, column - start] = error
+        values[:, block.stop :] -= errors @ factors[block, block.stop :]
+    result = torch.empty_like(rounded)
+    result[:, order] = rounded
+    return result.float()
+
+
+def _scales_and_ends(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """For each weight (O, I) its scale; and its number of steps where a scale is taken from it, elsewhere 0."""
+    rows, columns = weight.shape
+    width = columns if grid.block is None else grid.block
+    blocks = nn.functional.pad(weight, (0, -columns % width)).reshape(rows, -1, width)
+    largest = blocks.abs().amax(2, keepdim=True)
+    scales = torch.where(largest == 0, torch.ones_like(largest), largest / grid.largest)
+    place = blocks.abs().argmax(2, keepdim=True)
+    ends = torch.zeros_like(blocks).scatter(2, place, torch.sign(blocks.gather(2, place)) * grid.largest)
+    spread = scales.expand_as(blocks)
+    return spread.reshape(rows, -1)[:, :columns], ends.reshape(rows, -1)[:, :columns]
+
+
+def _error_factors(products: Tensor) -> Tensor:
+    """(I, I) upper triangular: row i tells how the error of weight i is shared out among the weights after it."""
+    damped = products.clone()
+    diagonal = damped.diagonal()
+    diagonal += DAMPING * diagonal.mean()
+    diagonal[diagonal == 0] = 1  # an input that is always zero, in a layer that gets nothing but zeros
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    factors: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factors
+
+
+def _input_products(
+    programs: Sequence[Program], grids: Mapping[str, Grid | None]
+) -> dict[nn.Linear | nn.Conv2d, tuple[Grid, Tensor]]:
+    """For each product of channels that has a grid, that grid and the sum of x xᵀ over its inputs: (I, I) float64."""
+    chosen: dict[nn.Linear | nn.Conv2d, Grid] = {}
+    for program in programs:
+        for name, layer in program.module.named_modules():
+            grid = grids.get(program.layer_formats.get(name, "int8"))
+            if grid is not None and is_product(layer):
+                assert isinstance(layer, nn.Linear | nn.Conv2d)
+                chosen[layer] = grid
+    found: dict[nn.Linear | nn.Conv2d, Tensor] = {}
+
+    def observe(layer: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].movedim(1, -1) if isinstance(layer, nn.Conv2d) else inputs[0]
+        rows = x.reshape(-1, x.shape[-1])
+        products = (rows.T @ rows).double()
+        found[layer] = found[layer] + products if layer in found else products
+
+    handles = [layer.register_forward_pre_hook(observe) for layer in chosen]
+    for program in programs:
+        for inputs in program.calibration:
+            program.module(*inputs)
+    for handle in handles:
+        handle.remove()
+    return {layer: (chosen[layer], products) for layer, products in found.items()}

@@ -24,7 +24,7 @@ from edgeformer.convert.bundle_writer import (
     write_refusal,
     write_report,
 )
-from edgeformer.convert.calibration import calibrated, or_recorded, or_samples
+from edgeformer.convert.calibration import LARGEST_INT4, Grid, calibrated, or_recorded, or_samples, round_weights
 from edgeformer.convert.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.convert.gates import (
     agreement_of,
@@ -37,7 +37,6 @@ from edgeformer.convert.gates import (
     partition_problem,
     way_forward,
 )
-from edgeformer.convert.gptq import LARGEST_INT4, Grid, round_weights
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, plan_of_checkpoint, planned
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
 from edgeformer.convert.target import (

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Partitioning, Support
-from edgeformer.doctor.finding import Finding, Severity, error, fine, info, warning
+from edgeformer.doctor.examiner import Finding, Partitioning, Severity, Support, error, fine, info, warning
 from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, Node, Program, Value, plain_name
 
 MASK = "mask"

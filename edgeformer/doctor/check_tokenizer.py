@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.finding import Finding, error, fine, info, warning
+from edgeformer.doctor.examiner import Finding, error, fine, info, warning
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.specs import TensorSpec, Transcription
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer

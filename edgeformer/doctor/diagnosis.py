@@ -18,6 +18,8 @@ from edgeformer.doctor.check_bundle import (
     check_placement,
     check_systems,
     check_weights,
+    examine_libraries,
+    is_native,
     refused,
 )
 from edgeformer.doctor.check_graph import (
@@ -29,9 +31,7 @@ from edgeformer.doctor.check_graph import (
 )
 from edgeformer.doctor.check_tokenizer import check_tokenizer
 from edgeformer.doctor.examination import Examination, Ranges
-from edgeformer.doctor.examiner import Partitioning, Support, examiner_for
-from edgeformer.doctor.finding import Finding, Severity, error, info
-from edgeformer.doctor.libraries import examine_libraries, is_native
+from edgeformer.doctor.examiner import Finding, Partitioning, Severity, Support, error, examiner_for, info
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError

@@ -14,8 +14,7 @@ from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import open_data
 from edgeformer.evaluate.embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
 from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
-from edgeformer.evaluate.metrics import ClassReport, class_report
-from edgeformer.evaluate.side_by_side import Asker, Progress, ask
+from edgeformer.evaluate.side_by_side import Asker, ClassReport, Progress, ask, class_report
 from edgeformer.evaluate.speech import Listener, SpeechEvaluation, evaluate_speech, measure, simple_words, speech_table
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Embedding

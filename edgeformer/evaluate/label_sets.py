@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, read_table, spread
-from edgeformer.evaluate.metrics import LabelSetReport, label_set_report
-from edgeformer.evaluate.side_by_side import Asker, ask
+from edgeformer.evaluate.side_by_side import Asker, LabelSetReport, ask, label_set_report
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean

@@ -24,10 +24,10 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
-from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.registry import load_attribute
 
 ENGLISH = "en"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.errors import InputError
 
 Thing = TypeVar("Thing")
 
@@ -45,3 +46,34 @@ class Registry(Mapping[str, Thing]):
 
     def _others(self) -> dict[str, str]:
         return {} if self._group is None else {each.name: each.value for each in entry_points(group=self._group)}
+
+
+# Entries of literal tables: "module:attribute", imported when they are asked for.
+
+
+def load_attribute(entry: str) -> Any:
+    """What a "module:attribute" names."""
+    module, _, attribute = entry.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def load_optional(entry: str, what: str, extra: str) -> Any:
+    """What a "module:attribute" of an extra's package names.
+
+    Args:
+        entry: as above.
+        what: needs it, for the message.
+        extra: the runtime's extra that brings it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return load_attribute(entry)
+    except ImportError as error:
+        raise InputError(needs(what, error, extra)) from error
+
+
+def needs(what: str, error: ImportError, extra: str) -> str:
+    """One line that says which package is missing and what brings it."""
+    return f"{what} needs the package {error.name}: pip install 'edgeformer-runtime[{extra}]'"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from edgeformer.checkpoints.tokenizer_options import read_options
-from edgeformer.checkpoints.weight_counts import check_weight_files
+from edgeformer.checkpoints.weights import check_weight_files
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.calibration import _texts
 from edgeformer.convert.layer_plan import LayerPlan

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_optional
 from edgeformer_runtime.pipelines import EXTRAS, PIPELINES
+from edgeformer_runtime.registry import load_optional
 
 WITHOUT_TYPER = """
 import sys

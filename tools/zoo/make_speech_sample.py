@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from edgeformer.zoo import SOUND_FILE, TEXT_FILE
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import load_attribute
 
 SAMPLE_RATE = 16000
 

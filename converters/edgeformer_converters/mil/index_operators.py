@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeformer_converters.mil.arguments import ints
+from edgeformer_converters.mil.program import ints
 
 
 def _from_front(indices: Tensor | int, size: int) -> Tensor:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeformer_converters.mil.constexpr import CONSTEXPR
 from edgeformer_converters.mil.operators import OPERATORS
 from edgeformer_converters.mil.program import (
+    CONSTEXPR,
     NO_TENSOR,
     Block,
     Function,

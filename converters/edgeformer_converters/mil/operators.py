@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil.arguments import along_axis, axes_of, several
 from edgeformer_converters.mil.index_operators import INDEX_OPERATORS
+from edgeformer_converters.mil.program import along_axis, axes_of, several
 from edgeformer_converters.mil.sequence_operators import LIST_OPERATORS, NORM_OPERATORS, RECURRENT_OPERATORS
 from edgeformer_converters.mil.shape_operators import SHAPE_OPERATORS
 from edgeformer_converters.mil.window_operators import IMAGE_OPERATORS, WINDOW_OPERATORS

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil.arguments import axes_of, each_of, ints, pad_pairs, several
+from edgeformer_converters.mil.program import axes_of, each_of, ints, pad_pairs, several
 
 
 def _flags(mask: Tensor | None, rank: int) -> list[bool]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil.arguments import ints, pad_pairs
+from edgeformer_converters.mil.program import ints, pad_pairs
 
 Pads = list[tuple[int, int]]
 

@@ -17,7 +17,7 @@ from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
 from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, Program, Value, count_operators
 from edgeformer.doctor.options import Version, older, parse_version, show
 from edgeformer_converters.observed_engine import ObservedEngine, numbers
-from edgeformer_converters.onnx.storage import PAGE_BYTES
+from edgeformer_converters.onnx.converter import PAGE_BYTES
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten

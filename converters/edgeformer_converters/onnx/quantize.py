@@ -28,7 +28,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
-from edgeformer_converters.onnx.storage import store_in_half
+from edgeformer_converters.onnx.converter import store_in_half
 from edgeformer_converters.onnx.target import INT4_BLOCK
 from edgeformer_converters.ranges import ValueHistogram
 

@@ -424,7 +424,7 @@ def bench_json(reports: Sequence[Report]) -> dict[str, Any]:
 
 def print_reports(reports: Sequence[Report]) -> None:
     """Each report's table and what belongs under it; of several machines their medians side by side, too."""
-    from edgeformer_runtime.bench.tables import medians_table, remarks, report_table
+    from edgeformer_runtime.bench.report import medians_table, remarks, report_table
 
     for report in reports:
         out.print(report_table(report))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edgeformer_runtime.lazy import needs
+from edgeformer_runtime.registry import needs
 
 EXTRA = "cli"
 

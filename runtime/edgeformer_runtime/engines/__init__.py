@@ -8,8 +8,8 @@ from typing import cast
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.lazy import load_attribute
 from edgeformer_runtime.model_files import check_model_files
+from edgeformer_runtime.registry import load_attribute
 
 ENGINES: dict[str, str] = {
     "litert": "edgeformer_runtime.engines.litert_backends:open_litert",

@@ -11,7 +11,7 @@ from typing import Any
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.registry import load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"
 """The environment variable that names one of `BACKENDS`; without it the first that is installed runs."""

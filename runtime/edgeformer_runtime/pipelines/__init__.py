@@ -7,9 +7,9 @@ from typing import Any, cast
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_optional
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
+from edgeformer_runtime.registry import load_optional
 
 PIPELINES: dict[str, str] = {
     "text-classification": "edgeformer_runtime.pipelines.text:TextClassifier",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_optional
+from edgeformer_runtime.registry import load_optional
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates that are accepted, in Hz."""

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import needs
+from edgeformer_runtime.registry import needs
 
 if TYPE_CHECKING:
     from pillow_heif import HeifFile

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.registry import load_attribute
 
 MEL_FILTERS_TENSOR = "mel_filters"
 """The name of the one tensor in a file of filters."""

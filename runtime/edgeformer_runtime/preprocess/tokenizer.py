@@ -12,13 +12,19 @@ from typing import Any, Protocol
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
-from edgeformer_runtime.lazy import load_attribute
-from edgeformer_runtime.preprocess.long_words import LongWords
-from edgeformer_runtime.preprocess.tokenizer_file import read_tokenizer_file, steps
+from edgeformer_runtime.preprocess.tokenizer_file import (
+    MAX_TOKEN_CHARACTERS,
+    MAX_WORD_CHARACTERS,
+    read_tokenizer_file,
+    steps,
+)
+from edgeformer_runtime.registry import load_attribute
 
 MAX_TEXT_CHARACTERS = 1_000_000
+
 MAX_PAIR_CHARACTERS = 100_000
 """Of the shorter of two texts: which one is longer, in tokens, decides where both are cut."""
+
 MAX_PAIRS_OF_PARTS = 10_000
 
 _PLAIN = {"BertNormalizer", "BertPreTokenizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents"}
@@ -192,9 +198,6 @@ def _one_line(what: str, kind: type[EdgeFormerError]) -> Iterator[None]:
         raise kind(f"{what}: the tokenizers library failed: {shorten(str(error))[1:-1]}") from None
 
 
-# Cuts a text that is far longer than a model's input before all of it is tokenized, without changing a token.
-
-
 FIRST_CUT = 8
 """Characters per position of the model that are tried first: words of English have five to a token."""
 
@@ -202,8 +205,11 @@ MAX_UNCUT_CHARACTERS = 200_000
 """Of a text, or of the part of one, in which no place to cut is known: a tokenizer takes up to a second for it."""
 
 _GROWTH = 4
+
 _MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+
 _CHINESE = range(0x4E00, 0xA000)
+
 _REWRITING = {"ByteLevel", "Nmt", "Prepend", "Replace", "Strip"}
 """Normalizers that may take a space away or that see where a text begins and ends."""
 
@@ -322,3 +328,61 @@ def _splits_at_spaces(step: Mapping[str, Any]) -> bool:
     if kind == "ByteLevel":
         return step.get("use_regex", True) is True
     return kind in ("Whitespace", "WhitespaceSplit") or (kind == "Metaspace" and step.get("split", True) is True)
+
+
+# Shortens words that WordPiece takes for unknown whatever follows in them, without changing a token.
+
+
+SOLID = (
+    (0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A),  # ASCII
+    (0xC0, 0x24F),  # Latin
+    (0x391, 0x3A1), (0x3A3, 0x3CE),  # Greek
+    (0x400, 0x481), (0x48A, 0x4FF),  # Cyrillic
+    (0x5D0, 0x5EA), (0x621, 0x63A), (0x641, 0x64A),  # Hebrew, Arabic
+    (0x904, 0x939), (0xE01, 0xE30),  # Devanagari, Thai
+    (0x3041, 0x3096), (0x30A1, 0x30FA), (0xAC00, 0xD7A3),  # kana, Hangul
+    (0x1F300, 0x1F320), (0x1F400, 0x1F4F7), (0x1F600, 0x1F64F), (0x1F680, 0x1F6C5),  # emoji
+)  # fmt: skip
+"""Ranges of characters of which BERT's normalizer leaves one at least, and at none of which BERT begins a word."""
+
+LOOSE = ((0x300, 0x34E), (0x350, 0x36F), (0x200D, 0x200D), (0xFE0F, 0xFE0F))
+"""Marks and joiners that it leaves or removes, by its options; nor do they begin a word."""
+
+_KEPT = 2 * MAX_TOKEN_CHARACTERS
+"""Of a run's beginning and end: added tokens that reach into it end in the first half of that."""
+
+
+def _class(ranges: tuple[tuple[int, int], ...]) -> str:
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+class LongWords:
+    """Shortens runs inside of words. Calls from several threads are safe: nothing changes after init."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        """Read from a tokenizer's settings, already checked, whether long words are unknown to it.
+
+        BERT's are, with a WordPiece model. An added token without a mark could stand anywhere in a word.
+        """
+        before = [step["type"] for step in steps("pre_tokenizer", settings.get("pre_tokenizer"))]
+        normalizers = [step["type"] for step in steps("normalizer", settings.get("normalizer"))]
+        added = [token["content"] for token in settings.get("added_tokens") or []]
+        self._known = (
+            (settings.get("model") or {}).get("type") == "WordPiece"
+            and before == ["BertPreTokenizer"]
+            and set(normalizers) <= {"BertNormalizer"}
+            and all(any(mark in content for mark in _MARKS) for content in added)
+        )
+        self._runs = re.compile(f"[{_class(SOLID + LOOSE)}]{{{2 * _KEPT + 1},}}")
+        self._solid = re.compile(f"[{_class(SOLID)}]")
+
+    def shortened(self, text: str) -> str:
+        """A text of the same tokens."""
+        return self._runs.sub(self._ends, text) if self._known and len(text) > 2 * _KEPT else text
+
+    def _ends(self, run: re.Match[str]) -> str:
+        """A run's two ends, where these alone are too long for a word, or where none of it is more than a mark."""
+        whole = run[0]
+        middle = whole[MAX_TOKEN_CHARACTERS:_KEPT] + whole[-_KEPT:-MAX_TOKEN_CHARACTERS]
+        long_enough = len(self._solid.findall(middle)) > MAX_WORD_CHARACTERS
+        return whole[:_KEPT] + whole[-_KEPT:] if long_enough or self._solid.search(whole) is None else whole

@@ -12,10 +12,9 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
-from edgeformer_runtime.serve.health import add_health
 from edgeformer_runtime.serve.inputs import (
     BYTES_TYPE,
     JSON_TYPE,
@@ -34,9 +33,8 @@ from edgeformer_runtime.serve.inputs import (
 from edgeformer_runtime.serve.metrics import ANSWER_PATH, MeasuredApp
 from edgeformer_runtime.serve.options import SameSite
 from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
-from edgeformer_runtime.serve.service import Service
+from edgeformer_runtime.serve.service import Service, Task, answer_at_once, transcribe
 from edgeformer_runtime.serve.streams import add_streams
-from edgeformer_runtime.serve.tasks import Task, answer_at_once, transcribe
 from edgeformer_runtime.version import __version__
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -204,3 +202,34 @@ def _page() -> tuple[str, str]:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# How the service is: whether its process answers (liveness), and whether it should get requests (readiness).
+
+
+HEALTH_PATHS = ("/health", "/health/live", "/health/ready", "/metrics")
+"""Answered however many connections there are."""
+
+
+def add_health(app: FastAPI, service: Service) -> None:
+    """Let an application say how it is."""
+
+    @app.get("/health/live", summary="Whether the process answers: start it again where not")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/health/ready", summary="Whether it should get requests: 503 where not")
+    async def ready() -> JSONResponse:
+        return _readiness(service)
+
+    @app.get("/health", summary="As /health/ready")
+    async def health() -> JSONResponse:
+        return _readiness(service)
+
+
+def _readiness(service: Service) -> JSONResponse:
+    problem = service.problem
+    document: dict[str, Any] = {"status": "ready", "unanswered": service.workers.unanswered}
+    if problem is None:
+        return JSONResponse(document)
+    return JSONResponse(document | {"status": "not ready", "error": problem}, 503, {"Retry-After": "1"})

@@ -21,8 +21,8 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from edgeformer_runtime.serve.app import HEALTH_PATHS
 from edgeformer_runtime.serve.connections import LINGER_S, RESERVE, WRITE_S, Connections
-from edgeformer_runtime.serve.health import HEALTH_PATHS
 
 PIECE_BYTES = 4096
 """Fed at a time: the bounds are exact to this."""

@@ -12,7 +12,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.registry import load_attribute
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished cases and of all cases."""

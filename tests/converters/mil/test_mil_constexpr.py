@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeformer_converters.mil.constexpr import CONSTEXPR
-from edgeformer_converters.mil.program import unpack_bits
+from edgeformer_converters.mil.program import CONSTEXPR, unpack_bits
 
 
 def test_unpack_bits_reads_least_significant_bits_first() -> None:

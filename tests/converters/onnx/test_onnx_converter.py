@@ -16,8 +16,7 @@ from small_text import cosine, reference, text_inputs
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
-from edgeformer_converters.onnx.converter import OnnxConverter
-from edgeformer_converters.onnx.storage import WEIGHTS_FILE
+from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from small_speech import Speech, differences, lower_to_all, open_speech, script
 
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import PRECISIONS, Lowered
-from edgeformer_converters.onnx.converter import OnnxConverter
-from edgeformer_converters.onnx.storage import WEIGHTS_FILE
+from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
 from edgeformer_runtime.bundle.specs import HOST_STATE
 
 pytestmark = pytest.mark.slow

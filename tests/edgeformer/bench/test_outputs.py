@@ -15,8 +15,17 @@ from edgeformer.bench.output import check_outputs, label, page, swept, write_out
 from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import Device, Energy, State
-from edgeformer_runtime.bench.report import CONFIDENCE, Quantiles, Report, Row, from_json, to_json
-from edgeformer_runtime.bench.tables import medians_table, remarks, report_table
+from edgeformer_runtime.bench.report import (
+    CONFIDENCE,
+    Quantiles,
+    Report,
+    Row,
+    from_json,
+    medians_table,
+    remarks,
+    report_table,
+    to_json,
+)
 from edgeformer_runtime.errors import BundleError, InputError
 
 pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'edgeformer[peers]'")

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.bench.peers import peer_contenders
+from edgeformer.bench.command import peer_contenders
 from edgeformer.bench.speech_peers import speech_contenders, speech_run
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import longest_case
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.lazy import load_attribute
+from edgeformer_runtime.registry import load_attribute
 from tests.checkpoint_factory import save_whisper
 from tests.conftest import REPOSITORY
 from tests.runtime.tiny_bundle import make_without_model

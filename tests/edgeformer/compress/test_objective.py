@@ -9,8 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from edgeformer.compress.corpus import NO_LABEL, Batch, make_corpus, read_data
-from edgeformer.compress.layers import uniform
-from edgeformer.compress.model import Model, open_model
+from edgeformer.compress.model import Model, open_model, uniform
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
 from edgeformer.compress.recipe import Finetune, Loss, Recipe
 from edgeformer_runtime.errors import InputError

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.compress.corpus import TextData, make_corpus, read_data
-from edgeformer.compress.layers import UnitGroup, skip, stacks, unit_groups
-from edgeformer.compress.model import Model, open_model, write_model
+from edgeformer.compress.model import Model, UnitGroup, open_model, skip, stacks, unit_groups, write_model
 from edgeformer.compress.objective import answer
 from edgeformer.compress.prune import choose_units, importance, prune, without_layers, without_units
 from edgeformer.compress.recipe import Finetune, Prune, Recipe

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from edgeformer.compress.prune import SparseWeight, Sparsifier, ZeroKeeper, cubic
 from edgeformer.compress.recipe import Sparsify
-from edgeformer.compress.sparsity import SparseWeight, Sparsifier, ZeroKeeper, cubic
 
 
 def test_the_share_of_zeros_rises_as_a_cubic() -> None:

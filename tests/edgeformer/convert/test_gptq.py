@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeformer.convert.gptq import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
+from edgeformer.convert.calibration import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
 from edgeformer.convert.layer_plan import quantized
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec

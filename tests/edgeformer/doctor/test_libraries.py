@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeformer.doctor.check_bundle import _alignment
 from edgeformer.doctor.diagnosis import diagnose
-from edgeformer.doctor.finding import Severity
-from edgeformer.doctor.libraries import _alignment
+from edgeformer.doctor.examiner import Severity
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer_runtime.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.doctor.diagnosis import Diagnosis, diagnose
-from edgeformer.doctor.finding import Finding, Severity
+from edgeformer.doctor.examiner import Finding, Severity
 from edgeformer.doctor.options import DoctorOptions
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.doctor.conftest import edit_manifest

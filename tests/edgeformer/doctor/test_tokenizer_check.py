@@ -16,7 +16,7 @@ from edgeformer.doctor.check_tokenizer import (
     _check_encoding,
     word_piece_reference,
 )
-from edgeformer.doctor.finding import Severity
+from edgeformer.doctor.examiner import Severity
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from tests.checkpoint_factory import whisper_tokenizer

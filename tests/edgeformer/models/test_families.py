@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.compress.layers import stacks, unit_groups
-from edgeformer.compress.model import open_model
+from edgeformer.compress.model import open_model, stacks, unit_groups
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.models.config import LAYER_WIDTH_KEYS

@@ -11,8 +11,7 @@ import pytest
 import tokenizers
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.long_words import LOOSE, SOLID, LongWords
-from edgeformer_runtime.preprocess.tokenizer import MAX_UNCUT_CHARACTERS, Tokenizer
+from edgeformer_runtime.preprocess.tokenizer import LOOSE, MAX_UNCUT_CHARACTERS, SOLID, LongWords, Tokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##a", "##b", "e", "##e", "!", "中", "я", "##я"]
 OPTIONS = [
