@@ -1,7 +1,7 @@
 """int8 in LiteRT: which operators take which kind, and the quantizer's two ways of getting there.
 
-TinyViT-5M (seeded weights, which are harder than trained ones), weights rounded by `edgeformer.convert.calibration` but in the
-rows that say "to nearest", one x86-64 thread of a busy machine. Cosines to fp32 and differences, relative to the
+TinyViT-5M (seeded weights, which are harder than trained ones), weights rounded by `edgeformer.convert.calibration` but
+in the rows that say "to nearest", one x86-64 thread of a busy machine. Cosines to fp32 and differences, relative to the
 largest logit, are the worst over 17 held-out images (photographs and CIFAR-10) and 6 that were calibration inputs, 16
 small images being the others. One partition everywhere.
 
