@@ -32,8 +32,8 @@ IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 
 SPEECH_FILE = Path(__file__).parents[1] / "zoo" / "speech_sample.flac"
 """Half a minute of synthetic English speech that `tools/zoo/make_speech_sample.py` made."""
-FIRST_SENTENCE_S = 3.4
-"""Where the pause behind its first sentence lies."""
+FIRST_SENTENCE_S = 3.55
+"""Of its first sentence, with the pause behind it."""
 
 
 def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
@@ -89,7 +89,7 @@ def speech(capacities: Sequence[int], sample_rate: int, knows_english: bool = Tr
     """A sound, and for each bucket how many samples from its begin fit this bucket and not the one below.
 
     Each ends in a pause if there is one: a word cut in two has no right answer that a small error would not change.
-    Nor has half a minute of English for a model that is to write another language: it hears the first sentence alone.
+    Nor has half a minute of English for a model that is to write another language: it hears a sentence again and again.
 
     Args:
         capacities: the most samples of each bucket, rising.
@@ -102,13 +102,15 @@ def speech(capacities: Sequence[int], sample_rate: int, knows_english: bool = Tr
     longest = capacities[-1]
     with open_audio(SPEECH_FILE, sample_rate) as reader:
         spoken = reader.read(longest)
+    if not knows_english:
+        spoken = np.resize(spoken[: round(FIRST_SENTENCE_S * sample_rate)], longest)
     samples = np.zeros(longest, np.float32)
     samples[: len(spoken)] = spoken
-    ranges = [(max(start + 1, end // 2), end) for start, end in itertools.pairwise((0, *capacities))]
-    if not knows_english:
-        end = min(capacities[0], round(FIRST_SENTENCE_S * sample_rate))
-        ranges = [(end * 9 // 10, end)] * len(capacities)
-    counts = tuple(quietest_cut(samples, *between, sample_rate) for between in ranges)
+    below = (0, *capacities)
+    counts = tuple(
+        quietest_cut(samples, max(start + 1, end // 2), end, sample_rate)
+        for start, end in zip(below, capacities, strict=False)
+    )
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)

@@ -6,6 +6,7 @@ and put together again with right lengths, flatbuffers keep their layout, images
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -142,10 +143,10 @@ def _edit_field(chosen: Message, all_messages: list[Message], generator: Random)
     if kind == 0:
         del chosen[at]
     elif kind == 1:
-        chosen.insert(at, list(chosen[at]))
+        chosen.insert(at, copy.deepcopy(chosen[at]))
     elif kind == 2:  # what another message has there
         other = generator.choice(all_messages)
-        chosen[at] = list(generator.choice(other)) if other is not chosen else chosen[at]
+        chosen[at] = copy.deepcopy(generator.choice(other))  # a copy: one that holds this field would have no end
     elif wire == 0:
         chosen[at][2] = generator.choice((*NUMBERS, value + 1, value - 1, value * 1000))
     elif isinstance(value, bytes):
@@ -171,7 +172,7 @@ def _other_bytes(value: bytes, wire: int, generator: Random) -> bytes:
 def _edit_table(files: Files, name: str, generator: Random) -> None:
     """Change numbers of a flatbuffer that look like offsets, counts, sizes or indices."""
     data = files[name]
-    words = np.frombuffer(data, "<i4", len(data) // 4)
+    words = np.frombuffer(data[: len(data) // 4 * 4], "<i4")
     places = np.flatnonzero((words > -len(data)) & (words < len(data)) & (words != 0))
     if not len(places):
         return

@@ -88,12 +88,14 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) 
     for field in (4, 5):
         if any(each not in values for each in map(int, graph.numbers(field, "<u4"))):
             refuse("XNNPACK's graph names an input or output that it has not")
+    there = constants | set(map(int, graph.numbers(4, "<u4")))
     for each in graph.tables(1):
         kind = each.scalar(0, "B")
         node = each.table(1)
         if kind not in NODES or node is None:
             refuse(f"XNNPACK's graph has a node of the kind {kind}, which is none that a reader knows")
         _check_node(kind, node, values)
+        _check_order(kind, node, there)
         if kind in (FULLY_CONNECTED, CONV, DEPTHWISE_CONV):
             _check_weights(kind, node, values, constants)
 
@@ -198,6 +200,16 @@ def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
         )
     if not fits:
         refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {source}")
+
+
+def _check_order(kind: int, node: Table, there: set[int]) -> None:
+    """Refuse a node that reads what is not there yet, or writes what is: XNNPACK plans memory for each value once."""
+    where = NODES[kind]
+    reads = [node.scalar(field, "I") for field in (*where.inputs, *where.optional)]
+    writes = [node.scalar(field, "I") for field in where.outputs]
+    if any(each not in there for each in reads if each != NO_ID) or there.intersection(writes):
+        refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {writes} again")
+    there.update(writes)
 
 
 def _check_weights(kind: int, node: Table, values: dict[int, Shape], constants: set[int]) -> None:

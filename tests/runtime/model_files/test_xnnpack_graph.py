@@ -61,6 +61,15 @@ def computed_bias(graph: Table) -> tuple[Table, int, int]:
     return node(graph), 2, node(graph).scalar(0, "I")
 
 
+def output_onto_its_input(graph: Table) -> tuple[Table, int, int]:
+    """XNNPACK wrote behind its memory."""
+    return node(graph), 3, node(graph).scalar(0, "I")
+
+
+def input_that_comes_later(graph: Table) -> tuple[Table, int, int]:
+    return node(graph), 0, node(graph).scalar(3, "I")
+
+
 def computed_weights(graph: Table) -> tuple[Table, int, int]:
     return node(graph), 1, node(graph).scalar(0, "I")
 
@@ -75,6 +84,8 @@ def transposed_weights(graph: Table) -> tuple[Table, int, int]:
         (operand_of_the_call, "a value of XNNPACK has the operand 0 and the flags 0"),
         (bias_of_another_shape, r"has a bias of \(4, 3\) for 3 channels"),
         (computed_bias, r"has a bias of \(1, 4\) for 3 channels"),
+        (output_onto_its_input, r"or writes \[2\] again"),
+        (input_that_comes_later, r"reads \[4, 5, 4294967295\] before they are written"),
         (computed_weights, "has weights of"),
         (transposed_weights, r"has weights of \(4, 3\)"),
     ],
