@@ -124,7 +124,7 @@ TARGETS: Registry[Target] = Registry(
         "executorch": "edgeformer_converters.executorch.target:TARGET",
         "onnx": "edgeformer_converters.onnx.target:TARGET",
     },
-    group="edgeformer.convert.target",
+    group="edgeformer.targets",
 )
 
 

@@ -91,7 +91,7 @@ FAMILIES: Registry[Family] = Registry(
         "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
         "whisper": "edgeformer.models.whisper.family:FAMILY",
     },
-    group="edgeformer.models.family",
+    group="edgeformer.families",
 )
 """By `model_type`, or by timm's `architecture`; another author's package adds its own by an entry point."""
 

@@ -17,7 +17,7 @@ class Registry(Mapping[str, Thing]):
 
     A package of another author adds its own by an entry point of the registry's group:
 
-        [project.entry-points."edgeformer.convert.target"]
+        [project.entry-points."edgeformer.targets"]
         web = "my_package.web_target:TARGET"
 
     Our own names come first, and nobody else's replaces one.
