@@ -29,6 +29,7 @@ LEFT_OUT = {
     "tests/runtime/bundle/test_fuzz_bundles.py": "a thousand cases of code that has nothing of the machine in it",
     "tests/runtime/bundle/test_fuzz_formats.py": "likewise",
     "tests/runtime/model_files/test_fuzz_model_files.py": "likewise",
+    "tests/runtime/test_hostile_bundles.py": "likewise, and in processes that are confined",
     "tests/runtime/isolation": "confines processes by system calls that the emulator does not have",
     "tests/runtime/test_thin_install.py": "installs, which happens here in another way",
     "tests/runtime/cli/test_runtime_cli.py": "starts dozens of processes, each of which takes seconds in emulation",
