@@ -133,11 +133,12 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_since = None
         self._body_since = self.loop.time()
         super().on_headers_complete()
-        if self.cycle is None:
+        cycle: Any = self.cycle  # typed as having methods that nobody sets
+        if cycle is None:
             return
-        self.cycle.send = partial(self._send, self.cycle, self.cycle.send)
+        cycle.send = partial(self._send, cycle, cycle.send)
         if self._is_ending:
-            self.cycle.keep_alive = False
+            cycle.keep_alive = False
 
     async def _send(self, cycle: Any, send: Send, message: Message) -> None:
         """Send for the application. An answer that comes before its request is complete says that it is the last."""
