@@ -33,8 +33,9 @@ LOG_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0
 
 SPEECH_SLACK = (4 / 3, 2.0)
-"""The largest of some hundred thousand logits is farther out than that of a few labels: tiny.en in dynamic-int8 reaches
-.18 of the largest one. Its letters are all the reference's; a word in ten that sounds alike may be another."""
+"""The largest of some hundred thousand logits is farther out than that of a few labels, and a word in ten that sounds
+alike may be another. Below fp16 it is the letters that count: Whisper base in dynamic-int8 is off by .16 of the
+largest output of its encoder, and writes what it wrote before."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class Interface:
         """How far outputs and answers of a precision may be from the recorded ones."""
         head, allowed = self.postprocessing, precision.allowance
         for_outputs, for_scores = self.slack
-        if allowed is None or isinstance(head, Transcription):
+        if allowed is None:
             return Tolerances(precision.output_tolerance * for_outputs, precision.score_tolerance * for_scores)
         backstop = allowed.backstop
+        if isinstance(head, Transcription):  # what a user can lose are letters; outputs only tell a broken model
+            return Tolerances(backstop.output, precision.score_tolerance * for_scores)
         score = backstop.probability if isinstance(head, Classification) else backstop.component
         return Tolerances(backstop.output, score)
 

@@ -18,6 +18,21 @@ class Number:
     dtype: str = "int32"
 
 
+def u8(value: int) -> Number:
+    """A byte."""
+    return Number(value, "uint8")
+
+
+def u32(value: int) -> Number:
+    """An unsigned number of four bytes."""
+    return Number(value, "uint32")
+
+
+def u64(value: int) -> Number:
+    """An unsigned number of eight bytes."""
+    return Number(value, "uint64")
+
+
 @dataclass(frozen=True)
 class Numbers:
     """An array of numbers."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
@@ -60,6 +61,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._rest = b""  # what has come behind a request that is not answered yet
         self._is_deaf = False  # nothing that comes now is read
         self._is_ending = False
+        self._last_cycle: Any = None  # the one whose client has been told that the connection ends with it
         now = self.loop.time()
         self._head_since: float | None = now
         self._body_since = self._idle_since = now
@@ -131,8 +133,23 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_since = None
         self._body_since = self.loop.time()
         super().on_headers_complete()
-        if self._is_ending and self.cycle is not None:
-            self.cycle.keep_alive = False
+        cycle: Any = self.cycle  # typed as having methods that nobody sets
+        if cycle is None:
+            return
+        cycle.send = partial(self._send, cycle, cycle.send)
+        if self._is_ending:
+            cycle.keep_alive = False
+
+    async def _send(self, cycle: Any, send: Send, message: Message) -> None:
+        """Send for the application. An answer that comes before its request is complete says that it is the last."""
+        if message["type"] != "http.response.start" or not cycle.more_body or not cycle.keep_alive:
+            await send(message)
+            return
+        cycle.keep_alive = False
+        await send(message)
+        # uvicorn would close over what still comes, and the client would lose the answer: `_linger` closes.
+        cycle.keep_alive = True
+        self._last_cycle = cycle
 
     def on_body(self, body: bytes) -> None:
         """Some bytes of a body."""
@@ -152,7 +169,7 @@ class BoundedHttp(HttpToolsProtocol):
         is_last = self.cycle.response_complete
         if is_last:
             self._idle_since = self.loop.time()
-        if is_last and self.cycle.more_body:
+        if is_last and (self.cycle.more_body or self.cycle is self._last_cycle):
             self._linger()  # it was refused before it was complete
         elif self._rest and not self.pipeline:
             self.loop.call_soon(self._feed_rest)

@@ -15,7 +15,9 @@ from safetensors.numpy import load_file, save_file
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import seal
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.target import PRECISIONS
 from edgeformer.models.whisper.programs import transcription_layout
+from edgeformer.tasks.interface import SPEECH_SLACK, Interface
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
@@ -145,3 +147,15 @@ def _change(folder: Path, weight: NDArray[np.float32]) -> None:
             found += 1
             file.write_bytes(content.replace(weight.tobytes(), np.flip(weight, -1).tobytes()))
     assert found, "the model files hold this tensor"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("fp32", (4e-4 / 3, 2e-4)), ("fp16", (0.02, 0.02)), ("dynamic-int8", (0.25, 0.1))]
+)
+def test_below_fp16_letters_count_and_outputs_have_a_backstop(
+    name: str, expected: tuple[float, float], converted: Converted
+) -> None:
+    with Bundle.open(converted.path) as bundle:
+        head, sound = bundle.manifest.postprocessing, bundle.manifest.preprocessing
+    found = Interface(sound, head, {}, (), SPEECH_SLACK).tolerances(PRECISIONS[name])
+    assert (found.output, found.score) == pytest.approx(expected)

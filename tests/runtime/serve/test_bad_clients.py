@@ -124,6 +124,20 @@ def test_requests_one_behind_the_other_are_answered_in_order(service: Served) ->
     assert [answer.json()["scores"] for answer in found] == [alone[text] for text in texts]
 
 
+def test_an_answer_before_the_body_is_complete_ends_the_connection(service: Served) -> None:
+    """And says so: a client that keeps connections would send its next request into a closed one, and lose it."""
+    head = POST_JSON + b"Content-Length: %d\r\n\r\n" % (1 << 30)
+    for part in (b"{", b""):
+        refused = exchange(service.port, head + part)
+        assert (refused.status, refused.headers["connection"]) == (413, "close")
+    with connect(service.port) as connection:
+        connection.sendall(text_request("hello", last=False))
+        first = connection.recv(1 << 16)
+        assert b"connection" not in first.lower().partition(b"\r\n\r\n")[0]
+        connection.sendall(text_request("hello"))
+        assert b"200 OK" in received(connection)
+
+
 def test_silent_connections_end_and_keep_nobody_out(service: Served) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(connect(service.port)) for _ in range(300)]

@@ -7,8 +7,11 @@ private struct XnnpackNode {
     var optional: Int?
     var lists: [Int] = []
 
+    static let fullyConnected = 2
     static let transpose = 5
+    static let conv = 7
     static let pad = 10
+    static let depthwiseConv = 13
     static let reshape = 20
 
     /// XNodeUnion, by number. What is not here has no rule: resizing, pooling with indices, attention.
@@ -16,9 +19,9 @@ private struct XnnpackNode {
         switch kind {
         case 3, 4, 6, 17...19, 22...24, 27, 28, 30, 40...47: XnnpackNode(inputs: [0], output: 1)
         case 1, 8, 12, 15, 16, 26, 31, 37: XnnpackNode(inputs: [0, 1], output: 2)
-        case 7, 13: XnnpackNode(inputs: [15, 16], output: 18, optional: 17)
+        case conv, depthwiseConv: XnnpackNode(inputs: [15, 16], output: 18, optional: 17)
         case 11, 14: XnnpackNode(inputs: [10], output: 11)
-        case 2: XnnpackNode(inputs: [0, 1], output: 3, optional: 2)
+        case fullyConnected: XnnpackNode(inputs: [0, 1], output: 3, optional: 2)
         case transpose, reshape: XnnpackNode(inputs: [2], output: 3, lists: [1])
         case pad: XnnpackNode(inputs: [3], output: 4, lists: [0, 1])
         case 25, 29: XnnpackNode(inputs: [1], output: 2)
@@ -30,6 +33,9 @@ private struct XnnpackNode {
         default: nil
         }
     }
+
+    /// Fields of what it reads, the one that may be absent last.
+    var reads: [Int] { inputs + (optional.map { [$0] } ?? []) }
 
     /// All fields of a node are numbers of four bytes but its lists.
     @Sendable
@@ -44,6 +50,10 @@ struct XnnpackGraph {
     private static let headerBytes = 30
     private static let noId = 0xFFFF_FFFF
     private static let noOffset = -1
+    /// Flags of a value that the call hands over, one of them of each.
+    private static let (externalInput, externalOutput) = (1, 2)
+    /// A flag of a fully connected node: its weights are (inputs, outputs).
+    private static let transposedWeights = 1
     /// XNN_MAX_TENSOR_DIMS.
     private static let maxRank = 6
     /// XNNDatatype: bits of the types that a constant may have, and the types that only computed values have.
@@ -115,10 +125,22 @@ struct XnnpackGraph {
         }
         var graph = XnnpackGraph(sizes: sizes, externals: externals)
         for value in try table.tables(2) { try graph.read(value) }
-        for number in try table.numbers(4, bytes: 4) + table.numbers(5, bytes: 4) where graph.shapes[number] == nil {
-            throw Broken("XNNPACK's graph names the value \(number), which it has not")
+        let inputs = try table.numbers(4, bytes: 4)
+        for number in try inputs + table.numbers(5, bytes: 4) where graph.shapes[number] == nil {
+            throw Broken("XNNPACK's graph names an input or output that it has not")
         }
-        for node in try table.tables(1) { try graph.checkNode(try node.byte(0), try node.table(1)) }
+        var there = graph.constants.union(inputs)
+        for each in try table.tables(1) {
+            let kind = try each.byte(0)
+            guard let node = XnnpackNode.of(kind), let fields = try each.table(1) else {
+                throw Broken("XNNPACK's graph has a node of the kind \(kind), which is none that a reader knows")
+            }
+            try graph.checkNode(kind, node, fields)
+            try checkOrder(kind, node, fields, &there)
+            if [XnnpackNode.fullyConnected, XnnpackNode.conv, XnnpackNode.depthwiseConv].contains(kind) {
+                try graph.checkWeights(kind, node, fields)
+            }
+        }
     }
 
     private static func constantSize(
@@ -138,6 +160,7 @@ struct XnnpackGraph {
     private let sizes: [Int]
     private let externals: Int
     private var shapes: [Int: [Int]] = [:]
+    private var constants: Set<Int> = []
     private var outside: Set<Int> = []
 
     private init(sizes: [Int], externals: Int) { (self.sizes, self.externals) = (sizes, externals) }
@@ -155,7 +178,10 @@ struct XnnpackGraph {
         let shape = try Limits.check(dims, "a tensor of XNNPACK", computed: constant == 0)
         try checkContent(try tensor.short(0), constant, shape)
         if isQuantized { try checkScales(value, shape) }
-        let external = try tensor.uint(4, default: Self.noId)
+        let (external, flags) = (try tensor.uint(4), try tensor.uint(5))
+        guard (external == Self.noId ? [0] : [Self.externalInput, Self.externalOutput]).contains(flags) else {
+            throw Broken("a value of XNNPACK has the operand \(external) and the flags \(flags)")
+        }
         if external != Self.noId {
             guard external < externals, constant == 0, outside.insert(external).inserted else {
                 throw Broken("XNNPACK's graph has the operand \(external) of \(externals), or twice, or as a constant")
@@ -165,6 +191,7 @@ struct XnnpackGraph {
         guard number != Self.noId, shapes.updateValue(shape, forKey: number) == nil else {
             throw Broken("XNNPACK's graph has the value \(number) twice")
         }
+        if constant != 0 { constants.insert(number) }
     }
 
     private func checkContent(_ dtype: Int, _ constant: Int, _ shape: [Int]) throws {
@@ -212,17 +239,11 @@ struct XnnpackGraph {
         guard found >= needed else { throw Broken("a tensor of XNNPACK has \(found) scales for \(needed) channels") }
     }
 
-    private func checkNode(_ kind: Int, _ table: FlatTable?) throws {
-        guard let node = XnnpackNode.of(kind), let table else {
-            throw Broken("XNNPACK's graph has a node of the kind \(kind), which is none that a reader knows")
-        }
-        for field in node.inputs + [node.output] where shapes[try table.uint(field)] == nil {
-            throw Broken("a node of XNNPACK names the value \(try table.uint(field)), which its graph has not")
-        }
-        if let field = node.optional {
+    private func checkNode(_ kind: Int, _ node: XnnpackNode, _ table: FlatTable) throws {
+        for field in node.reads + [node.output] {
             let number = try table.uint(field)
-            guard number == Self.noId || shapes[number] != nil else {
-                throw Broken("a node of XNNPACK names the value \(number), which its graph has not")
+            guard shapes[number] != nil || (field == node.optional && number == Self.noId) else {
+                throw Broken("a node of XNNPACK reads or writes the value \(number), which its graph has not")
             }
         }
         guard !node.lists.isEmpty, let source = shapes[try table.uint(node.inputs[0])] else { return }
@@ -247,5 +268,62 @@ struct XnnpackGraph {
             return try isPerAxis && table.uint(0) == source.count
                 && source.indices.allSatisfy { lists[0][$0] + lists[1][$0] <= source[$0] }
         }
+    }
+
+    /// Refuses a node that reads what is not there yet, or writes what is: XNNPACK plans memory for each value once.
+    private static func checkOrder(
+        _ kind: Int, _ node: XnnpackNode, _ table: FlatTable, _ there: inout Set<Int>
+    ) throws {
+        let reads = try node.reads.map { try table.uint($0) }
+        let writes = [try table.uint(node.output)]
+        guard reads.allSatisfy({ $0 == noId || there.contains($0) }), there.isDisjoint(with: writes) else {
+            let node = "a node of XNNPACK of the kind \(kind)"
+            throw Broken("\(node) reads \(reads) before they are written, or writes \(writes) again")
+        }
+        there.formUnion(writes)
+    }
+
+    /// Refuses weights that are not as the node says: they are packed by its numbers when the model is loaded.
+    private func checkWeights(_ kind: Int, _ node: XnnpackNode, _ table: FlatTable) throws {
+        let numbers = try node.reads.map { try table.uint($0) }
+        let (weights, bias) = (numbers[1], numbers[2])
+        let (source, found) = (shapes[numbers[0]] ?? [], shapes[weights] ?? [])
+        let isDense = kind == XnnpackNode.fullyConnected
+        let channels =
+            try isDense ? Self.denseOutputs(table, source, found) : Self.convOutputs(kind, table, source, found)
+        guard let channels, constants.contains(weights) else {
+            let node = "a node of XNNPACK of the kind \(kind)"
+            throw Broken("\(node) has weights of \(found) for \(source), or computed ones")
+        }
+        guard bias == Self.noId || (constants.contains(bias) && shapes[bias] == [channels]) else {
+            let shape = shapes[bias] ?? []
+            throw Broken("a node of XNNPACK of the kind \(kind) has a bias of \(shape) for \(channels) channels")
+        }
+    }
+
+    /// How many channels a fully connected node makes; nil where its weights do not fit.
+    private static func denseOutputs(_ table: FlatTable, _ source: [Int], _ weights: [Int]) throws -> Int? {
+        guard weights.count == 2 else { return nil }
+        let isTransposed = try table.uint(4) & transposedWeights != 0
+        let (outputs, inputs) = isTransposed ? (weights[1], weights[0]) : (weights[0], weights[1])
+        return source.last == inputs ? outputs : nil
+    }
+
+    /// How many channels a convolution makes; nil where its weights do not fit.
+    private static func convOutputs(
+        _ kind: Int, _ table: FlatTable, _ source: [Int], _ weights: [Int]
+    ) throws -> Int? {
+        let (height, width) = (try table.uint(4), try table.uint(5))
+        let (inputs, each, groups) = (try table.uint(10), try table.uint(11), try table.uint(12))
+        let isDepthwise = kind == XnnpackNode.depthwiseConv
+        guard !isDepthwise || inputs == 1 else {
+            throw Broken("a depthwise convolution of XNNPACK has groups of \(inputs) channels")
+        }
+        // A product of two numbers of 32 bits is negative where it overflows, and no size is.
+        let outputs = each &* groups
+        let wanted = isDepthwise ? [1, height, width, outputs] : [outputs, height, width, inputs]
+        // Values that are quantized on the way state their sizes with the channels before the rows.
+        let fits = weights == wanted && source.count == 4 && [source[1], source[3]].contains(groups &* inputs)
+        return fits ? outputs : nil
     }
 }

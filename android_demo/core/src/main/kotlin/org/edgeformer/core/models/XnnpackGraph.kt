@@ -9,6 +9,13 @@ private const val MAGIC = "XH00"
 private const val NO_ID = 0xFFFFFFFFL
 private const val NO_OFFSET = -1L
 
+/** Flags of a value that the call hands over, one of them of each. */
+private const val EXTERNAL_INPUT = 1L
+private const val EXTERNAL_OUTPUT = 2L
+
+/** A flag of a fully connected node: its weights are (inputs, outputs). */
+private const val TRANSPOSED_WEIGHTS = 1L
+
 /** XNN_MAX_TENSOR_DIMS. */
 private const val MAX_RANK = 6
 
@@ -39,11 +46,24 @@ internal fun checkXnnpack(file: ByteBuffer, data: Piece, namedSize: (String) -> 
     val graph = FlatBuffer(file, data.begin + start.toInt(), size.toInt()).root("XN01", XNNPACK_GRAPH)
     val sizes = graph.tables(8).map { constantSize(it, constantsSize, namedSize) }
     if (graph.uint(3) > operands) refuse("XNNPACK's graph has ${graph.uint(3)} operands, its call $operands")
-    val values = XnnpackValues(graph, sizes).shapes
-    if ((graph.numbers(4, 4) + graph.numbers(5, 4)).any { it !in values }) {
+    val values = XnnpackValues(graph, sizes)
+    if ((graph.numbers(4, 4) + graph.numbers(5, 4)).any { it !in values.shapes }) {
         refuse("XNNPACK's graph names an input or output that it has not")
     }
-    graph.tables(1).forEach { checkNode(it.byte(0), it.table(1), values) }
+    val there = (values.constants + graph.numbers(4, 4)).toHashSet()
+    for (each in graph.tables(1)) {
+        val kind = each.byte(0)
+        val node = xnnpackNode(kind)
+        val table = each.table(1)
+        if (node == null || table == null) {
+            refuse("XNNPACK's graph has a node of the kind $kind, which is none that a reader knows")
+        }
+        checkNode(kind, node, table, values.shapes)
+        checkOrder(kind, node, table, there)
+        if (kind in setOf(XNNPACK_FULLY_CONNECTED, XNNPACK_CONV, XNNPACK_DEPTHWISE_CONV)) {
+            checkWeights(kind, node, table, values)
+        }
+    }
 }
 
 private fun constantSize(table: FlatTable, room: Long, namedSize: (String) -> Long): Long {
@@ -56,9 +76,10 @@ private fun constantSize(table: FlatTable, room: Long, namedSize: (String) -> Lo
     return size
 }
 
-/** The shape of each value, by its id. */
+/** The shape of each value, by its id, and the ids of constants. */
 private class XnnpackValues(graph: FlatTable, private val sizes: List<Long>) {
     val shapes = HashMap<Long, Shape>()
+    val constants = HashSet<Long>()
     private val externals = graph.uint(3)
     private val outside = HashSet<Long>()
 
@@ -78,12 +99,16 @@ private class XnnpackValues(graph: FlatTable, private val sizes: List<Long>) {
         val shape = checkShape(dims, "a tensor of XNNPACK", computed = constant == 0L)
         checkContent(tensor.short(0), constant, shape)
         if (table.byte(0) == 2) checkScales(value, shape)
-        val external = tensor.uint(4, NO_ID)
+        val (external, flags) = tensor.uint(4) to tensor.uint(5)
+        if (flags !in if (external == NO_ID) listOf(0L) else listOf(EXTERNAL_INPUT, EXTERNAL_OUTPUT)) {
+            refuse("a value of XNNPACK has the operand $external and the flags $flags")
+        }
         if (external != NO_ID && (external >= externals || !outside.add(external) || constant != 0L)) {
             refuse("XNNPACK's graph has the operand $external of $externals, or twice, or as a constant")
         }
         val number = tensor.uint(6)
         if (number == NO_ID || shapes.put(number, shape) != null) refuse("XNNPACK's graph has the value $number twice")
+        if (constant != 0L) constants += number
     }
 
     private fun checkContent(dtype: Int, constant: Long, shape: Shape) {
@@ -127,14 +152,12 @@ private class XnnpackValues(graph: FlatTable, private val sizes: List<Long>) {
     }
 }
 
-private fun checkNode(kind: Int, table: FlatTable?, values: Map<Long, Shape>) {
-    val node = xnnpackNode(kind)
-    if (node == null || table == null) refuse("XNNPACK's graph has a node of the kind $kind, which no reader knows")
-    for (field in node.inputs + node.output) {
-        if (table.uint(field) !in values) refuse("a node of XNNPACK names the value ${table.uint(field)}, which is none")
-    }
-    node.optional?.let { table.uint(it) }?.let { number ->
-        if (number != NO_ID && number !in values) refuse("a node of XNNPACK names the value $number, which is none")
+private fun checkNode(kind: Int, node: XnnpackNode, table: FlatTable, values: Map<Long, Shape>) {
+    for (field in node.inputs + node.output + listOfNotNull(node.optional)) {
+        val number = table.uint(field)
+        if (number !in values && !(field == node.optional && number == NO_ID)) {
+            refuse("a node of XNNPACK reads or writes the value $number, which its graph has not")
+        }
     }
     if (node.lists.isEmpty()) return
     val source = values.getValue(table.uint(node.inputs[0]))
@@ -148,4 +171,52 @@ private fun checkNode(kind: Int, table: FlatTable?, values: Map<Long, Shape>) {
             source.indices.all { lists[0][it] + lists[1][it] <= source[it] }
     }
     if (!isFit) refuse("a node of XNNPACK of the kind $kind does not go with its input of $source")
+}
+
+/** Refuses a node that reads what is not there yet, or writes what is: XNNPACK plans memory for each value once. */
+private fun checkOrder(kind: Int, node: XnnpackNode, table: FlatTable, there: MutableSet<Long>) {
+    val reads = (node.inputs + listOfNotNull(node.optional)).map { table.uint(it) }
+    val writes = listOf(table.uint(node.output))
+    if (reads.any { it != NO_ID && it !in there } || writes.any { it in there }) {
+        refuse("a node of XNNPACK of the kind $kind reads $reads before they are written, or writes $writes again")
+    }
+    there += writes
+}
+
+/** Refuses weights that are not as the node says: they are packed by its numbers when the model is loaded. */
+private fun checkWeights(kind: Int, node: XnnpackNode, table: FlatTable, values: XnnpackValues) {
+    val (sourceId, weights, bias) = (node.inputs + listOfNotNull(node.optional)).map { table.uint(it) }
+    val source = values.shapes.getValue(sourceId).sizes()
+    val found = values.shapes.getValue(weights).sizes()
+    val outputs =
+        if (kind == XNNPACK_FULLY_CONNECTED) denseOutputs(table, source, found)
+        else convOutputs(kind, table, source, found)
+    if (outputs == null || weights !in values.constants) {
+        refuse("a node of XNNPACK of the kind $kind has weights of $found for $source, or computed ones")
+    }
+    if (bias != NO_ID && (bias !in values.constants || values.shapes.getValue(bias).sizes() != listOf(outputs))) {
+        refuse("a node of XNNPACK of the kind $kind has a bias of ${values.shapes.getValue(bias)} for $outputs channels")
+    }
+}
+
+/** How many channels a fully connected node makes; null where its weights do not fit. */
+private fun denseOutputs(table: FlatTable, source: Sizes, weights: Sizes): Long? {
+    if (weights.size != 2) return null
+    val isTransposed = table.uint(4) and TRANSPOSED_WEIGHTS != 0L
+    val (outputs, inputs) = if (isTransposed) weights.reversed() else weights
+    return if (source.lastOrNull() == inputs) outputs else null
+}
+
+/** How many channels a convolution makes; null where its weights do not fit. */
+private fun convOutputs(kind: Int, table: FlatTable, source: Sizes, weights: Sizes): Long? {
+    val (height, width) = table.uint(4) to table.uint(5)
+    val (inputs, each, groups) = listOf(10, 11, 12).map { table.uint(it) }
+    val isDepthwise = kind == XNNPACK_DEPTHWISE_CONV
+    if (isDepthwise && inputs != 1L) refuse("a depthwise convolution of XNNPACK has groups of $inputs channels")
+    // A product of two numbers of 32 bits is negative where it overflows, and no size is.
+    val outputs = each * groups
+    val wanted = if (isDepthwise) listOf(1L, height, width, outputs) else listOf(outputs, height, width, inputs)
+    // Values that are quantized on the way state their sizes with the channels before the rows.
+    val isFit = weights == wanted && source.size == 4 && groups * inputs in listOf(source[1], source[3])
+    return if (isFit) outputs else null
 }
