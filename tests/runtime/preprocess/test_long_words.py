@@ -19,7 +19,7 @@ OPTIONS = [
     for clean in (True, False)
     for strip, lower in ((None, True), (False, False), (True, False))
 ]
-SECONDS = 2.0
+SECONDS = 10.0
 COUNTS = (1, 2, 60, 110, 4000, 4097, 5000)
 
 
