@@ -97,14 +97,14 @@ def score_range(
         return record
 
     attending = [(part, kernel) for part in parts or module.modules() if (kernel := _kernel_of(part)) is not None]
-    try:
-        for part, kernel in attending:
-            vars(part)["attention"] = recording(kernel)
-        with exact_masks(module):
+    with exact_masks(module):  # before the kernels are hidden, by which it knows approximate ones
+        try:
+            for part, kernel in attending:
+                vars(part)["attention"] = recording(kernel)
             module(*inputs.values())
-    finally:
-        for part, kernel in attending:
-            vars(part)["attention"] = kernel
+        finally:
+            for part, kernel in attending:
+                vars(part)["attention"] = kernel
     return ScoreRange(_largest(spreads), _largest(sizes))
 
 

@@ -13,7 +13,7 @@ from edgeformer_runtime.cli.console import run_app
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--speech", "--out", "OUT", "missing.wav"), "cannot read the sound missing.wav: No such file"),
+        (("--speech", "--out", "OUT", "missing.wav"), "no sound at missing.wav"),
         (("--speech", "--out", "OUT", "TEXT"), "is not a sound file: expected wav, flac, ogg or mp3"),
         (("--speech", "--out", "OUT", "--weights", "no/such-model-anywhere"), "no checkpoint 'no/such-model-anywhere'"),
         (("--speech", "--out", "OUT", "--weights", "clinc150-mobilebert"), "speech-recognition"),

@@ -19,6 +19,7 @@ from typing import Any
 from file_mutations import MODEL_KINDS, kind_of, spoil_file
 from mutations import Files, reseal
 
+import edgeformer_runtime
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.errors import EdgeFormerError
@@ -46,7 +47,8 @@ class Watch:
         temporary = place.parent / "temporary"
         temporary.mkdir()
         tempfile.tempdir = str(temporary)
-        libraries = [temporary, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry), *SYSTEM]
+        package = Path(edgeformer_runtime.__file__).parent  # of an editable installation
+        libraries = [temporary, package, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry), *SYSTEM]
         self._allowed = tuple(str(Path(each).resolve()) for each in (place, *libraries))
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._notify = -1

@@ -63,7 +63,7 @@ class Fallback:
         try:
             document = await asyncio.wait_for(self._post(body, content_type, query), self.options.timeout_s)
             found = read_answer(device, document, self.manifest)
-        except asyncio.TimeoutError:  # noqa: UP041  (another class in Python 3.10)
+        except (asyncio.TimeoutError, httpx.TimeoutException):  # noqa: UP041  (another class in Python 3.10)
             raise FallbackError(f"no answer within {self.options.timeout_s:g} s") from None
         except httpx.HTTPError as error:
             raise FallbackError(f"{type(error).__name__}: {error}".removesuffix(": ")) from None

@@ -302,7 +302,7 @@ def test_pad_token(bert: Path) -> None:
 
 def test_tokenizer_larger_than_the_model_is_refused(bert: Path, assets: Path) -> None:
     shutil.copy(assets / "minilm-l6-v2" / "tokenizer.json", bert)
-    assert "30522 ids and the model has 40 embeddings" in message(bert)
+    assert "30522 tokens and the model has 40 embeddings" in message(bert)
 
 
 def test_hub(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

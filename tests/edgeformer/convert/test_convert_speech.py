@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import seal
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
-from edgeformer.convert.target import PRECISIONS
+from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer.tasks.interface import SPEECH_SLACK, Interface
 from edgeformer_runtime import load
@@ -64,7 +64,7 @@ def test_a_bundle_transcribes_with_what_its_manifest_says(converted: Converted) 
 
 def test_the_full_window_has_one_bucket(checkpoint: Path) -> None:
     options = ConvertOptions(str(checkpoint), Path("unused"), window="full", audio_seconds=(2.5, 5.0))
-    layout = transcription_layout(open_checkpoint(str(checkpoint)).config, options.programs_for("litert"))
+    layout = transcription_layout(open_checkpoint(str(checkpoint)).config, options.programs_for(TARGETS["litert"]))
     assert [(bucket.positions, bucket.tail) for bucket in layout.buckets] == [(1500, 0)]
 
 
