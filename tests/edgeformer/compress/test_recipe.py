@@ -58,7 +58,7 @@ STEP = "[[step]]\nkind = "
         ),
         (
             STEP + '"prune"\nheads = 0.5\n' + STEP + '"distill"\nloss = { temprature = 2.0 }',
-            "recipe x, step 2 (distill): loss: unknown key 'temprature': did you mean temperature? expected any of labels,",
+            "recipe x, step 2 (distill): loss: unknown key 'temprature': did you mean temperature? expected any of",
         ),
         (STEP + '"sparsify"', "step 1 (sparsify): sparsity is missing"),
         (STEP + '"prune"\nheads = "half"', "step 1 (prune): heads must be a number, found 'half'"),
