@@ -50,11 +50,11 @@ JOBS = (
     Job("setup", "make setup", 25),
     Job("lint", "make lint", 15, ("setup",)),
     # Without those of what android and pi bring, which run behind these.
-    Job("test", "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi' make test", 45, _ALL),
-    Job("pi", f"make pi && {_PYTEST} tests/tools/pi", 30, _ALL),
-    Job("android", f"make android && {_PYTEST} tests/android", 20, _ALL),
-    Job("older-cpu", "make older-cpu", 20, _ALL),
-    Job("ios", "make ios", 15, _ALL),
+    Job("test", "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi' make test", 70, _ALL),
+    Job("pi", f"make pi && {_PYTEST} tests/tools/pi", 45, _ALL),
+    Job("android", f"make android && {_PYTEST} tests/android", 30, _ALL),
+    Job("older-cpu", "make older-cpu", 30, _ALL),
+    Job("ios", "make ios", 25, _ALL),
 )
 """In the order in which they begin. What takes longest comes before what is short, so that no core waits at the end."""
 
