@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edgeformer.checkpoints import ctranslate2 as ctranslate2_whisper
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
-from edgeformer.models.config import LAYER_WIDTH_KEYS, read_object
+from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
 from edgeformer.models.family import Family
 from edgeformer_runtime.bundle.file_sizes import refuse_holes
 from edgeformer_runtime.errors import BundleError, InputError
@@ -236,7 +236,6 @@ def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
 _LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
 """Of a bundle's manifest, which would be too late to learn of them."""
 _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
-MAX_LAYERS = 1000
 MAX_WINDOW = 64
 """Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
 MAX_STUDENT_RATIO = 8

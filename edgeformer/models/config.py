@@ -71,6 +71,8 @@ def refuse_unsupported_text(raw: Mapping[str, Any]) -> None:
 # What pruning left of a layer: its heads and its feed-forward neurons, as a checkpoint's config.json states them.
 
 
+MAX_LAYERS = 1000
+"""Of any model; here, as recipes are checked against it before torch is imported."""
 LAYER_WIDTH_KEYS = ("layer_widths", "encoder_layer_widths", "decoder_layer_widths")
 """Of config.json; a Whisper has the latter two."""
 
