@@ -50,7 +50,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadf
 test: setup ## every test
 	@$(TEST)
 
-test-fast: setup ## the tests that convert and train nothing: under two minutes on two cores
+test-fast: setup ## the tests that are not marked slow
 	@$(TEST) -m "not slow"
 
 format: setup ## lays out the code, and mends what ruff can mend

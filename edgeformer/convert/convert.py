@@ -412,13 +412,6 @@ def _agreement(
         return None, f"answers: the engine failed: {error}"
 
 
-def _layers_of_report(job: Job, precision: Precision) -> dict[str, Any]:
-    """At mixed, the format of each layer of each program."""
-    if precision.name != "mixed":
-        return {}
-    return {"layers": {program.name: dict(program.layer_formats) for program in job.planned[precision.name]}}
-
-
 def _bundle_name(job: Job, precision: Precision) -> str:
     return f"{job.name}.{job.converter.target.name}.{precision.name}"
 
