@@ -67,7 +67,7 @@ bench: setup ## measures against peers and rewrites the README's table
 	@$(BIN)/python -m benchmarks.text_peers --update-readme
 	@$(BIN)/python -m benchmarks.vision_peers --update-readme
 	@$(BIN)/python -m benchmarks.whisper_peers --update-readme
-	@$(BIN)/python -m benchmarks.thinness --update-readme
+	@$(BIN)/python -m benchmarks.footprint --update-readme
 
 # Measures again, and says which of the README's ratios lie inside the intervals that it states.
 bench-check: setup ## whether the README's numbers are still true

@@ -1,6 +1,6 @@
 """Measures again and says which of the README's ratios are found inside the intervals that it states.
 
-    python -m benchmarks.check [text] [vision] [speech] [thinness] [--new FILE]
+    python -m benchmarks.check [text] [vision] [speech] [footprint] [--new FILE]
 
 Exit code 1: a ratio lies outside of its interval. Ratios are compared, not times: those are another machine's.
 """
@@ -26,7 +26,7 @@ SCRIPTS = {
     "text": "benchmarks.text_peers",
     "vision": "benchmarks.vision_peers",
     "speech": "benchmarks.whisper_peers",
-    "thinness": "benchmarks.thinness",
+    "footprint": "benchmarks.footprint",
 }
 Ratio = tuple[tuple[str, str], float, list[float] | None]
 """Model and row, the ratio, its interval."""

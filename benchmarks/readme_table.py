@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import speech_results, thin_results
+from benchmarks import footprint_results, speech_results
 from benchmarks.intervals import span
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -26,9 +26,9 @@ def render() -> str:
     speech = RESULTS / "speech.json"
     if speech.exists():
         parts.append(speech_results.markdown(json.loads(speech.read_text(encoding="utf-8"))))
-    thinness = RESULTS / "thinness.json"
-    if thinness.exists():
-        parts.append(thin_results.markdown(json.loads(thinness.read_text(encoding="utf-8"))))
+    footprint = RESULTS / "footprint.json"
+    if footprint.exists():
+        parts.append(footprint_results.markdown(json.loads(footprint.read_text(encoding="utf-8"))))
     return "\n\n".join(parts)
 
 

@@ -89,7 +89,7 @@ def check_bundles(apk: Path, archive: zipfile.ZipFile) -> str:
 
     Raises:
         BuildError: a file is compressed or not aligned, a bundle is for other systems, or there is none.
-        BundleError: a bundle is spoiled.
+        BundleError: a bundle is corrupted.
     """
     members = [info for info in archive.infolist() if info.filename.startswith(BUNDLES)]
     for info in members:

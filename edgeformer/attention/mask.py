@@ -50,7 +50,7 @@ class ScoreRange:
         return _UNSEEN * self.spread + _UNDERFLOW <= -self.mask
 
     @property
-    def fits_half(self) -> bool:
+    def fits_float16(self) -> bool:
         """Whether the scores with that mask stay inside float16."""
         return _UNSEEN * self.largest - self.mask <= _LARGEST_HALF
 

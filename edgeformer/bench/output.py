@@ -40,7 +40,7 @@ def check_outputs(plot: Path | None, html: Path | None) -> None:
             raise InputError(f"no folder {file.parent} for {file.name}: make it first")
         bundle = bundle_around(file)
         if bundle is not None:
-            raise InputError(f"{file} lies in the bundle {bundle.name}, which it would spoil: name a place outside")
+            raise InputError(f"{file} lies in the bundle {bundle.name}, which it would corrupt: name a place outside")
         if importlib.util.find_spec("matplotlib") is None:
             raise InputError("pictures need matplotlib: pip install 'edgeformer[peers]'")
 

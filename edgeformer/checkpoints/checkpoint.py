@@ -131,7 +131,7 @@ class KeyReport:
                 f"attention scores are up to {self.scores.spread:.3g} apart: no mask hides padding from them at any "
                 "precision: the checkpoint is damaged or its training diverged",
             )
-        if activations != "float16" or self.scores.fits_half:
+        if activations != "float16" or self.scores.fits_float16:
             return ()
         return (
             f"attention scores are up to {self.scores.spread:.0f} apart and {self.scores.largest:.0f} large: no mask "

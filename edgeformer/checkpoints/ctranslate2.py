@@ -65,13 +65,13 @@ def read_contents(path: Path) -> Contents:
     """The headers of a file.
 
     Raises:
-        InputError: the file is cut short, spoiled, or of another version.
+        InputError: the file is cut short, corrupted, or of another version.
     """
     try:
         with path.open("rb") as file:
             return _read_contents(file, path.stat().st_size)
-    except (_SpoiledError, UnicodeDecodeError, struct.error) as error:
-        raise InputError(f"cannot read {path.name}, it is spoiled or cut short: {error}") from None
+    except (_CorruptedError, UnicodeDecodeError, struct.error) as error:
+        raise InputError(f"cannot read {path.name}, it is corrupted or cut short: {error}") from None
 
 
 def read_variables(path: Path, contents: Contents) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def read_variables(path: Path, contents: Contents) -> dict[str, Tensor]:
     return state | {alias: state[name] for alias, name in contents.aliases.items() if name in state}
 
 
-class _SpoiledError(Exception):
+class _CorruptedError(Exception):
     """What is wrong with the bytes."""
 
 
@@ -111,12 +111,12 @@ def _read_contents(file: BinaryIO, size: int) -> Contents:
     for _ in range(_count(file)):
         variable = _header(file, size)
         if variable.name in variables:
-            raise _SpoiledError(f"it holds {variable.name} twice")
+            raise _CorruptedError(f"it holds {variable.name} twice")
         variables[variable.name] = variable
     aliases = {_string(file): _string(file) for _ in range(_count(file))}
     unknown = sorted(name for name in aliases.values() if name not in variables)
     if unknown or file.tell() != size:
-        raise _SpoiledError(f"there is no {unknown[0]}" if unknown else "there is something behind its end")
+        raise _CorruptedError(f"there is no {unknown[0]}" if unknown else "there is something behind its end")
     return Contents(specification, revision, variables, aliases)
 
 
@@ -124,16 +124,16 @@ def _header(file: BinaryIO, size: int) -> Variable:
     """Read a variable's header and skip its data."""
     name, rank = _string(file), _number(file, "<B")
     if rank > _MOST_DIMENSIONS:
-        raise _SpoiledError(f"{name} has {rank} dimensions")
+        raise _CorruptedError(f"{name} has {rank} dimensions")
     shape = tuple(_number(file, "<I") for _ in range(rank))
     kind, length = _number(file, "<B"), _number(file, "<I")
     if kind >= len(_DTYPES):
-        raise _SpoiledError(f"{name} is of the unknown type {kind}")
+        raise _CorruptedError(f"{name} is of the unknown type {kind}")
     offset = file.tell()
     # The format's field of 4 bytes wraps for larger variables, and so it is compared as it wraps.
     expected = math.prod(shape) * _DTYPES[kind].itemsize
     if expected % (1 << 32) != length or offset + expected > size:
-        raise _SpoiledError(f"{name} of shape {list(shape)} holds {length} bytes instead of {expected}")
+        raise _CorruptedError(f"{name} of shape {list(shape)} holds {length} bytes instead of {expected}")
     file.seek(offset + expected)
     return Variable(name, shape, _DTYPES[kind], offset)
 
@@ -147,7 +147,7 @@ def _count(file: BinaryIO) -> int:
     """How many entries follow."""
     count = _number(file, "<I")
     if count > MAX_VARIABLES:
-        raise _SpoiledError(f"it states {count} variables, expected {MAX_VARIABLES} at most")
+        raise _CorruptedError(f"it states {count} variables, expected {MAX_VARIABLES} at most")
     return count
 
 
@@ -155,7 +155,7 @@ def _string(file: BinaryIO) -> str:
     length = _number(file, "<H")
     data = file.read(length)
     if length < 1 or len(data) != length or data[-1] != 0:
-        raise _SpoiledError("a name is cut short")
+        raise _CorruptedError("a name is cut short")
     return data[:-1].decode("utf-8")
 
 
@@ -244,7 +244,7 @@ def describe(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: its own config.json, which knows nothing of sizes.
 
     Raises:
-        InputError: the file is spoiled or holds another model.
+        InputError: the file is corrupted or holds another model.
     """
     contents = _contents(folder / WEIGHT_FILE)
     variables = contents.variables
@@ -280,7 +280,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a model.bin by their public names; quantized ones as float32.
 
     Raises:
-        InputError: the file is spoiled or holds another model.
+        InputError: the file is corrupted or holds another model.
     """
     contents = _contents(path)
     _scalars(path, contents)

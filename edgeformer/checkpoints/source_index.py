@@ -112,7 +112,7 @@ def _index_path() -> Path:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """What was noted; a file that is spoiled or cannot be read holds nothing."""
+    """What was noted; a file that is corrupted or cannot be read holds nothing."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

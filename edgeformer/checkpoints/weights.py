@@ -86,7 +86,7 @@ def load_weights(files: tuple[Path, ...]) -> dict[str, Tensor]:
     """All tensors by their public names; floating point ones as contiguous float32.
 
     Raises:
-        InputError: a file is spoiled, holds anything but tensors, or repeats a tensor of another.
+        InputError: a file is corrupted, holds anything but tensors, or repeats a tensor of another.
     """
     state: dict[str, Tensor] = {}
     for path in files:
@@ -107,7 +107,7 @@ def weight_shapes(files: tuple[Path, ...]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         if path.suffix == ".safetensors":
-            with _spoiled(path), safe_open(path, framework="pt") as file:
+            with _unreadable(path), safe_open(path, framework="pt") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         else:
             shapes |= {name: tuple(tensor.shape) for name, tensor in _READERS[weight_suffix(path)](path).items()}
@@ -129,7 +129,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 @contextmanager
-def _spoiled(path: Path) -> Iterator[None]:
+def _unreadable(path: Path) -> Iterator[None]:
     """Turn the ways in which a weight file can be unreadable into one line."""
     try:
         yield
@@ -143,17 +143,17 @@ def _spoiled(path: Path) -> Iterator[None]:
         ValueError,
     ) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise InputError(f"cannot read {path.name}, it is spoiled or cut short: {reason}") from None
+        raise InputError(f"cannot read {path.name}, it is corrupted or cut short: {reason}") from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with _spoiled(path):
+    with _unreadable(path):
         return load_file(path)
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """Two formats share the suffix."""
-    with _spoiled(path):
+    with _unreadable(path):
         ctranslate2 = is_ctranslate2(path)
     return ctranslate2_whisper.read_tensors(path) if ctranslate2 else _read_pickle(path)
 
@@ -161,7 +161,7 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: a pickle may otherwise run any code.
-        with _spoiled(path):
+        with _unreadable(path):
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except InputError as error:
         if "weights_only" in str(error) or "Weights only" in str(error):
@@ -421,4 +421,4 @@ def _directory_bytes(file: IO[bytes], size: int) -> int | None:
 
 
 def _corrupted(path: Path, what: str) -> InputError:
-    return InputError(f"cannot read {path.name}, it is spoiled or cut short: {what}")
+    return InputError(f"cannot read {path.name}, it is corrupted or cut short: {what}")

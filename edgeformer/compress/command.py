@@ -71,9 +71,9 @@ def compress(
         limits = parse_budget(budget)
         lengths = numbers(seq_len, int, "--seq-len", "32,64,128")
         seconds = None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
+        from edgeformer.compress.budget.bundle_evaluator import Conversion
         from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
         from edgeformer.compress.budget.search import unreachable
-        from edgeformer.compress.budget.workbench import Conversion
         from edgeformer.compress.tables import print_chain
 
         conversion = Conversion(target, held_out or data, limit, lengths, seconds)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgeformer.compress.recipe import QuantizeAware
-from edgeformer.convert.layer_plan import BITS, LayerPlan, is_product, quantizable_layers, quantized
+from edgeformer.convert.layer_plan import BITS, LayerPlan, is_matmul, quantizable_layers, quantized
 from edgeformer.convert.target import ROW, TARGETS
 
 
@@ -105,7 +105,7 @@ class FakeQuantizer:
                 else PlainWeight(formats[name], block)
             )
             parametrize.register_parametrization(layer, "weight", made)
-            if step.activations != "float" and is_product(layer):
+            if step.activations != "float" and is_matmul(layer):
                 rows = step.activations == "row" and isinstance(layer, nn.Linear)
                 self._hooks.append(layer.register_forward_pre_hook(partial(_quantize_trained_input, rows=rows)))
 
@@ -149,7 +149,7 @@ def fake_quantized(module: nn.Module, plan: LayerPlan, target: str) -> Iterator[
             # Under the layer's own parameter, so that an output layer that is tied to a table changes with it.
             block = arithmetic.int4.block if formats[name] == "int4" else None
             layer.weight.data = quantized(weight, formats[name], block)
-            if arithmetic.activations is not None and formats[name].startswith("int") and is_product(layer):
+            if arithmetic.activations is not None and formats[name].startswith("int") and is_matmul(layer):
                 rows = arithmetic.activations == ROW and isinstance(layer, nn.Linear)
                 hooks.append(layer.register_forward_pre_hook(partial(_quantize_input, rows=rows)))
         yield

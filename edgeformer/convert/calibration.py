@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.convert.layer_plan import is_product
+from edgeformer.convert.layer_plan import is_matmul
 from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.interface import Interface
@@ -261,7 +261,7 @@ def _input_products(
     for program in programs:
         for name, layer in program.module.named_modules():
             grid = grids.get(program.layer_formats.get(name, "int8"))
-            if grid is not None and is_product(layer):
+            if grid is not None and is_matmul(layer):
                 assert isinstance(layer, nn.Linear | nn.Conv2d)
                 chosen[layer] = grid
     found: dict[nn.Linear | nn.Conv2d, Tensor] = {}

@@ -212,7 +212,9 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         raise InputError("; ".join(dict.fromkeys(problems)))
     bundle = bundle_around(options.out)
     if bundle is not None:
-        raise InputError(f"--out {options.out} lies in the bundle {bundle.name}, which it would spoil: choose another")
+        raise InputError(
+            f"--out {options.out} lies in the bundle {bundle.name}, which it would corrupt: choose another"
+        )
     for job in jobs:
         for precision in precisions:
             place = options.out / _bundle_name(job, precision)

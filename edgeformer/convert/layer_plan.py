@@ -153,7 +153,7 @@ def quantizable_layers(module: nn.Module) -> dict[str, QuantizableLayer]:
     return {name: layer for name, layer in module.named_modules() if _is_quantizable(name, layer)}
 
 
-def is_product(layer: nn.Module) -> bool:
+def is_matmul(layer: nn.Module) -> bool:
     """Whether a layer multiplies the channels of each position by one matrix."""
     from torch import nn
 
@@ -173,7 +173,7 @@ def _is_quantizable(name: str, layer: nn.Module) -> bool:
 
     if isinstance(layer, nn.Embedding):
         return name.rpartition(".")[2] not in _POSITION_TABLES and layer.weight.numel() >= LEAST_WEIGHTS
-    return is_product(layer)
+    return is_matmul(layer)
 
 
 def quantized(weight: Tensor, format: str, block: int | None = None) -> Tensor:

@@ -112,7 +112,7 @@ class ConvertOptions:
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,
             decoder_state=target.decoder_state,
-            token_products=target.token_products,
+            token_matmul=target.token_matmul,
         )
 
 

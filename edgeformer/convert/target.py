@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from edgeformer.interrupts import insistent_interrupts
-from edgeformer.models.program import MATRIX_PRODUCTS, Program
+from edgeformer.models.program import MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.choices import check_choice
@@ -68,7 +68,7 @@ class Target:
         attention: the name of the attention kernel that it runs best.
         aliases: what the field calls it besides, in small letters and digits.
         decoder_state: who keeps a decoder's self-attention cache, of `speech_spec.STATES`.
-        token_products: how the query of one token meets a decoder's caches, of `programs.TOKEN_PRODUCTS`.
+        token_matmul: how the query of one token meets a decoder's caches, of `programs.TOKEN_MATMULS`.
         audio_seconds: the lengths of audio that speech programs are made for where nobody asks for others.
         layer_formats: what a search may give to a layer besides fp32.
         activations: what shares a scale where the inputs of int8 and int4 layers are quantized while the model runs:
@@ -89,7 +89,7 @@ class Target:
     int4: Int4
     instead: Mapping[str, str] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    token_products: str = MATRIX_PRODUCTS
+    token_matmul: str = MATMUL
     aliases: tuple[str, ...] = ()
     ios_releases: tuple[int, ...] = ()
 
@@ -288,7 +288,7 @@ class Precision:
 # palette4 it says something else, which its tolerance must not hide.
 # fp16's is what arithmetic in half costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
 # int8's tolerance is what sound quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
-# largest one while the sentences' cosines stay above 0.997. A spoiled weight is off by far more.
+# largest one while the sentences' cosines stay above 0.997. A corrupted weight is off by far more.
 EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02, backstop=Backstop(0.25, 0.35, 0.1))
 FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05, backstop=Backstop(0.5, 0.5, 0.25))
 

@@ -284,7 +284,7 @@ def check_weights(examination: Examination) -> Iterable[Finding]:
             if not value.is_float:
                 continue
             checked += 1
-            if _is_spoiled(value):
+            if _is_corrupted(value):
                 return [
                     error(
                         WEIGHTS,
@@ -296,7 +296,7 @@ def check_weights(examination: Examination) -> Iterable[Finding]:
     return [fine(WEIGHTS, f"none of {checked} floating-point constants holds NaN")]
 
 
-def _is_spoiled(value: Value) -> bool:
+def _is_corrupted(value: Value) -> bool:
     assert value.constant is not None
     numbers = value.constant()
     return numbers.dtype.kind == "f" and bool(np.isnan(numbers).any())

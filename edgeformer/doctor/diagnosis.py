@@ -136,7 +136,7 @@ def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = No
         report: called with the number of finished checks and of all.
 
     Raises:
-        BundleError: the path is no bundle at all; a bundle that is spoiled is a finding.
+        BundleError: the path is no bundle at all; a bundle that is corrupted is a finding.
         EngineError: the target's tools are not installed.
         InputError: an option that cannot be used.
     """

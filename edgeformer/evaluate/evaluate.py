@@ -78,7 +78,7 @@ class Evaluation:
         }
 
 
-Found: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | SpeechEvaluation
+AnyEvaluation: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | SpeechEvaluation
 
 
 def evaluate(
@@ -89,7 +89,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     isolated: bool = False,
-) -> Found:
+) -> AnyEvaluation:
     """Ask a bundle and its source model about labelled data.
 
     Args:
@@ -141,7 +141,7 @@ def _evaluate_classes(asker: Asker, head: Classification, data: str, limit: int 
     )
 
 
-def evaluation_tables(bundle: Bundle, found: Found) -> list[Table]:
+def evaluation_tables(bundle: Bundle, found: AnyEvaluation) -> list[Table]:
     """A row for the bundle and one for its source; then what was worst, where there are classes."""
     manifest = bundle.manifest
     name = f"{manifest.name}.{manifest.target}.{manifest.precision}"

@@ -25,8 +25,8 @@ DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
 
 TAIL_WINDOW, FULL_WINDOW = "tail", "full"
 WINDOWS = (TAIL_WINDOW, FULL_WINDOW)
-MATRIX_PRODUCTS, SUMS = "matrix-products", "sums"
-TOKEN_PRODUCTS = (MATRIX_PRODUCTS, SUMS)
+MATMUL, ELEMENTWISE = "matmul", "elementwise"
+TOKEN_MATMULS = (MATMUL, ELEMENTWISE)
 
 MIN_MAX, PERCENTILE, ENTROPY = METHODS = ("min-max", "percentile", "entropy")
 """How a range is taken from the values of an activation: all of them, all but the outermost, or those whose histogram
@@ -44,7 +44,7 @@ class ProgramOptions:
             or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
         prefill_tokens: of speech: tokens that the decoder takes at once.
         decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".
-        token_products: of speech: how the query of one token meets the caches, "matrix-products" or "sums" of what is
+        token_matmul: of speech: how the query of one token meets the caches, "matrix-products" or "sums" of what is
             multiplied element by element: equal but for rounding.
     """
 
@@ -53,13 +53,13 @@ class ProgramOptions:
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8
     decoder_state: str = HOST_STATE
-    token_products: str = MATRIX_PRODUCTS
+    token_matmul: str = MATMUL
 
     def __post_init__(self) -> None:
         for value, choices, what in (
             (self.window, WINDOWS, "window"),
             (self.decoder_state, STATES, "decoder state"),
-            (self.token_products, TOKEN_PRODUCTS, "kind of products"),
+            (self.token_matmul, TOKEN_MATMULS, "kind of products"),
         ):
             check_choice(value, choices, what)
         if self.prefill_tokens < 2:

@@ -153,5 +153,5 @@ def set_mask(module: nn.Module, scores: ScoreRange) -> tuple[str, ...]:
             part.mask_value = scores.mask
     return (
         f"attention scores are up to {scores.spread:.0f} apart: padding is hidden with {scores.mask:g}, not "
-        f"{MASK_VALUE:g}" + ("" if scores.fits_half else ", which float16 does not hold: fp16 is not to be had"),
+        f"{MASK_VALUE:g}" + ("" if scores.fits_float16 else ", which float16 does not hold: fp16 is not to be had"),
     )

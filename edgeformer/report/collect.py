@@ -13,9 +13,9 @@ from typing import Any
 
 from edgeformer.attention import APPROXIMATE_KERNELS
 from edgeformer.checkpoints.source_index import known_source
+from edgeformer.compress.budget.bundle_evaluator import interleaved_ms
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, changes_between, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
-from edgeformer.compress.budget.workbench import interleaved_ms
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
 from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine

@@ -58,7 +58,7 @@ summary { cursor: pointer; }
 
 
 def page_of(folder: StrPath) -> Path:
-    """Where a folder's page goes: into it, and of a bundle beside it, as another file would spoil a bundle."""
+    """Where a folder's page goes: into it, and of a bundle beside it, as another file would corrupt a bundle."""
     folder = Path(folder)
     bundle = bundle_around(folder)
     return folder / "report.html" if bundle is None else bundle.with_name(f"{bundle.name}.report.html")

@@ -32,7 +32,7 @@ ENGLISH = "en"
 LOG_FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0
 
-SPEECH_SLACK = (4 / 3, 2.0)
+SPEECH_TOLERANCE_SCALE = (4 / 3, 2.0)
 """The largest of some hundred thousand logits is farther out than that of a few labels, and a word in ten that sounds
 alike may be another. Below fp16 it is the letters that count: Whisper base in dynamic-int8 is off by .16 of the
 largest output of its encoder, and writes what it wrote before."""
@@ -46,19 +46,19 @@ class Interface:
         preprocessing, postprocessing: the manifest's entries.
         assets: files that they name, with their contents.
         samples: inputs, in the form that vectors store, that touch every program; deterministic.
-        slack: factors of a precision's tolerances, for outputs and for scores.
+        tolerance_scale: factors of a precision's tolerances, for outputs and for scores.
     """
 
     preprocessing: Preprocessing
     postprocessing: Postprocessing
     assets: dict[str, bytes]
     samples: tuple[dict[str, Any], ...]
-    slack: tuple[float, float] = (1.0, 1.0)
+    tolerance_scale: tuple[float, float] = (1.0, 1.0)
 
     def tolerances(self, precision: Precision) -> Tolerances:
         """How far outputs and answers of a precision may be from the recorded ones."""
         head, allowed = self.postprocessing, precision.allowance
-        for_outputs, for_scores = self.slack
+        for_outputs, for_scores = self.tolerance_scale
         if allowed is None:
             return Tolerances(precision.output_tolerance * for_outputs, precision.score_tolerance * for_scores)
         backstop = allowed.backstop
@@ -128,7 +128,7 @@ def _speech(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Prog
             SOUND_FILE: wav,
         },
         samples=tuple({"audio": SOUND_FILE, "samples": count} for count in counts),
-        slack=SPEECH_SLACK,
+        tolerance_scale=SPEECH_TOLERANCE_SCALE,
     )
 
 

@@ -19,7 +19,7 @@ from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 CASES_PER_PROGRAM = 2
-"""A spoiled weight shows in nearly every input; more of them take as much time again."""
+"""A corrupted weight shows in nearly every input; more of them take as much time again."""
 
 
 @dataclass(frozen=True)

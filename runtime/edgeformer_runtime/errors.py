@@ -8,7 +8,7 @@ class EdgeFormerError(Exception):
 
 
 class BundleError(EdgeFormerError):
-    """A bundle that does not follow BUNDLE.md: spoiled, foreign, or made by a newer version."""
+    """A bundle that does not follow BUNDLE.md: corrupted, foreign, or made by a newer version."""
 
 
 class InputError(EdgeFormerError):

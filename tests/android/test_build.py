@@ -85,8 +85,8 @@ def test_signing_keeps_the_alignment_of_libraries(tmp_path: Path) -> None:
         assert archive.read(library.name) == library.data
     said = toolchain.verify_signature(signed)
     assert re.search(r"v2 scheme[^\n]*: true", said) and re.search(r"v3 scheme[^\n]*: true", said)
-    spoiled = bytearray(signed.read_bytes())
-    spoiled[spoiled.index(b"x" * 5000)] ^= 1
-    signed.write_bytes(spoiled)
+    corrupted = bytearray(signed.read_bytes())
+    corrupted[corrupted.index(b"x" * 5000)] ^= 1
+    signed.write_bytes(corrupted)
     with pytest.raises(BuildError, match="DOES NOT VERIFY"):
         toolchain.verify_signature(signed)

@@ -18,5 +18,5 @@ def intents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bert(intents: Path, tmp_path: Path) -> Path:
-    """A checkpoint that a test may spoil."""
+    """A checkpoint that a test may corrupt."""
     return Path(shutil.copytree(intents, tmp_path / "intents"))

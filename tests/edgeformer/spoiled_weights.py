@@ -16,19 +16,19 @@ from tests.runtime.tiny_bundle import seal
 FAR_OFF = 50.0
 
 
-def spoiled_copy(original: Path, source: Path, parameter: str, folder: Path) -> Path:
+def corrupted_copy(original: Path, source: Path, parameter: str, folder: Path) -> Path:
     """A copy of a bundle in which one number of a parameter of its source's module is far off."""
     shutil.copytree(original, folder)
     with Bundle.open(original) as bundle:
         module = source_programs(bundle.manifest, open_source(bundle.manifest, str(source)))[0].module
     values = module.get_parameter(parameter).detach().numpy()
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "vectors"]
-    assert sum(_spoil(path, values) for path in files) == 1, f"{parameter} is not there as it is"
+    assert sum(_corrupt(path, values) for path in files) == 1, f"{parameter} is not there as it is"
     seal(folder, parse((folder / MANIFEST_NAME).read_bytes()))
     return folder
 
 
-def _spoil(path: Path, values: np.ndarray) -> bool:
+def _corrupt(path: Path, values: np.ndarray) -> bool:
     """Change the number in the middle, if the file holds the values in float32 or float16, transposed or not."""
     content = path.read_bytes()
     for stored in (values, values.T):

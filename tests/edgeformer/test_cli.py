@@ -87,7 +87,7 @@ def test_bench_json_against_peers(dist: Path) -> None:
     assert rows[0]["ratio_to_first"] == 1
 
 
-def test_a_spoiled_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_corrupted_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
     archive = tmp_path / "bundle.zip"
     archive.write_bytes(b"PK\x03\x04 not really")
     for command in ("run", "verify", "inspect"):

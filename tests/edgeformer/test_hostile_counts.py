@@ -27,7 +27,7 @@ from tests.edgeformer.checkpoints.bert_checkpoints import message
 MILLION = 1_000_000
 SECONDS = 4.0
 
-Spoil = Callable[[Path], Any]
+Corrupt = Callable[[Path], Any]
 
 
 def sparse(path: Path) -> None:
@@ -35,7 +35,7 @@ def sparse(path: Path) -> None:
     os.truncate(path, 4 << 30)
 
 
-def holding(data: bytes) -> Spoil:
+def holding(data: bytes) -> Corrupt:
     return lambda path: path.write_bytes(data)
 
 
@@ -48,7 +48,7 @@ def refused(act: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-ANY_TEXT: dict[str, Spoil] = {
+ANY_TEXT: dict[str, Corrupt] = {
     "sparse": sparse,
     "NULs": holding(bytes(20 << 20)),
     "a line of a hundred megabytes": holding(b"x" * (100 << 20)),
@@ -57,10 +57,10 @@ ANY_TEXT: dict[str, Spoil] = {
 }
 
 
-@pytest.mark.parametrize("spoil", ANY_TEXT.values(), ids=ANY_TEXT)
+@pytest.mark.parametrize("corrupt", ANY_TEXT.values(), ids=ANY_TEXT)
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl"])
-def test_tables(name: str, spoil: Spoil, tmp_path: Path) -> None:
-    spoil(tmp_path / name)
+def test_tables(name: str, corrupt: Corrupt, tmp_path: Path) -> None:
+    corrupt(tmp_path / name)
     assert name in refused(lambda: read_pairs(tmp_path / name, None, TEXT_COLUMNS))
 
 
@@ -79,17 +79,17 @@ def test_tables_of_json(data: bytes, tmp_path: Path) -> None:
     refused(lambda: read_pairs(tmp_path / "a.json", None, TEXT_COLUMNS))
 
 
-@pytest.mark.parametrize("spoil", [sparse, holding(bytes(1 << 20))], ids=["sparse", "NULs"])
-def test_calibration_texts(spoil: Spoil, tmp_path: Path) -> None:
-    spoil(tmp_path / "a.txt")
+@pytest.mark.parametrize("corrupt", [sparse, holding(bytes(1 << 20))], ids=["sparse", "NULs"])
+def test_calibration_texts(corrupt: Corrupt, tmp_path: Path) -> None:
+    corrupt(tmp_path / "a.txt")
     assert "a.txt" in refused(lambda: _texts(tmp_path / "a.txt"))
 
 
-@pytest.mark.parametrize("spoil", ANY_TEXT.values(), ids=ANY_TEXT)
-def test_recipes_and_plans(spoil: Spoil, tmp_path: Path) -> None:
-    spoil(tmp_path / "a.toml")
+@pytest.mark.parametrize("corrupt", ANY_TEXT.values(), ids=ANY_TEXT)
+def test_recipes_and_plans(corrupt: Corrupt, tmp_path: Path) -> None:
+    corrupt(tmp_path / "a.toml")
     assert "a.toml" in refused(lambda: load_recipe(tmp_path / "a.toml"))
-    spoil(tmp_path / "plan.json")
+    corrupt(tmp_path / "plan.json")
     assert "plan.json" in refused(lambda: LayerPlan.read(tmp_path / "plan.json"))
 
 
@@ -127,7 +127,7 @@ def test_plans_of_a_million_layers() -> None:
     refused(lambda: LayerPlan({"x" * MILLION: "int3"}))
 
 
-def edited(file: str, **changes: Any) -> Spoil:
+def edited(file: str, **changes: Any) -> Corrupt:
     def edit(folder: Path) -> None:
         path = folder / file
         path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **changes}))
@@ -139,10 +139,10 @@ def safetensors(header: bytes, values: int = 0) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(values)
 
 
-def in_folder(name: str, spoil: Spoil) -> Spoil:
+def in_folder(name: str, corrupt: Corrupt) -> Corrupt:
     def write(folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
-        spoil(folder / name)
+        corrupt(folder / name)
 
     return write
 
@@ -153,7 +153,7 @@ def shards(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
 
 
-CHECKPOINTS: dict[str, Spoil] = {
+CHECKPOINTS: dict[str, Corrupt] = {
     **{
         f"sparse {name}": in_folder(name, sparse)
         for name in (
@@ -184,9 +184,9 @@ CHECKPOINTS: dict[str, Spoil] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("spoil", CHECKPOINTS.values(), ids=CHECKPOINTS)
-def test_checkpoints(spoil: Spoil, bert: Path) -> None:
-    spoil(bert)
+@pytest.mark.parametrize("corrupt", CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_checkpoints(corrupt: Corrupt, bert: Path) -> None:
+    corrupt(bert)
     begun = time.process_time()
     said = message(bert)
     assert time.process_time() - begun < SECONDS

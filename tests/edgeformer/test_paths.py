@@ -14,9 +14,9 @@ from edgeformer.bench.request import Request
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.compress.budget.budget import parse_budget
+from edgeformer.compress.budget.bundle_evaluator import Conversion
 from edgeformer.compress.budget.chain import ChainOptions
 from edgeformer.compress.budget.sensitivity import sensitivity_of
-from edgeformer.compress.budget.workbench import Conversion
 from edgeformer.compress.compress import CompressOptions
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import LayerPlan

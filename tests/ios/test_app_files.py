@@ -1,4 +1,4 @@
-"""The checks of what only Xcode reads pass on the app, and name what is wrong with spoiled copies of it."""
+"""The checks of what only Xcode reads pass on the app, and name what is wrong with corrupted copies of it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def app(tmp_path: Path) -> Path:
 
 
 def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def spoil(app: Path) -> None:
+    def corrupt(app: Path) -> None:
         text = (app / name).read_text(encoding="utf-8")
         assert old in text
         (app / name).write_text(text.replace(old, new), encoding="utf-8")
 
-    return spoil
+    return corrupt
 
 
 def without_french(app: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_app_is_whole(app: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem"),
+    ("corrupt", "problem"),
     [
         (replaced(PROJECT, "objectVersion = 77", "objectVersion = 56"), "expected objectVersion 77, found 56"),
         (replaced(PROJECT, "productName = EdgeCoreML", "productName = EdgeML"), "no product EdgeML"),
@@ -66,6 +66,6 @@ def test_the_app_is_whole(app: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_named(app: Path, spoil: Callable[[Path], None], problem: str) -> None:
-    spoil(app)
+def test_what_is_wrong_is_named(app: Path, corrupt: Callable[[Path], None], problem: str) -> None:
+    corrupt(app)
     assert any(problem in found for found in check_app(app)), check_app(app)

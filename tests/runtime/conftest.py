@@ -18,7 +18,7 @@ def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_original: Path, tmp_path: Path) -> Path:
-    """A valid classification bundle without a real model, to spoil at will."""
+    """A valid classification bundle without a real model, to corrupt at will."""
     return Path(shutil.copytree(tiny_original, tmp_path / "tiny"))
 
 
@@ -66,7 +66,7 @@ def tiny_image_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_image(tiny_image_original: Path, tmp_path: Path) -> Path:
-    """A valid bundle of an image classifier without a real model, to spoil at will."""
+    """A valid bundle of an image classifier without a real model, to corrupt at will."""
     return Path(shutil.copytree(tiny_image_original, tmp_path / "tiny_image"))
 
 

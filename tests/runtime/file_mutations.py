@@ -1,4 +1,4 @@
-"""Ways to spoil one file of a bundle so that it stays well-formed: what its format has in it is changed, not its bytes.
+"""Ways to corrupt one file of a bundle that keep it well-formed: the content changes, not the encoding.
 
 `mutations.py` flips and cuts bytes; most of that ends at a reader's first check. Here protobuf messages are taken apart
 and put together again with right lengths, flatbuffers keep their layout, images and sounds are those of every codec.
@@ -176,7 +176,7 @@ def _edit_table(files: Files, name: str, generator: Random) -> None:
     places = np.flatnonzero((words > -len(data)) & (words < len(data)) & (words != 0))
     if not len(places):
         return
-    spoiled = bytearray(data)
+    corrupted = bytearray(data)
     for _ in range(generator.choice((1, 1, 1, 2, 5))):
         at = int(places[generator.randrange(len(places))])
         old = int(words[at])
@@ -184,18 +184,18 @@ def _edit_table(files: Files, name: str, generator: Random) -> None:
         value = generator.choice(
             (0, -1, 1, 0x7FFFFFFF, -0x80000000, old + 1, old - 1, old * 2, -old, old + 4, other, other)
         )
-        struct.pack_into("<I", spoiled, 4 * at, value & 0xFFFFFFFF)
-    files[name] = bytes(spoiled)
+        struct.pack_into("<I", corrupted, 4 * at, value & 0xFFFFFFFF)
+    files[name] = bytes(corrupted)
 
 
 def _edit_small(files: Files, name: str, generator: Random) -> None:
     """Change small numbers of a flatbuffer: kinds of tensors and operators, axes, options."""
     data = np.frombuffer(files[name], np.uint8)
     places = np.flatnonzero((data > 0) & (data < 64))
-    spoiled = bytearray(files[name])
+    corrupted = bytearray(files[name])
     for _ in range(generator.choice((1, 2, 4)) if len(places) else 0):
-        spoiled[int(places[generator.randrange(len(places))])] = generator.randrange(128)
-    files[name] = bytes(spoiled)
+        corrupted[int(places[generator.randrange(len(places))])] = generator.randrange(128)
+    files[name] = bytes(corrupted)
 
 
 def _edit_inside(files: Files, name: str, generator: Random) -> None:
@@ -254,7 +254,7 @@ def _edit_tokenizer(files: Files, name: str, generator: Random) -> None:
 
 
 def _other_image(files: Files, name: str, generator: Random) -> None:
-    """The image in another format, often with a spoiled head, or a PNG that lies about its size."""
+    """The image in another format, often with a corrupted head, or a PNG that lies about its size."""
     try:
         image = Image.open(io.BytesIO(files[name])).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -276,7 +276,7 @@ def _other_image(files: Files, name: str, generator: Random) -> None:
 
 
 def _other_sound(files: Files, name: str, generator: Random) -> None:
-    """The sound in another format, rate or length, often with a spoiled head."""
+    """The sound in another format, rate or length, often with a corrupted head."""
     try:
         samples, _ = soundfile.read(io.BytesIO(files[name]), dtype="float32")
     except (RuntimeError, TypeError):
@@ -302,7 +302,7 @@ def _spoil_head(data: bytearray, generator: Random, length: int) -> None:
         )
 
 
-_BYTES: tuple[Change, ...] = (*MODEL_CHANGES["lies"], *MODEL_CHANGES["spoiled"])
+_BYTES: tuple[Change, ...] = (*MODEL_CHANGES["lies"], *MODEL_CHANGES["corrupted"])
 _JSON: tuple[Change, ...] = (_edit_inside,) * 6
 
 # What is done to each kind of file; the first that the name fits counts.
@@ -326,7 +326,7 @@ def kind_of(name: str) -> str | None:
     return next((kind for kind, (ends, _) in KINDS.items() if name.endswith(ends)), None)
 
 
-def spoil_file(files: Files, name: str, generator: Random) -> None:
+def corrupt_file(files: Files, name: str, generator: Random) -> None:
     """One to four changes to one file."""
     kind = kind_of(name)
     changes = _BYTES if kind is None else KINDS[kind][1]

@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--work", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--kind", action="append", default=[], help="of file to spoil; default: any")
+    parser.add_argument("--kind", action="append", default=[], help="of file to corrupt; default: any")
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.seeds)
     bundles = [path.resolve() for path in options.bundles]

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from file_mutations import MODEL_KINDS, kind_of, spoil_file
+from file_mutations import MODEL_KINDS, corrupt_file, kind_of
 from mutations import Files, reseal
 
 import edgeformer_runtime
@@ -110,7 +110,7 @@ class Original:
 
     @classmethod
     def read(cls, folder: Path, kinds: list[str]) -> Original:
-        """Its files, and which of them are spoiled; model files count for half of all."""
+        """Its files, and which of them are corrupted; model files count for half of all."""
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         names = [name for name in sorted(files) if kind_of(name) is not None and (not kinds or kind_of(name) in kinds)]
         models = [name for name in names if kind_of(name) in MODEL_KINDS]
@@ -177,7 +177,7 @@ def use_isolated(folder: Path) -> str:
 
 
 def _ask(pipeline: Any, manifest: Manifest, folder: Path) -> None:
-    """An input of each kind; of images and sounds the bundle's own, which may be the spoiled one."""
+    """An input of each kind; of images and sounds the bundle's own, which may be the corrupted one."""
     kind = manifest.preprocessing.kind
     inputs: list[Any] = ["turn the lights off", "", "x" * 5000] if kind == "text" else []
     if kind != "text":
@@ -300,7 +300,7 @@ def work(bundles: list[Path], way: str, seeds: range, kinds: list[str], place: P
         original = _original(folder, tuple(kinds))
         files = dict(original.files)
         name = generator.choice(original.names)
-        spoil_file(files, name, generator)
+        corrupt_file(files, name, generator)
         reseal(files)
         if kind_of(name) in MODEL_KINDS:
             worker.state_operators(files)

@@ -1,4 +1,4 @@
-"""Ways to spoil a bundle, drawn from a seeded generator: bytes, JSON values, tensor headers, names, zip headers."""
+"""Ways to corrupt a bundle, drawn from a seeded generator: bytes, JSON values, tensor headers, names, zip headers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ HOSTILE_VALUES: tuple[Any, ...] = (
 )
 
 
-def spoiled(files: Files, generator: Random) -> Files:
+def corrupted(files: Files, generator: Random) -> Files:
     """A bundle's files with one to three changes; half of the time its hashes are made to agree again."""
     files = dict(files)
     for _ in range(generator.choice((1, 1, 1, 2, 3))):
@@ -109,9 +109,9 @@ def zipped(files: Files) -> bytes:
     return buffer.getvalue()
 
 
-def spoiled_zip(data: bytes, generator: Random) -> bytes:
+def corrupted_zip(data: bytes, generator: Random) -> bytes:
     """A zip with one change, often in a header."""
-    spoiled = bytearray(data)
+    corrupted = bytearray(data)
     signatures = [b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"]
     kind = generator.randrange(6)
     if kind < 3:  # a field of a header
@@ -119,15 +119,15 @@ def spoiled_zip(data: bytes, generator: Random) -> bytes:
         starts = [at for at in range(len(data) - 4) if data.startswith(signature, at)]
         at = generator.choice(starts) + generator.randrange(4, 46)
         field = generator.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\x7f", generator.randbytes(2)))
-        spoiled[at : at + len(field)] = field
+        corrupted[at : at + len(field)] = field
     elif kind == 3:
         return data[: generator.randrange(len(data))]
     elif kind == 4:
         return data[generator.randrange(len(data)) :]
     else:  # something between, or behind
         at = generator.randrange(len(data) + 1)
-        spoiled[at:at] = generator.randbytes(generator.choice((1, 22, 3000)))
-    return bytes(spoiled)
+        corrupted[at:at] = generator.randbytes(generator.choice((1, 22, 3000)))
+    return bytes(corrupted)
 
 
 def _flip(files: Files, name: str, generator: Random) -> None:
@@ -230,7 +230,7 @@ def _garble(files: Files, name: str, generator: Random) -> None:
 
 MODEL_CHANGES: dict[str, tuple[Callable[[Files, str, Random], None], ...]] = {
     "lies": (_flip, _flip, _overwrite, _overwrite, _truncate),
-    "spoiled": (_garble, _truncate),
+    "corrupted": (_garble, _truncate),
 }
 """What is done to a model file: single numbers that may leave it well-formed, or damage that does not."""
 

@@ -97,7 +97,7 @@ def test_a_hash_that_differs_keeps_the_model_from_the_engine(
     """Refused before the engine's library is even imported."""
     import shutil
 
-    folder = Path(shutil.copytree(request.getfixturevalue(bundle), tmp_path / "spoiled"))
+    folder = Path(shutil.copytree(request.getfixturevalue(bundle), tmp_path / "corrupted"))
     model = next(path for path in sorted(folder.iterdir()) if path.name.startswith("model"))
     model.write_bytes(bytes(model.stat().st_size))
     script = (

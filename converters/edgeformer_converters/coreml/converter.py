@@ -25,7 +25,7 @@ from edgeformer_converters.coreml.weights import (
     INT4,
     WEIGHTS,
     compress_by_plan,
-    fits_half,
+    fits_float16,
     stays_float,
     values_beyond_half,
 )
@@ -142,7 +142,7 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
             ct.precision.FLOAT32
             if precision == "fp32"
             else ct.transform.FP16ComputePrecision(
-                lambda operation: fits_half(wide, operation) and not (layers and stays_float(layers, operation))
+                lambda operation: fits_float16(wide, operation) and not (layers and stays_float(layers, operation))
             )
         ),
         skip_model_load=True,

@@ -164,7 +164,7 @@ def _beyond(program: Program, function: Function) -> set[str]:
     return found
 
 
-def fits_half(wide: frozenset[str], operation: Any) -> bool:
+def fits_float16(wide: frozenset[str], operation: Any) -> bool:
     """Whether an operation of coremltools neither reads nor makes any of the values named `wide`."""
     operands: list[Any] = list(operation.outputs)
     for operand in operation.inputs.values():

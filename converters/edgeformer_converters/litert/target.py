@@ -1,7 +1,7 @@
 """LiteRT as a target: TensorFlow Lite's format and runtime, with XNNPACK on CPUs."""
 
 from edgeformer.convert.target import ROW, FileFormat, Int4, Target
-from edgeformer.models.program import SUMS
+from edgeformer.models.program import ELEMENTWISE
 from edgeformer_runtime.bundle.specs import HOST_STATE
 
 LITERT = FileFormat("litert", examiner="edgeformer_converters.litert.examiner:EXAMINER")
@@ -17,7 +17,7 @@ TARGET = Target(
     decoder_state=HOST_STATE,
     # At every call XNNPACK copies the second matrix of a product into an order of its own, and in a decoder that is the
     # whole cache: sums take three quarters of the time.
-    token_products=SUMS,
+    token_matmul=ELEMENTWISE,
     # Programs share one cache of weights. Of tiny.en at int8 each length costs some 40 s of conversion, 1.9 MB of file
     # and 3 MB of memory; finer steps gain on short clips.
     audio_seconds=(2.5, 5.0, 7.5, 12.5, 20.0, 30.0),

@@ -22,19 +22,19 @@ from rich.console import Console
 
 from edgeformer.checkpoints.source_index import remember
 from edgeformer.compress.budget.budget import Budget
+from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
 from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
     SEARCH_FILE,
     SENSITIVITY_FILE,
-    Found,
     Point,
+    SearchResult,
     frontier,
     search,
 )
 from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
-from edgeformer.compress.budget.workbench import QUANTIZE, Conversion, Workbench
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compress.corpus import data_sha256, read_data, some_of
 from edgeformer.compress.model import Model, open_model, write_model
@@ -113,7 +113,7 @@ class Chain:
     """
 
     path: Path | None
-    found: Found
+    found: SearchResult
     report: dict[str, Any]
 
 
@@ -123,7 +123,7 @@ class _Stage:
 
     model: Model
     sensitivity: Sensitivity
-    found: Found
+    found: SearchResult
     report: dict[str, Any]
     examples: int
 
@@ -176,7 +176,7 @@ class _Job:
     def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
         self._options, self._work, self._console = options, work, console
         self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
-        self._source: Workbench | None = None
+        self._source: BundleEvaluator | None = None
 
     def compressed(self, recipe: str) -> Path:
         """Run a recipe on the source."""
@@ -201,7 +201,9 @@ class _Job:
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
         with _bar(self._console, f"{stage}: sensitivity") as progress:
             costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
-        bench = Workbench(model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say)
+        bench = BundleEvaluator(
+            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
+        )
         self._source = self._source or bench
         if options.budget.limit("latency") is not None and "latency" not in bench.fp32.values:
             raise InputError(f"budget: {target} does not run on this machine: expected a budget without latency")
@@ -220,7 +222,7 @@ class _Job:
         found = search(options.budget, frontier(costs), predicted, measured, bench.fp32, options.bundles)
         return _Stage(model, costs, found, report, bench.examples)
 
-    def report(self, found: Found, stages: list[_Stage]) -> dict[str, Any]:
+    def report(self, found: SearchResult, stages: list[_Stage]) -> dict[str, Any]:
         """The content of search.json."""
         conversion = self._options.conversion
         return {
@@ -260,14 +262,14 @@ def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict
     return expected
 
 
-def _best(budget: Budget, stages: list[_Stage]) -> Found:
+def _best(budget: Budget, stages: list[_Stage]) -> SearchResult:
     """All stages as one: the last one's best where it meets the budget, or else the nearest of all."""
     points = tuple(point for stage in stages for point in stage.found.points)
     last = stages[-1].found
     if last.met:
-        return Found(points, last.best, True)
+        return SearchResult(points, last.best, True)
     bests = [stage.found.best for stage in stages if stage.found.best is not None]
-    return Found(points, min(bests, key=lambda point: budget.distance(point.values), default=None), False)
+    return SearchResult(points, min(bests, key=lambda point: budget.distance(point.values), default=None), False)
 
 
 def _write(folder: Path, stage: _Stage, best: Point, budget: Budget, report: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ _BUNDLES_WITHOUT_HOPE = 2
 
 
 @dataclass(frozen=True)
-class Rung:
+class Candidate:
     """A plan on the way from fp32 to the smallest.
 
     Attributes:
@@ -95,7 +95,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """All points of a search, and which of them to take.
 
     Attributes:
@@ -115,7 +115,7 @@ def format_counts(plan: LayerPlan) -> str:
     return ", ".join(f"{found[name]} {name}" for name in FORMATS if found[name]) or plan.default
 
 
-def frontier(found: Sensitivity) -> tuple[Rung, ...]:
+def frontier(found: Sensitivity) -> tuple[Candidate, ...]:
     """Plans from fp32 to the smallest; each gives one layer the format that costs least for the bytes that it saves.
 
     Of each layer only formats on the lower convex hull of bytes and divergence are used, which are then taken by rising
@@ -128,62 +128,62 @@ def frontier(found: Sensitivity) -> tuple[Rung, ...]:
     moves.sort(key=lambda move: move[:2])
     formats = dict.fromkeys(sorted(options), EXACT)
     sizes = {layer: costs[0].fp32_bytes for layer, costs in options.items()}
-    rungs = [Rung(LayerPlan(formats, EXACT), sum(sizes.values()))]
+    candidates = [Candidate(LayerPlan(formats, EXACT), sum(sizes.values()))]
     for _, layer, cost in moves:
         formats[layer], sizes[layer] = cost.format, cost.weight_bytes
-        rungs.append(Rung(LayerPlan(formats, EXACT), sum(sizes.values())))
-    return tuple(rungs)
+        candidates.append(Candidate(LayerPlan(formats, EXACT), sum(sizes.values())))
+    return tuple(candidates)
 
 
 def search(
     budget: Budget,
-    rungs: Sequence[Rung],
+    candidates: Sequence[Candidate],
     predicted: Callable[[LayerPlan], Mapping[str, float]],
     measure: Callable[[LayerPlan], Point],
     fp32: Point,
     bundles: int = DEFAULT_BUNDLES,
-) -> Found:
+) -> SearchResult:
     """Find the smallest plan that is good enough; where the budget bounds no quality, the most exact small enough.
 
     Args:
         budget: what has to hold.
-        rungs: see `frontier`.
+        candidates: see `frontier`.
         predicted: qualities by name, as torch's fake quantization has them.
         measure: makes a plan's bundle, and measures it.
-        fp32: the point of the first rung.
+        fp32: the point of the first candidate.
         bundles: how many to make at most.
     """
     qualities = Budget(tuple(limit for limit in budget.limits if limit.metric in QUALITIES))
-    base = fp32.values["size"] - rungs[0].weight_bytes
-    sizes = [base + rung.weight_bytes for rung in rungs]
+    base = fp32.values["size"] - candidates[0].weight_bytes
+    sizes = [base + candidate.weight_bytes for candidate in candidates]
     points = {0: fp32}
 
     def acceptable(index: int) -> bool:
-        """Of measured rungs; with qualities: good enough, and a smaller one is sought. Otherwise: not yet small."""
+        """Whether to seek a smaller candidate: with qualities, this one is good enough; else it is still too large."""
         values = points[index].values
         return bool(values) and (not qualities.missed(values) if qualities.limits else bool(budget.missed(values)))
 
-    low, high = 0, len(rungs)
+    low, high = 0, len(candidates)
     if acceptable(0):
         hopeless = _too_large(budget, sizes[-1])
-        index = len(rungs) - 1 if hopeless else _first_guess(budget, qualities, rungs, sizes, predicted)
+        index = len(candidates) - 1 if hopeless else _first_guess(budget, qualities, candidates, sizes, predicted)
         most = min(bundles, _BUNDLES_WITHOUT_HOPE) if hopeless else bundles
         while len(points) <= most and low < index < high:
-            points[index] = measure(rungs[index].plan)
+            points[index] = measure(candidates[index].plan)
             low, high = (index, high) if acceptable(index) else (low, index)
             index = _between(sizes, low, high)
-            if index == high == len(rungs) and not qualities.limits:
+            if index == high == len(candidates) and not qualities.limits:
                 index = high - 1  # Nothing was small enough yet: not before the smallest was tried is that final.
     found = tuple(points.values())
     passed = [point for point in found if point.values]
     meeting = [point for point in passed if not budget.missed(point.values)]
     if meeting:
-        return Found(found, min(meeting, key=lambda point: point.values["size"]), True)
+        return SearchResult(found, min(meeting, key=lambda point: point.values["size"]), True)
     nearest = min(passed, key=lambda point: budget.distance(point.values), default=None)
-    return Found(found, nearest, False)
+    return SearchResult(found, nearest, False)
 
 
-def unreachable(budget: Budget, found: Found) -> str:
+def unreachable(budget: Budget, found: SearchResult) -> str:
     """What cannot be reached, and the nearest point, in one line."""
     if found.best is None:
         return f"the budget {budget} cannot be met: no bundle passed the gates of its conversion"
@@ -217,26 +217,26 @@ def _too_large(budget: Budget, smallest: float) -> bool:
 def _first_guess(
     budget: Budget,
     qualities: Budget,
-    rungs: Sequence[Rung],
+    candidates: Sequence[Candidate],
     sizes: Sequence[float],
     predicted: Callable[[LayerPlan], Mapping[str, float]],
 ) -> int:
-    """Where to begin: the last rung that torch predicts to be good enough, or the first that should be small enough."""
-    limit, last = budget.limit("size"), len(rungs) - 1
+    """Index of the candidate to try first: the last that torch predicts to be good enough, or the first small one."""
+    limit, last = budget.limit("size"), len(candidates) - 1
     if not qualities.limits:
         return next((index for index, size in enumerate(sizes) if limit and not limit.excess(size)), last)
     low, high = 0, last + 1
     while high - low > 1:
         # The end first: where all layers may be small, nothing else has to be tried.
         middle = last if high > last else (low + high) // 2
-        known = predicted(rungs[middle].plan)
+        known = predicted(candidates[middle].plan)
         good = not any(each.excess(known[each.metric]) for each in qualities.limits if each.metric in known)
         low, high = (middle, high) if good else (low, middle)
     return max(1, low)
 
 
 def _between(sizes: Sequence[float], low: int, high: int) -> int:
-    """The rung whose size is nearest to the middle of two others; `high` where nothing between them is worth it."""
+    """Index of the candidate of the size nearest to the middle of two others; `high` if none between is worth it."""
     if high - low <= 1:
         return high
     end = sizes[min(high, len(sizes) - 1)]

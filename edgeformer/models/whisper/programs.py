@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgeformer.models.program import FULL_WINDOW, MATRIX_PRODUCTS, POSITIONS_PER_SECOND, SUMS, Program, ProgramOptions
+from edgeformer.models.program import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
 from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.model import (
     DecoderLayer,
@@ -146,9 +146,9 @@ class CachedLayer(FeedForward):
     """A decoder layer whose earlier keys and values come from caches. It holds the parameters of the layer given."""
 
     def __init__(self, layer: DecoderLayer, products: str) -> None:
-        """products: how queries meet a cache, `MATRIX_PRODUCTS` or, of one token, `SUMS`."""
+        """products: how queries meet a cache, `MATMUL` or, of one token, `ELEMENTWISE`."""
         super().__init__(layer.fc1, layer.fc2, layer.final_layer_norm)
-        self.sums = products == SUMS
+        self.sums = products == ELEMENTWISE
         self.self_attn = layer.self_attn
         self.self_attn_layer_norm = layer.self_attn_layer_norm
         self.cross_q_proj = layer.encoder_attn.q_proj
@@ -266,7 +266,7 @@ class CachedDecoder(nn.Module):
         bucket: AudioBucket,
         count: int,
         caches: SelfCaches | None,
-        products: str = MATRIX_PRODUCTS,
+        products: str = MATMUL,
     ) -> None:
         """count: N. caches: None where the host keeps them. products: see `CachedLayer`."""
         super().__init__()
@@ -336,7 +336,7 @@ def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramO
     return tuple(
         program
         for bucket in layout.buckets
-        for program in _bucket_programs(module, config, layout, bucket, silence, options.token_products)
+        for program in _bucket_programs(module, config, layout, bucket, silence, options.token_matmul)
     )
 
 
@@ -346,7 +346,7 @@ def _bucket_programs(
     layout: SpeechLayout,
     bucket: AudioBucket,
     silence: Silence | None,
-    token_products: str,
+    token_matmul: str,
 ) -> tuple[Program, ...]:
     caches = None
     if layout.state != HOST_STATE:
@@ -354,7 +354,7 @@ def _bucket_programs(
     modules = (
         Encode(model, bucket.positions, silence if bucket.tail else None),
         CachedDecoder(model, config, bucket, layout.prefill_tokens, caches),
-        CachedDecoder(model, config, bucket, 1, caches, token_products),
+        CachedDecoder(model, config, bucket, 1, caches, token_matmul),
     )
     return tuple(
         Program(entry.name, part.eval(), entry.inputs, entry.outputs)

@@ -30,10 +30,10 @@ struct Archive {
         } catch {
             throw BundleError("\(file): cannot be read: \(error.localizedDescription)")
         }
-        let spoiled = BundleError("\(file): not a bundle's zip, or truncated")
+        let corrupted = BundleError("\(file): not a bundle's zip, or truncated")
         let end = data.count - Self.endBytes
         guard end >= 0, number(data, end, 4) == Self.endSignature, number(data, end + 20, 2) == 0 else {
-            throw spoiled
+            throw corrupted
         }
         let count = number(data, end + 10, 2)
         let directoryBytes = number(data, end + 12, 4)
@@ -44,7 +44,7 @@ struct Archive {
         guard count <= Self.maxFiles + 2, directoryBytes <= Self.maxDirectoryBytes else {
             throw BundleError("\(file): expected at most \(Self.maxFiles) files, found \(count)")
         }
-        guard directory + directoryBytes == end else { throw spoiled }
+        guard directory + directoryBytes == end else { throw corrupted }
         var entries: [String: Entry] = [:]
         var position = directory
         for _ in 0..<count {
@@ -54,7 +54,7 @@ struct Archive {
             }
             position += entry.length
         }
-        guard position == end else { throw spoiled }
+        guard position == end else { throw corrupted }
         try Names.checkDistinct(entries.keys)
         try Self.checkContiguous(entries.values.sorted { $0.local < $1.local }, before: directory, data, file)
         self.entries = entries
@@ -142,14 +142,14 @@ private struct Entry {
     let facts: Data
 
     init(_ data: Data, at position: Int, before end: Int, file: String) throws {
-        let spoiled = BundleError("\(file): not a bundle's zip, or truncated")
-        guard position + Self.entryBytes <= end, number(data, position, 4) == Self.signature else { throw spoiled }
+        let corrupted = BundleError("\(file): not a bundle's zip, or truncated")
+        guard position + Self.entryBytes <= end, number(data, position, 4) == Self.signature else { throw corrupted }
         let nameBytes = number(data, position + 28, 2)
         length = Self.entryBytes + nameBytes
         let nameBegin = data.startIndex + position + Self.entryBytes
         guard position + length <= end,
             let name = String(validating: data[nameBegin..<nameBegin + nameBytes], as: UTF8.self)
-        else { throw spoiled }
+        else { throw corrupted }
         guard !name.hasSuffix("/") else {
             throw BundleError("\(shown(name)): a zip's folder entry: expected files only")
         }

@@ -145,7 +145,7 @@ public final class ModelBundle: Sendable {
             hash.update(bytes.dropFirst(start).prefix(chunkBytes))
         }
         guard hash.hexDigest() == entry.sha256 else {
-            throw BundleError("\(name): its SHA-256 differs from the manifest's: the file is spoiled, get it again")
+            throw BundleError("\(name): its SHA-256 differs from the manifest's: the file is corrupted, get it again")
         }
     }
 }

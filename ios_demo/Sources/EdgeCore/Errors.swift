@@ -13,7 +13,7 @@ extension EdgeFormerError {
     public var errorDescription: String? { message }
 }
 
-/// A bundle that does not follow BUNDLE.md: spoiled, foreign, or made by a newer version.
+/// A bundle that does not follow BUNDLE.md: corrupted, foreign, or made by a newer version.
 public struct BundleError: EdgeFormerError {
     public let message: String
 

@@ -39,7 +39,7 @@ public enum SelfTest {
     ///   - decoder: opens recorded images.
     ///   - progress: called with the number of finished cases and of all cases.
     /// - Returns: every stage at its worst.
-    /// - Throws: `BundleError`: the bundle has no vectors, or they are spoiled. An engine that fails is a stage that is not ok.
+    /// - Throws: `BundleError`: the bundle has no vectors, or they are corrupted. An engine that fails is a stage that is not ok.
     public static func run(
         _ bundle: ModelBundle, engine: any Engine, decoder: @escaping ImageDecoder,
         progress: (@Sendable (Int, Int) -> Void)? = nil

@@ -23,7 +23,7 @@ public actor BundleSession {
     ///   - url: its folder or zip.
     ///   - engines: the app's.
     ///   - decoder: opens image files.
-    /// - Throws: `BundleError`: it is spoiled. `EngineError`: it does not run here.
+    /// - Throws: `BundleError`: it is corrupted. `EngineError`: it does not run here.
     public init(_ url: URL, engines: Engines, decoder: @escaping ImageDecoder) async throws {
         let clock = ContinuousClock()
         let start = clock.now

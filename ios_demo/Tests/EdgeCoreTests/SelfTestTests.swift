@@ -33,10 +33,10 @@ final class SelfTestTests: XCTestCase {
     }
 
     func testNotANumberFails() throws {
-        func spoiled(_ outputs: [String: Tensor]) -> [String: Tensor] {
+        func corrupted(_ outputs: [String: Tensor]) -> [String: Tensor] {
             outputs.mapValues { Tensor([Float](repeating: .nan, count: $0.count), shape: $0.shape) }
         }
-        let found = try verify("tiny-text.zip", spoiled)
+        let found = try verify("tiny-text.zip", corrupted)
         XCTAssertFalse(found.ok)
         XCTAssertEqual(found.stages.last?.comparison.maxAbs, nil)
     }

@@ -322,7 +322,7 @@ def _compare_hash(name: str, entry: FileEntry, chunks: Iterable[bytes]) -> None:
     for chunk in chunks:
         digest.update(chunk)
     if digest.hexdigest() != entry.sha256:
-        raise BundleError(f"{name}: its SHA-256 differs from the manifest's: the file is spoiled, download it again")
+        raise BundleError(f"{name}: its SHA-256 differs from the manifest's: the file is corrupted, download it again")
 
 
 def _unreadable(path: Path, error: OSError) -> NoReturn:

@@ -66,7 +66,7 @@ class Reader:
 
 
 def bundle_around(path: Path) -> Path | None:
-    """The bundle's folder that a path lies in, or is; None: no bundle. What is written there would spoil it."""
+    """The bundle's folder that a path lies in, or is; None: no bundle. What is written there would corrupt it."""
     place = path.resolve()
     return next((each for each in (place, *place.parents) if _is_bundle(each)), None)
 

@@ -40,7 +40,7 @@ class Reader:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-            raise BundleError(f"{path}: spoiled or truncated zip: {_one_line(error)}") from None
+            raise BundleError(f"{path}: corrupted or truncated zip: {_one_line(error)}") from None
         try:
             self.sizes = _check_members(self._zip.infolist(), size)
             with path.open("rb") as file:
@@ -53,7 +53,7 @@ class Reader:
         """A member's bytes.
 
         Raises:
-            BundleError: no such member, larger than `max_bytes`, or spoiled.
+            BundleError: no such member, larger than `max_bytes`, or corrupted.
         """
         if name not in self.sizes:
             raise BundleError(f"{self._path}: no {name} in it, at its root: expected a bundle's zip: {HOW_TO_PACK}")
@@ -69,7 +69,7 @@ class Reader:
             with self._zip.open(name) as file:
                 yield file
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
-            raise BundleError(f"{self._path}: {name}: spoiled or truncated zip: {_one_line(error)}") from None
+            raise BundleError(f"{self._path}: {name}: corrupted or truncated zip: {_one_line(error)}") from None
 
     def __enter__(self) -> Reader:
         return self
@@ -174,14 +174,14 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise BundleError(f"{shown} is compressed: expected a stored zip, as a bundle's is: {HOW_TO_PACK}")
         if member.header_offset < 0:
-            raise BundleError(f"{shown}: spoiled or truncated zip: its begin is missing")
+            raise BundleError(f"{shown}: corrupted or truncated zip: its begin is missing")
         if member.file_size > MAX_FILE_BYTES:
             raise BundleError(f"{shown}: expected at most {MAX_FILE_BYTES} bytes, found {member.file_size}")
         sizes[name] = member.file_size
     check_distinct(sizes)
     total = sum(sizes.values())
     if total > archive_bytes:
-        raise BundleError(f"the zip has {archive_bytes} bytes but its files state {total}: spoiled, or a zip bomb")
+        raise BundleError(f"the zip has {archive_bytes} bytes but its files state {total}: corrupted, or a zip bomb")
     return sizes
 
 
@@ -251,7 +251,7 @@ def _entries(records: bytes, count: int) -> tuple[list[_Entry], int]:
     entries, at = [], 0
     for _ in range(count):
         if len(records) < at + _ENTRY.size:
-            raise BundleError("spoiled or truncated zip: its directory is cut off")
+            raise BundleError("corrupted or truncated zip: its directory is cut off")
         fields = _ENTRY.unpack_from(records, at)
         signature, stated, (packed, size, name_length, extra_length) = fields[0], fields[2:8], fields[8:12]
         comment_length, disk, offset = fields[12], fields[13], fields[16]
@@ -261,7 +261,7 @@ def _entries(records: bytes, count: int) -> tuple[list[_Entry], int]:
         shown = shorten(name.decode(errors="replace"))
         values = _with_zip64([size, packed, offset], extra)
         if signature != b"PK\x01\x02" or disk or comment_length or values is None or values[0] != values[1]:
-            raise _odd(f"{shown} has a comment, an extra field or a spoiled entry")
+            raise _odd(f"{shown} has a comment, an extra field or a corrupted entry")
         if stated[1] & _WITH_DESCRIPTOR:
             raise _odd(f"{shown} has its size behind its data")
         entries.append(_Entry(name, stated, values[0], values[2]))

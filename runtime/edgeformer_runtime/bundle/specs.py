@@ -326,20 +326,22 @@ def bucket_layout(spec: SpeechSizes, bucket: AudioBucket, n_mels: int) -> tuple[
         ProgramLayout(
             bucket.prefill,
             (
-                *_steered(spec, bucket, ("tokens", "positions", "rows"), spec.prefill_tokens),
+                *_decoder_inputs(spec, bucket, ("tokens", "positions", "rows"), spec.prefill_tokens),
                 TensorSpec("wanted", "int32", (2,)),
             ),
-            _answered(spec, bucket, (2, spec.vocab_size), spec.prefill_tokens),
+            _decoder_outputs(spec, bucket, (2, spec.vocab_size), spec.prefill_tokens),
         ),
         ProgramLayout(
             bucket.decode,
-            _steered(spec, bucket, ("token", "position", "row"), 1),
-            _answered(spec, bucket, (spec.vocab_size,), 1),
+            _decoder_inputs(spec, bucket, ("token", "position", "row"), 1),
+            _decoder_outputs(spec, bucket, (spec.vocab_size,), 1),
         ),
     )
 
 
-def _steered(spec: SpeechSizes, bucket: AudioBucket, names: tuple[str, str, str], count: int) -> tuple[TensorSpec, ...]:
+def _decoder_inputs(
+    spec: SpeechSizes, bucket: AudioBucket, names: tuple[str, str, str], count: int
+) -> tuple[TensorSpec, ...]:
     """What prefill and decode take: tokens, positions and rows under their names, the mask, and the caches."""
     tokens, positions, rows = (TensorSpec(name, "int32", (count,)) for name in names)
     mask = TensorSpec("mask", "float32", (bucket.rows,))
@@ -348,7 +350,9 @@ def _steered(spec: SpeechSizes, bucket: AudioBucket, names: tuple[str, str, str]
     return (tokens, positions, mask, *_caches(spec, "self", bucket.rows), *_cross(spec, bucket))
 
 
-def _answered(spec: SpeechSizes, bucket: AudioBucket, logits: tuple[int, ...], count: int) -> tuple[TensorSpec, ...]:
+def _decoder_outputs(
+    spec: SpeechSizes, bucket: AudioBucket, logits: tuple[int, ...], count: int
+) -> tuple[TensorSpec, ...]:
     """What prefill and decode give: logits, alignment, and the rows that a host has to keep."""
     alignment = TensorSpec("alignment", "float32", (spec.alignment_heads, bucket.positions + bucket.tail))
     new = _caches(spec, "new", count) if spec.state == HOST_STATE else ()

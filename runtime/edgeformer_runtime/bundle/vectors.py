@@ -307,7 +307,7 @@ class TensorFile:
                 start = file.read(_LENGTH.size)
                 length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else size
                 if not length <= min(size - _LENGTH.size, MAX_HEADER_BYTES):
-                    raise self._spoiled(f"a header of {length} bytes in a file of {size}")
+                    raise self._corrupted(f"a header of {length} bytes in a file of {size}")
                 header = file.read(length)
         except OSError as error:
             raise BundleError(f"{where}: cannot be read: {error.strerror}") from None
@@ -340,7 +340,7 @@ class TensorFile:
         stored = np.dtype(spec.dtype).newbyteorder("<")
         tensor = np.fromfile(self._path, stored, count, offset=self._begin + entry.begin)
         if tensor.size != count:
-            raise self._spoiled(f"{spec.name} is cut short")
+            raise self._corrupted(f"{spec.name} is cut short")
         if not np.isfinite(tensor).all():
             raise BundleError(f"{self._where}: {spec.name} holds NaN or infinity")
         return tensor.reshape(spec.shape).astype(spec.dtype, copy=False)
@@ -348,32 +348,32 @@ class TensorFile:
     def _parse(self, header: bytes, size: int) -> dict[str, _Entry]:
         document = strict_json.loads(header, f"{self._where}: header", MAX_HEADER_BYTES)
         if not isinstance(document, dict):
-            raise self._spoiled("its header is no object")
+            raise self._corrupted("its header is no object")
         document.pop(_METADATA, None)
         entries = {name: self._entry(name, value) for name, value in document.items()}
         position = 0
         for entry in sorted(entries.values(), key=lambda each: (each.begin, each.end)):
             if entry.begin != position:
-                raise self._spoiled(f"{shorten(entry.spec.name)} begins at {entry.begin}, expected {position}")
+                raise self._corrupted(f"{shorten(entry.spec.name)} begins at {entry.begin}, expected {position}")
             position = entry.end
         if position != size:
-            raise self._spoiled(f"its tensors end at {position} of {size} bytes")
+            raise self._corrupted(f"its tensors end at {position} of {size} bytes")
         return entries
 
     def _entry(self, name: str, value: Any) -> _Entry:
         if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
-            raise self._spoiled(f"{shorten(name)}: expected dtype, shape and data_offsets")
+            raise self._corrupted(f"{shorten(name)}: expected dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise self._spoiled(f"{shorten(name)}: expected one of {', '.join(_DTYPES)}, found {shorten(dtype)}")
+            raise self._corrupted(f"{shorten(name)}: expected one of {', '.join(_DTYPES)}, found {shorten(dtype)}")
         for numbers in (shape, offsets):
             if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
-                raise self._spoiled(f"{shorten(name)}: expected numbers, found {shorten(numbers)}")
+                raise self._corrupted(f"{shorten(name)}: expected numbers, found {shorten(numbers)}")
         spec = TensorSpec(name, _DTYPES[dtype], tuple(shape))
         length = math.prod(shape[:_MAX_RANK]) * np.dtype(spec.dtype).itemsize
         if len(shape) > _MAX_RANK or len(offsets) != 2 or offsets[1] - offsets[0] != length:
-            raise self._spoiled(f"{shorten(name)}: its bytes are not those of its shape")
+            raise self._corrupted(f"{shorten(name)}: its bytes are not those of its shape")
         return _Entry(spec, offsets[0], offsets[1])
 
-    def _spoiled(self, reason: str) -> BundleError:
+    def _corrupted(self, reason: str) -> BundleError:
         return BundleError(f"{self._where}: not a safetensors file: {reason}")

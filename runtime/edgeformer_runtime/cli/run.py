@@ -190,7 +190,9 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
     folder = options.folder
     bundle = bundle_around(folder)
     if bundle is not None:
-        raise InputError(f"--out {folder} lies in the bundle {bundle.name}, which it would spoil: name a place outside")
+        raise InputError(
+            f"--out {folder} lies in the bundle {bundle.name}, which it would corrupt: name a place outside"
+        )
     targets = [folder / f"{Path(name).stem}.{file_format}" for name in inputs]
     twice = next((target for target in targets if targets.count(target) > 1), None)
     if twice is not None:

@@ -182,7 +182,7 @@ class Runtime(Protocol):
         """Open a `.pte` file, which must not change as long as it is open.
 
         Raises:
-            RuntimeError: it is no such file, or a spoiled one.
+            RuntimeError: it is no such file, or a corrupted one.
         """
 
     def use_threads(self, threads: int) -> None:

@@ -70,7 +70,7 @@ class ProgramStateDecoder:
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
         check_mask(mask, self.rows)
-        # Rows beyond the last one go nowhere, so padding spoils no row of another hypothesis.
+        # Rows beyond the last one go nowhere, so padding corrupts no row of another hypothesis.
         rows = np.full(self.prefill_tokens, self.rows, np.int32)
         rows[: len(tokens)] = np.arange(row, row + len(tokens))
         steered = {"tokens": padded, "positions": positions, "rows": rows, "mask": mask, "wanted": _int32(*wanted)}

@@ -26,7 +26,7 @@ class SpeechModel:
         """Open the model of a bundle.
 
         Raises:
-            BundleError: its tokenizer or its filters are spoiled.
+            BundleError: its tokenizer or its filters are corrupted.
         """
         self.audio = cast(AudioPreprocessing, bundle.manifest.preprocessing)
         self.spec = cast(Transcription, bundle.manifest.postprocessing)

@@ -42,7 +42,7 @@ class Transcription:
 
         Raises:
             Cancelled: nobody wants the transcript any more.
-            InputError: the sound is spoiled from here on.
+            InputError: the sound is corrupted from here on.
             EngineError: the model failed, or gave NaN or infinity.
         """
         with self._lock:

@@ -97,7 +97,7 @@ class AudioReader:
             (n,) float32, full scale is 1; the caller's own. n is below `count` only at the end of the sound.
 
         Raises:
-            InputError: the file is spoiled or cut short, or the sound holds NaN, infinity or absurd values.
+            InputError: the file is corrupted or cut short, or the sound holds NaN, infinity or absurd values.
         """
         blocks, found = [self._pending], len(self._pending)
         while found < count and not self._ended:
@@ -216,7 +216,7 @@ class _FileSource:
         try:
             block: Samples = self._file.read(count, dtype="float32", always_2d=True)
         except self._failure as error:
-            raise InputError(f"{self.what} is spoiled or cut short: {self._reason(error)}") from None
+            raise InputError(f"{self.what} is corrupted or cut short: {self._reason(error)}") from None
         if self._missing is not None:
             self._missing -= len(block)
             if not len(block) and self._missing > 0:

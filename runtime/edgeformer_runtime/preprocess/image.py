@@ -60,7 +60,7 @@ class ImageEncoder:
             (1, 3, H, W) float32, normalised; contiguous and the caller's.
 
         Raises:
-            InputError: not an image, spoiled, animated, empty or too large.
+            InputError: not an image, corrupted, animated, empty or too large.
         """
         pixels = np.asarray(self._resized_and_cropped(_opened(image, self._resized)))  # (H, W, 3) uint8
         out = np.empty((1, 3, self._spec.height, self._spec.width), dtype=np.float32)

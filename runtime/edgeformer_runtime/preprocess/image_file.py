@@ -32,7 +32,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _EITHER = (b"mif1", b"msf1")
 
 UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, KeyError, TypeError, MemoryError)
-"""What libheif's binding raises on spoiled files."""
+"""What libheif's binding raises on corrupted files."""
 
 
 def kind_of(start: bytes) -> str | None:
@@ -63,7 +63,7 @@ def open_heic(file: IO[bytes], what: str) -> HeifFile:
     6.5.10), as phones write both.
 
     Raises:
-        InputError: the reader is not installed, or the file is spoiled or holds several images.
+        InputError: the reader is not installed, or the file is corrupted or holds several images.
     """
     try:
         import pillow_heif
@@ -72,9 +72,9 @@ def open_heic(file: IO[bytes], what: str) -> HeifFile:
     try:
         heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     except UNREADABLE as error:
-        raise InputError(f"{what} is a spoiled image: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} is a corrupted image: {' '.join(str(error).split())}") from None
     if len(heif) == 0:
-        raise InputError(f"{what} is a spoiled image: it holds none")
+        raise InputError(f"{what} is a corrupted image: it holds none")
     if len(heif) > 1:
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     return heif
@@ -104,7 +104,7 @@ _BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
     *(RuntimeError, struct.error, MemoryError),
 )
-"""What Pillow's decoders raise on spoiled files, depending on the format and the place."""
+"""What Pillow's decoders raise on corrupted files, depending on the format and the place."""
 
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -179,7 +179,7 @@ class UprightImage:
             try:
                 yield first, _opaque_rgb(self._rows(first, min(first + height, self.height)))
             except _BROKEN as error:
-                raise InputError(f"{self._what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+                raise InputError(f"{self._what} is a corrupted image: {shorten(str(error))[1:-1]}") from None
 
     def whole(self) -> Image.Image:
         """All rows at once, as opaque 8-bit RGB.
@@ -214,7 +214,7 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
         wanted: for images that will be made smaller; a large JPEG is then decoded at a part of its size.
 
     Raises:
-        InputError: not an image, spoiled, animated, empty, or too large.
+        InputError: not an image, corrupted, animated, empty, or too large.
     """
     start = file.read(START_BYTES)
     if not start:
@@ -235,7 +235,7 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
     except UnidentifiedImageError:
         raise InputError(f"{what} is {_not_an_image(kind)}") from None
     except _BROKEN as error:
-        raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+        raise InputError(f"{what} is a corrupted image: {shorten(str(error))[1:-1]}") from None
     with image:
         return decode(image, what, wanted)
 
@@ -249,7 +249,7 @@ def _decode_heic(file: IO[bytes], what: str) -> UprightImage:
     try:
         image = heif.to_pillow()
     except UNREADABLE as error:
-        raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+        raise InputError(f"{what} is a corrupted image: {shorten(str(error))[1:-1]}") from None
     check_pixels(*image.size, what)
     return UprightImage(image, what)
 
@@ -273,11 +273,11 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
             decoded = None if reduced is None else reduced[1][2:]
         _check_bytes(image, image.format or "", stated, what)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # spoiled EXIF data and tags, which are not used
+            warnings.simplefilter("ignore")  # corrupted EXIF data and tags, which are not used
             image.load()
             return UprightImage(image, what, _orientation(image), stated, decoded)
     except _BROKEN as error:
-        raise InputError(f"{what} is a spoiled image: {shorten(str(error))[1:-1]}") from None
+        raise InputError(f"{what} is a corrupted image: {shorten(str(error))[1:-1]}") from None
 
 
 def from_array(array: NDArray[Any]) -> Image.Image:
@@ -343,7 +343,7 @@ def _check_bytes(image: Image.Image | HeifFile, kind: str, stated: tuple[int, in
 
 def _not_an_image(kind: str | None) -> str:
     if kind is not None:
-        return f"a spoiled image: it begins as {kind} and is none"
+        return f"a corrupted image: it begins as {kind} and is none"
     return f"not an image: expected one of {', '.join((*FORMATS, HEIC))}"
 
 

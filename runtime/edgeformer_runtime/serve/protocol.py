@@ -334,7 +334,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().data_received(data)
 
     async def send(self, message: Any) -> None:
-        """Send for the application, which cannot know that the client's spoiled frames have closed the socket."""
+        """Send for the application, which cannot know that the client's corrupted frames have closed the socket."""
         if self.close_sent and self.handshake_complete:
             raise ClientDisconnected
         await super().send(message)

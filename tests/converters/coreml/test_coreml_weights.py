@@ -160,7 +160,7 @@ def test_what_older_releases_lack_is_refused(text: Program) -> None:
         CoreMLConverter(ios=15)
 
 
-def test_a_spoiled_weight_shows(packages: dict[tuple[str, str], Path], text: Program) -> None:
+def test_a_corrupted_weight_shows(packages: dict[tuple[str, str], Path], text: Program) -> None:
     package = packages["text", "int4"]
     file = package / "Data/com.apple.CoreML/weights/weight.bin"
     original = file.read_bytes()
@@ -168,8 +168,8 @@ def test_a_spoiled_weight_shows(packages: dict[tuple[str, str], Path], text: Pro
     try:
         # The middle of the file lies in one of the two large weights.
         middle = len(original) // 2
-        spoiled = bytes(each ^ 0x77 for each in original[middle : middle + 64])
-        file.write_bytes(original[:middle] + spoiled + original[middle + 64 :])
+        corrupted = bytes(each ^ 0x77 for each in original[middle : middle + 64])
+        file.write_bytes(original[:middle] + corrupted + original[middle + 64 :])
         assert np.abs(run(package, text_inputs(text))["logits"] - expected).max() > 1e-3
     finally:
         file.write_bytes(original)

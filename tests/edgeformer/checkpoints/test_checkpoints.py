@@ -184,13 +184,13 @@ def test_license_of_the_model_card(bert: Path) -> None:
 
 
 def test_every_wrong_tensor_is_named_in_one_line(bert: Path) -> None:
-    def spoil(state: dict[str, torch.Tensor]) -> None:
+    def corrupt(state: dict[str, torch.Tensor]) -> None:
         del state["bert.encoder.layer.0.output.dense.weight"]
         del state["bert.pooler.dense.bias"]
         state["bert.encoder.layer.1.output.dense.bias"] = torch.zeros(16)
         state["classifier.bias"] = torch.zeros(4)
 
-    edit_weights(bert, spoil)
+    edit_weights(bert, corrupt)
     text = message(bert)
     assert "2 missing (bert.encoder.layer.0.output.dense.weight, bert.pooler.dense.bias)" in text
     assert "1 unexpected (bert.encoder.layer.1.output.dense.bias)" in text
@@ -226,7 +226,7 @@ def test_quantized_tensors_are_refused(bert: Path) -> None:
 def test_cut_safetensors_are_refused(bert: Path, kept_bytes: int) -> None:
     path = bert / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept_bytes])
-    assert "model.safetensors, it is spoiled or cut short" in message(bert)
+    assert "model.safetensors, it is corrupted or cut short" in message(bert)
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 5, 1000, -1000])

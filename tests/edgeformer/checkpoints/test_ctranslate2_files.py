@@ -74,7 +74,7 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
     cut = tmp_path / "cut.bin"
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
-        with pytest.raises(InputError, match="spoiled or cut short") as caught:
+        with pytest.raises(InputError, match="corrupted or cut short") as caught:
             read_contents(cut)
         assert "\n" not in str(caught.value)
     cut.write_bytes(whole + b"\0")
@@ -89,12 +89,12 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
         (b"\x02\x02\x00\x00\x00\x02\x00\x00\x00", b"\xff\x02\x00\x00\x00\x02\x00\x00\x00", "255 dimensions"),
         (b"\x02\x00\x00\x00\x00\x10\x00\x00\x00", b"\x02\x00\x00\x00\x63\x10\x00\x00\x00", "type 99|instead of"),
         (b"\x02\x00b\x00", b"\x02\x00a\x00", "a twice"),
-        (b"\x02\x00b\x00", b"\x02\x00\xff\x00", "spoiled"),
+        (b"\x02\x00b\x00", b"\x02\x00\xff\x00", "corrupted"),
         (b"again\x00\x02\x00a\x00", b"again\x00\x02\x00z\x00", "there is no z"),
         (b"\x06\x00\x00\x00", b"\x05\x00\x00\x00", "version 6, found 5"),
     ],
 )
-def test_spoiled_bytes_are_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
+def test_corrupted_bytes_are_refused(tmp_path: Path, old: bytes, new: bytes, message: str) -> None:
     path = small_file(tmp_path / "model.bin")
     whole = path.read_bytes()
     assert old in whole

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: a note for later, whose loss or whose spoiling blocks nothing."""
+"""Where checkpoints lie: a note for later, whose loss or whose corrupting blocks nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_noted_is_found(checkpoint: Checkpoint, tmp_path: Path) -> None:
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"1": 2}', b'{"' + b"1" * 64 + b'": ["x"]}', b"[" * 100_000, b'"x"',
      b"NaN", b'{"' + b"1" * 64 + b'": "a\\u0000b"}'],
 )  # fmt: skip
-def test_a_spoiled_index_holds_nothing_and_is_written_again(
+def test_a_corrupted_index_holds_nothing_and_is_written_again(
     content: bytes, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     index(tmp_path).parent.mkdir(parents=True)
@@ -57,11 +57,11 @@ def test_a_spoiled_index_holds_nothing_and_is_written_again(
     assert json.loads(index(tmp_path).read_text())[SOURCE.weights_sha256] == str(checkpoint.folder)
 
 
-@pytest.mark.parametrize("spoil", ["file in the place of the cache", "folder in the place of the index", "no home"])
+@pytest.mark.parametrize("corrupt", ["file in the place of the cache", "folder in the place of the index", "no home"])
 def test_a_cache_that_cannot_be_written_is_a_note(
-    spoil: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corrupt: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    match spoil:
+    match corrupt:
         case "file in the place of the cache":
             (tmp_path / "cache").write_bytes(b"")
         case "folder in the place of the index":

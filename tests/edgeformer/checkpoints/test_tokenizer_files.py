@@ -226,7 +226,7 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     assert read_tokenizer(tmp_path) is None
 
 
-def test_spoiled_files_are_refused(minilm: Path) -> None:
+def test_corrupted_files_are_refused(minilm: Path) -> None:
     (minilm / "special_tokens_map.json").unlink()
     (minilm / "tokenizer_config.json").write_text('{"do_lower_case": "yes"}')
     with pytest.raises(InputError, match="do_lower_case must be true, false or null"):

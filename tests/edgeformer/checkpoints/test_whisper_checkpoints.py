@@ -203,7 +203,7 @@ def another_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(spec))
 
 
-def spoiled_merges(folder: Path) -> None:
+def corrupted_merges(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     change(folder / "vocab.json", a=0, b=1)
     (folder / "merges.txt").write_text("a b\n")
@@ -225,11 +225,11 @@ def preprocessor(**values: Any) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("corrupt", "message"),
     [
         (no_tokenizer, "needs a tokenizer: expected tokenizer.json, or vocab.json and merges.txt"),
         (another_tokenizer, r"has no <\|startoftranscript\|>"),
-        (spoiled_merges, "expected pairs of tokens"),
+        (corrupted_merges, "expected pairs of tokens"),
         (gap_in_added_tokens, "without gaps"),
         (
             generation(no_timestamps_token_id=5),
@@ -254,8 +254,8 @@ def preprocessor(**values: Any) -> Callable[[Path], None]:
         (preprocessor(hop_length=100), "whole seconds"),
     ],
 )
-def test_refuses_what_contradicts_itself(copy: Path, spoil: Callable[[Path], None], message: str) -> None:
-    spoil(copy)
+def test_refuses_what_contradicts_itself(copy: Path, corrupt: Callable[[Path], None], message: str) -> None:
+    corrupt(copy)
     with pytest.raises(InputError, match=message) as caught:
         open_checkpoint(str(copy))
     assert "\n" not in str(caught.value)

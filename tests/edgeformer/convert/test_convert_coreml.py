@@ -101,7 +101,7 @@ def test_what_is_beyond_half_stays_in_float32(tmp_path: Path) -> None:
         assert dtypes["FLOAT16"] > dtypes["FLOAT32"]
 
 
-def spoil(folder: Path, file: str, start: int) -> None:
+def corrupt(folder: Path, file: str, start: int) -> None:
     """Change 64 bytes."""
     path = folder / file
     content = bytearray(path.read_bytes())
@@ -116,14 +116,14 @@ def _is_weight(file: Path, offset: int) -> bool:
     return offset - found >= 64
 
 
-def test_a_spoiled_weight_is_found(converted: dict[str, Converted], tmp_path: Path) -> None:
+def test_a_corrupted_weight_is_found(converted: dict[str, Converted], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(converted["fp16"].path, tmp_path / "copy"))
     file = "model.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
     size = (folder / file).stat().st_size
     # The last layers' weights, a byte in each stretch: the middle holds embeddings of tokens that no case has.
     offsets = [offset for offset in range(size * 3 // 4, size, 640) if _is_weight(folder / file, offset)]
     for offset in offsets:
-        spoil(folder, file, offset)
+        corrupt(folder, file, offset)
     with pytest.raises(BundleError, match=r"weight\.bin"):
         checked(folder)
     with Bundle.open(converted["fp16"].path) as bundle:

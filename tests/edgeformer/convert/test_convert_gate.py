@@ -167,7 +167,7 @@ def test_what_classifies_nothing_has_no_accuracy(tmp_path: Path, data: Path) -> 
 
 def test_a_bundle_is_no_place_for_bundles(source: Path, tmp_path: Path) -> None:
     (row,) = convert(options(source, tmp_path, precisions=("fp32",)))
-    with pytest.raises(InputError, match=r"lies in the bundle tiny\.onnx\.fp32, which it would spoil"):
+    with pytest.raises(InputError, match=r"lies in the bundle tiny\.onnx\.fp32, which it would corrupt"):
         convert(options(source, row.path / "more"))
     Bundle.open(row.path).close()
 

@@ -17,7 +17,7 @@ from edgeformer.convert.bundle_writer import seal
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
 from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.whisper.programs import transcription_layout
-from edgeformer.tasks.interface import SPEECH_SLACK, Interface
+from edgeformer.tasks.interface import SPEECH_TOLERANCE_SCALE, Interface
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
@@ -81,31 +81,31 @@ def test_options_are_refused(wrong: dict[str, object], message: str, checkpoint:
         ConvertOptions(str(checkpoint), tmp_path, **wrong)  # type: ignore[arg-type]
 
 
-def test_a_spoiled_filter_bank_is_the_stage_mel(converted: Converted, tmp_path: Path) -> None:
-    def spoil(folder: Path) -> None:
+def test_a_corrupted_filter_bank_is_the_stage_mel(converted: Converted, tmp_path: Path) -> None:
+    def corrupt(folder: Path) -> None:
         file = folder / "mel_filters.safetensors"
         filters = load_file(file)["mel_filters"]
         filters[3] = filters[3, ::-1]
         save_file({"mel_filters": filters}, file)
 
-    assert _first_diverging(converted, tmp_path, spoil) == "mel"
+    assert _first_diverging(converted, tmp_path, corrupt) == "mel"
 
 
-def test_a_spoiled_weight_of_the_encoder_is_the_stage_encode(
+def test_a_corrupted_weight_of_the_encoder_is_the_stage_encode(
     converted: Converted, checkpoint: Path, tmp_path: Path
 ) -> None:
     weight = load_file(checkpoint / "model.safetensors")["model.encoder.conv1.weight"]
     assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "encode"
 
 
-def test_a_spoiled_weight_of_the_decoder_is_its_first_step(
+def test_a_corrupted_weight_of_the_decoder_is_its_first_step(
     converted: Converted, checkpoint: Path, tmp_path: Path
 ) -> None:
     weight = load_file(checkpoint / "model.safetensors")["model.decoder.layer_norm.bias"]
     assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "step 0"
 
 
-def test_a_spoiled_position_is_the_step_that_stands_there(
+def test_a_corrupted_position_is_the_step_that_stands_there(
     converted: Converted, checkpoint: Path, tmp_path: Path
 ) -> None:
     table = load_file(checkpoint / "model.safetensors")["model.decoder.embed_positions.weight"]
@@ -113,8 +113,8 @@ def test_a_spoiled_position_is_the_step_that_stands_there(
     assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, table[10])) == "step 7"
 
 
-def test_a_spoiled_tokenizer_is_the_stage_text(converted: Converted, tmp_path: Path) -> None:
-    def spoil(folder: Path) -> None:
+def test_a_corrupted_tokenizer_is_the_stage_text(converted: Converted, tmp_path: Path) -> None:
+    def corrupt(folder: Path) -> None:
         cases = json.loads((folder / "vectors" / "cases.json").read_text(encoding="utf-8"))["cases"]
         said = cases[0]["expected"]["tokens"][0]
         file = folder / "tokenizer.json"
@@ -124,16 +124,16 @@ def test_a_spoiled_tokenizer_is_the_stage_text(converted: Converted, tmp_path: P
         vocabulary |= {spoken: vocabulary["a"], "a": said}
         file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
-    assert _first_diverging(converted, tmp_path, spoil) == "text"
+    assert _first_diverging(converted, tmp_path, corrupt) == "text"
 
 
-def _first_diverging(converted: Converted, folder: Path, spoil: Callable[[Path], None]) -> str | None:
+def _first_diverging(converted: Converted, folder: Path, corrupt: Callable[[Path], None]) -> str | None:
     """What verification names after a file of a copy was changed, and the copy sealed as if that were right."""
-    copy = folder / "spoiled"
+    copy = folder / "corrupted"
     shutil.copytree(converted.path, copy)
     with Bundle.open(copy) as bundle:
         manifest = bundle.manifest
-    spoil(copy)
+    corrupt(copy)
     with seal(copy, manifest) as bundle:
         return verify(bundle).first_diverging
 
@@ -157,5 +157,5 @@ def test_below_fp16_letters_count_and_outputs_have_a_backstop(
 ) -> None:
     with Bundle.open(converted.path) as bundle:
         head, sound = bundle.manifest.postprocessing, bundle.manifest.preprocessing
-    found = Interface(sound, head, {}, (), SPEECH_SLACK).tolerances(PRECISIONS[name])
+    found = Interface(sound, head, {}, (), SPEECH_TOLERANCE_SCALE).tolerances(PRECISIONS[name])
     assert (found.output, found.score) == pytest.approx(expected)

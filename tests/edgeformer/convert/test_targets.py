@@ -15,7 +15,7 @@ from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import EXAMPLE, PRECISIONS, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer.doctor.examiner import examiner_for
-from edgeformer.models.program import TOKEN_PRODUCTS
+from edgeformer.models.program import TOKEN_MATMULS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import STATES
 from edgeformer_runtime.engines import ENGINES
@@ -36,7 +36,7 @@ def test_a_record_is_complete(name: str) -> None:
     assert set(target.instead) <= set(PRECISIONS) - set(target.precisions)
     assert set(target.recipes) <= set(target.precisions)
     assert target.attention in KERNELS
-    assert target.decoder_state in STATES and target.token_products in TOKEN_PRODUCTS
+    assert target.decoder_state in STATES and target.token_matmul in TOKEN_MATMULS
     assert max(target.audio_seconds) == 30.0
     assert set(target.layer_formats) <= set(FORMATS)
     assert target.activations in (ROW, EXAMPLE, None)

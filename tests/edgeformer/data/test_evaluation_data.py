@@ -92,7 +92,7 @@ def test_numbers_are_indices_unless_they_are_labels(tmp_path: Path) -> None:
         ("a.parquet", b"PAR1", "a file of .csv, .tsv, .json, .jsonl with a text and a label per row"),
     ],
 )
-def test_spoiled_tables(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
+def test_corrupted_tables(tmp_path: Path, name: str, content: bytes, problem: str) -> None:
     (tmp_path / name.partition(":")[0]).write_bytes(content)
     assert problem in refused(tmp_path / name)
 
@@ -137,7 +137,7 @@ def test_a_zip_of_it(photos: Path, tmp_path: Path, key: str) -> None:
         assert "holds no examples" in refused(f"{path}:nowhere", "image")
 
 
-def test_spoiled_images(photos: Path, tmp_path: Path) -> None:
+def test_corrupted_images(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no examples" in refused(tmp_path / "empty", "image")
     assert "is neither a folder nor a zip" in refused(photos / "README.md", "image")

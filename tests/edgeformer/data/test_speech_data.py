@@ -92,12 +92,12 @@ def test_the_assets(assets: Path) -> None:
         ("a.wav", b"", "clips come in a file of .csv, .tsv, .json, .jsonl with a file and a text per row, found a.wav"),
     ],
 )
-def test_spoiled_tables(folder: Path, name: str, content: bytes, problem: str) -> None:
+def test_corrupted_tables(folder: Path, name: str, content: bytes, problem: str) -> None:
     (folder / name).write_bytes(content)
     assert problem in refused(folder / name)
 
 
-def test_spoiled_folders(folder: Path) -> None:
+def test_corrupted_folders(folder: Path) -> None:
     assert "holds no clips: expected a manifest.jsonl, or sound files" in refused(folder)
     (folder / "a.txt").write_bytes(b"\xff")
     assert "expected UTF-8 text, found byte 0xff" in refused(folder)

@@ -19,7 +19,7 @@ from tests.runtime.tiny_bundle import seal
 TARGETS = ("litert", "onnx", "executorch", "coreml")
 HUGE_MASK = -1e9
 
-Spoil = Callable[[Path], None]
+Corrupt = Callable[[Path], None]
 
 
 def convert_to_all(source: Path, out: Path) -> dict[str, Path]:
@@ -50,17 +50,17 @@ def masked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture
-def spoiled(tmp_path: Path) -> Callable[[Path, Spoil], Path]:
+def corrupted(tmp_path: Path) -> Callable[[Path, Corrupt], Path]:
     """Copies a bundle, lets a function change the copy's files, and makes the manifest's hashes agree again."""
 
-    def spoil(source: Path, change: Spoil) -> Path:
+    def corrupt(source: Path, change: Corrupt) -> Path:
         folder = tmp_path / source.name
         shutil.copytree(source, folder)
         change(folder)
         seal(folder, parse((folder / MANIFEST_NAME).read_bytes()))
         return folder
 
-    return spoil
+    return corrupt
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -51,10 +51,10 @@ def test_exit_codes(bundles: dict[str, Path], tmp_path: Path) -> None:
         result = doctor(*arguments)
         assert result.returncode == 2
         assert result.stdout == "" and len(result.stderr.strip().splitlines()) == 1, result.stderr
-    spoiled = tmp_path / "spoiled"
-    shutil.copytree(bundles["onnx"], spoiled)
-    (spoiled / "tokenizer.json").write_text("{}")
-    result = doctor(spoiled, "--json")
+    corrupted = tmp_path / "corrupted"
+    shutil.copytree(bundles["onnx"], corrupted)
+    (corrupted / "tokenizer.json").write_text("{}")
+    result = doctor(corrupted, "--json")
     assert result.returncode == 1
     (finding,) = json.loads(result.stdout)["findings"]
     assert finding["check"] == "integrity" and "tokenizer.json" in finding["what"]

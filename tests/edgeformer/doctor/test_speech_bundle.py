@@ -71,7 +71,7 @@ def test_the_reading_of_tokens_is_compared(diagnosis: Diagnosis) -> None:
     assert finding.severity is Severity.FINE and "as the reference does" in finding.what
 
 
-def test_more_heads_than_there_are(bundle: Path, spoiled: object) -> None:
+def test_more_heads_than_there_are(bundle: Path, corrupted: object) -> None:
     def claim(folder: Path) -> None:
         def change(manifest: dict) -> None:
             manifest["postprocessing"]["alignment_heads"] = 9
@@ -82,6 +82,6 @@ def test_more_heads_than_there_are(bundle: Path, spoiled: object) -> None:
 
         edit_manifest(folder, change)
 
-    (finding,) = of(diagnose(spoiled(bundle, claim), DoctorOptions()), "alignment_heads")  # type: ignore[operator]
+    (finding,) = of(diagnose(corrupted(bundle, claim), DoctorOptions()), "alignment_heads")  # type: ignore[operator]
     assert finding.severity is Severity.ERROR
     assert "9 alignment heads" in finding.what and "have 2 heads" in finding.what

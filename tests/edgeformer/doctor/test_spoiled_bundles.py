@@ -60,9 +60,9 @@ def test_a_huge_mask_is_named(target: str, masked: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_huge_mask_is_an_error_at_other_precisions(
-    target: str, masked: dict[str, Path], spoiled: Callable[..., Path]
+    target: str, masked: dict[str, Path], corrupted: Callable[..., Path]
 ) -> None:
-    path = spoiled(masked[target], lambda folder: edit_manifest(folder, lambda each: each.update(precision="fp16")))
+    path = corrupted(masked[target], lambda folder: edit_manifest(folder, lambda each: each.update(precision="fp16")))
     diagnosis = examine(path)
     assert not diagnosis.ok
     assert "mask" in [each.check for each in diagnosis.findings if each.severity is Severity.ERROR]
@@ -90,24 +90,24 @@ def test_what_is_no_bundle_is_bad_input(tmp_path: Path) -> None:
         DoctorOptions(min_ios="new")
 
 
-def spoil_whole(path: Path) -> None:
+def corrupt_whole(path: Path) -> None:
     path.write_bytes(b"x" * 4000)
 
 
-def test_a_model_file_that_is_none(bundles: dict[str, Path], spoiled: Callable[..., Path]) -> None:
+def test_a_model_file_that_is_none(bundles: dict[str, Path], corrupted: Callable[..., Path]) -> None:
     for target, name in MODEL_FILES.items():
-        path = spoiled(bundles[target], lambda folder, name=name: spoil_whole(folder / name))
+        path = corrupted(bundles[target], lambda folder, name=name: corrupt_whole(folder / name))
         (finding,) = examine(path).findings
         assert (finding.check, finding.severity) == ("structure", Severity.ERROR)
         assert name in finding.what
 
 
-def test_exchanged_labels_are_named(bundles: dict[str, Path], spoiled: Callable[..., Path]) -> None:
+def test_exchanged_labels_are_named(bundles: dict[str, Path], corrupted: Callable[..., Path]) -> None:
     def exchange(manifest: dict[str, Any]) -> None:
         labels = manifest["postprocessing"]["labels"]
         labels[0], labels[2] = labels[2], labels[0]
 
-    path = spoiled(bundles["onnx"], lambda folder: edit_manifest(folder, exchange))
+    path = corrupted(bundles["onnx"], lambda folder: edit_manifest(folder, exchange))
     (finding,) = [each for each in examine(path).findings if each.check == "labels"]
     assert finding.severity is Severity.ERROR
     assert finding.what == "the scores are right, but the labels 'greeting' and 'lights' are exchanged"
@@ -170,9 +170,9 @@ def test_a_dropped_operator_is_named(
     drop: Callable[[Path], None],
     operator: str,
     bundles: dict[str, Path],
-    spoiled: Callable[..., Path],
+    corrupted: Callable[..., Path],
 ) -> None:
-    findings = [each for each in examine(spoiled(bundles[target], drop)).findings if each.severity is Severity.ERROR]
+    findings = [each for each in examine(corrupted(bundles[target], drop)).findings if each.severity is Severity.ERROR]
     assert {each.check for each in findings} == {"structure"}
     texts = [each.what for each in findings]
     assert any(f"lists {operator} " in text for text in texts), texts
@@ -181,10 +181,10 @@ def test_a_dropped_operator_is_named(
         assert any("which no operator before it makes" in text for text in texts), texts
 
 
-def spoil_largest(name: str) -> Callable[[Path], None]:
+def corrupt_largest(name: str) -> Callable[[Path], None]:
     """Put NaN at the begin of a model file's largest constant."""
 
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         with Bundle.open(folder) as bundle:
             view = examiner_for(bundle.manifest.target).read(bundle)
             place = max(view.placements, key=lambda each: each.size_bytes)
@@ -192,18 +192,18 @@ def spoil_largest(name: str) -> Callable[[Path], None]:
         content[place.offset : place.offset + 4] = np.array(np.nan, np.float32).tobytes()
         (folder / name).write_bytes(content)
 
-    return spoil
+    return corrupt
 
 
 @pytest.mark.parametrize("target", ["litert", "executorch"])
 def test_a_weight_that_is_not_a_number_is_named(
-    target: str, bundles: dict[str, Path], spoiled: Callable[..., Path]
+    target: str, bundles: dict[str, Path], corrupted: Callable[..., Path]
 ) -> None:
-    diagnosis = examine(spoiled(bundles[target], spoil_largest(MODEL_FILES[target])))
+    diagnosis = examine(corrupted(bundles[target], corrupt_largest(MODEL_FILES[target])))
     assert "weights" in [each.check for each in diagnosis.findings if each.severity is Severity.ERROR]
 
 
-def test_activations_beyond_float16_are_named(bundles: dict[str, Path], spoiled: Callable[..., Path]) -> None:
+def test_activations_beyond_float16_are_named(bundles: dict[str, Path], corrupted: Callable[..., Path]) -> None:
     def enlarge(folder: Path) -> None:
         model = onnx.load(folder / MODEL_FILES["onnx"])
         (scale,) = [
@@ -214,7 +214,7 @@ def test_activations_beyond_float16_are_named(bundles: dict[str, Path], spoiled:
         scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(1e6), scale.name))
         (folder / MODEL_FILES["onnx"]).write_bytes(model.SerializeToString())
 
-    diagnosis = examine(spoiled(bundles["onnx"], enlarge))
+    diagnosis = examine(corrupted(bundles["onnx"], enlarge))
     (finding,) = [each for each in diagnosis.findings if each.check == "float16"]
     assert finding.severity is Severity.WARNING  # ONNX Runtime computes in float32 on a CPU
     assert "seq_16" in finding.what and "65504" in finding.why
@@ -223,7 +223,7 @@ def test_activations_beyond_float16_are_named(bundles: dict[str, Path], spoiled:
 
 
 def test_activations_beyond_float16_are_an_error_where_it_is_computed_in(
-    bundles: dict[str, Path], spoiled: Callable[..., Path]
+    bundles: dict[str, Path], corrupted: Callable[..., Path]
 ) -> None:
     def enlarge(folder: Path) -> None:
         edit_manifest(folder, lambda each: each.update(precision="fp16"))
@@ -238,7 +238,7 @@ def test_activations_beyond_float16_are_an_error_where_it_is_computed_in(
         content[start : start + 256] = (scales * np.float32(1e6)).tobytes()
         path.write_bytes(content)
 
-    diagnosis = examine(spoiled(bundles["coreml"], enlarge))
+    diagnosis = examine(corrupted(bundles["coreml"], enlarge))
     (finding,) = [each for each in diagnosis.findings if each.check == "float16"]
     assert finding.severity is Severity.ERROR
     assert "layer_norm" in finding.what or "add" in finding.what
@@ -269,14 +269,14 @@ def test_runtimes_that_lack_operators(bundles: dict[str, Path]) -> None:
         examine(bundles["onnx"], runtime="latest")
 
 
-def test_a_tokenizer_that_differs_is_named(bundles: dict[str, Path], spoiled: Callable[..., Path]) -> None:
+def test_a_tokenizer_that_differs_is_named(bundles: dict[str, Path], corrupted: Callable[..., Path]) -> None:
     def keep_capitals(folder: Path) -> None:
         path = folder / "tokenizer.json"
         text = path.read_text()
-        # The reference is built from the settings: so what is spoiled is what it does not read.
+        # The reference is built from the settings: so what is corrupted is what it does not read.
         assert '"max_input_chars_per_word":100' in text
         path.write_text(text.replace('"max_input_chars_per_word":100', '"max_input_chars_per_word":5'))
 
-    diagnosis = examine(spoiled(bundles["onnx"], keep_capitals))
+    diagnosis = examine(corrupted(bundles["onnx"], keep_capitals))
     (finding,) = [each for each in diagnosis.findings if each.check == "tokenizer" and each.severity is Severity.ERROR]
     assert "line" in finding.what and "the reference says" in finding.what

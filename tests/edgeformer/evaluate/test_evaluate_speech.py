@@ -102,7 +102,7 @@ def test_without_the_normaliser(data: SpeechData, monkeypatch: pytest.MonkeyPatc
     assert ["edgeformer[speech]" in note for note in found.notes] == [True]
 
 
-def test_a_spoiled_clip_is_named(data: SpeechData) -> None:
+def test_a_corrupted_clip_is_named(data: SpeechData) -> None:
     data.clips[1].path.write_bytes(b"no sound")
     with pytest.raises(InputError, match=r"^b\.wav: .* is not a sound file"):
         measure(Parrot(SAID), None, data, "a parrot")

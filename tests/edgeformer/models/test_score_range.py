@@ -62,7 +62,7 @@ def save_sharp(folder: Path, factor: float) -> Any:
 )
 def test_the_smallest_mask_with_room(spread: float, largest: float, mask: float, fits: bool) -> None:
     found = ScoreRange(spread, largest)
-    assert (found.mask, found.fits_half, found.hides) == (mask, fits, True)
+    assert (found.mask, found.fits_float16, found.hides) == (mask, fits, True)
 
 
 @pytest.mark.parametrize("factor", [1e10, 1e30])

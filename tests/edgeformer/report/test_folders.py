@@ -89,13 +89,13 @@ def test_what_a_report_says_in_the_right_types_is_told(folder: Path) -> None:
     assert "\u202e" not in variant.note and variant.note.count("more") == 7
 
 
-def spoil(bundle: Path) -> None:
+def corrupt(bundle: Path) -> None:
     (bundle / "model.bin").write_bytes(b"x") if (bundle / "model.bin").exists() else (bundle / "more").write_bytes(b"x")
 
 
-def test_a_spoiled_bundle_is_noted_and_the_rest_is_told(folder: Path) -> None:
+def test_a_corrupted_bundle_is_noted_and_the_rest_is_told(folder: Path) -> None:
     make_onnx(folder / "other")
-    spoil(folder / "other")
+    corrupt(folder / "other")
     found = collect(folder)
     assert [each.name for each in found.variants] == ["tiny.onnx.fp32"]
     assert len(found.notes) == 1 and found.notes[0].startswith("other is left out: ")
@@ -191,7 +191,7 @@ def test_no_page_is_written_into_a_bundle(folder: Path, command: str, place: Cal
     (folder / "link").symlink_to(bundle)
     ended = CliRunner().invoke(app, [command, str(bundle), "--html", str(place(bundle))])
     assert isinstance(ended.exception, InputError)
-    assert "lies in the bundle tiny.onnx.fp32, which it would spoil: name a place outside" in str(ended.exception)
+    assert "lies in the bundle tiny.onnx.fp32, which it would corrupt: name a place outside" in str(ended.exception)
 
 
 def test_a_manifest_of_another_program_is_no_bundle(tmp_path: Path) -> None:

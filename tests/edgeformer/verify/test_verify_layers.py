@@ -1,4 +1,4 @@
-"""`verify --layers` names the layer whose weight is spoiled, in every format, and no layer of a sound bundle."""
+"""`verify --layers` names the layer whose weight is corrupted, in every format, and no layer of a sound bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.verify.verify import LayerStage, Verification, verify
 from tests.checkpoint_factory import save_mobilebert, save_whisper
-from tests.edgeformer.spoiled_weights import spoiled_copy
+from tests.edgeformer.corrupted_weights import corrupted_copy
 
 pytestmark = pytest.mark.slow
 
@@ -139,11 +139,13 @@ def test_sound_images(images: Made, image_source: Path, target: str, precision: 
 
 @BUNDLES
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_spoiled_layer_of_text(
+def test_a_corrupted_layer_of_text(
     texts: Made, text_source: Path, target: str, precision: str, layer: int, tmp_path: Path
 ) -> None:
     name = f"mobilebert.encoder.layer.{layer}"
-    path = spoiled_copy(texts[target, precision], text_source, f"{name}.attention.output.dense.bias", tmp_path / "copy")
+    path = corrupted_copy(
+        texts[target, precision], text_source, f"{name}.attention.output.dense.bias", tmp_path / "copy"
+    )
     plain, found = inspected(path, text_source)
     assert plain.first_diverging == "seq_16"
     assert found.first_diverging == f"layer {name}"
@@ -151,10 +153,10 @@ def test_a_spoiled_layer_of_text(
 
 @BUNDLES
 @pytest.mark.parametrize("layer", ["stages.1.blocks.0", "stages.1.blocks.1"])
-def test_a_spoiled_layer_of_images(
+def test_a_corrupted_layer_of_images(
     images: Made, image_source: Path, target: str, precision: str, layer: str, tmp_path: Path
 ) -> None:
-    path = spoiled_copy(images[target, precision], image_source, f"{layer}.attn.proj.bias", tmp_path / "copy")
+    path = corrupted_copy(images[target, precision], image_source, f"{layer}.attn.proj.bias", tmp_path / "copy")
     plain, found = inspected(path, image_source)
     assert plain.first_diverging == "image"
     assert found.first_diverging == f"layer {layer}"
@@ -165,7 +167,7 @@ def test_a_spoiled_layer_of_images(
 def test_one_number_of_a_matrix(texts: Made, text_source: Path, target: str, matrix: str, tmp_path: Path) -> None:
     """At fp32, where a matrix stands in the file as it is in the checkpoint."""
     name = f"mobilebert.encoder.layer.1.{matrix}.weight"
-    _, found = inspected(spoiled_copy(texts[target, "fp32"], text_source, name, tmp_path / "copy"), text_source)
+    _, found = inspected(corrupted_copy(texts[target, "fp32"], text_source, name, tmp_path / "copy"), text_source)
     assert found.first_diverging == "layer mobilebert.encoder.layer.1"
 
 
@@ -177,8 +179,8 @@ def test_speech(tmp_path: Path) -> None:
     assert found.ok
     names = ["encoder.conv1", "encoder.conv2", "encoder.layers.0", "encoder.layers.1", "encoder.layer_norm"]
     assert layers(found) == tuple(f"layer {name}" for name in (*names, "decoder.layers.0", "decoder.layers.1"))
-    spoiled = spoiled_copy(paths["onnx", "fp32"], source, "encoder.layers.1.fc1.bias", tmp_path / "copy")
-    assert inspected(spoiled, source)[1].first_diverging == "layer encoder.layers.1"
+    corrupted = corrupted_copy(paths["onnx", "fp32"], source, "encoder.layers.1.fc1.bias", tmp_path / "copy")
+    assert inspected(corrupted, source)[1].first_diverging == "layer encoder.layers.1"
 
 
 def test_a_delegate_that_hides_its_values(text_source: Path, tmp_path: Path) -> None:
@@ -207,12 +209,12 @@ def test_command(texts: Made, text_source: Path, tmp_path: Path, capsys: pytest.
         return int(caught.value.code or 0), captured.out, captured.err
 
     good = texts["onnx", "fp32"]
-    spoiled = spoiled_copy(good, text_source, "mobilebert.encoder.layer.1.output.dense.bias", tmp_path / "copy")
+    corrupted = corrupted_copy(good, text_source, "mobilebert.encoder.layer.1.output.dense.bias", tmp_path / "copy")
     code, out, _ = call(good, "--layers", "--source", text_source)
     assert (code, "layer mobilebert.encoder.layer.2" in out) == (0, True)
-    code, out, err = call(spoiled, "--layers", "--source", text_source, "--json")
+    code, out, err = call(corrupted, "--layers", "--source", text_source, "--json")
     assert (code, json.loads(out)["first_diverging"]) == (1, "layer mobilebert.encoder.layer.1")
-    assert err == f"{spoiled}: diverges from the reference, first at the stage layer mobilebert.encoder.layer.1\n"
+    assert err == f"{corrupted}: diverges from the reference, first at the stage layer mobilebert.encoder.layer.1\n"
     code, _, err = call(good, "--source", text_source)
     assert (code, err.count("\n")) == (2, 1)
     assert "--source with --layers alone" in err

@@ -1,4 +1,4 @@
-"""Spoiled and hostile bundles: each is refused with one clear line, and nothing is left behind."""
+"""Corrupted and hostile bundles: each is refused with one clear line, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mutations import Files, spoiled, spoiled_zip, usable_in_a_folder, zipped
+from mutations import Files, corrupted, corrupted_zip, usable_in_a_folder, zipped
 from tiny_speech_bundle import NoiseEngine, make_speech_without_model
 
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -64,7 +64,7 @@ def content(folder: Path) -> Files:
 
 
 def written(files: Files, place: Path, generator: random.Random) -> Path:
-    """The bundle on disk: a folder, a zip, or a zip with a spoiled header."""
+    """The bundle on disk: a folder, a zip, or a zip with a corrupted header."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     if generator.random() < 0.5:
@@ -78,7 +78,7 @@ def written(files: Files, place: Path, generator: random.Random) -> Path:
         return folder
     path = place / "bundle.zip"
     data = zipped(files)
-    path.write_bytes(spoiled_zip(data, generator) if generator.random() < 0.4 else data)
+    path.write_bytes(corrupted_zip(data, generator) if generator.random() < 0.4 else data)
     return path
 
 
@@ -105,7 +105,7 @@ def test_mutated_bundles(originals: list[Files], tmp_path: Path, monkeypatch: py
     ends: Counter[str] = Counter()
     for seed in range(MUTATIONS):
         generator = random.Random(seed)
-        files = spoiled(generator.choice(originals), generator)
+        files = corrupted(generator.choice(originals), generator)
         path = written(files, place, generator)
         before = content(place)
         try:

@@ -202,7 +202,7 @@ HEAD_BYTES = {"HEIC": 600, "AVIF": 400}
 """Where a format's structure stands; 100 for those that are not named."""
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own remarks on spoiled tags
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own remarks on corrupted tags
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "HEIC"])
 @fuzz
 @given(data=st.data())

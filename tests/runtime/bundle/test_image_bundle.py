@@ -69,7 +69,7 @@ def test_photos_are_no_part_of_the_model(tiny_image: Path) -> None:
         (lambda m: m["programs"][0]["outputs"][0].update(shape=[1, 4]), "one float32 output of shape (1, 3)"),
     ],
 )
-def test_spoiled_manifests(tiny_image: Path, change: Callable[[dict], object], problem: str) -> None:
+def test_corrupted_manifests(tiny_image: Path, change: Callable[[dict], object], problem: str) -> None:
     document = json.loads((tiny_image / MANIFEST_NAME).read_text(encoding="utf-8"))
     change(document)
     (tiny_image / MANIFEST_NAME).write_text(json.dumps(document), encoding="utf-8")
@@ -101,7 +101,7 @@ def test_a_spec_that_contradicts_itself_is_not_written() -> None:
         ({}, "cases[0].input: minProperties"),
     ],
 )
-def test_spoiled_cases(tiny_image: Path, stored: dict, problem: str) -> None:
+def test_corrupted_cases(tiny_image: Path, stored: dict, problem: str) -> None:
     document = json.loads((tiny_image / CASES).read_text(encoding="utf-8"))
     document["cases"][0]["input"] = stored
     (tiny_image / CASES).write_text(json.dumps(document), encoding="utf-8")
@@ -144,14 +144,14 @@ def test_another_filter_diverges_at_the_preprocessing(tiny_image: Path) -> None:
         assert verify(bundle, TinyImageEngine()).first_diverging == "preprocess"
 
 
-def test_a_spoiled_photo_is_named(tiny_image: Path) -> None:
+def test_a_corrupted_photo_is_named(tiny_image: Path) -> None:
     path = tiny_image / "vectors" / "noise.png"
     path.write_bytes(path.read_bytes()[:500])
     seal(tiny_image, manifest())
     with Bundle.open(tiny_image) as bundle, pytest.raises(BundleError) as caught:
         verify(bundle, TinyImageEngine())
     assert str(caught.value).startswith("vectors/cases.json: the input {'image': 'vectors/noise.png'} cannot be used: ")
-    assert "is a spoiled image" in str(caught.value)
+    assert "is a corrupted image" in str(caught.value)
 
 
 def test_every_property_of_a_case_is_checked_against_its_kind() -> None:

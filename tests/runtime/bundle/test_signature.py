@@ -226,12 +226,12 @@ def test_keys_that_cannot_be_used(signed: Path, tmp_path: Path) -> None:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
-    spoiled = pem_of(SECRET.public_key(), tmp_path / "spoiled.pub")
-    spoiled.write_bytes(spoiled.read_bytes()[:60])
+    corrupted = pem_of(SECRET.public_key(), tmp_path / "corrupted.pub")
+    corrupted.write_bytes(corrupted.read_bytes()[:60])
     other = pem_of(rsa.generate_private_key(65537, 1024).public_key(), tmp_path / "rsa.pub")
     for key, problem in (
         (secret, "this is a private key"),
-        (spoiled, "expected a PEM file of an Ed25519 public key"),
+        (corrupted, "expected a PEM file of an Ed25519 public key"),
         (signed / "tokenizer.json", "expected a PEM file"),
         (other, "found another kind"),
         (tmp_path / "nowhere", "cannot read the public key"),

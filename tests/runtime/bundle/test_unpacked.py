@@ -85,13 +85,13 @@ def test_other_content_has_another_copy(tiny: Path, packed: Path, tmp_path: Path
         assert set(signed.members()) - set(plain.members()) == {"manifest.sig"}
 
 
-def test_a_spoiled_zip_is_refused_beside_a_good_copy(packed: Path, tmp_path: Path, temporary: Path) -> None:
+def test_a_corrupted_zip_is_refused_beside_a_good_copy(packed: Path, tmp_path: Path, temporary: Path) -> None:
     data = packed.read_bytes()
     at = data.index(bytes(range(256)))
-    (tmp_path / "spoiled.zip").write_bytes(data[:at] + b"x" + data[at + 1 :])
+    (tmp_path / "corrupted.zip").write_bytes(data[:at] + b"x" + data[at + 1 :])
     with Bundle.open(packed) as bundle:
         with pytest.raises(BundleError, match=r"model\.bin"):
-            Bundle.open(tmp_path / "spoiled.zip")
+            Bundle.open(tmp_path / "corrupted.zip")
         assert bundle.read_bytes("model.bin") == bytes(range(256))
     assert not list(temporary.iterdir())
 

@@ -57,7 +57,7 @@ def test_tolerances_are_fractions() -> None:
 
 
 def reseal_and_read(folder: Path) -> str:
-    """The message with which spoiled vectors under a valid manifest are refused."""
+    """The message with which corrupted vectors under a valid manifest are refused."""
     seal(folder, manifest())
     with Bundle.open(folder) as bundle, pytest.raises(BundleError) as caught:
         read_vectors(bundle)
@@ -90,7 +90,7 @@ def reseal_and_read(folder: Path) -> str:
         (lambda d: d["cases"][3].update(program="seq_8"), "expected int32 (1, 8), found int32 (1, 16)"),
     ],
 )
-def test_spoiled_cases(tiny: Path, change: Callable[[dict], object], problem: str) -> None:
+def test_corrupted_cases(tiny: Path, change: Callable[[dict], object], problem: str) -> None:
     document = json.loads((tiny / CASES).read_text(encoding="utf-8"))
     change(document)
     (tiny / CASES).write_text(json.dumps(document), encoding="utf-8")
@@ -107,12 +107,12 @@ def test_a_program_without_a_case(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
-def test_spoiled_tensor_file(tiny: Path, data: bytes) -> None:
+def test_corrupted_tensor_file(tiny: Path, data: bytes) -> None:
     (tiny / TENSORS).write_bytes(data)
     assert "vectors/tensors.safetensors: " in reseal_and_read(tiny)
 
 
-def test_spoiled_tensors(tiny: Path) -> None:
+def test_corrupted_tensors(tiny: Path) -> None:
     good = load_file(tiny / TENSORS)
     for value, problem in (
         (good["0/output"].astype(np.float64), "expected float32 (1, 3), found float64 (1, 3)"),

@@ -69,8 +69,8 @@ def test_bytes_before_between_and_behind_the_files(packed: Path) -> None:
         with zipfile.ZipFile(packed) as archive:
             assert archive.testzip() is None, "any other reader takes it"
         assert "other bytes lie" in refused(packed)
-    for spoiled in (b"prefix" + data, data + b"behind", data[:-22] + b"hidden" + data[-22:]):
-        packed.write_bytes(spoiled)
+    for corrupted in (b"prefix" + data, data + b"behind", data[:-22] + b"hidden" + data[-22:]):
+        packed.write_bytes(corrupted)
         assert refused(packed)
     packed.write_bytes(data)
     Bundle.open(packed).close()
@@ -128,7 +128,7 @@ def test_zip64_where_sizes_need_it(tiny: Path, tmp_path: Path, monkeypatch: pyte
     Bundle.open(tmp_path / "wide.zip").close()
     at = data.index(b"PK\x06\x06")
     for offset in (4, 16, 24, 40, 48, 56, 56 + 8, 56 + 16):
-        spoiled = bytearray(data)
-        spoiled[at + offset] ^= 4
-        (tmp_path / "wide.zip").write_bytes(spoiled)
+        corrupted = bytearray(data)
+        corrupted[at + offset] ^= 4
+        (tmp_path / "wide.zip").write_bytes(corrupted)
         assert refused(tmp_path / "wide.zip"), offset

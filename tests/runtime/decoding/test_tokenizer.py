@@ -93,7 +93,7 @@ def test_words(english: SpeechTokenizer, by_bytes: SpeechTokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"version": "1.0", "model": {"type": "Nothing"}}'])
-def test_spoiled_files(text: str) -> None:
+def test_corrupted_files(text: str) -> None:
     with pytest.raises(BundleError, match="the tokenizer: "):
         SpeechTokenizer(text, 10)
 

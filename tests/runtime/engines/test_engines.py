@@ -102,11 +102,11 @@ def test_several_threads(real: Path) -> None:
 
 
 def test_a_model_that_is_none(real: Path, tmp_path: Path) -> None:
-    def spoil(good: Manifest) -> Manifest:
+    def corrupt(good: Manifest) -> Manifest:
         (tmp_path / "changed" / good.programs[0].file).write_bytes(b"no model" * 100)
         return good
 
-    with Bundle.open(change_manifest(real, tmp_path, spoil)) as bundle, pytest.raises(BundleError) as caught:
+    with Bundle.open(change_manifest(real, tmp_path, corrupt)) as bundle, pytest.raises(BundleError) as caught:
         open_engine(bundle)
     assert str(caught.value).endswith("convert the bundle again, or get it again from its publisher")
     assert "\n" not in str(caught.value)

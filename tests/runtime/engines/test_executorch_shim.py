@@ -1,4 +1,4 @@
-"""The ExecuTorch shim: what it is built from, that it needs no torch, which runtime is chosen, and what spoils it."""
+"""The ExecuTorch shim: what it is built from, that it needs no torch, which runtime is chosen, and what corrupts it."""
 
 from __future__ import annotations
 
@@ -115,12 +115,17 @@ def test_a_method_takes_what_the_file_declares(tiny_executorch: Path, executorch
             method(given)
 
 
-def test_spoiled_files_are_errors(tiny_executorch: Path, executorch_shim: Path, tmp_path: Path) -> None:
+def test_corrupted_files_are_errors(tiny_executorch: Path, executorch_shim: Path, tmp_path: Path) -> None:
     """In ExecuTorch's own words, and never the end of the process."""
     good = (tiny_executorch / "model.pte").read_bytes()
     runtime = ShimRuntime(read_build(executorch_shim))
-    spoiled = {"empty": b"", "none": b"no model" * 100, "short": good[: len(good) // 2], "start": bytes(64) + good[64:]}
-    for name, content in spoiled.items():
+    corrupted = {
+        "empty": b"",
+        "none": b"no model" * 100,
+        "short": good[: len(good) // 2],
+        "start": bytes(64) + good[64:],
+    }
+    for name, content in corrupted.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(RuntimeError, match=r"^Error::"):
             runtime.open(tmp_path / name)
@@ -140,11 +145,11 @@ def test_where_executorch_would_end_the_process(tiny_executorch: Path, executorc
     """A kernel that is called with an integer for a tensor fails an assertion, which is to abort."""
     from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
 
-    spoiled = deserialize_pte_binary((tiny_executorch / "model.pte").read_bytes())
-    for plan in spoiled.program.execution_plan:
+    corrupted = deserialize_pte_binary((tiny_executorch / "model.pte").read_bytes())
+    for plan in corrupted.program.execution_plan:
         integer = next(index for index, value in enumerate(plan.values) if type(value.val).__name__ == "Int")
         plan.chains[0].instructions[0].instr_args.args[0] = integer
-    (tmp_path / "model.pte").write_bytes(bytes(serialize_pte_binary(spoiled, extract_delegate_segments=True)))
+    (tmp_path / "model.pte").write_bytes(bytes(serialize_pte_binary(corrupted, extract_delegate_segments=True)))
     ids = np.ones((1, 8), np.int32)
     runtime = ShimRuntime(read_build(executorch_shim))
     for _ in range(2):
@@ -298,7 +303,7 @@ def test_the_shim_is_chosen_where_it_is_built(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "problem"),
+    ("corrupt", "problem"),
     [
         (lambda folder: (folder / RECORD_NAME).unlink(), "expected a folder that `edgeformer-runtime build-executorch"),
         (lambda folder: (folder / RECORD_NAME).write_text("[]"), "expected a folder that"),
@@ -307,10 +312,10 @@ def test_the_shim_is_chosen_where_it_is_built(
     ],
 )
 def test_folders_that_are_no_build(
-    executorch_shim: Path, tmp_path: Path, spoil: Callable[[Path], None], problem: str
+    executorch_shim: Path, tmp_path: Path, corrupt: Callable[[Path], None], problem: str
 ) -> None:
-    folder = Path(shutil.copytree(executorch_shim, tmp_path / "spoiled"))
-    spoil(folder)
+    folder = Path(shutil.copytree(executorch_shim, tmp_path / "corrupted"))
+    corrupt(folder)
     # In a process of its own: libraries of one name are loaded once.
     script = f"""
 from pathlib import Path

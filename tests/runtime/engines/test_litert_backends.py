@@ -85,7 +85,7 @@ def test_an_interpreter_runs_programs_by_name_and_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "message"),
+    ("corrupted", "message"),
     [
         (
             {"error": UNSUPPORTED},
@@ -97,9 +97,9 @@ def test_an_interpreter_runs_programs_by_name_and_says_what_it_is() -> None:
         ({"dtype": np.int64}, "is int64 (1, 8), the manifest declares int32 (1, 8)"),
     ],
 )
-def test_a_model_that_cannot_run_says_why(spoiled: dict[str, Any], message: str) -> None:
+def test_a_model_that_cannot_run_says_why(corrupted: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=re.escape(message)):
-        InterpreterEngine(bundle_of(), 1, pretended(**spoiled), "tflite-runtime 2.14.0").run("seq_8", ids())
+        InterpreterEngine(bundle_of(), 1, pretended(**corrupted), "tflite-runtime 2.14.0").run("seq_8", ids())
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:

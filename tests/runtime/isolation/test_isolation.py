@@ -95,7 +95,7 @@ def test_what_is_too_long_is_refused_and_the_process_goes_on(isolated: IsolatedP
 
 
 def test_a_bundle_that_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "spoiled"))
+    folder = Path(shutil.copytree(tiny_onnx, tmp_path / "corrupted"))
     (folder / "model_8.onnx").write_bytes(b"no model")
     with pytest.raises(BundleError, match="expected"):
         load(folder, isolated=True)
@@ -247,9 +247,9 @@ def test_frames() -> None:
     write_frame(stream, Frame({"text": "é"}, b"body"))
     assert through(stream.getvalue()) == Frame({"text": "é"}, b"body")
     good = stream.getvalue()
-    for spoiled in (b"", good[:3], good[:-1], b"X" + good[1:], good[:4] + b"\xff" * 12 + good[16:]):
+    for corrupted in (b"", good[:3], good[:-1], b"X" + good[1:], good[:4] + b"\xff" * 12 + good[16:]):
         with pytest.raises(FrameError, match=r"gone|no message"):
-            through(spoiled)
+            through(corrupted)
 
 
 @pytest.mark.parametrize(

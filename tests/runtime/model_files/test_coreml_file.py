@@ -203,7 +203,7 @@ def test_weights_out_of_their_file(offset: int) -> None:
     "weights",
     [make_weights(size=16), make_weights(start=136), make_weights(start=1 << 63), make_weights(sentinel=0), b"\0" * 70],
 )
-def test_spoiled_weights(weights: bytes) -> None:
+def test_corrupted_weights(weights: bytes) -> None:
     with pytest.raises(Broken, match=r"lies at|where its type needs"):
         check(make_model(), weights)
 

@@ -21,7 +21,7 @@ MUTATIONS = int(os.environ.get("EDGEFORMER_FUZZ", "1000")) // 2
 """Of each format; see test_fuzz_bundles.py."""
 
 HANG_SECONDS = 5.0
-CHANGES = (*MODEL_CHANGES["lies"], *MODEL_CHANGES["spoiled"])
+CHANGES = (*MODEL_CHANGES["lies"], *MODEL_CHANGES["corrupted"])
 
 Check = Callable[[bytes], object]
 
@@ -102,5 +102,5 @@ def test_coreml() -> None:
         return check_coreml(FILES, lambda each: memoryview(files[each]), [PROGRAM])
 
     for name, data in content.items():
-        ends = fuzz(data, lambda spoiled, name=name: check(name, spoiled))
+        ends = fuzz(data, lambda corrupted, name=name: check(name, corrupted))
         assert ends["refused"] > MUTATIONS / 4

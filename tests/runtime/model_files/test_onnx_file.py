@@ -23,9 +23,9 @@ SECRET = np.arange(48, dtype=np.float32)
 BIG = 1 << 30
 
 
-def spoiled(good: Path, tmp_path: Path, change: Callable[[Any], None]) -> Path:
+def corrupted(good: Path, tmp_path: Path, change: Callable[[Any], None]) -> Path:
     """A copy of the bundle whose first model is changed; its manifest states the operators that there are now."""
-    folder = Path(shutil.copytree(good, tmp_path / "spoiled"))
+    folder = Path(shutil.copytree(good, tmp_path / "corrupted"))
     manifest = parse((folder / MANIFEST_NAME).read_bytes())
     counts: Counter[str] = Counter()
     for number, program in enumerate(manifest.programs):
@@ -42,7 +42,7 @@ def spoiled(good: Path, tmp_path: Path, change: Callable[[Any], None]) -> Path:
 def refused(good: Path, tmp_path: Path, change: Callable[[Any], None], reason: str) -> None:
     """The bundle is refused for that reason, in one line."""
     with pytest.raises(BundleError, match=reason) as caught:
-        load(spoiled(good, tmp_path, change))
+        load(corrupted(good, tmp_path, change))
     assert "\n" not in str(caught.value)
 
 
@@ -69,7 +69,7 @@ def add(model: Any, operator: str, constants: dict[str, np.ndarray], domain: str
 
 
 def test_the_bundle_itself_is_taken(tiny_onnx: Path, tmp_path: Path) -> None:
-    with load(spoiled(tiny_onnx, tmp_path, lambda model: None)) as pipeline:  # noqa: ARG005
+    with load(corrupted(tiny_onnx, tmp_path, lambda model: None)) as pipeline:  # noqa: ARG005
         assert pipeline("hello").labels
 
 
@@ -278,7 +278,7 @@ def test_foreign_domains(tiny_onnx: Path, tmp_path: Path, domain: str) -> None:
 
 
 def test_operators_that_the_manifest_does_not_state(tiny_onnx: Path, tmp_path: Path) -> None:
-    folder = spoiled(tiny_onnx, tmp_path, lambda model: add(model, "Abs", {"a": ONE}))
+    folder = corrupted(tiny_onnx, tmp_path, lambda model: add(model, "Abs", {"a": ONE}))
     manifest = parse((folder / MANIFEST_NAME).read_bytes())
     operators = {name: count for name, count in manifest.operators.items() if name != "Abs"}
     seal(folder, replace(manifest, operators=operators))

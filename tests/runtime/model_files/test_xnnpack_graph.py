@@ -99,8 +99,8 @@ def test_what_would_be_packed(tiny_executorch: Path, change: Change, reason: str
     table, field, number = change(graph)
     place = table._place(field, 4)
     assert place is not None
-    spoiled = bytearray(good)
-    struct.pack_into("<I", spoiled, begin + place, number)
+    corrupted = bytearray(good)
+    struct.pack_into("<I", corrupted, begin + place, number)
     check_executorch(memoryview(good), programs)
     with pytest.raises(Broken, match=reason):
-        check_executorch(memoryview(bytes(spoiled)), programs)
+        check_executorch(memoryview(bytes(corrupted)), programs)

@@ -95,10 +95,10 @@ def test_transparency_lies_over_white() -> None:
     ("data", "problem"),
     [
         (heic(corners(), further=1), "is animated or has several pages"),
-        (heic(corners())[:400], "is a spoiled image"),
-        (heic(corners())[:-60], "is a spoiled image"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(60), "is a spoiled image"),
-        (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1avif" + bytes(60), "a spoiled image"),
+        (heic(corners())[:400], "is a corrupted image"),
+        (heic(corners())[:-60], "is a corrupted image"),
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(60), "is a corrupted image"),
+        (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00mif1avif" + bytes(60), "a corrupted image"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00mp41isom" + bytes(60), "is not an image: expected one of JPEG"),
     ],
 )

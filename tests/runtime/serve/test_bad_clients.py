@@ -236,7 +236,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("bundle", ["tiny_onnx", "tiny_speech"])
-def test_spoiled_requests(bundle: str, request: pytest.FixtureRequest) -> None:
+def test_corrupted_requests(bundle: str, request: pytest.FixtureRequest) -> None:
     """Mutated requests, random bytes, and random frames behind a good handshake: no traceback, and it still answers."""
     chance = random.Random(0)
     cases = [mutated(chance.choice(SEEDS), chance) for _ in range(600)]

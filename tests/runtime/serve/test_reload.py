@@ -61,7 +61,7 @@ def test_a_bundle_is_exchanged_under_load(tiny_onnx: Path, tmp_path: Path) -> No
         assert served.end() == 0
 
 
-@pytest.mark.parametrize("kind", ["spoiled", "gone", "another task", "wrong answers"])
+@pytest.mark.parametrize("kind", ["corrupted", "gone", "another task", "wrong answers"])
 def test_a_bundle_that_cannot_be_used_changes_nothing(
     kind: str, tiny_onnx: Path, tiny_image_onnx: Path, tmp_path: Path
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_bundle_that_cannot_be_used_changes_nothing(
     with serving(place) as served:
         expected = ask(served.port, "hello").json()["scores"]
         place.rename(tmp_path / "old")
-        if kind == "spoiled":
+        if kind == "corrupted":
             shutil.copytree(tiny_onnx, place)
             os.truncate(place / "tokenizer.json", 10)
         elif kind == "another task":

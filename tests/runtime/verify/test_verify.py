@@ -98,12 +98,12 @@ def test_only_the_longer_program_diverges(tiny: Path) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_diverges(tiny: Path, value: float) -> None:
-    def spoil(_: str, output: Tensor) -> Tensor:
+    def corrupt(_: str, output: Tensor) -> Tensor:
         output[0, 1] = value
         return output
 
     with Bundle.open(tiny) as bundle:
-        outcome = verify(bundle, Altered(spoil))
+        outcome = verify(bundle, Altered(corrupt))
     assert outcome.first_diverging == "seq_8"
     assert outcome.stages[1].max_abs is None
     assert not outcome.stages[-1].ok

@@ -31,7 +31,7 @@ func decodeImage(_ file: Data) throws -> Pixels {
         kCGImageSourceThumbnailMaxPixelSize: Int(Double(max(width, height)) * reduction),
     ]
     guard let image = CGImageSourceCreateThumbnailAtIndex(source, 0, options as CFDictionary) else {
-        throw InputError("the image is spoiled")
+        throw InputError("the image is corrupted")
     }
     return try pixels(of: image)
 }

@@ -57,7 +57,7 @@ public final class ProgramStateDecoder: SpeechDecoder {
         }
         try DecoderInputs.check(row: row, count: tokens.count, mask: mask, rows: rows)
         var steering = DecoderInputs.padded(tokens, position: position, size: prefillTokens)
-        // Rows beyond the last one go nowhere, so padding spoils no row of another hypothesis.
+        // Rows beyond the last one go nowhere, so padding corrupts no row of another hypothesis.
         steering["rows"] = DecoderInputs.integers((0..<prefillTokens).map { $0 < tokens.count ? row + $0 : rows })
         steering["wanted"] = DecoderInputs.integers([wanted.0, wanted.1])
         steering["mask"] = DecoderInputs.floats(mask)

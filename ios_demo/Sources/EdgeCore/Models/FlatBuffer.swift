@@ -55,7 +55,7 @@ final class FlatBuffer {
     /// - Throws: `Broken`: the file is another, or leaves itself.
     func root(_ identifier: String, _ shape: FlatShape) throws -> FlatTable {
         guard size >= 8, data.dropFirst(4).prefix(4).elementsEqual(identifier.utf8) else {
-            throw spoiled("expected '\(identifier)' at its begin")
+            throw corrupted("expected '\(identifier)' at its begin")
         }
         let table = try FlatTable(self, try offset(0))
         try check(table, shape, depth: 0)
@@ -78,7 +78,7 @@ final class FlatBuffer {
     /// Where the offset at a place leads.
     func offset(_ place: Int) throws -> Int {
         let target = place + (try number(place, 4))
-        guard target > place, target <= size - 4 else { throw spoiled("an offset leaves it") }
+        guard target > place, target <= size - 4 else { throw corrupted("an offset leaves it") }
         return target
     }
 
@@ -100,19 +100,19 @@ final class FlatBuffer {
     func spend(_ count: Int) throws {
         steps += count
         guard steps <= Self.maxSteps else {
-            throw spoiled("expected at most \(Self.maxSteps) tables, texts and numbers")
+            throw corrupted("expected at most \(Self.maxSteps) tables, texts and numbers")
         }
     }
 
     /// An error that says what is wrong with the file.
-    func spoiled(_ how: String) -> Broken { Broken("spoiled: \(how)") }
+    func corrupted(_ how: String) -> Broken { Broken("corrupted: \(how)") }
 
     private func inside(_ place: Int, _ count: Int) throws {
-        guard place >= 0, count >= 0, place <= size, count <= size - place else { throw spoiled("it is cut off") }
+        guard place >= 0, count >= 0, place <= size, count <= size - place else { throw corrupted("it is cut off") }
     }
 
     private func check(_ table: FlatTable, _ shape: FlatShape, depth: Int) throws {
-        guard depth <= Self.maxDepth else { throw spoiled("nested deeper than \(Self.maxDepth) tables") }
+        guard depth <= Self.maxDepth else { throw corrupted("nested deeper than \(Self.maxDepth) tables") }
         try spend(1)
         for slot in 0..<table.slots {
             guard let place = try table.place(slot) else { continue }
@@ -127,7 +127,7 @@ final class FlatBuffer {
         case .text:
             let target = try table.target(place)
             guard try number(target + 4 + (try count(target, itemBytes: 1)), 1) == 0 else {
-                throw spoiled("a text has no end")
+                throw corrupted("a text has no end")
             }
         case .table(let shape): try check(try FlatTable(self, try table.target(place)), shape(), depth: depth + 1)
         case .tables(let shape):
@@ -135,7 +135,7 @@ final class FlatBuffer {
         case .union(let shapeOf):
             let kind = try table.byte(slot - 1)
             guard let shape = shapeOf(kind) else {
-                throw spoiled("a table has a part of the kind \(kind), which no bundle uses")
+                throw corrupted("a table has a part of the kind \(kind), which no bundle uses")
             }
             try check(try FlatTable(self, try table.target(place)), shape, depth: depth + 1)
         }
@@ -156,15 +156,15 @@ struct FlatTable {
         // The place of the list of fields is signed, and counted backwards.
         fieldsBegin = begin - Int(Int32(truncatingIfNeeded: try file.number(begin, 4)))
         guard fieldsBegin >= 0, fieldsBegin <= file.size - 4 else {
-            throw file.spoiled("a table has no list of fields")
+            throw file.corrupted("a table has no list of fields")
         }
         let listBytes = try file.number(fieldsBegin, 2)
         bytes = try file.number(fieldsBegin + 2, 2)
         guard listBytes >= 4, listBytes % 2 == 0, bytes >= 4 else {
-            throw file.spoiled("a table has no list of fields")
+            throw file.corrupted("a table has no list of fields")
         }
         guard listBytes <= file.size - fieldsBegin, bytes <= file.size - begin else {
-            throw file.spoiled("a table leaves it")
+            throw file.corrupted("a table leaves it")
         }
         slots = (listBytes - 4) / 2
     }
@@ -178,7 +178,7 @@ struct FlatTable {
 
     /// Refuses a field that leaves its table.
     func inline(_ place: Int, _ count: Int) throws {
-        guard place >= begin + 4, place + count <= begin + bytes else { throw file.spoiled("a field leaves its table") }
+        guard place >= begin + 4, place + count <= begin + bytes else { throw file.corrupted("a field leaves its table") }
     }
 
     /// Where a field that is an offset leads.

@@ -15,7 +15,7 @@ final class SpeechModel {
 
     /// Open the model of a bundle.
     ///
-    /// - Throws: `BundleError`: its tokenizer or its filters are spoiled. `InputError`: the bundle is for another task.
+    /// - Throws: `BundleError`: its tokenizer or its filters are corrupted. `InputError`: the bundle is for another task.
     init(_ bundle: ModelBundle, _ engine: any Engine) throws {
         guard case .audio(let audio) = bundle.manifest.preprocessing,
             case .transcription(let spec) = bundle.manifest.postprocessing

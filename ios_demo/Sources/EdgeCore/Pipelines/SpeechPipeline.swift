@@ -9,7 +9,7 @@ public actor Transcriber {
 
     /// Open the model of a bundle.
     ///
-    /// - Throws: `BundleError`: its tokenizer or its filters are spoiled. `InputError`: the bundle is for another task.
+    /// - Throws: `BundleError`: its tokenizer or its filters are corrupted. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
         model = try SpeechModel(bundle, engine)
         sampleRate = model.audio.sampleRate

@@ -65,7 +65,7 @@ private struct Inflater {
             case 2:
                 let (literals, distances) = codes()
                 block(literals, distances)
-            default: throw InputError("spoiled deflate stream")
+            default: throw InputError("corrupted deflate stream")
             }
         }
         return out

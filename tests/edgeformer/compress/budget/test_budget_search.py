@@ -9,7 +9,7 @@ import pytest
 
 from edgeformer.compress.budget.budget import parse_budget
 from edgeformer.compress.budget.probe import Reading
-from edgeformer.compress.budget.search import Found, Point, Rung, frontier, search, unreachable
+from edgeformer.compress.budget.search import Candidate, Point, SearchResult, frontier, search, unreachable
 from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
 from edgeformer.convert.layer_plan import LayerPlan
 
@@ -46,26 +46,26 @@ class Bench:
         self.made.append(plan)
         return Point("quantize", plan, self.values(plan))
 
-    def find(self, budget: str, bundles: int = 5, predicted: float = 1.0) -> Found:
+    def find(self, budget: str, bundles: int = 5, predicted: float = 1.0) -> SearchResult:
         """Search; torch predicts so many times the true loss."""
-        rungs = frontier(sensitivity())
+        candidates = frontier(sensitivity())
 
         def guess(plan: LayerPlan) -> Mapping[str, float]:
             return {"accuracy_drop": predicted * self.values(plan)["accuracy_drop"]}
 
-        return search(parse_budget(budget), rungs, guess, self.measure, self.fp32(rungs[0]), bundles)
+        return search(parse_budget(budget), candidates, guess, self.measure, self.fp32(candidates[0]), bundles)
 
-    def fp32(self, rung: Rung) -> Point:
-        return Point("quantize", rung.plan, self.values(rung.plan))
+    def fp32(self, candidate: Candidate) -> Point:
+        return Point("quantize", candidate.plan, self.values(candidate.plan))
 
 
 def test_plans_shrink_by_what_costs_least_per_byte() -> None:
-    rungs = frontier(sensitivity())
-    sizes = [rung.weight_bytes for rung in rungs]
+    candidates = frontier(sensitivity())
+    sizes = [candidate.weight_bytes for candidate in candidates]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == 12000 and sizes[-1] == 1500
     moves = [
         (layer, after.plan.layers[layer])
-        for before, after in itertools.pairwise(rungs)
+        for before, after in itertools.pairwise(candidates)
         for layer in COSTS
         if before.plan.layers[layer] != after.plan.layers[layer]
     ]
@@ -84,8 +84,8 @@ def test_formats_above_the_hull_are_left_out() -> None:
     found = sensitivity()
     costs = [cost for cost in found.costs if cost.layer == "easy"]
     worse = LayerCost("easy", "int8", 1000, 4000, Reading(0.9, 0.9, 0.5))
-    rungs = frontier(Sensitivity("litert", "accuracy", 1, found.reference, (worse, costs[1])))
-    assert [rung.plan.layers["easy"] for rung in rungs] == ["fp32", "int4"]
+    candidates = frontier(Sensitivity("litert", "accuracy", 1, found.reference, (worse, costs[1])))
+    assert [candidate.plan.layers["easy"] for candidate in candidates] == ["fp32", "int4"]
 
 
 @pytest.mark.parametrize("predicted", [0.01, 0.5, 1.0, 2.0, 100.0])

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget.budget import parse_budget
+from edgeformer.compress.budget.bundle_evaluator import BundleEvaluator, Conversion
 from edgeformer.compress.budget.chain import Chain, ChainOptions, compress_to_budget
-from edgeformer.compress.budget.workbench import Conversion, Workbench
 from edgeformer.compress.model import open_model
 from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
 from edgeformer_runtime.cli.console import err
@@ -71,7 +71,7 @@ def test_a_model_that_int8_ruins_is_brought_within_its_budget(
     saved: Chain, intents: str, place: Path, tmp_path: Path
 ) -> None:
     conversion = Conversion("litert", intents, limit=200, seq_lens=(32,))
-    bench = Workbench(open_model(str(place / "collapsing")), "quantize", conversion, tmp_path / "bench")
+    bench = BundleEvaluator(open_model(str(place / "collapsing")), "quantize", conversion, tmp_path / "bench")
     plain = bench.measure(LayerPlan(default="int8"))
     assert plain.refused is not None or plain.values["accuracy_drop"] > 0.2
     best = saved.found.best

@@ -110,12 +110,12 @@ def full_logits(module: Whisper, tokens: list[int], mel: Tensor = MEL) -> Tensor
         return module(mel, torch.tensor([tokens]))[0]
 
 
-@pytest.mark.parametrize("products", ["matrix-products", "sums"])
+@pytest.mark.parametrize("products", ["matmul", "elementwise"])
 @pytest.mark.parametrize("state", ["host", "program"])
 def test_steps_and_prefill_equal_the_whole_decoder(
     model: tuple[Whisper, WhisperConfig], state: str, products: str
 ) -> None:
-    options = {"window": "full", "decoder_state": state, "prefill_tokens": 4, "token_products": products}
+    options = {"window": "full", "decoder_state": state, "prefill_tokens": 4, "token_matmul": products}
     host = Host(make_programs(model, **options), MEL)
     expected = full_logits(model[0], TOKENS)
     alignments = []
@@ -284,7 +284,7 @@ def test_the_whole_window_is_one_bucket(model: tuple[Whisper, WhisperConfig]) ->
         ({"prefill_tokens": 1}, "at least 2 tokens"),
         ({"window": "half"}, "expected one of tail, full"),
         ({"decoder_state": "nobody"}, "expected one of host, program"),
-        ({"token_products": "guesses"}, "expected one of matrix-products, sums"),
+        ({"token_matmul": "guesses"}, "expected one of matmul, elementwise"),
     ],
 )
 def test_refuses_impossible_options(

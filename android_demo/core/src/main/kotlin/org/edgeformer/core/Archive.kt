@@ -74,7 +74,7 @@ class Archive private constructor(
     }
 
     override fun checkCrc(name: String, crc: Long) {
-        if (crc != members.getValue(name).crc) spoiled("${shorten(name)} has another CRC")
+        if (crc != members.getValue(name).crc) corrupted("${shorten(name)} has another CRC")
     }
 
     /** Compares every header with what BUNDLE.md asks of writers: sorted, one date, one permission, nothing between. */
@@ -122,19 +122,19 @@ class Archive private constructor(
     override fun close() = owner.close()
 
     private fun readDirectory(): Map<String, Member> {
-        if (length < END_BYTES) spoiled("its end record is missing")
+        if (length < END_BYTES) corrupted("its end record is missing")
         val end = read(length - END_BYTES, END_BYTES)
-        if (end.getInt(0) != END_SIGNATURE || short(end, 20) != 0) spoiled("its end record is missing")
+        if (end.getInt(0) != END_SIGNATURE || short(end, 20) != 0) corrupted("its end record is missing")
         val count = short(end, 10)
         val (size, offset) = int(end, 12) to int(end, 16)
-        if (short(end, 4) != 0 || short(end, 6) != 0 || short(end, 8) != count) spoiled("expected a zip in one piece")
-        if (count > MAX_FILES + 2 || size > MAX_DIRECTORY_BYTES) spoiled("expected at most $MAX_FILES files")
-        if (offset + size + END_BYTES != length) spoiled("its directory does not end at its end record")
+        if (short(end, 4) != 0 || short(end, 6) != 0 || short(end, 8) != count) corrupted("expected a zip in one piece")
+        if (count > MAX_FILES + 2 || size > MAX_DIRECTORY_BYTES) corrupted("expected at most $MAX_FILES files")
+        if (offset + size + END_BYTES != length) corrupted("its directory does not end at its end record")
         val directory = read(offset, size.toInt())
         val found = LinkedHashMap<String, Member>()
         var next = 0
         repeat(count) { next = readEntry(directory, next, found) }
-        if (next != directory.capacity()) spoiled("its directory holds more than it states")
+        if (next != directory.capacity()) corrupted("its directory holds more than it states")
         checkContiguous(found, offset)
         return found
     }
@@ -155,13 +155,13 @@ class Archive private constructor(
     }
 
     private fun hidden(what: String): Nothing =
-        spoiled("it holds $what, which its directory does not list (pack with edgeformer pack)")
+        corrupted("it holds $what, which its directory does not list (pack with edgeformer pack)")
 
     private fun readEntry(directory: ByteBuffer, at: Int, found: MutableMap<String, Member>): Int {
-        if (at + ENTRY_BYTES > directory.capacity() || directory.getInt(at) != ENTRY_SIGNATURE) spoiled("its directory")
+        if (at + ENTRY_BYTES > directory.capacity() || directory.getInt(at) != ENTRY_SIGNATURE) corrupted("its directory")
         val nameLength = short(directory, at + 28)
         val next = at + ENTRY_BYTES + nameLength
-        if (next > directory.capacity()) spoiled("its directory is cut off")
+        if (next > directory.capacity()) corrupted("its directory is cut off")
         val nameBytes = ByteArray(nameLength) { directory.get(at + ENTRY_BYTES + it) }
         val name = String(nameBytes, Charsets.ISO_8859_1)
         checkEntry(name, directory, at)
@@ -194,9 +194,9 @@ class Archive private constructor(
 
     private fun read(at: Long, count: Int): ByteBuffer {
         val bytes = ByteBuffer.allocate(count).order(ByteOrder.LITTLE_ENDIAN)
-        if (at < 0 || at + count > length) spoiled("it points outside of itself")
+        if (at < 0 || at + count > length) corrupted("it points outside of itself")
         while (bytes.hasRemaining()) {
-            if (channel.read(bytes, start + at + bytes.position()) < 0) spoiled("it is cut off")
+            if (channel.read(bytes, start + at + bytes.position()) < 0) corrupted("it is cut off")
         }
         return bytes
     }
@@ -205,7 +205,7 @@ class Archive private constructor(
 
     private fun int(bytes: ByteBuffer, at: Int) = bytes.getInt(at).toLong() and 0xFFFFFFFFL
 
-    private fun spoiled(how: String): Nothing = throw BundleError("$what: spoiled or truncated zip: $how")
+    private fun corrupted(how: String): Nothing = throw BundleError("$what: corrupted or truncated zip: $how")
 
     private inline fun <T> reading(read: () -> T): T = try {
         read()

@@ -131,7 +131,7 @@ private fun compareHash(name: String, entry: FileEntry, files: BundleFiles) {
         crc.update(chunk, 0, count)
     }
     if (hexadecimal(digest.digest()) != entry.sha256) {
-        throw BundleError("$name: its SHA-256 differs from the manifest's: the file is spoiled, download it again")
+        throw BundleError("$name: its SHA-256 differs from the manifest's: the file is corrupted, download it again")
     }
     files.checkCrc(name, crc.value)
 }

@@ -6,7 +6,7 @@ package org.edgeformer.core
  */
 open class EdgeFormerError(message: String, cause: Throwable? = null) : Exception(message, cause)
 
-/** A bundle that does not follow BUNDLE.md: spoiled, foreign, or made by a newer version. */
+/** A bundle that does not follow BUNDLE.md: corrupted, foreign, or made by a newer version. */
 class BundleError(message: String, cause: Throwable? = null) : EdgeFormerError(message, cause)
 
 /** An input (text, image, sound, argument) that cannot be used. */

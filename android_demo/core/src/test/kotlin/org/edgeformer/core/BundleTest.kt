@@ -51,7 +51,7 @@ class BundleTest {
     }
 
     @Test
-    fun `spoiled folders`() {
+    fun `corrupted folders`() {
         refused("SHA-256 differs") { File(it, "model.bin").writeBytes(ByteArray(256)) }
         refused("expected 256 bytes") { File(it, "model.bin").appendBytes(ByteArray(1)) }
         refused("is missing") { File(it, "tokenizer.json").delete() }
@@ -156,8 +156,8 @@ class BundleTest {
         val bytes = zip.readBytes()
         val good = Bundle.open(zip).manifest
         for (at in bytes.indices step 97) {
-            val spoiled = bytes.copyOf().also { it[at] = (it[at] + 1).toByte() }
-            val file = File(place, "spoiled.zip").also { it.writeBytes(spoiled) }
+            val corrupted = bytes.copyOf().also { it[at] = (it[at] + 1).toByte() }
+            val file = File(place, "corrupted.zip").also { it.writeBytes(corrupted) }
             try {
                 assertEquals(good, Bundle.open(file).manifest, "byte $at")
             } catch (error: BundleError) {
@@ -175,8 +175,8 @@ class BundleTest {
         }
     }
 
-    private fun refused(problem: String, spoil: (File) -> Unit) {
-        val folder = unpacked().also(spoil)
+    private fun refused(problem: String, corrupt: (File) -> Unit) {
+        val folder = unpacked().also(corrupt)
         val error = assertThrows(BundleError::class.java) { Bundle.open(folder) }
         assertTrue(problem in error.message.orEmpty(), error.message)
     }

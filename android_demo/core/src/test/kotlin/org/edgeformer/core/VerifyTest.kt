@@ -62,10 +62,10 @@ class VerifyTest {
 
     @Test
     fun `NaN and an engine that fails are stages that are not ok`() {
-        val spoiled = verification("tiny-text.zip") { _, _, _ -> Float.NaN }
-        assertEquals("seq_8", spoiled.firstDiverging)
-        assertNull(spoiled.stages[1].maxAbs)
-        assertFalse(spoiled.stages.last().ok)
+        val corrupted = verification("tiny-text.zip") { _, _, _ -> Float.NaN }
+        assertEquals("seq_8", corrupted.firstDiverging)
+        assertNull(corrupted.stages[1].maxAbs)
+        assertFalse(corrupted.stages.last().ok)
         val failing = verification("tiny-speech.zip") { _, _, _ -> error("out of memory") }
         assertEquals(listOf("encode", "step 0", "text"), failing.stages.filter { !it.ok }.map { it.name })
         assertTrue(failing.stages[1].reason.orEmpty().contains("out of memory"), failing.toString())

@@ -7,7 +7,7 @@ import kotlin.math.ln
 
 private const val NEVER = Float.NEGATIVE_INFINITY
 
-internal const val SPOILED_LOGITS =
+internal const val CORRUPTED_LOGITS =
     "the decoder's logits hold NaN or infinity: verify the bundle, or convert at a higher precision"
 
 /**
@@ -39,7 +39,7 @@ internal class LogitRules(private val spec: Transcription, private val timestamp
      */
     fun logNormalizer(logits: FloatArray, largest: Float): Double {
         val result = logSum(logits, 0, logits.size, largest)
-        if (result.isNaN() || result.isInfinite()) throw EngineError(SPOILED_LOGITS)
+        if (result.isNaN() || result.isInfinite()) throw EngineError(CORRUPTED_LOGITS)
         return result
     }
 

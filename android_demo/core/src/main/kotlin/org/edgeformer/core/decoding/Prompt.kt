@@ -93,7 +93,7 @@ internal fun tokenProbability(logits: FloatArray, token: Int?): Double? {
     var sum = 0.0
     for (value in logits) sum += exp((value - largest).toDouble())
     val probability = exp((logits[token] - largest).toDouble()) / sum
-    if (probability.isNaN() || probability.isInfinite()) throw EngineError(SPOILED_LOGITS)
+    if (probability.isNaN() || probability.isInfinite()) throw EngineError(CORRUPTED_LOGITS)
     return probability
 }
 

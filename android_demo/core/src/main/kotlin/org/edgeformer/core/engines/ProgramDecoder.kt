@@ -56,7 +56,7 @@ class ProgramStateDecoder(
         val steered = prefillInputs(tokens, position, mask, wanted, spec)
         checkRows(row, tokens.size, rows)
         checkMask(mask, rows)
-        // Rows beyond the last one go nowhere, so padding spoils no row of another hypothesis.
+        // Rows beyond the last one go nowhere, so padding corrupts no row of another hypothesis.
         val fed = IntArray(prefillTokens) { if (it < tokens.size) row + it else rows }
         val outputs = run(bucket.prefill, steered + ("rows" to IntTensor.of(fed, prefillTokens)) + cross)
         return wantedLogits(outputs, spec)

@@ -61,7 +61,7 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
      */
     fun root(identifier: String, shape: FlatShape): FlatTable {
         val found = String(CharArray(4) { if (size < 8) ' ' else (bytes.get(begin + 4 + it).toInt() and 0xFF).toChar() })
-        if (found != identifier) spoiled("expected '$identifier' at its begin, found ${shorten(found)}")
+        if (found != identifier) corrupted("expected '$identifier' at its begin, found ${shorten(found)}")
         return FlatTable(this, offset(0)).also { check(it, shape, 0) }
     }
 
@@ -79,7 +79,7 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
     /** Where the offset at a place leads. */
     fun offset(at: Int): Int {
         val target = at + number(at, 4)
-        if (target <= at || target > size - 4) spoiled("an offset leaves it")
+        if (target <= at || target > size - 4) corrupted("an offset leaves it")
         return target.toInt()
     }
 
@@ -93,7 +93,7 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
     /** Counts what is looked at: things that refer to one another in circles, or a million times to one, end here. */
     fun spend(count: Int) {
         steps += minOf(count, MAX_STEPS) // no overflow: it is checked each time
-        if (steps > MAX_STEPS) spoiled("expected at most $MAX_STEPS tables, texts and numbers")
+        if (steps > MAX_STEPS) corrupted("expected at most $MAX_STEPS tables, texts and numbers")
     }
 
     /** The text at a place. */
@@ -103,14 +103,14 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
         return String(ByteArray(count) { bytes.get(begin + at + 4 + it) }, Charsets.UTF_8)
     }
 
-    fun spoiled(how: String): Nothing = refuse("spoiled: $how")
+    fun corrupted(how: String): Nothing = refuse("corrupted: $how")
 
     private fun inside(at: Int, count: Long) {
-        if (at < 0 || count < 0 || at + count > size) spoiled("it is cut off")
+        if (at < 0 || count < 0 || at + count > size) corrupted("it is cut off")
     }
 
     private fun check(table: FlatTable, shape: FlatShape, depth: Int) {
-        if (depth > MAX_DEPTH) spoiled("nested deeper than $MAX_DEPTH tables")
+        if (depth > MAX_DEPTH) corrupted("nested deeper than $MAX_DEPTH tables")
         spend(1)
         for (slot in 0 until table.slots) {
             val at = table.place(slot) ?: continue
@@ -133,7 +133,7 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
             }
             is FlatField.Union -> {
                 val kind = table.byte(slot - 1)
-                val shape = field.shapeOf(kind) ?: spoiled("a table has options of the kind $kind, which no bundle uses")
+                val shape = field.shapeOf(kind) ?: corrupted("a table has options of the kind $kind, which no bundle uses")
                 check(FlatTable(this, table.target(at)), shape, depth + 1)
             }
         }
@@ -142,7 +142,7 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
     private fun checkText(at: Int) {
         spend(1)
         val count = count(at, 1)
-        if (number(at + 4 + count, 1) != 0L) spoiled("a text has no end")
+        if (number(at + 4 + count, 1) != 0L) corrupted("a text has no end")
     }
 }
 
@@ -157,12 +157,12 @@ internal class FlatTable(private val file: FlatBuffer, private val at: Int) {
     init {
         // The place of the list of fields is signed, and counted backwards.
         val list = at - file.number(at, 4).toInt().toLong()
-        if (list !in 0..file.size - 4L) file.spoiled("a table has no list of fields")
+        if (list !in 0..file.size - 4L) file.corrupted("a table has no list of fields")
         fieldsAt = list.toInt()
         val listBytes = file.number(fieldsAt, 2).toInt()
         bytes = file.number(fieldsAt + 2, 2).toInt()
-        if (listBytes < 4 || listBytes % 2 != 0 || bytes < 4) file.spoiled("a table has no list of fields")
-        if (fieldsAt + listBytes > file.size || at + bytes > file.size) file.spoiled("a table leaves it")
+        if (listBytes < 4 || listBytes % 2 != 0 || bytes < 4) file.corrupted("a table has no list of fields")
+        if (fieldsAt + listBytes > file.size || at + bytes > file.size) file.corrupted("a table leaves it")
         slots = (listBytes - 4) / 2
     }
 
@@ -175,7 +175,7 @@ internal class FlatTable(private val file: FlatBuffer, private val at: Int) {
 
     /** Refuses a field that leaves its table. */
     fun inline(place: Int, count: Int) {
-        if (place < at + 4 || place + count > at + bytes) file.spoiled("a field leaves its table")
+        if (place < at + 4 || place + count > at + bytes) file.corrupted("a field leaves its table")
     }
 
     /** Where a field that is an offset leads. */

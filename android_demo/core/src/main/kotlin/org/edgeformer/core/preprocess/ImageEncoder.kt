@@ -23,7 +23,7 @@ class RgbImage(val width: Int, val height: Int, val data: ByteArray) {
 
 /** Decodes a file of an image, JPEG or PNG at least: the platform's part of preprocessing. */
 fun interface ImageDecoder {
-    /** @throws InputError not an image, spoiled, animated or too large. */
+    /** @throws InputError not an image, corrupted, animated or too large. */
     fun decode(data: ByteArray): RgbImage
 }
 

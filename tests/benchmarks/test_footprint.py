@@ -1,4 +1,4 @@
-"""What the thinness benchmark counts, and the table that it makes."""
+"""What the footprint benchmark counts, and the table that it makes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import check, thin_results
-from benchmarks.thinness import REPEATS, Installed, Run, _cold, measure_installed
+from benchmarks import check, footprint_results
+from benchmarks.footprint import REPEATS, Installed, Run, _cold, measure_installed
 
 # By distribution: the bytes of its only file, and what it needs.
 PACKAGES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -54,7 +54,7 @@ def test_the_table_has_a_row_for_each_contender_and_each_model() -> None:
         "ratio": 1.25,
         "ratio_interval": [1.1, 1.4],
     }
-    text = thin_results.markdown(
+    text = footprint_results.markdown(
         {
             "machine": "x86_64, Linux",
             "rounds": 3,

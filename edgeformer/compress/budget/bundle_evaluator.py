@@ -44,7 +44,7 @@ class Conversion:
     audio_seconds: tuple[float, ...] | None = None
 
 
-class Workbench:
+class BundleEvaluator:
     """Bundles of one model, all measured against the source.
 
     Attributes:
@@ -57,7 +57,7 @@ class Workbench:
         stage: str,
         conversion: Conversion,
         folder: Path,
-        source: Workbench | None = None,
+        source: BundleEvaluator | None = None,
         report: Report = lambda line: None,  # noqa: ARG005
     ) -> None:
         """Make the bundle at fp32.

@@ -1,6 +1,6 @@
 """How light the runtime is: size, packages, import, memory and cold start, beside the libraries that it stands for.
 
-    python -m benchmarks.thinness [--update-readme | --json FILE]
+    python -m benchmarks.footprint [--update-readme | --json FILE]
 
 Each contender is installed by pip into an environment of its own and answers once in a fresh process for each round.
 Rounds are interleaved, figures are medians, and the files are in the page cache. Ratios are of the times to the first
@@ -30,8 +30,8 @@ from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from tools.code_key import REPOSITORY
 
-RESULTS = Path(__file__).parent / "results" / "thinness.json"
-WORKER = Path(__file__).with_name("thin_worker.py")
+RESULTS = Path(__file__).parent / "results" / "footprint.json"
+WORKER = Path(__file__).with_name("footprint_worker.py")
 RUNTIME = REPOSITORY / "runtime"
 ZOO = REPOSITORY / "edgeformer" / "zoo"
 REPEATS, ROUNDS = 5, 3
@@ -47,7 +47,7 @@ class Contender:
 
     Attributes:
         name: for the table.
-        worker: what `thin_worker.py` calls it.
+        worker: what `footprint_worker.py` calls it.
         packages: for pip.
         module: whose import is timed.
         target: the bundles' target that it runs; None: the checkpoint itself.
@@ -180,7 +180,7 @@ Run = tuple[float, str, dict[str, float]]
 
 
 def first_answer(python: Path, contender: Contender, task: str, model: Path) -> Run:
-    """One run of `thin_worker.py`."""
+    """One run of `footprint_worker.py`."""
     begin = time.perf_counter()
     command = [str(python), "-I", str(WORKER), contender.worker, task, str(model), INPUTS[task]]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

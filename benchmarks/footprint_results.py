@@ -1,4 +1,4 @@
-"""The README's table of the thinness benchmark."""
+"""The README's table of the footprint benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def markdown(document: dict[str, Any]) -> str:
     """Two tables: what is installed and imported, and cold starts with the zoo's models."""
     bare = document["bare"]
     lines = [
-        "**Thinness**",
+        "**Footprint**",
         "",
         f"Each in an environment of its own, {document['machine']}; medians of {document['rounds']} interleaved rounds."
         f" `pip install edgeformer-runtime` alone brings {bare['packages']} packages, of whose"

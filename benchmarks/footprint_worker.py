@@ -1,6 +1,6 @@
-"""One contender of the thinness benchmark in a process of its own: loads a model, answers once, says what it took.
+"""One contender of the footprint benchmark in a process of its own: loads a model, answers once, says what it took.
 
-    python thin_worker.py CONTENDER TASK MODEL INPUT
+    python footprint_worker.py CONTENDER TASK MODEL INPUT
 
 Run by the Python of the contender's own environment, so it imports nothing of this repository, and of other packages
 only what somebody would who uses that library by hand. It prints the answer as soon as it has it, which is where the
