@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
@@ -86,8 +86,7 @@ def write_bundle(
     if has_states:
         rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
-    spec = interface.preprocessing
-    write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
+    write_vectors(folder, recorded, tolerances, manifest)
     return seal(folder, manifest)
 
 
