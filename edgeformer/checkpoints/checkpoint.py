@@ -101,6 +101,10 @@ class Checkpoint:
         """All tensors by their public names, floating point ones as float32."""
         return weights.load_weights(self.weight_files)
 
+    def load_state(self) -> dict[str, Tensor]:
+        """All tensors by the names that the family's modules give them, floating point ones as float32."""
+        return self.family.rename(self.load_weights())
+
 
 @dataclass(frozen=True)
 class KeyReport:
@@ -249,12 +253,16 @@ def check_approximate(kernel: str | None, task: str) -> None:
         raise InputError(f"the attention kernel {kernel} is for long texts, found the task {task}: choose another")
 
 
-def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:
+def load_module(
+    checkpoint: Checkpoint, attention: AttentionKernel, state: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, KeyReport]:
     """Build the checkpoint's module and fill it, every tensor accounted for.
 
     Args:
         checkpoint: an opened checkpoint.
         attention: the kernel that the module will use.
+        state: what the checkpoint's `load_state` gave, for who builds several modules; the module has copies. None:
+            the weights are read now.
 
     Returns:
         The module in eval mode, float32 and contiguous, and the report of its keys.
@@ -262,7 +270,7 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     Raises:
         InputError: tensors that are missing, unexpected or of another shape, all of them in one line.
     """
-    state = checkpoint.family.rename(checkpoint.load_weights())
+    state = checkpoint.load_state() if state is None else state
     module = checkpoint.family.build(checkpoint.config, checkpoint.task, len(checkpoint.labels), attention)
     if isinstance(module, TextEmbedder):
         module.set_head(checkpoint.pooling, checkpoint.normalize)

@@ -9,9 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
 from edgeformer.checkpoints import source_index
-from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approximate, load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import (
+    Checkpoint,
+    KeyReport,
+    capped,
+    check_approximate,
+    load_module,
+    open_checkpoint,
+)
 from edgeformer.convert.agreement import Agreement, Reference
 from edgeformer.convert.bundle_writer import (
     check_destination,
@@ -183,9 +192,14 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     jobs: list[Job] = []
     problems: list[str] = []
     notes = unnoted
+    state = checkpoint.load_state()
+    modules: dict[str, tuple[nn.Module, KeyReport]] = {}
     for converter in converters:
         attention = options.attention or checkpoint.attention or converter.target.attention
-        module, keys = load_module(checkpoint, ALL_KERNELS[attention])
+        # Targets of one kernel share a module: converters leave it as it is, as each precision starts from it again.
+        if attention not in modules:
+            modules[attention] = load_module(checkpoint, ALL_KERNELS[attention], state)
+        module, keys = modules[attention]
         wanted = options.programs_for(converter.target)
         lengths, cuts = capped(checkpoint, wanted.seq_lens)
         wanted = replace(wanted, seq_lens=lengths)
