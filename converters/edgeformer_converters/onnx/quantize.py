@@ -26,6 +26,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_converters.onnx.converter import store_in_half
@@ -34,7 +35,6 @@ from edgeformer_converters.ranges import ValueHistogram
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
-LARGEST_INT8 = 127
 # All spatial kernels of TinyViT-5M together are 45,000 weights, 0.7 % of its bytes.
 MOST_FLOAT_WEIGHTS = 1 << 16
 # Products after GELU get their activations quantized per block of 128; see `quantize_dynamically`.
@@ -286,7 +286,6 @@ def activation_ranges(
 # | int4 | MatMulNBits: blocks of 32 weights with a scale each | activations in int8 per row and block |
 
 
-LARGEST_INT4 = 7
 _OFFSET = 8
 """MatMulNBits takes nibbles without a sign and subtracts this."""
 _ACTIVATIONS_IN_INT8 = 4
