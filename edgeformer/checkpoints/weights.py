@@ -244,7 +244,7 @@ ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
 
-def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+def check_sizes(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
     """Refuse a config that states more than its weights can be.
 
     Args:
@@ -259,7 +259,7 @@ def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...])
     _check(family, raw, max(there, ALWAYS_BUILT), "config.json", f"the weight files have {there} bytes")
 
 
-def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -> None:
+def check_student(family: Family[Any], raw: Mapping[str, Any], teacher_values: int) -> None:
     """Refuse a new student of far more weights than its teacher.
 
     Args:
@@ -280,7 +280,7 @@ def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -
     )
 
 
-def _check(family: Family, raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
     labels = raw.get("id2label")
     if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
         raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
