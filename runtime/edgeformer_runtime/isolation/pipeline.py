@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,8 @@ from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscri
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
+from edgeformer_runtime.progress import AudioProgress, Progress
 from edgeformer_runtime.verify.verify import Stage, Verification
-
-Progress = Callable[[float, float | None], None]
 
 
 class IsolatedEngine:
@@ -93,7 +92,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         super().__init__(bundle, IsolatedEngine(bundle, threads, limits or Limits(), answers=True), owned=True)
         self._kind = bundle.manifest.preprocessing.kind
 
-    def run(self, raw: Any, options: TranscribeOptions | None = None, progress: Progress | None = None) -> Any:
+    def run(self, raw: Any, options: TranscribeOptions | None = None, progress: AudioProgress | None = None) -> Any:
         """Answer one raw input.
 
         Args:
@@ -162,7 +161,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
 
 
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

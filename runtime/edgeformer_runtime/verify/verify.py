@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,10 +12,8 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished cases and of all cases."""
 
 # How the cases of each kind of answer are replayed.
 REPLAYS: dict[str, str] = {
