@@ -19,7 +19,7 @@ from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface
-from edgeformer_runtime.bundle import reader
+from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
 from edgeformer_runtime.bundle.manifest import (
@@ -217,7 +217,7 @@ def deliver(made: Bundle, path: Path, zipped: bool) -> list[str]:
     if zipped:
         packed = made.folder.with_name(archived.name)
         with packed.open("xb") as file:
-            reader.write(file, made.members())
+            archive.write(file, made.members())
     put(made.folder, path)
     if zipped:
         put(packed, archived)
@@ -260,8 +260,8 @@ def _zip_holds(path: Path) -> set[str] | None:
     if not path.is_file():
         return None
     try:
-        with reader.Reader(path) as archive:
-            return set(archive.sizes) if MANIFEST_NAME in archive.sizes else None
+        with archive.Reader(path) as found:
+            return set(found.sizes) if MANIFEST_NAME in found.sizes else None
     except (BundleError, OSError):
         return None
 

@@ -42,10 +42,10 @@ class CoreMLConverter:
     """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
     fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
-    smaller (`coreml_weights`, `coreml_mixed`): coremltools quantizes activations on macOS only. Operators whose values
-    float16 may not hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision.
+    smaller (`weights.py`): coremltools quantizes activations on macOS only. Operators whose values
+    float16 may not hold stay in float32 (`weights.py`). Inputs are int32 and outputs float32 at every precision.
     Buffers that a program changes become states, which functions share by name; Core ML has them in float16 only, so at
-    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
+    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil/interpreter.py` runs the result.
     """
 
     quantizes_files = False

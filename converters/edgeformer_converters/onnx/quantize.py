@@ -1,7 +1,8 @@
 """int8 in ONNX Runtime: which operators take which kind, and the constants that its quantizers leave in float.
 
 TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread of a busy machine. Columns as in
-`litert_int8`; the last four rows have weights rounded to nearest and were measured over six photographs on a quiet one:
+`litert/quantize.py`; the last four rows have weights rounded to nearest and were measured over six photographs on
+a quiet one:
 
 | | ms | cosine | difference | file of fp32's |
 |---|---|---|---|---|
@@ -282,7 +283,7 @@ def activation_ranges(
 # |---|---|---|
 # | fp32 | as it is | in float |
 # | fp16 | weights in half and a Cast | in float; sessions widen them once, when they load |
-# | int8 | as in `onnx_int8`, dynamically | in int8; convolutions in float |
+# | int8 | as in dynamic-int8 | in int8; convolutions in float |
 # | int4 | MatMulNBits: blocks of 32 weights with a scale each | activations in int8 per row and block |
 
 

@@ -28,7 +28,7 @@ class Conversion:
     """How bundles are made, and what they are asked.
 
     Attributes:
-        target: of `targets.TARGETS`.
+        target: of `TARGETS`.
         data: labelled, as `edgeformer eval` takes it.
         limit: of the data use so many examples; None: all.
         seq_lens: of texts.

@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import file_sizes, folder, requirement, signature
-from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle import archive, file_sizes, folder, requirement, signature
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
