@@ -8,10 +8,9 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import file_sizes, folder, requirement, signature
-from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle import archive, file_sizes, folder, requirement, signature
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -47,6 +46,8 @@ class Bundle:
         """Use `Bundle.open`, which checks what this takes for granted."""
         self.manifest = manifest
         self.signature = signature
+        self.parsed: dict[str, Any] = {}
+        """What was made of a file, by its name, for who asks again while the bundle is open: see `read_vectors`."""
         self._folder = folder
         self._remove = None if copy is None else weakref.finalize(self, copy.close)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
@@ -20,9 +20,7 @@ from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpda
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.pipelines.transcription import Transcription
 from edgeformer_runtime.preprocess.audio import RawAudio
-
-SpeechProgress = Callable[[float, float | None], None]
-"""Called with the seconds of sound that are done, and those of all of it, None where that is unknown."""
+from edgeformer_runtime.progress import AudioProgress
 
 
 class Transcriber(Pipeline[RawAudio, Transcript]):
@@ -45,7 +43,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         self,
         raw: RawAudio,
         options: TranscribeOptions | None = None,
-        progress: SpeechProgress | None = None,
+        progress: AudioProgress | None = None,
         is_cancelled: IsCancelled = never,
     ) -> Transcript:
         """Transcribe one sound.
