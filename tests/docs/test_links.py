@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,15 @@ from tests.docs.documents import REPOSITORY, documents, prose, shown, spans
 
 # From where documents name files: the repository's root, and the folders that a page is about.
 BASES = (
-    *("", "docs", "edgeformer", "converters/edgeformer_converters", "runtime", "runtime/edgeformer_runtime"),
+    *(
+        "",
+        "docs",
+        "edgeformer",
+        "edgeformer/models",
+        "converters/edgeformer_converters",
+        "runtime",
+        "runtime/edgeformer_runtime",
+    ),
     *("android_demo", "ios_demo", "ios_demo/App", "tests", "tests/runtime", "tests/runtime/model_files"),
     "ios_demo/Sources/EdgeCore",
 )
@@ -43,11 +52,19 @@ def missing_links(document: Path) -> list[str]:
 
 def missing_files(document: Path) -> list[str]:
     named = {name.rstrip(".,;:") for name in spans(document.read_text(encoding="utf-8"))}
-    paths = {name for name in named if "/" in name and (name.endswith(SUFFIXES) or name.endswith("/"))}
+    paths = {name for name in named if name.endswith((".py", "/")) or ("/" in name and name.endswith(SUFFIXES))}
     return sorted(name for name in paths if not MADE.search(name) and not _exists(name, document))
 
 
+@cache
+def every_module() -> frozenset[str]:
+    """The names of all Python files, without their folders."""
+    return frozenset(path.name for path in REPOSITORY.rglob("*.py"))
+
+
 def _exists(name: str, document: Path) -> bool:
+    if "/" not in name:
+        return name in every_module()
     roots = (document.parent, *(REPOSITORY / base for base in BASES))
     return any(True for root in roots for _ in root.glob(name.rstrip("/")))
 
