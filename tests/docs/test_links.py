@@ -26,7 +26,7 @@ BASES = (
 )
 SUFFIXES = (".py", ".md", ".toml", ".cpp", ".kt", ".kts", ".swift", ".html", ".png", ".xcodeproj", ".schema.json")
 # Files that a user's own folders hold, or that a command writes.
-MADE = re.compile(r"^(dist|build|~|vectors|assets)/|^/|^\.|[<>{}$ ]|\.\.\.")
+MADE = re.compile(r"^(dist|build|~|vectors|assets)/|^/|^\.|[<>{}$ ]|NAME|\.\.\.")
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
