@@ -46,11 +46,11 @@ def _names() -> dict[str, dict[str, Any]]:
     from edgeformer.convert.target import TARGETS
     from edgeformer.models.family import FAMILIES
     from edgeformer.zoo import ZOO
-    from edgeformer_runtime.bundle.manifest import TASKS
+    from edgeformer_runtime.tasks.task import TASKS
 
     return {
         "families": dict.fromkeys(FAMILIES),
-        "tasks": {name: f"{takes} to {gives}" for name, (takes, gives) in TASKS.items()},
+        "tasks": {name: f"{task.takes.kind} to {task.gives.kind}" for name, task in TASKS.items()},
         "targets": {name: list(target.precisions) for name, target in TARGETS.items()},
         "zoo": {name: entry.description for name, entry in ZOO.items()},
         "recipes": {name: load_recipe(name).description for name in shipped_recipes()},

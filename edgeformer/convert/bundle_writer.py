@@ -32,7 +32,7 @@ from edgeformer_runtime.bundle.manifest import (
     parse,
 )
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, SignatureState
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
@@ -95,8 +95,7 @@ def write_bundle(
     if has_states:
         rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
-    spec = interface.preprocessing
-    write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
+    write_vectors(folder, recorded, tolerances, draft.manifest)
     return _draft(folder, draft.manifest)
 
 

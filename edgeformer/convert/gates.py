@@ -9,7 +9,7 @@ from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
 from edgeformer.convert.gate_inputs import Judged, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification, Postprocessing
+from edgeformer_runtime.bundle.manifest import Classification, Embedding, Postprocessing
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
@@ -159,7 +159,7 @@ def agreement_of(
         The agreement, or what the engine said where it failed.
     """
     head = bundle.manifest.postprocessing
-    if isinstance(head, Transcription):
+    if not isinstance(head, Classification | Embedding):
         return None, None
     labelled = [each for each in references if each.label is not None]
     cases, _ = read_vectors(bundle)

@@ -114,6 +114,8 @@ def evaluate(
         return evaluate_speech(bundle, data, source, limit, threads, progress, isolated)
     if isinstance(head, Embedding):
         return evaluate_embeddings(asker, data, limit)
+    if not isinstance(head, Classification):
+        raise InputError(f"{manifest.task}: expected a task that is evaluated on labels, references or pairs")
     if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
         return evaluate_label_sets(asker, data, limit)
     return _evaluate_classes(asker, head, data, limit)

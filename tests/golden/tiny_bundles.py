@@ -174,8 +174,7 @@ def _complete(folder: Path, manifest: Manifest, samples: tuple[dict[str, object]
 
 
 def _finish(folder: Path, manifest: Manifest, cases: list[Case]) -> None:
-    images = tiny.IMAGE_SPEC if manifest.preprocessing.kind == "image" else None
-    write_vectors(folder, cases, TOLERANCES, images=images)
+    write_vectors(folder, cases, TOLERANCES, manifest)
     _seal(folder, manifest)
 
 

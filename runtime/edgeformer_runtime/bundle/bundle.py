@@ -19,7 +19,6 @@ from edgeformer_runtime.bundle.manifest import (
     VECTORS_FOLDER,
     FileEntry,
     Manifest,
-    TextPreprocessing,
     parse,
 )
 from edgeformer_runtime.bundle.requirement import MAX_RELEASE_BYTES, RELEASE_FILE, Required, Requirement, requirement_of
@@ -28,6 +27,7 @@ from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.bundle.unpacked import Copy, open_copy
 from edgeformer_runtime.delivery import alone, check_names, replacing
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.tasks.task import TASKS
 
 MAX_FILES = archive.MAX_FILES
 Reader: TypeAlias = archive.Reader | folder.Reader
@@ -143,8 +143,8 @@ class Bundle:
     @property
     def model_size_bytes(self) -> int:
         """The size of the model's files, with those that they refer to: all but vectors, tokenizer and report."""
-        spec = self.manifest.preprocessing
-        others = {REPORT_FILE, REFUSED_FILE, spec.tokenizer if isinstance(spec, TextPreprocessing) else None}
+        named = TASKS[self.manifest.task].files(self.manifest)
+        others = {REPORT_FILE, REFUSED_FILE, *(file.name for file in named if not file.is_model)}
         return sum(
             entry.size
             for name, entry in self.manifest.files.items()

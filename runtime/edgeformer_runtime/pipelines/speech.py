@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
@@ -103,10 +102,6 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         for block in blocks:
             yield from stream.feed(block)
         yield from stream.finish()
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list is a batch; an array is one sound."""
-        return isinstance(raw, list)
 
     def mel(self, samples: Samples, bucket: AudioBucket) -> Samples:
         """The input of a bucket's `encode`, (1, n_mels, 2 T) float32, for samples (N,) at the model's rate."""

@@ -14,13 +14,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-
-# How the cases of each kind of answer are replayed.
-REPLAYS: dict[str, str] = {
-    "classification": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "embedding": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "transcription": "edgeformer_runtime.verify.speech_replay:SpeechReplay",
-}
+from edgeformer_runtime.tasks.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
+        make: Any = load_attribute(TASKS[bundle.manifest.task].gives.replay)
         replay: Replay = make(bundle, opened, tolerances, cases)
         for index, case in enumerate(cases):
             replay.play(case)
