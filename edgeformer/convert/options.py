@@ -18,7 +18,6 @@ from edgeformer.models.program import (
     ProgramOptions,
 )
 from edgeformer.tasks.task import check_task
-from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
