@@ -18,19 +18,16 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
-from edgeformer.tasks.interface import Interface
+from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle import reader as archive
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.verify.speech_replay import record
 
 REPORT_FILE = "report.json"
 
@@ -44,7 +41,7 @@ def write_bundle(
     attention: str,
     programs: tuple[Program, ...],
     lowered: Lowered,
-    interface: Interface,
+    spec: TaskSpec,
     cases: Sequence[Case] | None = None,
 ) -> Bundle:
     """Write a complete, sealed bundle into the empty folder.
@@ -54,7 +51,7 @@ def write_bundle(
     """
     for file in lowered.files:
         _copy(lowered.folder / file, folder / file)
-    for file, content in interface.assets.items():
+    for file, content in spec.assets.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     manifest = Manifest(
@@ -73,21 +70,19 @@ def write_bundle(
             ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
             for program in programs
         ),
-        preprocessing=interface.preprocessing,
-        postprocessing=interface.postprocessing,
+        preprocessing=spec.preprocessing,
+        postprocessing=spec.postprocessing,
         operators=lowered.operators,
         files={},
     )
     seal(folder, manifest)
-    recorded = record_cases(folder, programs, interface) if cases is None else cases
-    head = interface.postprocessing
-    has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
-    tolerances = interface.tolerances(precision)
-    if has_states:
+    recorded = record_cases(folder, programs, spec) if cases is None else cases
+    tolerances = spec.tolerances(precision)
+    if spec.keeps_state:
         rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
-    spec = interface.preprocessing
-    write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
+    reads = spec.preprocessing
+    write_vectors(folder, recorded, tolerances, images=reads if isinstance(reads, ImagePreprocessing) else None)
     return seal(folder, manifest)
 
 
@@ -108,16 +103,10 @@ def write_refusal(bundle: Bundle, folder: Path, problems: Sequence[str]) -> Bund
     return seal(folder, bundle.manifest)
 
 
-def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
-    """Run the interface's samples through the source model in torch and record each stage."""
+def record_cases(folder: Path, programs: tuple[Program, ...], spec: TaskSpec) -> list[Case]:
+    """Run the task's samples through the source model in torch and record each stage."""
     with Bundle.open(folder) as bundle:
-        engine = TorchEngine(programs)
-        head = bundle.manifest.postprocessing
-        if isinstance(head, Transcription):
-            transcriber = Transcriber(bundle, engine)
-            return [record(transcriber, *pair) for pair in zip(interface.samples, head.buckets, strict=True)]
-        pipeline = open_program_pipeline(bundle, engine)
-        return [pipeline.record(sample) for sample in interface.samples]
+        return spec.task.record(bundle, TorchEngine(programs), spec.samples)
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:

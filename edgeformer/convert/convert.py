@@ -49,7 +49,7 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.models.program import Program
-from edgeformer.tasks.interface import Interface, interface_for
+from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
@@ -126,7 +126,7 @@ class Job:
     attention: str
     programs: tuple[Program, ...]
     planned: Mapping[str, tuple[Program, ...]]
-    interface: Interface
+    spec: TaskSpec
     precisions: tuple[Precision, ...]
     zipped: bool
     judged: Judged
@@ -191,10 +191,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         wanted = replace(wanted, seq_lens=lengths)
         notes = (*unnoted, *keys.notes, *cuts, *filter(None, (_approximation(attention, checkpoint),)))
         programs = checkpoint.family.programs(module, checkpoint.config, wanted)
-        interface = interface_for(checkpoint, programs, wanted)
+        spec = TASKS[checkpoint.task].spec(checkpoint, programs, wanted)
         if options.calibration is not None:
             method = options.calibration_method
-            programs = calibrated(programs, interface, options.calibration, method)
+            programs = calibrated(programs, spec, options.calibration, method)
         plans = {each.name: _plan_of(each, converter.target, checkpoint, options.plan) for each in precisions}
         layers = {name: planned(programs, module, plan) for name, plan in plans.items() if plan is not None}
         problems += [
@@ -206,7 +206,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
             )
         ]
         jobs.append(
-            Job(name, checkpoint, converter, attention, programs, layers, interface, precisions, options.zipped, judged)
+            Job(name, checkpoint, converter, attention, programs, layers, spec, precisions, options.zipped, judged)
         )
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
@@ -306,7 +306,7 @@ def _start(job: Job, kind: str, fp32: Lowered, staging: Path) -> tuple[tuple[Pro
         staging: a folder for others.
     """
     programs = job.planned.get(kind, job.programs)
-    with_inputs = or_samples(programs, job.interface)
+    with_inputs = or_samples(programs, job.spec)
     formats = {each for program in programs for each in program.layer_formats.values()} or {kind}
     if not with_inputs[0].calibration or not formats & {"int8", "int4"} or (kind == "int4" and kind not in job.planned):
         return programs, fp32
@@ -329,7 +329,7 @@ def _bundle(
         attention=job.attention,
         programs=job.programs,
         lowered=lowered,
-        interface=job.interface,
+        spec=job.spec,
         cases=cases,
     )
 
@@ -362,7 +362,7 @@ def _gate(
         partition_problem(fp32_lowered, this_lowered),
     )
     problems = tuple(problem for problem in found if problem is not None)
-    inputs = helpful_inputs(bundle.manifest.postprocessing, job.judged)
+    inputs = helpful_inputs(job.spec.task, job.judged)
     kept = bool(problems) and job.judged.keep_refused
     advice = way_forward(precision, job.converter.precisions, inputs, kept) if problems else None
     # What is refused is not worth measuring.

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
 from edgeformer.convert.gate_inputs import Judged, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
+from edgeformer.tasks.task import TASKS, Task
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification, Postprocessing
-from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification
 
 WARM_UP = 3
@@ -122,13 +122,13 @@ def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequenc
     return "; ".join((*ways, keep))
 
 
-def helpful_inputs(head: Postprocessing, judged: Judged) -> tuple[str, ...]:
+def helpful_inputs(task: Task, judged: Judged) -> tuple[str, ...]:
     """The options by which a precision may do better or be judged fairly, of those that were not given."""
     calibration = "--calibration (inputs as the app meets them)"
     labelled = "--eval (the same with labels)"
     return (
-        *((calibration,) if judged.calibration is None and not isinstance(head, Transcription) else ()),
-        *((labelled,) if judged.evaluation is None and isinstance(head, Classification) else ()),
+        *((calibration,) if judged.calibration is None and task.calibrate is not None else ()),
+        *((labelled,) if judged.evaluation is None and task.labelled else ()),
     )
 
 
@@ -165,22 +165,23 @@ def median_latencies_ms(calls: Sequence[Callable[[], object]]) -> list[float]:
 
 
 def agreement_of(bundle: Bundle, engine: Engine | None, references: Sequence[Reference]) -> Agreement | None:
-    """Of a bundle over its recorded samples and `references`, in `engine` or else its own; None of speech.
+    """Of a bundle over its recorded samples and `references`, in `engine` or else its own; None where the
+    task has no such comparison.
 
     Where enough of them have labels these alone count: they are what the model is for.
 
     Raises:
         EngineError: the engine failed.
     """
-    head = bundle.manifest.postprocessing
-    if isinstance(head, Transcription):
+    compare = TASKS[bundle.manifest.task].agreement
+    if compare is None:
         return None
     labelled = [each for each in references if each.label is not None]
     cases, _ = read_vectors(bundle)
     judged = labelled if len(labelled) >= ENOUGH_LABELLED else (*recorded_references(cases), *references)
     opened = engine or open_engine(bundle, threads=1)
     try:
-        return agreement(opened, judged, head)
+        return agreement(opened, judged, bundle.manifest.postprocessing, load_attribute(compare))
     finally:
         if engine is None:
             opened.close()

@@ -93,6 +93,15 @@ class EmbeddingEvaluation:
             "executed_by": self.executed_by,
         }
 
+    def tables(self, name: str, source: str) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
+        same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
+        table.add_row(name, self.executed_by, *_figures(self.bundle), same, str(self.n))
+        if self.source is not None:
+            table.add_row(source, "torch, fp32", *_figures(self.source), "", str(self.n))
+        return [table]
+
 
 def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> EmbeddingEvaluation:
     """Compare the cosines of a bundle's embeddings of pairs with the pairs' scores; see `read_scored_pairs`."""
@@ -143,16 +152,6 @@ def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
             raise InputError(f"{data}: {row.name}: expected a number as the score, found {answer!r}")
         pairs.append(ScoredPair(row.name, (first, second), score))
     return tuple(pairs)
-
-
-def embedding_table(found: EmbeddingEvaluation, name: str, source: str) -> list[Table]:
-    """A row for the bundle and one for its source."""
-    table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
-    same = "-" if found.agreement is None else f"{found.agreement:.5f} (least {found.least:.5f})"
-    table.add_row(name, found.executed_by, *_figures(found.bundle), same, str(found.n))
-    if found.source is not None:
-        table.add_row(source, "torch, fp32", *_figures(found.source), "", str(found.n))
-    return [table]
 
 
 def _vector(result: EmbeddingResult) -> NDArray[np.float64]:

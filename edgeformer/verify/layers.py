@@ -14,10 +14,10 @@ from edgeformer.convert.reference import source_programs
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.model_view import Array
+from edgeformer.tasks.task import TASKS
 from edgeformer.verify.record import BlockRun, record_runs
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import EngineError
@@ -55,7 +55,7 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
     if engine is None:
         return verification.with_layers((), HIDDEN)
     try:
-        stages = _compare(bundle, engine, runs, values, _limit(bundle.manifest, tolerances))
+        stages = _compare(engine, runs, values, _limit(bundle.manifest, tolerances))
     except EngineError as error:
         return verification.with_layers((), f"The layers cannot be compared: {error}.")
     finally:
@@ -65,22 +65,19 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
 
 def _limit(manifest: Manifest, tolerances: Tolerances) -> float:
     """The largest distance of a layer that is right."""
-    if isinstance(manifest.postprocessing, Transcription):
+    if TASKS[manifest.task].layers_as_outputs:
         return tolerances.output
     return min(tolerances.output, PRECISIONS[manifest.precision].output_tolerance)
 
 
-def _compare(
-    bundle: Bundle, engine: Engine, runs: Sequence[BlockRun], values: list[Array], tolerance: float
-) -> tuple[LayerStage, ...]:
+def _compare(engine: Engine, runs: Sequence[BlockRun], values: list[Array], tolerance: float) -> tuple[LayerStage, ...]:
     """Each block at its worst over all runs."""
     found: dict[str, list[Match | None]] = {}
     for run in runs:
         values.clear()
         engine.run(run.program, run.inputs)
-        prefix = _prefix(bundle, run.program)
         for name, match in match_blocks(run.blocks, values, tolerance).items():
-            found.setdefault(prefix + name, []).append(match)
+            found.setdefault(name, []).append(match)
     return tuple(_stage(name, matches, tolerance) for name, matches in found.items())
 
 
@@ -97,14 +94,6 @@ def _stage(name: str, matches: Sequence[Match | None], tolerance: float) -> Laye
         ok=worst.distance <= tolerance,
         distance=worst.distance,
     )
-
-
-def _prefix(bundle: Bundle, program: str) -> str:
-    """Of speech, the half of the model that a program is: the encoder's blocks have its name already."""
-    head = bundle.manifest.postprocessing
-    if not isinstance(head, Transcription) or program in {bucket.encode for bucket in head.buckets}:
-        return ""
-    return "decoder."
 
 
 # Finds each block's output among all values that another implementation of the model computes on its way.

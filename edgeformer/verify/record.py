@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import Program
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Case, bucket_of
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor as Array
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 CASES_PER_PROGRAM = 2
 """A corrupted weight shows in nearly every input; more of them take as much time again."""
@@ -29,7 +27,7 @@ class BlockRun:
     Attributes:
         program: its name.
         inputs: what it was given, by name.
-        blocks: the output of each block by its name in the module, in the order of execution.
+        blocks: the output of each block by its name in the whole model, in the order of execution.
     """
 
     program: str
@@ -42,8 +40,7 @@ def record_runs(
 ) -> list[BlockRun]:
     """Run recorded cases through the source model.
 
-    Of speech, whose programs for all lengths of sound have the same weights, the shortest sound is heard: it is
-    encoded, and its prompt is fed.
+    Of a decoder the prompt is fed.
 
     Args:
         bundle: where the cases come from.
@@ -52,17 +49,7 @@ def record_runs(
         blocks: `Family.blocks`.
     """
     engine = _Recorder(programs, blocks)
-    head = bundle.manifest.postprocessing
-    if isinstance(head, Transcription):
-        case = next(case for case in cases if case.program == head.buckets[0].encode)
-        transcriber = Transcriber(bundle, engine)
-        bucket = bucket_of(head, case.program)
-        mel = transcriber.mel(read_wav(transcriber, case.raw), bucket)
-        steps(transcriber.decoder(bucket), mel, case.expected["prompt"], lambda _: None)
-        return engine.runs
-    for program in programs:
-        for case in [each for each in cases if each.program == program.name][:CASES_PER_PROGRAM]:
-            engine.run(case.program, case.inputs)
+    TASKS[bundle.manifest.task].rerun(bundle, engine, cases, CASES_PER_PROGRAM, 0)
     return engine.runs
 
 
@@ -81,11 +68,11 @@ class _Recorder(TorchEngine):
         def keep(name: str) -> Any:
             def hook(_module: nn.Module, _inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
                 value = output[0] if isinstance(output, tuple) else output
-                found[name] = value.detach().numpy().copy()
+                found[part + name] = value.detach().numpy().copy()
 
             return hook
 
-        module = self.programs[program].module
+        part, module = self.programs[program].part, self.programs[program].module
         hooks = [
             part.register_forward_hook(keep(name)) for name, part in module.named_modules() if self._is_block(name)
         ]

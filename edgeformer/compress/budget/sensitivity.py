@@ -19,11 +19,12 @@ from rich.table import Table
 from torch import nn
 
 from edgeformer.compress.budget.probe import Probe, Reading, make_probe
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
 from edgeformer.convert.target import check_target
+from edgeformer.tasks.task import task_metrics
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
@@ -76,7 +77,7 @@ class Sensitivity:
     def loss(self, cost: LayerCost) -> float:
         """By how much the metric is worse than at fp32; negative where it is better."""
         found, exact = cost.reading.value, self.reference.value
-        return exact - found if self.metric == "accuracy" else found - exact
+        return task_metrics()[self.metric].loss(found, exact)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads, and `sensitivity --json` prints."""
@@ -88,6 +89,8 @@ class Sensitivity:
         try:
             if value["version"] != VERSION:
                 raise InputError(f"{where}: expected version {VERSION}, found {value['version']!r}")
+            if value["metric"] not in task_metrics():
+                raise KeyError(value["metric"])
             costs = tuple(LayerCost(**(each | {"reading": Reading(**each["reading"])})) for each in value["costs"])
             head = {name: value[name] for name in ("target", "metric", "examples")}
             return cls(**head, reference=Reading(**value["reference"]), costs=costs)
@@ -127,7 +130,7 @@ def measure_sensitivity(
             progress(number, len(pairs))
     costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
     examples = sum(len(batch.rows) for batch in probe.batches)
-    return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
+    return Sensitivity(target, probe.metric.name, examples, probe.reference, tuple(costs))
 
 
 def cached_sensitivity(
@@ -180,8 +183,8 @@ def sensitivity_of(
         InputError: something that cannot be used.
     """
     model = open_model(fspath(source))
-    chosen = some_of(read_data(fspath(data), model.checkpoint)[0], examples)
-    return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
+    chosen = read_data(fspath(data), model.checkpoint)[0].limited(examples)
+    return cached_sensitivity(model, lambda: make_probe(model, chosen), chosen.sha256(), target, formats, progress)
 
 
 def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
-from edgeformer.convert.gate_inputs import gate_texts
+from edgeformer.tasks.text import gate_texts
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine

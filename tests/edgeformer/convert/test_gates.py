@@ -18,7 +18,7 @@ from edgeformer.convert.gates import (
     way_forward,
 )
 from edgeformer.convert.target import EIGHT_BITS, PRECISIONS, Allowance
-from edgeformer.tasks.interface import Interface
+from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify.verify import Stage, Verification
 
@@ -77,7 +77,7 @@ def test_every_refusal_names_a_way_forward(name: str) -> None:
 def test_only_inputs_that_would_help_are_asked_for() -> None:
     nothing = Judged(None, None, keep_refused=False)
     given = Judged(Path("texts.csv"), "data.csv", keep_refused=False)
-    labels, embedding = Classification(("a",), "softmax"), Embedding(2, normalized=True)
+    labels, embedding = TASKS["text-classification"], TASKS["text-embedding"]
     assert [each.split()[0] for each in helpful_inputs(labels, nothing)] == ["--calibration", "--eval"]
     assert [each.split()[0] for each in helpful_inputs(embedding, nothing)] == ["--calibration"]
     assert helpful_inputs(labels, given) == ()
@@ -108,6 +108,7 @@ def test_what_is_recorded_is_held_to_a_backstop_below_fp16(
     name: str, labels: tuple[float, float], embedding: tuple[float, float]
 ) -> None:
     text = TextPreprocessing(None, 0, 100)
-    for head, expected in ((Classification(("a",), "softmax"), labels), (Embedding(2, normalized=True), embedding)):
-        found = Interface(text, head, {}, ()).tolerances(PRECISIONS[name])
+    heads = (Classification(("a",), "softmax"), Embedding(2, normalized=True))
+    for task, head, expected in zip(("classification", "embedding"), heads, (labels, embedding), strict=True):
+        found = TaskSpec(TASKS[f"text-{task}"], text, head, {}, ()).tolerances(PRECISIONS[name])
         assert (found.output, found.score) == expected
