@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.compress.budget.probe import Probe
+from edgeformer.compress.budget.sensitivity import Probe
 from edgeformer.compress.corpus import NO_LABEL, Batch, Corpus, Data, Inputs
 from edgeformer.compress.model import Model
 from edgeformer.compress.recipe import Augment, Recipe

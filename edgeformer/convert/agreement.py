@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
@@ -40,7 +41,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Metric:
+class AccuracyChange:
     """Accuracy before and after, over the labelled inputs.
 
     Attributes:
@@ -57,7 +58,7 @@ class Metric:
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
-        return {"metric": "accuracy", **vars(self)}
+        return {"metric": ACCURACY.name, **vars(self)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Agreement:
     mean_cosine: float | None = None
     broken: int = 0
     sample: str | None = None
-    metric: Metric | None = None
+    metric: AccuracyChange | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
@@ -203,11 +204,11 @@ def _boundary(margins: Sequence[_Values]) -> float:
     return min(BOUNDARY_MARGIN, BOUNDARY_SHARE * clear)
 
 
-def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
+def _metric(hits: Sequence[tuple[bool, bool]]) -> AccuracyChange | None:
     if not hits:
         return None
     before, after = zip(*hits, strict=True)
-    return Metric(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
+    return AccuracyChange(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
 
 
 def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:

@@ -100,7 +100,7 @@ def labelled_references(
     Raises:
         InputError: the bundle is no classifier, or the data cannot be used.
     """
-    if not TASKS[bundle.manifest.task].labelled:
+    if not TASKS[bundle.manifest.task].judged_by_labels:
         raise InputError(f"{bundle.manifest.name} does {bundle.manifest.task}: labelled data are for classifiers")
     labels = cast(Classification, bundle.manifest.postprocessing).labels
     pipeline = open_program_pipeline(bundle, TorchEngine(programs))
@@ -123,7 +123,7 @@ def check_labelled(data: str, checkpoint: Checkpoint) -> None:
         InputError: it is no classifier, or the data cannot be used.
     """
     task = TASKS[checkpoint.task]
-    if not task.labelled:
+    if not task.judged_by_labels:
         raise InputError(
             f"--eval is for classifiers, and this does {checkpoint.task}: leave it out, and use eval after"
         )

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
+from edgeformer.convert.agreement import AccuracyChange, Agreement, Reference, agreement
 from edgeformer.convert.gate_inputs import Judged, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer.tasks.task import TASKS, Task
@@ -82,7 +82,7 @@ def answers_problem(found: Agreement, allowed: Allowance) -> str | None:
     return None
 
 
-def drop_beyond_chance(metric: Metric) -> float:
+def drop_beyond_chance(metric: AccuracyChange) -> float:
     """The drop of accuracy less what as many changed answers come to by chance, once in 20 times (McNemar 1947)."""
     return metric.before - metric.after - ONE_SIDED_95 * math.sqrt(metric.changed) / metric.n
 
@@ -128,7 +128,7 @@ def helpful_inputs(task: Task, judged: Judged) -> tuple[str, ...]:
     labelled = "--eval (the same with labels)"
     return (
         *((calibration,) if judged.calibration is None and task.calibrate is not None else ()),
-        *((labelled,) if judged.evaluation is None and task.labelled else ()),
+        *((labelled,) if judged.evaluation is None and task.judged_by_labels else ()),
     )
 
 

@@ -17,6 +17,7 @@ from edgeformer.evaluate.side_by_side import (
     Answers,
     Asker,
     ClassReport,
+    Compared,
     LabelSetReport,
     ask,
     class_report,
@@ -42,7 +43,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Compared):
     """What was found.
 
     Attributes:
@@ -52,7 +53,6 @@ class Evaluation:
         source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same best label, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
-        notes: what a user may want to know, a line each.
         report: the bundle's answers class by class.
         answers: the bundle's, example by example.
     """
@@ -63,7 +63,6 @@ class Evaluation:
     source: Accuracy | None
     agreement: float | None
     truncated: int
-    notes: tuple[str, ...]
     report: ClassReport
     answers: Answers
 
@@ -82,13 +81,15 @@ class Evaluation:
             "executed_by": self.executed_by,
         }
 
-    def tables(self, name: str, source: str) -> list[Table]:
+    def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1, and the mistakes."""
         table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
         same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(name, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n))
+        table.add_row(
+            self.model, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n)
+        )
         if self.source is not None:
-            table.add_row(source, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
         return [table, class_table(self.report.scores), *_mistakes(self.report)]
 
 
@@ -187,7 +188,7 @@ class LabelSetExample:
 
 
 @dataclass(frozen=True)
-class LabelSetEvaluation:
+class LabelSetEvaluation(Compared):
     """What was found.
 
     Attributes:
@@ -197,7 +198,6 @@ class LabelSetEvaluation:
         source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same labels, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
-        notes: what a user may want to know, a line each.
     """
 
     executed_by: str
@@ -206,7 +206,6 @@ class LabelSetEvaluation:
     source: LabelSetReport | None
     agreement: float | None
     truncated: int
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
@@ -222,13 +221,13 @@ class LabelSetEvaluation:
             "executed_by": self.executed_by,
         }
 
-    def tables(self, name: str, source: str) -> list[Table]:
+    def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1."""
         table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
         same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(name, self.executed_by, *_figures(self.bundle), same, str(self.n))
+        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
         if self.source is not None:
-            table.add_row(source, "torch, fp32", *_figures(self.source), "", str(self.n))
+            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
         return [table, class_table(self.bundle.scores)]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import fspath
 
-from rich.table import Table
-
-from edgeformer.evaluate.side_by_side import Answers, Asker, Evaluated, Progress
+from edgeformer.evaluate.side_by_side import Answers, Asker, Compared, Progress
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
@@ -23,7 +22,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     isolated: bool = False,
-) -> Evaluated:
+) -> Compared:
     """Ask a bundle and its source model about labelled data.
 
     Args:
@@ -40,14 +39,10 @@ def evaluate(
         InputError: the data cannot be used, or `source` is not the bundle's.
     """
     asker = Asker(bundle, None if source is None else fspath(source), threads, progress, isolated)
-    found: Evaluated = load_attribute(TASKS[bundle.manifest.task].evaluation)(asker, fspath(data), limit)
-    return found
-
-
-def evaluation_tables(bundle: Bundle, found: Evaluated) -> list[Table]:
-    """A row for the bundle and one for its source; then what was worst, where there are classes."""
     manifest = bundle.manifest
-    return found.tables(f"{manifest.name}.{manifest.target}.{manifest.precision}", manifest.source.id)
+    found: Compared = load_attribute(TASKS[manifest.task].evaluation)(asker, fspath(data), limit)
+    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
+    return replace(found, model=name, source_model=manifest.source.id)
 
 
 def answers_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -90,18 +91,27 @@ class Asker:
         return checkpoint
 
 
-class Evaluated(Protocol):
-    """What `eval` found."""
+@dataclass(frozen=True, kw_only=True)
+class Compared(ABC):
+    """What every evaluation of a bundle beside its source model knows.
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user may want to know, a line each."""
+    Attributes:
+        notes: what a user may want to know, a line each.
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
 
+    notes: tuple[str, ...]
+    model: str = ""
+    source_model: str = ""
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
 
-    def tables(self, name: str, source: str) -> list[Table]:
-        """A row for the bundle and one for its source, by these names; then what was worst."""
+    @abstractmethod
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source; then what was worst."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
-from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, Progress
+from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, Compared, Progress
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -85,7 +85,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class SpeechEvaluation:
+class SpeechEvaluation(Compared):
     """What was found.
 
     Attributes:
@@ -94,7 +94,6 @@ class SpeechEvaluation:
         bundle: of the bundle.
         source: of the source model: fp32 in torch, always over its whole window; None where it was not at hand.
         agreement: the fraction of clips in which both hear the same words, None without a source.
-        notes: what a user may want to know, a line each.
     """
 
     executed_by: str
@@ -102,7 +101,6 @@ class SpeechEvaluation:
     bundle: Score
     source: Score | None
     agreement: float | None
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints; rates are errors per word."""
@@ -122,13 +120,13 @@ class SpeechEvaluation:
             "clips": [asdict(row) for row in self.rows],
         }
 
-    def tables(self, name: str, source: str) -> list[Table]:
+    def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
         table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
         same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(name, self.executed_by, *_cells(self.bundle), same, str(len(self.rows)))
+        table.add_row(self.model, self.executed_by, *_cells(self.bundle), same, str(len(self.rows)))
         if self.source is not None:
-            table.add_row(source, "torch, fp32", *_cells(self.source), "", "")
+            table.add_row(self.source_model, "torch, fp32", *_cells(self.source), "", "")
         return [table]
 
     @property

@@ -125,6 +125,7 @@ CLASSIFICATION = Task(
     peers=TENSOR_PEERS,
     aliases=("classification", "classifier", "vision", "image"),
     labelled=True,
+    judged_by_labels=True,
     score_backstop="probability",
     calibrate=calibrate,
     sample_inputs=_sample_inputs,
@@ -133,7 +134,7 @@ CLASSIFICATION = Task(
     metric=ACCURACY,
     training=Training(
         read="edgeformer.compress.corpus:read_images",
-        probe="edgeformer.compress.budget.probe:Probe",
+        probe="edgeformer.compress.budget.sensitivity:Probe",
         recipes=("tinyvit-narrow", "prune-half"),
         student="edgeformer.compress.student:image_student",
     ),

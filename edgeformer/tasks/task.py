@@ -93,7 +93,7 @@ class Training:
 
     Attributes:
         read: "module:attribute" of (data, checkpoint) to the `corpus.Data` and notes on how it was read.
-        probe: "module:attribute" of the `probe.Probe` that measures what a change of weights costs.
+        probe: "module:attribute" of the `sensitivity.Probe` that measures what a change of weights costs.
         recipes: what a search for a budget tries where formats alone do not do, in this order.
         student: "module:attribute" of (fields, whether they change the teacher's config, teacher) to the config.json of
             a student; None: the fields are one.
@@ -145,7 +145,8 @@ class Task:
         aliases: what the field calls it besides, in small letters and digits.
         network: the task by whose name a family builds the model, where this one reads the same outputs otherwise;
             None: its own. Every family that does that task does this one.
-        labelled: whether it answers with labels: its postprocessing has `labels`, and `convert --eval` judges by them.
+        labelled: whether a checkpoint of it has labels.
+        judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
         writes: whether it answers with text, for which the checkpoint has a tokenizer.
         heads: parts of public checkpoints that it needs and other tasks leave out; one that lacks the first is refused.
@@ -165,7 +166,8 @@ class Task:
             alone judge it.
         agreement: "module:attribute" of how outputs are compared with the source's, a function like
             `agreement.compare_labels`; None where there are no `gate_inputs`.
-        evaluation: "module:attribute" of (Asker, data, limit) to what `eval` tells, an `Evaluated`.
+        evaluation: "module:attribute" of (Asker, data, limit) to what `eval` tells, a
+            `side_by_side.Compared`.
         metric: by which budgets and reports compare; None: they do not.
         training: how it is trained; None: it is not.
         peers: other engines to measure against.
@@ -181,6 +183,7 @@ class Task:
     aliases: tuple[str, ...] = ()
     network: str | None = None
     labelled: bool = False
+    judged_by_labels: bool = False
     pooled: bool = False
     writes: bool = False
     heads: tuple[str, ...] = ()

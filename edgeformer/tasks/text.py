@@ -332,6 +332,7 @@ CLASSIFICATION = Task(
     peers=TENSOR_PEERS,
     aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
     labelled=True,
+    judged_by_labels=True,
     heads=("classifier.", "pre_classifier.", "pooler."),
     headless="the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding",
     scores="edgeformer.models.score_range:text_scores",
@@ -343,7 +344,7 @@ CLASSIFICATION = Task(
     metric=ACCURACY,
     training=Training(
         read="edgeformer.compress.corpus:read_texts",
-        probe="edgeformer.compress.budget.probe:Probe",
+        probe="edgeformer.compress.budget.sensitivity:Probe",
         recipes=("prune-quarter", "prune-half", "mobilebert-student"),
         student="edgeformer.compress.student:text_student",
     ),

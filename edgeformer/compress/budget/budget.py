@@ -62,7 +62,7 @@ def quantities() -> dict[str, Quantity]:
     return found | _OF_ALL
 
 
-def qualities() -> frozenset[str]:
+def quality_names() -> frozenset[str]:
     """The names of those that say how good answers are."""
     return frozenset({AGREEMENT, *(name for each in task_metrics().values() for name in (each.name, each.change))})
 

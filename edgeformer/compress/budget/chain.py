@@ -22,7 +22,6 @@ from rich.console import Console
 from edgeformer.checkpoints.source_index import remember
 from edgeformer.compress.budget.budget import AGREEMENT, Budget
 from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
-from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -33,7 +32,7 @@ from edgeformer.compress.budget.search import (
     frontier,
     search,
 )
-from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Probe, Progress, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model

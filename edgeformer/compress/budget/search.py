@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer.compress.budget.budget import Budget, describe, qualities
+from edgeformer.compress.budget.budget import Budget, describe, quality_names
 from edgeformer.compress.budget.sensitivity import EXACT, LayerCost, Sensitivity
 from edgeformer.convert.layer_plan import FORMATS, LayerPlan
 from edgeformer.evaluate.side_by_side import Answers
@@ -152,7 +152,7 @@ def search(
         fp32: the point of the first candidate.
         bundles: how many to make at most.
     """
-    qualities = Budget(tuple(limit for limit in budget.limits if limit.metric in qualities()))
+    qualities = Budget(tuple(limit for limit in budget.limits if limit.metric in quality_names()))
     base = fp32.values["size"] - candidates[0].weight_bytes
     sizes = [base + candidate.weight_bytes for candidate in candidates]
     points = {0: fp32}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.convert.agreement import Agreement, Metric
+from edgeformer.convert.agreement import AccuracyChange, Agreement
 from edgeformer.convert.gate_inputs import Judged
 from edgeformer.convert.gates import (
     FINER,
@@ -51,12 +51,12 @@ def test_what_a_user_would_lose_names_the_sample(values: dict[str, object], said
 def test_a_drop_of_accuracy_counts_beyond_chance() -> None:
     allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02, backstop=EIGHT_BITS.backstop)
     # 5 points on 1000, 70 answers changed: 1.645 * sqrt(70) / 1000 is 1.4 points.
-    real = Metric(1000, 0.90, 0.85, 70)
+    real = AccuracyChange(1000, 0.90, 0.85, 70)
     assert drop_beyond_chance(real) == pytest.approx(0.05 - 1.645 * 70**0.5 / 1000)
     problem = answers_problem(changed(metric=real), allowed)
     assert problem is not None and "accuracy falls from 90.0% to 85.0% of 1000 labelled examples" in problem
     # The same drop on 20 examples is one answer, which says nothing.
-    assert answers_problem(changed(metric=Metric(20, 0.90, 0.85, 1)), allowed) is None
+    assert answers_problem(changed(metric=AccuracyChange(20, 0.90, 0.85, 1)), allowed) is None
 
 
 def test_a_failed_stage_names_its_sample() -> None:

@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget import sensitivity
-from edgeformer.compress.budget.probe import Probe, make_probe
-from edgeformer.compress.budget.sensitivity import Sensitivity, measure_sensitivity, sensitivity_of
+from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, make_probe, measure_sensitivity, sensitivity_of
 from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model
 from edgeformer.compress.quantize_aware import fake_quantized, quantized_activations
