@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgeformer.convert.layer_plan import is_matmul
+from edgeformer.convert.layer_plan import LARGEST_INT8, is_matmul
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle.vectors import Case
@@ -82,7 +82,6 @@ def or_recorded(programs: tuple[Program, ...], cases: Sequence[Case]) -> tuple[P
 # exactly.
 
 
-LARGEST_INT8, LARGEST_INT4 = 127, 7
 DAMPING = 0.01
 """Added to the diagonal, of its mean: section 3.3 of the paper."""
 BLOCK = 128

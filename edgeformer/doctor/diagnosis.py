@@ -35,10 +35,10 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 Check = Callable[[Examination], Iterable[Finding]]
-Progress = Callable[[int, int], None]
 
 # In the order in which they run; findings are shown by severity. None: it is the task's, if that has one of the name.
 CHECKS: dict[str, Check | None] = {

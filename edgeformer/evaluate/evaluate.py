@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from os import fspath
 
-from edgeformer.evaluate.side_by_side import Answers, Asker, Compared, Progress
+from edgeformer.evaluate.side_by_side import Answers, Asker, Compared
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 

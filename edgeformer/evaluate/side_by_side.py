@@ -27,12 +27,10 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 Answer = TypeVar("Answer")
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished examples and of all examples."""
 
 
 class Question(Protocol):

@@ -17,7 +17,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
-from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, Compared, Progress
+from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, Compared
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -28,6 +28,7 @@ from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextEncoder
+from edgeformer.models.text import TextConfig, TextEncoder
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks.text import FILLER, TEXTS
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
@@ -34,7 +34,7 @@ _AUDIO_POSITIONS, _AUDIO_TOKENS = 64, 48
 """Of a sample of audio, which is noise, and of what is decoded from it."""
 
 
-def sample_inputs(config: Any, tokenizer_json: str | None) -> Mapping[str, Tensor]:
+def sample_inputs(config: TextConfig, tokenizer_json: str | None) -> Mapping[str, Tensor]:
     """Padded samples (B, S) int32 by input name, with as much padding as the shortest text leaves."""
     length = min(SAMPLE_LENGTH, config.max_position_embeddings)
     ids, types = ([], []) if tokenizer_json is None else _texts(tokenizer_json)

@@ -135,7 +135,7 @@ def _rerun(bundle: Bundle, engine: Engine, cases: Sequence[Case], per_program: i
     """The shortest audio, as the programs of all buckets have the same weights: it is encoded, its prompt is decoded,
     and so many tokens after it.
     """
-    from edgeformer_runtime.bundle.vectors import bucket_of
+    from edgeformer_runtime.bundle.specs import bucket_of
     from edgeformer_runtime.pipelines.speech import Transcriber
     from edgeformer_runtime.verify.speech_replay import read_wav
     from edgeformer_runtime.verify.speech_replay import steps as decode

@@ -31,14 +31,12 @@ from edgeformer.tasks.task import TASKS, Metric, task_metrics
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
 EXACT = "fp32"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished measurements and of all of them."""
 
 
 @dataclass(frozen=True)
