@@ -186,7 +186,7 @@ def open_checkpoint(
     embeds = record.pooled and not new_head
     if prompt not in (None, NO_PROMPT) and not embeds:
         raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
-    if language is not None and task != SPEECH:
+    if language is not None and not record.writes:
         raise InputError(f"a language belongs to speech-recognition, and the task is {task}: leave --language out")
     tokenizer = None
     if reads_text:
@@ -285,17 +285,10 @@ def load_module(
     unused = tuple(sorted(name for name in leftover if _is_unused(name, checkpoint)))
     problems = _key_problems(expected, state, unused)
     if problems:
-<<<<<<< HEAD
         headless = task.heads and not any(task.heads[0] in name for name in state)
         hint = f"; {task.headless}" if headless else ""
-        raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
-=======
-        hint = ""
-        if checkpoint.task == "text-classification" and not any("classifier." in name for name in state):
-            hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
         advice = weights.prefix_advice(expected.keys() - state.keys(), leftover)
         raise InputError(f"{checkpoint.source.id} does not fit its config: {advice or '; '.join(problems) + hint}")
->>>>>>> main
     module.load_state_dict({name: state[name] for name in expected})
     silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
