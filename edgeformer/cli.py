@@ -9,7 +9,15 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, check_exists, check_files, list_names, numbers, several
+from edgeformer.cli_list import (
+    audio_seconds_of,
+    check_data,
+    check_exists,
+    check_files,
+    list_names,
+    seq_lens_of,
+    several,
+)
 from edgeformer.compress.command import compress, sensitivity
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
@@ -123,7 +131,7 @@ def convert(
         out=out,
         targets=several(target),
         precisions=several(precision),
-        seq_lens=numbers(seq_len, int, "--seq-len", "32,64,128"),
+        seq_lens=seq_lens_of(seq_len),
         task=task,
         name=name,
         labels_file=labels,
@@ -138,14 +146,13 @@ def convert(
         prompt=prompt,
         zipped=zipped,
         window=window,
-        audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
+        audio_seconds=audio_seconds_of(audio_seconds),
     )
     check_source(source)
     check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
     check_data(held_out)
     from edgeformer.convert.convert import convert, steps_of
-    from edgeformer.convert.tables import print_converted
-    from edgeformer.progress import Steps
+    from edgeformer.convert.tables import Steps, print_converted
 
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)

@@ -12,12 +12,13 @@ from edgeformer.bench.adb import AdbHost
 from edgeformer.bench.request import Host, Request, Tell
 from edgeformer.bench.ssh import SshHost
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender, conditions
-from edgeformer_runtime.bench.measure import Progress, measure_cells
+from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.progress import Progress
 
 _MIB = 1 << 20
 

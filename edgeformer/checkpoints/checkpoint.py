@@ -30,7 +30,7 @@ from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, family_for
 from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
-from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
+from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks.task import EMBEDDING, SPEECH
@@ -59,7 +59,7 @@ class Checkpoint:
         weight_files: the files that hold the weights.
         family: the implementation.
         raw: its config.json.
-        config: the family's parsed config.
+        config: what the family's `parse_config` gave: its functions take it.
         task: one of the family's tasks.
         labels: for classification, in the order of the logits; else empty.
         activation: "softmax" or "sigmoid", from logits to scores.
@@ -76,7 +76,7 @@ class Checkpoint:
     source: Source
     folder: Path
     weight_files: tuple[Path, ...]
-    family: Family
+    family: Family[Any]
     raw: Mapping[str, Any]
     config: Any
     task: str
@@ -100,6 +100,10 @@ class Checkpoint:
     def load_weights(self) -> dict[str, Tensor]:
         """All tensors by their public names, floating point ones as float32."""
         return weights.load_weights(self.weight_files)
+
+    def load_state(self) -> dict[str, Tensor]:
+        """All tensors by the names that the family's modules give them, floating point ones as float32."""
+        return self.family.rename(self.load_weights())
 
 
 @dataclass(frozen=True)
@@ -249,12 +253,16 @@ def check_approximate(kernel: str | None, task: str) -> None:
         raise InputError(f"the attention kernel {kernel} is for long texts, found the task {task}: choose another")
 
 
-def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:
+def load_module(
+    checkpoint: Checkpoint, attention: AttentionKernel, state: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, KeyReport]:
     """Build the checkpoint's module and fill it, every tensor accounted for.
 
     Args:
         checkpoint: an opened checkpoint.
         attention: the kernel that the module will use.
+        state: what the checkpoint's `load_state` gave, for who builds several modules; the module has copies. None:
+            the weights are read now.
 
     Returns:
         The module in eval mode, float32 and contiguous, and the report of its keys.
@@ -262,7 +270,7 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     Raises:
         InputError: tensors that are missing, unexpected or of another shape, all of them in one line.
     """
-    state = checkpoint.family.rename(checkpoint.load_weights())
+    state = checkpoint.load_state() if state is None else state
     module = checkpoint.family.build(checkpoint.config, checkpoint.task, len(checkpoint.labels), attention)
     if isinstance(module, TextEmbedder):
         module.set_head(checkpoint.pooling, checkpoint.normalize)
@@ -361,7 +369,7 @@ def _described(file: Path) -> dict[str, Any]:
     raise InputError(f"{file.name} alone does not say what model it is: expected a folder with {CONFIG_FILE}")
 
 
-def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
+def _text_tokenizer(folder: Path, config: TextConfig, sentence: SentenceFiles, prompt: str | None) -> str | None:
     """The tokenizer of a text model, with what sentence-transformers does before it."""
     tokenizer = read_tokenizer(folder, config.type_vocab_size, config.vocab_size)
     if tokenizer is not None and sentence.lower_case:
@@ -373,7 +381,9 @@ def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: 
     return _checked_tokenizer(tokenizer, config.vocab_size)
 
 
-def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: Any) -> tuple[str, ...]:
+def _text_notes(
+    sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: TextConfig
+) -> tuple[str, ...]:
     notes = sentence.notes
     if sentence.is_embedder and not sentence.normalize:
         notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)

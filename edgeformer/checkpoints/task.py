@@ -36,7 +36,7 @@ HEADS_OF_NO_TASK = {
 
 
 def task_of(
-    family: Family,
+    family: Family[Any],
     raw: Mapping[str, Any],
     files: tuple[Path, ...],
     asked: str | None,
@@ -99,7 +99,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
 
 
 def labels_of(
-    family: Family, task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
+    family: Family[Any], task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
     """The labels in the order of the logits, as given or from the config; none where the task has none.
 
@@ -123,7 +123,7 @@ def labels_of(
     return labels
 
 
-def _labels(family: Family, raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
+def _labels(family: Family[Any], raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
     """The config's, or given ones, which may also mend an id2label with gaps: then the weights tell their number."""
     if given is None:
         return family.parse_labels(raw)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeformer.checkpoints import ctranslate2 as ctranslate2_whisper
+from edgeformer.checkpoints import ctranslate2
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
 from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
 from edgeformer.models.family import Family
@@ -50,11 +50,11 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
             return _shards(index)
-    if (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
-        return (folder / ctranslate2_whisper.WEIGHT_FILE,)
+    if (folder / ctranslate2.WEIGHT_FILE).is_file():
+        return (folder / ctranslate2.WEIGHT_FILE,)
     raise InputError(
         f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards, "
-        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}{_found_instead(folder)}"
+        f"or CTranslate2's {ctranslate2.WEIGHT_FILE}{_found_instead(folder)}"
     )
 
 
@@ -154,8 +154,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """Two formats share the suffix."""
     with _unreadable(path):
-        ctranslate2 = is_ctranslate2(path)
-    return ctranslate2_whisper.read_tensors(path) if ctranslate2 else _read_pickle(path)
+        is_theirs = is_ctranslate2(path)
+    return ctranslate2.read_tensors(path) if is_theirs else _read_pickle(path)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -244,7 +244,7 @@ ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
 
-def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+def check_sizes(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
     """Refuse a config that states more than its weights can be.
 
     Args:
@@ -259,7 +259,7 @@ def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...])
     _check(family, raw, max(there, ALWAYS_BUILT), "config.json", f"the weight files have {there} bytes")
 
 
-def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -> None:
+def check_student(family: Family[Any], raw: Mapping[str, Any], teacher_values: int) -> None:
     """Refuse a new student of far more weights than its teacher.
 
     Args:
@@ -280,7 +280,7 @@ def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -
     )
 
 
-def _check(family: Family, raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
     labels = raw.get("id2label")
     if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
         raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")

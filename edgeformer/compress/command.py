@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, names, numbers
+from edgeformer.cli_list import audio_seconds_of, check_data, names, seq_lens_of
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
 from edgeformer_runtime.delivery import check_names
@@ -69,8 +69,8 @@ def compress(
         if teacher is not None or resume:
             raise InputError("--teacher and --resume are for recipes: expected --budget without them")
         limits = parse_budget(budget)
-        lengths = numbers(seq_len, int, "--seq-len", "32,64,128")
-        seconds = None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
+        lengths = seq_lens_of(seq_len)
+        seconds = audio_seconds_of(audio_seconds)
         from edgeformer.compress.budget.bundle_evaluator import Conversion
         from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
         from edgeformer.compress.budget.search import unreachable

@@ -69,7 +69,7 @@ class Model:
     own_tokenizer: bool = False
 
     @property
-    def family(self) -> Family:
+    def family(self) -> Family[Any]:
         """The implementation."""
         return self.checkpoint.family
 
@@ -119,7 +119,7 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
     return model
 
 
-def classifier_config(family: Family, raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def classifier_config(family: Family[Any], raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A text config.json, changed to a classifier's with these labels."""
     config = {key: value for key, value in raw.items() if key != "num_labels"}
     return {

@@ -31,7 +31,7 @@ from edgeformer.compress.corpus import Batch, Corpus
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
 from edgeformer.compress.prune import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
 from edgeformer.compress.recipe import Training
-from edgeformer.progress import progress_bar
+from edgeformer_runtime.cli.console import new_bar
 from edgeformer_runtime.errors import InputError
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def train(
     states = TrainingStates(run.folder / f"training-{step}", accelerator)
     begun, running = states.restore() or (0, math.nan)
     saved_at = time.monotonic()
-    with progress_bar(run.console) as progress:
+    with new_bar(run.console, transient=False) as progress:
         bar = progress.add_task(step, total=plan.updates, completed=begun, note="", visible=accelerator.is_main_process)
         for update in range(begun, plan.updates):
             if sparsifier is not None:
@@ -282,7 +282,7 @@ def _teacher_says(objective: Objective, corpus: Corpus, run: Run, step: str) -> 
 
 
 def _track(batches: tuple[Tensor, ...], run: Run, title: str) -> Iterator[Tensor]:
-    with progress_bar(run.console) as progress:
+    with new_bar(run.console, transient=False) as progress:
         bar = progress.add_task(title, total=len(batches), note="", visible=run.accelerator.is_main_process)
         for batch in batches:
             yield batch

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.convert.layer_plan import is_matmul
+from edgeformer.convert.layer_plan import LARGEST_INT8, is_matmul
 from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs, spread
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer.tasks.interface import Interface
@@ -153,7 +153,6 @@ def _spread(folder: Path) -> Iterator[Path]:
 # exactly.
 
 
-LARGEST_INT8, LARGEST_INT4 = 127, 7
 DAMPING = 0.01
 """Added to the diagonal, of its mean: section 3.3 of the paper."""
 BLOCK = 128

@@ -16,6 +16,7 @@ from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import InputError
 
 
@@ -27,6 +28,7 @@ class TorchEngine:
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self.programs = {program.name: program for program in programs}
+        self._owners = StateOwners()
         self.executed_by = f"torch {torch.__version__.split('+')[0]}"
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,7 +41,7 @@ class TorchEngine:
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
-        return decoder_over(self.run, bucket, spec)
+        return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:
         """Nothing to release: the programs belong to the caller."""

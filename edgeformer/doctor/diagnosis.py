@@ -37,9 +37,9 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 
 Check = Callable[[Examination], Iterable[Finding]]
-Progress = Callable[[int, int], None]
 
 # In the order in which they run; findings are shown by severity.
 CHECKS: dict[str, Check] = {

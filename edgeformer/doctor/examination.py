@@ -12,8 +12,8 @@ from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, ModelView
 from edgeformer.doctor.options import DoctorOptions
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Case, bucket_of, read_vectors
+from edgeformer_runtime.bundle.specs import Transcription, bucket_of
+from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber

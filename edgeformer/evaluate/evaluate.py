@@ -14,7 +14,7 @@ from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import open_data
 from edgeformer.evaluate.embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
 from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
-from edgeformer.evaluate.side_by_side import Asker, ClassReport, Progress, ask, class_report
+from edgeformer.evaluate.side_by_side import Asker, ClassReport, ask, class_report
 from edgeformer.evaluate.speech import Listener, SpeechEvaluation, evaluate_speech, measure, simple_words, speech_table
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
@@ -25,6 +25,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.progress import Progress
 
 TOP = 5
 SHOWN_MISTAKES = 5
@@ -113,6 +114,8 @@ def evaluate(
         return evaluate_speech(bundle, data, source, limit, threads, progress, isolated)
     if isinstance(head, Embedding):
         return evaluate_embeddings(asker, data, limit)
+    if not isinstance(head, Classification):
+        raise InputError(f"{manifest.task}: expected a task that is evaluated on labels, references or pairs")
     if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
         return evaluate_label_sets(asker, data, limit)
     return _evaluate_classes(asker, head, data, limit)

@@ -22,11 +22,9 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.progress import Progress
 
 Answer = TypeVar("Answer")
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished examples and of all examples."""
 
 
 class Question(Protocol):

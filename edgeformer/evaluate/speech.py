@@ -27,12 +27,10 @@ from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 ENGLISH = "en"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished clips and of all clips."""
 
 
 class Listener(Protocol):

@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextEncoder
+from edgeformer.models.text import TextConfig, TextEncoder
 from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks.samples import FILLER, TEXTS
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
@@ -29,7 +28,7 @@ _SOUND_POSITIONS, _SOUND_TOKENS = 64, 48
 """Of a sample of sound, which is noise, and of what is decoded from it."""
 
 
-def sample_inputs(config: Any, tokenizer_json: str | None) -> Mapping[str, Tensor]:
+def sample_inputs(config: TextConfig, tokenizer_json: str | None) -> Mapping[str, Tensor]:
     """Padded samples (B, S) int32 by input name, with as much padding as the shortest text leaves."""
     length = min(SAMPLE_LENGTH, config.max_position_embeddings)
     ids, types = ([], []) if tokenizer_json is None else _texts(tokenizer_json)

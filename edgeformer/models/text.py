@@ -34,7 +34,15 @@ _NORM_FLOOR = 1e-12
 
 
 class TextConfig(Protocol):
-    """What this file needs to know of a text family's config."""
+    """What all that is common to texts needs to know of a text family's config."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens have an embedding."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """How many kinds of tokens there are: of one text or of two."""
 
     @property
     def hidden_size(self) -> int:

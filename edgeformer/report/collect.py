@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +13,6 @@ from typing import Any
 
 from edgeformer.attention import APPROXIMATE_KERNELS
 from edgeformer.checkpoints.source_index import known_source
-from edgeformer.compress.budget.bundle_evaluator import interleaved_ms
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, changes_between, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
@@ -22,6 +21,7 @@ from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.config import read_object
 from edgeformer.report.variant import Variant, share_interval, word_error_interval
+from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE
@@ -29,6 +29,7 @@ from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 
 REPORT_VERSION = 1
 MAX_ITEMS = 2000
@@ -286,10 +287,6 @@ def _list(value: Any) -> list[Any]:
 # Asks all bundles of a folder about labelled data, and their checkpoints; times them beside one another.
 
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished bundles and of all of them."""
-
-
 def ask(
     variants: Sequence[Variant],
     bundles: Mapping[str, Bundle],
@@ -321,7 +318,7 @@ def ask(
     notes += refusals
     sources = _Sources(bundles, answered, data, limit, notes)
     runnable = [name for name in answered if verification_engine(bundles[name]) is None]
-    times = dict(zip(runnable, interleaved_ms([bundles[name] for name in runnable]), strict=True))
+    times = dict(zip(runnable, median_latencies_ms([bundles[name] for name in runnable]), strict=True))
     return [
         _told(variant, answered[variant.name], sources.of(variant.name), times.get(variant.name), data)
         if variant.name in answered

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.choices import check_choice
+from edgeformer_runtime.tasks.task import TASKS
 
 CLASSIFICATION, EMBEDDING = "text-classification", "text-embedding"
 IMAGES = "image-classification"

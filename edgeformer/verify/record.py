@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Case, bucket_of
+from edgeformer_runtime.bundle.specs import Transcription, bucket_of
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor as Array
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.verify.speech_replay import read_wav, steps

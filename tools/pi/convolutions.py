@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.convert.bundle_writer import write_bundle
+from edgeformer.convert.bundle_writer import seal, write_bundle
 from edgeformer.convert.calibration import calibrated
 from edgeformer.convert.target import PRECISIONS, converter_for
 from edgeformer.models.program import Program, ProgramOptions
@@ -79,6 +79,7 @@ def write_convolutions(folder: Path, images: Path, scratch: Path) -> None:
     fp32 = converter.lower_fp32(programs, scratch / "fp32")
     lowered = converter.lower_precision(programs, fp32, PRECISIONS[PRECISION], scratch / "int8")
     folder.mkdir(parents=True)
-    write_bundle(
+    draft = write_bundle(
         folder, NAME, checkpoint, converter, PRECISIONS[PRECISION], "dense", programs, lowered, interface
-    ).close()
+    )
+    seal(folder, draft.manifest)

@@ -25,8 +25,8 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.weights import save_weights
 from edgeformer.compress.augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer.progress import progress_bar
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.cli.console import new_bar
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
@@ -147,7 +147,7 @@ def train(run: Run, console: Console) -> nn.Module:
     per_epoch = len(run.train.labels) // run.schedule.batch_size
     steps = run.schedule.epochs * per_epoch
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: run.schedule.factor(step, steps))
-    with progress_bar(console) as progress:
+    with new_bar(console, transient=False) as progress:
         task = progress.add_task("train", total=steps, note="")
         for epoch in range(run.schedule.epochs):
             module.train()

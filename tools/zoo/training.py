@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from edgeformer.compress.batches import Batch, Encoded, shuffled_rows
-from edgeformer.progress import progress_bar
+from edgeformer_runtime.cli.console import new_bar
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def predict(
     """The model's output (N, L) for every row, in the order of the rows."""
     order = data.lengths.argsort(stable=True)
     out: list[Tensor] = []
-    with progress_bar(console) as progress:
+    with new_bar(console, transient=False) as progress:
         task = progress.add_task(title, note="")
         for rows in progress.track(torch.split(order, batch_size), task_id=task):
             out.append(model(data.batch(rows)))
@@ -77,7 +77,7 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, steps))
     running = math.nan
     module.train()
-    with progress_bar(console) as progress:
+    with new_bar(console, transient=False) as progress:
         task = progress.add_task(title, total=steps, note="")
         for epoch in range(1, schedule.epochs + 1):
             for batch in shuffled_batches(data, schedule.batch_size):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
-from edgeformer.convert.gates import median_latencies_ms
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.program import DEFAULT_SEQ_LENS
-from edgeformer_runtime.bench.workload import workload
+from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 
 Report = Callable[[str], None]
@@ -30,7 +28,7 @@ class Conversion:
     """How bundles are made, and what they are asked.
 
     Attributes:
-        target: of `targets.TARGETS`.
+        target: of `TARGETS`.
         data: labelled, as `edgeformer eval` takes it.
         limit: of the data use so many examples; None: all.
         seq_lens: of texts.
@@ -125,7 +123,7 @@ class BundleEvaluator:
             answers = answers_of(bundle, self._conversion.data, self._conversion.limit)
             reference = self._answers = self._answers or answers
             same = answers.same_as(reference)
-            times = None if verification_engine(bundle) else interleaved_ms((source, bundle))
+            times = None if verification_engine(bundle) else median_latencies_ms((source, bundle))
         lost = answers.value - reference.value if answers.metric == "wer" else reference.value - answers.value
         values = {
             answers.metric: answers.value,
@@ -137,14 +135,3 @@ class BundleEvaluator:
             values["latency"] = times[1]
         changes = changes_between(reference, answers)
         return Point(self._stage, plan, values, None if times is None else times[0], None, changes)
-
-
-def interleaved_ms(bundles: Sequence[Bundle]) -> list[float]:
-    """Median wall time in ms of each bundle's workload, round by round in one run, one thread."""
-    engines = [open_engine(bundle, threads=1) for bundle in bundles]
-    try:
-        pairs = zip(bundles, engines, strict=True)
-        return median_latencies_ms([workload(bundle).bind(bundle, engine) for bundle, engine in pairs])
-    finally:
-        for engine in engines:
-            engine.close()

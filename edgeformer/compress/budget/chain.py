@@ -7,8 +7,7 @@ smaller student. What a recipe gives is searched in the same way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -34,7 +33,7 @@ from edgeformer.compress.budget.search import (
     frontier,
     search,
 )
-from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Sensitivity, cached_sensitivity
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
 from edgeformer.compress.corpus import data_sha256, read_data, some_of
 from edgeformer.compress.model import Model, open_model, write_model
@@ -43,8 +42,8 @@ from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.config import read_object
-from edgeformer.progress import progress_bar
 from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer_runtime.cli.console import progress_bar
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 
@@ -199,7 +198,7 @@ class _Job:
             return make_probe(model, data)
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
-        with _bar(self._console, f"{stage}: sensitivity") as progress:
+        with progress_bar(f"{stage}: sensitivity", self._console) as progress:
             costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
         bench = BundleEvaluator(
             model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
@@ -240,14 +239,6 @@ class _Job:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: Console, title: str) -> Iterator[Progress]:
-    """A progress bar; the value takes the number of finished measurements and of all."""
-    with progress_bar(console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda finished, total: bar.update(task, completed=finished, total=total)
 
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:

@@ -27,13 +27,11 @@ from edgeformer.convert.target import check_target
 from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
 EXACT = "fp32"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished measurements and of all of them."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.isolation.frames import Frame, FrameError, LongFrameError, read_frame, write_frame
+from edgeformer_runtime.progress import AudioProgress
 
 # What a helper process gets of the environment: no tokens, no keys.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
@@ -29,7 +30,6 @@ _ERRORS: dict[str, type[EdgeFormerError]] = {
 }
 _MAX_MESSAGE = 1000
 
-Progress = Callable[[float, float | None], None]
 Result = TypeVar("Result")
 
 
@@ -56,7 +56,7 @@ class HelperProcess:
         with self._lock:
             self.opened = self._start()
 
-    def ask(self, question: Frame, seconds: float, progress: Progress | None = None) -> Frame:
+    def ask(self, question: Frame, seconds: float, progress: AudioProgress | None = None) -> Frame:
         """Send a question and wait for its answer.
 
         Args:
@@ -113,7 +113,7 @@ class HelperProcess:
             self._forget()
             raise
 
-    def _exchange(self, question: Frame, seconds: float, progress: Progress | None) -> Frame:
+    def _exchange(self, question: Frame, seconds: float, progress: AudioProgress | None) -> Frame:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         try:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.task import TASKS
 
 Raw = TypeVar("Raw")
 Answer = TypeVar("Answer")
@@ -32,9 +33,9 @@ class Pipeline(ABC, Generic[Raw, Answer]):
             EngineError: the model failed, or gave NaN or infinity.
         """
 
-    @abstractmethod
     def is_batch(self, raw: Any) -> bool:
         """Whether a call's argument is a list of inputs rather than one."""
+        return TASKS[self.bundle.manifest.task].takes.is_batch(raw)
 
     def __call__(self, raw: Any) -> Any:
         """Answer one raw input, or each of a list: a result, or a list of results in the same order."""

@@ -12,9 +12,9 @@ from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
+from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 
-Result = TypeVar("Result", ClassificationResult, EmbeddingResult)
+Result = TypeVar("Result", bound=ProgramResult)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
@@ -21,9 +20,7 @@ from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpda
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.pipelines.transcription import Transcription
 from edgeformer_runtime.preprocess.audio import RawAudio
-
-SpeechProgress = Callable[[float, float | None], None]
-"""Called with the seconds of sound that are done, and those of all of it, None where that is unknown."""
+from edgeformer_runtime.progress import AudioProgress
 
 
 class Transcriber(Pipeline[RawAudio, Transcript]):
@@ -46,7 +43,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         self,
         raw: RawAudio,
         options: TranscribeOptions | None = None,
-        progress: SpeechProgress | None = None,
+        progress: AudioProgress | None = None,
         is_cancelled: IsCancelled = never,
     ) -> Transcript:
         """Transcribe one sound.
@@ -105,10 +102,6 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         for block in blocks:
             yield from stream.feed(block)
         yield from stream.finish()
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list is a batch; an array is one sound."""
-        return isinstance(raw, list)
 
     def mel(self, samples: Samples, bucket: AudioBucket) -> Samples:
         """The input of a bucket's `encode`, (1, n_mels, 2 T) float32, for samples (N,) at the model's rate."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,17 +12,9 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished cases and of all cases."""
-
-# How the cases of each kind of answer are replayed.
-REPLAYS: dict[str, str] = {
-    "classification": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "embedding": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "transcription": "edgeformer_runtime.verify.speech_replay:SpeechReplay",
-}
+from edgeformer_runtime.tasks.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
+        make: Any = load_attribute(TASKS[bundle.manifest.task].gives.replay)
         replay: Replay = make(bundle, opened, tolerances, cases)
         for index, case in enumerate(cases):
             replay.play(case)
