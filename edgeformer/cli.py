@@ -21,7 +21,7 @@ from edgeformer.cli_list import (
 from edgeformer.compress.command import compress, sensitivity
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
-from edgeformer_runtime.delivery import check_names
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 
 app = runtime_cli.new_app()
@@ -110,6 +110,10 @@ def convert(
         str | None,
         typer.Option(help="Embedders: the checkpoint's prompt to put before every text, by its name, or none."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Speech: the language to transcribe, as de, or any; default: the one that the model fixes."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -121,10 +125,12 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.checkpoints.sources import resolve_source
+    from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
     check_names(out)
+    check_folder(out)
     # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
@@ -144,13 +150,16 @@ def convert(
         plan=plan,
         min_ios=min_ios,
         prompt=prompt,
+        language=language,
         zipped=zipped,
         window=window,
         audio_seconds=audio_seconds_of(audio_seconds),
     )
-    check_source(source)
     check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    if plan is not None:
+        LayerPlan.read(plan)
     check_data(held_out)
+    resolve_source(source, revision)
     from edgeformer.convert.convert import convert, steps_of
     from edgeformer.convert.tables import Steps, print_converted
 
@@ -395,6 +404,7 @@ def demo(
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
     check_names(out)
+    check_folder(out)
     if speech:
         for file in files or []:
             check_exists(file, "sound")

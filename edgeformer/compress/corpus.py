@@ -62,17 +62,19 @@ class Batch:
 
 
 class Corpus(Protocol):
-    """Examples that can be batched.
+    """Examples that can be batched."""
 
-    Attributes:
-        lengths: (N,) of each example, by which batches are made of similar ones.
-        fixed: whether an example is the same each time, so that what a teacher says of it can be kept.
-        mismatched: how many examples the teacher gets cut into other tokens than the student.
-    """
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) of each example, by which batches are made of similar ones."""
 
-    lengths: Tensor
-    fixed: bool
-    mismatched: int
+    @property
+    def fixed(self) -> bool:
+        """Whether an example is the same each time, so that what a teacher says of it can be kept."""
+
+    @property
+    def mismatched(self) -> int:
+        """How many examples the teacher gets cut into other tokens than the student."""
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
         """The examples of these rows, varied by `rng` where the corpus does that."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import Converted, ConvertOptions, Report, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
@@ -18,7 +17,6 @@ from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 
-Report = Callable[[str], None]
 QUANTIZE = "quantize"
 FP32, MIXED = "fp32", "mixed"
 

@@ -13,10 +13,13 @@ import pytest
 import torch
 import transformers
 
+from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import weights
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import bundle_writer
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
 from edgeformer.convert.gate_inputs import gate_texts
+from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import bundle as runtime_bundle
 from edgeformer_runtime.bundle import vectors
@@ -143,6 +146,24 @@ def test_the_zip_is_the_same_bundle(converted: dict[tuple[str, str], Converted])
 def test_the_report_has_no_times(converted: dict[tuple[str, str], Converted]) -> None:
     report = json.loads((converted["litert", "fp32"].path / "report.json").read_text())
     assert set(report) == {"verification", "agreement", "partitions", "problems"}
+
+
+def test_the_report_of_a_mixed_bundle_has_the_format_of_each_layer(checkpoint: Path, tmp_path: Path) -> None:
+    plan = LayerPlan({"classifier": "fp32"}, default="int8")
+    plan.write(tmp_path / "plan.json")
+    options = ConvertOptions(
+        str(checkpoint),
+        tmp_path / "out",
+        targets=("onnx",),
+        precisions=("mixed",),
+        seq_lens=(16,),
+        plan=tmp_path / "plan.json",
+    )
+    (row,) = convert(options)
+    assert row.ok, row.problems
+    module, _ = load_module(open_checkpoint(str(checkpoint)), KERNELS["dense"])
+    layers = json.loads((row.path / "report.json").read_text())["layers"]
+    assert layers == {name: "fp32" if name == "classifier" else "int8" for name in quantizable_layers(module)}
 
 
 def test_the_report_says_how_often_the_answer_is_the_checkpoints(
