@@ -51,7 +51,7 @@ from edgeformer.convert.target import (
 from edgeformer.models.program import Program
 from edgeformer.tasks.interface import Interface, interface_for
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
@@ -213,11 +213,7 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
         )
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
-    bundle = bundle_around(options.out)
-    if bundle is not None:
-        raise InputError(
-            f"--out {options.out} lies in the bundle {bundle.name}, which it would corrupt: choose another"
-        )
+    check_outside(options.out)
     for job in jobs:
         for precision in precisions:
             place = options.out / _bundle_name(job, precision)
