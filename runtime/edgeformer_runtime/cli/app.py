@@ -292,8 +292,8 @@ def serve(
     from edgeformer_runtime.errors import EngineError
 
     try:
-        from edgeformer_runtime.serve.command import serve_bundle
         from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
+        from edgeformer_runtime.serve.server import serve_bundle
     except ImportError as error:
         raise EngineError(f"serve needs the package {error.name}: pip install 'edgeformer-runtime[serve]'") from error
 
