@@ -1,20 +1,30 @@
-"""Progress of a command with known steps, on stderr."""
+"""Progress: what a long call tells of itself, and what commands show of that on stderr."""
 
 from __future__ import annotations
 
 import os
-from types import TracebackType
+from collections.abc import Callable
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
+
+from edgeformer_runtime.cli.console import err
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with a step, how much of it is finished and how much there is; or with a line to read, 0 and 0."""
+
+
+def silent(step: str, finished: int, total: int) -> None:
+    """Tell nobody."""
 
 
 class Steps:
@@ -25,11 +35,11 @@ class Steps:
     It writes to a duplicate of the descriptor, because converters hold back what their tools print to stderr.
     """
 
-    def __init__(self, total: int) -> None:
-        """`total`: how many steps there will be."""
+    def __init__(self, total: int | None = None) -> None:
+        """`total`: how many steps there will be; None: `at` will tell."""
         self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self._console = Console(file=self._file)
-        self._progress = Progress(
+        self._progress = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,27 +68,53 @@ class Steps:
                 self._console.print(line, highlight=False, soft_wrap=True)
             self._lines.clear()
 
+    def at(self, step: str, finished: int, total: int) -> None:
+        """The same as a `Progress`; `total` of 0: a note."""
+        if total:
+            self._progress.update(self._task, total=total)
+        if finished < total or not total:
+            self(step)
+
     def __enter__(self) -> Steps:
         if self._console.is_terminal:
             self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._progress.stop()
         self._file.close()
 
 
-def progress_bar(console: Console) -> Progress:
-    """A bar with a note, such as the loss, and the remaining time; nothing where nobody watches a terminal."""
-    return Progress(
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
+class Bars:
+    """Shows a `Progress` on stderr: a bar that is gone at the end, and lines; without a terminal the lines alone."""
+
+    def __init__(self) -> None:
+        self._bar = Bar(
+            TextColumn("{task.description:<26}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None)
+        self._finished = 0
+
+    def __call__(self, step: str, finished: int, total: int) -> None:
+        """Move the bar; a `total` of 0: print a line."""
+        if not total:
+            err.print(step)
+            return
+        if finished < self._finished:  # another step, whose speed is its own
+            self._bar.reset(self._task)
+        self._finished = finished
+        self._bar.update(self._task, description=step, completed=finished, total=total)
+
+    def __enter__(self) -> Bars:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

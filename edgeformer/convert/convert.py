@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
+
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
 from edgeformer.checkpoints import source_index
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, check_approximate, load_module, open_checkpoint
@@ -56,6 +58,7 @@ from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.shown import Shown
 from edgeformer_runtime.verify.verify import Verification, verify
 
 Report = Callable[[str], None]
@@ -64,8 +67,8 @@ REFUSED_SUFFIX = ".refused"
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
 
-@dataclass(frozen=True)
-class Converted:
+@dataclass(frozen=True, repr=False)
+class Converted(Shown):
     """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
 
     A refused one with `kept` lies at `path`, under a marked name. `agreement` is None where the engine failed, and of
@@ -111,6 +114,12 @@ class Converted:
             "warnings": list(self.warnings),
             "verification": self.verification.to_json(),
         }
+
+    def tables(self) -> Sequence[RenderableType]:
+        """Its row, and what its gates said."""
+        from edgeformer.convert.result import ConversionResult  # which imports this module
+
+        return ConversionResult((self,)).tables()
 
 
 @dataclass(frozen=True)

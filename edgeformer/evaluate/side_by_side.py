@@ -22,11 +22,25 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.shown import Shown
 
 Answer = TypeVar("Answer")
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished examples and of all examples."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Compared(Shown):
+    """What every evaluation of a bundle beside its source model knows.
+
+    Attributes:
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
+
+    model: str = ""
+    source_model: str = ""
 
 
 class Question(Protocol):

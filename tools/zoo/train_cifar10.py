@@ -25,12 +25,11 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.weights import save_weights
 from edgeformer.compress.augment import Augmentation, mix_pairs, transform
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer.progress import progress_bar
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
-from tools.zoo.training import Schedule, accuracy
+from tools.zoo.training import Schedule, accuracy, progress_bar
 
 # Three stages and a narrow first one: at 16 by 16 positions and few channels, activations cost more than products do.
 # Images are enlarged to 64 pixels because TinyViT's first two convolutions halve the resolution twice.

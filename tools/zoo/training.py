@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from edgeformer.compress.batches import Batch, Encoded, shuffled_rows
-from edgeformer.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,16 @@ def train(
                 progress.update(task, advance=1, note=f"loss {running:.3f}")
             console.print(f"{title}: epoch {epoch} of {schedule.epochs}, loss {running:.3f}", highlight=False)
     module.eval()
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with a note, such as the loss, and the remaining time; nothing where nobody watches a terminal."""
+    return Progress(
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
