@@ -80,14 +80,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("edgeformer")
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    found = import_module(module)
-    return getattr(found, attribute) if attribute else found
+if not TYPE_CHECKING:  # to a type checker no other name is there
+
+    def __getattr__(name: str) -> Any:
+        """Import what a public name stands for."""
+        if name == "__version__":
+            return import_module("importlib.metadata").version("edgeformer")
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _PUBLIC[name].partition(":")
+        found = import_module(module)
+        return getattr(found, attribute) if attribute else found
 
 
 def __dir__() -> list[str]:
