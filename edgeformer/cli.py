@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import (
-    audio_seconds_of,
-    check_data,
-    check_exists,
-    check_files,
-    list_names,
-    seq_lens_of,
-    several,
-)
+from edgeformer import api
+from edgeformer.arguments import check_data, check_exists
+from edgeformer.cli_list import list_names, several
 from edgeformer.compress.command import compress, sensitivity
+from edgeformer.progress import Bars, Steps
 from edgeformer_runtime.cli import app as runtime_cli
-from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
+from edgeformer_runtime.cli.console import err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 
@@ -121,46 +115,38 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.checkpoints.source_names import check_source
-    from edgeformer.convert.options import ConvertOptions
-
-    check_names(out)
-    # Options are refused before what follows imports torch, which takes seconds.
-    options = ConvertOptions(
-        source=source,
-        out=out,
-        targets=several(target),
-        precisions=several(precision),
-        seq_lens=seq_lens_of(seq_len),
-        task=task,
-        name=name,
-        labels_file=labels,
-        revision=revision,
-        attention=attention,
-        calibration=calibration,
-        calibration_method=calibration_method,
-        evaluation=held_out,
-        keep_refused=keep_refused,
-        plan=plan,
-        min_ios=min_ios,
-        prompt=prompt,
-        zipped=zipped,
-        window=window,
-        audio_seconds=audio_seconds_of(audio_seconds),
-    )
-    check_source(source)
-    check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
-    check_data(held_out)
-    from edgeformer.convert.convert import convert, steps_of
-    from edgeformer.convert.tables import Steps, print_converted
-
-    with Steps(steps_of(options)) as steps:
-        rows = convert(options, steps)
+    seconds = None if audio_seconds is None else runtime_cli.numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
+    with Steps() as steps:
+        result = api.convert(
+            source,
+            out,
+            target=several(target),
+            precision=several(precision),
+            seq_len=runtime_cli.numbers(seq_len, int, "--seq-len", "32,64,128"),
+            task=task,
+            name=name,
+            labels=labels,
+            revision=revision,
+            calibration=calibration,
+            calibration_method=calibration_method,
+            eval_data=held_out,
+            keep_refused=keep_refused,
+            plan=plan,
+            attention=attention,
+            min_ios=min_ios,
+            prompt=prompt,
+            window=window,
+            audio_seconds=seconds,
+            zipped=zipped,
+            progress=steps.at,
+        )
     if as_json:
-        print_json([row.to_json() for row in rows])
+        print_json(result.to_json())
     else:
-        print_converted(rows)
-    if not all(row.ok for row in rows):
+        from edgeformer.convert.result import print_converted
+
+        print_converted(result)
+    if not result.ok:
         raise typer.Exit(1)
 
 
@@ -181,18 +167,19 @@ def verify(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors stage by stage. Core ML bundles are interpreted where Core ML is missing."""
-    from edgeformer.convert.target import verification_engine
-
-    if source is not None and not layers:
-        raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")
-    check_exists(bundle, "bundle")
-    refine = None
-    if layers:
-        from edgeformer.verify.layers import add_layers
-
-        refine = partial(add_layers, source=source)
-    required = runtime_cli.required_of(require_signature, require_name, require_version)
-    runtime_cli.verify_bundle(bundle, verification_engine, threads, as_json, required, refine, isolated)
+    with Bars() as bars:
+        found = api.verify(
+            bundle,
+            layers=layers,
+            source=source,
+            require_signature=require_signature or None,
+            require_name=require_name,
+            require_version=require_version,
+            isolated=isolated,
+            threads=threads,
+            progress=bars,
+        )
+    runtime_cli.print_verification(bundle, found, as_json)
 
 
 @app.command()
@@ -218,20 +205,18 @@ def doctor(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Find what would break on a device: operators, memory, tokenizer, masks, float16, files. Exit code 1: an error."""
-    from edgeformer.doctor.options import DoctorOptions
-
-    required = runtime_cli.required_of(require_signature, require_name, require_version)
-    options = DoctorOptions(min_ios, min_android_api, runtime, required)
-    check_exists(path, "bundle")
-    from edgeformer.doctor.diagnosis import diagnose, diagnosis_tables
-
-    with progress_bar("examining") as report:
-        diagnosis = diagnose(path, options, report)
-    if as_json:
-        print_json(diagnosis.to_json())
-    else:
-        for part in diagnosis_tables(diagnosis):
-            out.print(part)
+    with Bars() as bars:
+        diagnosis = api.doctor(
+            path,
+            min_ios=min_ios,
+            min_android_api=min_android_api,
+            runtime=runtime,
+            require_signature=require_signature or None,
+            require_name=require_name,
+            require_version=require_version,
+            progress=bars,
+        )
+    print_result(diagnosis, as_json)
     if not diagnosis.ok:
         raise typer.Exit(1)
 
@@ -276,22 +261,29 @@ def bench(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and pictures.")] = None,
 ) -> None:
     """Measure bundles and peers, interleaved, each in a process of its own, here or on other machines."""
-    from edgeformer.bench.command import BenchOptions, bench, parse_names
     from edgeformer.bench.output import check_outputs, write_outputs
-    from edgeformer.bench.request import Request
 
     check_outputs(plot, html)
-    required = runtime_cli.required_of(require_signature, require_name, require_version)
-    request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, required, isolated)
-    machines = several(on or ["local"])
-    options = BenchOptions(request, machines, parse_names(against), source, remote_runtime)
-    with progress_bar("measuring") as report:
-        reports = bench(options, err.print, report)
-    write_outputs(reports, plot, html)
-    if as_json:
-        print_json(runtime_cli.bench_json(reports))
-    else:
-        runtime_cli.print_reports(reports)
+    sweep = runtime_cli.sweep_of(program, batch, threads)
+    with Bars() as bars:
+        result = api.benchmark(
+            bundles,
+            program=sweep.programs,
+            threads=sweep.threads,
+            batch=sweep.batches,
+            rounds=rounds,
+            against=tuple(filter(None, several([against]))),
+            source=source,
+            on=several(on or ["local"]),
+            remote_runtime=remote_runtime,
+            require_signature=require_signature or None,
+            require_name=require_name,
+            require_version=require_version,
+            isolated=isolated,
+            progress=bars,
+        )
+    write_outputs(result.reports, plot, html)
+    print_result(result, as_json)
 
 
 @app.command(name="eval")
@@ -320,22 +312,22 @@ def evaluate(
     Classifiers: accuracy, precision, recall and F1 by class, mistakes; --json has the whole confusion matrix.
     Embedders: the rank correlation of cosines with scores. Speech: word errors.
     """
-    from edgeformer_runtime.bundle.bundle import Bundle
-
-    check_data(data)
-    required = runtime_cli.required_of(require_signature, require_name, require_version)
-    with Bundle.open(bundle, required, allow_refused=True) as opened:
-        from edgeformer.evaluate.evaluate import evaluate, evaluation_tables
-
-        with progress_bar("evaluating") as report:
-            found = evaluate(opened, data, source, limit, threads, report, isolated)
+    with Bars() as bars:
+        found = api.evaluate(
+            bundle,
+            data,
+            source=source,
+            limit=limit,
+            require_signature=require_signature or None,
+            require_name=require_name,
+            require_version=require_version,
+            isolated=isolated,
+            threads=threads,
+            progress=bars,
+        )
     for note in found.notes:
         err.print(f"note: {note}")
-    if as_json:
-        print_json(found.to_json())
-    else:
-        for table in evaluation_tables(opened, found):
-            out.print(table)
+    print_result(found, as_json)
 
 
 @app.command()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from edgeformer_runtime.cli.app import Json, numbers
+from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import out, print_json
-from edgeformer_runtime.errors import InputError
 
 _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
 
@@ -57,17 +55,7 @@ def _names() -> dict[str, dict[str, Any]]:
     }
 
 
-# Values of options: several with commas between them, and paths that are looked at before torch is imported.
-
-
-def seq_lens_of(text: str) -> tuple[int, ...]:
-    """Rising lengths from `--seq-len`'s text with commas."""
-    return tuple(sorted(numbers(text, int, "--seq-len", "32,64,128")))
-
-
-def audio_seconds_of(text: str | None) -> tuple[float, ...] | None:
-    """Rising lengths from `--audio-seconds`' text with commas; None: it was not given."""
-    return None if text is None else tuple(sorted(numbers(text, float, "--audio-seconds", "5,10,30")))
+# Values of options: several with commas between them.
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
@@ -78,24 +66,3 @@ def names(text: str | None) -> tuple[str, ...] | None:
 def several(texts: Sequence[str]) -> tuple[str, ...]:
     """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
     return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
-
-
-def check_exists(path: Path, what: str) -> None:
-    """Refuse a place where there is nothing, before what reads it imports torch."""
-    if not path.exists():
-        raise InputError(f"no {what} at {path}: expected a {what}'s path")
-
-
-def check_data(data: str | None) -> None:
-    """Refuse labelled data that is not there."""
-    from edgeformer.data.labelled import locate
-
-    if data is not None:
-        locate(data)
-
-
-def check_files(files: Mapping[str, Path | None]) -> None:
-    """Refuse files that are not there, by what names them."""
-    for what, file in files.items():
-        if file is not None and not file.exists():
-            raise InputError(f"{what}: no file at {file}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import audio_seconds_of, check_data, names, seq_lens_of
-from edgeformer_runtime.cli.app import Json
-from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
-from edgeformer_runtime.delivery import check_names
+from edgeformer import api
+from edgeformer.arguments import check_compression
+from edgeformer.cli_list import names
+from edgeformer.progress import Bars
+from edgeformer_runtime.cli.app import Json, numbers
+from edgeformer_runtime.cli.console import print_result, progress_bar
 from edgeformer_runtime.errors import InputError
 
 FormatsOption = Annotated[
@@ -61,53 +62,31 @@ def compress(
 
     A budget that cannot be met ends with exit code 2 and the nearest point.
     """
-    from edgeformer.compress.budget.budget import parse_budget
-
-    check_names(out)
-    layers = _checked(source, target, formats, (data, held_out), recipe)
-    if budget is not None:
-        if teacher is not None or resume:
-            raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-        limits = parse_budget(budget)
-        lengths = seq_lens_of(seq_len)
-        seconds = audio_seconds_of(audio_seconds)
-        from edgeformer.compress.budget.bundle_evaluator import Conversion
-        from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
-        from edgeformer.compress.budget.search import unreachable
-        from edgeformer.compress.tables import print_chain
-
-        conversion = Conversion(target, held_out or data, limit, lengths, seconds)
-        wanted = ChainOptions(
+    seconds = None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
+    with Bars() as bars:
+        found = api.compress(
             source,
-            limits,
             data,
             out,
-            conversion,
-            formats=layers,
-            recipes=None if recipe is None else (recipe,),
-            examples=examples,
-            bundles=bundles,
+            recipe=recipe,
+            budget=budget,
+            teacher=teacher,
+            eval_data=held_out,
             seed=seed,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            target=target,
+            formats=names(formats),
+            seq_len=numbers(seq_len, int, "--seq-len", "32,64,128"),
+            audio_seconds=seconds,
+            examples=examples,
+            limit=limit,
+            bundles=bundles,
+            progress=bars,
         )
-        chain = compress_to_budget(wanted, err)
-        if as_json:
-            print_json(chain.report)
-        else:
-            print_chain(chain)
-        if chain.path is None:
-            raise InputError(unreachable(wanted.budget, chain.found))
-        return
-    if recipe is None:
-        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
-    from edgeformer.compress.compress import CompressOptions, compress
-    from edgeformer.compress.tables import print_compressed
-
-    options = CompressOptions(source, recipe, data, out, teacher, held_out, seed, resume, checkpoint_seconds)
-    found = compress(options, err)
-    if as_json:
-        print_json(found.report)
-    else:
-        print_compressed(found)
+    print_result(found, as_json)
+    if found.problem is not None:
+        raise InputError(found.problem)
 
 
 def sensitivity(
@@ -119,38 +98,11 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
-    layers = _checked(source, target, formats, (data,))
-    from edgeformer.compress.budget.sensitivity import sensitivity_of, sensitivity_table
+    layers = check_compression(source, target, names(formats), (data,))
+    from edgeformer.compress.budget.sensitivity import sensitivity_of
     from edgeformer.convert.target import TARGETS
 
     with progress_bar("measuring") as report:
         wanted = layers or TARGETS[target].layer_formats
         found = sensitivity_of(source, data, target, wanted, examples, report)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        out.print(sensitivity_table(found))
-
-
-def _checked(
-    source: str, target: str, formats: str | None, data: Sequence[str | None], recipe: str | None = None
-) -> tuple[str, ...] | None:
-    """The formats of layers, after all that can be refused before torch, which takes seconds, is imported.
-
-    Raises:
-        InputError: a name that is none, a recipe that cannot be read, or data that is not there.
-    """
-    from edgeformer.checkpoints.source_names import check_source
-    from edgeformer.compress.recipe import load_recipe
-    from edgeformer.convert.layer_plan import check_formats
-    from edgeformer.convert.target import check_target
-
-    check_target(target)
-    layers = names(formats)
-    check_formats(layers or ())
-    if recipe is not None:
-        load_recipe(recipe)
-    for each in data:
-        check_data(each)
-    check_source(source)
-    return layers
+    print_result(found, as_json)

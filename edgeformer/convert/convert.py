@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from torch import nn
 
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS
@@ -62,6 +63,7 @@ from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.shown import Shown
 from edgeformer_runtime.verify.verify import Verification, verify
 
 Report = Callable[[str], None]
@@ -70,12 +72,25 @@ REFUSED_SUFFIX = ".refused"
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
 
-@dataclass(frozen=True)
-class Converted:
-    """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
+@dataclass(frozen=True, repr=False)
+class Converted(Shown):
+    """One bundle, and what its gates found.
 
-    A refused one with `kept` lies at `path`, under a marked name. `agreement` is None where the engine failed, and of
-    speech. Latencies are not measured of what is refused, and `advice` says what to do about it.
+    Attributes:
+        path: its folder; of one that was refused the place where it would be, or with `kept` is, under a marked name.
+        target: that it was converted for.
+        precision: of its weights.
+        size_bytes: of its files together.
+        fp32_size_bytes: of the same bundle at fp32.
+        verification: its recorded vectors replayed.
+        agreement: with the source model's answers; None where the engine failed, and of speech.
+        partitions: how many parts of the graph the delegate takes; None where that is not counted.
+        latency_ms: median of a run on this machine, in ms; None where it is refused or does not run here.
+        fp32_latency_ms: the same of the bundle at fp32, measured in turns with it.
+        problems: why gates refused it; none where it was delivered.
+        warnings: what a user may want to know, a line each.
+        kept: it was refused and written nevertheless.
+        advice: what to do about a refusal.
     """
 
     path: Path
@@ -117,6 +132,12 @@ class Converted:
             "warnings": list(self.warnings),
             "verification": self.verification.to_json(),
         }
+
+    def tables(self) -> Sequence[RenderableType]:
+        """Its row, and what its gates said."""
+        from edgeformer.convert.result import ConversionResult  # which imports this module
+
+        return ConversionResult((self,)).tables()
 
 
 @dataclass(frozen=True)

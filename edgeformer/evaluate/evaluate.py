@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import fspath
 from typing import Any, TypeAlias, cast
 
@@ -12,10 +12,10 @@ from rich.table import Table
 from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import open_data
-from edgeformer.evaluate.embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
-from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
-from edgeformer.evaluate.side_by_side import Asker, ClassReport, ask, class_report
-from edgeformer.evaluate.speech import Listener, SpeechEvaluation, evaluate_speech, measure, simple_words, speech_table
+from edgeformer.evaluate.embeddings import EmbeddingEvaluation, evaluate_embeddings
+from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets
+from edgeformer.evaluate.side_by_side import Asker, ClassReport, Compared, ask, class_report
+from edgeformer.evaluate.speech import Listener, SpeechEvaluation, evaluate_speech, measure, simple_words
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.bundle.specs import Transcription
@@ -39,8 +39,8 @@ class Accuracy:
     top5: float
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Compared):
     """What was found.
 
     Attributes:
@@ -78,6 +78,16 @@ class Evaluation:
             "executed_by": self.executed_by,
         }
 
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source; then what was worst."""
+        table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        row = (*_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n))
+        table.add_row(self.model, self.executed_by, *row)
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+        return [table, class_table(self.report.scores), *_mistakes(self.report)]
+
 
 AnyEvaluation: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | SpeechEvaluation
 
@@ -107,16 +117,22 @@ def evaluate(
         InputError: the data cannot be used, or `source` is not the bundle's.
     """
     manifest = bundle.manifest
-    head = manifest.postprocessing
-    data, source = fspath(data), None if source is None else fspath(source)
-    asker = Asker(bundle, source, threads, progress, isolated)
+    asker = Asker(bundle, None if source is None else fspath(source), threads, progress, isolated)
+    found = _evaluate(asker, fspath(data), limit)
+    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
+    return replace(found, model=name, source_model=manifest.source.id)
+
+
+def _evaluate(asker: Asker, data: str, limit: int | None) -> AnyEvaluation:
+    bundle = asker.bundle
+    head = bundle.manifest.postprocessing
     if isinstance(head, Transcription):
-        return evaluate_speech(bundle, data, source, limit, threads, progress, isolated)
+        return evaluate_speech(bundle, data, asker.source, limit, asker.threads, asker.progress, asker.isolated)
     if isinstance(head, Embedding):
         return evaluate_embeddings(asker, data, limit)
     if not isinstance(head, Classification):
-        raise InputError(f"{manifest.task}: expected a task that is evaluated on labels, references or pairs")
-    if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
+        raise InputError(f"{bundle.manifest.task}: expected a task that is evaluated on labels, references or pairs")
+    if head.activation == "sigmoid" and bundle.manifest.preprocessing.kind == "text":
         return evaluate_label_sets(asker, data, limit)
     return _evaluate_classes(asker, head, data, limit)
 
@@ -142,24 +158,6 @@ def _evaluate_classes(asker: Asker, head: Classification, data: str, limit: int 
         notes=(*chosen.notes, *asked.notes),
         report=class_report(truth, [index[best[0]] for best in own], head.labels),
     )
-
-
-def evaluation_tables(bundle: Bundle, found: AnyEvaluation) -> list[Table]:
-    """A row for the bundle and one for its source; then what was worst, where there are classes."""
-    manifest = bundle.manifest
-    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
-    if isinstance(found, SpeechEvaluation):
-        return [speech_table(bundle, found)]
-    if isinstance(found, EmbeddingEvaluation):
-        return embedding_table(found, name, manifest.source.id)
-    if isinstance(found, LabelSetEvaluation):
-        return label_set_table(found, name, manifest.source.id)
-    table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
-    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_percents(found.bundle), f"{found.report.macro_f1:.2%}", same, str(found.n))
-    if found.source is not None:
-        table.add_row(manifest.source.id, "torch, fp32", *_percents(found.source), "", "", str(found.n))
-    return [table, class_table(found.report.scores), *_mistakes(found.report)]
 
 
 def _mistakes(report: ClassReport) -> list[Table]:

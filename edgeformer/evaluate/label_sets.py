@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, read_table, spread
-from edgeformer.evaluate.side_by_side import Asker, LabelSetReport, ask, label_set_report
+from edgeformer.evaluate.side_by_side import Asker, Compared, LabelSetReport, ask, label_set_report
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
@@ -37,8 +37,8 @@ class LabelSetExample:
     read: Callable[[], str]
 
 
-@dataclass(frozen=True)
-class LabelSetEvaluation:
+@dataclass(frozen=True, repr=False)
+class LabelSetEvaluation(Compared):
     """What was found.
 
     Attributes:
@@ -72,6 +72,15 @@ class LabelSetEvaluation:
             "truncated": self.truncated,
             "executed_by": self.executed_by,
         }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source; then the classes with the lowest F1."""
+        table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
+        return [table, class_table(self.bundle.scores)]
 
 
 def evaluate_label_sets(asker: Asker, data: str, limit: int | None) -> LabelSetEvaluation:
@@ -139,16 +148,6 @@ def _names(answer: str, known: dict[str, int]) -> list[str]:
         return [answer]
     separator = next((each for each in SEPARATORS if each in answer), None)
     return [name.strip() for name in answer.split(separator) if name.strip()] if separator else [answer] * bool(answer)
-
-
-def label_set_table(found: LabelSetEvaluation, name: str, source: str) -> list[Table]:
-    """A row for the bundle and one for its source; then the classes with the lowest F1."""
-    table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
-    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_figures(found.bundle), same, str(found.n))
-    if found.source is not None:
-        table.add_row(source, "torch, fp32", *_figures(found.source), "", str(found.n))
-    return [table, class_table(found.bundle.scores)]
 
 
 def class_table(scores: Sequence[Any]) -> Table:

@@ -23,8 +23,22 @@ from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.shown import Shown
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Compared(Shown):
+    """What every evaluation of a bundle beside its source model knows.
+
+    Attributes:
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
+
+    model: str = ""
+    source_model: str = ""
 
 
 class Question(Protocol):

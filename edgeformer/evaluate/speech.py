@@ -17,6 +17,7 @@ from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, known_source
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import verification_engine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
+from edgeformer.evaluate.side_by_side import Compared
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, AudioPreprocessing, Transcription
@@ -86,8 +87,8 @@ class Score:
     real_time_factor: float
 
 
-@dataclass(frozen=True)
-class SpeechEvaluation:
+@dataclass(frozen=True, repr=False)
+class SpeechEvaluation(Compared):
     """What was found.
 
     Attributes:
@@ -123,6 +124,15 @@ class SpeechEvaluation:
             "executed_by": self.executed_by,
             "clips": [asdict(row) for row in self.rows],
         }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        table.add_row(self.model, self.executed_by, *_cells(self.bundle), same, str(len(self.rows)))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_cells(self.source), "", "")
+        return [table]
 
 
 def evaluate_speech(
@@ -215,18 +225,6 @@ def measure(
         agreement=sum(same) / len(same) if same else None,
         notes=(*data.notes, *note),
     )
-
-
-def speech_table(bundle: Bundle, found: SpeechEvaluation) -> Table:
-    """A row for the bundle and one for its source."""
-    table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
-    manifest = bundle.manifest
-    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
-    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_cells(found.bundle), same, str(len(found.rows)))
-    if found.source is not None:
-        table.add_row(manifest.source.id, "torch, fp32", *_cells(found.source), "", "")
-    return table
 
 
 def _cells(score: Score) -> tuple[str, str, str]:

@@ -28,10 +28,12 @@ from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.shown import Shown
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
 EXACT = "fp32"
+SHOWN_COSTS = 20
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class LayerCost:
     reading: Reading
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """The costs of all layers in all formats.
 
     Attributes:
@@ -79,6 +81,17 @@ class Sensitivity:
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads, and `sensitivity --json` prints."""
         return {"version": VERSION, **asdict(self)}
+
+    def tables(self) -> list[Table]:
+        """The costliest layers, a row each."""
+        title = f"fp32: {self.metric} {self.reference.value:.2%} on {self.examples} examples"
+        table = Table("layer", "format", "divergence", "agreement", f"{self.metric} lost", "saves", title=title)
+        for cost in self.costs[:SHOWN_COSTS]:
+            table.add_row(*cost_cells(self, cost))
+        left = len(self.costs) - SHOWN_COSTS
+        if left > 0:
+            table.caption = f"{left} that cost less are in --json"
+        return [table]
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Sensitivity:
@@ -180,18 +193,6 @@ def sensitivity_of(
     model = open_model(fspath(source))
     chosen = some_of(read_data(fspath(data), model.checkpoint)[0], examples)
     return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
-
-
-def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
-    """The costliest layers, a row each."""
-    title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
-    table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
-    for cost in found.costs[:most]:
-        table.add_row(*cost_cells(found, cost))
-    left = len(found.costs) - most
-    if left > 0:
-        table.caption = f"{left} that cost less are in --json"
-    return table
 
 
 def cost_cells(found: Sensitivity, cost: LayerCost) -> tuple[str, ...]:

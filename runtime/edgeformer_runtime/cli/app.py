@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
-from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, progress_bar, run_app
+from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.bench.contender import Cell, Sweep
-    from edgeformer_runtime.bench.report import Report
-    from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.engines.base import Engine
+    from edgeformer_runtime.bench.contender import Sweep
     from edgeformer_runtime.verify.verify import Verification
 
 
@@ -176,8 +173,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Replay a bundle's recorded vectors and name the first stage that diverges. Exit code 1: one does."""
+    from edgeformer_runtime.verify.verify import verify_file
+
     required = required_of(require_signature, require_name, require_version)
-    verify_bundle(bundle, None, threads, as_json, required, isolated=isolated)
+    with progress_bar("verifying") as report:
+        verification = verify_file(bundle, threads, required, isolated, report)
+    print_verification(bundle, verification, as_json)
 
 
 @app.command()
@@ -195,14 +196,14 @@ def bench(
 ) -> None:
     """Measure bundles, interleaved, each in a process of its own: latency with intervals, load time, memory, energy."""
     from edgeformer_runtime.bench.contender import bundle_cells
+    from edgeformer_runtime.bench.measure import measure_cells
+    from edgeformer_runtime.bench.report import BenchmarkResult
 
     required = required_of(require_signature, require_name, require_version)
     cells = bundle_cells(bundles, sweep_of(program, batch, threads), required, isolated)
-    report = measured(cells, rounds)
-    if as_json:
-        print_json(bench_json([report]))
-    else:
-        print_reports([report])
+    with progress_bar("measuring") as report:
+        result = BenchmarkResult((measure_cells(cells, rounds, report),))
+    print_result(result, as_json)
 
 
 @app.command()
@@ -333,59 +334,11 @@ def build_executorch(
         out.print(f"{build.folder}: executorch {build.record.executorch} for {build.record.machine}, without torch")
 
 
-def verify_bundle(
-    path: Path,
-    engine_for: Callable[[Bundle], Engine | None] | None,
-    threads: int,
-    as_json: bool,
-    required: Requirement = NO_REQUIREMENT,
-    refine: Callable[[Bundle, Verification], Verification] | None = None,
-    isolated: bool = False,
-) -> None:
-    """Verify a bundle, print the outcome, and exit with 1 if it is not ok.
-
-    Args:
-        path: the bundle's folder or zip.
-        engine_for: an engine in place of the target's own, or None where that is to be used.
-        threads: for the target's own engine.
-        as_json: print JSON instead of a table.
-        required: what the bundle must be.
-        refine: looks closer at what was found, or None.
-        isolated: replay the vectors in a process of its own; `engine_for` is not asked.
-
-    Raises:
-        InputError: `isolated` with `refine`, which looks into the model in this process.
-    """
-    from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.cli.tables import refusals, verification_table
-    from edgeformer_runtime.engines import open_engine
-    from edgeformer_runtime.verify.verify import verify as replay
-
-    if isolated and refine is not None:
-        raise InputError("--isolated: layers are compared in this process, expected one of the two options")
-    with Bundle.open(path, required, allow_refused=True) as bundle:
-        if isolated:
-            from edgeformer_runtime.isolation.pipeline import verify_isolated
-
-            with progress_bar("verifying") as report:
-                verification = verify_isolated(bundle, threads, progress=report)
-        else:
-            engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
-            try:
-                with progress_bar("verifying") as report:
-                    verification = replay(bundle, engine, report)
-            finally:
-                engine.close()
-        if refine is not None:
-            verification = refine(bundle, verification)
-        for why in refusals(bundle):
-            err.print(f"note: its conversion's gates refused this bundle: {why}")
-    if as_json:
-        print_json(verification.to_json())
-    else:
-        out.print(verification_table(verification))
-        if verification.note:
-            out.print(verification.note)
+def print_verification(path: Path, verification: Verification, as_json: bool) -> None:
+    """Print the outcome of a verification, and exit with 1 if it is not ok."""
+    for why in verification.refusals:
+        err.print(f"note: its conversion's gates refused this bundle: {why}")
+    print_result(verification, as_json)
     if not verification.ok:
         reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
         err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
@@ -407,33 +360,6 @@ def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
 
     names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
     return Sweep(numbers(threads, int, "--threads", "1,2,4"), numbers(batches, int, "--batch", "1,2,4"), names)
-
-
-def measured(cells: Sequence[Cell], rounds: int) -> Report:
-    """Measure cells under a progress bar."""
-    from edgeformer_runtime.bench.measure import measure_cells
-
-    with progress_bar("measuring") as report:
-        return measure_cells(cells, rounds, report)
-
-
-def bench_json(reports: Sequence[Report]) -> dict[str, Any]:
-    """What `bench --json` prints."""
-    from edgeformer_runtime.bench.report import to_json
-
-    return to_json(reports)
-
-
-def print_reports(reports: Sequence[Report]) -> None:
-    """Each report's table and what belongs under it; of several machines their medians side by side, too."""
-    from edgeformer_runtime.bench.report import medians_table, remarks, report_table
-
-    for report in reports:
-        out.print(report_table(report))
-        for remark in remarks(report):
-            out.print(remark)
-    if len(reports) > 1:
-        out.print(medians_table(reports))
 
 
 def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
