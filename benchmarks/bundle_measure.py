@@ -31,7 +31,7 @@ def measure(
     """Convert as asked, then time the bundles that run here, the first of them as the base of ratios, and the peers.
 
     Args:
-        title: of the model, for the README.
+        title: of the model, for docs/benchmarks.md.
         options: what to convert.
         rounds: how often the contenders take turns, in each of `REPEATS` repeats.
         inspect: what else is to be found out about the contenders while their files exist; it gets them and the first

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
-from edgeformer_runtime.delivery import check_names
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -48,6 +48,7 @@ def convert(
     attention: str | None = None,
     min_ios: int | None = None,
     prompt: str | None = None,
+    language: str | None = None,
     window: str = "tail",
     audio_seconds: float | Sequence[float] | None = None,
     zipped: bool = False,
@@ -82,6 +83,8 @@ def convert(
         min_ios: of coreml: the oldest iOS to run on, 16, 17 or 18; None: 18.
         prompt: of embedders: the name of the checkpoint's prompt that is put before every text, or "none"; None: its
             default prompt.
+        language: of speech: the language to transcribe, by its code or English name, or "any"; None: the one that the
+            checkpoint fixes, or all.
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
@@ -98,10 +101,12 @@ def convert(
         >>> [bundle.path.name for bundle in result]
         ['intents.onnx.fp32', 'intents.onnx.dynamic-int8']
     """
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.checkpoints.sources import resolve_source
+    from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
     check_names(out)
+    check_folder(Path(out))
     options = ConvertOptions(
         source=source,
         out=out,
@@ -120,13 +125,16 @@ def convert(
         plan=plan,
         min_ios=min_ios,
         prompt=prompt,
+        language=language,
         zipped=zipped,
         window=window,
         audio_seconds=None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds"),
     )
-    check_source(source)
     arguments.check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    if plan is not None:
+        LayerPlan.read(plan)
     arguments.check_data(eval_data)
+    resolve_source(source, revision)
     from edgeformer.convert.result import converted
 
     return converted(options, progress)
@@ -424,21 +432,25 @@ def compress(
     from edgeformer.progress import silent
 
     check_names(out)
+    check_folder(Path(out).parent)
+    if Path(out).exists() and not resume:
+        raise InputError(f"{out} exists: name a new folder, or remove it first")
+    if recipe is None and budget is None:
+        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    if budget is not None and (teacher is not None or resume):
+        raise InputError("--teacher and --resume are for recipes: expected --budget without them")
     arguments.check_limit(limit)
-    layers = arguments.check_compression(source, target, formats, (data, eval_data), recipe)
+    limits = None if budget is None else parse_budget(budget)
+    lengths = arguments.rising(seq_len, int, "--seq-len")
+    seconds = None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds")
+    layers = arguments.check_compression((source, teacher), target, formats, (data, eval_data), recipe)
     tell = progress or silent
-    if budget is None:
-        if recipe is None:
-            raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    if limits is None:
+        assert recipe is not None
         from edgeformer.compress import compress as steps
 
         saving = (seed, resume, checkpoint_seconds)
         return steps.compress(steps.CompressOptions(source, recipe, data, out, teacher, eval_data, *saving), tell)
-    if teacher is not None or resume:
-        raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-    limits = parse_budget(budget)
-    lengths = arguments.rising(seq_len, int, "--seq-len")
-    seconds = None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds")
     from edgeformer.compress.budget.bundle_evaluator import Conversion
     from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
 

@@ -56,7 +56,7 @@ def at(step: str, progress: Progress | None) -> Callable[[int, int], None] | Non
 
 
 def check_compression(
-    source: StrPath,
+    sources: Sequence[StrPath | None],
     target: str,
     formats: str | Sequence[str] | None,
     data: Sequence[StrPath | None],
@@ -65,9 +65,9 @@ def check_compression(
     """The formats of layers, after all that can be refused of a compression or a ranking of layers.
 
     Raises:
-        InputError: an unknown name, a recipe that cannot be read, or data that is not there.
+        InputError: an unknown name, a recipe that cannot be read, or data or a checkpoint that is not there.
     """
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.checkpoints.sources import resolve_source
     from edgeformer.compress.recipe import load_recipe
     from edgeformer.convert.layer_plan import check_formats
     from edgeformer.convert.target import check_target
@@ -79,7 +79,9 @@ def check_compression(
         load_recipe(fspath(recipe))
     for each in data:
         check_data(each)
-    check_source(source)
+    for checkpoint in sources:
+        if checkpoint is not None:
+            resolve_source(checkpoint)
     return layers
 
 

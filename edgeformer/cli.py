@@ -15,7 +15,7 @@ from edgeformer.compress.command import compress, sensitivity
 from edgeformer.progress import Bars, Steps
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, print_result, progress_bar, run_app
-from edgeformer_runtime.delivery import check_names
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 
 app = runtime_cli.new_app()
@@ -104,6 +104,10 @@ def convert(
         str | None,
         typer.Option(help="Embedders: the checkpoint's prompt to put before every text, by its name, or none."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Speech: the language to transcribe, as de, or any; default: the one that the model fixes."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -135,6 +139,7 @@ def convert(
             attention=attention,
             min_ios=min_ios,
             prompt=prompt,
+            language=language,
             window=window,
             audio_seconds=seconds,
             zipped=zipped,
@@ -387,6 +392,7 @@ def demo(
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
     check_names(out)
+    check_folder(out)
     if speech:
         for file in files or []:
             check_exists(file, "sound")

@@ -149,6 +149,7 @@ def open_checkpoint(
     task: str | None = None,
     labels_file: StrPath | None = None,
     prompt: str | None = None,
+    language: str | None = None,
     new_head: bool = False,
     labels: tuple[str, ...] | None = None,
 ) -> Checkpoint:
@@ -161,6 +162,7 @@ def open_checkpoint(
         labels_file: a JSON list, or one label per line, in place of the config's id2label.
         prompt: of an embedder that has prompts: the name of the one that is built into its tokenizer, or "none"; None:
             refuse one that its own library puts before every text.
+        language: of speech: the one that is transcribed, or "any"; None: as the checkpoint says.
         new_head: the caller replaces the head: what the checkpoint's own is for does not matter.
         labels: in place of the config's id2label and of a file: those of a bundle that was made from it.
 
@@ -183,6 +185,8 @@ def open_checkpoint(
     embeds = task == EMBEDDING and not new_head
     if prompt not in (None, NO_PROMPT) and not embeds:
         raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
+    if language is not None and task != SPEECH:
+        raise InputError(f"a language belongs to speech-recognition, and the task is {task}: leave --language out")
     tokenizer = None
     if reads_text:
         chosen = chosen_prompt(sentence, prompt) if embeds else None
@@ -192,7 +196,7 @@ def open_checkpoint(
             check_no_prompt(sentence)
     elif task == SPEECH:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
-    speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer)
+    speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer, language)
     return Checkpoint(
         source=Source(found.id, found.revision, weights.weights_sha256(files)),
         folder=found.folder,
@@ -282,7 +286,8 @@ def load_module(
         hint = ""
         if checkpoint.task == "text-classification" and not any("classifier." in name for name in state):
             hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
-        raise InputError(f"{checkpoint.source.id} does not fit its config: {'; '.join(problems)}{hint}")
+        advice = weights.prefix_advice(expected.keys() - state.keys(), leftover)
+        raise InputError(f"{checkpoint.source.id} does not fit its config: {advice or '; '.join(problems) + hint}")
     module.load_state_dict({name: state[name] for name in expected})
     silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)

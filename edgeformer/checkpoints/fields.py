@@ -210,11 +210,12 @@ GENERATION_FIELDS: dict[str, Field] = {
     "diversity_penalty": Field(NOTED, (0.0,), _DECODING),
     "guidance_scale": Field(NOTED, (1.0,), _DECODING),
     "return_timestamps": Field(NOTED, (False,), "timestamps are the caller's option"),
+    "prompt_ids": Field(NOTED, ([],), "the text before a recording is the caller's option, as initial_prompt"),
     **_each("num_beam_groups min_length", Field(NOTED, (0, 1), _DECODING)),
     **_each(
         "bad_words_ids constraints force_words_ids forced_bos_token_id forced_eos_token_id sequence_bias stop_strings "
         "exponential_decay_length_penalty penalty_alpha min_new_tokens max_new_tokens condition_on_prev_tokens "
-        "compression_ratio_threshold logprob_threshold no_speech_threshold prompt_ids prompt_condition_type "
+        "compression_ratio_threshold logprob_threshold no_speech_threshold prompt_condition_type "
         "watermarking_config dola_layers early_stopping hotwords max_time token_healing typical_p epsilon_cutoff "
         "eta_cutoff min_p top_h",
         Field(NOTED, (False, 0.0, 1.0), _DECODING),

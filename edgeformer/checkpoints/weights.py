@@ -8,7 +8,7 @@ import pickle
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeGuard
@@ -20,9 +20,11 @@ from torch import Tensor
 
 from edgeformer.checkpoints import ctranslate2
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
+from edgeformer.checkpoints.sources import weight_suffix
 from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
 from edgeformer.models.family import Family
 from edgeformer_runtime.bundle.file_sizes import refuse_holes
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -67,9 +69,18 @@ def _found_instead(folder: Path) -> str:
     return ""
 
 
-def weight_suffix(path: Path) -> str:
-    """What a weight file's name ends in; training scripts call their pickles `.pth.tar` too."""
-    return "".join(path.suffixes[-2:]) if path.name.endswith(".pth.tar") else path.suffix
+def prefix_advice(missing: Collection[str], unexpected: Collection[str]) -> str | None:
+    """What to do where the missing tensors are there under names that begin with something else; else None."""
+    longest = max(missing, key=len, default="")
+    found = [name.removesuffix(longest) for name in unexpected if longest and name.endswith("." + longest)]
+    known = set(unexpected)
+    if not found or not all(found[0] + name in known for name in missing):
+        return None
+    prefix = shorten(found[0], 60)
+    return (
+        f"{len(missing)} tensors have the prefix {prefix}, which a training script put before their names: save the "
+        f"weights without it, as {{name.removeprefix({prefix}): tensor for name, tensor in model.state_dict().items()}}"
+    )
 
 
 def weights_sha256(files: tuple[Path, ...]) -> str:
@@ -216,7 +227,6 @@ _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".pt": _read_pickle,
     ".pth.tar": _read_pickle,
 }
-WEIGHT_SUFFIXES = tuple(_READERS)
 
 
 # Weights as a safetensors file that others can read as far as the user's umask lets them.

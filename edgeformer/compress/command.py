@@ -98,7 +98,7 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
-    layers = check_compression(source, target, names(formats), (data,))
+    layers = check_compression((source,), target, names(formats), (data,))
     from edgeformer.compress.budget.sensitivity import sensitivity_of
     from edgeformer.convert.target import TARGETS
 

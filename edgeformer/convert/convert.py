@@ -223,7 +223,10 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     """The jobs, and notes on the checkpoint: everything that can be refused, before any expensive work."""
     converters = [converter_for(target, options.min_ios) for target in options.targets]
     report(f"reading {options.source}")
-    checkpoint = open_checkpoint(options.source, options.revision, options.task, options.labels_file, options.prompt)
+    checkpoint = open_checkpoint(
+        options.source, options.revision, options.task, options.labels_file, options.prompt, options.language
+    )
+    options.check_for(checkpoint.task)
     unnoted = source_index.remember(checkpoint)
     check_approximate(options.attention, checkpoint.task)
     if options.evaluation is not None:

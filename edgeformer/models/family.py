@@ -54,7 +54,8 @@ class Family(Generic[Config]):
         width_keys: by the beginning of a layer's name, the field of config.json for what pruning left of such layers.
         describe_weights: shapes of public tensors to a config.json, for weight files that come alone; None where the
             shapes are another model's.
-        read_extras: (folder, parsed config, config.json, tokenizer) to what other files say; None: there are none.
+        read_extras: (folder, parsed config, config.json, tokenizer, language or None) to what other files say; None:
+            there are none.
         keep_extras: (new parsed config, old one) to the new one with what those files said of the old.
         write_extras: writes into a folder what of them a smaller model's config has changed.
     """
@@ -74,7 +75,7 @@ class Family(Generic[Config]):
     classifiers: Mapping[str, str] = field(default_factory=dict)
     width_keys: Mapping[str, str] = field(default_factory=lambda: {"": "layer_widths"})
     describe_weights: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
-    read_extras: Callable[[Path, Config, Mapping[str, Any], str | None], SpeechDescription] | None = None
+    read_extras: Callable[[Path, Config, Mapping[str, Any], str | None, str | None], SpeechDescription] | None = None
     keep_extras: Callable[[Config, Config], Config] = lambda config, _old: config
     write_extras: Callable[[Path, Config], None] = lambda _folder, _config: None
 

@@ -29,6 +29,7 @@ from edgeformer_converters.mil.program import (
 )
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.program_decoder import StateOwners
@@ -122,7 +123,9 @@ class MilInterpreter:
         for variable in self.function.inputs:
             run.values[variable.name] = _checked_input(variable, inputs)
         if extra := sorted(set(inputs) - {each.name for each in self.function.inputs}):
-            raise InputError(f"unknown input {extra[0]!r}: expected {[each.name for each in self.function.inputs]}")
+            known = [each.name for each in self.function.inputs]
+            guess = did_you_mean(extra[0], known)
+            raise InputError(f"unknown input {extra[0]!r}: {guess}expected {', '.join(known)}")
         with torch.no_grad():
             run.execute(self.function.operations, self.function.last_uses)
         self.overflow = run.overflow
@@ -294,7 +297,8 @@ def run(
     """
     functions = read_program(path)
     if function not in functions:
-        raise InputError(f"{path} has no function {function!r}: expected one of {', '.join(functions)}")
+        guess = did_you_mean(function, functions)
+        raise InputError(f"{path} has no function {function!r}: {guess}expected one of {', '.join(functions)}")
     return MilInterpreter(functions[function]).run(inputs)
 
 
@@ -329,7 +333,8 @@ class MilReferenceEngine:
             EngineError: an output is NaN or infinity after an operator went beyond float16; the message names it.
         """
         if program not in self._programs:
-            raise InputError(f"unknown program {program!r}: expected one of {', '.join(self._programs)}")
+            guess = did_you_mean(program, self._programs)
+            raise InputError(f"unknown program {program!r}: {guess}expected one of {', '.join(self._programs)}")
         with self._lock:
             if program not in self._interpreters:
                 self._interpreters[program] = self._interpreter(program)

@@ -12,6 +12,7 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
@@ -93,7 +94,9 @@ def check_inputs(programs: Mapping[str, ProgramSpec], name: str, inputs: Mapping
     """
     program = programs.get(name)
     if program is None:
-        raise InputError(f"unknown program {name!r}: expected one of {', '.join(programs)}")
+        raise InputError(
+            f"unknown program {name!r}: {did_you_mean(name, programs)}expected one of {', '.join(programs)}"
+        )
     declared = [spec.name for spec in program.inputs]
     if set(inputs) != set(declared):
         raise InputError(f"{name}: expected the inputs {', '.join(declared)}, found {', '.join(sorted(inputs))}")
