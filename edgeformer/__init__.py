@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from edgeformer.api import benchmark, compress, convert, doctor, evaluate, verify
     from edgeformer.compress.budget.chain import Chain
     from edgeformer.compress.compress import Compressed
-    from edgeformer.convert.convert import Converted
-    from edgeformer.convert.result import ConversionResult
+    from edgeformer.convert.result import ConversionResult, Converted
     from edgeformer.doctor.diagnosis import Diagnosis
     from edgeformer.evaluate.evaluate import AnyEvaluation
     from edgeformer.progress import Progress
@@ -41,7 +40,7 @@ _PUBLIC = {
     "doctor": "edgeformer.doctor",
     "load": "edgeformer_runtime:load",
     "ConversionResult": "edgeformer.convert.result:ConversionResult",
-    "Converted": "edgeformer.convert.convert:Converted",
+    "Converted": "edgeformer.convert.result:Converted",
     "Verification": "edgeformer_runtime.verify.verify:Verification",
     "AnyEvaluation": "edgeformer.evaluate.evaluate:AnyEvaluation",
     "BenchmarkResult": "edgeformer_runtime.bench.report:BenchmarkResult",

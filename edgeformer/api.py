@@ -135,7 +135,7 @@ def convert(
         LayerPlan.read(plan)
     arguments.check_data(eval_data)
     resolve_source(source, revision)
-    from edgeformer.convert.result import converted
+    from edgeformer.convert.convert import converted
 
     return converted(options, progress)
 

@@ -15,8 +15,8 @@ from typing import cast
 import typer
 
 from edgeformer.checkpoints.sources import resolve_source
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.convert.result import ConversionResult, print_converted
+from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
 from edgeformer.zoo import PICTURES, speech_sample

@@ -20,7 +20,7 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 FUNCTIONS = ("convert", "verify", "evaluate", "benchmark", "compress", "doctor")
 RESULTS = (
     "edgeformer.convert.result:ConversionResult",
-    "edgeformer.convert.convert:Converted",
+    "edgeformer.convert.result:Converted",
     "edgeformer.convert.agreement:Agreement",
     "edgeformer_runtime.verify.verify:Verification",
     "edgeformer_runtime.verify.verify:Stage",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
-from edgeformer.convert.convert import Converted, ConvertOptions, Report, convert
+from edgeformer.convert.convert import ConvertOptions, Report, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.program import DEFAULT_SEQ_LENS

@@ -17,9 +17,10 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import bundle_writer
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.gate_inputs import gate_texts
 from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers
+from edgeformer.convert.result import Converted
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import bundle as runtime_bundle
 from edgeformer_runtime.bundle import vectors
