@@ -184,7 +184,7 @@ def verify(
     from edgeformer_runtime.bundle.requirement import requirement_of
 
     if source is not None and not layers:
-        raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")
+        raise InputError("--source is for --layers, which needs the checkpoint: add --layers")
     arguments.check_exists(bundle, "bundle")
     required = requirement_of(require_signature, require_name, require_version)
     refine = None
@@ -454,16 +454,7 @@ def compress(
     from edgeformer.compress.budget.bundle_evaluator import Conversion
     from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
 
-    wanted = ChainOptions(
-        fspath(source),
-        limits,
-        fspath(data),
-        Path(out),
-        Conversion(target, fspath(eval_data or data), limit, lengths, seconds),
-        formats=layers,
-        recipes=None if recipe is None else (fspath(recipe),),
-        examples=examples,
-        bundles=bundles,
-        seed=seed,
-    )
-    return compress_to_budget(wanted, tell)
+    conversion = Conversion(target, fspath(eval_data or data), limit, lengths, seconds)
+    recipes = None if recipe is None else (fspath(recipe),)
+    wanted = (fspath(source), limits, fspath(data), Path(out), conversion, layers, recipes, examples, bundles, seed)
+    return compress_to_budget(ChainOptions(*wanted), tell)

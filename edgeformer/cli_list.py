@@ -1,8 +1,8 @@
-"""`edgeformer list`: every name that the other commands take."""
+"""Names that commands take: how the shell completes them, several in one option, and `edgeformer list`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,17 +11,76 @@ from rich.table import Table
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import out, print_json
 
+
+def completing(kind: str) -> Callable[[str], list[str]]:
+    """What completes the last of several names with commas between them.
+
+    Args:
+        kind: of names, as `list` takes it, or another of `_choices`.
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, start = incomplete.rpartition(",")
+        return [before + comma + name for name in _choices(kind) if name.startswith(start)]
+
+    return complete
+
+
+Source = Annotated[
+    str,
+    typer.Argument(help="Checkpoint: a folder, a hub id, or a name in the zoo.", autocompletion=completing("zoo")),
+]
+
+
+def _choices(kind: str) -> Iterable[str]:
+    from edgeformer.attention import ALL_KERNELS
+    from edgeformer.bench.command import PEERS
+    from edgeformer.convert.layer_plan import FORMATS
+    from edgeformer.convert.target import PRECISIONS
+    from edgeformer.models.program import METHODS, WINDOWS
+
+    names = _names()
+    choices: dict[str, Iterable[str]] = {
+        "kinds": names,
+        "precisions": PRECISIONS,
+        "attention": ALL_KERNELS,
+        "methods": METHODS,
+        "windows": WINDOWS,
+        "peers": PEERS,
+        "formats": FORMATS,
+    }
+    return choices.get(kind) or names[kind]
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """Names from text with commas."""
+    return None if text is None else several([text])
+
+
+def several(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
+
+
+# `edgeformer list`.
+
+
 _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
 
 
 def list_names(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="families, tasks, targets, zoo or recipes.", show_default="all"),
+        typer.Argument(
+            metavar="[KIND]",
+            help="Kind of names: families, tasks, targets, zoo or recipes.",
+            show_default="all",
+            autocompletion=completing("kinds"),
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what there is: families of models, tasks, targets with their precisions, the zoo and recipes."""
+    """List names: model families, tasks, targets with their precisions, the zoo and recipes."""
     from edgeformer_runtime.choices import check_choice
 
     found = _names()
@@ -53,16 +112,3 @@ def _names() -> dict[str, dict[str, Any]]:
         "zoo": {name: entry.description for name, entry in ZOO.items()},
         "recipes": {name: load_recipe(name).description for name in shipped_recipes()},
     }
-
-
-# Values of options: several with commas between them.
-
-
-def names(text: str | None) -> tuple[str, ...] | None:
-    """Names from text with commas."""
-    return None if text is None else several([text])
-
-
-def several(texts: Sequence[str]) -> tuple[str, ...]:
-    """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
-    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))

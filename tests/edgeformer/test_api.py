@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,7 +120,7 @@ def test_each_argument_is_documented(name: str) -> None:
         (lambda: ef.convert("x", "o", eval_data="nowhere.csv"), "no data at nowhere.csv"),
         (lambda: ef.convert("nowhere/at/all", "o"), "there is no such folder"),
         (lambda: ef.verify("nowhere"), "no bundle at nowhere"),
-        (lambda: ef.verify("nowhere", source="x"), "expected --source with --layers alone"),
+        (lambda: ef.verify("nowhere", source="x"), "--source is for --layers"),
         (lambda: ef.evaluate("nowhere", "nothing.csv"), "no data at nothing.csv"),
         (lambda: ef.evaluate("nowhere", __file__, limit=0), "expected --limit as at least 1 example, found 0"),
         (lambda: ef.benchmark("nowhere", against="pytorch"), "did you mean torch?"),
@@ -184,7 +183,10 @@ def test_examples_run(work: Path) -> None:  # noqa: ARG001
 
 
 @pytest.mark.slow
-def test_results_show_what_the_command_prints(work: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_results_show_what_the_command_prints(
+    work: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     told: list[tuple[str, int, int]] = []
     result = ef.convert("intents", work / "shown", target="onnx", seq_len=16, progress=lambda *at: told.append(at))
     assert capfd.readouterr() == ("", "")  # neither bars nor lines
@@ -197,7 +199,7 @@ def test_results_show_what_the_command_prints(work: Path, capfd: pytest.CaptureF
     found = ef.verify(bundle.path)
     command = subprocess.run(
         [Path(sys.executable).with_name("edgeformer"), "verify", bundle.path],
-        capture_output=True, text=True, check=True, timeout=300, env={**os.environ, "COLUMNS": "160"},
+        capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     assert [line.split() for line in repr(found).splitlines()] == [line.split() for line in command.stdout.splitlines()]
     assert capfd.readouterr() == ("", "")

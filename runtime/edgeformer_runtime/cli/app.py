@@ -32,28 +32,28 @@ app = new_app()
 
 Number = TypeVar("Number", int, float)
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its zip.")]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="How many threads the engine may use.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How many turns each gets; fewer than 6 give no intervals.")]
-BenchThreads = Annotated[str, typer.Option(help="Numbers of threads to measure with, as 1,2,4.")]
-BenchBatches = Annotated[str, typer.Option(help="How many inputs one run answers, as 1,4,16.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of the engine.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
+BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
+BenchBatches = Annotated[str, typer.Option(help="Numbers of inputs that one run answers, as 1,4,16.")]
 BenchPrograms = Annotated[
     str,
     typer.Option(
-        help="Which programs to run, which stand for lengths of text and sound: names with commas, or all.",
+        help="Programs to run, names with commas, or all. A program stands for a length of text or audio.",
         show_default="the largest",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AllowRefused = Annotated[
-    bool, typer.Option("--allow-refused", help="Take a bundle that the gates of its conversion refused, too.")
+    bool, typer.Option("--allow-refused", help="Take a bundle even if the gates of its conversion refused it.")
 ]
 RequiredKeys = Annotated[
     list[Path] | None,
     typer.Option(
         "--require-signature",
         metavar="PUBKEY",
-        help="Refuse the bundle unless this public key (PEM) signed it; repeatable, and one of them suffices.",
+        help="Refuse a bundle that this public key (PEM) did not sign. Repeat the option: one of the keys suffices.",
     ),
 ]
 RequiredName = Annotated[
@@ -61,12 +61,15 @@ RequiredName = Annotated[
 ]
 RequiredVersion = Annotated[
     int | None,
-    typer.Option("--require-version", metavar="N", min=1, help="Refuse releases before this one, and bundles without."),
+    typer.Option(
+        "--require-version", metavar="N", min=1, help="Refuse a bundle of an earlier release, or without a release."
+    ),
 ]
 Isolated = Annotated[
     bool,
     typer.Option(
-        "--isolated", help="For strangers' bundles: open it in a process without network and other files, with limits."
+        "--isolated",
+        help="For bundles of strangers: open the bundle in a process with limits, without network and other files.",
     ),
 ]
 
@@ -93,7 +96,7 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Texts, or - for a text per line of stdin, answered line by line; or paths of images or sound.",
+            help="Texts; or - for a text per line of stdin, answered line by line; or paths of images or audio files.",
         ),
     ] = None,
     file: Annotated[
@@ -105,27 +108,35 @@ def run(
         ),
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="With --input: the column or key of the texts.", show_default="text or sentence")
+        str | None, typer.Option(help="With --input: column or key of the texts.", show_default="text or sentence")
     ] = None,
-    pair_column: Annotated[str | None, typer.Option(help="With --input: that of second texts.")] = None,
-    pair: Annotated[str | None, typer.Option(help="Text: a second text for each text.")] = None,
+    pair_column: Annotated[str | None, typer.Option(help="With --input: column or key of second texts.")] = None,
+    pair: Annotated[str | None, typer.Option(help="Text: second text of each input.")] = None,
     token_ids: Annotated[
         bool, typer.Option("--token-ids", help="Text: the inputs are token ids, as 101,2054,102.")
     ] = False,
     top: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Text and images: how many labels, best first.", show_default="3 in the table, all in JSON"
+            min=1, help="Text and images: number of labels, best first.", show_default="3 in the table, all in JSON"
         ),
     ] = None,
-    language: Annotated[str | None, typer.Option(help="Sound: its language, as en; default: found out.")] = None,
-    task: Annotated[str | None, typer.Option(help="Sound: transcribe, or translate into English.")] = None,
-    beam_size: Annotated[int | None, typer.Option(min=1, help="Sound: hypotheses to follow; 1 is fastest.")] = None,
-    timestamps: Annotated[bool, typer.Option("--timestamps", help="Sound: the model's times of segments.")] = False,
-    words: Annotated[bool, typer.Option("--words", help="Sound: the times of words.")] = False,
-    prompt: Annotated[str | None, typer.Option(help="Sound: text before it, for names and style.")] = None,
-    file_format: Annotated[str | None, typer.Option("--format", help="Sound: txt, srt, vtt or json.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Sound: write a file per input there.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Speech: transcribe, or translate (into English).")] = None,
+    beam_size: Annotated[
+        int | None, typer.Option(min=1, help="Speech: number of hypotheses; 1 is greedy and fastest.")
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Speech: timestamps of segments, from the model.")
+    ] = False,
+    words: Annotated[bool, typer.Option("--words", help="Speech: timestamps of words.")] = False,
+    prompt: Annotated[str | None, typer.Option(help="Speech: text that precedes, for names and style.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="Speech: format of the transcript, txt, srt, vtt or json.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Speech: folder to write a file per input to.")] = None,
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
@@ -134,9 +145,10 @@ def run(
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Answer inputs. JSON: a list of {"input", ...}: "labels" and "scores", "embedding", or "text" and "segments".
+    """Answer inputs.
 
-    From - and --input an object per line as it is answered, with "line", and "error" where a line could not be used.
+    --json prints a list of {"input", ...} with "labels" and "scores", "embedding", or "text" and "segments". With - and
+    --input each line is answered by an object, with its number as "line", and "error" if it cannot be used.
     """
     from edgeformer_runtime import load
     from edgeformer_runtime.cli.run import RunOptions, answer_inputs
@@ -183,7 +195,7 @@ def verify(
 
 @app.command()
 def bench(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="The first is what ratios refer to.")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles. Ratios refer to the first.")],
     program: BenchPrograms = "",
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
@@ -214,7 +226,7 @@ def inspect(
     require_version: RequiredVersion = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a bundle holds, after checking all of it."""
+    """Check a bundle, and show what it holds."""
     from edgeformer_runtime.bundle import strict_json
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.cli.tables import bundle_table
@@ -236,13 +248,13 @@ def inspect(
 
 @app.command()
 def pack(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bundle's folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a bundle.")],
     file: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The zip; one that is there is replaced; default: FOLDER.zip."),
+        typer.Option("--out", metavar="FILE", help="Zip to write; an existing one is replaced. Default: FOLDER.zip."),
     ] = None,
 ) -> None:
-    """Make a bundle's zip, as readers take it: the same files give the same bytes, and a signature stays valid."""
+    """Make the zip of a bundle. The same files give the same bytes, and a signature stays valid."""
     from edgeformer_runtime.bundle.bundle import pack as pack_bundle
 
     place = file or folder.resolve().with_name(f"{folder.resolve().name}.zip")
@@ -253,30 +265,41 @@ def pack(
 @app.command()
 def serve(
     bundle: BundlePath,
-    host: Annotated[str, typer.Option(help="Address to listen at; the default is reached from this machine only.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen at. The default is reached from this machine alone.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8642,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Copies of the model that answer side by side.")] = 1,
-    max_body_mb: Annotated[int, typer.Option(min=1, max=1024, help="Largest request; more is refused.")] = 16,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are refused for now.")] = 256,
-    max_connections: Annotated[int, typer.Option(min=1, help="Connections at a time; idle ones go first.")] = 512,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0: any free one.")] = 8642,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Number of copies of the model that answer side by side.")
+    ] = 1,
+    max_body_mb: Annotated[int, typer.Option(min=1, max=1024, help="Largest request in MiB.")] = 16,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Largest number of waiting requests. More get status 503.")
+    ] = 256,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Largest number of connections. Idle ones are closed first.")
+    ] = 512,
     answer_timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds that an answer may take, waiting included.", show_default="60, for sound 600"),
+        typer.Option(help="Seconds that an answer may take, waiting included.", show_default="60, for speech 600"),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A name of this service that requests may have as their Host, as pi.local; repeatable."
+            metavar="NAME",
+            help="Name that requests may have as their Host, as pi.local. Repeat the option for several.",
         ),
     ] = None,
     fallback: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Whom to ask when the bundle is not sure, as http://host/v1/answer."),
+        typer.Option(metavar="URL", help="Service to ask when the bundle is not sure, as http://host/v1/answer."),
     ] = None,
-    fallback_below: Annotated[float, typer.Option(help="Not sure: a confidence below this, 0 to 1.")] = 0.5,
-    fallback_timeout: Annotated[float, typer.Option(help="Seconds that it has, or the bundle's answer counts.")] = 5.0,
+    fallback_below: Annotated[
+        float, typer.Option(help="Confidence, 0 to 1, below which the bundle is not sure.")
+    ] = 0.5,
+    fallback_timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for that service. After them the bundle's answer is taken.")
+    ] = 5.0,
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
@@ -284,7 +307,8 @@ def serve(
         bool | None,
         typer.Option(
             "--isolated/--no-isolated",
-            help="Open the bundle in processes without network and other files; default: where no key is required.",
+            help="Open the bundle in processes with limits, without network and other files. Default: if no key is "
+            "required.",
         ),
     ] = None,
     threads: Threads = 1,
@@ -316,14 +340,16 @@ def serve(
 def build_executorch(
     wheel: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="executorch's wheel, or its folder; default: the installed one, or pip's."),
+        typer.Option(
+            metavar="FILE", help="Wheel of executorch, or its folder. Default: the installed one, or else pip's."
+        ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="A new folder; default: in this user's cache.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder to make. Default: in this user's cache.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build what runs ExecuTorch bundles without torch, with this system's C++ compiler (or CXX)."""
+    """Build the library that runs ExecuTorch bundles without torch, with this system's C++ compiler (or CXX)."""
     from edgeformer_runtime.engines.executorch_shim.build import build_shim
 
     with progress_bar("building") as report:
