@@ -334,7 +334,7 @@ def evaluate(
     check_data(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
-        from edgeformer.evaluate.evaluate import evaluate, evaluation_tables
+        from edgeformer.evaluate.evaluate import evaluate
 
         with progress_bar("evaluating") as report:
             found = evaluate(opened, data, source, limit, threads, report, isolated)
@@ -343,7 +343,7 @@ def evaluate(
     if as_json:
         print_json(found.to_json())
     else:
-        for table in evaluation_tables(opened, found):
+        for table in found.tables():
             out.print(table)
 
 

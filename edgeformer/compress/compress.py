@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 
-from edgeformer.compress.corpus import Data, data_sha256, labels_in, make_corpus, read_data
+from edgeformer.compress.corpus import Data, labels_in, make_corpus, read_data
 from edgeformer.compress.model import Model, open_model, with_new_head, write_model
 from edgeformer.compress.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compress.steps import RUNNERS, Results, StepContext, check_same_task, size_of
@@ -194,7 +194,7 @@ class _Job:
             "seed": self.run.seed,
             "source": self._source.checkpoint.source.weights_sha256,
             "teacher": self._teacher_sha256,
-            "data": data_sha256(self._data),
+            "data": self._data.sha256(),
             "settings": _settings(self._recipe),
             "steps": [step_to_json(step) for step in self._recipe.steps],
         }

@@ -18,7 +18,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
-from edgeformer.tasks.interface import Interface
+from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
@@ -32,13 +32,9 @@ from edgeformer_runtime.bundle.manifest import (
     parse,
 )
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, SignatureState
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, Transcription
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.verify.speech_replay import record
 
 
 def write_bundle(
@@ -50,7 +46,7 @@ def write_bundle(
     attention: str,
     programs: tuple[Program, ...],
     lowered: Lowered,
-    interface: Interface,
+    spec: TaskSpec,
     cases: Sequence[Case] | None = None,
 ) -> Bundle:
     """Write everything of a bundle but its report into the empty folder. `finish` seals it.
@@ -63,7 +59,7 @@ def write_bundle(
     """
     for file in lowered.files:
         _copy(lowered.folder / file, folder / file)
-    for file, content in interface.assets.items():
+    for file, content in spec.assets.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     manifest = Manifest(
@@ -82,17 +78,15 @@ def write_bundle(
             ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
             for program in programs
         ),
-        preprocessing=interface.preprocessing,
-        postprocessing=interface.postprocessing,
+        preprocessing=spec.preprocessing,
+        postprocessing=spec.postprocessing,
         operators=lowered.operators,
         files={},
     )
     draft = _draft(folder, manifest)
-    recorded = record_cases(draft, programs, interface) if cases is None else cases
-    head = interface.postprocessing
-    has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
-    tolerances = interface.tolerances(precision)
-    if has_states:
+    recorded = record_cases(draft, programs, spec) if cases is None else cases
+    tolerances = spec.tolerances(precision)
+    if spec.keeps_state:
         rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     write_vectors(folder, recorded, tolerances, draft.manifest)
@@ -115,15 +109,9 @@ def finish(draft: Bundle, report: Mapping[str, Any], refused: Sequence[str] = ()
     return seal(draft.folder, draft.manifest)
 
 
-def record_cases(draft: Bundle, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
-    """Run the interface's samples through the source model in torch and record each stage."""
-    engine = TorchEngine(programs)
-    head = draft.manifest.postprocessing
-    if isinstance(head, Transcription):
-        transcriber = Transcriber(draft, engine)
-        return [record(transcriber, *pair) for pair in zip(interface.samples, head.buckets, strict=True)]
-    pipeline = open_program_pipeline(draft, engine)
-    return [pipeline.record(sample) for sample in interface.samples]
+def record_cases(draft: Bundle, programs: tuple[Program, ...], spec: TaskSpec) -> list[Case]:
+    """Run the task's samples through the source model in torch and record each stage."""
+    return spec.task.record(draft, TorchEngine(programs), spec.samples)
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:

@@ -55,7 +55,7 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.models.program import Program
-from edgeformer.tasks.interface import Interface, interface_for
+from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around
@@ -135,7 +135,7 @@ class Job:
     programs: tuple[Program, ...]
     planned: Mapping[str, tuple[Program, ...]]
     plans: Mapping[str, Mapping[str, str]]
-    interface: Interface
+    spec: TaskSpec
     precisions: tuple[Precision, ...]
     zipped: bool
     judged: Judged
@@ -246,9 +246,9 @@ def _job(
     lengths, cuts = capped(checkpoint, wanted.seq_lens)
     wanted = replace(wanted, seq_lens=lengths)
     programs = checkpoint.family.programs(module, checkpoint.config, wanted)
-    interface = interface_for(checkpoint, programs, wanted)
+    spec = TASKS[checkpoint.task].spec(checkpoint, programs, wanted)
     if options.calibration is not None:
-        programs = calibrated(programs, interface, options.calibration, options.calibration_method)
+        programs = calibrated(programs, spec, options.calibration, options.calibration_method)
     precisions = tuple(PRECISIONS[precision] for precision in options.precisions)
     found = {each.name: plan_for(each, converter.target, checkpoint.folder, options.plan) for each in precisions}
     plans = {name: plan for name, plan in found.items() if plan is not None}
@@ -260,7 +260,7 @@ def _job(
         programs=programs,
         planned={name: planned(programs, module, plan) for name, plan in plans.items()},
         plans={name: plan.formats(module) for name, plan in plans.items()},
-        interface=interface,
+        spec=spec,
         precisions=precisions,
         zipped=options.zipped,
         judged=Judged(options.calibration, options.evaluation, options.keep_refused),
@@ -327,7 +327,7 @@ def _start(job: Job, storage: Storage, fp32: Lowered, staging: Path) -> tuple[tu
         staging: a folder for others.
     """
     programs = job.programs if storage.plan is None else job.planned[storage.plan]
-    with_inputs = or_samples(programs, job.interface)
+    with_inputs = or_samples(programs, job.spec)
     # Without a plan 4 bits have offsets, which rounding knows nothing of.
     formats = {each for program in programs for each in program.layer_formats.values()}
     rounds = bool(formats & {"int8", "int4"}) if storage.plan is not None else storage.format == "int8"
@@ -351,7 +351,7 @@ def _made(job: Job, precision: Precision, lowered: Lowered, staging: Path, cases
         attention=job.attention,
         programs=job.programs,
         lowered=lowered,
-        interface=job.interface,
+        spec=job.spec,
         cases=cases,
     )
     return Made(precision, lowered, bundle)
@@ -375,7 +375,7 @@ def _gate(job: Job, made: Made, fp32: Made, references: tuple[Reference, ...], o
         partition_problem(fp32.lowered, made.lowered),
     )
     problems = tuple(problem for problem in found if problem is not None)
-    inputs = helpful_inputs(bundle.manifest.postprocessing, job.judged)
+    inputs = helpful_inputs(job.spec.task, job.judged)
     kept = bool(problems) and job.judged.keep_refused
     advice = way_forward(precision, job.converter.precisions, inputs, kept) if problems else None
     # What is refused is not worth measuring.

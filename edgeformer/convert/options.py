@@ -17,12 +17,10 @@ from edgeformer.models.program import (
     WINDOWS,
     ProgramOptions,
 )
-from edgeformer.tasks.task import check_task
-from edgeformer_runtime.bundle.manifest import TASKS
+from edgeformer.tasks.task import TASKS, check_task
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
-from edgeformer_runtime.tasks.task import TASKS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST_WINDOW_SECONDS = 30
@@ -119,7 +117,7 @@ class ConvertOptions:
         Raises:
             InputError: names them.
         """
-        takes = TASKS[task].takes.kind
+        takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
         if takes != "text" and self.seq_lens != DEFAULT_SEQ_LENS:

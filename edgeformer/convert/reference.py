@@ -9,8 +9,9 @@ import torch
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
-from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
+from edgeformer.models.program import Program
 from edgeformer.models.score_range import exact_masks
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
@@ -58,22 +59,9 @@ def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program
     """
     attention = APPROXIMATE_KERNELS.get(manifest.attention, KERNELS[SOURCE_ATTENTION])
     module, _ = load_module(checkpoint, attention)
-    programs = checkpoint.family.programs(module, checkpoint.config, _options(manifest))
+    programs = checkpoint.family.programs(module, checkpoint.config, TASKS[manifest.task].program_options(manifest))
     if {program.name: program.inputs for program in programs} != {
         program.name: program.inputs for program in manifest.programs
     }:
         raise InputError(f"{checkpoint.source.id} no longer gives the programs of {manifest.name}: convert it again")
     return programs
-
-
-def _options(manifest: Manifest) -> ProgramOptions:
-    head = manifest.postprocessing
-    if isinstance(head, Transcription):
-        return ProgramOptions(
-            audio_positions=tuple(bucket.positions for bucket in head.buckets),
-            window=TAIL_WINDOW if any(bucket.tail for bucket in head.buckets) else FULL_WINDOW,
-            prefill_tokens=head.prefill_tokens,
-            decoder_state=head.state,
-        )
-    # Without a meaning for images.
-    return ProgramOptions(seq_lens=tuple(program.inputs[0].shape[1] for program in manifest.programs))

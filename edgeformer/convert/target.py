@@ -247,7 +247,7 @@ class Backstop:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a user may lose by a format that is not the checkpoint's: see `agreement.Agreement` and `agreement.Metric`.
+    """What a user may lose by a format that is not the checkpoint's: see `agreement.Agreement`, `AccuracyChange`.
 
     Attributes:
         lost: the share of answers that are others although the source's lies near no boundary.

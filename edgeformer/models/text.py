@@ -17,9 +17,6 @@ from edgeformer_runtime.errors import InputError
 
 TEXT_TASKS = ("text-classification", "text-embedding")
 
-CLASSIFICATION_HEADS = ("classifier.", "pre_classifier.", "pooler.")
-"""Parts of public text checkpoints that classification uses and embedding leaves out; below the base prefix or not."""
-
 MEAN, CLS = "mean", "cls"
 POOLINGS = (MEAN, CLS)
 """How an embedder makes one vector of its tokens'."""

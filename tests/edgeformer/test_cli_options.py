@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.compress.budget.chain import RECIPES
 from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
 
 # Runs a command line in a process of its own and says whether torch got in.
@@ -144,7 +144,8 @@ def test_the_list_names_everything() -> None:
 
 
 def test_what_is_named_is_there() -> None:
-    assert {recipe for recipes in RECIPES.values() for recipe in recipes} <= set(shipped_recipes())
+    trainings = [task.training for task in TASKS.values() if task.training is not None]
+    assert {recipe for training in trainings for recipe in training.recipes} <= set(shipped_recipes())
     assert all(callable(ALL_KERNELS[name]) for name in ALL_KERNELS)
 
 

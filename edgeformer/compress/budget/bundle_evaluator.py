@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeformer.compress.budget.budget import AGREEMENT
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
 from edgeformer.convert.convert import Converted, ConvertOptions, Report, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.convert.target import verification_engine
-from edgeformer.evaluate.evaluate import Answers, answers_of
+from edgeformer.evaluate.evaluate import answers_of
+from edgeformer.evaluate.side_by_side import Answers
 from edgeformer.models.program import DEFAULT_SEQ_LENS
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -122,11 +124,11 @@ class BundleEvaluator:
             reference = self._answers = self._answers or answers
             same = answers.same_as(reference)
             times = None if verification_engine(bundle) else median_latencies_ms((source, bundle))
-        lost = answers.value - reference.value if answers.metric == "wer" else reference.value - answers.value
+        metric = answers.metric
         values = {
-            answers.metric: answers.value,
-            "wer_rise" if answers.metric == "wer" else "accuracy_drop": lost,
-            "agreement": sum(same) / len(same),
+            metric.name: answers.value,
+            metric.change: metric.loss(answers.value, reference.value),
+            AGREEMENT: sum(same) / len(same),
             "size": float(row.size_bytes),
         }
         if times is not None:

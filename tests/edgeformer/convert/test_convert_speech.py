@@ -18,7 +18,8 @@ from edgeformer.convert.bundle_writer import seal
 from edgeformer.convert.convert import Converted, ConvertOptions, convert
 from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.whisper.programs import transcription_layout
-from edgeformer.tasks.interface import SPEECH_TOLERANCE_SCALE, Interface
+from edgeformer.tasks.speech import RECOGNITION
+from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
@@ -158,5 +159,5 @@ def test_below_fp16_letters_count_and_outputs_have_a_backstop(
 ) -> None:
     with Bundle.open(converted.path) as bundle:
         head, sound = bundle.manifest.postprocessing, bundle.manifest.preprocessing
-    found = Interface(sound, head, {}, (), SPEECH_TOLERANCE_SCALE).tolerances(PRECISIONS[name])
+    found = TaskSpec(RECOGNITION, sound, head, {}, ()).tolerances(PRECISIONS[name])
     assert (found.output, found.score) == pytest.approx(expected)
