@@ -19,6 +19,7 @@ from edgeformer.cli_list import (
     several,
 )
 from edgeformer.compress.command import compress, sensitivity
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.delivery import check_folder, check_names
@@ -131,6 +132,7 @@ def convert(
 
     check_names(out)
     check_folder(out)
+    check_outside(out)
     # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeformer.cli_list import audio_seconds_of, check_data, names, seq_lens_of
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
 from edgeformer_runtime.delivery import check_folder, check_names
@@ -65,6 +66,7 @@ def compress(
 
     check_names(out)
     check_folder(out.parent)
+    check_outside(out)
     if out.exists() and not resume:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
     if recipe is None and budget is None:

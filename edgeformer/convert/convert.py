@@ -58,7 +58,7 @@ from edgeformer.models.program import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
@@ -270,11 +270,7 @@ def _job(
 
 def _check_places(jobs: Sequence[Job], options: ConvertOptions) -> None:
     """Refuse an output where something else is, or inside a bundle."""
-    bundle = bundle_around(options.out)
-    if bundle is not None:
-        raise InputError(
-            f"--out {options.out} lies in the bundle {bundle.name}, which it would corrupt: choose another"
-        )
+    check_outside(options.out)
     for job in jobs:
         for precision in job.precisions:
             place = options.out / job.bundle_name(precision)

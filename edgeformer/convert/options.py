@@ -120,8 +120,6 @@ class ConvertOptions:
         takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
-        if takes != "text" and self.seq_lens != DEFAULT_SEQ_LENS:
-            raise InputError(f"--seq-len is for texts, and the task is {task}: leave it out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""
