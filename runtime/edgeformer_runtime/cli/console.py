@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
