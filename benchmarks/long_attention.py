@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.readme_table import REPOSITORY, RESULTS
+from benchmarks.tables import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import converter_for
 from edgeformer.models.program import Program

@@ -9,11 +9,20 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, check_exists, check_files, list_names, numbers, several
+from edgeformer.cli_list import (
+    audio_seconds_of,
+    check_data,
+    check_exists,
+    check_files,
+    list_names,
+    seq_lens_of,
+    several,
+)
 from edgeformer.compress.command import compress, sensitivity
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
-from edgeformer_runtime.delivery import check_names
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 
 app = runtime_cli.new_app()
@@ -102,6 +111,10 @@ def convert(
         str | None,
         typer.Option(help="Embedders: the checkpoint's prompt to put before every text, by its name, or none."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Speech: the language to transcribe, as de, or any; default: the one that the model fixes."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -113,17 +126,20 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.checkpoints.sources import resolve_source
+    from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
     check_names(out)
+    check_folder(out)
+    check_outside(out)
     # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
         out=out,
         targets=several(target),
         precisions=several(precision),
-        seq_lens=numbers(seq_len, int, "--seq-len", "32,64,128"),
+        seq_lens=seq_lens_of(seq_len),
         task=task,
         name=name,
         labels_file=labels,
@@ -136,16 +152,18 @@ def convert(
         plan=plan,
         min_ios=min_ios,
         prompt=prompt,
+        language=language,
         zipped=zipped,
         window=window,
-        audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
+        audio_seconds=audio_seconds_of(audio_seconds),
     )
-    check_source(source)
     check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    if plan is not None:
+        LayerPlan.read(plan)
     check_data(held_out)
+    resolve_source(source, revision)
     from edgeformer.convert.convert import convert, steps_of
-    from edgeformer.convert.tables import print_converted
-    from edgeformer.progress import Steps
+    from edgeformer.convert.tables import Steps, print_converted
 
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
@@ -318,7 +336,7 @@ def evaluate(
     check_data(data)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
-        from edgeformer.evaluate.evaluate import evaluate, evaluation_tables
+        from edgeformer.evaluate.evaluate import evaluate
 
         with progress_bar("evaluating") as report:
             found = evaluate(opened, data, source, limit, threads, report, isolated)
@@ -327,7 +345,7 @@ def evaluate(
     if as_json:
         print_json(found.to_json())
     else:
-        for table in evaluation_tables(opened, found):
+        for table in found.tables():
             out.print(table)
 
 
@@ -388,6 +406,7 @@ def demo(
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
     check_names(out)
+    check_folder(out)
     if speech:
         for file in files or []:
             check_exists(file, "sound")

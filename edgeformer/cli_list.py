@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from edgeformer_runtime.cli.app import Json
+from edgeformer_runtime.cli.app import Json, numbers
 from edgeformer_runtime.cli.console import out, print_json
 from edgeformer_runtime.errors import InputError
 
@@ -60,15 +60,14 @@ def _names() -> dict[str, dict[str, Any]]:
 # Values of options: several with commas between them, and paths that are looked at before torch is imported.
 
 
-Number = TypeVar("Number", int, float)
+def seq_lens_of(text: str) -> tuple[int, ...]:
+    """Rising lengths from `--seq-len`'s text with commas."""
+    return tuple(sorted(numbers(text, int, "--seq-len", "32,64,128")))
 
 
-def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
-    """Rising numbers from text with commas."""
-    try:
-        return tuple(sorted({kind(number) for number in text.split(",")}))
-    except ValueError:
-        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
+def audio_seconds_of(text: str | None) -> tuple[float, ...] | None:
+    """Rising lengths from `--audio-seconds`' text with commas; None: it was not given."""
+    return None if text is None else tuple(sorted(numbers(text, float, "--audio-seconds", "5,10,30")))
 
 
 def names(text: str | None) -> tuple[str, ...] | None:

@@ -16,9 +16,8 @@ import typer
 
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.convert.tables import print_converted
+from edgeformer.convert.tables import Steps, print_converted
 from edgeformer.convert.target import TARGETS
-from edgeformer.progress import Steps
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
 from edgeformer_runtime.cache import cache_folder

@@ -15,6 +15,12 @@ ASSETS = Path(os.environ.get("EDGEFORMER_ASSETS", REPOSITORY.parent / "shared" /
 os.environ["EDGEFORMER_EXECUTORCH"] = "python"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests start first: no worker is left alone with one while the others have nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The folder of reference weights, golden tensors and data sets (EDGEFORMER_ASSETS). CI must have it."""

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, names, numbers
+from edgeformer.cli_list import audio_seconds_of, check_data, names, seq_lens_of
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
-from edgeformer_runtime.delivery import check_names
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 
 FormatsOption = Annotated[
@@ -64,13 +65,19 @@ def compress(
     from edgeformer.compress.budget.budget import parse_budget
 
     check_names(out)
-    layers = _checked(source, target, formats, (data, held_out), recipe)
-    if budget is not None:
-        if teacher is not None or resume:
-            raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-        limits = parse_budget(budget)
-        lengths = numbers(seq_len, int, "--seq-len", "32,64,128")
-        seconds = None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30")
+    check_folder(out.parent)
+    check_outside(out)
+    if out.exists() and not resume:
+        raise InputError(f"{out} exists: name a new folder, or remove it first")
+    if recipe is None and budget is None:
+        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    if budget is not None and (teacher is not None or resume):
+        raise InputError("--teacher and --resume are for recipes: expected --budget without them")
+    limits = None if budget is None else parse_budget(budget)
+    lengths = seq_lens_of(seq_len)
+    seconds = audio_seconds_of(audio_seconds)
+    layers = _checked((source, teacher), target, formats, (data, held_out), recipe)
+    if limits is not None:
         from edgeformer.compress.budget.bundle_evaluator import Conversion
         from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
         from edgeformer.compress.budget.search import unreachable
@@ -97,8 +104,7 @@ def compress(
         if chain.path is None:
             raise InputError(unreachable(wanted.budget, chain.found))
         return
-    if recipe is None:
-        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    assert recipe is not None
     from edgeformer.compress.compress import CompressOptions, compress
     from edgeformer.compress.tables import print_compressed
 
@@ -119,7 +125,7 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: the metric, agreement and divergence from fp32."""
-    layers = _checked(source, target, formats, (data,))
+    layers = _checked((source,), target, formats, (data,))
     from edgeformer.compress.budget.sensitivity import sensitivity_of, sensitivity_table
     from edgeformer.convert.target import TARGETS
 
@@ -133,14 +139,18 @@ def sensitivity(
 
 
 def _checked(
-    source: str, target: str, formats: str | None, data: Sequence[str | None], recipe: str | None = None
+    sources: Sequence[str | None],
+    target: str,
+    formats: str | None,
+    data: Sequence[str | None],
+    recipe: str | None = None,
 ) -> tuple[str, ...] | None:
     """The formats of layers, after all that can be refused before torch, which takes seconds, is imported.
 
     Raises:
-        InputError: a name that is none, a recipe that cannot be read, or data that is not there.
+        InputError: a name that is none, a recipe that cannot be read, or data or a checkpoint that is not there.
     """
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.checkpoints.sources import resolve_source
     from edgeformer.compress.recipe import load_recipe
     from edgeformer.convert.layer_plan import check_formats
     from edgeformer.convert.target import check_target
@@ -152,5 +162,6 @@ def _checked(
         load_recipe(recipe)
     for each in data:
         check_data(each)
-    check_source(source)
+    for checkpoint in filter(None, sources):
+        resolve_source(checkpoint)
     return layers

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from edgeformer.compress.budget.budget import METRICS, describe
+from edgeformer.compress.budget.budget import describe, quantities
 from edgeformer.compress.budget.chain import Chain
 from edgeformer.compress.budget.search import format_counts
 from edgeformer.compress.compress import Compressed
@@ -44,7 +44,7 @@ def _percent(value: float | None) -> str:
 def print_chain(chain: Chain) -> None:
     """A row for each bundle that was made, the chosen one marked, on stdout."""
     points = chain.found.points
-    known = [name for name in METRICS if any(name in point.values for point in points)]
+    known = [name for name in quantities() if any(name in point.values for point in points)]
     title = f"{chain.path or 'not met'}, asked {chain.report['examples']} examples"
     table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
     for point in points:

@@ -1,16 +1,61 @@
-"""The tables that `convert` and `demo` print."""
+"""What `convert` and `demo` print: their steps on stderr, their tables on stdout."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from types import TracebackType
 
+from rich.console import Console
 from rich.table import Table
 
 from edgeformer.convert.agreement import Agreement
 from edgeformer.convert.convert import Converted
-from edgeformer_runtime.cli.console import err, out
+from edgeformer_runtime.cli.console import err, new_bar, out
 from edgeformer_runtime.verify.verify import Stage, Verification
+
+
+class Steps:
+    """A bar that advances when the next step begins; where stderr is no terminal, a line per step.
+
+    Such a line waits for the second step: an input that is refused while it is read gives its error's line alone.
+
+    It writes to a duplicate of the descriptor, because converters hold back what their tools print to stderr.
+    """
+
+    def __init__(self, total: int) -> None:
+        """`total`: how many steps there will be."""
+        self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+        self._console = Console(file=self._file)
+        self._bar = new_bar(self._console, redirect=False)
+        self._begun = 0
+        self._lines: list[str] = []
+        self._task = self._bar.add_task("", total=total, completed=-1, note="")
+
+    def __call__(self, step: str) -> None:
+        """Begin a step; what begins with "note: " is printed and is no step."""
+        if step.startswith("note: "):
+            self._lines.append(step)
+        else:
+            self._begun += 1
+            self._bar.update(self._task, description=step, advance=1)
+            if not self._console.is_terminal:
+                self._lines.append(step)
+        if self._begun > 1:
+            for line in self._lines:
+                self._console.print(line, highlight=False, soft_wrap=True)
+            self._lines.clear()
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._file.close()
 
 
 def print_converted(rows: Sequence[Converted]) -> None:

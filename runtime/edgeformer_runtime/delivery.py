@@ -143,6 +143,17 @@ def check_file(file: Path) -> None:
         raise InputError(f"{file} is a folder: expected a file's name, as {file / 'NAME'}")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a place for a folder where a file is, or under one.
+
+    Raises:
+        InputError: there is one.
+    """
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise InputError(f"{place} is a file: expected a folder, or a name for a new one")
+
+
 def clear_dead(parent: Path) -> None:
     """Put back what dead runs have moved away in a folder, and remove what else they left there."""
     if not available():

@@ -23,6 +23,7 @@ from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
@@ -106,7 +107,7 @@ class SpeakingEngine:
         return outputs
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        return decoder_over(self.run, bucket, spec)
+        return decoder_over(self.run, bucket, spec, StateOwners())
 
     def close(self) -> None:
         pass

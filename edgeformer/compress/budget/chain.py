@@ -7,23 +7,20 @@ smaller student. What a recipe gives is searched in the same way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from os import fspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from rich.console import Console
 
 from edgeformer.checkpoints.source_index import remember
-from edgeformer.compress.budget.budget import Budget
+from edgeformer.compress.budget.budget import AGREEMENT, Budget
 from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
-from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -34,31 +31,22 @@ from edgeformer.compress.budget.search import (
     frontier,
     search,
 )
-from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.config import read_object
-from edgeformer.progress import progress_bar
-from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer.tasks.task import TASKS
+from edgeformer_runtime.cli.console import progress_bar
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
-
-RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        CLASSIFICATION: ("prune-quarter", "prune-half", "mobilebert-student"),
-        "image-classification": ("tinyvit-narrow", "prune-half"),
-        SPEECH: ("whisper-fewer-layers",),
-    }
-)
-"""By task, what is tried where formats alone do not do, in this order."""
 
 _PACKAGES = ("edgeformer", "safetensors", "tokenizers", "torch")
 
@@ -74,7 +62,7 @@ class ChainOptions:
         out: the folder to write, which must not exist.
         conversion: how bundles are made, and the data that they are asked.
         formats: that layers may have besides fp32; None: the target's `layer_formats`.
-        recipes: that may be run; None: those of `RECIPES`.
+        recipes: that may be run; None: those of the task.
         examples: of the data, to rank layers on.
         bundles: to make at most of each stage.
         seed: of every random number.
@@ -139,7 +127,9 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         raise InputError(f"{options.out} exists: name a new folder, or remove it first")
     model = open_model(options.source)
     options.budget.check_task(model.checkpoint.task)
-    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    training = TASKS[model.checkpoint.task].training
+    assert training is not None  # `open_model` refuses other tasks
+    recipes = training.recipes if options.recipes is None else options.recipes
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
     with work_folder(options.out.parent, create=True) as work, alone(options.out):
@@ -191,7 +181,7 @@ class _Job:
         data, notes = read_data(options.data, model.checkpoint)
         for note in notes:
             self._say(f"note: {note}")
-        data = some_of(data, options.examples)
+        data = data.limited(options.examples)
         target = options.conversion.target
 
         @cache
@@ -199,8 +189,8 @@ class _Job:
             return make_probe(model, data)
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
-        with _bar(self._console, f"{stage}: sensitivity") as progress:
-            costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
+        with progress_bar(f"{stage}: sensitivity", self._console) as progress:
+            costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
             model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
         )
@@ -242,23 +232,15 @@ class _Job:
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
-@contextmanager
-def _bar(console: Console, title: str) -> Iterator[Progress]:
-    """A progress bar; the value takes the number of finished measurements and of all."""
-    with progress_bar(console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda finished, total: bar.update(task, completed=finished, total=total)
-
-
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:
     """Qualities that a bundle may have, from what torch found on other examples: fp32's, changed by as much."""
-    change = value - probe.reference.value
-    expected = {probe.metric: fp32.values[probe.metric] + change}
-    if probe.metric == "accuracy":
-        expected["accuracy_drop"] = fp32.values["accuracy_drop"] - change
-        expected["agreement"] = fp32.values["agreement"] * agreement
-    else:
-        expected["wer_rise"] = fp32.values["wer_rise"] + change
+    metric, was = probe.metric, probe.reference.value
+    expected = {
+        metric.name: fp32.values[metric.name] + value - was,
+        metric.change: fp32.values[metric.change] + metric.loss(value, was),
+    }
+    if probe.predicts_agreement:
+        expected[AGREEMENT] = fp32.values[AGREEMENT] * agreement
     return expected
 
 

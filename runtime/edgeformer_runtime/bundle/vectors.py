@@ -98,12 +98,19 @@ def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances, m
     (folder / TENSORS_FILE).write_bytes(save(dict(sorted(tensors.items()))))
 
 
-def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
-    """The cases of a bundle, each with exactly the tensors that its program declares.
+def read_vectors(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
+    """The cases of a bundle, each with exactly the tensors that its program declares; read once while it is open.
 
     Raises:
         BundleError: there are none, they do not follow BUNDLE.md, or a program has no case.
     """
+    if CASES_FILE not in bundle.parsed:
+        bundle.parsed[CASES_FILE] = _read(bundle)
+    found: tuple[tuple[Case, ...], Tolerances] = bundle.parsed[CASES_FILE]
+    return found
+
+
+def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
     manifest, task = bundle.manifest, TASKS[bundle.manifest.task]
     if CASES_FILE not in manifest.files:
         raise BundleError(f"the bundle {manifest.name} has no recorded vectors: convert it again to verify it")
@@ -128,7 +135,7 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
     if tensors.names:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors.names))}")
     _check_complete(cases, task.gives.first_programs(manifest))
-    return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
+    return tuple(cases), Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
 
 
 def longest_case(bundle: Bundle, program: str | None = None) -> Case:

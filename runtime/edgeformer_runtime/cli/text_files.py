@@ -114,7 +114,8 @@ def _table(reader: Any, columns: Columns, name: str) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(reader.line_num, problem=str(error))
+            # What follows the dash is advice to who writes Python.
+            yield Row(reader.line_num, problem=str(error).partition(" - ")[0])
             continue
         if not cells:
             continue
@@ -135,8 +136,10 @@ def _places(first: Sequence[str], columns: Columns, name: str) -> tuple[tuple[in
     names = [cell.strip().lower() for cell in first]
     wanted = TEXT_NAMES if columns.text is None else (columns.text.strip().lower(),)
     found = next((names.index(each) for each in wanted if each in names), None)
-    if found is None and not columns.named and len(first) == 1:
-        return (0, None), False
+    if found is None and len(first) == 1:
+        _check_separator(first[0], wanted, name)
+        if not columns.named:
+            return (0, None), False
     pair = None if columns.pair is None else columns.pair.strip().lower()
     missing = columns.text if found is None else columns.pair if pair is not None and pair not in names else None
     if found is None or missing is not None:
@@ -145,6 +148,14 @@ def _places(first: Sequence[str], columns: Columns, name: str) -> tuple[tuple[in
             asked = f"there is no {shorten(missing)}. {did_you_mean(missing, names).capitalize()}".rstrip(". ")
         raise InputError(f"{name} has the columns {shorten([*first], 200)}: {asked}")
     return (found, None if pair is None else names.index(pair)), True
+
+
+def _check_separator(header: str, wanted: Sequence[str], name: str) -> None:
+    """Refuse a header that other signs separate, as spreadsheets write it: its rows would be taken for whole texts."""
+    for separator in ";\t|":
+        names = [each.strip().strip('"').lower() for each in header.split(separator)]
+        if len(names) > 1 and any(each in wanted for each in names):
+            raise InputError(f"{name} separates columns by {separator!r}: expected commas in a .csv, tabs in a .tsv")
 
 
 def _jsonl(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:  # noqa: ARG001
@@ -179,6 +190,8 @@ def _lines(file: IO[bytes]) -> Iterator[str]:
     """
     mark = codecs.BOM_UTF8
     while line := file.readline(MAX_LINE_BYTES):
+        if mark and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError("expected UTF-8 text, found UTF-16: save the file as UTF-8")
         yield line.removeprefix(mark).decode("utf-8", "surrogateescape")
         mark = b""
         while line and not line.endswith(b"\n"):

@@ -19,7 +19,7 @@ from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.executorch_shim.build import Build, check_private, find_build, read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
-from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
+from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.tasks.task import TASKS
 
@@ -81,7 +81,7 @@ class ExecuTorchEngine(CheckedEngine):
             return super().open_decoder(bucket, spec)
         state = _Methods(self)
         self._states.add(state)
-        return ProgramStateDecoder(state.run, bucket, spec, state.release)
+        return ProgramStateDecoder(state.run, bucket, spec, StateOwners(), state.release)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._methods.call(program, inputs)

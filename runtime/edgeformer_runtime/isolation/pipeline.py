@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
@@ -20,11 +20,10 @@ from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscri
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
+from edgeformer_runtime.progress import AudioProgress, Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Stage, Verification
-
-Progress = Callable[[float, float | None], None]
 
 
 class IsolatedEngine:
@@ -91,7 +90,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         super().__init__(bundle, IsolatedEngine(bundle, threads, limits or Limits(), answers=True), owned=True)
         self._task = TASKS[bundle.manifest.task]
 
-    def run(self, raw: Any, options: Any = None, progress: Progress | None = None) -> Any:
+    def run(self, raw: Any, options: Any = None, progress: AudioProgress | None = None) -> Any:
         """Answer one raw input.
 
         Args:
@@ -157,7 +156,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
 
 
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 
 from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
+from edgeformer_runtime.progress import AudioProgress
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_BODY_BYTES = 256 << 20
@@ -109,7 +110,6 @@ _ERRORS: dict[str, type[EdgeFormerError]] = {
 }
 _MAX_MESSAGE = 1000
 
-Progress = Callable[[float, float | None], None]
 Result = TypeVar("Result")
 
 
@@ -136,7 +136,7 @@ class HelperProcess:
         with self._lock:
             self.opened = self._start()
 
-    def ask(self, question: Frame, seconds: float, progress: Progress | None = None) -> Frame:
+    def ask(self, question: Frame, seconds: float, progress: AudioProgress | None = None) -> Frame:
         """Send a question and wait for its answer.
 
         Args:
@@ -193,7 +193,7 @@ class HelperProcess:
             self._forget()
             raise
 
-    def _exchange(self, question: Frame, seconds: float, progress: Progress | None) -> Frame:
+    def _exchange(self, question: Frame, seconds: float, progress: AudioProgress | None) -> Frame:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         try:

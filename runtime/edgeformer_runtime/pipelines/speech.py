@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -21,6 +21,7 @@ from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpda
 from edgeformer_runtime.pipelines.speech_windows import SoundBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
+from edgeformer_runtime.progress import AudioProgress
 
 
 class Transcription:
@@ -86,10 +87,6 @@ class Transcription:
         self.close()
 
 
-SpeechProgress = Callable[[float, float | None], None]
-"""Called with the seconds of sound that are done, and those of all of it, None where that is unknown."""
-
-
 class Transcriber(Pipeline[RawAudio, Transcript]):
     """Transcribes sound: a path, a file's bytes, an array at the model's rate, or a pair of an array and its rate.
 
@@ -110,7 +107,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         self,
         raw: RawAudio,
         options: TranscribeOptions | None = None,
-        progress: SpeechProgress | None = None,
+        progress: AudioProgress | None = None,
         is_cancelled: IsCancelled = never,
     ) -> Transcript:
         """Transcribe one sound.

@@ -13,7 +13,8 @@ from edgeformer_runtime.bundle.manifest import CASES_FILE
 from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, bucket_of
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
-from edgeformer_runtime.decoding.rows import SEEN, hidden_rows
+from edgeformer_runtime.decoding.prompt import Prompt, feed
+from edgeformer_runtime.decoding.rows import SEEN
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
@@ -139,12 +140,9 @@ def steps(
         The logits before each choice, the last one included.
     """
     decoder.encode(mel)
-    mask = hidden_rows(decoder.rows)
-    last = len(prompt) - 1
-    _, output = decoder.prefill(prompt, 0, 0, mask, (last, last))
-    mask[: len(prompt)] = SEEN
-    seen = [output.logits.copy()]
-    position = len(prompt)
+    context = feed(decoder, Prompt(tuple(prompt), start=0))
+    mask, position = context.mask, context.position
+    seen = [context.logits]
     while (token := choose(seen[-1])) is not None:
         output = decoder.step(token, position, position, mask)
         mask[position] = SEEN

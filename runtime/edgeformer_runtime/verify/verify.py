@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,11 +12,9 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished cases and of all cases."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -28,6 +28,7 @@ from edgeformer_runtime.engines.executorch_shim.package import (
     unpack_wheel,
 )
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.progress import Progress
 
 SOURCE = Path(__file__).with_name("shim.cpp")
 LIBRARY_NAME = "libedgeformer_executorch.so"
@@ -143,14 +144,13 @@ def check_private(build: Build) -> None:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Report = Callable[[int, int], None]
 
 _STEPS = 3  # executorch's files are there, the shim is compiled, the build is complete
 _FOREIGN = ("libtorch", "libc10", "libpython")
 """The beginnings of what no library of a build may need."""
 
 
-def build_shim(wheel: Path | None = None, out: Path | None = None, report: Report | None = None) -> Build:
+def build_shim(wheel: Path | None = None, out: Path | None = None, report: Progress | None = None) -> Build:
     """Build the shim, or find that it is built.
 
     Args:
@@ -188,7 +188,7 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Repor
     return Build(folder, record)
 
 
-def _tell(report: Report | None, finished: int) -> None:
+def _tell(report: Progress | None, finished: int) -> None:
     if report is not None:
         report(finished, _STEPS)
 

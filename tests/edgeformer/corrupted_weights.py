@@ -1,4 +1,4 @@
-"""Spoils a parameter in a bundle's model file, wherever the target keeps it, and makes the hashes agree again."""
+"""Corrupts a parameter in a bundle's model file, wherever the target keeps it, and makes the hashes agree again."""
 
 from __future__ import annotations
 
