@@ -23,9 +23,9 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.shown import Shown
-from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2

@@ -8,14 +8,13 @@ from types import TracebackType
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
-from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.greedy import Search, follow, likeliest
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, feed
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
