@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo golden android ios pi \
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden android ios pi \
   older-cpu browser clean
 
 help: ## this list
@@ -65,19 +65,22 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## measures against peers and rewrites the README's table
-	@$(BIN)/python -m benchmarks.text_peers --update-readme
-	@$(BIN)/python -m benchmarks.vision_peers --update-readme
-	@$(BIN)/python -m benchmarks.whisper_peers --update-readme
-	@$(BIN)/python -m benchmarks.footprint --update-readme
+bench: setup ## measures against peers and rewrites the tables of docs/benchmarks.md and the README
+	@$(BIN)/python -m benchmarks.text_peers --update-docs
+	@$(BIN)/python -m benchmarks.vision_peers --update-docs
+	@$(BIN)/python -m benchmarks.whisper_peers --update-docs
+	@$(BIN)/python -m benchmarks.footprint --update-docs
 
-# Measures again, and says which of the README's ratios lie inside the intervals that it states.
-bench-check: setup ## whether the README's numbers are still true
+# Measures again, and says which ratios of docs/benchmarks.md lie inside the intervals that it states.
+bench-check: setup ## whether the numbers of docs/benchmarks.md are still true
 	@$(BIN)/python -m benchmarks.check
 
 # Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
 zoo: setup ## trains teacher, student and pruned student of docs/compression.md anew
 	@$(BIN)/python -m benchmarks.zoo
+
+api-docs: setup ## docs/api.md, from the docstrings
+	@$(BIN)/python -m tools.api_docs
 
 golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make

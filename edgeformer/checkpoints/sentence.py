@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from edgeformer.checkpoints.sources import MODULES_FILE, SourceFolder, is_inside
 from edgeformer.models.config import read_list, read_object
 from edgeformer.models.text import CLS, MEAN, POOLINGS
-from edgeformer.tasks.samples import TEXTS
+from edgeformer.tasks.text import TEXTS
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.zoo import ZOO
-from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
+from edgeformer_runtime.bundle.manifest import Manifest, Source
 from edgeformer_runtime.cache import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
 
@@ -79,13 +79,12 @@ def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
     Raises:
         InputError: it is not known here, is no checkpoint, or holds other weights than the bundle was made from.
     """
-    head = manifest.postprocessing
     checkpoint = open_checkpoint(
         source or str(find(manifest.source)),
         task=manifest.task,
         prompt=NO_PROMPT,
         # The user may have named them in place of an id2label that cannot be used.
-        labels=head.labels if isinstance(head, Classification) else None,
+        labels=getattr(manifest.postprocessing, "labels", None),
     )
     if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
         raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")

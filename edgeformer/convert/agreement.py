@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.manifest import Classification, Embedding
+from edgeformer.tasks.text import ACCURACY
+from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
 
@@ -40,7 +41,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Metric:
+class AccuracyChange:
     """Accuracy before and after, over the labelled inputs.
 
     Attributes:
@@ -57,7 +58,7 @@ class Metric:
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
-        return {"metric": "accuracy", **vars(self)}
+        return {"metric": ACCURACY.name, **vars(self)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Agreement:
     mean_cosine: float | None = None
     broken: int = 0
     sample: str | None = None
-    metric: Metric | None = None
+    metric: AccuracyChange | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
@@ -109,24 +110,35 @@ class _Answer:
 
 
 _Values = NDArray[np.float64]
+EvaluationResult = tuple[Reference, _Values, _Values]
+"""A reference, the bundle's output for it, and the source's, both flat."""
+Compare = Callable[[Sequence[EvaluationResult], int, Any], Agreement]
+"""From what was compared, the number of broken outputs among it and the manifest's postprocessing."""
 
 
-def agreement(engine: Engine, references: Iterable[Reference], head: Classification | Embedding) -> Agreement:
+def agreement(engine: Engine, references: Iterable[Reference], head: Any, compare: Compare) -> Agreement:
     """Run each reference's inputs in the bundle's engine and compare.
+
+    Args:
+        engine: the bundle's.
+        references: inputs, of programs with one output.
+        head: the manifest's postprocessing.
+        compare: the task's, as `compare_labels`.
 
     Raises:
         EngineError: the engine failed.
     """
-    found: list[tuple[Reference, _Values, _Values]] = []
+    found: list[EvaluationResult] = []
     for reference in references:
         outputs = engine.run(reference.program, reference.inputs)
         ((name, expected),) = reference.outputs.items()
         found.append((reference, outputs[name].ravel().astype(np.float64), expected.ravel().astype(np.float64)))
-    outputs_only = [(own, given) for _, own, given in found]
-    broken = sum(not np.isfinite(own).all() for own, _ in outputs_only)
-    if isinstance(head, Embedding):
-        return _embeddings(found, broken)
-    limit = _boundary([_margins(given, head.activation) for _, given in outputs_only])
+    return compare(found, sum(not np.isfinite(own).all() for _, own, _ in found), head)
+
+
+def compare_labels(found: Sequence[EvaluationResult], broken: int, head: Classification) -> Agreement:
+    """Of outputs that are logits."""
+    limit = _boundary([_margins(given, head.activation) for _, _, given in found])
     answers = [_answer(*each, head.activation, limit) for each in found]
     return Agreement(
         n=len(answers),
@@ -134,15 +146,17 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Classificat
         divergence=_mean([answer.moved for answer in answers]),
         near=sum(answer.near for answer in answers),
         lost=sum(answer.lost for answer in answers),
-        cosine=None if broken else _cosine(outputs_only),
+        cosine=None if broken else _cosine([(own, given) for _, own, given in found]),
         broken=broken,
         sample=max(answers, key=lambda answer: (answer.lost, answer.moved)).sample,
         metric=_metric([answer.hits for answer in answers if answer.hits is not None]),
     )
 
 
-def _embeddings(found: Sequence[tuple[Reference, _Values, _Values]], broken: int) -> Agreement:
-    """What is not finite has no direction: 0, as has one that is all 0 in place of another."""
+def compare_embeddings(found: Sequence[EvaluationResult], broken: int, head: Any) -> Agreement:  # noqa: ARG001
+    """Of outputs that are vectors. One that is not finite has no direction: 0, as has one that is all 0 in place of
+    another.
+    """
     cosines = [_cosine([(own, given)]) if np.isfinite(own).all() else 0.0 for _, own, given in found]
     worst = found[int(np.argmin(cosines))][0].sample
     return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
@@ -190,11 +204,11 @@ def _boundary(margins: Sequence[_Values]) -> float:
     return min(BOUNDARY_MARGIN, BOUNDARY_SHARE * clear)
 
 
-def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
+def _metric(hits: Sequence[tuple[bool, bool]]) -> AccuracyChange | None:
     if not hits:
         return None
     before, after = zip(*hits, strict=True)
-    return Metric(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
+    return AccuracyChange(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
 
 
 def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:

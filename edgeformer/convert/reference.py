@@ -9,13 +9,15 @@ import torch
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
-from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW, Program, ProgramOptions
+from edgeformer.models.program import Program
 from edgeformer.models.score_range import exact_masks
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import InputError
 
 
@@ -27,6 +29,7 @@ class TorchEngine:
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self.programs = {program.name: program for program in programs}
+        self._owners = StateOwners()
         self.executed_by = f"torch {torch.__version__.split('+')[0]}"
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,7 +42,7 @@ class TorchEngine:
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
-        return decoder_over(self.run, bucket, spec)
+        return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:
         """Nothing to release: the programs belong to the caller."""
@@ -56,22 +59,9 @@ def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program
     """
     attention = APPROXIMATE_KERNELS.get(manifest.attention, KERNELS[SOURCE_ATTENTION])
     module, _ = load_module(checkpoint, attention)
-    programs = checkpoint.family.programs(module, checkpoint.config, _options(manifest))
+    programs = checkpoint.family.programs(module, checkpoint.config, TASKS[manifest.task].program_options(manifest))
     if {program.name: program.inputs for program in programs} != {
         program.name: program.inputs for program in manifest.programs
     }:
         raise InputError(f"{checkpoint.source.id} no longer gives the programs of {manifest.name}: convert it again")
     return programs
-
-
-def _options(manifest: Manifest) -> ProgramOptions:
-    head = manifest.postprocessing
-    if isinstance(head, Transcription):
-        return ProgramOptions(
-            audio_positions=tuple(bucket.positions for bucket in head.buckets),
-            window=TAIL_WINDOW if any(bucket.tail for bucket in head.buckets) else FULL_WINDOW,
-            prefill_tokens=head.prefill_tokens,
-            decoder_state=head.state,
-        )
-    # Without a meaning for images.
-    return ProgramOptions(seq_lens=tuple(program.inputs[0].shape[1] for program in manifest.programs))

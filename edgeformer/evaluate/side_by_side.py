@@ -1,7 +1,9 @@
-"""A bundle and its source model asked the same inputs."""
+"""A bundle and its source model asked the same inputs, and what their answers are worth."""
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -9,11 +11,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import known_source
 from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
+from edgeformer.tasks.task import Metric
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
@@ -22,11 +25,26 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 Answer = TypeVar("Answer")
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished examples and of all examples."""
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluationResult(Shown):
+    """What every evaluation of a bundle beside its source model knows.
+
+    Attributes:
+        notes: what a user may want to know, a line each.
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
+
+    notes: tuple[str, ...]
+    model: str = ""
+    source_model: str = ""
 
 
 class Question(Protocol):
@@ -51,6 +69,8 @@ class Asker:
         threads: for the engine and for torch.
         progress: called after each input, or None.
         isolated: run the bundle's model in a process of its own.
+        engine: what runs the bundle's programs, and is closed after; None: the target's own, or what stands in for it.
+        alone: ask the bundle and not its source.
     """
 
     bundle: Bundle
@@ -58,12 +78,53 @@ class Asker:
     threads: int = 1
     progress: Progress | None = None
     isolated: bool = False
+    engine: Engine | None = None
+    alone: bool = False
 
     def open_engine(self) -> Engine:
         """What runs the bundle's programs."""
+        if self.engine is not None:
+            return self.engine
         if self.isolated:
             return IsolatedEngine(self.bundle, self.threads, Limits())
         return verification_engine(self.bundle) or open_engine(self.bundle, self.threads)
+
+    def open_source(self, notes: list[str]) -> Checkpoint | None:
+        """The source model, torch having its threads; None where it is not asked, or with a note where it is not known.
+
+        Raises:
+            InputError: the named one cannot be used.
+        """
+        checkpoint = None if self.alone else known_source(self.bundle.manifest, self.source, notes)
+        if checkpoint is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        return checkpoint
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A bundle's answers to labelled data, example by example, so that two bundles can be compared.
+
+    Attributes:
+        metric: the task's.
+        value: of the metric.
+        examples: their names in the data.
+        truth: the right answers: labels or texts.
+        given: the bundle's.
+    """
+
+    metric: Metric
+    value: float
+    examples: tuple[str, ...]
+    truth: tuple[str, ...]
+    given: tuple[str, ...]
+
+    def same_as(self, other: Answers) -> tuple[bool, ...]:
+        """For each example whether both answer the same."""
+        same = operator.eq if self.metric.same is None else load_attribute(self.metric.same)
+        return tuple(bool(same(one, another)) for one, another in zip(self.given, other.given, strict=True))
 
 
 @dataclass(frozen=True)
@@ -98,7 +159,8 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
     """
     bundle = asker.bundle
     notes = [f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle)]
-    reference = _source_engine(bundle.manifest, asker.source, asker.threads, notes)
+    checkpoint = asker.open_source(notes)
+    reference = None if checkpoint is None else TorchEngine(source_programs(bundle.manifest, checkpoint))
     engine = asker.open_engine()
     try:
         pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
@@ -123,17 +185,6 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
         notes.append(engine.not_covered)
     theirs = answers[1] if reference else None
     return Asked(answers[0], theirs, truncated, engine.executed_by, tuple(notes))
-
-
-def _source_engine(manifest: Manifest, source: str | None, threads: int, notes: list[str]) -> TorchEngine | None:
-    """The source model in torch; None with a note where nobody named it and it is not found."""
-    checkpoint = known_source(manifest, source, notes)
-    if checkpoint is None:
-        return None
-    import torch
-
-    torch.set_num_threads(threads)
-    return TorchEngine(source_programs(manifest, checkpoint))
 
 
 # What answers to labelled data are worth: by class, over sets of labels, and of similarities. The definitions are
@@ -289,3 +340,14 @@ def _f1(hits: Any, answered: Any, support: Any) -> NDArray[np.float64]:
 def _quotient(above: Any, below: Any) -> NDArray[np.float64]:
     safe: NDArray[np.float64] = np.divide(above, np.maximum(below, 1), dtype=np.float64)
     return safe
+
+
+Z_95 = 1.96
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """What holds a share of n with 95 % (Wilson 1927)."""
+    square = Z_95**2 / n
+    middle = share + square / 2
+    reach = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n))
+    return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.compress.budget.search import Change
-from edgeformer.evaluate.speech import count_word_errors, simple_words
-
-Z_95 = 1.96
+from edgeformer.tasks.task import task_metrics
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class Variant:
         kind: "bundle", "search" or "checkpoint".
         target, precision: of bundles and points.
         size_bytes: of all its files.
-        metric: "accuracy" or "wer"; None where nothing was asked.
+        metric: the name of a task's metric; None where nothing was asked.
         value: of the metric, a fraction.
         agreement: share of answers that are the source's at fp32; None where the source is not known.
         latency_ms: median of one run, one thread, on the machine that measured it.
@@ -60,7 +57,8 @@ def pareto(variants: Sequence[Variant]) -> tuple[Variant, ...]:
 def _dominates(one: Variant, other: Variant) -> bool:
     if one is other or (one.metric, one.group) != (other.metric, other.group):
         return False
-    sign = 1 if one.metric == "wer" else -1
+    metric = task_metrics().get(one.metric or "")
+    sign = 1 if metric is not None and metric.is_error else -1
     pairs: list[tuple[float, float]] = [
         (sign * value, sign * against)
         for value, against in ((one.value, other.value),)
@@ -70,23 +68,3 @@ def _dominates(one: Variant, other: Variant) -> bool:
         if mine is not None and theirs is not None:
             pairs.append((mine, theirs))
     return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
-
-
-def share_interval(share: float, n: int) -> tuple[float, float]:
-    """What holds a share of n with 95 % (Wilson 1927)."""
-    square = Z_95**2 / n
-    middle = share + square / 2
-    reach = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n))
-    return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))
-
-
-def word_error_interval(said: Sequence[str], heard: Sequence[str]) -> tuple[float, float] | None:
-    """What holds a word error rate with 95 %, as a ratio of sums over clips (Cochran 1977, 6.4); None of one clip."""
-    each = [count_word_errors(one, other, simple_words) for one, other in zip(said, heard, strict=True)]
-    n, words = len(each), sum(one.words for one in each)
-    if n < 2 or not words:
-        return None
-    rate = sum(one.errors for one in each) / words
-    spread = sum((one.errors - rate * one.words) ** 2 for one in each) * n / (n - 1)
-    reach = Z_95 * math.sqrt(spread) / words
-    return max(0.0, rate - reach), rate + reach

@@ -16,7 +16,8 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import PRECISIONS, TARGETS, Converter, Lowered
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.tasks.interface import Interface, interface_for
+from edgeformer.tasks.speech import RECOGNITION
+from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
@@ -29,12 +30,12 @@ class Speech:
     """A speech model's programs for a target, with what surrounds them in a bundle."""
 
     programs: tuple[Program, ...]
-    interface: Interface
+    spec: TaskSpec
 
     @property
     def spec(self) -> Transcription:
-        assert isinstance(self.interface.postprocessing, Transcription)
-        return self.interface.postprocessing
+        assert isinstance(self.spec.postprocessing, Transcription)
+        return self.spec.postprocessing
 
     @property
     def bucket(self) -> AudioBucket:
@@ -49,11 +50,11 @@ class Speech:
         return SimpleNamespace(
             manifest=SimpleNamespace(
                 programs=programs,
-                preprocessing=self.interface.preprocessing,
-                postprocessing=self.interface.postprocessing,
+                preprocessing=self.spec.preprocessing,
+                postprocessing=self.spec.postprocessing,
             ),
             path=lambda file: lowered.folder / file,
-            read_bytes=self.interface.assets.__getitem__,
+            read_bytes=self.spec.assets.__getitem__,
         )
 
     def sound(self, seed: int) -> NDArray[np.float32]:
@@ -68,7 +69,7 @@ def open_speech(folder: Path, target: str, positions: tuple[int, ...], state: st
     module, _ = load_module(checkpoint, KERNELS[TARGETS[target].attention])
     options = ProgramOptions(audio_positions=positions, decoder_state=state)
     programs = checkpoint.family.programs(module, checkpoint.config, options)
-    return Speech(programs, interface_for(checkpoint, programs, options))
+    return Speech(programs, RECOGNITION.spec(checkpoint, programs, options))
 
 
 def reference_decoder(folder: Path, positions: tuple[int, ...]) -> SpeechDecoder:

@@ -7,23 +7,20 @@ smaller student. What a recipe gives is searched in the same way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from os import fspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.table import Table
 
 from edgeformer.checkpoints.source_index import remember
-from edgeformer.compress.budget.budget import Budget
+from edgeformer.compress.budget.budget import AGREEMENT, Budget, describe, quantities
 from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
-from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -31,34 +28,28 @@ from edgeformer.compress.budget.search import (
     SENSITIVITY_FILE,
     Point,
     SearchResult,
+    format_counts,
     frontier,
     search,
+    unreachable,
 )
-from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.config import read_object
-from edgeformer.progress import progress_bar
-from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer.progress import Progress, silent
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.shown import Shown
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
-
-RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        CLASSIFICATION: ("prune-quarter", "prune-half", "mobilebert-student"),
-        "image-classification": ("tinyvit-narrow", "prune-half"),
-        SPEECH: ("whisper-fewer-layers",),
-    }
-)
-"""By task, what is tried where formats alone do not do, in this order."""
 
 _PACKAGES = ("edgeformer", "safetensors", "tokenizers", "torch")
 
@@ -74,7 +65,7 @@ class ChainOptions:
         out: the folder to write, which must not exist.
         conversion: how bundles are made, and the data that they are asked.
         formats: that layers may have besides fp32; None: the target's `layer_formats`.
-        recipes: that may be run; None: those of `RECIPES`.
+        recipes: that may be run; None: those of the task.
         examples: of the data, to rank layers on.
         bundles: to make at most of each stage.
         seed: of every random number.
@@ -102,19 +93,44 @@ class ChainOptions:
                 raise InputError(f"expected at least 1 of {name}, found {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Chain:
-    """What came of it.
+@dataclass(frozen=True, repr=False)
+class Chain(Shown):
+    """What a search for a budget found.
 
     Attributes:
         path: the folder that was written; None where the budget was not met.
         found: the points of all stages, and the one that was taken or is nearest.
         report: the content of search.json.
+        problem: what is out of reach, and the nearest point, in a line; None where the budget was met.
     """
 
     path: Path | None
     found: SearchResult
     report: dict[str, Any]
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `compress --budget --json` prints: the report."""
+        return self.report
+
+    def tables(self) -> list[Table]:
+        """A row for each bundle that was made, the chosen one marked."""
+        points = self.found.points
+        known = [name for name in quantities() if any(name in point.values for point in points)]
+        title = f"{self.path or 'not met'}, asked {self.report['examples']} examples"
+        table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
+        for point in points:
+            values = [describe(name, point.values[name]) if name in point.values else "" for name in known]
+            mark = "chosen" if point is self.found.best and self.found.met else point.refused or ""
+            table.add_row(point.stage, format_counts(point.plan), *values, _latency_ratio(point), mark)
+        return [table]
+
+
+def _latency_ratio(point: Point) -> str:
+    """A bundle's latency as a part of its source's at fp32; empty where either was not measured."""
+    if not point.fp32_latency_ms or "latency" not in point.values:
+        return ""
+    return f"{point.values['latency'] / point.fp32_latency_ms:.2f}"
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,12 @@ class _Stage:
     examples: int
 
 
-def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
+def compress_to_budget(options: ChainOptions, progress: Progress = silent) -> Chain:
     """Find the mildest means that meet a budget, and write the checkpoint with its plan.
+
+    Args:
+        options: what to make of what.
+        progress: called with each step, and within one after each measurement or update.
 
     Raises:
         InputError: anything that is not as it should be; nothing is then at `options.out`. A budget that cannot be met
@@ -139,11 +159,13 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         raise InputError(f"{options.out} exists: name a new folder, or remove it first")
     model = open_model(options.source)
     options.budget.check_task(model.checkpoint.task)
-    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    training = TASKS[model.checkpoint.task].training
+    assert training is not None  # `open_model` refuses other tasks
+    recipes = training.recipes if options.recipes is None else options.recipes
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
     with work_folder(options.out.parent, create=True) as work, alone(options.out):
-        job = _Job(options, work, console)
+        job = _Job(options, work, progress)
         try:
             stages = _stages(job, model, recipes)
         finally:
@@ -152,7 +174,7 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         found = _best(options.budget, stages)
         report = job.report(found, stages)
         if not found.met or found.best is None:
-            return Chain(None, found, report)
+            return Chain(None, found, report, unreachable(options.budget, found))
         result = work / "result"
         _write(result, stages[-1], found.best, options.budget, report)
         put(result, options.out)
@@ -173,8 +195,8 @@ def _stages(job: _Job, model: Model, recipes: Sequence[str]) -> list[_Stage]:
 class _Job:
     """The stages of one command, which share the source's bundle and answers."""
 
-    def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
-        self._options, self._work, self._console = options, work, console
+    def __init__(self, options: ChainOptions, work: Path, progress: Progress) -> None:
+        self._options, self._work, self._progress = options, work, progress
         self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
         self._source: BundleEvaluator | None = None
 
@@ -183,7 +205,7 @@ class _Job:
         options = self._options
         out = self._work / f"made-{Path(recipe).stem}"
         wanted = CompressOptions(options.source, recipe, options.data, out, seed=options.seed)
-        return compress(wanted, self._console).path
+        return compress(wanted, self._progress).path
 
     def quantize(self, model: Model, stage: str, report: dict[str, Any]) -> _Stage:
         """Search formats for a model."""
@@ -191,7 +213,7 @@ class _Job:
         data, notes = read_data(options.data, model.checkpoint)
         for note in notes:
             self._say(f"note: {note}")
-        data = some_of(data, options.examples)
+        data = data.limited(options.examples)
         target = options.conversion.target
 
         @cache
@@ -199,8 +221,8 @@ class _Job:
             return make_probe(model, data)
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
-        with _bar(self._console, f"{stage}: sensitivity") as progress:
-            costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
+        progress = partial(self._progress, f"{stage}: sensitivity")
+        costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
             model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
         )
@@ -239,26 +261,18 @@ class _Job:
         }
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: Console, title: str) -> Iterator[Progress]:
-    """A progress bar; the value takes the number of finished measurements and of all."""
-    with progress_bar(console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+        self._progress(line, 0, 0)
 
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:
     """Qualities that a bundle may have, from what torch found on other examples: fp32's, changed by as much."""
-    change = value - probe.reference.value
-    expected = {probe.metric: fp32.values[probe.metric] + change}
-    if probe.metric == "accuracy":
-        expected["accuracy_drop"] = fp32.values["accuracy_drop"] - change
-        expected["agreement"] = fp32.values["agreement"] * agreement
-    else:
-        expected["wer_rise"] = fp32.values["wer_rise"] + change
+    metric, was = probe.metric, probe.reference.value
+    expected = {
+        metric.name: fp32.values[metric.name] + value - was,
+        metric.change: fp32.values[metric.change] + metric.loss(value, was),
+    }
+    if probe.predicts_agreement:
+        expected[AGREEMENT] = fp32.values[AGREEMENT] * agreement
     return expected
 
 

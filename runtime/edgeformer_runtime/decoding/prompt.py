@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeformer_runtime.bundle.specs import SpeechTokens
+from edgeformer_runtime.choices import did_you_mean
+from edgeformer_runtime.decoding.languages import LANGUAGE_CODES
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.rows import SEEN, Floats, hidden_rows
 from edgeformer_runtime.engines.decoder import SpeechDecoder
@@ -54,9 +56,18 @@ def check_language(options: TranscribeOptions, tokens: SpeechTokens) -> None:
             raise InputError("task 'translate': this model knows English only; translation needs a multilingual model")
         return
     if options.language is not None and options.language not in tokens.languages:
-        raise InputError(f"language {options.language!r}: this model knows {', '.join(sorted(tokens.languages))}")
+        raise InputError(f"language {options.language!r}: {_known(options.language, tokens)}")
     if options.task == "translate" and tokens.translate is None:
         raise InputError("task 'translate': this model was not made to translate")
+
+
+def _known(language: str, tokens: SpeechTokens) -> str:
+    """What a model knows in place of a language, and what to do where its bundle was made for one."""
+    known = sorted(tokens.languages)
+    if len(known) == 1:
+        return f"this bundle was made for {known[0]} alone; convert the model again with --language any for all"
+    guess = did_you_mean(language, known, {name: (code,) for name, code in LANGUAGE_CODES.items()})
+    return f"{guess}this model knows {', '.join(known)}"
 
 
 def build_prompt(

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-
-import numpy as np
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame
-from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, text_frame, unpack
-from edgeformer_runtime.isolation.process import HelperProcess, Limits
+from edgeformer_runtime.isolation.messages import pack, read_answer, unpack
+from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
 from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscription
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
+from edgeformer_runtime.progress import AudioProgress, Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Stage, Verification
-
-Progress = Callable[[float, float | None], None]
 
 
 class IsolatedEngine:
@@ -91,31 +88,26 @@ class IsolatedPipeline(Pipeline[Any, Any]):
     def __init__(self, bundle: Bundle, threads: int = 1, limits: Limits | None = None) -> None:
         """Open a bundle in a helper process; `close` closes both. Errors as of `IsolatedEngine`."""
         super().__init__(bundle, IsolatedEngine(bundle, threads, limits or Limits(), answers=True), owned=True)
-        self._kind = bundle.manifest.preprocessing.kind
+        self._task = TASKS[bundle.manifest.task]
 
-    def run(self, raw: Any, options: TranscribeOptions | None = None, progress: Progress | None = None) -> Any:
+    def run(self, raw: Any, options: Any = None, progress: AudioProgress | None = None) -> Any:
         """Answer one raw input.
 
         Args:
             raw: see the task's own pipeline.
-            options: of speech: how to transcribe.
-            progress: of speech: called after each window.
+            options: as the task's pipeline takes them, where it does.
+            progress: called by a pipeline that takes options, as it goes.
 
         Raises:
             InputError: the input cannot be used.
             EngineError: the model failed, or its process died or took too long; the next call finds a new one.
         """
-        frame = text_frame(raw) if self._kind == "text" else file_frame(raw, self._kind)
+        frame: Frame = load_attribute(self._task.takes.frame)(raw, self._task.takes.kind)
         header = {**frame.header, "question": "run"}
         if options is not None:
             header["options"] = strict_json.to_data(options)
         answer = self.engine.helper.ask(Frame(header, frame.body), self.engine.limits.call_s, progress)
         return read_answer(answer, self.bundle.manifest)
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list is a batch, but of integers it is one text's token ids."""
-        is_ids = self._kind == "text" and isinstance(raw, list) and bool(raw)
-        return isinstance(raw, list) and not (is_ids and all(isinstance(each, (int, np.integer)) for each in raw))
 
     def interrupt(self) -> None:
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
@@ -124,9 +116,8 @@ class IsolatedPipeline(Pipeline[Any, Any]):
     def begin(
         self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
     ) -> IsolatedTranscription:
-        """Of speech: one sound to transcribe window by window; see `Transcriber.begin`."""
-        if self._kind != "audio":
-            raise InputError(f"{self.bundle.manifest.task} takes no sound")
+        """Of a task with streams: one sound to transcribe window by window; see `Transcriber.begin`."""
+        self._check_streams("sound")
         return IsolatedTranscription(self._ask, raw, options, is_cancelled)
 
     def open_stream(
@@ -135,9 +126,8 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         stream_options: StreamOptions | None = None,
         is_cancelled: IsCancelled = never,
     ) -> IsolatedStream:
-        """Of speech: a transcript of sound that is still arriving; see `Transcriber.open_stream`."""
-        if self._kind != "audio":
-            raise InputError(f"{self.bundle.manifest.task} takes no stream of sound")
+        """Of a task with streams: a transcript of what is still arriving; see `Transcriber.open_stream`."""
+        self._check_streams("stream of sound")
 
         def ask(question: Frame) -> Frame:
             check(is_cancelled)
@@ -151,18 +141,22 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         options: TranscribeOptions | None = None,
         stream_options: StreamOptions | None = None,
     ) -> Iterator[StreamUpdate]:
-        """Of speech: transcribe sound block by block; see `Transcriber.stream`."""
+        """Of a task with streams: transcribe block by block; see `Transcriber.stream`."""
         stream = self.open_stream(options, stream_options)
         for block in blocks:
             yield from stream.feed(block)
         yield from stream.finish()
+
+    def _check_streams(self, what: str) -> None:
+        if not self._task.gives.streams:
+            raise InputError(f"{self._task.name} takes no {what}")
 
     def _ask(self, question: Frame) -> Frame:
         return self.engine.helper.ask(question, self.engine.limits.call_s)
 
 
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

@@ -274,6 +274,28 @@ def test_a_fixed_language_is_the_only_one(copy: Path, language: str) -> None:
     assert any("fixes the language de" in note for note in checkpoint.notes)
 
 
+@pytest.mark.parametrize("fixed", [{"language": "de", "task": "transcribe"}, {"forced_decoder_ids": "fr"}, {}])
+def test_a_language_takes_the_place_of_the_fixed_one(copy: Path, fixed: dict[str, Any]) -> None:
+    path = copy / "generation_config.json"
+    if "forced_decoder_ids" in fixed:
+        fixed = forced(fixed["forced_decoder_ids"], "transcribe")(ids_of(copy))
+    change(path, **fixed)
+    for language, known in (("any", ["de", "en", "fr"]), ("English", ["en"]), ("fr", ["fr"])):
+        checkpoint = open_checkpoint(str(copy), language=language)
+        assert sorted(speech_of(checkpoint).tokens.languages) == known
+        assert not any("fixes the language" in note for note in checkpoint.notes)
+    with pytest.raises(InputError, match="no language 'germn': did you mean de\\? expected one of de, en, fr"):
+        open_checkpoint(str(copy), language="germn")
+    change(path, task="translate")
+    with pytest.raises(InputError, match="the task is 'translate'"):
+        open_checkpoint(str(copy), language="any")
+
+
+def test_a_language_belongs_to_speech() -> None:
+    with pytest.raises(InputError, match="the task is image-classification: leave --language out"):
+        open_checkpoint("cifar10-tinyvit", language="de")
+
+
 def test_forced_tokens_fix_the_language_too(copy: Path) -> None:
     ids = Tokenizer.from_file(str(copy / "tokenizer.json")).get_vocab(with_added_tokens=True)
     path = copy / "generation_config.json"
