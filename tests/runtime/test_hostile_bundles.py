@@ -62,6 +62,7 @@ def test_model_files(name: str, request: pytest.FixtureRequest) -> None:
     assert found["BundleError"] > MUTATIONS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_onnx", pytest.param("tiny_litert", marks=pytest.mark.litert)])
 def test_helper_processes(name: str, request: pytest.FixtureRequest) -> None:
     found = ends(request.getfixturevalue(name), "isolated", ISOLATED)
