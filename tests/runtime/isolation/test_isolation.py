@@ -77,6 +77,7 @@ def test_errors_of_inputs_are_the_same(isolated: IsolatedPipeline) -> None:
     assert isolated.run("hello").labels
 
 
+@pytest.mark.slow
 def test_what_is_too_long_is_refused_and_the_process_goes_on(isolated: IsolatedPipeline, tiny_onnx: Path) -> None:
     restarts, process = isolated.engine.helper.restarts, isolated.engine.helper._process
     long = "\u0301" * (6 << 20)  # six bytes each as JSON: longer than a message may be
