@@ -22,6 +22,7 @@ from edgeformer_runtime.bundle.manifest import (
     Manifest,
     ProgramSpec,
     TensorSpec,
+    TextPreprocessing,
 )
 from edgeformer_runtime.bundle.specs import AudioBucket, ImagePreprocessing, Transcription, to_input, to_levels
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -135,6 +136,8 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
             raise BundleError(f"{where}: unknown program {entry['program']!r}: expected one of {', '.join(programs)}")
         _check_entry(entry, manifest, where)
         inputs, outputs = (_take(tensors, index, specs) for specs in _recorded(manifest, program, entry))
+        if isinstance(manifest.preprocessing, TextPreprocessing):
+            _check_numbers(inputs, manifest.preprocessing, index)
         cases.append(Case(program.name, entry["input"], entry["expected"], _decoded(inputs, manifest), outputs))
     if tensors.names:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors.names))}")
@@ -214,6 +217,15 @@ def _decoded(stored: dict[str, Tensor], manifest: Manifest) -> dict[str, Tensor]
 def _take(tensors: TensorFile, index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
     """A case's tensors, as the manifest declares them."""
     return {spec.name: tensors.take(replace(spec, name=f"{index}/{spec.name}")) for spec in specs}
+
+
+def _check_numbers(inputs: Mapping[str, Tensor], spec: TextPreprocessing, index: int) -> None:
+    """Token ids, masks and types number rows of tables, and not every engine looks how many there are."""
+    for name, tensor in inputs.items():
+        largest = (spec.vocab_size or 1 << 31) - 1 if name == "input_ids" else 1
+        if tensor.min() < 0 or tensor.max() > largest:
+            found = f"{tensor.min()} to {tensor.max()}"
+            raise BundleError(f"{TENSORS_FILE}: {index}/{name}: expected numbers from 0 to {largest}, found {found}")
 
 
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
