@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo golden android ios pi \
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden android ios pi \
   older-cpu browser clean
 
 help: ## this list
@@ -78,6 +78,9 @@ bench-check: setup ## whether the numbers of docs/benchmarks.md are still true
 # Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
 zoo: setup ## trains teacher, student and pruned student of docs/compression.md anew
 	@$(BIN)/python -m benchmarks.zoo
+
+api-docs: setup ## docs/api.md, from the docstrings
+	@$(BIN)/python -m tools.api_docs
 
 golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make

@@ -10,9 +10,10 @@ from typing import Any
 
 from benchmarks.intervals import center, prediction_interval
 from edgeformer.bench.command import peer_contenders
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.convert.tables import Steps
+from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import TARGETS
+from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import Report, Row

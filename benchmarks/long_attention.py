@@ -32,7 +32,7 @@ from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import converter_for
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
-from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.process import peak_rss_bytes
 
 HEADS, HEAD_DIM = 12, 32
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)

@@ -50,7 +50,7 @@ def render_highlights() -> str:
     Raises:
         KeyError: the results lack one of them.
     """
-    lines = ["| | | precision | size | time | of the time of |", "|---|---|---|---:|---:|---|"]
+    lines = ["| model | run by | precision | size | time | of the time of |", "|---|---|---|---:|---:|---|"]
     found = {name: dict(_rows_of(name, _results(name))) for name in dict.fromkeys(row[0] for row in HIGHLIGHTS)}
     for name, model, runner, precision in HIGHLIGHTS:
         size, ratio, reference = found[name][model, runner, precision]

@@ -26,9 +26,9 @@ from benchmarks.speech_models import PeerModels, size_bytes
 from benchmarks.tables import RESULTS, update_docs
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert, steps_of
-from edgeformer.convert.tables import Steps
 from edgeformer.convert.target import TARGETS
 from edgeformer.demo import find_weights
+from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cache import cache_folder

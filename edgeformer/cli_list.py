@@ -1,17 +1,69 @@
-"""`edgeformer list`: every name that the other commands take."""
+"""Names that commands take: how the shell completes them, several in one option, and `edgeformer list`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from edgeformer_runtime.cli.app import Json, numbers
+from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import out, print_json
-from edgeformer_runtime.errors import InputError
+
+
+def completing(kind: str) -> Callable[[str], list[str]]:
+    """What completes the last of several names with commas between them.
+
+    Args:
+        kind: of names, as `list` takes it, or another of `_choices`.
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, start = incomplete.rpartition(",")
+        return [before + comma + name for name in _choices(kind) if name.startswith(start)]
+
+    return complete
+
+
+Source = Annotated[
+    str,
+    typer.Argument(help="Checkpoint: a folder, a hub id, or a name in the zoo.", autocompletion=completing("zoo")),
+]
+
+
+def _choices(kind: str) -> Iterable[str]:
+    from edgeformer.attention import ALL_KERNELS
+    from edgeformer.convert.layer_plan import FORMATS
+    from edgeformer.convert.target import PRECISIONS
+    from edgeformer.models.program import METHODS, WINDOWS
+    from edgeformer.tasks.task import TASKS
+
+    names = _names()
+    choices: dict[str, Iterable[str]] = {
+        "kinds": names,
+        "precisions": PRECISIONS,
+        "attention": ALL_KERNELS,
+        "methods": METHODS,
+        "windows": WINDOWS,
+        "peers": dict.fromkeys(peer for task in TASKS.values() for peer in task.peers.names),
+        "formats": FORMATS,
+    }
+    return choices.get(kind) or names[kind]
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """Names from text with commas."""
+    return None if text is None else several([text])
+
+
+def several(texts: Sequence[str]) -> tuple[str, ...]:
+    """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
+
+
+# `edgeformer list`.
+
 
 _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
 
@@ -19,11 +71,16 @@ _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zo
 def list_names(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="families, tasks, targets, zoo or recipes.", show_default="all"),
+        typer.Argument(
+            metavar="[KIND]",
+            help="Kind of names: families, tasks, targets, zoo or recipes.",
+            show_default="all",
+            autocompletion=completing("kinds"),
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what there is: families of models, tasks, targets with their precisions, the zoo and recipes."""
+    """List names: model families, tasks, targets with their precisions, the zoo and recipes."""
     from edgeformer_runtime.choices import check_choice
 
     found = _names()
@@ -55,47 +112,3 @@ def _names() -> dict[str, dict[str, Any]]:
         "zoo": {name: entry.description for name, entry in ZOO.items()},
         "recipes": {name: load_recipe(name).description for name in shipped_recipes()},
     }
-
-
-# Values of options: several with commas between them, and paths that are looked at before torch is imported.
-
-
-def seq_lens_of(text: str) -> tuple[int, ...]:
-    """Rising lengths from `--seq-len`'s text with commas."""
-    return tuple(sorted(numbers(text, int, "--seq-len", "32,64,128")))
-
-
-def audio_seconds_of(text: str | None) -> tuple[float, ...] | None:
-    """Rising lengths from `--audio-seconds`' text with commas; None: it was not given."""
-    return None if text is None else tuple(sorted(numbers(text, float, "--audio-seconds", "5,10,30")))
-
-
-def names(text: str | None) -> tuple[str, ...] | None:
-    """Names from text with commas."""
-    return None if text is None else several([text])
-
-
-def several(texts: Sequence[str]) -> tuple[str, ...]:
-    """Names from an option that may be repeated and may hold several with commas: each once, in their order."""
-    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
-
-
-def check_exists(path: Path, what: str) -> None:
-    """Refuse a place where there is nothing, before what reads it imports torch."""
-    if not path.exists():
-        raise InputError(f"no {what} at {path}: expected a {what}'s path")
-
-
-def check_data(data: str | None) -> None:
-    """Refuse labelled data that is not there."""
-    from edgeformer.data.labelled import locate
-
-    if data is not None:
-        locate(data)
-
-
-def check_files(files: Mapping[str, Path | None]) -> None:
-    """Refuse files that are not there, by what names them."""
-    for what, file in files.items():
-        if file is not None and not file.exists():
-            raise InputError(f"{what}: no file at {file}")

@@ -15,9 +15,10 @@ from typing import cast
 import typer
 
 from edgeformer.checkpoints.sources import resolve_source
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.convert.tables import Steps, print_converted
+from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
+from edgeformer.progress import Steps
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
 from edgeformer_runtime.cache import cache_folder
@@ -80,9 +81,9 @@ def run_demo(folder: Path) -> None:
         for row in rows:
             if row.ok and TARGETS[row.target].format.reference_engine is None:
                 _answer(show, row)
-    everything = [row for _, rows in converted for row in rows]
+    everything = ConversionResult(tuple(row for _, rows in converted for row in rows))
     print_converted(everything)
-    if not all(row.ok for row in everything):
+    if not everything.ok:
         raise typer.Exit(1)
     for show, rows in converted:
         litert = next(row for row in rows if row.target == "litert")
@@ -151,7 +152,7 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
     )
     with Steps(steps_of(options)) as steps:
         rows = convert(options, steps)
-    print_converted(rows)
+    print_converted(ConversionResult(tuple(rows)))
     if not all(row.ok for row in rows):
         raise typer.Exit(1)
     (row,) = rows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
 from edgeformer_runtime.bundle.requirement import MAX_VERSION, RELEASE_FILE, encode
 from edgeformer_runtime.bundle.signature import (
@@ -45,6 +46,7 @@ def make_keys(path: str | os.PathLike[str]) -> Path:
         InputError: one of the files is there already, or cannot be written.
     """
     path = Path(path)
+    check_outside(path)
     private_key = _ed25519().generate()
     from cryptography.hazmat.primitives import serialization
 

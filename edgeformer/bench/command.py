@@ -121,11 +121,6 @@ def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
     return found
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """Names with commas, each once."""
-    return tuple(dict.fromkeys(name for name in text.split(",") if name))
-
-
 # The values of `--on`: which machine measures.
 
 

@@ -23,7 +23,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -32,7 +31,7 @@ from edgeformer.compress.corpus import Batch, Corpus
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
 from edgeformer.compress.prune import SCORES_LEARNING_RATE, ZeroKeeper
 from edgeformer.compress.recipe import Training
-from edgeformer_runtime.cli.console import new_bar
+from edgeformer.progress import Progress
 from edgeformer_runtime.errors import InputError
 
 T = TypeVar("T")
@@ -69,14 +68,14 @@ class Run:
 
     Attributes:
         accelerator: of all processes.
-        console: for people.
+        progress: for people.
         seed: of every random number.
         folder: where unfinished work is kept.
         checkpoint_seconds: from one saved state to the next.
     """
 
     accelerator: Accelerator
-    console: Console
+    progress: Progress
     seed: int
     folder: Path
     checkpoint_seconds: float
@@ -87,9 +86,13 @@ class Run:
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def say(self, line: str) -> None:
-        """Print a line once, whatever the number of processes."""
+        """Tell a line once, whatever the number of processes."""
+        self.at(line, 0, 0)
+
+    def at(self, step: str, finished: int, total: int) -> None:
+        """Tell how far a step is, once, whatever the number of processes."""
         if self.accelerator.is_main_process:
-            self.console.print(line, highlight=False)
+            self.progress(step, finished, total)
 
 
 @dataclass(frozen=True)
@@ -142,30 +145,28 @@ def train(
     states = TrainingStates(run.folder / f"training-{step}", accelerator)
     begun, running = states.restore() or (0, math.nan)
     saved_at = time.monotonic()
-    with new_bar(run.console, transient=False) as progress:
-        bar = progress.add_task(step, total=plan.updates, completed=begun, note="", visible=accelerator.is_main_process)
-        for update in range(begun, plan.updates):
-            if companion is not None:
-                companion.before_update(update, plan.updates)
-            rng = run.generator(step, update, accelerator.process_index)
-            part = loop.update(plan.rows(update), plan.factor(update), rng)
-            if keeper is not None:
-                keeper.restore()
-            if companion is not None:
-                companion.after_update(update, plan.updates)
-            loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"{step}: the loss is {loss} after {update + 1} of {plan.updates} updates: expected a number; "
-                    f"lower learning_rate (now {training.learning_rate:g}), or clip the gradient with clip_norm"
-                )
-            running = loss if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * loss
-            progress.update(bar, advance=1, note=f"loss {running:.4f}")
-            if plan.ends_epoch(update):
-                run.say(f"{step}: epoch {plan.epoch(update) + 1} of {training.epochs}, loss {running:.4f}")
-            if save and update + 1 < plan.updates:
-                states.save(update + 1, running)
-                saved_at = time.monotonic()
+    for update in range(begun, plan.updates):
+        if companion is not None:
+            companion.before_update(update, plan.updates)
+        rng = run.generator(step, update, accelerator.process_index)
+        part = loop.update(plan.rows(update), plan.factor(update), rng)
+        if keeper is not None:
+            keeper.restore()
+        if companion is not None:
+            companion.after_update(update, plan.updates)
+        loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{step}: the loss is {loss} after {update + 1} of {plan.updates} updates: expected a number; "
+                f"lower learning_rate (now {training.learning_rate:g}), or clip the gradient with clip_norm"
+            )
+        running = loss if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * loss
+        run.at(f"{step}: loss {running:.4f}", update + 1, plan.updates)
+        if plan.ends_epoch(update):
+            run.say(f"{step}: epoch {plan.epoch(update) + 1} of {training.epochs}, loss {running:.4f}")
+        if save and update + 1 < plan.updates:
+            states.save(update + 1, running)
+            saved_at = time.monotonic()
     accelerator.wait_for_everyone()
     accelerator.free_memory()
     if companion is not None:
@@ -318,11 +319,9 @@ def _teacher_says(objective: Objective, corpus: Corpus, run: Run, step: str) -> 
 
 
 def _track(batches: tuple[Tensor, ...], run: Run, title: str) -> Iterator[Tensor]:
-    with new_bar(run.console, transient=False) as progress:
-        bar = progress.add_task(title, total=len(batches), note="", visible=run.accelerator.is_main_process)
-        for batch in batches:
-            yield batch
-            progress.advance(bar)
+    for finished, batch in enumerate(batches, 1):
+        yield batch
+        run.at(title, finished, len(batches))
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

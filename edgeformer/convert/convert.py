@@ -46,6 +46,7 @@ from edgeformer.convert.gates import (
 )
 from edgeformer.convert.layer_plan import LARGEST_INT4, plan_for, planned
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
+from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import (
     PRECISIONS,
     Converter,
@@ -55,10 +56,11 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.models.program import Program
+from edgeformer.progress import Progress, silent
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
@@ -68,55 +70,6 @@ Report = Callable[[str], None]
 
 REFUSED_SUFFIX = ".refused"
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
-
-
-@dataclass(frozen=True)
-class Converted:
-    """One bundle, and what its gates found. `problems` is empty when it was delivered to `path`.
-
-    A refused one with `kept` lies at `path`, under a marked name. `agreement` is None where the engine failed, and of
-    speech. Latencies are not measured of what is refused, and `advice` says what to do about it.
-    """
-
-    path: Path
-    target: str
-    precision: str
-    size_bytes: int
-    fp32_size_bytes: int
-    verification: Verification
-    agreement: Agreement | None
-    partitions: int | None
-    latency_ms: float | None
-    fp32_latency_ms: float | None
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
-    kept: bool = False
-    advice: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether every gate passed."""
-        return not self.problems
-
-    def to_json(self) -> dict[str, Any]:
-        """The row that `convert --json` prints."""
-        return {
-            "path": str(self.path) if self.ok else None,
-            "refused_path": str(self.path) if self.kept else None,
-            "target": self.target,
-            "precision": self.precision,
-            "size_bytes": self.size_bytes,
-            "fp32_size_bytes": self.fp32_size_bytes,
-            "agreement": None if self.agreement is None else self.agreement.to_json(),
-            "partitions": self.partitions,
-            "latency_ms": self.latency_ms,
-            "fp32_latency_ms": self.fp32_latency_ms,
-            "ok": self.ok,
-            "problems": list(self.problems),
-            "advice": self.advice,
-            "warnings": list(self.warnings),
-            "verification": self.verification.to_json(),
-        }
 
 
 @dataclass(frozen=True)
@@ -198,6 +151,36 @@ def steps_of(options: ConvertOptions) -> int:
     return 1 + len(options.targets) * (len(lowered) + len(options.precisions))
 
 
+def converted(options: ConvertOptions, progress: Progress | None = None) -> ConversionResult:
+    """`convert`, with what it reported."""
+    steps = _Steps(steps_of(options), progress)
+    bundles = tuple(convert(options, steps))
+    steps.finish()
+    return ConversionResult(bundles, tuple(steps.notes))
+
+
+class _Steps:
+    """Counts the steps that `convert` reports, and keeps its notes."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress = total, progress or silent
+        self._step, self._started = "", 0
+        self.notes: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        if line.startswith("note: "):
+            self.notes.append(line.removeprefix("note: "))
+            self._progress(line, 0, 0)
+        else:
+            self._progress(line, self._started, self._total)
+            self._step = line
+            self._started += 1
+
+    def finish(self) -> None:
+        """The last step is finished, too."""
+        self._progress(self._step, self._total, self._total)
+
+
 def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str, ...]]:
     """The jobs, and notes on the checkpoint: everything that can be refused, before any expensive work."""
     converters = [converter_for(target, options.min_ios) for target in options.targets]
@@ -270,11 +253,7 @@ def _job(
 
 def _check_places(jobs: Sequence[Job], options: ConvertOptions) -> None:
     """Refuse an output where something else is, or inside a bundle."""
-    bundle = bundle_around(options.out)
-    if bundle is not None:
-        raise InputError(
-            f"--out {options.out} lies in the bundle {bundle.name}, which it would corrupt: choose another"
-        )
+    check_outside(options.out)
     for job in jobs:
         for precision in job.precisions:
             place = options.out / job.bundle_name(precision)

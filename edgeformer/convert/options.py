@@ -42,7 +42,7 @@ class ConvertOptions:
         keep_refused: what a gate refused is written, too, marked so that it is not loaded by mistake.
         plan: of the precision mixed: a JSON file of formats by layer; None: the one in the checkpoint.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
-        audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
+        audio_seconds: of speech: the longest audio of each bucket; None: the target's own choice. The model's whole
             window is always among them.
         prompt: of an embedder: the name of the checkpoint's prompt that is put before every text, or "none".
         language: of speech: the one that the bundle transcribes, by its code or English name, or "any"; None: the one
@@ -88,7 +88,7 @@ class ConvertOptions:
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(
-                f"expected seconds of sound above 0 and up to {LONGEST_WINDOW_SECONDS}, found {list(seconds)}"
+                f"expected lengths of audio above 0 and up to {LONGEST_WINDOW_SECONDS} seconds, found {list(seconds)}"
             )
         if self.plan is not None and "mixed" not in self.precisions:
             raise InputError(
@@ -99,7 +99,7 @@ class ConvertOptions:
                 "static-int8 needs calibration: give --calibration, a folder of images or a table of texts"
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
-            raise InputError("--calibration-method is for static-int8, which takes ranges: add --precision static-int8")
+            raise InputError("--calibration-method is for static-int8, which has ranges: add --precision static-int8")
         for_ios = [TARGETS[target] for target in self.targets if TARGETS[target].ios_releases]
         if self.min_ios is not None and not for_ios:
             raise InputError(
@@ -120,8 +120,6 @@ class ConvertOptions:
         takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
-        if takes != "text" and self.seq_lens != DEFAULT_SEQ_LENS:
-            raise InputError(f"--seq-len is for texts, and the task is {task}: leave it out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""

@@ -37,6 +37,7 @@ from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 Check = Callable[[Examination], Iterable[Finding]]
 
@@ -85,8 +86,8 @@ class ProgramFacts:
     largest_at: str | None = None
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """What was found.
 
     Attributes:
@@ -124,6 +125,22 @@ class Diagnosis:
             "programs": [vars(program) | {"largest": _finite(program.largest)} for program in self.programs],
             "findings": [finding.to_json() for finding in self.findings],
         }
+
+    def tables(self) -> list[RenderableType]:
+        """Operators, programs, findings by severity, and a line for what is fine."""
+        parts: list[RenderableType] = []
+        if self.operators:
+            parts.append(_operators(self))
+        if self.programs:
+            parts.append(_programs(self))
+        told = [finding for finding in self.findings if finding.severity is not Severity.FINE]
+        if told:
+            parts.append(_findings(told))
+        others = {finding.check for finding in told}
+        fine = [each for each in dict.fromkeys(finding.check for finding in self.findings) if each not in others]
+        if fine:
+            parts.append(f"fine: {', '.join(fine)}")
+        return parts
 
 
 def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
@@ -228,28 +245,11 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and abs(number) < float("inf") else None
 
 
-# What `doctor` prints: operators, programs, findings by severity, and a line for what is fine.
+# The tables of a diagnosis.
 
 
 SUPPORTED = {True: "yes", False: "NO", None: "not known"}
 NAMED_OPERATORS = 3
-
-
-def diagnosis_tables(diagnosis: Diagnosis) -> list[RenderableType]:
-    """In the order of printing."""
-    parts: list[RenderableType] = []
-    if diagnosis.operators:
-        parts.append(_operators(diagnosis))
-    if diagnosis.programs:
-        parts.append(_programs(diagnosis))
-    told = [finding for finding in diagnosis.findings if finding.severity is not Severity.FINE]
-    if told:
-        parts.append(_findings(told))
-    others = {finding.check for finding in told}
-    fine = [each for each in dict.fromkeys(finding.check for finding in diagnosis.findings) if each not in others]
-    if fine:
-        parts.append(f"fine: {', '.join(fine)}")
-    return parts
 
 
 def _operators(diagnosis: Diagnosis) -> Table:

@@ -17,7 +17,7 @@ from edgeformer.evaluate.side_by_side import (
     Answers,
     Asker,
     ClassReport,
-    Compared,
+    EvaluationResult,
     LabelSetReport,
     ask,
     class_report,
@@ -42,8 +42,8 @@ class Accuracy:
     top5: float
 
 
-@dataclass(frozen=True)
-class Evaluation(Compared):
+@dataclass(frozen=True, repr=False)
+class Evaluation(EvaluationResult):
     """What was found.
 
     Attributes:
@@ -187,8 +187,8 @@ class LabelSetExample:
     read: Callable[[], str]
 
 
-@dataclass(frozen=True)
-class LabelSetEvaluation(Compared):
+@dataclass(frozen=True, repr=False)
+class LabelSetEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TableColumns, locate, read_table, spread
-from edgeformer.evaluate.side_by_side import Asked, Asker, Compared, ask, pearson, spearman
+from edgeformer.evaluate.side_by_side import Asked, Asker, EvaluationResult, ask, pearson, spearman
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 
@@ -54,8 +54,8 @@ class Correlation:
     pearson: float | None
 
 
-@dataclass(frozen=True)
-class EmbeddingEvaluation(Compared):
+@dataclass(frozen=True, repr=False)
+class EmbeddingEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from os import fspath
 
-from edgeformer.evaluate.side_by_side import Answers, Asker, Compared
+from edgeformer.evaluate.side_by_side import Answers, Asker, EvaluationResult
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
@@ -23,7 +23,7 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     isolated: bool = False,
-) -> Compared:
+) -> EvaluationResult:
     """Ask a bundle and its source model about labelled data.
 
     Args:
@@ -41,7 +41,7 @@ def evaluate(
     """
     asker = Asker(bundle, None if source is None else fspath(source), threads, progress, isolated)
     manifest = bundle.manifest
-    found: Compared = load_attribute(TASKS[manifest.task].evaluation)(asker, fspath(data), limit)
+    found: EvaluationResult = load_attribute(TASKS[manifest.task].evaluation)(asker, fspath(data), limit)
     name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
     return replace(found, model=name, source_model=manifest.source.id)
 

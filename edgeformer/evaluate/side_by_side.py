@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from edgeformer.convert.target import verification_engine
 from edgeformer.tasks.task import Metric
@@ -26,12 +24,28 @@ from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.convert.reference import TorchEngine
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluationResult(Shown):
+    """What every evaluation of a bundle beside its source model knows.
+
+    Attributes:
+        notes: what a user may want to know, a line each.
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
+
+    notes: tuple[str, ...]
+    model: str = ""
+    source_model: str = ""
 
 
 class Question(Protocol):
@@ -92,29 +106,6 @@ class Asker:
         if checkpoint is not None:
             torch.set_num_threads(self.threads)
         return checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compared(ABC):
-    """What every evaluation of a bundle beside its source model knows.
-
-    Attributes:
-        notes: what a user may want to know, a line each.
-        model: the bundle's name, with target and precision.
-        source_model: the id of its source.
-    """
-
-    notes: tuple[str, ...]
-    model: str = ""
-    source_model: str = ""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]:
-        """The document that `eval --json` prints."""
-
-    @abstractmethod
-    def tables(self) -> list[Table]:
-        """A row for the bundle and one for its source; then what was worst."""
 
 
 @dataclass(frozen=True)

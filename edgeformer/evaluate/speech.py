@@ -17,7 +17,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
 from edgeformer.convert.reference import TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
-from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, Compared
+from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, EvaluationResult
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -85,8 +85,8 @@ class Score:
     real_time_factor: float
 
 
-@dataclass(frozen=True)
-class SpeechEvaluation(Compared):
+@dataclass(frozen=True, repr=False)
+class SpeechEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:

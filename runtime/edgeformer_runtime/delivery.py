@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 PREFIX = ".edgeformer-"
 _LOCK_SUFFIX = ".lock"
@@ -121,7 +122,7 @@ def replacing(file: Path) -> Iterator[Path]:
         put(work / place.name, place)
 
 
-def check_names(*places: Path | None) -> None:
+def check_names(*places: StrPath | None) -> None:
     """Refuse places of outputs whose names are no UTF-8, before anything is made: not every tool could open them.
 
     Raises:
@@ -129,7 +130,7 @@ def check_names(*places: Path | None) -> None:
     """
     for place in places:
         # Python stands for bytes that are no UTF-8 by lone surrogates.
-        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in str(place)):
+        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in os.fspath(place)):
             raise InputError(f"{place}: expected a path in UTF-8 for what is written: name another place")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,14 +34,23 @@ class Block:
     not_run: str | None
 
 
-def documents() -> list[Path]:
+@cache
+def files(suffix: str) -> tuple[Path, ...]:
+    """The repository's files that end so; not those of environments, caches and builds."""
+    found = []
+    for folder, inner, names in os.walk(REPOSITORY):
+        inner[:] = sorted(name for name in inner if not _is_foreign(name))
+        found += [Path(folder, name) for name in sorted(names) if name.endswith(suffix)]
+    return tuple(found)
+
+
+def _is_foreign(folder: str) -> bool:
+    return folder in NOT_OURS or folder.startswith(".") or folder.endswith(".egg-info")
+
+
+def documents() -> tuple[Path, ...]:
     """Every Markdown file of the repository."""
-    found = REPOSITORY.rglob("*.md")
-    return sorted(path for path in found if not _is_foreign(path.relative_to(REPOSITORY)))
-
-
-def _is_foreign(path: Path) -> bool:
-    return any(part in NOT_OURS or part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
+    return files(".md")
 
 
 def shown(path: Path) -> str:

@@ -1,7 +1,9 @@
-"""Every command that a document shows can be typed: its sub-command, options, modules and make targets exist."""
+"""What a document shows can be typed: sub-commands, options, modules and make targets exist, and names of Python do."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -113,6 +115,41 @@ def test_shell_blocks_say_that_they_are(document: Path) -> None:
     lines = document.read_text(encoding="utf-8").splitlines()
     indented = [line for line in lines if re.match(r"    (\S*/bin/)?(edgeformer|edgeformer-runtime|pip|make) ", line)]
     assert indented == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=shown)
+def test_python_blocks_import_what_exists(document: Path) -> None:
+    """They are Python, and the names of our packages that they use exist."""
+    for block in blocks(document.read_text(encoding="utf-8")):
+        if block.language == "python" and not is_signature(block.text):
+            tree = ast.parse(block.text)
+            assert missing_names(tree) == [], f"{shown(document)}:{block.line}"
+
+
+def is_signature(text: str) -> bool:
+    """Whether a block states the signature of a function, which is no code."""
+    return re.match(r"[\w.]+\(\n", text) is not None
+
+
+def missing_names(tree: ast.Module) -> list[str]:
+    missing = []
+    modules: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgeformer"):
+            module = importlib.import_module(str(node.module))
+            missing += [name.name for name in node.names if not hasattr(module, name.name)]
+        elif isinstance(node, ast.Import):
+            modules |= {name.asname or name.name: name.name for name in node.names if name.name == "edgeformer"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            module = importlib.import_module(modules[node.value.id])
+            missing += [] if hasattr(module, node.attr) else [node.attr]
+    return missing
+
+
+def test_missing_names_are_found() -> None:
+    assert missing_names(ast.parse("from edgeformer_runtime import load, unload")) == ["unload"]
+    assert missing_names(ast.parse("import edgeformer as ef\nef.fly()")) == ["fly"]
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import REPOSITORY, documents, prose, shown, spans
+from tests.docs.documents import REPOSITORY, documents, files, prose, shown, spans
 
 # From where documents name files: the repository's root, and the folders that a page is about.
 BASES = (
@@ -56,15 +55,9 @@ def missing_files(document: Path) -> list[str]:
     return sorted(name for name in paths if not MADE.search(name) and not _exists(name, document))
 
 
-@cache
-def every_module() -> frozenset[str]:
-    """The names of all Python files, without their folders."""
-    return frozenset(path.name for path in REPOSITORY.rglob("*.py"))
-
-
 def _exists(name: str, document: Path) -> bool:
     if "/" not in name:
-        return name in every_module()
+        return any(path.name == name for path in files(".py"))
     roots = (document.parent, *(REPOSITORY / base for base in BASES))
     return any(True for root in roots for _ in root.glob(name.rstrip("/")))
 

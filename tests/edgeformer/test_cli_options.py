@@ -79,7 +79,7 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("compress x --data DATA --out o --budget acuracy_drop<=1%", "did you mean accuracy_drop?"),
         ("sensitivity cifar10-tinyvits --data DATA", "did you mean cifar10-tinyvit?"),
         ("verify nowhere --layers", "no bundle at nowhere"),
-        ("demo --speech nowhere.wav", "no sound at nowhere.wav"),
+        ("demo --speech nowhere.wav", "no audio file at nowhere.wav"),
         ("report . --html .", ". is a folder: expected a file's name"),
         ("bench x --html .", ". is a folder: expected a file's name"),
         ("convert nobody/nothing --out o", "no checkpoint 'nobody/nothing': expected a folder, a hub id"),

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +29,7 @@ from edgeformer.compress.objective import Counts, Objective, answer
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models.tinyvit import FAMILY, TinyViT
+from edgeformer.progress import Bars
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
@@ -270,7 +270,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(THREADS)
-    console = Console(stderr=True)
     try:
         test = load_cifar10(options.data, "test")
         if options.evaluate is not None:
@@ -280,8 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check_new(options.out)
             kept, held_out = load_cifar10(options.data, "train").split(HELD_OUT)
             training = replace(TRAINING, epochs=options.epochs)
-            with work_folder(options.out.parent) as work:
-                run = Run(open_accelerator(), console, options.seed, work, checkpoint_seconds=math.inf)
+            with work_folder(options.out.parent) as work, Bars() as bars:
+                run = Run(open_accelerator(), bars, options.seed, work, checkpoint_seconds=math.inf)
                 module = train_cifar10(kept, held_out, training, run)
             publish(module, test, options.out)
             print(f"wrote {options.out}; its README.md states the test accuracy")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +35,7 @@ from edgeformer.compress.student import shrink_tokenizer
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models import mobilebert
 from edgeformer.models.text import TextClassifier
-from edgeformer_runtime.cli.console import progress_bar
+from edgeformer.progress import Bars, Progress, silent
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.clinc150_data import Clinc150, Split, load_clinc150
@@ -126,17 +125,17 @@ class Embeddings:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console()
     torch.set_num_threads(options.threads)
     try:
         data = load_clinc150(options.data)
         if options.evaluate is not None:
-            _report(options.evaluate, data, console)
+            _report(options.evaluate, data)
         elif options.teacher is None or options.out is None:
             raise InputError("training needs --teacher and --out; expected both, or --evaluate alone")
         else:
-            train_clinc150(data, options.teacher, options.out, options.seed, console)
-            _report(options.out, data, console)
+            with Bars() as bars:
+                train_clinc150(data, options.teacher, options.out, options.seed, bars)
+            _report(options.out, data)
     except EdgeFormerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -154,20 +153,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(folder: Path, data: Clinc150, console: Console) -> None:
-    correct = evaluate(str(folder), data.test, console)
-    console.print(f"test accuracy: {correct:.4f} on {len(data.test.texts)} in-scope sentences", highlight=False)
+def _report(folder: Path, data: Clinc150) -> None:
+    correct = evaluate(str(folder), data.test)
+    print(f"test accuracy: {correct:.4f} on {len(data.test.texts)} in-scope sentences")
 
 
-def evaluate(source: str, split: Split, console: Console) -> float:
+def evaluate(source: str, split: Split) -> float:
     """Accuracy of a checkpoint, as `open_checkpoint` takes it, whose labels are CLINC150's intents."""
     checkpoint = open_checkpoint(source, task="text-classification")
     module, _ = load_module(checkpoint, KERNELS["fused"])
     ids = encode(_tokenizer(checkpoint), split.texts, checkpoint.config.max_position_embeddings)
-    return accuracy(predict(_first_output(module), ids, "evaluating", console), split.labels)
+    return accuracy(predict(_first_output(module), ids), split.labels)
 
 
-def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: Console) -> None:
+def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, progress: Progress) -> None:
     """Train and write the checkpoint to `out`, which appears only when it is complete.
 
     Raises:
@@ -181,7 +180,7 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
     tokenizer_json, old_ids = shrink_tokenizer(_tokenizer(teacher_checkpoint).to_str(), data.train.texts, VOCAB_SIZE)
     config = public_config(ARCHITECTURE, data.intents)
     with work_folder(out.parent) as work:
-        run = Run(open_accelerator(), console, seed, work, checkpoint_seconds=math.inf)
+        run = Run(open_accelerator(), progress, seed, work, checkpoint_seconds=math.inf)
         lessons = make_lessons(data, teacher_checkpoint, tokenizer_json, rng, run)
         student = make_student(config, len(data.intents), _word_embeddings(teacher_checkpoint)[old_ids])
         teach(student, lessons, run)
@@ -191,9 +190,9 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
             layers=config["num_hidden_layers"],
             parameters=sum(parameter.numel() for parameter in student.parameters()),
             val_count=len(data.val.texts),
-            val_accuracy=evaluate(str(folder), data.val, console),
+            val_accuracy=evaluate(str(folder), data.val),
             test_count=len(data.test.texts),
-            test_accuracy=evaluate(str(folder), data.test, console),
+            test_accuracy=evaluate(str(folder), data.test),
             seed=seed,
             seq_len=SEQ_LEN,
             positions=config["max_position_embeddings"],
@@ -205,19 +204,18 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
 
 def make_lessons(data: Clinc150, teacher: Checkpoint, tokenizer_json: str, rng: random.Random, run: Run) -> Lessons:
     """The training sentences and VARIANTS variants of each, with the logits of a classifier over the teacher."""
-    console = run.console
     embedder, _ = load_module(teacher, KERNELS["fused"])
     tokenizer = _tokenizer(teacher)
     embed = _first_output(embedder)
     sentences = list(data.train.texts)
     labels = torch.tensor(data.train.labels)
-    known = predict(embed, encode(tokenizer, sentences, SEQ_LEN), "teacher: sentences", console)
+    known = predict(embed, encode(tokenizer, sentences, SEQ_LEN), "teacher: sentences", run.at)
     head = _fit_head(known, labels, len(data.intents), run)
-    validation = predict(embed, encode(tokenizer, data.val.texts, SEQ_LEN), "teacher: validation", console)
-    console.print(f"teacher's validation accuracy: {accuracy(head(validation), data.val.labels):.4f}", highlight=False)
+    validation = predict(embed, encode(tokenizer, data.val.texts, SEQ_LEN), "teacher: validation", run.at)
+    run.say(f"teacher's validation accuracy: {accuracy(head(validation), data.val.labels):.4f}")
     neighbours = word_neighbours(sentences, tokenizer, _word_embeddings(teacher))
     variants = [variant(text, rng.choice(sentences), neighbours, rng) for text in sentences for _ in range(VARIANTS)]
-    invented = predict(embed, encode(tokenizer, variants, SEQ_LEN), "teacher: variants", console)
+    invented = predict(embed, encode(tokenizer, variants, SEQ_LEN), "teacher: variants", run.at)
     with torch.no_grad():
         logits = head(torch.cat((known, invented)))
     return Lessons(
@@ -240,16 +238,19 @@ def _fit_head(embeddings: Tensor, labels: Tensor, count: int, run: Run) -> nn.Li
 
 @torch.no_grad()
 def predict(
-    model: Callable[[TextBatch], Tensor], data: Encoded, title: str, console: Console, batch_size: int = 128
+    model: Callable[[TextBatch], Tensor],
+    data: Encoded,
+    title: str = "",
+    progress: Progress = silent,
+    batch_size: int = 128,
 ) -> Tensor:
     """The model's output (N, L) for every row, in the order of the rows."""
     order = data.lengths.argsort(stable=True)
     out: list[Tensor] = []
-    with progress_bar(title, console) as report:
-        batches = torch.split(order, batch_size)
-        for number, rows in enumerate(batches, 1):
-            out.append(model(data.batch(rows)))
-            report(number, len(batches))
+    batches = torch.split(order, batch_size)
+    for number, rows in enumerate(batches, 1):
+        out.append(model(data.batch(rows)))
+        progress(title, number, len(batches))
     return torch.cat(out)[order.argsort()]
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from edgeformer.compress.budget.budget import AGREEMENT
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
-from edgeformer.convert.convert import Converted, ConvertOptions, Report, convert
+from edgeformer.convert.convert import ConvertOptions, Report, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import answers_of
 from edgeformer.evaluate.side_by_side import Answers

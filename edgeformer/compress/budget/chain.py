@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from os import fspath
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.table import Table
 
 from edgeformer.checkpoints.source_index import remember
-from edgeformer.compress.budget.budget import AGREEMENT, Budget
+from edgeformer.compress.budget.budget import AGREEMENT, Budget, describe, quantities
 from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
@@ -28,8 +28,10 @@ from edgeformer.compress.budget.search import (
     SENSITIVITY_FILE,
     Point,
     SearchResult,
+    format_counts,
     frontier,
     search,
+    unreachable,
 )
 from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
@@ -40,10 +42,11 @@ from edgeformer.compress.recipe import load_recipe
 from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
 from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.config import read_object
+from edgeformer.progress import Progress, silent
 from edgeformer.tasks.task import TASKS
-from edgeformer_runtime.cli.console import progress_bar
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.shown import Shown
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
@@ -90,19 +93,44 @@ class ChainOptions:
                 raise InputError(f"expected at least 1 of {name}, found {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Chain:
-    """What came of it.
+@dataclass(frozen=True, repr=False)
+class Chain(Shown):
+    """What a search for a budget found.
 
     Attributes:
         path: the folder that was written; None where the budget was not met.
         found: the points of all stages, and the one that was taken or is nearest.
         report: the content of search.json.
+        problem: what is out of reach, and the nearest point, in a line; None where the budget was met.
     """
 
     path: Path | None
     found: SearchResult
     report: dict[str, Any]
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `compress --budget --json` prints: the report."""
+        return self.report
+
+    def tables(self) -> list[Table]:
+        """A row for each bundle that was made, the chosen one marked."""
+        points = self.found.points
+        known = [name for name in quantities() if any(name in point.values for point in points)]
+        title = f"{self.path or 'not met'}, asked {self.report['examples']} examples"
+        table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
+        for point in points:
+            values = [describe(name, point.values[name]) if name in point.values else "" for name in known]
+            mark = "chosen" if point is self.found.best and self.found.met else point.refused or ""
+            table.add_row(point.stage, format_counts(point.plan), *values, _latency_ratio(point), mark)
+        return [table]
+
+
+def _latency_ratio(point: Point) -> str:
+    """A bundle's latency as a part of its source's at fp32; empty where either was not measured."""
+    if not point.fp32_latency_ms or "latency" not in point.values:
+        return ""
+    return f"{point.values['latency'] / point.fp32_latency_ms:.2f}"
 
 
 @dataclass(frozen=True)
@@ -116,8 +144,12 @@ class _Stage:
     examples: int
 
 
-def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
+def compress_to_budget(options: ChainOptions, progress: Progress = silent) -> Chain:
     """Find the mildest means that meet a budget, and write the checkpoint with its plan.
+
+    Args:
+        options: what to make of what.
+        progress: called with each step, and within one after each measurement or update.
 
     Raises:
         InputError: anything that is not as it should be; nothing is then at `options.out`. A budget that cannot be met
@@ -133,7 +165,7 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
     with work_folder(options.out.parent, create=True) as work, alone(options.out):
-        job = _Job(options, work, console)
+        job = _Job(options, work, progress)
         try:
             stages = _stages(job, model, recipes)
         finally:
@@ -142,7 +174,7 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         found = _best(options.budget, stages)
         report = job.report(found, stages)
         if not found.met or found.best is None:
-            return Chain(None, found, report)
+            return Chain(None, found, report, unreachable(options.budget, found))
         result = work / "result"
         _write(result, stages[-1], found.best, options.budget, report)
         put(result, options.out)
@@ -163,8 +195,8 @@ def _stages(job: _Job, model: Model, recipes: Sequence[str]) -> list[_Stage]:
 class _Job:
     """The stages of one command, which share the source's bundle and answers."""
 
-    def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
-        self._options, self._work, self._console = options, work, console
+    def __init__(self, options: ChainOptions, work: Path, progress: Progress) -> None:
+        self._options, self._work, self._progress = options, work, progress
         self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
         self._source: BundleEvaluator | None = None
 
@@ -173,7 +205,7 @@ class _Job:
         options = self._options
         out = self._work / f"made-{Path(recipe).stem}"
         wanted = CompressOptions(options.source, recipe, options.data, out, seed=options.seed)
-        return compress(wanted, self._console).path
+        return compress(wanted, self._progress).path
 
     def quantize(self, model: Model, stage: str, report: dict[str, Any]) -> _Stage:
         """Search formats for a model."""
@@ -189,8 +221,8 @@ class _Job:
             return make_probe(model, data)
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
-        with progress_bar(f"{stage}: sensitivity", self._console) as progress:
-            costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
+        progress = partial(self._progress, f"{stage}: sensitivity")
+        costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
             model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
         )
@@ -229,7 +261,7 @@ class _Job:
         }
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._progress(line, 0, 0)
 
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:

@@ -33,10 +33,12 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
 EXACT = "fp32"
+SHOWN_COSTS = 20
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class LayerCost:
     reading: Reading
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """The costs of all layers in all formats.
 
     Attributes:
@@ -84,6 +86,17 @@ class Sensitivity:
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads, and `sensitivity --json` prints."""
         return {"version": VERSION, **asdict(self)}
+
+    def tables(self) -> list[Table]:
+        """The costliest layers, a row each."""
+        title = f"fp32: {self.metric} {self.reference.value:.2%} on {self.examples} examples"
+        table = Table("layer", "format", "divergence", "agreement", f"{self.metric} lost", "saves", title=title)
+        for cost in self.costs[:SHOWN_COSTS]:
+            table.add_row(*cost_cells(self, cost))
+        left = len(self.costs) - SHOWN_COSTS
+        if left > 0:
+            table.caption = f"{left} that cost less are in --json"
+        return [table]
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Sensitivity:
@@ -187,18 +200,6 @@ def sensitivity_of(
     model = open_model(fspath(source))
     chosen = read_data(fspath(data), model.checkpoint)[0].limited(examples)
     return cached_sensitivity(model, lambda: make_probe(model, chosen), chosen.sha256(), target, formats, progress)
-
-
-def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
-    """The costliest layers, a row each."""
-    title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
-    table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
-    for cost in found.costs[:most]:
-        table.add_row(*cost_cells(found, cost))
-    left = len(found.costs) - most
-    if left > 0:
-        table.caption = f"{left} that cost less are in --json"
-    return table
 
 
 def cost_cells(found: Sensitivity, cost: LayerCost) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import IO, Any, NoReturn, TypeAlias
 
 from edgeformer_runtime.bundle import archive, file_sizes, folder, requirement, signature
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -178,6 +179,7 @@ def pack(folder: str | os.PathLike[str], zip_path: str | os.PathLike[str]) -> No
         raise InputError(f"{folder}: expected a bundle's folder to pack, found a file")
     if target.is_dir():
         raise InputError(f"{target} is a folder: expected the zip's own name")
+    check_outside(target)
     with Bundle.open(folder) as bundle, alone(target.resolve()), replacing(target) as fresh:
         try:
             with fresh.open("wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TextIO, cast
 
@@ -22,8 +23,9 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
 from edgeformer_runtime.progress import Progress
-from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.shown import Shown
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -64,6 +66,24 @@ def _console(stream: TextIO | None, file: IO[str] | None) -> Console:
 
 out = _console(sys.stdout, None)
 err = _console(sys.stderr, cast(IO[str], Stderr()))
+
+
+def text_of(parts: Iterable[RenderableType], width: int) -> str:
+    """What `out` would print, without colours, as text whose lines are at most so wide."""
+    file = io.StringIO()
+    console = _Terminal(file=file, markup=False, highlight=False, width=width, color_system=None)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def print_result(result: Shown, as_json: bool) -> None:
+    """Print a result on stdout, as its tables or as JSON."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    for part in result.tables():
+        out.print(part)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.cli.console import err, out, print_json, print_text, progress_bar
 from edgeformer_runtime.cli.run import RunOptions
@@ -59,11 +59,7 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
             raise InputError(f"--format {file_format} of {len(inputs)} files needs a folder for them: give --out")
         return [None] * len(inputs)
     folder = options.folder
-    bundle = bundle_around(folder)
-    if bundle is not None:
-        raise InputError(
-            f"--out {folder} lies in the bundle {bundle.name}, which it would corrupt: name a place outside"
-        )
+    check_outside(folder)
     targets = [folder / f"{Path(name).stem}.{file_format}" for name in inputs]
     twice = next((target for target in targets if targets.count(target) > 1), None)
     if twice is not None:

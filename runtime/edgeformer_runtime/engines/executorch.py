@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.executorch_shim.builds import Build, check_private, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.build import Build, check_private, find_build, read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError

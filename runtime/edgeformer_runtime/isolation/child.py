@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.isolation.confinement import bound_processor_time, confine, readable_folders
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
+from edgeformer_runtime.isolation.process import Frame, FrameError, read_frame, write_frame
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
+from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.preprocess.tokenizer import check_text
 from edgeformer_runtime.registry import load_attribute

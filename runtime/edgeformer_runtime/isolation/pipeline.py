@@ -9,17 +9,15 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame
 from edgeformer_runtime.isolation.messages import pack, read_answer, unpack
-from edgeformer_runtime.isolation.process import HelperProcess, Limits
+from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
 from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscription
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import RawAudio
 from edgeformer_runtime.progress import AudioProgress, Progress

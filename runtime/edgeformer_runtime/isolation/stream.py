@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.cancellation import IsCancelled, check
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EngineError
-from edgeformer_runtime.isolation.frames import Frame
 from edgeformer_runtime.isolation.messages import file_frame, read_raw
+from edgeformer_runtime.isolation.process import Frame
+from edgeformer_runtime.pipelines.base import IsCancelled, check
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
+from edgeformer_runtime.process import peak_rss_bytes
 
 Result = TypeVar("Result", bound=ProgramResult)
 

@@ -15,10 +15,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import HTMLResponse, JSONResponse
 
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.serve.inputs import BYTES_TYPE, JSON_TYPE, Answer
+from edgeformer_runtime.serve.inputs import BYTES_TYPE, JSON_TYPE, REFUSALS, Answer, add_refusals
 from edgeformer_runtime.serve.metrics import MeasuredApp
 from edgeformer_runtime.serve.options import SameSite
-from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.version import __version__

@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.serve.inputs import JSON_TYPE, Answer
+from edgeformer_runtime.serve.inputs import JSON_TYPE, Answer, first_problem
 from edgeformer_runtime.serve.options import FallbackOptions
-from edgeformer_runtime.serve.refusals import first_problem
 
 FROM_DEVICE = "X-EdgeFormer-Fallback"
 """A request with this header comes from a device in doubt: who gets it does not ask anybody else."""

@@ -17,9 +17,17 @@ from edgeformer_runtime.pipelines.results import ClassificationResult, Embedding
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability, ReadFallback
-from edgeformer_runtime.serve.inputs import JSON_TYPE, Answer, Inputs, cost_of, media_type, read_file
+from edgeformer_runtime.serve.inputs import (
+    JSON_TYPE,
+    Answer,
+    Inputs,
+    Refusal,
+    cost_of,
+    first_problem,
+    media_type,
+    read_file,
+)
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
-from edgeformer_runtime.serve.refusals import Refusal, first_problem
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
 
 MAX_TOKEN_IDS = 1 << 16

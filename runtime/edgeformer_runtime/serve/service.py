@@ -16,16 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.requirement import Required, requirement_of
-from edgeformer_runtime.cancellation import IsCancelled, check
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError, ReadFallback
-from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs
+from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Refusal, busy
 from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
-from edgeformer_runtime.serve.refusals import Refusal, busy
 from edgeformer_runtime.serve.workers import NONE_ALIVE, Workers
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import verify

@@ -17,8 +17,9 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert import bundle_writer
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers
+from edgeformer.convert.result import Converted
 from edgeformer.tasks.text import gate_texts
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle import bundle as runtime_bundle

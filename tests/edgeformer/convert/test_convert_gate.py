@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgeformer.cli import app
 from edgeformer.convert import convert as conversion
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.convert.tables import converted_table
+from edgeformer.convert.result import converted_table
 from edgeformer.convert.target import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.evaluate.evaluate import evaluate
 from edgeformer_runtime import load

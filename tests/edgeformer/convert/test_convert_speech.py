@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import seal
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer.tasks.speech import RECOGNITION

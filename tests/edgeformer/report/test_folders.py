@@ -197,6 +197,24 @@ def test_no_page_is_written_into_a_bundle(folder: Path, command: str, place: Cal
     assert "lies in the bundle tiny.onnx.fp32, which it would corrupt: name a place outside" in str(ended.exception)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pack BUNDLE --out BUNDLE/x.zip",
+        "sign --new-key BUNDLE/key.pem",
+        "convert cifar10-tinyvit --out BUNDLE",
+        "compress cifar10-tinyvit --data DATA --recipe tinyvit-narrow --out BUNDLE/x",
+    ],
+)
+def test_no_command_writes_into_a_bundle(folder: Path, command: str) -> None:
+    bundle = folder / "tiny.onnx.fp32"
+    words = command.replace("BUNDLE", str(bundle)).replace("DATA", __file__).split()
+    ended = CliRunner().invoke(app, words)
+    assert isinstance(ended.exception, InputError)
+    assert "lies in the bundle tiny.onnx.fp32, which it would corrupt: name a place outside" in str(ended.exception)
+    Bundle.open(bundle).close()
+
+
 def test_a_manifest_of_another_program_is_no_bundle(tmp_path: Path) -> None:
     for content in ('{"name": "app", "icons": []}', "[]", "", "\udcff"):
         (tmp_path / MANIFEST_NAME).write_text(content, errors="surrogateescape")

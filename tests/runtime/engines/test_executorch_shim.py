@@ -20,8 +20,14 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.executorch import _BINDING, CHOICE
 from edgeformer_runtime.engines.executorch_shim import build as building
-from edgeformer_runtime.engines.executorch_shim.build import build_shim
-from edgeformer_runtime.engines.executorch_shim.builds import LIBRARY_NAME, RECORD_NAME, Build, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.build import (
+    LIBRARY_NAME,
+    RECORD_NAME,
+    Build,
+    build_shim,
+    find_build,
+    read_build,
+)
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.executorch_shim.package import LIBRARIES, installed_package, read_library
 from edgeformer_runtime.errors import EngineError, InputError
@@ -319,7 +325,7 @@ def test_folders_that_are_no_build(
     # In a process of its own: libraries of one name are loaded once.
     script = f"""
 from pathlib import Path
-from edgeformer_runtime.engines.executorch_shim.builds import read_build
+from edgeformer_runtime.engines.executorch_shim.build import read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 ShimRuntime(read_build(Path({str(folder)!r})))
 """

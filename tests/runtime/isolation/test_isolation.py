@@ -18,9 +18,8 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.isolation.process import Limits
+from edgeformer_runtime.isolation.process import Frame, FrameError, Limits, read_frame, write_frame
 from edgeformer_runtime.verify.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")

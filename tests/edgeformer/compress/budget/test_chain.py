@@ -16,7 +16,6 @@ from edgeformer.compress.budget.bundle_evaluator import BundleEvaluator, Convers
 from edgeformer.compress.budget.chain import Chain, ChainOptions, compress_to_budget
 from edgeformer.compress.model import open_model
 from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
-from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compress import tiny
@@ -48,7 +47,7 @@ def meet(source: Path | str, budget: str, data: Path | str, out: Path, **changes
     limits = {"target": "onnx", "seq_lens": (16,), "audio_seconds": (1.0,)} | changes.pop("conversion", {})
     conversion = Conversion(data=str(data), **limits)
     options = ChainOptions(str(source), parse_budget(budget), str(data), out, conversion, **changes)
-    return compress_to_budget(options, err)
+    return compress_to_budget(options)
 
 
 @pytest.fixture(scope="module")
