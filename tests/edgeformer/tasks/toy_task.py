@@ -15,10 +15,9 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from rich.table import Table
 
-from edgeformer.convert.agreement import Agreement
-from edgeformer.convert.agreement import Compared as Pair
+from edgeformer.convert.agreement import Agreement, ComparedOutput
 from edgeformer.data.labelled import TEXT_COLUMNS, Example, locate, read_pairs
-from edgeformer.evaluate.side_by_side import Asker, Compared, ask
+from edgeformer.evaluate.side_by_side import Asker, EvaluationResult, ask
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import TaskSpec
 from edgeformer.tasks.text import CLASSIFICATION, text_spec
@@ -162,13 +161,13 @@ def score_spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
     return text_spec(SCORING, checkpoint, programs, Score(scale=1.0))
 
 
-def compare_scores(found: list[Pair], broken: int, head: Score) -> Agreement:  # noqa: ARG001
+def compare_scores(found: list[ComparedOutput], broken: int, head: Score) -> Agreement:  # noqa: ARG001
     moved = [float(abs(own - given).max()) for _, own, given in found]
     return Agreement(len(found), divergence=sum(moved) / len(moved), broken=broken, sample=found[0][0].sample)
 
 
-@dataclass(frozen=True)
-class ScoreEvaluation(Compared):
+@dataclass(frozen=True, repr=False)
+class ScoreEvaluation(EvaluationResult):
     error: float
     n: int
 
