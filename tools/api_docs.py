@@ -66,6 +66,8 @@ Made by `make api-docs` from the docstrings: a change goes there.
 of the step is finished and how much there is. Where both numbers are 0, the text is a line to read. `progress=print`
 prints all of it; without a callback the functions print nothing.
 
+Errors name options as the commands do: `--seq-len` is `seq_len`, `--eval` is `eval_data` and `--zip` is `zipped`.
+
 Results are frozen. In a notebook and at a prompt they show the tables that the command of the same name prints, and
 `to_json()` gives what it prints with `--json`.
 """

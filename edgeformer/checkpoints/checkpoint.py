@@ -29,6 +29,7 @@ from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocab
 from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, family_for
+from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.score_range import set_mask
 from edgeformer.models.text import MEAN, TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
@@ -104,6 +105,10 @@ class Checkpoint:
     def load_state(self) -> dict[str, Tensor]:
         """All tensors by the names that the family's modules give them, floating point ones as float32."""
         return self.family.rename(self.load_weights())
+
+    def programs(self, module: nn.Module, options: ProgramOptions) -> tuple[Program, ...]:
+        """The programs of its task, on a module that `load_module` gave."""
+        return TASKS[self.task].programs(self, self.family.programs(module, self.config, options))
 
 
 @dataclass(frozen=True)

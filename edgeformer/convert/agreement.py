@@ -110,9 +110,9 @@ class _Answer:
 
 
 _Values = NDArray[np.float64]
-EvaluationResult = tuple[Reference, _Values, _Values]
+ComparedOutput = tuple[Reference, _Values, _Values]
 """A reference, the bundle's output for it, and the source's, both flat."""
-Compare = Callable[[Sequence[EvaluationResult], int, Any], Agreement]
+Compare = Callable[[Sequence[ComparedOutput], int, Any], Agreement]
 """From what was compared, the number of broken outputs among it and the manifest's postprocessing."""
 
 
@@ -128,7 +128,7 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Any, compar
     Raises:
         EngineError: the engine failed.
     """
-    found: list[EvaluationResult] = []
+    found: list[ComparedOutput] = []
     for reference in references:
         outputs = engine.run(reference.program, reference.inputs)
         ((name, expected),) = reference.outputs.items()
@@ -136,7 +136,7 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Any, compar
     return compare(found, sum(not np.isfinite(own).all() for _, own, _ in found), head)
 
 
-def compare_labels(found: Sequence[EvaluationResult], broken: int, head: Classification) -> Agreement:
+def compare_labels(found: Sequence[ComparedOutput], broken: int, head: Classification) -> Agreement:
     """Of outputs that are logits."""
     limit = _boundary([_margins(given, head.activation) for _, _, given in found])
     answers = [_answer(*each, head.activation, limit) for each in found]
@@ -153,7 +153,7 @@ def compare_labels(found: Sequence[EvaluationResult], broken: int, head: Classif
     )
 
 
-def compare_embeddings(found: Sequence[EvaluationResult], broken: int, head: Any) -> Agreement:  # noqa: ARG001
+def compare_embeddings(found: Sequence[ComparedOutput], broken: int, head: Any) -> Agreement:  # noqa: ARG001
     """Of outputs that are vectors. One that is not finite has no direction: 0, as has one that is all 0 in place of
     another.
     """

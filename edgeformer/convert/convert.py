@@ -228,7 +228,7 @@ def _job(
     wanted = options.programs_for(converter.target)
     lengths, cuts = capped(checkpoint, wanted.seq_lens)
     wanted = replace(wanted, seq_lens=lengths)
-    programs = checkpoint.family.programs(module, checkpoint.config, wanted)
+    programs = checkpoint.programs(module, wanted)
     spec = TASKS[checkpoint.task].spec(checkpoint, programs, wanted)
     if options.calibration is not None:
         programs = calibrated(programs, spec, options.calibration, options.calibration_method)

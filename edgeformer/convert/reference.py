@@ -59,7 +59,7 @@ def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program
     """
     attention = APPROXIMATE_KERNELS.get(manifest.attention, KERNELS[SOURCE_ATTENTION])
     module, _ = load_module(checkpoint, attention)
-    programs = checkpoint.family.programs(module, checkpoint.config, TASKS[manifest.task].program_options(manifest))
+    programs = checkpoint.programs(module, TASKS[manifest.task].program_options(manifest))
     if {program.name: program.inputs for program in programs} != {
         program.name: program.inputs for program in manifest.programs
     }:

@@ -6,14 +6,11 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.checkpoints.source_index import known_source
-from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
 from edgeformer.tasks.task import Metric
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -28,6 +25,10 @@ from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.shown import Shown
+
+if TYPE_CHECKING:
+    from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.convert.reference import TorchEngine
 
 Answer = TypeVar("Answer")
 
@@ -95,10 +96,14 @@ class Asker:
         Raises:
             InputError: the named one cannot be used.
         """
-        checkpoint = None if self.alone else known_source(self.bundle.manifest, self.source, notes)
-        if checkpoint is not None:
-            import torch
+        if self.alone:
+            return None
+        import torch
 
+        from edgeformer.checkpoints.source_index import known_source
+
+        checkpoint = known_source(self.bundle.manifest, self.source, notes)
+        if checkpoint is not None:
             torch.set_num_threads(self.threads)
         return checkpoint
 
@@ -159,8 +164,7 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
     """
     bundle = asker.bundle
     notes = [f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle)]
-    checkpoint = asker.open_source(notes)
-    reference = None if checkpoint is None else TorchEngine(source_programs(bundle.manifest, checkpoint))
+    reference = _source_engine(asker, notes)
     engine = asker.open_engine()
     try:
         pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
@@ -185,6 +189,16 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
         notes.append(engine.not_covered)
     theirs = answers[1] if reference else None
     return Asked(answers[0], theirs, truncated, engine.executed_by, tuple(notes))
+
+
+def _source_engine(asker: Asker, notes: list[str]) -> TorchEngine | None:
+    """The source model in torch, which only this imports."""
+    checkpoint = asker.open_source(notes)
+    if checkpoint is None:
+        return None
+    from edgeformer.convert.reference import TorchEngine, source_programs
+
+    return TorchEngine(source_programs(asker.bundle.manifest, checkpoint))
 
 
 # What answers to labelled data are worth: by class, over sets of labels, and of similarities. The definitions are

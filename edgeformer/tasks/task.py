@@ -143,8 +143,9 @@ class Task:
         takes: what the model reads, the kind of its preprocessing: "text", "image", "audio", or another author's.
         spec: (checkpoint, its programs, the options that they were made with) to what surrounds them in a bundle.
         aliases: what the field calls it besides, in small letters and digits.
-        network: the task by whose name a family builds the model, where this one reads the same outputs otherwise;
+        network: the task by whose name a family builds the model, where this one makes another answer of its outputs;
             None: its own. Every family that does that task does this one.
+        programs: (checkpoint, the family's programs) to the task's, which may compute more.
         labelled: whether a checkpoint of it has labels.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
@@ -182,6 +183,7 @@ class Task:
     peers: Peers
     aliases: tuple[str, ...] = ()
     network: str | None = None
+    programs: Callable[[Checkpoint, tuple[Program, ...]], tuple[Program, ...]] = lambda _checkpoint, programs: programs
     labelled: bool = False
     judged_by_labels: bool = False
     pooled: bool = False

@@ -60,6 +60,19 @@ def test_images_by_path_bytes_array_and_pillow_image(tiny_image_onnx: Path) -> N
             isolated(b"no image")
 
 
+@pytest.mark.executorch
+@pytest.mark.slow
+def test_both_runtimes_of_executorch(
+    tiny_executorch: Path, executorch_shim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch, which the Python binding brings, looks for libraries with a compiler when it is imported."""
+    for chosen, name in (("python", "(python)"), (str(executorch_shim), "(shim)")):
+        monkeypatch.setenv("EDGEFORMER_EXECUTORCH", chosen)
+        with load(tiny_executorch) as plain, load(tiny_executorch, isolated=True) as isolated:
+            assert isolated("turn the lights off").scores == plain("turn the lights off").scores
+            assert isolated.engine.executed_by.endswith(name)
+
+
 def test_a_zip_and_a_second_close(tiny_onnx: Path, tmp_path: Path) -> None:
     pack(tiny_onnx, tmp_path / "tiny.zip")
     pipeline = load(tmp_path / "tiny.zip", isolated=True)

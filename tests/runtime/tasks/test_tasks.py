@@ -26,7 +26,7 @@ from edgeformer_runtime.tasks.task import TASKS, AnswerKind, InputKind, Task
 
 pytest.importorskip("fastapi")
 
-TOY = "tests.runtime.tasks.toy_task:TASK"
+TOY = "tests.edgeformer.tasks.toy_task:TASK"
 ENTRY_POINTS = f"[edgeformer_runtime.tasks]\ntext-scoring = {TOY}\n"
 
 
@@ -77,7 +77,7 @@ def test_records_import_no_library_but_numpy() -> None:
 
 
 def toy_manifest() -> Manifest:
-    from tests.runtime.tasks.toy_task import Score
+    from tests.edgeformer.tasks.toy_task import Score
 
     text = manifest(model="model_{}.onnx")
     programs = tuple(

@@ -1,17 +1,28 @@
-"""A task as another author would add it, in this one file: a text in, how much of something it has out."""
+"""A task as another author would add it, in this one file: a text in, how much of something it has out.
+
+First what apps need, the runtime's record, then what makes and measures such bundles, the core's: classifiers whose
+labels are numbers, as stars of reviews, get their mean by probability computed in the model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
+from rich.table import Table
 
+from edgeformer.convert.agreement import Agreement, ComparedOutput
+from edgeformer.data.labelled import TEXT_COLUMNS, Example, locate, read_pairs
+from edgeformer.evaluate.side_by_side import Asker, EvaluationResult, ask
+from edgeformer.models.program import ProgramOptions
+from edgeformer.tasks.task import TaskSpec
+from edgeformer.tasks.text import CLASSIFICATION, text_spec
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.manifest import Manifest, TensorSpec
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
@@ -27,6 +38,10 @@ from edgeformer_runtime.tasks.programs import TEXT, check_nothing_expected, chec
 from edgeformer_runtime.tasks.task import AnswerKind, Task
 from edgeformer_runtime.verify.program_replay import ProgramReplay
 from edgeformer_runtime.verify.verify import Comparison, compare
+
+if TYPE_CHECKING:
+    from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.models.program import Program
 
 
 @dataclass(frozen=True)
@@ -120,4 +135,70 @@ TASK = Task(
     gives=SCORE,
     pipeline=f"{__name__}:TextScorer",
     serve=f"{__name__}:add_text_scoring",
+)
+
+
+# The core's half.
+
+
+def score_programs(checkpoint: Checkpoint, programs: tuple[Program, ...]) -> tuple[Program, ...]:
+    from torch import nn, tensor
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = programs[0].module
+            self.register_buffer("values", tensor([[float(label)] for label in checkpoint.labels]))
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor]:
+            return (self.network(*inputs)[0].softmax(-1) @ self.get_buffer("values"),)
+
+    module, output = Mean().eval(), TensorSpec("score", "float32", (1, 1))
+    return tuple(replace(program, module=module, outputs=(output,)) for program in programs)
+
+
+def score_spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    return text_spec(SCORING, checkpoint, programs, Score(scale=1.0))
+
+
+def compare_scores(found: list[ComparedOutput], broken: int, head: Score) -> Agreement:  # noqa: ARG001
+    moved = [float(abs(own - given).max()) for _, own, given in found]
+    return Agreement(len(found), divergence=sum(moved) / len(moved), broken=broken, sample=found[0][0].sample)
+
+
+@dataclass(frozen=True, repr=False)
+class ScoreEvaluation(EvaluationResult):
+    error: float
+    n: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"metric": "mean_error", "value": self.error, "n": self.n}
+
+    def tables(self) -> list[Table]:
+        table = Table("model", "mean error", "n")
+        table.add_row(self.model, f"{self.error:.3f}", str(self.n))
+        return [table]
+
+
+def evaluate_scores(asker: Asker, data: str, limit: int | None) -> ScoreEvaluation:
+    rows = read_pairs(*locate(data), TEXT_COLUMNS)[:limit]
+    asked = ask(asker, [Example(row.name, 0, partial(str, row.input)) for row in rows], lambda result: result.score)
+    errors = [abs(own - float(row.answer)) for own, row in zip(asked.own, rows, strict=True)]
+    return ScoreEvaluation(notes=asked.notes, error=sum(errors) / len(errors), n=len(rows))
+
+
+SCORING = replace(
+    CLASSIFICATION,
+    name=TASK.name,
+    noun="text scorer",
+    aliases=("stars",),
+    network=CLASSIFICATION.name,
+    programs=score_programs,
+    spec=score_spec,
+    agreement=f"{__name__}:compare_scores",
+    evaluation=f"{__name__}:evaluate_scores",
+    judged_by_labels=False,
+    metric=None,
+    training=None,
+    checks={"tokenizer": CLASSIFICATION.checks["tokenizer"]},
 )
