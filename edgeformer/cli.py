@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, check_exists, check_files, list_names, numbers, several
+from edgeformer.cli_list import check_conversion, check_data, check_exists, check_source, list_names, numbers, several
 from edgeformer.compress.command import compress, sensitivity
-from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar, run_app
 from edgeformer_runtime.delivery import check_folder, check_names
@@ -103,10 +102,7 @@ def convert(
         str | None,
         typer.Option(help="Embedders: the checkpoint's prompt to put before every text, by its name, or none."),
     ] = None,
-    language: Annotated[
-        str | None,
-        typer.Option(help="Speech: the language to transcribe, as de, or any; default: the one that the model fixes."),
-    ] = None,
+    language: Annotated[str | None, typer.Option(help="Speech: the language, or any; default: the model's.")] = None,
     window: Annotated[
         str, typer.Option(help="Speech: tail computes only the sound that is there, full always the whole window.")
     ] = "tail",
@@ -118,13 +114,8 @@ def convert(
     as_json: runtime_cli.Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
-    from edgeformer.checkpoints.sources import resolve_source
-    from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
-    check_names(out)
-    check_folder(out)
-    check_outside(out)
     # Options are refused before what follows imports torch, which takes seconds.
     options = ConvertOptions(
         source=source,
@@ -149,11 +140,7 @@ def convert(
         window=window,
         audio_seconds=None if audio_seconds is None else numbers(audio_seconds, float, "--audio-seconds", "5,10,30"),
     )
-    check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
-    if plan is not None:
-        LayerPlan.read(plan)
-    check_data(held_out)
-    resolve_source(source, revision)
+    check_conversion(options)
     from edgeformer.convert.convert import convert, steps_of
     from edgeformer.convert.tables import print_converted
     from edgeformer.progress import Steps
@@ -190,6 +177,7 @@ def verify(
     if source is not None and not layers:
         raise InputError("expected --source with --layers alone: nothing else of verify needs the checkpoint")
     check_exists(bundle, "bundle")
+    check_source(source)
     refine = None
     if layers:
         from edgeformer.verify.layers import add_layers
@@ -285,6 +273,7 @@ def bench(
     from edgeformer.bench.request import Request
 
     check_outputs(plot, html)
+    check_source(source)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     request = Request(tuple(bundles), runtime_cli.sweep_of(program, batch, threads), rounds, required, isolated)
     machines = several(on or ["local"])
@@ -327,6 +316,7 @@ def evaluate(
     from edgeformer_runtime.bundle.bundle import Bundle
 
     check_data(data)
+    check_source(source)
     required = runtime_cli.required_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
         from edgeformer.evaluate.evaluate import evaluate, evaluation_tables
@@ -403,6 +393,7 @@ def demo(
     if speech:
         for file in files or []:
             check_exists(file, "sound")
+        check_source(weights)
         from edgeformer.demo import run_speech_demo
 
         run_speech_demo(out, files or [], weights)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
 
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import out, print_json
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgeformer.convert.options import ConvertOptions
 
 _ALIASES = {"precision": ("targets",), "precisions": ("targets",), "model": ("zoo",), "models": ("zoo", "families")}
 
@@ -95,8 +100,31 @@ def check_data(data: str | None) -> None:
         locate(data)
 
 
-def check_files(files: Mapping[str, Path | None]) -> None:
-    """Refuse files that are not there, by what names them."""
-    for what, file in files.items():
+def check_source(source: str | None, revision: str | None = None) -> None:
+    """Refuse a checkpoint that is not there; one of the hub is downloaded."""
+    from edgeformer.checkpoints.sources import resolve_source
+
+    if source is not None:
+        resolve_source(source, revision)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place for an output that is a file, lies in a bundle, or has no name in UTF-8."""
+    check_names(folder)
+    check_folder(folder)
+    check_outside(folder)
+
+
+def check_conversion(options: ConvertOptions) -> None:
+    """Refuse a place, files or a checkpoint that `convert` could not use; the hub, if any, is asked last."""
+    from edgeformer.convert.layer_plan import LayerPlan
+
+    check_place(options.out)
+    files = {"--labels": options.labels_file, "--plan": options.plan, "--calibration": options.calibration}
+    for option, file in files.items():
         if file is not None and not file.exists():
-            raise InputError(f"{what}: no file at {file}")
+            raise InputError(f"{option}: no file at {file}")
+    if options.plan is not None:
+        LayerPlan.read(options.plan)
+    check_data(options.evaluation)
+    check_source(options.source, options.revision)

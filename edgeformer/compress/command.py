@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from edgeformer.cli_list import check_data, names, numbers
-from edgeformer_runtime.bundle.folder import check_outside
+from edgeformer.cli_list import check_data, check_place, check_source, names, numbers
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import err, out, print_json, progress_bar
-from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 
 FormatsOption = Annotated[
@@ -64,11 +62,9 @@ def compress(
     """
     from edgeformer.compress.budget.budget import parse_budget
 
-    check_names(out)
-    check_folder(out.parent)
-    check_outside(out)
     if out.exists() and not resume:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
+    check_place(out)
     if recipe is None and budget is None:
         raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
     if budget is not None and (teacher is not None or resume):
@@ -150,7 +146,6 @@ def _checked(
     Raises:
         InputError: a name that is none, a recipe that cannot be read, or data or a checkpoint that is not there.
     """
-    from edgeformer.checkpoints.sources import resolve_source
     from edgeformer.compress.recipe import load_recipe
     from edgeformer.convert.layer_plan import check_formats
     from edgeformer.convert.target import check_target
@@ -162,6 +157,6 @@ def _checked(
         load_recipe(recipe)
     for each in data:
         check_data(each)
-    for checkpoint in filter(None, sources):
-        resolve_source(checkpoint)
+    for checkpoint in sources:
+        check_source(checkpoint)
     return layers
