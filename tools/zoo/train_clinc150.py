@@ -26,9 +26,7 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.compress.augment import variant, word_neighbours
-from edgeformer.compress.batches import Batch as TextBatch
-from edgeformer.compress.batches import Encoded, encode
-from edgeformer.compress.corpus import NO_LABEL, Batch
+from edgeformer.compress.corpus import NO_LABEL, Batch, Encoded, TextBatch, encode
 from edgeformer.compress.objective import Objective
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.student import shrink_tokenizer

@@ -14,7 +14,7 @@ import transformers
 from tokenizers import Tokenizer
 
 from edgeformer.compress.augment import variant, word_neighbours
-from edgeformer.compress.batches import encode, shuffled_rows
+from edgeformer.compress.corpus import encode, shuffled_rows
 from edgeformer.compress.recipe import Training
 from edgeformer.compress.student import SPECIAL_TOKENS, shrink_tokenizer
 from edgeformer_runtime.errors import InputError
