@@ -1,4 +1,4 @@
-"""Finds a bundle's source again: where this user converted it from, in the zoo, or where the user says it is.
+"""A bundle's source: found again where this user converted it from, in the zoo, or where the user says; and run.
 
 Bundles name their source by hash and never by a path of the machine that made them.
 """
