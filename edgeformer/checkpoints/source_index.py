@@ -14,7 +14,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import Manifest, Source
-from edgeformer_runtime.cache import cache_folder, make_private
+from edgeformer_runtime.delivery import cache_folder, make_private
 from edgeformer_runtime.errors import InputError
 
 SOURCE_ATTENTION = "fused"

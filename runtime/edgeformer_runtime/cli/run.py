@@ -9,7 +9,6 @@ from typing import Any
 
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.cli.console import err, out, print_json, print_text, progress_bar
 from edgeformer_runtime.cli.tables import answers_table
 from edgeformer_runtime.decoding.options import TranscribeOptions
@@ -19,7 +18,7 @@ from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
-from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.registry import check_choice, load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 
 DEFAULT_TOP = 3
