@@ -26,8 +26,7 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edgeformer.compress.batches import shuffled_rows
-from edgeformer.compress.corpus import Batch, Corpus
+from edgeformer.compress.corpus import Batch, Corpus, shuffled_rows
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
 from edgeformer.compress.prune import SCORES_LEARNING_RATE, ZeroKeeper
 from edgeformer.compress.recipe import Training

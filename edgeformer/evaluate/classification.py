@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
-from edgeformer.evaluate.side_by_side import (
+from edgeformer.evaluate.evaluate import (
     Answers,
     Asker,
     ClassReport,
@@ -26,9 +26,9 @@ from edgeformer.evaluate.side_by_side import (
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.registry import did_you_mean
 
 TOP = 5
 SHOWN_MISTAKES = 5
