@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from edgeformer_runtime.cli.console import err
+from edgeformer_runtime.cli.console import err, new_bar
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with a step, how much of it is finished and how much there is; or with a line to read, 0 and 0."""
@@ -90,15 +90,8 @@ class Bars:
     """Shows a `Progress` on stderr: a bar that is gone at the end, and lines; without a terminal the lines alone."""
 
     def __init__(self) -> None:
-        self._bar = Bar(
-            TextColumn("{task.description:<26}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            transient=True,
-            disable=not err.is_terminal,
-        )
+        columns = (TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = new_bar(*columns, is_shown=err.is_terminal)
         self._task = self._bar.add_task("", total=None)
         self._finished = 0
 

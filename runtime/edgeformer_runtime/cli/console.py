@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
@@ -95,11 +95,21 @@ def print_text(text: str) -> None:
     sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
+def new_bar(*columns: ProgressColumn, is_shown: bool) -> Progress:
+    """A bar on stderr that is gone when it is done.
+
+    It leaves the standard streams as they are: rich would redirect stderr to a console that writes to stderr.
+    """
+    return Progress(
+        *columns, console=err, transient=True, disable=not is_shown, redirect_stdout=False, redirect_stderr=False
+    )
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr, gone when it is done; the block calls what it gets with (finished, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with new_bar(*columns, is_shown=err.is_terminal) as bar:
         task = bar.add_task(description, total=None)
 
         def report(finished: int, total: int) -> None:
@@ -112,7 +122,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 def late_progress(description: str) -> Iterator[Callable[[int], None]]:
     """A count on stderr of what is finished, shown where it takes longer than a moment and answers go elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal or sys.stdout.isatty())
+    bar = new_bar(*columns, is_shown=err.is_terminal and not sys.stdout.isatty())
     task = bar.add_task(description, total=None)
     begin = time.monotonic()
     is_shown = False
