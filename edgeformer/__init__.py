@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from edgeformer.api import benchmark, compress, convert, doctor, evaluate, verify
     from edgeformer.compress.budget.chain import Chain
     from edgeformer.compress.compress import Compressed
-    from edgeformer.convert.convert import Converted
-    from edgeformer.convert.result import ConversionResult
+    from edgeformer.convert.result import ConversionResult, Converted
     from edgeformer.doctor.diagnosis import Diagnosis
-    from edgeformer.evaluate.evaluate import AnyEvaluation
+    from edgeformer.evaluate.evaluate import EvaluationResult
     from edgeformer.progress import Progress
     from edgeformer_runtime import load
     from edgeformer_runtime.bench.report import BenchmarkResult
@@ -41,9 +40,9 @@ _PUBLIC = {
     "doctor": "edgeformer.doctor",
     "load": "edgeformer_runtime:load",
     "ConversionResult": "edgeformer.convert.result:ConversionResult",
-    "Converted": "edgeformer.convert.convert:Converted",
+    "Converted": "edgeformer.convert.result:Converted",
     "Verification": "edgeformer_runtime.verify.verify:Verification",
-    "AnyEvaluation": "edgeformer.evaluate.evaluate:AnyEvaluation",
+    "EvaluationResult": "edgeformer.evaluate.evaluate:EvaluationResult",
     "BenchmarkResult": "edgeformer_runtime.bench.report:BenchmarkResult",
     "Compressed": "edgeformer.compress.compress:Compressed",
     "Chain": "edgeformer.compress.budget.chain:Chain",
@@ -56,7 +55,6 @@ _PUBLIC = {
 }
 
 __all__ = [
-    "AnyEvaluation",
     "BenchmarkResult",
     "BundleError",
     "Chain",
@@ -66,6 +64,7 @@ __all__ = [
     "Diagnosis",
     "EdgeFormerError",
     "EngineError",
+    "EvaluationResult",
     "InputError",
     "Progress",
     "Verification",

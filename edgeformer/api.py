@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
-from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from edgeformer.compress.compress import Compressed
     from edgeformer.convert.result import ConversionResult
     from edgeformer.doctor.diagnosis import Diagnosis
-    from edgeformer.evaluate.evaluate import AnyEvaluation
+    from edgeformer.evaluate.evaluate import EvaluationResult
     from edgeformer.progress import Progress
     from edgeformer_runtime.bench.report import BenchmarkResult
     from edgeformer_runtime.bundle.requirement import Required
@@ -48,6 +47,7 @@ def convert(
     attention: str | None = None,
     min_ios: int | None = None,
     prompt: str | None = None,
+    language: str | None = None,
     window: str = "tail",
     audio_seconds: float | Sequence[float] | None = None,
     zipped: bool = False,
@@ -82,6 +82,8 @@ def convert(
         min_ios: of coreml: the oldest iOS to run on, 16, 17 or 18; None: 18.
         prompt: of embedders: the name of the checkpoint's prompt that is put before every text, or "none"; None: its
             default prompt.
+        language: of speech: the language to transcribe, by its code or English name, or "any"; None: the one that the
+            checkpoint fixes, or all.
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
@@ -98,10 +100,10 @@ def convert(
         >>> [bundle.path.name for bundle in result]
         ['intents.onnx.fp32', 'intents.onnx.dynamic-int8']
     """
-    from edgeformer.checkpoints.source_names import check_source
+    from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
-    check_names(out)
+    arguments.check_place(out)
     options = ConvertOptions(
         source=source,
         out=out,
@@ -120,14 +122,17 @@ def convert(
         plan=plan,
         min_ios=min_ios,
         prompt=prompt,
+        language=language,
         zipped=zipped,
         window=window,
         audio_seconds=None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds"),
     )
-    check_source(source)
     arguments.check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    if plan is not None:
+        LayerPlan.read(plan)
     arguments.check_data(eval_data)
-    from edgeformer.convert.result import converted
+    arguments.check_source(source, revision)
+    from edgeformer.convert.convert import converted
 
     return converted(options, progress)
 
@@ -178,6 +183,7 @@ def verify(
     if source is not None and not layers:
         raise InputError("--source is for --layers, which needs the checkpoint: add --layers")
     arguments.check_exists(bundle, "bundle")
+    arguments.check_source(source)
     required = requirement_of(require_signature, require_name, require_version)
     refine = None
     if layers:
@@ -202,7 +208,7 @@ def evaluate(
     isolated: bool = False,
     threads: int = 1,
     progress: Progress | None = None,
-) -> AnyEvaluation:
+) -> EvaluationResult:
     """Measure a bundle's quality on labelled data, and how often the source model gives the same answer.
 
     Args:
@@ -240,6 +246,7 @@ def evaluate(
 
     arguments.check_limit(limit)
     arguments.check_data(data)
+    arguments.check_source(source)
     required = requirement_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
         from edgeformer.evaluate.evaluate import evaluate as run
@@ -297,6 +304,7 @@ def benchmark(
         >>> all(row.latency_ms.median > 0 for row in result.reports[0].rows)
         True
     """
+    arguments.check_source(source)
     from edgeformer.bench.command import BenchOptions, bench
     from edgeformer.bench.request import Request
     from edgeformer.progress import silent
@@ -349,7 +357,7 @@ def doctor(
         >>> diagnosis.programs[0].activation_bytes > 0
         True
     """
-    from edgeformer.doctor.options import DoctorOptions
+    from edgeformer.doctor.examiner import DoctorOptions
     from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)
@@ -423,22 +431,25 @@ def compress(
     from edgeformer.compress.budget.budget import parse_budget
     from edgeformer.progress import silent
 
-    check_names(out)
+    if Path(out).exists() and not resume:
+        raise InputError(f"{out} exists: name a new folder, or remove it first")
+    arguments.check_place(out)
+    if recipe is None and budget is None:
+        raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    if budget is not None and (teacher is not None or resume):
+        raise InputError("--teacher and --resume are for recipes: expected --budget without them")
     arguments.check_limit(limit)
-    layers = arguments.check_compression(source, target, formats, (data, eval_data), recipe)
+    limits = None if budget is None else parse_budget(budget)
+    lengths = arguments.rising(seq_len, int, "--seq-len")
+    seconds = None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds")
+    layers = arguments.check_compression((source, teacher), target, formats, (data, eval_data), recipe)
     tell = progress or silent
-    if budget is None:
-        if recipe is None:
-            raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
+    if limits is None:
+        assert recipe is not None
         from edgeformer.compress import compress as steps
 
         saving = (seed, resume, checkpoint_seconds)
         return steps.compress(steps.CompressOptions(source, recipe, data, out, teacher, eval_data, *saving), tell)
-    if teacher is not None or resume:
-        raise InputError("--teacher and --resume are for recipes: expected --budget without them")
-    limits = parse_budget(budget)
-    lengths = arguments.rising(seq_len, int, "--seq-len")
-    seconds = None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds")
     from edgeformer.compress.budget.bundle_evaluator import Conversion
     from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
 

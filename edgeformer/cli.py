@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgeformer import api
-from edgeformer.arguments import check_data, check_exists
+from edgeformer.arguments import check_data, check_exists, check_place, check_source
 from edgeformer.cli_checkpoints import compress, convert, sensitivity
 from edgeformer.cli_list import completing, list_names, several
 from edgeformer.progress import Bars
@@ -283,10 +283,11 @@ def demo(
 
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
-    check_names(out)
+    check_place(out)
     if speech:
         for file in files or []:
             check_exists(file, "audio file")
+        check_source(weights)
         from edgeformer.demo import run_speech_demo
 
         run_speech_demo(out, files or [], weights)

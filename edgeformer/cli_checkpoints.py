@@ -9,9 +9,9 @@ import typer
 
 from edgeformer import api
 from edgeformer.arguments import check_compression
-from edgeformer.cli_list import Source, completing, names, numbers, several
+from edgeformer.cli_list import Source, completing, names, several
 from edgeformer.progress import Bars, Steps
-from edgeformer_runtime.cli.app import Json
+from edgeformer_runtime.cli.app import Json, numbers
 from edgeformer_runtime.cli.console import print_json, print_result, progress_bar
 from edgeformer_runtime.errors import InputError
 
@@ -108,6 +108,10 @@ def convert(
         str | None,
         typer.Option(help="Embedders: name of the checkpoint's prompt that is put before every text, or none."),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Speech: language to transcribe, as de, or any. Default: the one that the model fixes."),
+    ] = None,
     window: Annotated[
         str,
         typer.Option(
@@ -145,6 +149,7 @@ def convert(
             attention=attention,
             min_ios=min_ios,
             prompt=prompt,
+            language=language,
             window=window,
             audio_seconds=seconds,
             zipped=zipped,
@@ -255,7 +260,7 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Rank layers by what each alone costs in each weight format: in the metric, in agreement and in divergence."""
-    layers = check_compression(source, target, names(formats), (data,))
+    layers = check_compression((source,), target, names(formats), (data,))
     from edgeformer.compress.budget.sensitivity import sensitivity_of
     from edgeformer.convert.target import TARGETS
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from edgeformer_runtime.cli.app import Json
 from edgeformer_runtime.cli.console import out, print_json
-from edgeformer_runtime.errors import InputError
 
 
 def completing(kind: str) -> Callable[[str], list[str]]:
@@ -35,10 +34,10 @@ Source = Annotated[
 
 def _choices(kind: str) -> Iterable[str]:
     from edgeformer.attention import ALL_KERNELS
-    from edgeformer.bench.command import PEERS
     from edgeformer.convert.layer_plan import FORMATS
     from edgeformer.convert.target import PRECISIONS
     from edgeformer.models.program import METHODS, WINDOWS
+    from edgeformer.tasks.task import TASKS
 
     names = _names()
     choices: dict[str, Iterable[str]] = {
@@ -47,21 +46,10 @@ def _choices(kind: str) -> Iterable[str]:
         "attention": ALL_KERNELS,
         "methods": METHODS,
         "windows": WINDOWS,
-        "peers": PEERS,
+        "peers": dict.fromkeys(peer for task in TASKS.values() for peer in task.peers.names),
         "formats": FORMATS,
     }
     return choices.get(kind) or names[kind]
-
-
-Number = TypeVar("Number", int, float)
-
-
-def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
-    """Rising numbers from text with commas."""
-    try:
-        return tuple(sorted({kind(number) for number in text.split(",")}))
-    except ValueError:
-        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
@@ -93,7 +81,7 @@ def list_names(
     as_json: Json = False,
 ) -> None:
     """List names: model families, tasks, targets with their precisions, the zoo and recipes."""
-    from edgeformer_runtime.choices import check_choice
+    from edgeformer_runtime.registry import check_choice
 
     found = _names()
     if kind is not None:
@@ -115,11 +103,11 @@ def _names() -> dict[str, dict[str, Any]]:
     from edgeformer.convert.target import TARGETS
     from edgeformer.models.family import FAMILIES
     from edgeformer.zoo import ZOO
-    from edgeformer_runtime.bundle.manifest import TASKS
+    from edgeformer_runtime.tasks.task import TASKS
 
     return {
         "families": dict.fromkeys(FAMILIES),
-        "tasks": {name: f"{takes} to {gives}" for name, (takes, gives) in TASKS.items()},
+        "tasks": {name: f"{task.takes.kind} to {task.gives.kind}" for name, task in TASKS.items()},
         "targets": {name: list(target.precisions) for name, target in TARGETS.items()},
         "zoo": {name: entry.description for name, entry in ZOO.items()},
         "recipes": {name: load_recipe(name).description for name in shipped_recipes()},

@@ -7,15 +7,6 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 
 from edgeformer_runtime.cli.console import err, new_bar
 
@@ -39,20 +30,10 @@ class Steps:
         """`total`: how many steps there will be; None: `at` will tell."""
         self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self._console = Console(file=self._file)
-        self._progress = Bar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._bar = new_bar(self._console)
         self._begun = 0
         self._lines: list[str] = []
-        self._task = self._progress.add_task("", total=total, completed=-1)
+        self._task = self._bar.add_task("", total=total, completed=-1, note="")
 
     def __call__(self, step: str) -> None:
         """Begin a step; what begins with "note: " is printed and is no step."""
@@ -60,7 +41,7 @@ class Steps:
             self._lines.append(step)
         else:
             self._begun += 1
-            self._progress.update(self._task, description=step, advance=1)
+            self._bar.update(self._task, description=step, advance=1)
             if not self._console.is_terminal:
                 self._lines.append(step)
         if self._begun > 1:
@@ -71,18 +52,16 @@ class Steps:
     def at(self, step: str, finished: int, total: int) -> None:
         """The same as a `Progress`; `total` of 0: a note."""
         if total:
-            self._progress.update(self._task, total=total)
+            self._bar.update(self._task, total=total)
         if finished < total or not total:
             self(step)
 
     def __enter__(self) -> Steps:
-        if self._console.is_terminal:
-            self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._progress.stop()
+        self._bar.stop()
         self._file.close()
 
 
@@ -90,9 +69,8 @@ class Bars:
     """Shows a `Progress` on stderr: a bar that is gone at the end, and lines; without a terminal the lines alone."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description:<26}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = new_bar(*columns, is_shown=err.is_terminal)
-        self._task = self._bar.add_task("", total=None)
+        self._bar = new_bar(err)
+        self._task = self._bar.add_task("", total=None, note="")
         self._finished = 0
 
     def __call__(self, step: str, finished: int, total: int) -> None:

@@ -20,14 +20,14 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 FUNCTIONS = ("convert", "verify", "evaluate", "benchmark", "compress", "doctor")
 RESULTS = (
     "edgeformer.convert.result:ConversionResult",
-    "edgeformer.convert.convert:Converted",
+    "edgeformer.convert.result:Converted",
     "edgeformer.convert.agreement:Agreement",
     "edgeformer_runtime.verify.verify:Verification",
     "edgeformer_runtime.verify.verify:Stage",
     "edgeformer_runtime.verify.verify:LayerStage",
     "edgeformer.evaluate.evaluate:Evaluation",
     "edgeformer.evaluate.evaluate:Accuracy",
-    "edgeformer.evaluate.side_by_side:ClassReport",
+    "edgeformer.evaluate.evaluate:ClassReport",
     "edgeformer.evaluate.label_sets:LabelSetEvaluation",
     "edgeformer.evaluate.embeddings:EmbeddingEvaluation",
     "edgeformer.evaluate.speech:SpeechEvaluation",

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 
 from edgeformer.interrupts import insistent_interrupts
-from edgeformer_runtime.standard_streams import flush_stderr
+from edgeformer_runtime.process import flush_stderr
 
 KEPT_CHARACTERS = 4000
 

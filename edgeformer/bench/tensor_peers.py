@@ -229,7 +229,7 @@ def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str,
     """The model's programs as peers get them, all inputs and outputs with a first axis of `batch`."""
     module, _ = load_module(checkpoint, KERNELS[attention])
     compute_all_tokens(module)
-    programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=seq_lens))
+    programs = checkpoint.programs(module, ProgramOptions(seq_lens=seq_lens))
     return tuple(
         replace(
             program,

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator
 from rich.table import Table
 
-from edgeformer.compress.corpus import Data, data_sha256, labels_in, make_corpus, read_data
+from edgeformer.compress.corpus import Data, labels_in, make_corpus, read_data
 from edgeformer.compress.model import Model, open_model, with_new_head, write_model
 from edgeformer.compress.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compress.steps import RUNNERS, Results, StepContext, check_same_task, size_of
-from edgeformer.compress.training import Run, accuracy, clear_states, writing
+from edgeformer.compress.training import Run, accuracy, clear_states, open_accelerator, writing
 from edgeformer.progress import Progress, silent
 from edgeformer_runtime.delivery import alone, clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
@@ -126,7 +125,7 @@ def compress(options: CompressOptions, progress: Progress = silent) -> Compresse
             raise InputError(f"{options.out} exists{nothing}: name a new folder, or remove it first")
         progress(f"{options.out} is finished: there is nothing to go on with", 0, 0)
         return found
-    accelerator = _accelerator(recipe)
+    accelerator = open_accelerator(recipe.mixed_precision)
     run = Run(accelerator, progress, options.seed, folder, options.checkpoint_seconds)
     job = _Job(recipe, options, run)
     with _alone(options.out, accelerator):
@@ -167,18 +166,6 @@ def _compress(job: _Job, options: CompressOptions, recipe: Recipe) -> Compressed
     with writing(folder):
         _publish(options.out, job.after(len(recipe.steps)), report, recipe, run)
     return Compressed(options.out, report)
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    # Its state outlives it and refuses another precision, which the next recipe of this process may ask for; there is
-    # no public way to forget it.
-    AcceleratorState._reset_state()
-    # Not every parameter has a gradient in every update: MobileBERT keeps some that its config does not use.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=recipe.mixed_precision, kwargs_handlers=[unused])
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise InputError('mixed_precision = "fp16" needs an accelerator: expected "bf16" or "no" on a CPU')
-    return accelerator
 
 
 def name_of(number: int, step: Step) -> str:
@@ -243,7 +230,7 @@ class _Job:
             "seed": self.run.seed,
             "source": self._source.checkpoint.source.weights_sha256,
             "teacher": self._teacher_sha256,
-            "data": data_sha256(self._data),
+            "data": self._data.sha256(),
             "settings": _settings(self._recipe),
             "steps": [step_to_json(step) for step in self._recipe.steps],
         }

@@ -18,17 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edgeformer.compress.batches import shuffled_rows
-from edgeformer.compress.corpus import Batch, Corpus
+from edgeformer.compress.corpus import Batch, Corpus, shuffled_rows
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
-from edgeformer.compress.prune import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
+from edgeformer.compress.prune import SCORES_LEARNING_RATE, ZeroKeeper
 from edgeformer.compress.recipe import Training
 from edgeformer.progress import Progress
 from edgeformer_runtime.errors import InputError
@@ -39,6 +39,26 @@ _SMOOTHING = 0.98
 """Of the loss that is shown: about the last fifty updates."""
 
 _PREDICTION_BATCH = 128
+
+
+def open_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """The processes and devices that a command trains on.
+
+    Args:
+        mixed_precision: "no", "bf16" or "fp16".
+
+    Raises:
+        InputError: the device does not compute in it.
+    """
+    # Its state outlives it and refuses another precision, which the next training of this process may ask for; there
+    # is no public way to forget it.
+    AcceleratorState._reset_state()
+    # Not every parameter has a gradient in every update: MobileBERT keeps some that its config does not use.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[unused])
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError('mixed_precision = "fp16" needs an accelerator: expected "bf16" or "no" on a CPU')
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -82,15 +102,28 @@ class Trained:
     loss: float
 
 
+class Companion(Protocol):
+    """What goes along with a training, update by update."""
+
+    def before_update(self, update: int, updates: int) -> None:
+        """An update, counted from 0, is about to begin."""
+
+    def after_update(self, update: int, updates: int) -> None:
+        """The weights have been changed."""
+
+    def finish(self) -> None:
+        """That was the last one."""
+
+
 def train(
     objective: Objective,
     corpus: Corpus,
     training: Training,
     run: Run,
     step: str,
-    sparsifier: Sparsifier | None = None,
+    companion: Companion | None = None,
 ) -> Trained:
-    """Minimise an objective. A state that was saved under the same step is gone on from.
+    """Minimise an objective. A state that was saved under the same step is resumed.
 
     Args:
         objective: its student is trained in place.
@@ -98,7 +131,7 @@ def train(
         training: how.
         run: where, and with which seed.
         step: the step's name, for states, random numbers and people.
-        sparsifier: sets the student's weights to zero on the way.
+        companion: goes along, as one that sets weights to zero; what it keeps itself is in no saved state.
 
     Raises:
         InputError: the loss is no longer a number, or a state cannot be written.
@@ -112,12 +145,14 @@ def train(
     begun, running = states.restore() or (0, math.nan)
     saved_at = time.monotonic()
     for update in range(begun, plan.updates):
-        if sparsifier is not None:
-            sparsifier.before_update(update, plan.updates)
+        if companion is not None:
+            companion.before_update(update, plan.updates)
         rng = run.generator(step, update, accelerator.process_index)
         part = loop.update(plan.rows(update), plan.factor(update), rng)
         if keeper is not None:
             keeper.restore()
+        if companion is not None:
+            companion.after_update(update, plan.updates)
         loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
         if not math.isfinite(loss):
             raise InputError(
@@ -133,8 +168,8 @@ def train(
             saved_at = time.monotonic()
     accelerator.wait_for_everyone()
     accelerator.free_memory()
-    if sparsifier is not None:
-        sparsifier.finish()
+    if companion is not None:
+        companion.finish()
     objective.student.eval()
     return Trained(plan.updates, running)
 

@@ -5,17 +5,82 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, overload
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from edgeformer.convert.agreement import Agreement
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.progress import Progress, silent
 from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.shown import Shown
 from edgeformer_runtime.verify.verify import Stage, Verification
+
+
+@dataclass(frozen=True, repr=False)
+class Converted(Shown):
+    """One bundle, and what its gates found.
+
+    Attributes:
+        path: its folder; of one that was refused the place where it would be, or with `kept` is, under a marked name.
+        target: that it was converted for.
+        precision: of its weights.
+        size_bytes: of its files together.
+        fp32_size_bytes: of the same bundle at fp32.
+        verification: its recorded vectors replayed.
+        agreement: with the source model's answers; None where the engine failed, and of speech.
+        partitions: how many parts of the graph the delegate takes; None where that is not counted.
+        latency_ms: median of a run on this machine, in ms; None where it is refused or does not run here.
+        fp32_latency_ms: the same of the bundle at fp32, measured in turns with it.
+        problems: why gates refused it; none where it was delivered.
+        warnings: what a user may want to know, a line each.
+        kept: it was refused and written nevertheless.
+        advice: what to do about a refusal.
+    """
+
+    path: Path
+    target: str
+    precision: str
+    size_bytes: int
+    fp32_size_bytes: int
+    verification: Verification
+    agreement: Agreement | None
+    partitions: int | None
+    latency_ms: float | None
+    fp32_latency_ms: float | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    kept: bool = False
+    advice: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gate passed."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that `convert --json` prints."""
+        return {
+            "path": str(self.path) if self.ok else None,
+            "refused_path": str(self.path) if self.kept else None,
+            "target": self.target,
+            "precision": self.precision,
+            "size_bytes": self.size_bytes,
+            "fp32_size_bytes": self.fp32_size_bytes,
+            "agreement": None if self.agreement is None else self.agreement.to_json(),
+            "partitions": self.partitions,
+            "latency_ms": self.latency_ms,
+            "fp32_latency_ms": self.fp32_latency_ms,
+            "ok": self.ok,
+            "problems": list(self.problems),
+            "advice": self.advice,
+            "warnings": list(self.warnings),
+            "verification": self.verification.to_json(),
+        }
+
+    def tables(self) -> Sequence[RenderableType]:
+        """Its row, and what its gates said."""
+        return ConversionResult((self,)).tables()
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,36 +120,6 @@ class ConversionResult(Shown, Sequence[Converted]):
 
     def __iter__(self) -> Iterator[Converted]:
         return iter(self.bundles)
-
-
-def converted(options: ConvertOptions, progress: Progress | None = None) -> ConversionResult:
-    """`convert`, with what it reported."""
-    steps = _Steps(steps_of(options), progress)
-    bundles = tuple(convert(options, steps))
-    steps.finish()
-    return ConversionResult(bundles, tuple(steps.notes))
-
-
-class _Steps:
-    """Counts the steps that `convert` reports, and keeps its notes."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress = total, progress or silent
-        self._step, self._started = "", 0
-        self.notes: list[str] = []
-
-    def __call__(self, line: str) -> None:
-        if line.startswith("note: "):
-            self.notes.append(line.removeprefix("note: "))
-            self._progress(line, 0, 0)
-        else:
-            self._progress(line, self._started, self._total)
-            self._step = line
-            self._started += 1
-
-    def finish(self) -> None:
-        """The last step is finished, too."""
-        self._progress(self._step, self._total, self._total)
 
 
 def print_converted(result: ConversionResult) -> None:

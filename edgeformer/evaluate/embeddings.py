@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TableColumns, locate, read_table, spread
-from edgeformer.evaluate.side_by_side import Asked, Asker, Compared, ask, pearson, spearman
+from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask, pearson, spearman
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 
@@ -55,7 +55,7 @@ class Correlation:
 
 
 @dataclass(frozen=True, repr=False)
-class EmbeddingEvaluation(Compared):
+class EmbeddingEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:
@@ -66,7 +66,6 @@ class EmbeddingEvaluation(Compared):
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         truncated: how many texts were too long for the bundle and lost their end.
-        notes: what a user may want to know, a line each.
     """
 
     executed_by: str
@@ -76,7 +75,6 @@ class EmbeddingEvaluation(Compared):
     agreement: float | None
     least: float | None
     truncated: int
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""

@@ -7,7 +7,7 @@ from typing import assert_type
 
 import edgeformer as ef
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions
 
 
 def told(step: str, finished: int, total: int) -> None:
@@ -20,7 +20,7 @@ def use(folder: Path) -> None:
     assert_type(result[0], ef.Converted)
     assert_type([bundle.size_bytes for bundle in result], list[int])
     assert_type(ef.verify(result[0].path, threads=2), ef.Verification)
-    assert_type(ef.evaluate(str(folder), folder / "data.csv", limit=100), ef.AnyEvaluation)
+    assert_type(ef.evaluate(str(folder), folder / "data.csv", limit=100), ef.EvaluationResult)
     assert_type(ef.benchmark([bundle.path for bundle in result], threads=(1, 2)), ef.BenchmarkResult)
     assert_type(ef.doctor(folder, min_ios=17).ok, bool)
     smaller = ef.compress("intents", "data.csv", "smaller", recipe="prune-half", progress=print)

@@ -6,8 +6,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,10 +42,10 @@ class CoreMLConverter:
     """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
     fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
-    smaller (`coreml_weights`, `coreml_mixed`): coremltools quantizes activations on macOS only. Operators whose values
-    float16 may not hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision.
+    smaller (`weights.py`): coremltools quantizes activations on macOS only. Operators whose values
+    float16 may not hold stay in float32 (`weights.py`). Inputs are int32 and outputs float32 at every precision.
     Buffers that a program changes become states, which functions share by name; Core ML has them in float16 only, so at
-    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
+    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil/interpreter.py` runs the result.
     """
 
     quantizes_files = False
@@ -104,7 +103,7 @@ class CoreMLConverter:
     ) -> Lowered:
         package = folder / PACKAGE
         layers = PlannedLayers(programs) if precision == "mixed" else None
-        with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
+        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
                 _convert(programs[0], precision, self._ios, wide, layers).save(str(package))
@@ -146,23 +145,20 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
             )
         ),
         skip_model_load=True,
+        pass_pipeline=_passes(),
     )
     if layers is not None:
         return compress_by_plan(model, layers)
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
-@contextmanager
-def _writes_last() -> Iterator[None]:
-    """Keep writes of states at the end, where they are: the pass that would move them forward fails on several."""
-    from coremltools.converters.mil.mil.passes.defs.optimize_state import canonicalize_inplace_pattern
+def _passes() -> Any:
+    """coremltools' default passes but the one that moves writes of states forward, as it fails on several of them."""
+    import coremltools as ct
 
-    apply = canonicalize_inplace_pattern.apply
-    canonicalize_inplace_pattern.apply = lambda _, program: None  # noqa: ARG005
-    try:
-        yield
-    finally:
-        canonicalize_inplace_pattern.apply = apply
+    pipeline = ct.PassPipeline()
+    pipeline.remove_passes({"common::canonicalize_inplace_pattern"})
+    return pipeline
 
 
 def _spelled_gelu(x: Tensor, *, approximate: str = "none") -> Any:

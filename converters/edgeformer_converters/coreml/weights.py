@@ -81,7 +81,7 @@ WEIGHTS: Mapping[str, Linear | Palette] = {
 
 # A format for each layer in Core ML: the layer's constant is found by its values.
 #
-# fp32 layers compute in float32; the other ones in half, with weights in half, in int8 or in int4 (`coreml_weights`).
+# fp32 layers compute in float32; the other ones in half, with weights in half, in int8 or in int4.
 
 
 _INPUTS_FIRST = ("matmul",)

@@ -1,4 +1,4 @@
-"""MIL's operators that pick, place, sort and count by index; see `mil_operators` for the conventions."""
+"""MIL's operators that pick, place, sort and count by index; see `operators.py` for the conventions."""
 
 from __future__ import annotations
 

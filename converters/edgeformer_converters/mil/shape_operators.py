@@ -1,4 +1,4 @@
-"""MIL's operators that move values without changing them; see `mil_operators` for the conventions."""
+"""MIL's operators that move values without changing them; see `operators.py` for the conventions."""
 
 from __future__ import annotations
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeformer.compress.budget.budget import AGREEMENT
 from edgeformer.compress.budget.search import Point, changes_between
 from edgeformer.compress.model import Model, write_model
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
-from edgeformer.convert.gates import median_latencies_ms
+from edgeformer.convert.convert import ConvertOptions, Report, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.program import DEFAULT_SEQ_LENS
-from edgeformer_runtime.bench.workload import workload
+from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 
-Report = Callable[[str], None]
 QUANTIZE = "quantize"
 FP32, MIXED = "fp32", "mixed"
 
@@ -30,7 +28,7 @@ class Conversion:
     """How bundles are made, and what they are asked.
 
     Attributes:
-        target: of `targets.TARGETS`.
+        target: of `TARGETS`.
         data: labelled, as `edgeformer eval` takes it.
         limit: of the data use so many examples; None: all.
         seq_lens: of texts.
@@ -125,26 +123,15 @@ class BundleEvaluator:
             answers = answers_of(bundle, self._conversion.data, self._conversion.limit)
             reference = self._answers = self._answers or answers
             same = answers.same_as(reference)
-            times = None if verification_engine(bundle) else interleaved_ms((source, bundle))
-        lost = answers.value - reference.value if answers.metric == "wer" else reference.value - answers.value
+            times = None if verification_engine(bundle) else median_latencies_ms((source, bundle))
+        metric = answers.metric
         values = {
-            answers.metric: answers.value,
-            "wer_rise" if answers.metric == "wer" else "accuracy_drop": lost,
-            "agreement": sum(same) / len(same),
+            metric.name: answers.value,
+            metric.change: metric.loss(answers.value, reference.value),
+            AGREEMENT: sum(same) / len(same),
             "size": float(row.size_bytes),
         }
         if times is not None:
             values["latency"] = times[1]
         changes = changes_between(reference, answers)
         return Point(self._stage, plan, values, None if times is None else times[0], None, changes)
-
-
-def interleaved_ms(bundles: Sequence[Bundle]) -> list[float]:
-    """Median wall time in ms of each bundle's workload, round by round in one run, one thread."""
-    engines = [open_engine(bundle, threads=1) for bundle in bundles]
-    try:
-        pairs = zip(bundles, engines, strict=True)
-        return median_latencies_ms([workload(bundle).bind(bundle, engine) for bundle, engine in pairs])
-    finally:
-        for engine in engines:
-            engine.close()

@@ -13,16 +13,14 @@ from functools import cache, partial
 from importlib.metadata import version
 from os import fspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from rich.table import Table
 
 from edgeformer.checkpoints.source_index import remember
-from edgeformer.compress.budget.budget import METRICS, Budget, describe
+from edgeformer.compress.budget.budget import AGREEMENT, Budget, describe, quantities
 from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
-from edgeformer.compress.budget.probe import Probe, make_probe
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -35,9 +33,9 @@ from edgeformer.compress.budget.search import (
     search,
     unreachable,
 )
-from edgeformer.compress.budget.sensitivity import Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
@@ -45,22 +43,13 @@ from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_forma
 from edgeformer.convert.target import TARGETS, check_target
 from edgeformer.models.config import read_object
 from edgeformer.progress import Progress, silent
-from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.shown import Shown
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
-
-RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        CLASSIFICATION: ("prune-quarter", "prune-half", "mobilebert-student"),
-        "image-classification": ("tinyvit-narrow", "prune-half"),
-        SPEECH: ("whisper-fewer-layers",),
-    }
-)
-"""By task, what is tried where formats alone do not do, in this order."""
 
 _PACKAGES = ("edgeformer", "safetensors", "tokenizers", "torch")
 
@@ -76,7 +65,7 @@ class ChainOptions:
         out: the folder to write, which must not exist.
         conversion: how bundles are made, and the data that they are asked.
         formats: that layers may have besides fp32; None: the target's `layer_formats`.
-        recipes: that may be run; None: those of `RECIPES`.
+        recipes: that may be run; None: those of the task.
         examples: of the data, to rank layers on.
         bundles: to make at most of each stage.
         seed: of every random number.
@@ -127,7 +116,7 @@ class Chain(Shown):
     def tables(self) -> list[Table]:
         """A row for each bundle that was made, the chosen one marked."""
         points = self.found.points
-        known = [name for name in METRICS if any(name in point.values for point in points)]
+        known = [name for name in quantities() if any(name in point.values for point in points)]
         title = f"{self.path or 'not met'}, asked {self.report['examples']} examples"
         table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
         for point in points:
@@ -170,7 +159,9 @@ def compress_to_budget(options: ChainOptions, progress: Progress = silent) -> Ch
         raise InputError(f"{options.out} exists: name a new folder, or remove it first")
     model = open_model(options.source)
     options.budget.check_task(model.checkpoint.task)
-    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    training = TASKS[model.checkpoint.task].training
+    assert training is not None  # `open_model` refuses other tasks
+    recipes = training.recipes if options.recipes is None else options.recipes
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
     with work_folder(options.out.parent, create=True) as work, alone(options.out):
@@ -222,7 +213,7 @@ class _Job:
         data, notes = read_data(options.data, model.checkpoint)
         for note in notes:
             self._say(f"note: {note}")
-        data = some_of(data, options.examples)
+        data = data.limited(options.examples)
         target = options.conversion.target
 
         @cache
@@ -231,7 +222,7 @@ class _Job:
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
         progress = partial(self._progress, f"{stage}: sensitivity")
-        costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
+        costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
             model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
         )
@@ -275,13 +266,13 @@ class _Job:
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:
     """Qualities that a bundle may have, from what torch found on other examples: fp32's, changed by as much."""
-    change = value - probe.reference.value
-    expected = {probe.metric: fp32.values[probe.metric] + change}
-    if probe.metric == "accuracy":
-        expected["accuracy_drop"] = fp32.values["accuracy_drop"] - change
-        expected["agreement"] = fp32.values["agreement"] * agreement
-    else:
-        expected["wer_rise"] = fp32.values["wer_rise"] + change
+    metric, was = probe.metric, probe.reference.value
+    expected = {
+        metric.name: fp32.values[metric.name] + value - was,
+        metric.change: fp32.values[metric.change] + metric.loss(value, was),
+    }
+    if probe.predicts_agreement:
+        expected[AGREEMENT] = fp32.values[AGREEMENT] * agreement
     return expected
 
 

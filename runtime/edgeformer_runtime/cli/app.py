@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -29,6 +29,8 @@ def new_app() -> typer.Typer:
 
 
 app = new_app()
+
+Number = TypeVar("Number", int, float)
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]
 Threads = Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of the engine.")]
@@ -315,8 +317,8 @@ def serve(
     from edgeformer_runtime.errors import EngineError
 
     try:
-        from edgeformer_runtime.serve.command import serve_bundle
         from edgeformer_runtime.serve.options import FallbackOptions, ServeOptions
+        from edgeformer_runtime.serve.server import serve_bundle
     except ImportError as error:
         raise EngineError(f"serve needs the package {error.name}: pip install 'edgeformer-runtime[serve]'") from error
 
@@ -383,14 +385,19 @@ def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
     from edgeformer_runtime.bench.contender import Sweep
 
     names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
-    return Sweep(_numbers(threads, "--threads"), _numbers(batches, "--batch"), names)
+    return Sweep(numbers(threads, int, "--threads", "1,2,4"), numbers(batches, int, "--batch", "1,2,4"), names)
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
+    """Numbers from an option's text with commas: each once, in their order.
+
+    Raises:
+        InputError: something else stands between the commas; the message has the option's name and the example.
+    """
     try:
-        return tuple(dict.fromkeys(int(number) for number in text.split(",")))
+        return tuple(dict.fromkeys(kind(number) for number in text.split(",")))
     except ValueError:
-        raise InputError(f"expected {option} as numbers with commas, like 1,2,4, found {text!r}") from None
+        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
 
 
 def main() -> None:

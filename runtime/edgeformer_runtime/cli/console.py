@@ -18,12 +18,14 @@ from typing import IO, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.shown import Shown
-from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -95,22 +97,34 @@ def print_text(text: str) -> None:
     sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
-def new_bar(*columns: ProgressColumn, is_shown: bool) -> Progress:
-    """A bar on stderr that is gone when it is done.
+def new_bar(console: Console, *, transient: bool = True, disable: bool = False) -> Bar:
+    """The bar that every command shows: what is done, how much of it, a note such as the loss, the time that it takes.
 
-    It leaves the standard streams as they are: rich would redirect stderr to a console that writes to stderr.
+    Args:
+        console: nothing is shown where it is no terminal.
+        transient: the bar goes when it is done.
+        disable: show nothing.
     """
-    return Progress(
-        *columns, console=err, transient=True, disable=not is_shown, redirect_stdout=False, redirect_stderr=False
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        redirect_stdout=False,
+        redirect_stderr=False,  # rich would send stderr to `err`, which writes to stderr
+        disable=disable or not console.is_terminal,
     )
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when it is done; the block calls what it gets with (finished, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with new_bar(*columns, is_shown=err.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Progress]:
+    """A bar on a console (None: stderr), gone when it is done; the block calls what it gets with (finished, total)."""
+    with new_bar(err if console is None else console) as bar:
+        task = bar.add_task(description, total=None, note="")
 
         def report(finished: int, total: int) -> None:
             bar.update(task, completed=finished, total=total)
@@ -121,9 +135,8 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def late_progress(description: str) -> Iterator[Callable[[int], None]]:
     """A count on stderr of what is finished, shown where it takes longer than a moment and answers go elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = new_bar(*columns, is_shown=err.is_terminal and not sys.stdout.isatty())
-    task = bar.add_task(description, total=None)
+    bar = new_bar(err, disable=sys.stdout.isatty())
+    task = bar.add_task(description, total=None, note="")
     begin = time.monotonic()
     is_shown = False
 

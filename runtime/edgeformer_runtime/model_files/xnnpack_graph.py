@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse
 
 # XNNHeader: 4 zeros, magic, its length, offset and size of the flatbuffer, offset and size of the constants.
@@ -61,13 +61,14 @@ LISTS = {TRANSPOSE: (1,), PAD: (0, 1), RESHAPE: (1,), SLICE: (1, 2)}
 """The fields of a node with numbers for each axis."""
 
 
-def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) -> None:
+def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int, steps: Steps) -> None:
     """Refuse a delegate's data that breaks a rule of BUNDLE.md.
 
     Args:
         data: the delegate's segment.
         named: gives the size of named data by its key; refuses a key that there is none for.
         operands: how many the call has.
+        steps: what may still be looked at in the file: a million calls may be of one delegate.
 
     Raises:
         Broken: says which rule.
@@ -79,16 +80,16 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) 
         refuse(f"XNNPACK's data begins with {magic!r}: expected {_MAGIC!r}")
     check_range(start, size, len(data), "XNNPACK's graph")
     check_range(constants, constants_size, len(data), "XNNPACK's constants")
-    graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK").root()
+    graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK", steps).root()
     sizes = [_constant_size(each, constants_size, named) for each in graph.tables(8)]
     externals = graph.scalar(3, "I")
     if externals > operands:
         refuse(f"XNNPACK's graph has {externals} operands, its call {operands}")
     values, constants = _values(graph, sizes, externals)
     for field in (4, 5):
-        if any(each not in values for each in map(int, graph.numbers(field, "<u4"))):
+        if any(each not in values for each in graph.integers(field, "I")):
             refuse("XNNPACK's graph names an input or output that it has not")
-    there = constants | set(map(int, graph.numbers(4, "<u4")))
+    there = constants.union(graph.integers(4, "I"))
     for each in graph.tables(1):
         kind = each.scalar(0, "B")
         node = each.table(1)
@@ -120,7 +121,7 @@ def _values(graph: Table, sizes: list[int], externals: int) -> tuple[dict[int, S
         tensor = value if union == 1 or value is None else value.table(0)
         if union not in (1, 2) or value is None or tensor is None:
             refuse("XNNPACK's graph has a value that is no tensor")
-        dims = [int(size) for size in tensor.numbers(2, "<u4")]
+        dims = tensor.integers(2, "I")
         if len(dims) > MAX_RANK or tensor.scalar(1, "I") != len(dims):
             refuse(f"a tensor of XNNPACK has {len(dims)} sizes and states {tensor.scalar(1, 'I')}")
         constant, dtype = tensor.scalar(3, "I"), tensor.scalar(0, "h")
@@ -166,7 +167,7 @@ def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
     if kind == 4 and (group < 1 or len(shape) != 2 or shape[1 - axis] % group):
         refuse(f"a tensor of XNNPACK has groups of {group}")
     needed = shape[axis] if kind == 1 else shape[axis] * (shape[1 - axis] // group)
-    found = len(scales.numbers(0, "<f4"))
+    found = scales.count(0, 4)
     number = scales.scalar(buffer, "I")
     if number:
         if number >= len(sizes) or scales.scalar(stated, "I") * (4 if kind == 1 else 2) > sizes[number]:
@@ -185,7 +186,7 @@ def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
     if kind not in LISTS:
         return
     source = values[node.scalar(where.inputs[0], "I")]
-    lists = [[int(each) for each in node.numbers(field, "<u4")] for field in LISTS[kind]]
+    lists = [node.integers(field, "I") for field in LISTS[kind]]
     if kind == PAD:
         fits = len(lists[0]) == len(lists[1]) == len(source)
         check_shape([sum(sizes) for sizes in zip(source, *lists, strict=False)], "a pad of XNNPACK")

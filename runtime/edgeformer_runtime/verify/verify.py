@@ -15,21 +15,13 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.tasks.task import TASKS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished cases and of all cases."""
-
-# How the cases of each kind of answer are replayed.
-REPLAYS: dict[str, str] = {
-    "classification": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "embedding": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "transcription": "edgeformer_runtime.verify.speech_replay:SpeechReplay",
-}
 
 
 @dataclass(frozen=True)
@@ -151,7 +143,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
+        make: Any = load_attribute(TASKS[bundle.manifest.task].gives.replay)
         replay: Replay = make(bundle, opened, tolerances, cases)
         for index, case in enumerate(cases):
             replay.play(case)
