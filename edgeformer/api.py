@@ -69,7 +69,7 @@ def convert(
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.
-        calibration: images (a folder) or texts (a file). "static-int8" needs it; int8 and int4 weights are rounded by it.
+        calibration: images (a folder) or texts (a file). "static-int8" needs it; int8, int4 weights are rounded by it.
         calibration_method: how "static-int8" finds ranges: "min-max", "percentile" or "entropy".
         eval_data: labelled data, as `evaluate` takes it, on which classifiers are judged, before and after.
         keep_refused: write what a gate refused, too, as `out/<bundle>.refused/`.
