@@ -10,6 +10,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.requirement import Requirement
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
 
@@ -51,7 +52,10 @@ def workload(bundle: Bundle, program: str | None = None) -> Workload:
     cases = {case.program: case for case in read_vectors(bundle)[0]}
     chosen = program or list(cases)[len(cases) // 2]
     if chosen not in cases:
-        raise InputError(f"speech is measured from mel to text: expected one of {', '.join(cases)}, found {program!r}")
+        guess = did_you_mean(chosen, cases)
+        raise InputError(
+            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+        )
     return Workload(chosen, cases[chosen])
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import load_attribute
@@ -91,7 +92,8 @@ def _chosen() -> tuple[str, tuple[str, str], Any]:
     """The backend's name, its package and version, and what it runs models with."""
     wanted = os.environ.get(CHOICE)
     if wanted and wanted not in BACKENDS:
-        raise InputError(f"{CHOICE}: expected one of {', '.join(BACKENDS)}, found {wanted!r}")
+        guess = did_you_mean(wanted, BACKENDS)
+        raise InputError(f"{CHOICE}: {guess}expected one of {', '.join(BACKENDS)}, found {wanted!r}")
     for name, backend in BACKENDS.items():
         package = backend.installed()
         if package is None or wanted not in (None, "", name):
