@@ -175,7 +175,10 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     cases = {case.program: case for case in read_vectors(bundle)[0]}
     chosen = program or list(cases)[len(cases) // 2]
     if chosen not in cases:
-        raise InputError(f"speech is measured from mel to text: expected one of {', '.join(cases)}, found {program!r}")
+        guess = did_you_mean(chosen, cases)
+        raise InputError(
+            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+        )
 
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:
         transcriber = Transcriber(bundle, engine)
