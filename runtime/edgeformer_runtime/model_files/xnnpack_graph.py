@@ -184,13 +184,14 @@ def _check_node(kind: int, node: Table, values: dict[int, Shape], there: set[int
     inputs, outputs, optional = (
         [node.scalar(field, "I") for field in fields] for fields in (where.inputs, where.outputs, where.optional)
     )
-    reads = inputs + [number for number in optional if number != NO_ID]
-    for number in reads + outputs:
+    reads = [*inputs, *optional]
+    present = [*inputs, *(number for number in optional if number != NO_ID)]
+    for number in (*present, *outputs):
         if number not in values:
             refuse(f"a node of XNNPACK reads or writes the value {number}, which its graph has not")
     if kind in LISTS and not _lists_fit(kind, node, values[inputs[0]]):
         refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {values[inputs[0]]}")
-    if not there.issuperset(reads) or not there.isdisjoint(outputs):
+    if not there.issuperset(present) or not there.isdisjoint(outputs):
         refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {outputs} again")
     there.update(outputs)
 
