@@ -26,8 +26,8 @@ from benchmarks.bundle_measure import measure
 from benchmarks.tables import RESULTS, update_docs
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.convert import ConvertOptions
-from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import TARGETS
 from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.bench.contender import Contender

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeformer.compress.compress import Compressed
     from edgeformer.convert.result import ConversionResult, Converted
     from edgeformer.doctor.diagnosis import Diagnosis
-    from edgeformer.evaluate.side_by_side import EvaluationResult
+    from edgeformer.evaluate.evaluate import EvaluationResult
     from edgeformer.progress import Progress
     from edgeformer_runtime import load
     from edgeformer_runtime.bench.report import BenchmarkResult
@@ -42,7 +42,7 @@ _PUBLIC = {
     "ConversionResult": "edgeformer.convert.result:ConversionResult",
     "Converted": "edgeformer.convert.result:Converted",
     "Verification": "edgeformer_runtime.verify.verify:Verification",
-    "EvaluationResult": "edgeformer.evaluate.side_by_side:EvaluationResult",
+    "EvaluationResult": "edgeformer.evaluate.evaluate:EvaluationResult",
     "BenchmarkResult": "edgeformer_runtime.bench.report:BenchmarkResult",
     "Compressed": "edgeformer.compress.compress:Compressed",
     "Chain": "edgeformer.compress.budget.chain:Chain",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeformer.compress.compress import Compressed
     from edgeformer.convert.result import ConversionResult
     from edgeformer.doctor.diagnosis import Diagnosis
-    from edgeformer.evaluate.side_by_side import EvaluationResult
+    from edgeformer.evaluate.evaluate import EvaluationResult
     from edgeformer.progress import Progress
     from edgeformer_runtime.bench.report import BenchmarkResult
     from edgeformer_runtime.bundle.requirement import Required
@@ -358,7 +358,7 @@ def doctor(
         >>> diagnosis.programs[0].activation_bytes > 0
         True
     """
-    from edgeformer.doctor.options import DoctorOptions
+    from edgeformer.doctor.examiner import DoctorOptions
     from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)

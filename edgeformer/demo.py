@@ -19,6 +19,7 @@ from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
+from edgeformer.tasks.speech import RECOGNITION
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
 from edgeformer_runtime.cache import cache_folder
@@ -115,7 +116,6 @@ def _answer(show: Show, row: Converted) -> None:
 # `demo --speech`: Whisper tiny.en, converted to LiteRT at int8, verified, and asked what is said in a few sounds.
 
 
-TASK = "speech-recognition"
 SPEECH_TARGET, SPEECH_PRECISION = "litert", "dynamic-int8"
 
 AUDIO_SECONDS = (5.0, 10.0, 20.0)
@@ -147,7 +147,7 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
         out=folder,
         targets=(SPEECH_TARGET,),
         precisions=(SPEECH_PRECISION,),
-        task=TASK,
+        task=RECOGNITION.name,
         audio_seconds=AUDIO_SECONDS,
     )
     with Steps() as steps:

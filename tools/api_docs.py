@@ -27,7 +27,7 @@ RESULTS = (
     "edgeformer_runtime.verify.verify:LayerStage",
     "edgeformer.evaluate.evaluate:Evaluation",
     "edgeformer.evaluate.evaluate:Accuracy",
-    "edgeformer.evaluate.side_by_side:ClassReport",
+    "edgeformer.evaluate.evaluate:ClassReport",
     "edgeformer.evaluate.label_sets:LabelSetEvaluation",
     "edgeformer.evaluate.embeddings:EmbeddingEvaluation",
     "edgeformer.evaluate.speech:SpeechEvaluation",

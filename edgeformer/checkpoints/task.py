@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.sentence import SentenceFiles
-from edgeformer.models.config import read_list
+from edgeformer.models.config import MAX_LABELS_BYTES, read_list, read_text
 from edgeformer.models.family import Family
 from edgeformer.models.text import TWO_LABELS, unwrapped
 from edgeformer.tasks.task import TASKS, check_task

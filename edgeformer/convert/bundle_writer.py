@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
 from edgeformer.tasks.task import TaskSpec

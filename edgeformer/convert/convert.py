@@ -21,7 +21,7 @@ from edgeformer.checkpoints.checkpoint import (
     load_module,
     open_checkpoint,
 )
-from edgeformer.convert.agreement import Agreement, Reference
+from edgeformer.convert.agreement import Agreement, Judged, Reference, check_labelled, references_for
 from edgeformer.convert.bundle_writer import (
     check_destination,
     check_space,
@@ -33,7 +33,6 @@ from edgeformer.convert.bundle_writer import (
     write_bundle,
 )
 from edgeformer.convert.calibration import Grid, calibrated, or_recorded, or_samples, round_weights
-from edgeformer.convert.gate_inputs import Judged, check_labelled, references_for
 from edgeformer.convert.gates import (
     agreement_of,
     answers_problem,

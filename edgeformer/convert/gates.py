@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgeformer.convert.agreement import AccuracyChange, Agreement, Reference, agreement
-from edgeformer.convert.gate_inputs import Judged, recorded_references
+from edgeformer.convert.agreement import AccuracyChange, Agreement, Judged, Reference, agreement, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer.tasks.task import TASKS, Task
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -12,9 +12,8 @@ from typing import IO
 import numpy as np
 
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Finding, error, fine, info, warning
+from edgeformer.doctor.examiner import Finding, error, fine, info, older, parse_version, warning
 from edgeformer.doctor.model_view import Value
-from edgeformer.doctor.options import older, parse_version
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.errors import BundleError, InputError

@@ -28,8 +28,16 @@ from edgeformer.doctor.check_graph import (
     check_structure,
 )
 from edgeformer.doctor.examination import Examination, Ranges
-from edgeformer.doctor.examiner import Finding, Partitioning, Severity, Support, error, examiner_for, info
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import (
+    DoctorOptions,
+    Finding,
+    Partitioning,
+    Severity,
+    Support,
+    error,
+    examiner_for,
+    info,
+)
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError

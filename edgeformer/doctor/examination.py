@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgeformer.doctor.examiner import Examiner, Partitioning, Support
+from edgeformer.doctor.examiner import DoctorOptions, Examiner, Partitioning, Support
 from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, ModelView, Node, Program, plain_name
-from edgeformer.doctor.options import DoctorOptions
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
-from edgeformer.evaluate.side_by_side import (
+from edgeformer.evaluate.evaluate import (
     Answers,
     Asker,
     ClassReport,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TableColumns, locate, read_table, spread
-from edgeformer.evaluate.side_by_side import Asked, Asker, EvaluationResult, ask, pearson, spearman
+from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask, pearson, spearman
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 

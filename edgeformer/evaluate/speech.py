@@ -14,10 +14,9 @@ from rich.table import Table
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
-from edgeformer.checkpoints.source_index import SOURCE_ATTENTION
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
-from edgeformer.evaluate.side_by_side import Z_95, Answers, Asker, EvaluationResult
+from edgeformer.evaluate.evaluate import Z_95, Answers, Asker, EvaluationResult
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle

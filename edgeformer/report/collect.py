@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.attention import APPROXIMATE_KERNELS
-from edgeformer.checkpoints.source_index import known_source
+from edgeformer.checkpoints.source_index import TorchEngine, known_source, source_programs
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, changes_between, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
-from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
-from edgeformer.evaluate.evaluate import answers_of
-from edgeformer.evaluate.side_by_side import Answers, share_interval
+from edgeformer.evaluate.evaluate import Answers, answers_of, share_interval
 from edgeformer.models.config import read_object
-from edgeformer.report.variant import Variant
 from edgeformer.tasks.task import task_metrics
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle import strict_json
@@ -37,6 +34,42 @@ from edgeformer_runtime.registry import load_attribute
 REPORT_VERSION = 1
 MAX_ITEMS = 2000
 """Points of a search, steps of a recipe, or layers and formats of a sensitivity."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model in one form: a bundle, a point of a search, or a compressed checkpoint after a step.
+
+    Attributes:
+        name: relative to the folder; of points and steps with what they are.
+        kind: "bundle", "search" or "checkpoint".
+        target, precision: of bundles and points.
+        size_bytes: of all its files.
+        metric: the name of a task's metric; None where nothing was asked.
+        value: of the metric, a fraction.
+        agreement: share of answers that are the source's at fp32; None where the source is not known.
+        latency_ms: median of one run, one thread, on the machine that measured it.
+        note: what a reader should know: a gate that refused it, say.
+        changes: answers that are not the source's; None where they are not known.
+        n: the number of examples that `value`, or else `agreement`, is of; None where it is not known.
+        interval: what holds the metric's value with 95 %; None where it is not known.
+        group: what it was measured with, and on: only variants of one group are compared.
+    """
+
+    name: str
+    kind: str
+    target: str | None = None
+    precision: str | None = None
+    size_bytes: int | None = None
+    metric: str | None = None
+    value: float | None = None
+    agreement: float | None = None
+    latency_ms: float | None = None
+    note: str | None = None
+    changes: tuple[Change, ...] | None = None
+    n: int | None = None
+    interval: tuple[float, float] | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)

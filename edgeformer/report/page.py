@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import Sensitivity, cost_cells
-from edgeformer.report.collect import FolderReport
+from edgeformer.report.collect import FolderReport, Variant
 from edgeformer.report.html_page import INK, document, empty_figure, inline_svg, table
-from edgeformer.report.variant import Variant, pareto
 from edgeformer.tasks.task import task_metrics
 from edgeformer_runtime.delivery import replacing
 from edgeformer_runtime.path_field import StrPath
@@ -155,6 +154,34 @@ def _recipe(name: str, recipe: dict[str, object]) -> str:
 def _environment(report: FolderReport) -> str:
     versions = table(("what", "version"), list(report.environment.items()))
     return f"<section>\n<h2>Environment of this report</h2>\n{versions}</section>\n"
+
+
+# Which of several variants no other beats.
+
+
+def pareto(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Those to which no other of their group is equal or better in value, size and latency at once.
+
+    What is unknown is not compared. Variants without a value or a size are never among them.
+    """
+    complete = [each for each in variants if each.value is not None and each.size_bytes is not None]
+    return tuple(each for each in complete if not any(_dominates(other, each) for other in complete))
+
+
+def _dominates(one: Variant, other: Variant) -> bool:
+    if one is other or (one.metric, one.group) != (other.metric, other.group):
+        return False
+    metric = task_metrics().get(one.metric or "")
+    sign = 1 if metric is not None and metric.is_error else -1
+    pairs: list[tuple[float, float]] = [
+        (sign * value, sign * against)
+        for value, against in ((one.value, other.value),)
+        if value is not None and against is not None
+    ]
+    for mine, theirs in ((one.size_bytes, other.size_bytes), (one.latency_ms, other.latency_ms)):
+        if mine is not None and theirs is not None:
+            pairs.append((mine, theirs))
+    return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
 
 
 # The report's pictures as SVG that stands in a page: real text, and colours that follow the page's.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.bundle.vectors import Tolerances
 from edgeformer_runtime.choices import check_choice
-from edgeformer_runtime.registry import Registry, load_attribute
+from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -251,8 +251,3 @@ def task_aliases() -> dict[str, tuple[str, ...]]:
 def task_metrics() -> dict[str, Metric]:
     """The metrics of the tasks, by name, in the order of the tasks."""
     return {task.metric.name: task.metric for task in TASKS.values() if task.metric is not None}
-
-
-def load_optional_attribute(entry: str | None) -> Any:
-    """What a "module:attribute" names; None for None."""
-    return None if entry is None else load_attribute(entry)

@@ -133,8 +133,8 @@ def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tupl
 
 
 def _calibration_texts(data: Path) -> Sequence[str]:
-    from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
     from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs
+    from edgeformer.models.config import MAX_TABLE_BYTES, read_text
 
     if data.suffix.lower() == ".txt" and data.is_file():
         lines = [line.strip() for line in read_text(data, MAX_TABLE_BYTES, str(data)).splitlines()]

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor as TorchTensor
 from torch import nn
 
-from edgeformer.checkpoints.source_index import open_source
-from edgeformer.convert.reference import TorchEngine, source_programs
+from edgeformer.checkpoints.source_index import TorchEngine, open_source, source_programs
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.doctor.examiner import examiner_for
 from edgeformer.doctor.model_view import Array

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import PRECISIONS, TARGETS, Converter, Lowered
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.tasks.speech import RECOGNITION

@@ -7,7 +7,7 @@ from typing import assert_type
 
 import edgeformer as ef
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions
 
 
 def told(step: str, finished: int, total: int) -> None:

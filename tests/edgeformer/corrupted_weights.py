@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeformer.checkpoints.source_index import open_source
-from edgeformer.convert.reference import source_programs
+from edgeformer.checkpoints.source_index import open_source, source_programs
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from tests.runtime.tiny_bundle import seal

@@ -24,7 +24,7 @@ from edgeformer.convert.options import ConvertOptions
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions
 from edgeformer.evaluate.embeddings import read_scored_pairs
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.html_page import page_of

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
+from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap, Version, older, parse_version, show
 from edgeformer.doctor.model_view import Array, ModelView, Node, Operator, Placement, Program, Value, count_operators
-from edgeformer.doctor.options import Version, older, parse_version, show
 from edgeformer_converters.mil.interpreter import MilInterpreter
 from edgeformer_converters.mil.program import (
     CONSTEXPR,

@@ -13,8 +13,7 @@ from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan
 from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import verification_engine
-from edgeformer.evaluate.evaluate import answers_of
-from edgeformer.evaluate.side_by_side import Answers
+from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.program import DEFAULT_SEQ_LENS
 from edgeformer.progress import Progress, silent
 from edgeformer_runtime.bench.measure import median_latencies_ms

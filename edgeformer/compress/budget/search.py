@@ -14,7 +14,7 @@ from typing import Any
 from edgeformer.compress.budget.budget import Budget, describe, quality_names
 from edgeformer.compress.budget.sensitivity import EXACT, LayerCost, Sensitivity
 from edgeformer.convert.layer_plan import FORMATS, LayerPlan
-from edgeformer.evaluate.side_by_side import Answers
+from edgeformer.evaluate.evaluate import Answers
 
 SEARCH_FILE, SENSITIVITY_FILE, PLAN_FILE = "search.json", "sensitivity.json", "plan.json"
 """What a search leaves in the checkpoint that it writes."""

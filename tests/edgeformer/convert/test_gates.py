@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.convert.agreement import AccuracyChange, Agreement
-from edgeformer.convert.gate_inputs import Judged
+from edgeformer.convert.agreement import AccuracyChange, Agreement, Judged
 from edgeformer.convert.gates import (
     FINER,
     answers_problem,

@@ -11,12 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.evaluate.side_by_side import Answers, share_interval
+from edgeformer.evaluate.evaluate import Answers, share_interval
 from edgeformer.evaluate.speech import word_error_interval
-from edgeformer.report.collect import collect
+from edgeformer.report.collect import Variant, collect
 from edgeformer.report.html_page import page_of
-from edgeformer.report.page import page
-from edgeformer.report.variant import Variant, pareto
+from edgeformer.report.page import page, pareto
 from edgeformer.tasks.speech import WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around

@@ -21,7 +21,7 @@ from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import Backstop
 from edgeformer.doctor.diagnosis import CHECKS, diagnose
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions
 from edgeformer.evaluate.evaluate import answers_of, evaluate
 from edgeformer.models.family import FAMILIES
 from edgeformer.tasks.task import TASKS, check_task, task_metrics

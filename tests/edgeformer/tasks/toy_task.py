@@ -15,9 +15,8 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from rich.table import Table
 
-from edgeformer.convert.agreement import Agreement, ComparedOutput
 from edgeformer.data.labelled import TEXT_COLUMNS, Example, locate, read_pairs
-from edgeformer.evaluate.side_by_side import Asker, EvaluationResult, ask
+from edgeformer.evaluate.evaluate import Asker, EvaluationResult, ask
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import TaskSpec
 from edgeformer.tasks.text import CLASSIFICATION, text_spec
@@ -41,6 +40,7 @@ from edgeformer_runtime.verify.verify import Comparison, compare
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.convert.agreement import Agreement, ComparedOutput
     from edgeformer.models.program import Program
 
 
@@ -162,6 +162,8 @@ def score_spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
 
 
 def compare_scores(found: list[ComparedOutput], broken: int, head: Score) -> Agreement:  # noqa: ARG001
+    from edgeformer.convert.agreement import Agreement
+
     moved = [float(abs(own - given).max()) for _, own, given in found]
     return Agreement(len(found), divergence=sum(moved) / len(moved), broken=broken, sample=found[0][0].sample)
 

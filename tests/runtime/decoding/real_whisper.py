@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.models.program import ProgramOptions
 from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer.models.whisper.family import rename
