@@ -22,9 +22,9 @@ from edgeformer_runtime.bundle.manifest import (
 )
 from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS
 
 

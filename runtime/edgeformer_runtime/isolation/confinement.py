@@ -82,7 +82,7 @@ def readable_folders() -> list[str]:
     """
     import tempfile
 
-    from edgeformer_runtime.cache import cache_folder
+    from edgeformer_runtime.delivery import cache_folder
 
     tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
     if sys.platform != "win32":  # where libraries, too, are found by it
