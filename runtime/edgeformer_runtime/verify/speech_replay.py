@@ -20,6 +20,7 @@ from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.speech import SAMPLED_VALUES
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
