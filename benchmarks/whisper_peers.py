@@ -31,8 +31,8 @@ from edgeformer.demo import find_weights
 from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.cli.console import err, out
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.conftest import ASSETS
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
-from edgeformer_runtime.bundle.folder import check_outside
-from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -102,13 +100,10 @@ def convert(
         >>> [bundle.path.name for bundle in result]
         ['intents.onnx.fp32', 'intents.onnx.dynamic-int8']
     """
-    from edgeformer.checkpoints.sources import resolve_source
     from edgeformer.convert.layer_plan import LayerPlan
     from edgeformer.convert.options import ConvertOptions
 
-    check_names(out)
-    check_folder(Path(out))
-    check_outside(Path(out))
+    arguments.check_place(out)
     options = ConvertOptions(
         source=source,
         out=out,
@@ -136,7 +131,7 @@ def convert(
     if plan is not None:
         LayerPlan.read(plan)
     arguments.check_data(eval_data)
-    resolve_source(source, revision)
+    arguments.check_source(source, revision)
     from edgeformer.convert.convert import converted
 
     return converted(options, progress)
@@ -188,6 +183,7 @@ def verify(
     if source is not None and not layers:
         raise InputError("--source is for --layers, which needs the checkpoint: add --layers")
     arguments.check_exists(bundle, "bundle")
+    arguments.check_source(source)
     required = requirement_of(require_signature, require_name, require_version)
     refine = None
     if layers:
@@ -250,6 +246,7 @@ def evaluate(
 
     arguments.check_limit(limit)
     arguments.check_data(data)
+    arguments.check_source(source)
     required = requirement_of(require_signature, require_name, require_version)
     with Bundle.open(bundle, required, allow_refused=True) as opened:
         from edgeformer.evaluate.evaluate import evaluate as run
@@ -307,6 +304,7 @@ def benchmark(
         >>> all(row.latency_ms.median > 0 for row in result.reports[0].rows)
         True
     """
+    arguments.check_source(source)
     from edgeformer.bench.command import BenchOptions, bench
     from edgeformer.bench.request import Request
     from edgeformer.progress import silent
@@ -433,11 +431,9 @@ def compress(
     from edgeformer.compress.budget.budget import parse_budget
     from edgeformer.progress import silent
 
-    check_names(out)
-    check_folder(Path(out).parent)
-    check_outside(Path(out))
     if Path(out).exists() and not resume:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
+    arguments.check_place(out)
     if recipe is None and budget is None:
         raise InputError("expected --recipe, a TOML file or a recipe that ships, or --budget")
     if budget is not None and (teacher is not None or resume):

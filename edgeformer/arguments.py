@@ -9,6 +9,8 @@ from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeformer_runtime.bundle.folder import check_outside
+from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -67,7 +69,6 @@ def check_compression(
     Raises:
         InputError: an unknown name, a recipe that cannot be read, or data or a checkpoint that is not there.
     """
-    from edgeformer.checkpoints.sources import resolve_source
     from edgeformer.compress.recipe import load_recipe
     from edgeformer.convert.layer_plan import check_formats
     from edgeformer.convert.target import check_target
@@ -80,8 +81,7 @@ def check_compression(
     for each in data:
         check_data(each)
     for checkpoint in sources:
-        if checkpoint is not None:
-            resolve_source(checkpoint)
+        check_source(checkpoint)
     return layers
 
 
@@ -89,6 +89,21 @@ def check_exists(path: StrPath, what: str) -> None:
     """Refuse a place where there is nothing."""
     if not Path(path).exists():
         raise InputError(f"no {what} at {path}: expected a {what}'s path")
+
+
+def check_source(source: StrPath | None, revision: str | None = None) -> None:
+    """Refuse a checkpoint that is not there; one of the hub is downloaded."""
+    from edgeformer.checkpoints.sources import resolve_source
+
+    if source is not None:
+        resolve_source(source, revision)
+
+
+def check_place(folder: StrPath) -> None:
+    """Refuse a place for an output that is a file, lies in a bundle, or has no name in UTF-8."""
+    check_names(folder)
+    check_folder(Path(folder))
+    check_outside(Path(folder))
 
 
 def check_data(data: StrPath | None) -> None:

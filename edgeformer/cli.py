@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from edgeformer import api
-from edgeformer.arguments import check_data, check_exists
+from edgeformer.arguments import check_data, check_exists, check_place, check_source
 from edgeformer.cli_checkpoints import compress, convert, sensitivity
 from edgeformer.cli_list import completing, list_names, several
 from edgeformer.progress import Bars
 from edgeformer_runtime.cli import app as runtime_cli
 from edgeformer_runtime.cli.console import err, out, print_json, print_result, progress_bar, run_app
-from edgeformer_runtime.delivery import check_folder, check_names
+from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 
 app = runtime_cli.new_app()
@@ -283,11 +283,11 @@ def demo(
 
     With --speech: convert a Whisper to LiteRT at int8, verify it, and transcribe a sample and the given files.
     """
-    check_names(out)
-    check_folder(out)
+    check_place(out)
     if speech:
         for file in files or []:
             check_exists(file, "audio file")
+        check_source(weights)
         from edgeformer.demo import run_speech_demo
 
         run_speech_demo(out, files or [], weights)

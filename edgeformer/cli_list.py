@@ -81,7 +81,7 @@ def list_names(
     as_json: Json = False,
 ) -> None:
     """List names: model families, tasks, targets with their precisions, the zoo and recipes."""
-    from edgeformer_runtime.choices import check_choice
+    from edgeformer_runtime.registry import check_choice
 
     found = _names()
     if kind is not None:

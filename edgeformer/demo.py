@@ -22,9 +22,8 @@ from edgeformer.progress import Steps
 from edgeformer.tasks.speech import RECOGNITION
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
-from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.cli.console import out, progress_bar
-from edgeformer_runtime.delivery import put, work_folder
+from edgeformer_runtime.delivery import cache_folder, put, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio

@@ -25,10 +25,10 @@ RESULTS = (
     "edgeformer_runtime.verify.verify:Verification",
     "edgeformer_runtime.verify.verify:Stage",
     "edgeformer_runtime.verify.verify:LayerStage",
-    "edgeformer.evaluate.evaluate:Evaluation",
-    "edgeformer.evaluate.evaluate:Accuracy",
-    "edgeformer.evaluate.evaluate:ClassReport",
-    "edgeformer.evaluate.label_sets:LabelSetEvaluation",
+    "edgeformer.evaluate.classification:Evaluation",
+    "edgeformer.evaluate.classification:Accuracy",
+    "edgeformer.evaluate.classification:ClassReport",
+    "edgeformer.evaluate.classification:LabelSetEvaluation",
     "edgeformer.evaluate.embeddings:EmbeddingEvaluation",
     "edgeformer.evaluate.speech:SpeechEvaluation",
     "edgeformer_runtime.bench.report:BenchmarkResult",
@@ -65,6 +65,8 @@ Made by `make api-docs` from the docstrings: a change goes there.
 `StrPath` is `str | os.PathLike[str]`. `Progress` is `Callable[[str, int, int], None]`: it takes a step's name, how much
 of the step is finished and how much there is. Where both numbers are 0, the text is a line to read. `progress=print`
 prints all of it; without a callback the functions print nothing.
+
+Errors name options as the commands do: `--seq-len` is `seq_len`, `--eval` is `eval_data` and `--zip` is `zipped`.
 
 Results are frozen. In a notebook and at a prompt they show the tables that the command of the same name prints, and
 `to_json()` gives what it prints with `--json`.

@@ -17,10 +17,9 @@ from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.progress import Progress
-from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.registry import check_choice, did_you_mean, load_attribute
 
 _MIB = 1 << 20
 

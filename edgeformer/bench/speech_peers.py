@@ -14,7 +14,7 @@ from edgeformer_runtime.bench.contender import Contender, Run, bundle_contender
 from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
-from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute

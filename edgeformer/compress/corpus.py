@@ -30,6 +30,8 @@ from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.registry import load_attribute
 
 NO_LABEL = -1
+_SORT_WINDOW = 32
+"""Batches that are sorted by length together: little padding, and still a random order."""
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 Inputs = tuple[Tensor, ...]
@@ -69,6 +71,20 @@ class Corpus(Protocol):
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
         """The examples of these rows, varied by `rng` where the corpus does that."""
+
+
+def shuffled_rows(lengths: Tensor, batch_size: int, rng: torch.Generator | None = None) -> list[Tensor]:
+    """The row numbers of one epoch's batches: random order, similar length within a batch.
+
+    Args:
+        lengths: (N,) of the examples.
+        batch_size: of each batch but perhaps one.
+        rng: source of the order; None: torch's own.
+    """
+    batches: list[Tensor] = []
+    for window in torch.split(torch.randperm(len(lengths), generator=rng), batch_size * _SORT_WINDOW):
+        batches += torch.split(window[lengths[window].argsort(stable=True)], batch_size)
+    return [batches[number] for number in torch.randperm(len(batches), generator=rng).tolist()]
 
 
 class Data(ABC):
@@ -245,8 +261,8 @@ class TextCorpus:
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
         """See `Corpus`; inputs are ids, mask and token types, (B, S) int32 each."""
-        teacher = () if self._teacher is None else self._teacher.batch(rows).inputs
-        return Batch(rows, self._student.batch(rows).inputs, teacher, self._labels[rows])
+        teacher = () if self._teacher is None else self._teacher.inputs(rows)
+        return Batch(rows, self._student.inputs(rows), teacher, self._labels[rows])
 
 
 def text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -261,6 +277,29 @@ def text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids (N, S) int32, padded with 0, and the length (N,) int64 of each row."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    def inputs(self, rows: Tensor) -> Inputs:
+        """Ids, mask and token types, (B, S) int32 each, of these rows (B,), as short as the longest of them."""
+        lengths = self.lengths[rows]
+        input_ids = self.ids[rows, : int(lengths.max())]
+        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).int()
+        return input_ids, mask, torch.zeros_like(input_ids)
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> Encoded:
+    """Token ids of each text, cut to seq_len with [SEP] kept."""
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    cut = [ids if len(ids) <= seq_len else [*ids[: seq_len - 1], ids[-1]] for ids in rows]
+    padded = nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.int32) for ids in cut], batch_first=True)
+    return Encoded(padded, torch.tensor([len(ids) for ids in cut]))
 
 
 def _encoded(checkpoint: Checkpoint, texts: Sequence[str], seq_len: int) -> Encoded:
@@ -318,62 +357,3 @@ def normalised(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:
         pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
     return (pixels - mean) / std
-
-
-# Texts of similar length in a batch: little padding, and still a random order.
-
-
-_SORT_WINDOW = 32
-"""Batches that are sorted by length together: little padding, and still a random order."""
-
-
-@dataclass(frozen=True)
-class TextBatch:
-    """rows (B,) indices into the data; input_ids, attention_mask, token_type_ids (B, S) int32."""
-
-    rows: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor
-
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments of a text model's forward."""
-        return self.input_ids, self.attention_mask, self.token_type_ids
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids (N, S) int32, padded with 0, and the length (N,) int64 of each row."""
-
-    ids: Tensor
-    lengths: Tensor
-
-    def batch(self, rows: Tensor) -> TextBatch:
-        """The given rows, as short as the longest of them."""
-        lengths = self.lengths[rows]
-        input_ids = self.ids[rows, : int(lengths.max())]
-        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).int()
-        return TextBatch(rows, input_ids, mask, torch.zeros_like(input_ids))
-
-
-def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> Encoded:
-    """Token ids of each text, cut to seq_len with [SEP] kept."""
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    cut = [ids if len(ids) <= seq_len else [*ids[: seq_len - 1], ids[-1]] for ids in rows]
-    padded = nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.int32) for ids in cut], batch_first=True)
-    return Encoded(padded, torch.tensor([len(ids) for ids in cut]))
-
-
-def shuffled_rows(lengths: Tensor, batch_size: int, rng: torch.Generator | None = None) -> list[Tensor]:
-    """The row numbers of one epoch's batches: random order, similar length within a batch.
-
-    Args:
-        lengths: (N,) of the examples.
-        batch_size: of each batch but perhaps one.
-        rng: source of the order; None: torch's own.
-    """
-    batches: list[Tensor] = []
-    for window in torch.split(torch.randperm(len(lengths), generator=rng), batch_size * _SORT_WINDOW):
-        batches += torch.split(window[lengths[window].argsort(stable=True)], batch_size)
-    return [batches[number] for number in torch.randperm(len(batches), generator=rng).tolist()]

@@ -18,9 +18,9 @@ from edgeformer.models.program import (
     ProgramOptions,
 )
 from edgeformer.tasks.task import TASKS, check_task
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
+from edgeformer_runtime.registry import check_choice
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST_WINDOW_SECONDS = 30

@@ -13,11 +13,10 @@ from edgeformer.interrupts import insistent_interrupts
 from edgeformer.models.program import MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.registry import Registry, load_attribute
+from edgeformer_runtime.registry import Registry, check_choice, load_attribute
 
 ROW, EXAMPLE = "row", "example"
 

@@ -26,9 +26,9 @@ from edgeformer.evaluate.evaluate import (
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.registry import did_you_mean
 
 TOP = 5
 SHOWN_MISTAKES = 5

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.registry import Registry
+from edgeformer_runtime.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

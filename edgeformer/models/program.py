@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, STATES
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import check_choice
 
 # Options are checked against this module's names before torch, which takes seconds, is imported.
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.bundle.vectors import Tolerances
-from edgeformer_runtime.choices import check_choice
-from edgeformer_runtime.registry import Registry
+from edgeformer_runtime.registry import Registry, check_choice
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint

@@ -30,12 +30,12 @@ class Speech:
     """A speech model's programs for a target, with what surrounds them in a bundle."""
 
     programs: tuple[Program, ...]
-    spec: TaskSpec
+    interface: TaskSpec
 
     @property
     def spec(self) -> Transcription:
-        assert isinstance(self.spec.postprocessing, Transcription)
-        return self.spec.postprocessing
+        assert isinstance(self.interface.postprocessing, Transcription)
+        return self.interface.postprocessing
 
     @property
     def bucket(self) -> AudioBucket:
@@ -50,11 +50,11 @@ class Speech:
         return SimpleNamespace(
             manifest=SimpleNamespace(
                 programs=programs,
-                preprocessing=self.spec.preprocessing,
-                postprocessing=self.spec.postprocessing,
+                preprocessing=self.interface.preprocessing,
+                postprocessing=self.interface.postprocessing,
             ),
             path=lambda file: lowered.folder / file,
-            read_bytes=self.spec.assets.__getitem__,
+            read_bytes=self.interface.assets.__getitem__,
         )
 
     def sound(self, seed: int) -> NDArray[np.float32]:

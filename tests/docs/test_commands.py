@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import edgeformer
 from edgeformer.cli import app as edgeformer_app
 from edgeformer_runtime.cli.app import app as runtime_app
 from tests.docs.documents import REPOSITORY, blocks, documents, shown, spans
@@ -127,8 +128,8 @@ def test_python_blocks_import_what_exists(document: Path) -> None:
 
 
 def is_signature(text: str) -> bool:
-    """Whether a block states the signature of a function, which is no code."""
-    return re.match(r"[\w.]+\(\n", text) is not None
+    """Whether a block states the signature of a function or a method, which is no code: NAME(...) -> TYPE."""
+    return re.match(r"[\w.]+\((?:\n|.*\) -> )", text) is not None
 
 
 def missing_names(tree: ast.Module) -> list[str]:
@@ -145,6 +146,13 @@ def missing_names(tree: ast.Module) -> list[str]:
             module = importlib.import_module(modules[node.value.id])
             missing += [] if hasattr(module, node.attr) else [node.attr]
     return missing
+
+
+@pytest.mark.parametrize("document", documents(), ids=shown)
+def test_functions_of_the_api_exist(document: Path) -> None:
+    """`ef.NAME` in a sentence is a name of `edgeformer`."""
+    named = [re.match(r"ef\.(\w+)", span) for span in spans(document.read_text(encoding="utf-8"))]
+    assert [found[1] for found in named if found and not hasattr(edgeformer, found[1])] == []
 
 
 def test_missing_names_are_found() -> None:

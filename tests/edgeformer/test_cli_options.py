@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edgeformer.attention import ALL_KERNELS
+from edgeformer.cli import app
 from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
@@ -85,6 +87,10 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("convert nobody/nothing --out o", "no checkpoint 'nobody/nothing': expected a folder, a hub id"),
         ("compress nobody/nothing --data DATA --out o --recipe prune-half", "no checkpoint 'nobody/nothing'"),
         ("sensitivity nobody/nothing --data DATA", "no checkpoint 'nobody/nothing'"),
+        ("verify tests --layers --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("bench x --against torch --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("eval tests --data DATA --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("demo --speech --weights nobody/nothing", "no checkpoint 'nobody/nothing'"),
         ("convert tests --out o --revision main", "a revision belongs to a hub id, and 'tests' is local:tests"),
         ("convert tests --out o", "'tests' is no checkpoint: there is no config.json in it"),
         ("convert x --out DATA", "test_cli_options.py is a file: expected a folder, or a name for a new one"),
@@ -159,6 +165,30 @@ def test_version_help_and_completion() -> None:
     code, out, _ = light("convert", "-h")
     for precision in PRECISIONS:
         assert precision in out.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("convert cli", ["clinc150-mobilebert"]),
+        ("convert x --target o", ["onnx"]),
+        ("convert x --target litert,o", ["litert,onnx"]),
+        ("convert x --precision dyn", ["dynamic-int8"]),
+        ("convert x --task speech", ["speech-recognition"]),
+        ("convert x --attention s", ["split_heads", "sliding_window"]),
+        ("compress x --recipe prune", ["prune-60", "prune-half", "prune-quarter"]),
+        ("list t", ["tasks", "targets"]),
+        ("bench x --against o", ["onnxruntime", "openvino"]),
+        ("con", ["convert"]),
+    ],
+)
+def test_the_shell_completes_names(words: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    last = len(words.split())
+    monkeypatch.setenv("_EDGEFORMER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"edgeformer {words}")
+    monkeypatch.setenv("COMP_CWORD", str(last))
+    done = CliRunner().invoke(app, [], prog_name="edgeformer")
+    assert done.exit_code == 0 and done.stdout.split() == found
 
 
 def test_all_precisions_that_targets_lack_are_named_at_once() -> None:

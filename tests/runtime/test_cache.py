@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.cache import cache_folder, make_private, who_can_replace
+from edgeformer_runtime.delivery import cache_folder, make_private, who_can_replace
 from edgeformer_runtime.engines.executorch_shim import build as building
 from edgeformer_runtime.engines.executorch_shim.build import LIBRARY_NAME, Build, Record, check_private
 from edgeformer_runtime.errors import EngineError, InputError

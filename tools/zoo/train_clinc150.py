@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.compress.augment import variant, word_neighbours
-from edgeformer.compress.corpus import NO_LABEL, Batch, Encoded, TextBatch, encode
+from edgeformer.compress.corpus import NO_LABEL, Batch, Encoded, Inputs, encode
 from edgeformer.compress.objective import Objective
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.student import shrink_tokenizer
@@ -98,7 +98,7 @@ class Lessons:
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
         """See `Corpus`."""
-        return Batch(rows, self.ids.batch(rows).inputs, (self.logits[rows],), self.labels[rows])
+        return Batch(rows, self.ids.inputs(rows), (self.logits[rows],), self.labels[rows])
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _fit_head(embeddings: Tensor, labels: Tensor, count: int, run: Run) -> nn.Li
 
 @torch.no_grad()
 def predict(
-    model: Callable[[TextBatch], Tensor],
+    model: Callable[[Inputs], Tensor],
     data: Encoded,
     title: str = "",
     progress: Progress = silent,
@@ -247,7 +247,7 @@ def predict(
     out: list[Tensor] = []
     batches = torch.split(order, batch_size)
     for number, rows in enumerate(batches, 1):
-        out.append(model(data.batch(rows)))
+        out.append(model(data.inputs(rows)))
         progress(title, number, len(batches))
     return torch.cat(out)[order.argsort()]
 
@@ -304,9 +304,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return Tokenizer.from_str(checkpoint.tokenizer_json)
 
 
-def _first_output(module: nn.Module) -> Callable[[TextBatch], Tensor]:
-    def call(batch: TextBatch) -> Tensor:
-        out: Tensor = module(*batch.inputs)[0]
+def _first_output(module: nn.Module) -> Callable[[Inputs], Tensor]:
+    def call(inputs: Inputs) -> Tensor:
+        out: Tensor = module(*inputs)[0]
         return out
 
     return call

@@ -29,11 +29,11 @@ from edgeformer_converters.mil.program import (
 )
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 STATE_OPERATORS = frozenset({"read_state", "write_state"})
 CONTROL_OPERATORS = frozenset({"cond", "while_loop"})

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgeformer.tasks.task import TASKS, task_metrics
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 AT_MOST, AT_LEAST = "<=", ">="
 

@@ -28,7 +28,7 @@ from edgeformer.compress.recipe import Finetune, Recipe
 from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
 from edgeformer.convert.target import check_target
 from edgeformer.tasks.task import TASKS, Metric, task_metrics
-from edgeformer_runtime.cache import cache_folder
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.progress import Progress

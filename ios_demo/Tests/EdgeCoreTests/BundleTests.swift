@@ -101,6 +101,28 @@ final class BundleTests: XCTestCase {
         }
     }
 
+    func testAFileThatWasNeverWrittenIsNotHashed() throws {
+        let whole = 100 << 20
+        // Of a file of which a sixth is there the hash is compared.
+        for (written, problem) in [(0, "were never written"), (16 << 20, "SHA-256 differs")] {
+            try withTemporaryFolder { folder in
+                try unpack(names[0], into: folder)
+                let manifest = folder.appendingPathComponent(Manifest.fileName)
+                let text = String(decoding: try Data(contentsOf: manifest), as: UTF8.self)
+                let larger = text.replacingOccurrences(of: "\"size\": 256", with: "\"size\": \(whole)")
+                try Data(larger.utf8).write(to: manifest)
+                let model = folder.appendingPathComponent("model.bin")
+                try Data(repeating: 1, count: written).write(to: model)
+                let file = try FileHandle(forWritingTo: model)
+                try file.truncate(atOffset: UInt64(whole))
+                try file.close()
+                XCTAssertThrowsError(try ModelBundle.open(folder)) { error in
+                    XCTAssertTrue("\(error)".contains(problem), "\(error)")
+                }
+            }
+        }
+    }
+
     func testFilesThatTheManifestDoesNotListAreRefused() throws {
         try withTemporaryFolder { folder in
             try unpack(names[0], into: folder)

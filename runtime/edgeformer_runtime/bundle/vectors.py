@@ -22,9 +22,9 @@ from edgeformer_runtime.bundle.manifest import (
 )
 from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS
 
 
@@ -129,6 +129,7 @@ def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
         stored = _take(
             tensors, index, [replace(spec, dtype=task.takes.stored_dtype or spec.dtype) for spec in input_specs]
         )
+        _check_numbers(stored, manifest, index)
         inputs = {name: task.takes.from_stored(manifest.preprocessing, tensor) for name, tensor in stored.items()}
         outputs = _take(tensors, index, output_specs)
         cases.append(Case(program.name, entry["input"], entry["expected"], inputs, outputs))
@@ -158,6 +159,15 @@ def longest_case(bundle: Bundle, program: str | None = None) -> Case:
 def _take(tensors: TensorFile, index: int, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
     """A case's tensors, as the manifest declares them."""
     return {spec.name: tensors.take(replace(spec, name=f"{index}/{spec.name}")) for spec in specs}
+
+
+def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, index: int) -> None:
+    """Token ids, masks and types number rows of tables, and not every engine looks how many there are."""
+    for name, tensor in inputs.items():
+        largest = TASKS[manifest.task].takes.largest(manifest.preprocessing, name)
+        if largest is not None and (tensor.min() < 0 or tensor.max() > largest):
+            found = f"{tensor.min()} to {tensor.max()}"
+            raise BundleError(f"{TENSORS_FILE}: {index}/{name}: expected numbers from 0 to {largest}, found {found}")
 
 
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.cli.console import late_progress
 from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, best_of
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.registry import did_you_mean
 
 TEXT_NAMES = ("text", "sentence")
 """What public tables call their column of texts."""

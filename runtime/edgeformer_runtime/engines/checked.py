@@ -12,12 +12,12 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 
 class CheckedEngine(ABC):

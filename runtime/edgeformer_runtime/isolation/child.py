@@ -113,7 +113,7 @@ class _Helper:
         raise FrameError(f"there is no question {kind}")
 
     def _stream(self, kind: str, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.stream import Streams
+        from edgeformer_runtime.isolation.pipeline import Streams
 
         if self._streams is None:
             self._streams = Streams(self._pipeline.open_stream)
@@ -126,7 +126,7 @@ class _Helper:
         return answer
 
     def _sound(self, kind: str, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.stream import Transcriptions
+        from edgeformer_runtime.isolation.pipeline import Transcriptions
 
         if self._sounds is None:
             self._sounds = Transcriptions(self._pipeline.begin)

@@ -78,12 +78,15 @@ def _set_limits(memory_bytes: int) -> None:
 def readable_folders() -> list[str]:
     """What an engine reads beside the bundle and the libraries: where ExecuTorch's shim may lie. Python's `tempfile`
     and torch get a name for temporary files, which they want when they are imported, though nothing can be written.
+    Programs are not found: `ctypes` would look for libraries with a compiler, which torch's import does not survive.
     """
     import tempfile
 
-    from edgeformer_runtime.cache import cache_folder
+    from edgeformer_runtime.delivery import cache_folder
 
     tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
+    if sys.platform != "win32":  # where libraries, too, are found by it
+        os.environ["PATH"] = ""
     chosen = os.environ.get("EDGEFORMER_EXECUTORCH", "")
     # `builds_folder`, whose package imports numpy, which starts threads.
     return [str(cache_folder() / "executorch"), *([chosen] if Path(chosen).is_absolute() else [])]

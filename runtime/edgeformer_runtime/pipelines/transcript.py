@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines.results import header_of
+from edgeformer_runtime.registry import check_choice
 
 
 @dataclass(frozen=True)

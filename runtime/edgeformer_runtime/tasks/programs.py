@@ -66,6 +66,11 @@ def _check_text_inputs(program: ProgramSpec, where: str) -> None:
             raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
 
 
+def _largest_number(spec: TextPreprocessing, name: str) -> int:
+    """Of token ids, by the size of the vocabulary where it is known; a mask and a token type are 0 or 1."""
+    return (spec.vocab_size or 1 << 31) - 1 if name == "input_ids" else 1
+
+
 def _describe_text(spec: TextPreprocessing) -> str:
     return f"text, {spec.tokenizer}" if spec.tokenizer else "token ids: there is no tokenizer"
 
@@ -81,6 +86,7 @@ TEXT = InputKind(
     check=_check_text,
     files=_text_files,
     stored_forms=(("text",), ("pair", "text"), ("token_ids",)),
+    largest=_largest_number,
     describe=_describe_text,
     run="edgeformer_runtime.cli.text_files:run_texts",
     takes="texts: expected them without options for images or sound",

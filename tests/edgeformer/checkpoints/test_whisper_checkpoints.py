@@ -80,6 +80,7 @@ def test_a_multilingual_checkpoint(multilingual: Path) -> None:
     assert checkpoint.config.alignment_heads == ((0, 1), (1, 0))
 
 
+@pytest.mark.slow
 def test_tiny_en(assets: Path) -> None:
     checkpoint = open_checkpoint(str(assets / "whisper-tiny.en"))
     settings = speech_of(checkpoint)
@@ -176,6 +177,7 @@ def test_a_tokenizer_from_vocab_and_merges(multilingual: Path, copy: Path) -> No
     assert speech_of(open_checkpoint(str(copy))) == speech_of(open_checkpoint(str(multilingual)))
 
 
+@pytest.mark.slow
 def test_tiny_en_from_vocab_and_merges(assets: Path, tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         shutil.copy(assets / "whisper-tiny.en" / name, tmp_path / name)

@@ -118,6 +118,7 @@ def killed(script: str, *arguments: object, after: float) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_delivery_leaves_a_bundle_at_its_place(original: Path, out: Path) -> None:
     delivered(original, out, zipped=True)
     generator = random.Random(0)
@@ -130,6 +131,7 @@ def test_a_killed_delivery_leaves_a_bundle_at_its_place(original: Path, out: Pat
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_signing_leaves_a_signed_bundle_of_some_release(original: Path, out: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     from edgeformer.signing import make_keys, sign_bundle

@@ -23,6 +23,7 @@ from tests.checkpoint_factory import save_mobilebert
 from tests.edgeformer.compress import tiny
 from tests.edgeformer.convert.collapsing import save_collapsing
 
+pytestmark = pytest.mark.slow
 NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BITS.backstop)
 
 

@@ -123,6 +123,22 @@ def test_corrupted_tensors(tiny: Path) -> None:
         assert problem in reseal_and_read(tiny)
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "problem"),
+    [
+        ("input_ids", 1 << 20, "expected numbers from 0 to "),
+        ("input_ids", -1, "expected numbers from 0 to "),
+        ("attention_mask", 2, "expected numbers from 0 to 1, found "),
+    ],
+)
+def test_numbers_that_the_model_has_no_row_for(tiny: Path, name: str, number: int, problem: str) -> None:
+    """ExecuTorch's Python binding ends the process where an embedding is asked for such a row."""
+    tensors = load_file(tiny / TENSORS)
+    tensors[f"0/{name}"][0, 0] = number
+    save_file(tensors, tiny / TENSORS)
+    assert f"0/{name}: {problem}" in reseal_and_read(tiny)
+
+
 def test_a_bundle_without_vectors_runs_but_has_nothing_to_verify(tiny: Path) -> None:
     (tiny / CASES).unlink()
     (tiny / TENSORS).unlink()

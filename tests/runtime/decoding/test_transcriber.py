@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scripted import MULTILINGUAL, RATE, ToneEngine, tone_transcriber, tones
 
-from edgeformer_runtime.cli import app, transcribe
+from edgeformer_runtime.cli import app, run
 from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
@@ -277,13 +277,13 @@ def test_commands_print_text(call: Call, talks: list[Path]) -> None:
 
 
 def test_commands_tell_what_is_doubtful(call: Call, talks: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    sure = transcribe._with_progress
+    sure = run._with_progress
 
     def doubtful(*arguments: Any) -> Transcript:
         found = sure(*arguments)
         return replace(found, segments=tuple(replace(each, doubtful=True) for each in found.segments))
 
-    monkeypatch.setattr(transcribe, "_with_progress", doubtful)
+    monkeypatch.setattr(run, "_with_progress", doubtful)
     code, out, err = call(talks[0])
     assert (code, out) == (0, "a b c\n")
     assert err.startswith(f"note: {talks[0]}: doubtful at 0.0 to ") and err.count("\n") == 1

@@ -128,12 +128,13 @@ def test_batches_cover_every_row_once() -> None:
     assert data.ids.shape == (100, 6)
     assert set(data.ids[data.lengths == 6][:, 5].tolist()) == {tokenizer().token_to_id("[SEP]")}
     torch.manual_seed(0)
-    batches = [data.batch(rows) for rows in shuffled_rows(data.lengths, 8)]
-    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(100))
-    for batch in batches:
-        assert batch.input_ids.shape[1] == batch.attention_mask.sum(1).max()
-        assert (batch.input_ids[batch.attention_mask == 0] == 0).all()
-    lengths = script.predict(lambda batch: batch.attention_mask.sum(1, keepdim=True), data, batch_size=16)[:, 0]
+    batches = shuffled_rows(data.lengths, 8)
+    assert sorted(torch.cat(batches).tolist()) == list(range(100))
+    for rows in batches:
+        input_ids, attention_mask, _ = data.inputs(rows)
+        assert input_ids.shape[1] == attention_mask.sum(1).max()
+        assert (input_ids[attention_mask == 0] == 0).all()
+    lengths = script.predict(lambda inputs: inputs[1].sum(1, keepdim=True), data, batch_size=16)[:, 0]
     assert torch.equal(lengths, data.lengths)
 
 

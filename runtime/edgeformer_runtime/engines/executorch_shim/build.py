@@ -17,8 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer_runtime.cache import cache_folder, make_private, who_can_replace
-from edgeformer_runtime.delivery import check_names, work_folder
+from edgeformer_runtime.delivery import cache_folder, check_names, make_private, who_can_replace, work_folder
 from edgeformer_runtime.engines.executorch_shim.package import (
     Package,
     copy_libraries,

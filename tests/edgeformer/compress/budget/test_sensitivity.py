@@ -120,6 +120,7 @@ def test_the_divergence_is_the_one_of_the_distributions(place: Path) -> None:
     assert reading.divergence == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_readers_of_outlier_channels_are_the_costliest(assets: Path, tmp_path: Path) -> None:
     plan = save_collapsing("clinc150-mobilebert", tmp_path / "collapsing")
     model = open_model(str(tmp_path / "collapsing"))
@@ -144,6 +145,7 @@ def test_image_layers_are_ranked(place: Path, tmp_path: Path) -> None:
     assert probe.measure() == probe.reference
 
 
+@pytest.mark.slow
 def test_speech_layers_are_ranked_by_words(place: Path, tmp_path: Path) -> None:
     model, probe = opened(save_whisper(tmp_path / "model"), place / "clips")
     assert isinstance(probe, SpeechProbe) and probe.metric.name == "wer" and probe.reference.value > 0

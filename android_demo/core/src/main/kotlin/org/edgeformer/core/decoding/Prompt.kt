@@ -34,7 +34,7 @@ internal fun checkLanguage(options: TranscribeOptions, tokens: SpeechTokens) {
         return
     }
     if (language != null && language !in tokens.languages) {
-        throw InputError("language ${shorten(language)}: ${known(tokens)}")
+        throw InputError("language ${shorten(language)}: ${knownLanguages(tokens)}")
     }
     if (options.task == SpeechTask.TRANSLATE && tokens.translate == null) {
         throw InputError("translation: this model was not made to translate")
@@ -42,7 +42,7 @@ internal fun checkLanguage(options: TranscribeOptions, tokens: SpeechTokens) {
 }
 
 /** What a model knows in place of a language, and what to do where its bundle was made for one. */
-private fun known(tokens: SpeechTokens): String {
+private fun knownLanguages(tokens: SpeechTokens): String {
     val known = tokens.languages.keys.sorted().joinToString(", ")
     if (tokens.languages.size > 1) return "this model knows $known"
     return "this bundle was made for $known alone; convert the model again with --language any for all"
