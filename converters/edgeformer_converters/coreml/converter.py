@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import Precision, Target
+from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET
@@ -29,7 +30,6 @@ from edgeformer_converters.coreml.weights import (
     values_beyond_half,
 )
 from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL, Function, read_program
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
 

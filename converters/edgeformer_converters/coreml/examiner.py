@@ -14,6 +14,7 @@ import torch
 
 from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap, Version, older, parse_version, show
 from edgeformer.doctor.model_view import Array, ModelView, Node, Operator, Placement, Program, Value, count_operators
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_converters.mil.interpreter import MilInterpreter
 from edgeformer_converters.mil.program import (
     CONSTEXPR,
@@ -27,8 +28,7 @@ from edgeformer_converters.mil.program import (
     Variable,
     read_program,
 )
-from edgeformer_converters.observed_engine import ObservedEngine, numbers
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Engine, Tensor
