@@ -17,8 +17,7 @@ from edgeformer.convert.target import PRECISIONS
 from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
-from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
-from edgeformer_converters.coreml.weights import WEIGHTS
+from edgeformer_converters.coreml.converter import PACKAGE, WEIGHTS, CoreMLConverter
 from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.mil.program import Function, Operation, read_program
 from edgeformer_runtime.errors import InputError
