@@ -450,8 +450,7 @@ def compress(
 
         saving = (seed, resume, checkpoint_seconds)
         return steps.compress(steps.CompressOptions(source, recipe, data, out, teacher, eval_data, *saving), tell)
-    from edgeformer.compress.budget.bundle_evaluator import Conversion
-    from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
+    from edgeformer.compress.budget.chain import ChainOptions, Conversion, compress_to_budget
 
     conversion = Conversion(target, fspath(eval_data or data), limit, lengths, seconds)
     recipes = None if recipe is None else (fspath(recipe),)
