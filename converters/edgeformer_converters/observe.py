@@ -10,8 +10,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.doctor.examiner import Observe, Tap
-from edgeformer.doctor.model_view import Array
+from edgeformer.doctor.examiner import Array, Observe, Tap
 from edgeformer.models.program import ENTROPY, MIN_MAX, PERCENTILE
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.checked import CheckedEngine

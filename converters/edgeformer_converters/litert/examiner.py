@@ -13,8 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
-from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
+from edgeformer.doctor.examiner import (
+    Array,
+    ModelView,
+    Node,
+    Observe,
+    Partitioning,
+    Placement,
+    Program,
+    Support,
+    Tap,
+    Value,
+    count_operators,
+)
 from edgeformer.foreign_code import quiet_tools
 from edgeformer_converters.litert.graph import LEAST_BYTES, LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
