@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
+from edgeformer.progress import Progress, silent
+from edgeformer_runtime.bundle.requirement import Required, requirement_of
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
     from edgeformer.convert.result import ConversionResult
     from edgeformer.doctor.diagnosis import Diagnosis
     from edgeformer.evaluate.evaluate import EvaluationResult
-    from edgeformer.progress import Progress
     from edgeformer_runtime.bench.report import BenchmarkResult
-    from edgeformer_runtime.bundle.requirement import Required
     from edgeformer_runtime.verify.verify import Verification
 
 
@@ -178,7 +178,6 @@ def verify(
         ['preprocess', 'seq_16', 'seq_32', 'answer']
     """
     from edgeformer.convert.target import verification_engine
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     if source is not None and not layers:
         raise InputError("--source is for --layers, which needs the checkpoint: add --layers")
@@ -219,8 +218,7 @@ def evaluate(
             or a list in a JSON file.
         source: the checkpoint to agree with; None: the bundle's own, where it is known.
         limit: use at most so many examples, spread evenly over the data; None: all.
-        require_signature, require_name, require_version: see `verify`.
-        isolated: see `verify`.
+        require_signature, require_name, require_version, isolated: see `verify`.
         threads: for the engine and for torch.
         progress: called with "evaluating", how many examples are finished and how many there are.
 
@@ -242,7 +240,6 @@ def evaluate(
         True
     """
     from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     arguments.check_limit(limit)
     arguments.check_data(data)
@@ -284,8 +281,7 @@ def benchmark(
         source: the checkpoint for the peers; None: the bundle's own.
         on: where to measure: "local", "ssh://user@host[:port]" or "adb://SERIAL".
         remote_runtime: with ssh: the command `edgeformer-runtime` there; None: it is installed for the measurement.
-        require_signature, require_name, require_version: see `verify`.
-        isolated: see `verify`.
+        require_signature, require_name, require_version, isolated: see `verify`.
         progress: called with "measuring", how many rounds are finished and how many there are; and with a line, 0 and 0
             before each step of another machine.
 
@@ -307,10 +303,8 @@ def benchmark(
     arguments.check_source(source)
     from edgeformer.bench.command import BenchOptions, bench
     from edgeformer.bench.request import Request
-    from edgeformer.progress import silent
     from edgeformer_runtime.bench.contender import Sweep
     from edgeformer_runtime.bench.report import BenchmarkResult
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)
     sweep = Sweep(arguments.several(threads), arguments.several(batch), arguments.several(program))
@@ -358,7 +352,6 @@ def doctor(
         True
     """
     from edgeformer.doctor.examiner import DoctorOptions
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)
     options = DoctorOptions(None if min_ios is None else str(min_ios), min_android_api, runtime, required)
@@ -429,7 +422,6 @@ def compress(
         True
     """
     from edgeformer.compress.budget.budget import parse_budget
-    from edgeformer.progress import silent
 
     if Path(out).exists() and not resume:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
