@@ -128,9 +128,10 @@ def convert(
         LayerPlan.read(plan)
     arguments.check_data(eval_data)
     arguments.check_source(source, revision)
-    from edgeformer.convert.convert import converted
+    from edgeformer.convert.convert import convert as run
+    from edgeformer.progress import silent
 
-    return converted(options, progress)
+    return run(options, progress or silent)
 
 
 def verify(

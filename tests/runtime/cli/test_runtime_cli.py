@@ -100,6 +100,7 @@ def test_bench_json(call: Call, tiny_onnx: Path) -> None:
     assert (row["engine"], row["threads"], row["ratio_to_first"]) == ("onnx", 2, 1.0)
 
 
+@pytest.mark.slow
 def test_bench_table(call: Call, tiny_onnx: Path) -> None:
     code, out, err = call("bench", tiny_onnx, "--rounds", 6, "--threads", "1,2", "--program", "all", "--batch", 2)
     assert (code, err) == (0, "")
