@@ -224,7 +224,7 @@ class _Job:
         progress = partial(self._progress, f"{stage}: sensitivity")
         costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
-            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
+            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._progress
         )
         self._source = self._source or bench
         if options.budget.limit("latency") is not None and "latency" not in bench.fp32.values:
