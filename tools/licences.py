@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from tools.components import Component
 
 DUTIES = {
+    "pillow-heif": "its code is BSD-3-Clause; its wheels as a whole are under the GPL-2.0, as they hold libx265, "
+    "beside libheif and libde265, LGPL-3.0. It comes with the extra `heic` alone, which no other extra brings, and is "
+    "not part of our wheels: who passes it on with an app passes on GPL code.",
     "soxr": "LGPL-2.1-or-later, and so is libsoxr in its wheel. It comes with the extra `speech`, is loaded as a "
     "shared library that a user may replace, and is not part of our wheels.",
     "soundfile": "BSD-3-Clause; its wheel holds libsndfile, LGPL-2.1-or-later, with codecs, some of them LGPL, too. "

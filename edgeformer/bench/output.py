@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.report.html_page import document, inline_svg, table
 from edgeformer_runtime.bench.report import FIGURES, HEADERS, Report, Row, described, device_line, figures, remarks
-from edgeformer_runtime.bundle.folder import bundle_around
+from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.delivery import check_file, check_names, replacing
 from edgeformer_runtime.errors import InputError
 
@@ -38,9 +38,7 @@ def check_outputs(plot: Path | None, html: Path | None) -> None:
         check_file(file)
         if not file.resolve().parent.is_dir():
             raise InputError(f"no folder {file.parent} for {file.name}: make it first")
-        bundle = bundle_around(file)
-        if bundle is not None:
-            raise InputError(f"{file} lies in the bundle {bundle.name}, which it would corrupt: name a place outside")
+        check_outside(file)
         if importlib.util.find_spec("matplotlib") is None:
             raise InputError("pictures need matplotlib: pip install 'edgeformer[peers]'")
 

@@ -1,19 +1,24 @@
-"""Where checkpoints come from: a folder, the zoo, or the Hugging Face hub; and whether all of it is there."""
+"""Where checkpoints come from: a folder, the zoo, or the Hugging Face hub; and whether all of it is there.
+
+Nothing here imports torch, so that commands refuse a source that is none before they wait for it.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from os import fspath
 from pathlib import Path
 
-from edgeformer.checkpoints.source_names import HUB_ID, expected_source
-from edgeformer.checkpoints.weights import WEIGHT_SUFFIXES, weight_suffix
 from edgeformer.models.config import read_list, read_object
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import did_you_mean
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar")
 CONFIG_FILE, MODULES_FILE = "config.json", "modules.json"
 ADAPTER_FILE = "adapter_config.json"
 
@@ -67,13 +72,24 @@ def resolve_source(source: StrPath, revision: str | None = None) -> SourceFolder
         found = SourceFolder(f"local:{name}", None, path, path)
     elif source in ZOO:
         found = SourceFolder(f"zoo:{source}", None, ZOO[source].folder, ZOO[source].folder)
-    elif HUB_ID.fullmatch(source):
+    # Nobody wants a slip in a name of the zoo to be looked for in the hub.
+    elif HUB_ID.fullmatch(source) and ("/" in source or not did_you_mean(source, ZOO)):
         return _checked(_download(source, revision), source)
     else:
-        raise InputError(f"no checkpoint {source!r}: there is no such folder, and {expected_source(source)}")
+        raise InputError(f"no checkpoint {source!r}: there is no such folder, and {_expected_source(source)}")
     if revision is not None:
         raise InputError(f"a revision belongs to a hub id, and {source!r} is {found.id}: leave it out")
     return _checked(found, source)
+
+
+def _expected_source(source: str) -> str:
+    """The end of a message about what is no source."""
+    return f"{did_you_mean(source, ZOO)}expected a folder, a hub id (org/name) or one of the zoo: {', '.join(ZOO)}"
+
+
+def weight_suffix(path: Path) -> str:
+    """What a weight file's name ends in; training scripts call their pickles `.pth.tar` too."""
+    return "".join(path.suffixes[-2:]) if path.name.endswith(".pth.tar") else path.suffix
 
 
 def _checked(found: SourceFolder, source: str) -> SourceFolder:
@@ -146,7 +162,7 @@ def _transformer_folder(root: Path) -> Path:
 def _download(source: str, revision: str | None) -> SourceFolder:
     """The hub's files in the user's cache; pickled weights and CTranslate2's only where there are no safetensors."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     try:
         patterns = _DESCRIPTION_FILES + _SAFETENSORS_FILES
@@ -157,10 +173,12 @@ def _download(source: str, revision: str | None) -> SourceFolder:
             )
     except (OSError, EntryNotFoundError, HFValidationError) as error:  # its HTTP errors are OSErrors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        is_away = isinstance(error, LocalEntryNotFoundError)
         at = f" at revision {revision}" if revision else ""
         raise InputError(
-            f"no checkpoint {source!r}{at}: {expected_source(source)}; no such folder here, and the hub answered: "
-            f"{reason}"
+            f"no checkpoint {source!r}{at}: {_expected_source(source)}; no such folder here, "
+            f"{'it is not in the cache of the hub, and the hub was not reached' if is_away else 'and the hub answered'}"
+            f": {reason}"
         ) from None
     # The cache keeps a snapshot under its commit, so that a branch's name is pinned here.
     return SourceFolder(f"hub:{source}", folder.name, folder, folder)

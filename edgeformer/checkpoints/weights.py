@@ -10,7 +10,7 @@ import pickletools
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeGuard
@@ -20,11 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeformer.checkpoints import ctranslate2 as ctranslate2_whisper
+from edgeformer.checkpoints import ctranslate2
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
+from edgeformer.checkpoints.sources import weight_suffix
 from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
 from edgeformer.models.family import Family
 from edgeformer_runtime.bundle.file_sizes import refuse_holes
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 
 _HASH_BLOCK_BYTES = 1 << 20
@@ -52,11 +54,11 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
             return _shards(index)
-    if (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
-        return (folder / ctranslate2_whisper.WEIGHT_FILE,)
+    if (folder / ctranslate2.WEIGHT_FILE).is_file():
+        return (folder / ctranslate2.WEIGHT_FILE,)
     raise InputError(
         f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards, "
-        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}{_found_instead(folder)}"
+        f"or CTranslate2's {ctranslate2.WEIGHT_FILE}{_found_instead(folder)}"
     )
 
 
@@ -69,9 +71,18 @@ def _found_instead(folder: Path) -> str:
     return ""
 
 
-def weight_suffix(path: Path) -> str:
-    """What a weight file's name ends in; training scripts call their pickles `.pth.tar` too."""
-    return "".join(path.suffixes[-2:]) if path.name.endswith(".pth.tar") else path.suffix
+def prefix_advice(missing: Collection[str], unexpected: Collection[str]) -> str | None:
+    """What to do where the missing tensors are there under names that begin with something else; else None."""
+    longest = max(missing, key=len, default="")
+    found = [name.removesuffix(longest) for name in unexpected if longest and name.endswith("." + longest)]
+    known = set(unexpected)
+    if not found or not all(found[0] + name in known for name in missing):
+        return None
+    prefix = shorten(found[0], 60)
+    return (
+        f"{len(missing)} tensors have the prefix {prefix}, which a training script put before their names: save the "
+        f"weights without it, as {{name.removeprefix({prefix}): tensor for name, tensor in model.state_dict().items()}}"
+    )
 
 
 def weights_sha256(files: tuple[Path, ...]) -> str:
@@ -156,8 +167,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """Two formats share the suffix."""
     with _unreadable(path):
-        ctranslate2 = is_ctranslate2(path)
-    return ctranslate2_whisper.read_tensors(path) if ctranslate2 else _read_pickle(path)
+        is_theirs = is_ctranslate2(path)
+    return ctranslate2.read_tensors(path) if is_theirs else _read_pickle(path)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -221,7 +232,6 @@ _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
     ".pt": _read_pickle,
     ".pth.tar": _read_pickle,
 }
-WEIGHT_SUFFIXES = tuple(_READERS)
 
 
 def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -234,18 +244,18 @@ def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 # Compares what a config states with what the weight files can hold, before anything of that size is built.
 
-_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
-"""Of a bundle's manifest, which would be too late to learn of them."""
 _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
 MAX_WINDOW = 64
 """Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
+_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096, "window_sizes": MAX_WINDOW}
+"""The first three are of a bundle's manifest, which would be too late to learn of them."""
 MAX_STUDENT_RATIO = 8
 """How many times its teacher's weights a new student's may be: a MobileBERT has more than the smallest BERTs."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
 
-def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+def check_sizes(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
     """Refuse a config that states more than its weights can be.
 
     Args:
@@ -260,7 +270,7 @@ def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...])
     _check(family, raw, max(there, ALWAYS_BUILT), "config.json", f"the weight files have {there} bytes")
 
 
-def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -> None:
+def check_student(family: Family[Any], raw: Mapping[str, Any], teacher_values: int) -> None:
     """Refuse a new student of far more weights than its teacher.
 
     Args:
@@ -272,23 +282,16 @@ def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -
         InputError: names the fields, what they come to, and what the teacher has.
     """
     most = max(MAX_STUDENT_RATIO * teacher_values, ALWAYS_BUILT)
-    _check(
-        family,
-        raw,
-        most,
-        "student",
-        f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many",
-    )
+    there = f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many"
+    _check(family, raw, most, "student", there)
 
 
-def _check(family: Family, raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
     labels = raw.get("id2label")
     if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
         raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
     for field, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
         limit = _LIMITS.get(field, MAX_LAYERS if field in _LAYERS else None)
-        if field == "window_sizes":
-            limit = MAX_WINDOW
         if limit is not None and number > limit:
             raise InputError(f"{where}: {field} is {_short(number)}: expected {limit} at most")
     # Pruned layers have fewer neurons and heads than the fields say.
@@ -331,7 +334,6 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 # What weight files state of themselves, compared with their sizes before they are hashed or loaded.
-
 
 MAX_TENSORS = 100_000
 """Of a checkpoint: the largest that is converted has 1,300."""

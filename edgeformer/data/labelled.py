@@ -15,13 +15,12 @@ from os import fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.models.config import parse_json
+from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.cli.text_files import TEXT_NAMES
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import did_you_mean
 
 # Tables of texts and an answer to them, a row each: csv, tsv, json and jsonl, as public data comes.
 
@@ -29,6 +28,7 @@ from edgeformer_runtime.path_field import StrPath
 Item = TypeVar("Item")
 
 MAX_ROWS = 4_000_000
+_WITH_KEYS = (".json", ".zip")
 MAX_CELL_CHARACTERS = 2 << 20
 """Of a text, as `run --input` takes it; one that goes into a tokenizer has a smaller bound."""
 
@@ -104,13 +104,18 @@ def locate(data: StrPath) -> tuple[Path, str | None]:
     """A path and the key behind its last colon, if it is not a path as it stands.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is neither, or a key where the kind of file has none.
     """
     data = fspath(data)
     if Path(data).exists():
         return Path(data), None
     path, colon, key = data.rpartition(":")
     if colon and key and Path(path).is_file():
+        if Path(path).suffix.lower() not in _WITH_KEYS:
+            raise InputError(
+                f"{Path(path).name} holds one table: leave {key!r} out, keys are for folders in a .zip and lists in a "
+                ".json"
+            )
         return Path(path), key
     raise InputError(f"no data at {shorten(data, 200)[1:-1]}: expected a file, a folder, or FILE:key")
 
@@ -138,8 +143,6 @@ def read_table(path: Path, key: str | None, columns: TableColumns) -> list[Table
         raise InputError(f"{columns.rows} come in a file of {wanted}, found {found}")
     content = read_text(path, MAX_TABLE_BYTES, str(path))
     suffix = path.suffix.lower()
-    if key is not None and suffix != ".json":
-        raise InputError(f"{path.name} holds one table: leave {key!r} out, keys are for lists in a JSON object")
     if suffix != ".json" and content.count("\n") > MAX_ROWS:
         raise InputError(f"{path} has over {MAX_ROWS} lines: expected that many at most")
     return _TABLES[suffix](content, path, key, columns)

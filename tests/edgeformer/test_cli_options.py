@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.compress.budget.chain import RECIPES
+from edgeformer.cli import app
 from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
 
 # Runs a command line in a process of its own and says whether torch got in.
@@ -31,7 +34,9 @@ finally:
 def light(*arguments: str | Path) -> tuple[int, str, str]:
     """The exit code, stdout and stderr of a command that must not import torch."""
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    # No hub is asked: what it would answer depends on the network.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     lines = found.stderr.strip().splitlines()
     assert lines.pop() == "light", found.stderr
     return found.returncode, found.stdout, "\n".join(lines)
@@ -76,13 +81,33 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("compress x --data DATA --out o --budget acuracy_drop<=1%", "did you mean accuracy_drop?"),
         ("sensitivity cifar10-tinyvits --data DATA", "did you mean cifar10-tinyvit?"),
         ("verify nowhere --layers", "no bundle at nowhere"),
-        ("demo --speech nowhere.wav", "no sound at nowhere.wav"),
+        ("demo --speech nowhere.wav", "no audio file at nowhere.wav"),
         ("report . --html .", ". is a folder: expected a file's name"),
         ("bench x --html .", ". is a folder: expected a file's name"),
+        ("convert nobody/nothing --out o", "no checkpoint 'nobody/nothing': expected a folder, a hub id"),
+        ("compress nobody/nothing --data DATA --out o --recipe prune-half", "no checkpoint 'nobody/nothing'"),
+        ("sensitivity nobody/nothing --data DATA", "no checkpoint 'nobody/nothing'"),
+        ("verify tests --layers --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("bench x --against torch --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("eval tests --data DATA --source nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("demo --speech --weights nobody/nothing", "no checkpoint 'nobody/nothing'"),
+        ("convert tests --out o --revision main", "a revision belongs to a hub id, and 'tests' is local:tests"),
+        ("convert tests --out o", "'tests' is no checkpoint: there is no config.json in it"),
+        ("convert x --out DATA", "test_cli_options.py is a file: expected a folder, or a name for a new one"),
+        ("convert x --out DATA/o", "test_cli_options.py is a file: expected a folder, or a name for a new one"),
+        ("demo --out DATA", "test_cli_options.py is a file: expected a folder, or a name for a new one"),
+        ("compress x --data DATA --out tests --recipe prune-half", "tests exists: name a new folder"),
+        ("compress x --data DATA --out DATA --budget size<=8MB", "test_cli_options.py exists: name a new folder"),
+        ("compress x --data DATA --out o", "expected --recipe, a TOML file or a recipe that ships, or --budget"),
+        ("convert x --out o --precision static-int8", "static-int8 needs calibration: give --calibration"),
+        ("convert x --out o --precision mixed --plan DATA", "test_cli_options.py is not JSON"),
+        ("convert x --out o --eval DATA:key", "test_cli_options.py holds one table: leave 'key' out"),
+        ("eval tests --data DATA:key", "test_cli_options.py holds one table: leave 'key' out"),
+        ("report tests --data DATA:key", "test_cli_options.py holds one table: leave 'key' out"),
     ],
 )
 def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> None:
-    code, out, err = light(*(__file__ if word == "DATA" else word for word in arguments.split()))
+    code, out, err = light(*(word.replace("DATA", __file__) for word in arguments.split()))
     assert (code, out) == (2, "")
     assert problem in err and err.count("\n") == 0
 
@@ -125,7 +150,8 @@ def test_the_list_names_everything() -> None:
 
 
 def test_what_is_named_is_there() -> None:
-    assert {recipe for recipes in RECIPES.values() for recipe in recipes} <= set(shipped_recipes())
+    trainings = [task.training for task in TASKS.values() if task.training is not None]
+    assert {recipe for training in trainings for recipe in training.recipes} <= set(shipped_recipes())
     assert all(callable(ALL_KERNELS[name]) for name in ALL_KERNELS)
 
 
@@ -139,6 +165,30 @@ def test_version_help_and_completion() -> None:
     code, out, _ = light("convert", "-h")
     for precision in PRECISIONS:
         assert precision in out.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("convert cli", ["clinc150-mobilebert"]),
+        ("convert x --target o", ["onnx"]),
+        ("convert x --target litert,o", ["litert,onnx"]),
+        ("convert x --precision dyn", ["dynamic-int8"]),
+        ("convert x --task speech", ["speech-recognition"]),
+        ("convert x --attention s", ["split_heads", "sliding_window"]),
+        ("compress x --recipe prune", ["prune-60", "prune-half", "prune-quarter"]),
+        ("list t", ["tasks", "targets"]),
+        ("bench x --against o", ["onnxruntime", "openvino"]),
+        ("con", ["convert"]),
+    ],
+)
+def test_the_shell_completes_names(words: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    last = len(words.split())
+    monkeypatch.setenv("_EDGEFORMER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"edgeformer {words}")
+    monkeypatch.setenv("COMP_CWORD", str(last))
+    done = CliRunner().invoke(app, [], prog_name="edgeformer")
+    assert done.exit_code == 0 and done.stdout.split() == found
 
 
 def test_all_precisions_that_targets_lack_are_named_at_once() -> None:

@@ -168,7 +168,7 @@ def use_engine(folder: Path) -> str:
 def use_isolated(folder: Path) -> str:
     """`load(path, isolated=True)`, an answer, and a verification in the same helper."""
     from edgeformer_runtime import load
-    from edgeformer_runtime.isolation.frames import Frame
+    from edgeformer_runtime.isolation.process import Frame
 
     with load(folder, isolated=True) as pipeline:
         engine: Any = pipeline.engine

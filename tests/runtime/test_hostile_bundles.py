@@ -63,6 +63,7 @@ def test_model_files(name: str, request: pytest.FixtureRequest) -> None:
     assert found["BundleError"] > MUTATIONS / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

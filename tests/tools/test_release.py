@@ -10,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tools import release
-from tools.components import Component, components
+from tools.components import PRODUCTS, Component, components, normal
 from tools.debian import SetupError
 from tools.licences import DUTIES, licences_text
 from tools.lock import LOCK, OUTSIDE
@@ -68,8 +69,21 @@ def test_what_the_packages_bring(found: list[Component]) -> None:
     assert {"numpy", "tokenizers", "torch", "soxr", "cryptography", "coremltools", "uvicorn"} <= set(by_name)
     assert not {"pytest", "mypy", "ruff", "openvino"} & set(by_name), "tools of developers and benchmarks"
     assert by_name["soxr"].licence == "LGPL-2.1-or-later"
+    assert "pillow-heif" in by_name
     assert by_name["soxr"].name in by_name["edgeformer-runtime"].needs
     assert all(need in by_name for each in found for need in each.needs)
+
+
+def test_no_extra_for_users_is_left_out(found: list[Component]) -> None:
+    names = {each.name for each in found}
+    for product in PRODUCTS:
+        given = metadata.distribution(product)
+        extras = set(given.metadata.get_all("Provides-Extra") or ()) - {"dev", "peers"}
+        asked = [each for each in map(Requirement, given.requires or ()) if each.marker is not None]
+        assert asked
+        for each in asked:
+            if any(each.marker.evaluate({"extra": extra}) for extra in extras):
+                assert normal(each.name) in names
 
 
 def test_bill_of_materials(found: list[Component]) -> None:

@@ -31,7 +31,9 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 STATE_OPERATORS = frozenset({"read_state", "write_state"})
 CONTROL_OPERATORS = frozenset({"cond", "while_loop"})
@@ -121,7 +123,9 @@ class MilInterpreter:
         for variable in self.function.inputs:
             run.values[variable.name] = _checked_input(variable, inputs)
         if extra := sorted(set(inputs) - {each.name for each in self.function.inputs}):
-            raise InputError(f"unknown input {extra[0]!r}: expected {[each.name for each in self.function.inputs]}")
+            known = [each.name for each in self.function.inputs]
+            guess = did_you_mean(extra[0], known)
+            raise InputError(f"unknown input {extra[0]!r}: {guess}expected {', '.join(known)}")
         with torch.no_grad():
             run.execute(self.function.operations, self.function.last_uses)
         self.overflow = run.overflow
@@ -293,7 +297,8 @@ def run(
     """
     functions = read_program(path)
     if function not in functions:
-        raise InputError(f"{path} has no function {function!r}: expected one of {', '.join(functions)}")
+        guess = did_you_mean(function, functions)
+        raise InputError(f"{path} has no function {function!r}: {guess}expected one of {', '.join(functions)}")
     return MilInterpreter(functions[function]).run(inputs)
 
 
@@ -328,7 +333,8 @@ class MilReferenceEngine:
             EngineError: an output is NaN or infinity after an operator went beyond float16; the message names it.
         """
         if program not in self._programs:
-            raise InputError(f"unknown program {program!r}: expected one of {', '.join(self._programs)}")
+            guess = did_you_mean(program, self._programs)
+            raise InputError(f"unknown program {program!r}: {guess}expected one of {', '.join(self._programs)}")
         with self._lock:
             if program not in self._interpreters:
                 self._interpreters[program] = self._interpreter(program)
@@ -341,7 +347,7 @@ class MilReferenceEngine:
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
-        return decoder_over(_States(self).run, bucket, spec)
+        return decoder_over(_States(self).run, bucket, spec, StateOwners())
 
     def _interpreter(self, program: str) -> MilInterpreter:
         if self._bundle is None:

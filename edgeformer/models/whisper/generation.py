@@ -16,10 +16,12 @@ from typing import Any
 
 from edgeformer.models import config as fields
 from edgeformer.models.config import read_object
-from edgeformer.models.whisper.config import Head, WhisperConfig, with_alignment_heads
+from edgeformer.models.whisper.model import Head, WhisperConfig, with_alignment_heads
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION, SpeechTokens
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.decoding.prompt import LANGUAGE_CODES
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 SECONDS_PER_TIMESTAMP = 0.02
 
@@ -40,6 +42,8 @@ _INITIAL_TIMESTAMPS = 50
 
 
 GENERATION_FILE = "generation_config.json"
+ANY_LANGUAGE = "any"
+"""In place of a language that a checkpoint fixes: the bundle knows all, and finds out which is spoken."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,11 @@ class SpeechDescription:
 
 
 def read_speech(
-    folder: Path, config: WhisperConfig, raw: Mapping[str, Any], tokenizer_json: str | None
+    folder: Path,
+    config: WhisperConfig,
+    raw: Mapping[str, Any],
+    tokenizer_json: str | None,
+    language: str | None = None,
 ) -> SpeechDescription:
     """Everything about a checkpoint's speech.
 
@@ -87,6 +95,7 @@ def read_speech(
         config: the parsed config.
         raw: config.json, which older checkpoints and CTranslate2's keep some settings in.
         tokenizer_json: a tokenizers file's text.
+        language: the one that the bundle transcribes, or "any"; None: as generation_config.json says.
 
     Raises:
         InputError: files that contradict one another, ids beyond the vocabulary, or too little to go by.
@@ -96,12 +105,14 @@ def read_speech(
     # What generation_config.json leaves open may be in config.json.
     stated = {**_stated(raw), **_stated(_read(folder / GENERATION_FILE))}
     ids = _token_ids(tokenizer_json)
+    if language is not None:
+        stated = _with_language(stated, ids, language)
     config, notes = with_alignment_heads(config, _alignment_heads(stated))
     tokens = _tokens(ids, stated, config)
-    if len(tokens.languages) == 1 and len(_languages(ids, stated)) > 1:
+    if language is None and len(tokens.languages) == 1 and len(_languages(ids, stated)) > 1:
         notes += (
             f"generation_config.json fixes the language {next(iter(tokens.languages))}, so the bundle knows no other: "
-            "remove language (and forced_decoder_ids) there for all",
+            f"convert with --language {ANY_LANGUAGE} for all",
         )
     if tokens.languages and _forced(stated, ids) == (None, None):
         notes += ("generation_config.json states no task: a bundle transcribes, and transformers leaves the task open",)
@@ -230,9 +241,18 @@ def _fixed_language(stated: Mapping[str, Any], ids: Mapping[str, int], languages
     name = str(language).lower()
     code = name.removeprefix("<|").removesuffix("|>") if name.startswith("<|") else LANGUAGE_CODES.get(name, name)
     if code not in languages and (languages or code != "en"):
-        known = ", ".join(sorted(languages)) or "en"
-        raise InputError(f"generation_config.json: the model has no language {language!r}: expected one of {known}")
+        known = sorted(languages) or ["en"]
+        guess = did_you_mean(name, known, {name: (code,) for name, code in LANGUAGE_CODES.items()})
+        raise InputError(f"the model has no language {language!r}: {guess}expected one of {', '.join(known)}")
     return code
+
+
+def _with_language(stated: Mapping[str, Any], ids: Mapping[str, int], language: str) -> dict[str, Any]:
+    """Settings with another language than the checkpoint fixes; its task stays."""
+    _, task = _forced(stated, ids)
+    kept = {name: value for name, value in stated.items() if name not in ("language", "task", "forced_decoder_ids")}
+    chosen = {"language": None if language == ANY_LANGUAGE else language, "task": task}
+    return {**kept, **_stated(chosen)}
 
 
 def _forced(stated: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[Any, Any]:
@@ -329,30 +349,3 @@ def _sound(folder: Path, config: WhisperConfig) -> tuple[int, int, int, int]:
             f"be whole seconds and chunk_length, found {raw.get('chunk_length')!r}"
         )
     return rate, n_fft, hop_length, samples // rate
-
-
-# The names that a Whisper's generation_config.json may give a language (openai/whisper, tokenizer.py).
-
-
-LANGUAGE_CODES = {
-    "english": "en", "chinese": "zh", "german": "de", "spanish": "es", "russian": "ru", "korean": "ko",
-    "french": "fr", "japanese": "ja", "portuguese": "pt", "turkish": "tr", "polish": "pl", "catalan": "ca",
-    "dutch": "nl", "arabic": "ar", "swedish": "sv", "italian": "it", "indonesian": "id", "hindi": "hi",
-    "finnish": "fi", "vietnamese": "vi", "hebrew": "he", "ukrainian": "uk", "greek": "el", "malay": "ms",
-    "czech": "cs", "romanian": "ro", "danish": "da", "hungarian": "hu", "tamil": "ta", "norwegian": "no",
-    "thai": "th", "urdu": "ur", "croatian": "hr", "bulgarian": "bg", "lithuanian": "lt", "latin": "la",
-    "maori": "mi", "malayalam": "ml", "welsh": "cy", "slovak": "sk", "telugu": "te", "persian": "fa",
-    "latvian": "lv", "bengali": "bn", "serbian": "sr", "azerbaijani": "az", "slovenian": "sl", "kannada": "kn",
-    "estonian": "et", "macedonian": "mk", "breton": "br", "basque": "eu", "icelandic": "is", "armenian": "hy",
-    "nepali": "ne", "mongolian": "mn", "bosnian": "bs", "kazakh": "kk", "albanian": "sq", "swahili": "sw",
-    "galician": "gl", "marathi": "mr", "punjabi": "pa", "sinhala": "si", "khmer": "km", "shona": "sn",
-    "yoruba": "yo", "somali": "so", "afrikaans": "af", "occitan": "oc", "georgian": "ka", "belarusian": "be",
-    "tajik": "tg", "sindhi": "sd", "gujarati": "gu", "amharic": "am", "yiddish": "yi", "lao": "lo", "uzbek": "uz",
-    "faroese": "fo", "haitian creole": "ht", "pashto": "ps", "turkmen": "tk", "nynorsk": "nn", "maltese": "mt",
-    "sanskrit": "sa", "luxembourgish": "lb", "myanmar": "my", "tibetan": "bo", "tagalog": "tl", "malagasy": "mg",
-    "assamese": "as", "tatar": "tt", "hawaiian": "haw", "lingala": "ln", "hausa": "ha", "bashkir": "ba",
-    "javanese": "jw", "sundanese": "su", "cantonese": "yue", "burmese": "my", "valencian": "ca", "flemish": "nl",
-    "haitian": "ht", "letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro",
-    "sinhalese": "si", "castilian": "es", "mandarin": "zh",
-}  # fmt: skip
-"""The code of each language, by its English names."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from edgeformer_runtime.bundle.archive import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from edgeformer_runtime.bundle.reader import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.strict_json import MAX_NAME_PARTS, shorten
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.errors import BundleError, InputError
 
 LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Plain files that file managers leave in folders that people look into: no part of a bundle."""
@@ -69,6 +69,17 @@ def bundle_around(path: Path) -> Path | None:
     """The bundle's folder that a path lies in, or is; None: no bundle. What is written there would corrupt it."""
     place = path.resolve()
     return next((each for each in (place, *place.parents) if _is_bundle(each)), None)
+
+
+def check_outside(place: Path) -> None:
+    """Refuse a place for an output that lies in a bundle: another file would corrupt it.
+
+    Raises:
+        InputError: it does.
+    """
+    bundle = bundle_around(place)
+    if bundle is not None:
+        raise InputError(f"{place} lies in the bundle {bundle.name}, which it would corrupt: name a place outside")
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.rows import SEEN, Floats, hidden_rows
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,18 @@ def check_language(options: TranscribeOptions, tokens: SpeechTokens) -> None:
             raise InputError("task 'translate': this model knows English only; translation needs a multilingual model")
         return
     if options.language is not None and options.language not in tokens.languages:
-        raise InputError(f"language {options.language!r}: this model knows {', '.join(sorted(tokens.languages))}")
+        raise InputError(f"language {options.language!r}: {_known(options.language, tokens)}")
     if options.task == "translate" and tokens.translate is None:
         raise InputError("task 'translate': this model was not made to translate")
+
+
+def _known(language: str, tokens: SpeechTokens) -> str:
+    """What a model knows in place of a language, and what to do where its bundle was made for one."""
+    known = sorted(tokens.languages)
+    if len(known) == 1:
+        return f"this bundle was made for {known[0]} alone; convert the model again with --language any for all"
+    guess = did_you_mean(language, known, {name: (code,) for name, code in LANGUAGE_CODES.items()})
+    return f"{guess}this model knows {', '.join(known)}"
 
 
 def build_prompt(
@@ -143,3 +153,27 @@ def detect_language(decoder: SpeechDecoder, tokens: SpeechTokens) -> dict[str, f
     chosen = logits[[tokens.languages[code] for code in codes]].astype(np.float64)
     exponents = np.exp(chosen - chosen.max())
     return dict(zip(codes, (exponents / exponents.sum()).tolist(), strict=True))
+
+
+LANGUAGE_CODES = {
+    "english": "en", "chinese": "zh", "german": "de", "spanish": "es", "russian": "ru", "korean": "ko",
+    "french": "fr", "japanese": "ja", "portuguese": "pt", "turkish": "tr", "polish": "pl", "catalan": "ca",
+    "dutch": "nl", "arabic": "ar", "swedish": "sv", "italian": "it", "indonesian": "id", "hindi": "hi",
+    "finnish": "fi", "vietnamese": "vi", "hebrew": "he", "ukrainian": "uk", "greek": "el", "malay": "ms",
+    "czech": "cs", "romanian": "ro", "danish": "da", "hungarian": "hu", "tamil": "ta", "norwegian": "no",
+    "thai": "th", "urdu": "ur", "croatian": "hr", "bulgarian": "bg", "lithuanian": "lt", "latin": "la",
+    "maori": "mi", "malayalam": "ml", "welsh": "cy", "slovak": "sk", "telugu": "te", "persian": "fa",
+    "latvian": "lv", "bengali": "bn", "serbian": "sr", "azerbaijani": "az", "slovenian": "sl", "kannada": "kn",
+    "estonian": "et", "macedonian": "mk", "breton": "br", "basque": "eu", "icelandic": "is", "armenian": "hy",
+    "nepali": "ne", "mongolian": "mn", "bosnian": "bs", "kazakh": "kk", "albanian": "sq", "swahili": "sw",
+    "galician": "gl", "marathi": "mr", "punjabi": "pa", "sinhala": "si", "khmer": "km", "shona": "sn",
+    "yoruba": "yo", "somali": "so", "afrikaans": "af", "occitan": "oc", "georgian": "ka", "belarusian": "be",
+    "tajik": "tg", "sindhi": "sd", "gujarati": "gu", "amharic": "am", "yiddish": "yi", "lao": "lo", "uzbek": "uz",
+    "faroese": "fo", "haitian creole": "ht", "pashto": "ps", "turkmen": "tk", "nynorsk": "nn", "maltese": "mt",
+    "sanskrit": "sa", "luxembourgish": "lb", "myanmar": "my", "tibetan": "bo", "tagalog": "tl", "malagasy": "mg",
+    "assamese": "as", "tatar": "tt", "hawaiian": "haw", "lingala": "ln", "hausa": "ha", "bashkir": "ba",
+    "javanese": "jw", "sundanese": "su", "cantonese": "yue", "burmese": "my", "valencian": "ca", "flemish": "nl",
+    "haitian": "ht", "letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro", "moldovan": "ro",
+    "sinhalese": "si", "castilian": "es", "mandarin": "zh",
+}  # fmt: skip
+"""The code of each language, by its English names."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.specs import MAX_TOKENIZER_BYTES
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
 
-MAX_TOKENIZER_BYTES = 64 << 20
 MAX_STEPS = 32
 """Of a normalizer, a pre-tokenizer, a decoder or a post-processor, those inside of sequences counted."""
 MAX_GROWTH = 8.0

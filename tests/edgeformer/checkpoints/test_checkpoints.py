@@ -197,6 +197,18 @@ def test_every_wrong_tensor_is_named_in_one_line(bert: Path) -> None:
     assert "1 of another shape (classifier.bias (4,) instead of (3,))" in text
 
 
+@pytest.mark.parametrize("prefix", ["net.", "student.backbone."])
+def test_an_unknown_prefix_is_named(bert: Path, prefix: str) -> None:
+    def corrupt(state: dict[str, torch.Tensor]) -> None:
+        for name in list(state):
+            state[prefix + name] = state.pop(name)
+
+    edit_weights(bert, corrupt)
+    text = message(bert)
+    assert f"2 tensors have the prefix '{prefix}', which a training script put before their names" in text
+    assert "classifier.weight" not in text
+
+
 def test_missing_classifier_points_to_embedding(bert: Path) -> None:
     edit_weights(bert, lambda state: [state.pop(f"classifier.{part}") for part in ("weight", "bias")] and None)
     assert "ask for the task text-embedding" in message(bert)

@@ -18,9 +18,8 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.checkpoints.tokenizers import read_tokenizer
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.generation import SpeechSettings
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, WhisperConfig
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.errors import InputError
@@ -80,6 +79,7 @@ def test_a_multilingual_checkpoint(multilingual: Path) -> None:
     assert checkpoint.config.alignment_heads == ((0, 1), (1, 0))
 
 
+@pytest.mark.slow
 def test_tiny_en(assets: Path) -> None:
     checkpoint = open_checkpoint(str(assets / "whisper-tiny.en"))
     settings = speech_of(checkpoint)
@@ -176,6 +176,7 @@ def test_a_tokenizer_from_vocab_and_merges(multilingual: Path, copy: Path) -> No
     assert speech_of(open_checkpoint(str(copy))) == speech_of(open_checkpoint(str(multilingual)))
 
 
+@pytest.mark.slow
 def test_tiny_en_from_vocab_and_merges(assets: Path, tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         shutil.copy(assets / "whisper-tiny.en" / name, tmp_path / name)
@@ -270,6 +271,28 @@ def test_a_fixed_language_is_the_only_one(copy: Path, language: str) -> None:
     assert list(tokens.languages) == ["de"]
     assert tokens.reference_language == "de"
     assert any("fixes the language de" in note for note in checkpoint.notes)
+
+
+@pytest.mark.parametrize("fixed", [{"language": "de", "task": "transcribe"}, {"forced_decoder_ids": "fr"}, {}])
+def test_a_language_takes_the_place_of_the_fixed_one(copy: Path, fixed: dict[str, Any]) -> None:
+    path = copy / "generation_config.json"
+    if "forced_decoder_ids" in fixed:
+        fixed = forced(fixed["forced_decoder_ids"], "transcribe")(ids_of(copy))
+    change(path, **fixed)
+    for language, known in (("any", ["de", "en", "fr"]), ("English", ["en"]), ("fr", ["fr"])):
+        checkpoint = open_checkpoint(str(copy), language=language)
+        assert sorted(speech_of(checkpoint).tokens.languages) == known
+        assert not any("fixes the language" in note for note in checkpoint.notes)
+    with pytest.raises(InputError, match="no language 'germn': did you mean de\\? expected one of de, en, fr"):
+        open_checkpoint(str(copy), language="germn")
+    change(path, task="translate")
+    with pytest.raises(InputError, match="the task is 'translate'"):
+        open_checkpoint(str(copy), language="any")
+
+
+def test_a_language_belongs_to_speech() -> None:
+    with pytest.raises(InputError, match="the task is image-classification: leave --language out"):
+        open_checkpoint("cifar10-tinyvit", language="de")
 
 
 def test_forced_tokens_fix_the_language_too(copy: Path) -> None:

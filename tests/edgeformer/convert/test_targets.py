@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,7 @@ def test_an_unknown_format_lists_what_there_is() -> None:
         file_format("paddle")
 
 
+@pytest.mark.slow
 def test_another_authors_target_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS.entries, "web", TOY)  # type: ignore[attr-defined]
     source = str(save_mobilebert(tmp_path / "checkpoint"))
@@ -91,3 +93,11 @@ def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*TARGETS] == ["litert", "coreml", "executorch", "onnx", "web"]
     assert TARGETS["web"].name == "web" and TARGETS["onnx"].name == "onnx"
     assert "web" in TARGETS and len(TARGETS) == 5
+
+
+@pytest.mark.parametrize("options", [{"window": "full"}, {"audio_seconds": (5.0,)}])
+def test_options_of_speech_are_refused_elsewhere(options: dict[str, Any]) -> None:
+    asked = ConvertOptions("x", Path("o"), **options)
+    asked.check_for("speech-recognition")
+    with pytest.raises(InputError, match="are for speech, and the task is text-embedding: leave them out"):
+        asked.check_for("text-embedding")

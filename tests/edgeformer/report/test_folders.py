@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.report.collect import collect
+from edgeformer.evaluate.evaluate import Answers, share_interval
+from edgeformer.evaluate.speech import word_error_interval
+from edgeformer.report.collect import Variant, collect
 from edgeformer.report.html_page import page_of
-from edgeformer.report.page import page
-from edgeformer.report.variant import Variant, pareto, share_interval, word_error_interval
+from edgeformer.report.page import page, pareto
+from edgeformer.tasks.speech import WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE, parse
@@ -194,6 +196,24 @@ def test_no_page_is_written_into_a_bundle(folder: Path, command: str, place: Cal
     assert "lies in the bundle tiny.onnx.fp32, which it would corrupt: name a place outside" in str(ended.exception)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pack BUNDLE --out BUNDLE/x.zip",
+        "sign --new-key BUNDLE/key.pem",
+        "convert cifar10-tinyvit --out BUNDLE",
+        "compress cifar10-tinyvit --data DATA --recipe tinyvit-narrow --out BUNDLE/x",
+    ],
+)
+def test_no_command_writes_into_a_bundle(folder: Path, command: str) -> None:
+    bundle = folder / "tiny.onnx.fp32"
+    words = command.replace("BUNDLE", str(bundle)).replace("DATA", __file__).split()
+    ended = CliRunner().invoke(app, words)
+    assert isinstance(ended.exception, InputError)
+    assert "lies in the bundle tiny.onnx.fp32, which it would corrupt: name a place outside" in str(ended.exception)
+    Bundle.open(bundle).close()
+
+
 def test_a_manifest_of_another_program_is_no_bundle(tmp_path: Path) -> None:
     for content in ('{"name": "app", "icons": []}', "[]", "", "\udcff"):
         (tmp_path / MANIFEST_NAME).write_text(content, errors="surrogateescape")
@@ -208,12 +228,16 @@ def test_only_variants_of_one_group_are_compared() -> None:
     assert pareto([bundle, same]) == (bundle,)
 
 
+def transcripts(truth: tuple[str, ...], given: tuple[str, ...]) -> Answers:
+    return Answers(WORD_ERRORS, 0.0, truth, truth, given)
+
+
 def test_intervals() -> None:
     # Wilson's of 80 of 100, as in Newcombe 1998's method 3.
     low, high = share_interval(0.8, 100)
     assert (low, high) == (pytest.approx(0.7112, abs=1e-4), pytest.approx(0.8667, abs=1e-4))
     assert share_interval(1.0, 3)[1] == 1.0 and share_interval(0.0, 3)[0] == 0.0
     # Two clips of four words with one error and none: 1/8, spread 2 * (2 * (1/2)^2), over 8 words.
-    found = word_error_interval(["a b c d", "a b c d"], ["a b c x", "a b c d"])
+    found = word_error_interval(transcripts(("a b c d", "a b c d"), ("a b c x", "a b c d")))
     assert found is not None and found[1] == pytest.approx(0.125 + 1.96 / 8)
-    assert word_error_interval(["a"], ["b"]) is None
+    assert word_error_interval(transcripts(("a",), ("b",))) is None

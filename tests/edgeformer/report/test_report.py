@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,13 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.compress.budget.probe import Reading
 from edgeformer.compress.budget.search import Change
-from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
+from edgeformer.compress.budget.sensitivity import LayerCost, Reading, Sensitivity
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.report.collect import FolderReport, collect
-from edgeformer.report.page import page, pareto_plot
-from edgeformer.report.variant import Variant, pareto
+from edgeformer.report.collect import FolderReport, Variant, collect
+from edgeformer.report.page import page, pareto, pareto_plot
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compress import tiny
 
@@ -152,6 +151,15 @@ def test_each_metric_has_a_picture_of_its_own() -> None:
     assert text.count("<svg") == 2 and "word errors, %" in text
     ids = [attributes["id"] for _, attributes in read(text).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_no_point_lies_on_the_frame() -> None:
+    """Bundles of nearly one size are the usual case: the largest one's point, and its mark, are cut off there."""
+    alike = [replace(variants()[0], name=str(size), size_bytes=size) for size in (2_690_000, 2_720_000, 2_790_000)]
+    svg = pareto_plot(alike) or ""
+    points = re.findall(r'<use [^>]*x="([\d.]+)" y="[\d.]+" style="fill: #0072b2', svg)
+    left, width = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)[0]
+    assert len(points) >= 6 and max(map(float, points)) + 30 < float(left) + float(width)
 
 
 def test_changes_are_counted_by_pairs() -> None:

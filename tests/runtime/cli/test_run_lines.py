@@ -145,3 +145,22 @@ def test_a_reader_that_leaves_ends_it_quietly(tiny_onnx: Path) -> None:
     command = f"yes hello | {sys.executable} -c '{MAIN}' run {tiny_onnx} - | head -n 2"
     found = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120, check=False, env=dict(os.environ))
     assert (found.returncode, found.stdout.count(b"\n"), found.stderr) == (0, 2, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("semicolons.csv", b"id;Text\n1;hello\n", "semicolons.csv separates columns by ';': expected commas in a .csv"),
+        ("tabs.csv", b"text\tlabel\nhello\t1\n", "tabs.csv separates columns by '\\t': expected commas in a .csv"),
+        ("utf16.csv", "text\nhello\n".encode("utf-16"), "expected UTF-8 text, found UTF-16: save the file as UTF-8"),
+        ("utf16.txt", "hello\n".encode("utf-16"), "expected UTF-8 text, found UTF-16: save the file as UTF-8"),
+        ("mac.csv", b"text,label\rhello,1\r", "new-line character seen in unquoted field\n"),
+    ],
+)
+def test_what_spreadsheets_write_is_not_taken_for_texts(
+    answers_of: Any, tiny_onnx: Path, tmp_path: Path, name: str, content: bytes, problem: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    code, answers, err = answers_of(tiny_onnx, "--input", tmp_path / name)
+    assert (code, [answer for answer in answers if "error" not in answer], err.count("\n")) == (2, [], 1)
+    assert problem in err

@@ -73,6 +73,11 @@ def test_unknown_languages_are_named() -> None:
     check_language(TranscribeOptions(language="de", task="translate"), MULTILINGUAL)
     with pytest.raises(InputError, match="'xx': this model knows de, en"):
         check_language(TranscribeOptions(language="xx"), MULTILINGUAL)
+    with pytest.raises(InputError, match="'German': did you mean de\\? this model knows de, en"):
+        check_language(TranscribeOptions(language="German"), MULTILINGUAL)
+    fixed = replace(MULTILINGUAL, languages={"de": 255})
+    with pytest.raises(InputError, match="'en': this bundle was made for de alone; convert the model again with --lan"):
+        check_language(TranscribeOptions(language="en"), fixed)
 
 
 @pytest.mark.parametrize("length", range(1, 14))

@@ -62,7 +62,7 @@ def test_inputs_are_checked(real: Path) -> None:
     with Bundle.open(real) as bundle:
         engine = open_engine(bundle)
         for program, given, problem in (
-            ("seq_9", inputs(), "unknown program 'seq_9': expected one of seq_8, seq_16"),
+            ("seq_9", inputs(), "unknown program 'seq_9': did you mean seq_8\\? expected one of seq_8, seq_16"),
             ("seq_8", {"input_ids": inputs()["input_ids"]}, "expected the inputs input_ids, attention_mask"),
             ("seq_8", inputs() | {"more": np.ones(1)}, "found attention_mask, input_ids, more"),
             ("seq_8", inputs(16), r"expected int32 \(1, 8\), found int32 \(1, 16\)"),

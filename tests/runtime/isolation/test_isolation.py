@@ -18,9 +18,8 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.isolation.process import Limits
+from edgeformer_runtime.isolation.process import Frame, FrameError, Limits, read_frame, write_frame
 from edgeformer_runtime.verify.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
@@ -91,6 +90,7 @@ def test_errors_of_inputs_are_the_same(isolated: IsolatedPipeline) -> None:
     assert isolated.run("hello").labels
 
 
+@pytest.mark.slow
 def test_what_is_too_long_is_refused_and_the_process_goes_on(isolated: IsolatedPipeline, tiny_onnx: Path) -> None:
     restarts, process = isolated.engine.helper.restarts, isolated.engine.helper._process
     long = "\u0301" * (6 << 20)  # six bytes each as JSON: longer than a message may be

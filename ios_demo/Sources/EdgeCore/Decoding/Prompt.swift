@@ -30,12 +30,18 @@ struct Prompt: Equatable {
             return
         }
         if let language = options.language, spec.languages[language] == nil {
-            let known = spec.languages.keys.sorted().joined(separator: ", ")
-            throw InputError("language \(shown(language)): this model knows \(known)")
+            throw InputError("language \(shown(language)): \(knownLanguages(spec))")
         }
         guard options.task == .transcribe || spec.translate != nil else {
             throw InputError("this model was not made to translate")
         }
+    }
+
+    /// What a model knows in place of a language, and what to do where its bundle was made for one.
+    private static func knownLanguages(_ spec: SpeechTokens) -> String {
+        let known = spec.languages.keys.sorted().joined(separator: ", ")
+        if spec.languages.count > 1 { return "this model knows \(known)" }
+        return "this bundle was made for \(known) alone; convert the model again with --language any for all"
     }
 }
 

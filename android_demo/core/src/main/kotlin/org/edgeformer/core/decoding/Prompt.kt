@@ -34,12 +34,18 @@ internal fun checkLanguage(options: TranscribeOptions, tokens: SpeechTokens) {
         return
     }
     if (language != null && language !in tokens.languages) {
-        val known = tokens.languages.keys.sorted().joinToString(", ")
-        throw InputError("language ${shorten(language)}: this model knows $known")
+        throw InputError("language ${shorten(language)}: ${knownLanguages(tokens)}")
     }
     if (options.task == SpeechTask.TRANSLATE && tokens.translate == null) {
         throw InputError("translation: this model was not made to translate")
     }
+}
+
+/** What a model knows in place of a language, and what to do where its bundle was made for one. */
+private fun knownLanguages(tokens: SpeechTokens): String {
+    val known = tokens.languages.keys.sorted().joinToString(", ")
+    if (tokens.languages.size > 1) return "this model knows $known"
+    return "this bundle was made for $known alone; convert the model again with --language any for all"
 }
 
 /** The tokens before a transcript in a language, such as "en". */
