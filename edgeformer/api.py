@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
+from edgeformer.progress import Progress, silent
+from edgeformer_runtime.bundle.requirement import Required, requirement_of
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
 
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
     from edgeformer.convert.result import ConversionResult
     from edgeformer.doctor.diagnosis import Diagnosis
     from edgeformer.evaluate.evaluate import EvaluationResult
-    from edgeformer.progress import Progress
     from edgeformer_runtime.bench.report import BenchmarkResult
-    from edgeformer_runtime.bundle.requirement import Required
     from edgeformer_runtime.verify.verify import Verification
 
 
@@ -175,7 +175,6 @@ def verify(
         ['preprocess', 'seq_16', 'seq_32', 'answer']
     """
     from edgeformer.convert.target import verification_engine
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     if source is not None and not layers:
         raise InputError("--source is for --layers, which needs the checkpoint: add --layers")
@@ -216,8 +215,7 @@ def evaluate(
             or a list in a JSON file.
         source: the checkpoint to agree with; None: the bundle's own, where it is known.
         limit: use at most so many examples, spread evenly over the data; None: all.
-        require_signature, require_name, require_version: see `verify`.
-        isolated: see `verify`.
+        require_signature, require_name, require_version, isolated: see `verify`.
         threads: for the engine and for torch.
         progress: called with "evaluating", how many examples are finished and how many there are.
 
@@ -239,7 +237,6 @@ def evaluate(
         True
     """
     from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     arguments.check_limit(limit)
     arguments.check_data(data)
@@ -303,10 +300,8 @@ def benchmark(
     arguments.check_source(source)
     from edgeformer.bench.command import BenchOptions, bench
     from edgeformer.bench.request import Request
-    from edgeformer.progress import silent
     from edgeformer_runtime.bench.contender import Sweep
     from edgeformer_runtime.bench.report import BenchmarkResult
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)
     sweep = Sweep(arguments.several(threads), arguments.several(batch), arguments.several(program))
@@ -354,7 +349,6 @@ def doctor(
         True
     """
     from edgeformer.doctor.examiner import DoctorOptions
-    from edgeformer_runtime.bundle.requirement import requirement_of
 
     required = requirement_of(require_signature, require_name, require_version)
     options = DoctorOptions(None if min_ios is None else str(min_ios), min_android_api, runtime, required)
@@ -421,7 +415,6 @@ def compress(
         True
     """
     from edgeformer.compress.budget.budget import parse_budget
-    from edgeformer.progress import silent
 
     if Path(out).exists() and not resume:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
@@ -442,8 +435,7 @@ def compress(
 
         saving = (seed, resume, checkpoint_seconds)
         return steps.compress(steps.CompressOptions(source, recipe, data, out, teacher, eval_data, *saving), tell)
-    from edgeformer.compress.budget.bundle_evaluator import Conversion
-    from edgeformer.compress.budget.chain import ChainOptions, compress_to_budget
+    from edgeformer.compress.budget.chain import ChainOptions, Conversion, compress_to_budget
 
     conversion = Conversion(target, fspath(eval_data or data), limit, lengths, seconds)
     recipes = None if recipe is None else (fspath(recipe),)

@@ -244,11 +244,11 @@ def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 # Compares what a config states with what the weight files can hold, before anything of that size is built.
 
-_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
-"""Of a bundle's manifest, which would be too late to learn of them."""
 _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
 MAX_WINDOW = 64
 """Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
+_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096, "window_sizes": MAX_WINDOW}
+"""The first three are of a bundle's manifest, which would be too late to learn of them."""
 MAX_STUDENT_RATIO = 8
 """How many times its teacher's weights a new student's may be: a MobileBERT has more than the smallest BERTs."""
 ALWAYS_BUILT = 4 << 20
@@ -282,13 +282,8 @@ def check_student(family: Family[Any], raw: Mapping[str, Any], teacher_values: i
         InputError: names the fields, what they come to, and what the teacher has.
     """
     most = max(MAX_STUDENT_RATIO * teacher_values, ALWAYS_BUILT)
-    _check(
-        family,
-        raw,
-        most,
-        "student",
-        f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many",
-    )
+    there = f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many"
+    _check(family, raw, most, "student", there)
 
 
 def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
@@ -297,8 +292,6 @@ def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str,
         raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
     for field, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
         limit = _LIMITS.get(field, MAX_LAYERS if field in _LAYERS else None)
-        if field == "window_sizes":
-            limit = MAX_WINDOW
         if limit is not None and number > limit:
             raise InputError(f"{where}: {field} is {_short(number)}: expected {limit} at most")
     # Pruned layers have fewer neurons and heads than the fields say.
@@ -341,7 +334,6 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 # What weight files state of themselves, compared with their sizes before they are hashed or loaded.
-
 
 MAX_TENSORS = 100_000
 """Of a checkpoint: the largest that is converted has 1,300."""

@@ -84,8 +84,8 @@ def open_model(source: str, task: str | None = None) -> Model:
     record = TASKS[checkpoint.task]
     if record.training is None:
         raise InputError(
-            f"{checkpoint.source.id} is a {record.noun}: expected a classifier or a speech recogniser, or a recipe whose "
-            "first step is finetune with new_head = true"
+            f"{checkpoint.source.id} is a {record.noun}: expected a classifier or a speech recogniser, or a recipe "
+            "whose first step is finetune with new_head = true"
         )
     if checkpoint.activation != "softmax":
         raise InputError(f"{checkpoint.source.id} gives several labels at once: expected a classifier with one")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
-from edgeformer.interrupts import insistent_interrupts
+from edgeformer.foreign_code import insistent_interrupts
 from edgeformer.models.program import MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements

@@ -12,8 +12,7 @@ from typing import IO
 import numpy as np
 
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Finding, error, fine, info, older, parse_version, warning
-from edgeformer.doctor.model_view import Value
+from edgeformer.doctor.examiner import Finding, Value, error, fine, info, older, parse_version, warning
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.errors import BundleError, InputError

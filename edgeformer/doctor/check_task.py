@@ -15,7 +15,7 @@ from edgeformer.checkpoints import source_index
 from edgeformer.doctor.examination import Examination
 from edgeformer.doctor.examiner import Finding, error, fine, info, warning
 from edgeformer.models.config import read_object
-from edgeformer.models.whisper.config import parse_config, with_alignment_heads
+from edgeformer.models.whisper.model import parse_config, with_alignment_heads
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.specs import TensorSpec, Transcription
 from edgeformer_runtime.bundle.vectors import Case

@@ -7,8 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgeformer.doctor.examiner import DoctorOptions, Examiner, Partitioning, Support
-from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, ModelView, Node, Program, plain_name
+from edgeformer.doctor.examiner import (
+    ELEMENTWISE,
+    LAYOUT,
+    SOFTMAX,
+    DoctorOptions,
+    Examiner,
+    ModelView,
+    Node,
+    Partitioning,
+    Program,
+    Support,
+    plain_name,
+)
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE

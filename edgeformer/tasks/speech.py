@@ -176,9 +176,7 @@ RECOGNITION = Task(
     takes="audio",
     spec=_spec,
     evaluation="edgeformer.evaluate.speech:evaluate_speech",
-    peers=Peers(
-        ("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.speech_peers:speech_contenders"
-    ),
+    peers=Peers(("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.peers:speech_contenders"),
     aliases=("asr", "automaticspeechrecognition", "speech", "transcription"),
     writes=True,
     scores="edgeformer.models.whisper.model:decoder_scores",

@@ -320,7 +320,7 @@ ACCURACY = Metric(
 )
 """The share of inputs whose best label is the right one."""
 
-TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.tensor_peers:tensor_contenders")
+TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
 """What runs text and image models."""
 
 CLASSIFICATION = Task(

@@ -14,8 +14,7 @@ from edgeformer.bench.request import Request
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.bundle_evaluator import Conversion
-from edgeformer.compress.budget.chain import ChainOptions
+from edgeformer.compress.budget.chain import ChainOptions, Conversion
 from edgeformer.compress.budget.sensitivity import sensitivity_of
 from edgeformer.compress.compress import CompressOptions
 from edgeformer.compress.recipe import load_recipe

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
 from edgeformer.models.program import MIN_MAX, Program
-from edgeformer_converters.ranges import ValueHistogram
+from edgeformer_converters.observe import ValueHistogram
 from edgeformer_runtime.errors import InputError
 
 # A smaller constant is not worth the operator that would read it. Whisper's, one value per position, has up to 1,500.

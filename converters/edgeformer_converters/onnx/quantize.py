@@ -30,9 +30,9 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
+from edgeformer_converters.observe import ValueHistogram
 from edgeformer_converters.onnx.converter import store_in_half
 from edgeformer_converters.onnx.target import INT4_BLOCK
-from edgeformer_converters.ranges import ValueHistogram
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.models.program import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.model import (
     DecoderLayer,
     FeedForward,
     Silence,
     Whisper,
+    WhisperConfig,
     causal_mask,
     project,
     silence_of,

@@ -18,9 +18,8 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.checkpoints.tokenizers import read_tokenizer
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.generation import SpeechSettings
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, WhisperConfig
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.errors import InputError

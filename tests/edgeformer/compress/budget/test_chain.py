@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.bundle_evaluator import BundleEvaluator, Conversion
-from edgeformer.compress.budget.chain import Chain, ChainOptions, compress_to_budget
+from edgeformer.compress.budget.chain import BundleEvaluator, Chain, ChainOptions, Conversion, compress_to_budget
 from edgeformer.compress.model import open_model
 from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
 from edgeformer_runtime.errors import InputError

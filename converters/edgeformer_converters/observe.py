@@ -1,11 +1,19 @@
-"""Ranges of activations from what calibration inputs make of them: all values, most of them, or the telling ones."""
+"""What a model computes on the way: the ranges of its activations for int8, and engines that tell each value.
+
+A range is of all values that calibration inputs give, of most of them, or of the telling ones.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer.doctor.examiner import Array, Observe, Tap
 from edgeformer.models.program import ENTROPY, MIN_MAX, PERCENTILE
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.engines.checked import CheckedEngine
 
 KEPT_PERCENT = 99.99
 """Of the values, by the method percentile; what is left is cut off at both ends alike."""
@@ -85,3 +93,33 @@ def _divergence(magnitudes: NDArray[np.float64], end: int) -> float:
     found = kept > 0
     p, q = kept[found] / kept.sum(), spread[found] / spread.sum()
     return float((p * np.log(p / q)).sum())
+
+
+# An engine that tells what it computes on the way: the base of every target's own.
+
+
+class ObservedEngine(CheckedEngine):
+    """A `CheckedEngine` whose programs' values are observed."""
+
+    name = "observed"
+    executed_by = "an observed engine"
+
+    def __init__(self, programs: tuple[ProgramSpec, ...], tap: Tap, sizes: Collection[int] | None = None) -> None:
+        """`tap` is given every floating-point value, or those with a number of elements that is among `sizes`."""
+        super().__init__(programs)
+        self.tap = tap
+        self.sizes = sizes
+
+    def wants(self, size: int) -> bool:
+        """Whether values with so many elements are told."""
+        return self.sizes is None or size in self.sizes
+
+
+def numbers(observe: Observe) -> Tap:
+    """A tap that tells the largest number of each value."""
+    return lambda program, label, values: observe(program, label, largest_number(values))
+
+
+def largest_number(values: Array) -> float:
+    """The largest absolute number; infinity or NaN where there is one."""
+    return float(np.abs(values).max()) if values.size else 0.0

@@ -1,4 +1,8 @@
-"""Peers of text and image models, on tensors: ONNX Runtime, OpenVINO, torch and ncnn."""
+"""Peers on the same weights: of text and image models, on tensors, and of speech models.
+
+The first are ONNX Runtime, OpenVINO, torch and ncnn. Of speech: faster-whisper, whisper.cpp, a plain export in ONNX
+Runtime, and transformers in torch.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,24 @@ from typing import Any
 import numpy as np
 
 from edgeformer.attention import KERNELS
+from edgeformer.bench.whisper_formats import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.convert.target import TARGETS, converter_for
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens
-from edgeformer_runtime.bench.contender import Contender, Run
+from edgeformer_runtime.bench.contender import Contender, Run, bundle_contender
+from edgeformer_runtime.bench.workload import workload
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.vectors import longest_case
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import load_attribute
+
+# Peers of text and image models, on tensors.
 
 # PyTorch's fused attention is its fastest on a CPU, so that is what the peer gets; pnnx knows it by name.
 TORCH_ATTENTION = "fused"
@@ -40,7 +52,7 @@ _PNNX_TYPES = {"float32": "f32", "int32": "i32"}
 def tensor_contenders(
     names: Sequence[str], bundle: Bundle, checkpoint: Checkpoint, folder: Path, program: str | None, batch: int
 ) -> list[Contender]:
-    """See `peers.peer_contenders`."""
+    """See `command.peer_contenders`."""
     case = longest_case(bundle, program)
     inputs = folder / "inputs.npz"
     np.savez(inputs, **{name: np.repeat(array, batch, axis=0) for name, array in case.inputs.items()})  # type: ignore[arg-type]
@@ -48,7 +60,7 @@ def tensor_contenders(
     found: list[Contender] = []
 
     def add(name: str, precision: str, arguments: dict[str, str], size_bytes: int) -> None:
-        factory = f"edgeformer.bench.tensor_peers:{name}_run"
+        factory = f"edgeformer.bench.peers:{name}_run"
         arguments = {**arguments, "inputs": str(inputs)}
         found.append(Contender(name, name, precision, factory, arguments, size_bytes, case.program, batch))
 
@@ -252,3 +264,93 @@ def _batch(inputs: Mapping[str, Tensor]) -> int:
 def _arrays(path: str | Path) -> dict[str, np.ndarray]:
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+# Peers of speech models.
+
+
+FASTER_WHISPER_PRECISIONS = ("int8", "float32")
+WHISPER_CPP_PRECISIONS = ("fp16", "q8_0")
+ONNX_PRECISIONS = ("fp32", "dynamic-int8")
+
+
+def speech_contenders(
+    names: Sequence[str], bundle: Bundle, checkpoint: Checkpoint, folder: Path, program: str | None, batch: int
+) -> list[Contender]:
+    """See `command.peer_contenders`. Conversions are kept in the user's cache."""
+    chosen = workload(bundle, program)
+    sound = folder / "sound.npy"
+    np.save(sound, _samples(bundle, chosen.case.raw))
+    models = PeerModels(checkpoint, cache_folder() / "bench")
+    found: list[Contender] = []
+
+    def add(name: str, precision: str, engine: str, arguments: dict[str, str], model: Path) -> None:
+        settings = {"engine": engine, "arguments": arguments, "sound": str(sound), "batch": batch}
+        factory = "edgeformer.bench.peers:speech_run"
+        found.append(Contender(name, name, precision, factory, settings, size_bytes(model), chosen.program, batch))
+
+    if "faster-whisper" in names:
+        for precision in FASTER_WHISPER_PRECISIONS:
+            model = models.ctranslate2(precision)
+            arguments = {"folder": str(model), "precision": precision}
+            add("faster-whisper", precision, "faster_whisper", arguments, model)
+    if "whisper.cpp" in names:
+        for precision in WHISPER_CPP_PRECISIONS:
+            model = models.ggml(precision)
+            add("whisper.cpp", precision, "whisper_cpp", {"file": str(model)}, model)
+    if "onnxruntime" in names:
+        found += _plain_onnx(checkpoint, folder, batch)
+    if "torch" in names:
+        model = models.public()
+        add("torch", "fp32", "transformers", {"folder": str(model)}, model)
+    return found
+
+
+def speech_run(engine: str, arguments: dict[str, str], sound: str, batch: int, threads: int) -> Run:
+    """One of `whisper_engines` on one sound, from samples to text."""
+    transcribe = load_attribute(f"edgeformer.bench.whisper_engines:{engine}")(**arguments, threads=threads)
+    samples = np.load(sound)
+
+    def run() -> object:
+        return [transcribe(samples, None) for _ in range(batch)]
+
+    return run
+
+
+def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Contender]:
+    """What a plain export gives: always the whole window of 30 s, no silence that stands in for a part of it."""
+    from edgeformer.convert.convert import ConvertOptions, convert
+
+    options = ConvertOptions(
+        source=str(checkpoint.folder),
+        out=folder / "plain",
+        targets=("onnx",),
+        precisions=ONNX_PRECISIONS,
+        window="full",
+    )
+    found = []
+    for row in convert(options):
+        if not row.ok:
+            raise EngineError(f"the peer onnxruntime at {row.precision}: {'; '.join(row.problems)}")
+        plain = bundle_contender(row.path, batch=batch)
+        found.append(
+            Contender(
+                name="onnxruntime, 30 s",
+                engine="onnxruntime",
+                precision=row.precision,
+                factory=plain.factory,
+                arguments=plain.arguments,
+                size_bytes=plain.size_bytes,
+                program=plain.program,
+                batch=batch,
+            )
+        )
+    return found
+
+
+def _samples(bundle: Bundle, raw: dict[str, Any]) -> np.ndarray:
+    """(N,) float32 of a recorded sound, of which a case hears the first `samples`."""
+    spec = bundle.manifest.preprocessing
+    assert isinstance(spec, AudioPreprocessing)
+    with open_audio(bundle.path(raw["audio"]), spec.sample_rate) as reader:
+        return reader.read(raw["samples"])
