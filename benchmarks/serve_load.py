@@ -99,8 +99,9 @@ class Scenario:
 
 @dataclass
 class Outcome:
-    """What came of a scenario; times in seconds, memory in bytes."""
+    """What came of a scenario; times in seconds, memory in bytes. `load_before` is the machine's over one minute."""
 
+    load_before: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
@@ -118,6 +119,8 @@ class Outcome:
         times = sorted(self.latencies)
         return {
             "scenario": scenario.name,
+            "bundle": scenario.bundle.name,
+            "load_before": self.load_before,
             "clients": scenario.clients,
             "seconds": scenario.seconds,
             "answers_per_second": round(len(times) / scenario.seconds, 1),
@@ -276,7 +279,7 @@ def _problem(question: Question, response: httpx.Response) -> str | None:
 
 async def run(scenario: Scenario) -> Outcome:
     """Run a scenario."""
-    outcome = Outcome()
+    outcome = Outcome(round(os.getloadavg()[0], 1))
     port = free_port()
     process = start(scenario, port)
     try:
