@@ -195,14 +195,15 @@ def speech_questions(bundle: Path) -> list[Question]:
 
 
 def long_sound(seconds: int) -> bytes:
-    """An mp3 of somebody who speaks for so long, over and over."""
+    """An mp3 of somebody who speaks for so long, over and over, at 8 kbit/s: two hours fit the largest body."""
     import numpy as np
     import soundfile
 
     samples, rate = soundfile.read(ASSETS / "speech" / "jfk.wav", dtype="float32")
     repeated = np.tile(samples, -(-seconds * rate // len(samples)))[: seconds * rate]
     file = io.BytesIO()
-    soundfile.write(file, repeated, rate, format="MP3", subtype="MPEG_LAYER_III")
+    low = {"compression_level": 0.99, "bitrate_mode": "CONSTANT"}
+    soundfile.write(file, repeated, rate, format="MP3", subtype="MPEG_LAYER_III", **low)
     return file.getvalue()
 
 
