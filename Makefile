@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo golden android ios pi \
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden android ios pi \
   older-cpu browser clean
 
 help: ## this list
@@ -13,6 +13,7 @@ setup: $(READY) ## both packages, editable, and every tool, in .venv
 
 # What is locked, file by file, is this one platform; every other one takes the newest versions in the packages' ranges.
 # torch comes by version alone: which of its builds a machine gets, its index decides, and so the hash of its file.
+# Most modules are never imported here: they are compiled when they are, and not all 25,000 beforehand.
 LOCKED := $(shell $(PYTHON) -c "import platform as p, sys; \
   print(sys.version_info[:2] == (3, 11) and (sys.platform, p.machine()) == ('linux', 'x86_64'))")
 
@@ -20,13 +21,13 @@ $(READY): pyproject.toml runtime/pyproject.toml requirements.lock
 	@echo "Installing into .venv (a few minutes)..."
 	@$(PYTHON) -m venv .venv
 ifeq ($(LOCKED),True)
-	@$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet torch==2.13.0
+	@$(BIN)/pip install --quiet --no-compile --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --no-compile torch==2.13.0
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation -e ./runtime -e .
 	@$(BIN)/pip check
 else
 	@$(BIN)/pip install --quiet torch==2.13.0
-	@$(BIN)/pip install --quiet -e ./runtime -e '.[all,peers,dev]'
+	@$(BIN)/pip install --quiet -e ./runtime -e '.[all,dev]'
 endif
 	@touch $@
 
@@ -45,7 +46,8 @@ demo-speech: setup ## the same of Whisper tiny.en
 	@$(BIN)/edgeformer demo --speech --out dist
 
 # One worker per core, up to four, as each may take 4 GB; a file's tests stay together, for they share what they convert.
-TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+# Files keep the order of tests/conftest.py: xdist's own starts files of few tests, which are the slow ones, at the end.
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup ## every test
 	@$(TEST)
@@ -63,19 +65,22 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup ## measures against peers and rewrites the README's table
-	@$(BIN)/python -m benchmarks.text_peers --update-readme
-	@$(BIN)/python -m benchmarks.vision_peers --update-readme
-	@$(BIN)/python -m benchmarks.whisper_peers --update-readme
-	@$(BIN)/python -m benchmarks.footprint --update-readme
+bench: setup ## measures against peers and rewrites the tables of docs/benchmarks.md and the README
+	@$(BIN)/python -m benchmarks.text_peers --update-docs
+	@$(BIN)/python -m benchmarks.vision_peers --update-docs
+	@$(BIN)/python -m benchmarks.whisper_peers --update-docs
+	@$(BIN)/python -m benchmarks.footprint --update-docs
 
-# Measures again, and says which of the README's ratios lie inside the intervals that it states.
-bench-check: setup ## whether the README's numbers are still true
+# Measures again, and says which ratios of docs/benchmarks.md lie inside the intervals that it states.
+bench-check: setup ## whether the numbers of docs/benchmarks.md are still true
 	@$(BIN)/python -m benchmarks.check
 
 # Teacher, student and pruned student of docs/compression.md, trained anew, and the table of them.
 zoo: setup ## trains teacher, student and pruned student of docs/compression.md anew
 	@$(BIN)/python -m benchmarks.zoo
+
+api-docs: setup ## docs/api.md, from the docstrings
+	@$(BIN)/python -m tools.api_docs
 
 golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make

@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.intervals import center, prediction_interval
 from edgeformer.bench.command import peer_contenders
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
@@ -31,7 +32,7 @@ def measure(
     """Convert as asked, then time the bundles that run here, the first of them as the base of ratios, and the peers.
 
     Args:
-        title: of the model, for the README.
+        title: of the model, for docs/benchmarks.md.
         options: what to convert.
         rounds: how often the contenders take turns, in each of `REPEATS` repeats.
         inspect: what else is to be found out about the contenders while their files exist; it gets them and the first
@@ -40,8 +41,8 @@ def measure(
     Returns:
         The model's entry in the results, and what `inspect` found.
     """
-    with Steps(steps_of(options)) as steps:
-        bundles = convert(options, steps)
+    with Steps() as steps:
+        bundles = convert(options, steps.at)
     runnable = [row for row in bundles if row.ok and TARGETS[row.target].format.reference_engine is None]
     with tempfile.TemporaryDirectory() as work, Bundle.open(runnable[0].path) as first:
         contenders = [bundle_contender(row.path) for row in runnable]

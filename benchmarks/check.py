@@ -1,4 +1,4 @@
-"""Measures again and says which of the README's ratios are found inside the intervals that it states.
+"""Measures again and says which ratios of docs/benchmarks.md are found inside the intervals that it states.
 
     python -m benchmarks.check [text] [vision] [speech] [footprint] [--new FILE]
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.readme_table import RESULTS
+from benchmarks.tables import RESULTS
 from edgeformer_runtime.cli.console import err, out
 
 SCRIPTS = {

@@ -1,6 +1,6 @@
 """How light the runtime is: size, packages, import, memory and cold start, beside the libraries that it stands for.
 
-    python -m benchmarks.footprint [--update-readme | --json FILE]
+    python -m benchmarks.footprint [--update-docs | --json FILE]
 
 Each contender is installed by pip into an environment of its own and answers once in a fresh process for each round.
 Rounds are interleaved, figures are medians, and the files are in the page cache. Ratios are of the times to the first
@@ -24,7 +24,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
-from benchmarks import readme_table
+from benchmarks import tables
 from benchmarks.intervals import center, prediction_interval
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
@@ -244,7 +244,9 @@ def _cold(runs: Sequence[Run], base: Sequence[Run], rounds: int) -> Cold:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true")
+    parser.add_argument(
+        "--update-docs", action="store_true", help="write the tables of docs/benchmarks.md and the README"
+    )
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"in each of {REPEATS} repeats")
     arguments = parser.parse_args()
@@ -283,8 +285,8 @@ def main() -> None:
         ],
     }
     arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    if arguments.update_readme:
-        readme_table.update_readme()
+    if arguments.update_docs:
+        tables.update_docs()
     print(arguments.json)
 
 

@@ -1,4 +1,4 @@
-"""The README's table of the footprint benchmark."""
+"""The tables of the footprint benchmark in docs/benchmarks.md."""
 
 from __future__ import annotations
 

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.readme_table import REPOSITORY, RESULTS
+from benchmarks.tables import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import converter_for
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
-from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.process import peak_rss_bytes
 
 HEADS, HEAD_DIM = 12, 32
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)

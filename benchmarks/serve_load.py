@@ -41,8 +41,8 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.readme_table import RESULTS
 from benchmarks.serve_attackers import Attack, attack_until_over
+from benchmarks.tables import RESULTS
 from edgeformer_runtime import load
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from tests.conftest import ASSETS

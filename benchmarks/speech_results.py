@@ -148,7 +148,7 @@ def terminal_table(results: Results) -> Table:
 
 
 def markdown(results: Results) -> str:
-    """The README's table."""
+    """The table in docs/benchmarks.md."""
     lines = [
         f"**{results['model']}, {len(results['clips'])} clips of speech**",
         "",

@@ -1,6 +1,6 @@
 """Measures text bundles on every target and precision, and peers on the same weights: benchmarks/results/text.json.
 
-    python -m benchmarks.text_peers [--update-readme] [--json FILE]
+    python -m benchmarks.text_peers [--update-docs] [--json FILE]
 
 Two models: MobileBERT as published (24 layers, random weights: latency and parity do not depend on training) at 128
 tokens, and the zoo's intent classifier at 32. All rows of a model come from one run, interleaved, one thread.
@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from benchmarks.bundle_measure import measure
-from benchmarks.readme_table import RESULTS, update_readme
+from benchmarks.tables import RESULTS, update_docs
 from edgeformer.convert.convert import ConvertOptions
 from edgeformer.convert.target import TARGETS
 
@@ -46,9 +46,11 @@ def measure_text(title: str, source: str, seq_len: int, folder: Path) -> dict[st
 
 
 def main() -> None:
-    """Measure, write the JSON, and put the table into the README if asked."""
+    """Measure, write the JSON, and put the tables into the documents if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true", help="write the stored results and the README's table")
+    parser.add_argument(
+        "--update-docs", action="store_true", help="write the tables of docs/benchmarks.md and the README"
+    )
     parser.add_argument("--json", type=Path, default=RESULT, help="where the results go; default: the stored ones")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -62,8 +64,8 @@ def main() -> None:
             ],
         }
     arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if arguments.update_readme:
-        update_readme()
+    if arguments.update_docs:
+        update_docs()
 
 
 if __name__ == "__main__":

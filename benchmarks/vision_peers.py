@@ -1,6 +1,6 @@
 """Measures TinyViT-5M at 224 pixels on every target that runs here and every precision, and peers on the same weights.
 
-    python -m benchmarks.vision_peers [--update-readme] [--json FILE]
+    python -m benchmarks.vision_peers [--update-docs] [--json FILE]
 
 The weights are the seeded ones of the reference assets (EDGEFORMER_ASSETS), which are harder to quantize than trained
 ones. int8 is calibrated on half of the assets' photographs and 48 small images; each row's cosines to torch at fp32 are
@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bundle_measure import measure
-from benchmarks.readme_table import RESULTS, update_readme
+from benchmarks.tables import RESULTS, update_docs
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.convert import ConvertOptions
-from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import TARGETS
 from edgeformer.models.program import ProgramOptions
 from edgeformer_runtime.bench.contender import Contender
@@ -128,9 +128,11 @@ def _row_key(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, write the JSON, and put the table into the README if asked."""
+    """Measure, write the JSON, and put the tables into the documents if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--update-readme", action="store_true", help="write the stored results and the README's table")
+    parser.add_argument(
+        "--update-docs", action="store_true", help="write the tables of docs/benchmarks.md and the README"
+    )
     parser.add_argument("--json", type=Path, default=RESULT, help="where the results go; default: the stored ones")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--target", action="append", choices=HERE, help="default: all that run here")
@@ -160,8 +162,8 @@ def main() -> None:
         "models": [{**model, "best": best(model["rows"], found)}],
     }
     arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if arguments.update_readme:
-        update_readme()
+    if arguments.update_docs:
+        update_docs()
 
 
 if __name__ == "__main__":

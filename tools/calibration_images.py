@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from edgeformer.tasks import samples
+from edgeformer.tasks.image import images
 from tools.code_key import REPOSITORY
 
 PHOTOS = REPOSITORY / "edgeformer" / "zoo" / "images"
@@ -17,7 +17,7 @@ PHOTOS = REPOSITORY / "edgeformer" / "zoo" / "images"
 def write_images(folder: Path) -> Path:
     """The drawn samples and the zoo's photos in all eight orientations: enough for ranges that let the gates pass."""
     folder.mkdir()
-    originals = [*samples.images(), *(path.read_bytes() for path in sorted(PHOTOS.glob("*.png")))]
+    originals = [*images(), *(path.read_bytes() for path in sorted(PHOTOS.glob("*.png")))]
     for index, original in enumerate(originals):
         with Image.open(io.BytesIO(original)) as image:
             for turned, mirrored in product(range(4), (False, True)):

@@ -19,7 +19,7 @@ from tools.debian import SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
-INPUTS = ("-e ./runtime[full,serve,trust,onnx]", "-e .[all,peers,dev]", "setuptools>=77", "wheel")
+INPUTS = ("-e ./runtime[full,serve,trust,onnx]", "-e .[all,dev]", "setuptools>=77", "wheel")
 OURS = ("edgeformer", "edgeformer-runtime")
 OUTSIDE = ("torch", *OURS)
 PYTHON, PLATFORM = "3.11", "x86_64-manylinux_2_28"

@@ -18,16 +18,16 @@ AttentionKernel: TypeAlias = "Callable[[Tensor, Tensor, Tensor, Tensor | None, f
 """q (B, H, T, D); k, v (B, H, S, D); additive bias broadcastable to (B, H, T, S) or None; scale -> out (B, H, T, D)."""
 
 _EXACT = {
-    "dense": "edgeformer.attention.exact:dense",
-    "fused": "edgeformer.attention.exact:fused",
-    "chunked": "edgeformer.attention.exact:chunked",
-    "split_heads": "edgeformer.attention.exact:split_heads",
+    "dense": "edgeformer.attention.kernels:dense",
+    "fused": "edgeformer.attention.kernels:fused",
+    "chunked": "edgeformer.attention.kernels:chunked",
+    "split_heads": "edgeformer.attention.kernels:split_heads",
 }
 
 # Other functions than what a checkpoint was trained with: it has to be distilled into them. For texts.
 _APPROXIMATE = {
-    "sliding_window": "edgeformer.attention.approximate:sliding_window",
-    "linear": "edgeformer.attention.approximate:linear",
+    "sliding_window": "edgeformer.attention.kernels:sliding_window",
+    "linear": "edgeformer.attention.kernels:linear",
 }
 
 KERNELS: Registry[AttentionKernel] = Registry(_EXACT)

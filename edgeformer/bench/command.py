@@ -7,17 +7,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from edgeformer.bench.adb import AdbHost
 from edgeformer.bench.request import Host, Request, Tell
 from edgeformer.bench.ssh import SshHost
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender, conditions
-from edgeformer_runtime.bench.measure import Progress, measure_cells
+from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import check_choice, did_you_mean, load_attribute
 
 _MIB = 1 << 20
 
@@ -42,7 +44,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         for peer in self.against:
-            check_choice(peer, PEERS, "peer", ALIASES)
+            check_choice(peer, _peers(), "peer", ALIASES)
         if self.against and LOCAL not in self.on:
             raise InputError(f"peers run on this machine alone: expected --on {LOCAL} with --against")
         if self.remote_runtime is not None and not any(on.startswith("ssh://") for on in self.on):
@@ -118,11 +120,6 @@ def _arenas(request: Request) -> dict[tuple[str | None, str | None], float]:
     return found
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """Names with commas, each once."""
-    return tuple(dict.fromkeys(name for name in text.split(",") if name))
-
-
 # The values of `--on`: which machine measures.
 
 
@@ -177,15 +174,13 @@ _SCHEMES: dict[str, Callable[[str, str, str | None], Host]] = {"ssh": _ssh, "adb
 # factory is called in a process of its own, so it imports only what it needs.
 
 
-TENSOR_PEERS = ("onnxruntime", "openvino", "torch", "ncnn")
-"""What runs text and image models."""
-
-SPEECH_PEERS = ("faster-whisper", "whisper.cpp", "onnxruntime", "torch")
-"""What runs Whisper."""
-
-PEERS = tuple(dict.fromkeys((*TENSOR_PEERS, *SPEECH_PEERS)))
 ALIASES = {"ort": ("onnxruntime",), "onnx": ("onnxruntime",), "pytorch": ("torch",), "ggml": ("whisper.cpp",)}
 """What the field calls them."""
+
+
+def _peers() -> tuple[str, ...]:
+    """The peers of all tasks."""
+    return tuple(dict.fromkeys(name for task in TASKS.values() for name in task.peers.names))
 
 
 def peer_contenders(
@@ -199,7 +194,7 @@ def peer_contenders(
     """Prepare the named peers' models, and the recorded input that the bundle is measured on, in `folder`.
 
     Args:
-        names: members of `PEERS`.
+        names: of peers that run models of the bundle's task.
         bundle: whose weights and input the peers get.
         source: the checkpoint; None: where this user converted it from.
         folder: an empty folder that lives as long as the benchmark.
@@ -211,13 +206,12 @@ def peer_contenders(
             not the bundle's.
     """
     manifest = bundle.manifest
-    speech = isinstance(manifest.postprocessing, Transcription)
-    able = SPEECH_PEERS if speech else TENSOR_PEERS
+    peers = TASKS[manifest.task].peers
     for name in names:
-        if name not in able:
+        if name not in peers.names:
             raise InputError(
-                f"the peer {name!r} does not run {manifest.task}: {did_you_mean(name, able)}"
-                f"expected one of {', '.join(able)}"
+                f"the peer {name!r} does not run {manifest.task}: {did_you_mean(name, peers.names)}"
+                f"expected one of {', '.join(peers.names)}"
             )
     from edgeformer.checkpoints.source_index import (
         open_source,  # it imports torch, which a benchmark without peers has no use for
@@ -225,12 +219,7 @@ def peer_contenders(
 
     checkpoint = open_source(manifest, source)
     try:
-        if speech:
-            from edgeformer.bench.speech_peers import speech_contenders
-
-            return speech_contenders(names, bundle, checkpoint, folder, program, batch)
-        from edgeformer.bench.tensor_peers import tensor_contenders
-
-        return tensor_contenders(names, bundle, checkpoint, folder, program, batch)
+        contenders = cast(Callable[..., list[Contender]], load_attribute(peers.contenders))
+        return contenders(names, bundle, checkpoint, folder, program, batch)
     except ImportError as error:
         raise InputError(f"a peer needs the package {error.name}: pip install 'edgeformer[peers]'") from None

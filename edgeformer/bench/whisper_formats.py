@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
-from edgeformer.models.whisper.config import WhisperConfig
+from edgeformer.models.whisper.model import WhisperConfig
 from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.delivery import put, work_folder

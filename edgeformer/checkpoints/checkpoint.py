@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.checkpoints import ctranslate2, weights
-from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, field_notes
+from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, TEXT, field_notes
 from edgeformer.checkpoints.sentence import (
     NO_PROMPT,
     SentenceFiles,
@@ -29,14 +29,15 @@ from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocab
 from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, family_for
-from edgeformer.models.score_range import sample_inputs, sample_sound, score_range, set_mask
-from edgeformer.models.text import CLASSIFICATION_HEADS, MEAN, TEXT_TASKS, TextEmbedder, TextEncoder
+from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.score_range import set_mask
+from edgeformer.models.text import MEAN, TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
-from edgeformer.models.whisper.model import Whisper
-from edgeformer.tasks.task import EMBEDDING, SPEECH
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import load_attribute
 
 _NO_LENGTH = 1_000_000
 _LISTED_KEYS = 20
@@ -59,7 +60,7 @@ class Checkpoint:
         weight_files: the files that hold the weights.
         family: the implementation.
         raw: its config.json.
-        config: the family's parsed config.
+        config: what the family's `parse_config` gave: its functions take it.
         task: one of the family's tasks.
         labels: for classification, in the order of the logits; else empty.
         activation: "softmax" or "sigmoid", from logits to scores.
@@ -76,7 +77,7 @@ class Checkpoint:
     source: Source
     folder: Path
     weight_files: tuple[Path, ...]
-    family: Family
+    family: Family[Any]
     raw: Mapping[str, Any]
     config: Any
     task: str
@@ -100,6 +101,14 @@ class Checkpoint:
     def load_weights(self) -> dict[str, Tensor]:
         """All tensors by their public names, floating point ones as float32."""
         return weights.load_weights(self.weight_files)
+
+    def load_state(self) -> dict[str, Tensor]:
+        """All tensors by the names that the family's modules give them, floating point ones as float32."""
+        return self.family.rename(self.load_weights())
+
+    def programs(self, module: nn.Module, options: ProgramOptions) -> tuple[Program, ...]:
+        """The programs of its task, on a module that `load_module` gave."""
+        return TASKS[self.task].programs(self, self.family.programs(module, self.config, options))
 
 
 @dataclass(frozen=True)
@@ -172,16 +181,17 @@ def open_checkpoint(
     files = weights.find_weight_files(found.folder)
     check_weight_files(files)
     check_sizes(family, raw, files)
-    notes = field_notes(found, raw, family.tasks)
+    notes = field_notes(found, raw, TASKS[family.tasks[0]].takes)
     config = family.parse_config(raw)
     sentence = read_sentence_files(found, raw) if len(family.tasks) > 1 else SentenceFiles()
     task = task_of(family, raw, files, task, sentence, new_head)
     check_attention(raw, task)
-    reads_text = task in TEXT_TASKS
-    embeds = task == EMBEDDING and not new_head
+    record = TASKS[task]
+    reads_text = record.takes == TEXT
+    embeds = record.pooled and not new_head
     if prompt not in (None, NO_PROMPT) and not embeds:
         raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
-    if language is not None and task != SPEECH:
+    if language is not None and not record.writes:
         raise InputError(f"a language belongs to speech-recognition, and the task is {task}: leave --language out")
     tokenizer = None
     if reads_text:
@@ -190,7 +200,7 @@ def open_checkpoint(
         notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
         if sentence.is_cross_encoder and prompt is None and not new_head:
             check_no_prompt(sentence)
-    elif task == SPEECH:
+    elif record.writes:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer, language)
     return Checkpoint(
@@ -249,16 +259,20 @@ def check_approximate(kernel: str | None, task: str) -> None:
     Raises:
         InputError: names the task.
     """
-    if kernel in APPROXIMATE_KERNELS and task not in TEXT_TASKS:
+    if kernel in APPROXIMATE_KERNELS and TASKS[task].takes != TEXT:
         raise InputError(f"the attention kernel {kernel} is for long texts, found the task {task}: choose another")
 
 
-def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.Module, KeyReport]:
+def load_module(
+    checkpoint: Checkpoint, attention: AttentionKernel, state: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, KeyReport]:
     """Build the checkpoint's module and fill it, every tensor accounted for.
 
     Args:
         checkpoint: an opened checkpoint.
         attention: the kernel that the module will use.
+        state: what the checkpoint's `load_state` gave, for who builds several modules; the module has copies. None:
+            the weights are read now.
 
     Returns:
         The module in eval mode, float32 and contiguous, and the report of its keys.
@@ -266,8 +280,9 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     Raises:
         InputError: tensors that are missing, unexpected or of another shape, all of them in one line.
     """
-    state = checkpoint.family.rename(checkpoint.load_weights())
-    module = checkpoint.family.build(checkpoint.config, checkpoint.task, len(checkpoint.labels), attention)
+    state = checkpoint.load_state() if state is None else state
+    task = TASKS[checkpoint.task]
+    module = checkpoint.family.build(checkpoint.config, task.built_as, len(checkpoint.labels), attention)
     if isinstance(module, TextEmbedder):
         module.set_head(checkpoint.pooling, checkpoint.normalize)
     expected = module.state_dict()
@@ -275,19 +290,13 @@ def load_module(checkpoint: Checkpoint, attention: AttentionKernel) -> tuple[nn.
     unused = tuple(sorted(name for name in leftover if _is_unused(name, checkpoint)))
     problems = _key_problems(expected, state, unused)
     if problems:
-        hint = ""
-        if checkpoint.task == "text-classification" and not any("classifier." in name for name in state):
-            hint = "; the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding"
+        headless = task.heads and not any(task.heads[0] in name for name in state)
+        hint = f"; {task.headless}" if headless else ""
         advice = weights.prefix_advice(expected.keys() - state.keys(), leftover)
         raise InputError(f"{checkpoint.source.id} does not fit its config: {advice or '; '.join(problems) + hint}")
     module.load_state_dict({name: state[name] for name in expected})
     silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
-    if checkpoint.task == SPEECH and scores.mask != MASK_VALUE:
-        raise InputError(
-            f"the decoder's attention scores are up to {scores.spread:.0f} apart, and a bundle hides rows of its "
-            f"cache with {MASK_VALUE:.0f}, which is not safe then: the checkpoint is damaged or its training diverged"
-        )
     if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
         raise InputError(
             f"attention scores are up to {scores.spread:.0f} apart, and approximate attention hides padding from up to "
@@ -309,20 +318,15 @@ def _silence_padding(module: nn.Module, pad_token_id: int) -> tuple[str, ...]:
 
 def _scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
     """The range on samples of the attention scores that a mask is added to."""
-    if checkpoint.task in TEXT_TASKS:
-        return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
-    if isinstance(module, Whisper):
-        found = score_range(module, sample_sound(module), (layer.self_attn for layer in module.decoder.blocks))
-        return replace(found, spread=max(found.spread, found.largest))  # an unwritten row of the cache has the score 0
-    return ScoreRange()
+    entry = TASKS[checkpoint.task].scores
+    found: ScoreRange = ScoreRange() if entry is None else load_attribute(entry)(module, checkpoint)
+    return found
 
 
 def _is_unused(name: str, checkpoint: Checkpoint) -> bool:
-    """A head of other tasks. What classification itself would need is not unused there: the config contradicts it."""
-    if not checkpoint.family.is_unused(name):
-        return False
-    needed = checkpoint.task == "text-classification" and any(head in f".{name}" for head in CLASSIFICATION_HEADS)
-    return not needed
+    """A head of other tasks. What a task itself would need is not unused there: the config contradicts it."""
+    heads = TASKS[checkpoint.task].heads
+    return checkpoint.family.is_unused(name) and not any(head in f".{name}" for head in heads)
 
 
 def _key_problems(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], unused: Iterable[str]) -> list[str]:
@@ -366,7 +370,7 @@ def _described(file: Path) -> dict[str, Any]:
     raise InputError(f"{file.name} alone does not say what model it is: expected a folder with {CONFIG_FILE}")
 
 
-def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: str | None) -> str | None:
+def _text_tokenizer(folder: Path, config: TextConfig, sentence: SentenceFiles, prompt: str | None) -> str | None:
     """The tokenizer of a text model, with what sentence-transformers does before it."""
     tokenizer = read_tokenizer(folder, config.type_vocab_size, config.vocab_size)
     if tokenizer is not None and sentence.lower_case:
@@ -378,7 +382,9 @@ def _text_tokenizer(folder: Path, config: Any, sentence: SentenceFiles, prompt: 
     return _checked_tokenizer(tokenizer, config.vocab_size)
 
 
-def _text_notes(sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: Any) -> tuple[str, ...]:
+def _text_notes(
+    sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: TextConfig
+) -> tuple[str, ...]:
     notes = sentence.notes
     if sentence.is_embedder and not sentence.normalize:
         notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)

@@ -6,7 +6,7 @@ because no value of it does. What the table does not know is noted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from edgeformer.checkpoints.sentence import SENTENCE_CONFIG, TRANSFORMER_CONFIGS
 from edgeformer.checkpoints.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
 from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from edgeformer.models.config import read_list, read_object
-from edgeformer.models.text import TEXT_TASKS
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 _SHOWN = 8
 
-TEXT, IMAGE, SPEECH_KIND = "text", "image", "speech"
+TEXT, IMAGE, AUDIO = "text", "image", "audio"
+"""What models read: the kinds of preprocessing in a manifest."""
 GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
 HONOURED, REFUSED, NOTED, SILENT = "honoured", "refused", "noted", "silent"
@@ -102,7 +102,7 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
         **_honoured("layer_widths"),
         **_silent("num_features do_pooling"),
     },
-    SPEECH_KIND: {
+    AUDIO: {
         **_COMMON,
         **_honoured(
             "vocab_size num_mel_bins d_model encoder_layers decoder_layers encoder_attention_heads "
@@ -231,12 +231,12 @@ GENERATION_FIELDS: dict[str, Field] = {
     ),
 }
 
-SOUND_FIELDS: dict[str, Field] = {
+AUDIO_FIELDS: dict[str, Field] = {
     **_honoured("sampling_rate n_fft hop_length feature_size chunk_length"),
-    "do_normalize": Field(REFUSED, (False,), "sound is not scaled to unit variance here: set it to false"),
-    "padding_value": Field(REFUSED, (0.0,), "sound is continued with silence: set it to 0.0"),
-    "padding_side": Field(REFUSED, ("right",), "sound is continued at its end: set it to right"),
-    "dither": Field(NOTED, (0.0,), "no noise is added to the sound"),
+    "do_normalize": Field(REFUSED, (False,), "audio is not scaled to unit variance here: set it to false"),
+    "padding_value": Field(REFUSED, (0.0,), "audio is continued with silence: set it to 0.0"),
+    "padding_side": Field(REFUSED, ("right",), "audio is continued at its end: set it to right"),
+    "dither": Field(NOTED, (0.0,), "no noise is added to the audio"),
     **_silent(
         "feature_extractor_type processor_class n_samples nb_max_frames return_attention_mask mel_filters "
         "image_processor_type tokenizer_class"
@@ -265,13 +265,13 @@ PRETRAINED_FIELDS: dict[str, Field] = {
 """timm's pretrained_cfg in config.json."""
 
 
-def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[str]) -> tuple[str, ...]:
+def field_notes(source: SourceFolder, raw: Mapping[str, Any], kind: str) -> tuple[str, ...]:
     """Walk the fields of a checkpoint's config files.
 
     Args:
         source: the checkpoint.
         raw: its config.json, or what stands for it.
-        tasks: what its family can do.
+        kind: what its model reads, `Task.takes`.
 
     Returns:
         A note on each field that would change an answer and does not, and on those that nothing knows.
@@ -279,11 +279,11 @@ def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[
     Raises:
         InputError: names a field that would change an answer and cannot be honoured.
     """
-    kind = TEXT if set(tasks) & set(TEXT_TASKS) else IMAGE if "image-classification" in tasks else SPEECH_KIND
-    notes = check_fields(CONFIG_FILE, raw, CONFIG_FIELDS[kind])
+    notes = check_fields(CONFIG_FILE, raw, CONFIG_FIELDS.get(kind, _COMMON))
     if kind == IMAGE:
         notes += check_fields("pretrained_cfg", raw.get("pretrained_cfg") or {}, PRETRAINED_FIELDS)
-    for path, fields in _files(source, kind):
+    files = _FILES[kind](source) if kind in _FILES and source.root.is_dir() else []
+    for path, fields in files:
         if path.is_file():
             values = read_object(path)
             # Newer versions of transformers keep a feature extractor's settings inside of the processor's.
@@ -294,19 +294,12 @@ def field_notes(source: SourceFolder, raw: Mapping[str, Any], tasks: Collection[
     return notes
 
 
-def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Field]]]:
-    if not source.root.is_dir():
-        return []
+Files = list[tuple[Path, Mapping[str, Field]]]
+
+
+def _text_files(source: SourceFolder) -> Files:
     folder = source.folder
-    if kind == SPEECH_KIND:
-        sound = [(folder / name, SOUND_FIELDS) for name in (PREPROCESSOR_FILE, PROCESSOR_FILE)]
-        return [(folder / GENERATION_FILE, GENERATION_FIELDS), *sound]
-    if kind == IMAGE:
-        return [(folder / PREPROCESSOR_FILE, PIXEL_FIELDS)]
-    files: list[tuple[Path, Mapping[str, Field]]] = [
-        (folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS),
-        (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS),
-    ]
+    files: Files = [(folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS), (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS)]
     places = dict.fromkeys((folder, source.root))
     files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
     files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
@@ -315,6 +308,23 @@ def _files(source: SourceFolder, kind: str) -> list[tuple[Path, Mapping[str, Fie
     if "Normalize" in modules:
         files += [(modules["Normalize"] / "config.json", NORMALIZE_FIELDS)]
     return files
+
+
+def _image_files(source: SourceFolder) -> Files:
+    return [(source.folder / PREPROCESSOR_FILE, PIXEL_FIELDS)]
+
+
+def _audio_files(source: SourceFolder) -> Files:
+    audio = [(source.folder / name, AUDIO_FIELDS) for name in (PREPROCESSOR_FILE, PROCESSOR_FILE)]
+    return [(source.folder / GENERATION_FILE, GENERATION_FIELDS), *audio]
+
+
+_FILES: Mapping[str, Callable[[SourceFolder], Files]] = {
+    TEXT: _text_files,
+    IMAGE: _image_files,
+    AUDIO: _audio_files,
+}
+"""The files beside config.json, by what the model reads."""
 
 
 def _module_notes(root: Path) -> tuple[str, ...]:

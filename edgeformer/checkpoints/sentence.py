@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from edgeformer.checkpoints.sources import MODULES_FILE, SourceFolder, is_inside
 from edgeformer.models.config import read_list, read_object
 from edgeformer.models.text import CLS, MEAN, POOLINGS
-from edgeformer.tasks.samples import TEXTS
+from edgeformer.tasks.text import TEXTS
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 SENTENCE_CONFIG = "config_sentence_transformers.json"
 TRANSFORMER_CONFIGS = (

@@ -1,4 +1,4 @@
-"""Finds a bundle's source again: where this user converted it from, in the zoo, or where the user says it is.
+"""A bundle's source: found again where this user converted it from, in the zoo, or where the user says; and run.
 
 Bundles name their source by hash and never by a path of the machine that made them.
 """
@@ -8,13 +8,25 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
+import torch
+
+from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
+from edgeformer.models.program import Program
+from edgeformer.models.score_range import exact_masks
+from edgeformer.tasks.task import TASKS
 from edgeformer.zoo import ZOO
-from edgeformer_runtime.bundle.manifest import Classification, Manifest, Source
-from edgeformer_runtime.cache import cache_folder, make_private
+from edgeformer_runtime.bundle.manifest import Manifest, Source
+from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.delivery import cache_folder, make_private
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.checked import decoder_over
+from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import InputError
 
 SOURCE_ATTENTION = "fused"
@@ -79,13 +91,12 @@ def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:
     Raises:
         InputError: it is not known here, is no checkpoint, or holds other weights than the bundle was made from.
     """
-    head = manifest.postprocessing
     checkpoint = open_checkpoint(
         source or str(find(manifest.source)),
         task=manifest.task,
         prompt=NO_PROMPT,
         # The user may have named them in place of an id2label that cannot be used.
-        labels=head.labels if isinstance(head, Classification) else None,
+        labels=getattr(manifest.postprocessing, "labels", None),
     )
     if checkpoint.source.weights_sha256 != manifest.source.weights_sha256:
         raise InputError(f"{source or checkpoint.folder} does not hold the weights that {manifest.name} was made from")
@@ -119,3 +130,52 @@ def _read(path: Path) -> dict[str, str]:
         return {}
     entries = found.items() if isinstance(found, dict) else ()
     return {key: folder for key, folder in entries if isinstance(folder, str) and "\0" not in folder}
+
+
+# The source model as an engine: the reference that vectors are recorded from and that peers are compared with.
+
+
+class TorchEngine:
+    """Runs programs eagerly in torch, in fp32, as the checkpoint has them."""
+
+    name = "torch"
+    not_covered: str | None = None
+
+    def __init__(self, programs: Sequence[Program]) -> None:
+        self.programs = {program.name: program for program in programs}
+        self._owners = StateOwners()
+        self.executed_by = f"torch {torch.__version__.split('+')[0]}"
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one program; see `Engine.run`."""
+        spec = self.programs[program]
+        # Exact masks: the reference must not hide a leak of padding by having it too.
+        with torch.inference_mode(), exact_masks(spec.module):
+            outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
+        return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
+
+    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+        """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+        return decoder_over(self.run, bucket, spec, self._owners)
+
+    def close(self) -> None:
+        """Nothing to release: the programs belong to the caller."""
+
+
+# The programs of a bundle, made from its source anew: what the bundle's own are compared with.
+
+
+def source_programs(manifest: Manifest, checkpoint: Checkpoint) -> tuple[Program, ...]:
+    """The programs that a bundle was made of, in torch, in fp32, with the same attention where it is approximate.
+
+    Raises:
+        InputError: the checkpoint gives other programs today.
+    """
+    attention = APPROXIMATE_KERNELS.get(manifest.attention, KERNELS[SOURCE_ATTENTION])
+    module, _ = load_module(checkpoint, attention)
+    programs = checkpoint.programs(module, TASKS[manifest.task].program_options(manifest))
+    if {program.name: program.inputs for program in programs} != {
+        program.name: program.inputs for program in manifest.programs
+    }:
+        raise InputError(f"{checkpoint.source.id} no longer gives the programs of {manifest.name}: convert it again")
+    return programs

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeformer.bounded_files import MAX_LABELS_BYTES, read_text
 from edgeformer.checkpoints import weights
 from edgeformer.checkpoints.sentence import SentenceFiles
-from edgeformer.models.config import read_list
+from edgeformer.models.config import MAX_LABELS_BYTES, read_list, read_text
 from edgeformer.models.family import Family
 from edgeformer.models.text import TWO_LABELS, unwrapped
-from edgeformer.tasks.task import ALIASES, CLASSIFICATION, EMBEDDING, SPEECH
-from edgeformer_runtime.choices import check_choice
+from edgeformer.tasks.task import TASKS, check_task
+from edgeformer.tasks.text import CLASSIFICATION, EMBEDDING
 from edgeformer_runtime.errors import InputError
 
 _ACTIVATIONS = {
@@ -36,7 +35,7 @@ HEADS_OF_NO_TASK = {
 
 
 def task_of(
-    family: Family,
+    family: Family[Any],
     raw: Mapping[str, Any],
     files: tuple[Path, ...],
     asked: str | None,
@@ -56,38 +55,40 @@ def task_of(
     Raises:
         InputError: a task that the family does not have, or a checkpoint that says too little.
     """
-    if asked is not None and asked not in family.tasks:
-        check_choice(asked, family.tasks, f"task for {family.name}", ALIASES)
+    able = [name for name, task in TASKS.items() if task.built_as in family.tasks]
+    check_task(asked, able, f"task for {family.name}")
     if len(family.tasks) == 1:
         return asked or family.tasks[0]
     if new_head:
-        return asked or EMBEDDING
-    if asked == EMBEDDING:
+        return asked or EMBEDDING.name
+    if asked is not None and not TASKS[asked].heads:
         return asked
     if asked is None and (sentence.is_embedder or sentence.is_cross_encoder):
-        return CLASSIFICATION if sentence.is_cross_encoder else EMBEDDING
-    return _made_for(raw, files, asked)
+        return CLASSIFICATION.name if sentence.is_cross_encoder else EMBEDDING.name
+    found = _made_for(raw, files, asked)
+    return asked or found
 
 
 def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
+    """Of a text model, which of its two tasks, by the class that it was saved as; of none, by its tensors."""
     names = [str(name) for name in raw.get("architectures") or []]
     if any(name.endswith("ForSequenceClassification") for name in names):
-        return CLASSIFICATION
+        return CLASSIFICATION.name
     for name in names:
         found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
         if found is not None:
             raise InputError(
                 f"config.json: a {name} {found}, which is no task here: fine-tune it for sequence classification, "
-                f"or say --task {EMBEDDING} for the mean of its encoder's hidden states"
+                f"or say --task {EMBEDDING.name} for the mean of its encoder's hidden states"
             )
     if asked is not None:
         return asked
     if any(name.endswith("Model") for name in names):
-        return EMBEDDING
+        return EMBEDDING.name
     if names:
         raise InputError(
             f"config.json: a {names[0]} is not known: expected a ...ForSequenceClassification or ...Model; say --task "
-            f"{EMBEDDING} for the mean of its encoder's hidden states"
+            f"{EMBEDDING.name} for the mean of its encoder's hidden states"
         )
     if raw.get("classifier_activation") is False:
         raise InputError(
@@ -95,18 +96,18 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
     heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
-    return CLASSIFICATION if "classifier" in heads else EMBEDDING
+    return CLASSIFICATION.name if "classifier" in heads else EMBEDDING.name
 
 
 def labels_of(
-    family: Family, task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
+    family: Family[Any], task: str, raw: Mapping[str, Any], given: tuple[str, ...] | None = None
 ) -> tuple[str, ...]:
     """The labels in the order of the logits, as given or from the config; none where the task has none.
 
     Raises:
         InputError: a count that does not fit, a label twice, or a regression.
     """
-    if task in (EMBEDDING, SPEECH):
+    if not TASKS[task].labelled:
         if given is not None:
             raise InputError(f"labels belong to a classifier, and the task is {task}: leave them out")
         return ()
@@ -123,7 +124,7 @@ def labels_of(
     return labels
 
 
-def _labels(family: Family, raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
+def _labels(family: Family[Any], raw: Mapping[str, Any], given: tuple[str, ...] | None) -> tuple[str, ...]:
     """The config's, or given ones, which may also mend an id2label with gaps: then the weights tell their number."""
     if given is None:
         return family.parse_labels(raw)
@@ -139,7 +140,7 @@ def _labels(family: Family, raw: Mapping[str, Any], given: tuple[str, ...] | Non
 def activation_of(task: str, raw: Mapping[str, Any]) -> str:
     """ "softmax" or "sigmoid", from the config's problem_type."""
     problem_type = raw.get("problem_type")
-    if task in (EMBEDDING, SPEECH):
+    if not TASKS[task].labelled:
         return "softmax"
     if problem_type not in _ACTIVATIONS:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)

@@ -11,7 +11,6 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgeformer.bounded_files import MAX_VOCABULARY_BYTES, read_text
 from edgeformer.checkpoints.sentence import as_template
 from edgeformer.checkpoints.tokenizer_options import (
     BERT_ROLES,
@@ -22,7 +21,7 @@ from edgeformer.checkpoints.tokenizer_options import (
     TokenizerOptions,
     read_options,
 )
-from edgeformer.models.config import MAX_VOCABULARY_JSON_BYTES, read_object
+from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_BYTES, read_object, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer

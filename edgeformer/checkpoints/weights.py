@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import pickle
+import pickletools
 import stat
 import struct
 import zipfile
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from edgeformer.checkpoints import ctranslate2 as ctranslate2_whisper
+from edgeformer.checkpoints import ctranslate2
 from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
 from edgeformer.checkpoints.sources import weight_suffix
 from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
@@ -52,11 +54,11 @@ def find_weight_files(folder: Path) -> tuple[Path, ...]:
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
             return _shards(index)
-    if (folder / ctranslate2_whisper.WEIGHT_FILE).is_file():
-        return (folder / ctranslate2_whisper.WEIGHT_FILE,)
+    if (folder / ctranslate2.WEIGHT_FILE).is_file():
+        return (folder / ctranslate2.WEIGHT_FILE,)
     raise InputError(
         f"no weights in {folder.name}: expected model.safetensors or pytorch_model.bin, or the index of their shards, "
-        f"or CTranslate2's {ctranslate2_whisper.WEIGHT_FILE}{_found_instead(folder)}"
+        f"or CTranslate2's {ctranslate2.WEIGHT_FILE}{_found_instead(folder)}"
     )
 
 
@@ -165,8 +167,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_bin(path: Path) -> dict[str, Tensor]:
     """Two formats share the suffix."""
     with _unreadable(path):
-        ctranslate2 = is_ctranslate2(path)
-    return ctranslate2_whisper.read_tensors(path) if ctranslate2 else _read_pickle(path)
+        is_theirs = is_ctranslate2(path)
+    return ctranslate2.read_tensors(path) if is_theirs else _read_pickle(path)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -180,8 +182,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise
     if isinstance(state, dict) and len(nested := [key for key in _NESTED_STATES if key in state]) == 1:
         state = state[nested[0]]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(each, Tensor) for each in state.values()):
         raise InputError(f"{path.name} holds no dictionary of tensors: save the model's state_dict()")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_meta or value.is_nested:
+            raise InputError(f"{path.name}: tensor {name} is sparse, nested or without values: save it as a dense one")
     return {str(name): tensor for name, tensor in state.items()}
 
 
@@ -229,11 +234,8 @@ _READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
 }
 
 
-# Weights as a safetensors file that others can read as far as the user's umask lets them.
-
-
 def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write weights; safetensors itself gives its files to their owner alone."""
+    """Write weights, readable as the user's umask says; safetensors itself gives its files to their owner alone."""
     file.touch()
     mode = stat.S_IMODE(file.stat().st_mode)
     save_file(dict(tensors), file, metadata={"format": "pt"})
@@ -242,19 +244,18 @@ def save_weights(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 # Compares what a config states with what the weight files can hold, before anything of that size is built.
 
-
-_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096}
-"""Of a bundle's manifest, which would be too late to learn of them."""
 _LAYERS = ("num_hidden_layers", "n_layers", "encoder_layers", "decoder_layers", "num_feedforward_networks", "depths")
 MAX_WINDOW = 64
 """Of TinyViT's attention, whose table of offsets grows with the fourth power of it."""
+_LIMITS = {"num_labels": 100_000, "num_classes": 100_000, "input_size": 4096, "window_sizes": MAX_WINDOW}
+"""The first three are of a bundle's manifest, which would be too late to learn of them."""
 MAX_STUDENT_RATIO = 8
 """How many times its teacher's weights a new student's may be: a MobileBERT has more than the smallest BERTs."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
 
 
-def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
+def check_sizes(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...]) -> None:
     """Refuse a config that states more than its weights can be.
 
     Args:
@@ -269,7 +270,7 @@ def check_sizes(family: Family, raw: Mapping[str, Any], files: tuple[Path, ...])
     _check(family, raw, max(there, ALWAYS_BUILT), "config.json", f"the weight files have {there} bytes")
 
 
-def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -> None:
+def check_student(family: Family[Any], raw: Mapping[str, Any], teacher_values: int) -> None:
     """Refuse a new student of far more weights than its teacher.
 
     Args:
@@ -281,23 +282,16 @@ def check_student(family: Family, raw: Mapping[str, Any], teacher_values: int) -
         InputError: names the fields, what they come to, and what the teacher has.
     """
     most = max(MAX_STUDENT_RATIO * teacher_values, ALWAYS_BUILT)
-    _check(
-        family,
-        raw,
-        most,
-        "student",
-        f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many",
-    )
+    there = f"the teacher has {teacher_values} weights: expected {MAX_STUDENT_RATIO} times as many"
+    _check(family, raw, most, "student", there)
 
 
-def _check(family: Family, raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
+def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str, there: str) -> None:
     labels = raw.get("id2label")
     if isinstance(labels, Mapping | list) and len(labels) > _LIMITS["num_labels"]:
         raise InputError(f"{where}: id2label has {len(labels)} labels: expected {_LIMITS['num_labels']} at most")
     for field, number in (*((key, raw[key]) for key in raw if _is_count(raw[key])), *_vision_counts(raw)):
         limit = _LIMITS.get(field, MAX_LAYERS if field in _LAYERS else None)
-        if field == "window_sizes":
-            limit = MAX_WINDOW
         if limit is not None and number > limit:
             raise InputError(f"{where}: {field} is {_short(number)}: expected {limit} at most")
     # Pruned layers have fewer neurons and heads than the fields say.
@@ -341,13 +335,16 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 # What weight files state of themselves, compared with their sizes before they are hashed or loaded.
 
-
 MAX_TENSORS = 100_000
 """Of a checkpoint: the largest that is converted has 1,300."""
 MAX_HEADER_BYTES = 16 << 20
 """Of a safetensors file, a hundred bytes for each tensor."""
 MAX_PICKLE_BYTES = 4 << 20
-"""Of the part of a PyTorch archive that names its tensors, which is interpreted opcode by opcode."""
+"""Of the part of PyTorch's files that names their tensors, which is interpreted opcode by opcode."""
+MAX_OPCODES = 1_000_000
+"""Of that part: some thirty for each tensor."""
+_PICKLES_BEFORE_1_6 = 5
+"""Magic number, version, system, the tensors' names and their storages; then the storages' bytes."""
 MAX_DIRECTORY_BYTES = MAX_TENSORS * 160
 
 _HEADER = struct.Struct("<Q")
@@ -357,7 +354,7 @@ _END, _END64, _LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"),
 def check_weight_files(files: tuple[Path, ...]) -> None:
     """Refuse weight files that were never written, or whose heads state more than the files hold.
 
-    What is neither safetensors nor an archive of PyTorch is left to its reader.
+    What is neither safetensors nor PyTorch's is left to its reader.
 
     Raises:
         InputError: names the file, what it states and what was expected.
@@ -368,8 +365,10 @@ def check_weight_files(files: tuple[Path, ...]) -> None:
             with path.open("rb") as file:
                 if path.suffix == ".safetensors":
                     _check_header(file, path)
-                elif file.read(4) == b"PK\x03\x04":
+                elif (start := file.read(4)) == b"PK\x03\x04":
                     _check_archive(file, path)
+                else:
+                    _check_pickles(start + file.read(MAX_PICKLE_BYTES), _PICKLES_BEFORE_1_6, path)
     except BundleError as error:
         raise InputError(str(error)) from None
     except OSError as error:
@@ -401,18 +400,33 @@ def _check_archive(file: IO[bytes], path: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+            for member in members:
+                if member.compress_type != zipfile.ZIP_STORED:
+                    raise InputError(f"{path.name} is compressed: expected what torch.save writes")
+                if member.filename.endswith("/data.pkl"):
+                    with archive.open(member) as names:
+                        _check_pickles(names.read(MAX_PICKLE_BYTES + 4), 1, path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise _corrupted(path, str(error)) from None
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise InputError(f"{path.name} is compressed: expected what torch.save writes")
-        if member.filename.endswith("/data.pkl") and member.file_size > MAX_PICKLE_BYTES:
-            raise InputError(
-                f"{path.name} names its tensors in {member.file_size} bytes: expected {MAX_PICKLE_BYTES} at most"
-            )
     stated = sum(member.file_size for member in members)
     if stated > size:
         raise _corrupted(path, f"its members come to {stated} bytes, and it has {size}")
+
+
+def _check_pickles(data: bytes, count: int, path: Path) -> None:
+    """Refuse what takes long to interpret, or makes bytes out of a number. What is no pickle is left to its reader."""
+    stream, opcodes = io.BytesIO(data), 0
+    try:
+        for _ in range(count):
+            for opcode, argument, _ in pickletools.genops(stream):
+                opcodes += 1
+                if opcodes > MAX_OPCODES:
+                    raise InputError(f"{path.name} names its tensors in over {MAX_OPCODES} steps: save it again")
+                if opcode.name == "GLOBAL" and str(argument).endswith(" bytearray"):
+                    raise InputError(f"{path.name} holds more than tensors and is refused: save it as safetensors")
+    except ValueError:
+        if stream.tell() > MAX_PICKLE_BYTES:
+            raise InputError(f"{path.name} names its tensors in over {MAX_PICKLE_BYTES} bytes: save it again") from None
 
 
 def _directory_bytes(file: IO[bytes], size: int) -> int | None:

@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
-from rich.console import Console
+from accelerate import Accelerator
+from rich.table import Table
 
-from edgeformer.compress.corpus import Data, data_sha256, labels_in, make_corpus, read_data
+from edgeformer.compress.corpus import Data, labels_in, make_corpus, read_data
 from edgeformer.compress.model import Model, open_model, with_new_head, write_model
 from edgeformer.compress.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compress.steps import RUNNERS, Results, StepContext, check_same_task, size_of
-from edgeformer.compress.training import Run, accuracy, clear_states, writing
+from edgeformer.compress.training import Run, accuracy, clear_states, open_accelerator, writing
+from edgeformer.progress import Progress, silent
 from edgeformer_runtime.delivery import alone, clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalTextField, PathField, TextField
+from edgeformer_runtime.shown import Shown
 
 REPORT_FILE = "edgeformer.json"
 REPORT_VERSION = 1
@@ -66,16 +67,50 @@ class CompressOptions:
     checkpoint_seconds: float = 60.0
 
 
-@dataclass(frozen=True)
-class Compressed:
-    """The folder that was written, and what `edgeformer.json` in it says."""
+@dataclass(frozen=True, repr=False)
+class Compressed(Shown):
+    """What a recipe gave.
+
+    Attributes:
+        path: the checkpoint's folder.
+        report: what `edgeformer.json` in it says: sizes before, and for each step its sizes, loss and accuracy.
+    """
 
     path: Path
     report: dict[str, Any]
 
+    @property
+    def problem(self) -> None:
+        """None, where `Chain` may have one: a recipe that cannot be run to its end is an error."""
+        return None
 
-def compress(options: CompressOptions, console: Console) -> Compressed:
+    def to_json(self) -> dict[str, Any]:
+        """What `compress --json` prints: the report."""
+        return self.report
+
+    def tables(self) -> list[Table]:
+        """A row for the source and one for each step."""
+        table = Table("step", "parameters", "zeros in linear layers", "loss", "accuracy", title=str(self.path))
+        table.add_row("source", *_sizes(self.report["before"]), "", "")
+        for number, step in enumerate(self.report["steps"], 1):
+            results = step["results"]
+            loss, share = results.get("loss"), results.get("accuracy")
+            figures = ("" if loss is None else f"{loss:.4f}", "" if share is None else f"{share:.2%}")
+            table.add_row(f"{number} {step['kind']}", *_sizes(results), *figures)
+        return [table]
+
+
+def _sizes(results: Results) -> tuple[str, str]:
+    share = results["linear_zeros"] / max(1, results["linear_weights"])
+    return f"{results['parameters']:,}", f"{share:.1%}"
+
+
+def compress(options: CompressOptions, progress: Progress = silent) -> Compressed:
     """Run a recipe.
+
+    Args:
+        options: what to make of what.
+        progress: called with each step, and within one after each update or batch.
 
     Raises:
         InputError: anything that is not as it should be; nothing is then at `options.out`.
@@ -88,10 +123,10 @@ def compress(options: CompressOptions, console: Console) -> Compressed:
         if found is None or not options.resume:
             nothing = " and no interrupted run is beside it" if options.resume else ""
             raise InputError(f"{options.out} exists{nothing}: name a new folder, or remove it first")
-        console.print(f"{options.out} is finished: there is nothing to go on with", highlight=False)
+        progress(f"{options.out} is finished: there is nothing to go on with", 0, 0)
         return found
-    accelerator = _accelerator(recipe)
-    run = Run(accelerator, console, options.seed, folder, options.checkpoint_seconds)
+    accelerator = open_accelerator(recipe.mixed_precision)
+    run = Run(accelerator, progress, options.seed, folder, options.checkpoint_seconds)
     job = _Job(recipe, options, run)
     with _alone(options.out, accelerator):
         return _compress(job, options, recipe)
@@ -131,18 +166,6 @@ def _compress(job: _Job, options: CompressOptions, recipe: Recipe) -> Compressed
     with writing(folder):
         _publish(options.out, job.after(len(recipe.steps)), report, recipe, run)
     return Compressed(options.out, report)
-
-
-def _accelerator(recipe: Recipe) -> Accelerator:
-    # Its state outlives it and refuses another precision, which the next recipe of this process may ask for; there is
-    # no public way to forget it.
-    AcceleratorState._reset_state()
-    # Not every parameter has a gradient in every update: MobileBERT keeps some that its config does not use.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=recipe.mixed_precision, kwargs_handlers=[unused])
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise InputError('mixed_precision = "fp16" needs an accelerator: expected "bf16" or "no" on a CPU')
-    return accelerator
 
 
 def name_of(number: int, step: Step) -> str:
@@ -207,7 +230,7 @@ class _Job:
             "seed": self.run.seed,
             "source": self._source.checkpoint.source.weights_sha256,
             "teacher": self._teacher_sha256,
-            "data": data_sha256(self._data),
+            "data": self._data.sha256(),
             "settings": _settings(self._recipe),
             "steps": [step_to_json(step) for step in self._recipe.steps],
         }

@@ -1,47 +1,40 @@
 """Training data as batches: each model gets the same examples in its own encoding.
 
-A text goes through each model's own tokenizer, an image through its own size and normalisation. Speech is taught token
-by token, so that there both models must have one vocabulary.
+A text goes through each model's own tokenizer, an image through its own size and normalisation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.compress.augment import Augmentation, transform, variant, word_neighbours
-from edgeformer.compress.batches import Encoded, encode
 from edgeformer.compress.recipe import Augment, Recipe
-from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels, open_data, spread
-from edgeformer.tasks.interface import audio_preprocessing
-from edgeformer.tasks.task import SPEECH
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.specs import ImagePreprocessing, to_levels
-from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.decoding.prompt import build_prompt, check_language
-from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import ImageEncoder
-from edgeformer_runtime.preprocess.log_mel import LogMel, mel_filter_bank
+from edgeformer_runtime.registry import load_attribute
 
 NO_LABEL = -1
+_SORT_WINDOW = 32
+"""Batches that are sorted by length together: little padding, and still a random order."""
+WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
 Inputs = tuple[Tensor, ...]
-Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -62,24 +55,68 @@ class Batch:
 
 
 class Corpus(Protocol):
-    """Examples that can be batched.
+    """Examples that can be batched."""
 
-    Attributes:
-        lengths: (N,) of each example, by which batches are made of similar ones.
-        fixed: whether an example is the same each time, so that what a teacher says of it can be kept.
-        mismatched: how many examples the teacher gets cut into other tokens than the student.
-    """
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) of each example, by which batches are made of similar ones."""
 
-    lengths: Tensor
-    fixed: bool
-    mismatched: int
+    @property
+    def fixed(self) -> bool:
+        """Whether an example is the same each time, so that what a teacher says of it can be kept."""
+
+    @property
+    def mismatched(self) -> int:
+        """How many examples the teacher gets cut into other tokens than the student."""
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
         """The examples of these rows, varied by `rng` where the corpus does that."""
 
 
+def shuffled_rows(lengths: Tensor, batch_size: int, rng: torch.Generator | None = None) -> list[Tensor]:
+    """The row numbers of one epoch's batches: random order, similar length within a batch.
+
+    Args:
+        lengths: (N,) of the examples.
+        batch_size: of each batch but perhaps one.
+        rng: source of the order; None: torch's own.
+    """
+    batches: list[Tensor] = []
+    for window in torch.split(torch.randperm(len(lengths), generator=rng), batch_size * _SORT_WINDOW):
+        batches += torch.split(window[lengths[window].argsort(stable=True)], batch_size)
+    return [batches[number] for number in torch.randperm(len(batches), generator=rng).tolist()]
+
+
+class Data(ABC):
+    """Examples of a task with their answers."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """SHA-256 over the examples and their answers."""
+
+    @abstractmethod
+    def limited(self, count: int) -> Data:
+        """So many examples, spread evenly; all where there are fewer."""
+
+    @abstractmethod
+    def corpus(self, student: Checkpoint, teacher: Checkpoint | None, recipe: Recipe, augment: Augment) -> Corpus:
+        """Batches for a student and, where there is one, its teacher; see `make_corpus`."""
+
+    def with_variants(self, count: int, teacher: Checkpoint, state: Mapping[str, Tensor], seed: int) -> Data:  # noqa: ARG002
+        """The examples and, behind them, `count` variants of each without a label; see `TextData`.
+
+        Raises:
+            InputError: no variants are made of such examples.
+        """
+        raise InputError("augment.variants is for texts: expected it left out")
+
+
 @dataclass(frozen=True)
-class TextData:
+class TextData(Data):
     """Sentences and the index of each one's label, NO_LABEL where nobody knows it."""
 
     texts: tuple[str, ...]
@@ -88,9 +125,36 @@ class TextData:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def sha256(self) -> str:
+        """See `Data`."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def limited(self, count: int) -> TextData:
+        """See `Data`."""
+        return TextData(spread(self.texts, count), spread(self.labels, count))
+
+    def corpus(self, student: Checkpoint, teacher: Checkpoint | None, recipe: Recipe, augment: Augment) -> Corpus:  # noqa: ARG002
+        """See `Data`."""
+        return TextCorpus(self, student, teacher, recipe.seq_len)
+
+    def with_variants(self, count: int, teacher: Checkpoint, state: Mapping[str, Tensor], seed: int) -> TextData:
+        """The sentences and, behind them, `count` variants of each without a label.
+
+        Args:
+            count: variants of each.
+            teacher: whose tokenizer and word embeddings say which words are neighbours.
+            state: of the teacher's module.
+            seed: of the variants.
+        """
+        rng = random.Random(seed)
+        embeddings = next(tensor for name, tensor in state.items() if name.endswith(WORD_EMBEDDINGS))  # (V, C)
+        neighbours = word_neighbours(self.texts, text_tokenizer(teacher), embeddings)
+        made = [variant(text, rng.choice(self.texts), neighbours, rng) for text in self.texts for _ in range(count)]
+        return TextData((*self.texts, *made), (*self.labels, *([NO_LABEL] * len(made))))
+
 
 @dataclass(frozen=True)
-class ImageData:
+class ImageData(Data):
     """Encoded images (path or bytes) and the index of each one's label."""
 
     images: tuple[Any, ...]
@@ -99,19 +163,20 @@ class ImageData:
     def __len__(self) -> int:
         return len(self.images)
 
+    def sha256(self) -> str:
+        """See `Data`."""
+        digest = hashlib.sha256(repr(self.labels).encode())
+        for image in self.images:
+            digest.update(image.read_bytes() if isinstance(image, Path) else image)
+        return digest.hexdigest()
 
-@dataclass(frozen=True)
-class SpeechClips:
-    """Samples (float32, mono, at the model's rate) and what is said in them."""
+    def limited(self, count: int) -> ImageData:
+        """See `Data`."""
+        return ImageData(spread(self.images, count), spread(self.labels, count))
 
-    samples: tuple[Samples, ...]
-    texts: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
-Data = TextData | ImageData | SpeechClips
+    def corpus(self, student: Checkpoint, teacher: Checkpoint | None, recipe: Recipe, augment: Augment) -> Corpus:  # noqa: ARG002
+        """See `Data`."""
+        return ImageCorpus(self, student, teacher, augment)
 
 
 def read_data(data: str, checkpoint: Checkpoint) -> tuple[Data, tuple[str, ...]]:
@@ -119,45 +184,36 @@ def read_data(data: str, checkpoint: Checkpoint) -> tuple[Data, tuple[str, ...]]
 
     Args:
         data: as `edgeformer eval` takes it.
-        checkpoint: whose labels, or whose sound, the data must fit.
+        checkpoint: whose labels, or whose audio, the data must fit.
 
     Raises:
         InputError: there is none, or it does not fit.
     """
-    if checkpoint.task == SPEECH:
-        return _read_clips(data, checkpoint)
-    kind = "image" if checkpoint.task.startswith("image") else "text"
+    training = TASKS[checkpoint.task].training
+    assert training is not None  # `model.open_model` refuses other tasks
+    found: tuple[Data, tuple[str, ...]] = load_attribute(training.read)(data, checkpoint)
+    return found
+
+
+def read_texts(data: str, checkpoint: Checkpoint) -> tuple[TextData, tuple[str, ...]]:
+    """Texts with a label each, as `open_data` reads them."""
+    texts, labels, notes = _read_labelled(data, "text", checkpoint)
+    return TextData(texts, labels), notes
+
+
+def read_images(data: str, checkpoint: Checkpoint) -> tuple[ImageData, tuple[str, ...]]:
+    """Images with a label each, as `open_data` reads them."""
+    images, labels, notes = _read_labelled(data, "image", checkpoint)
+    return ImageData(images, labels), notes
+
+
+def _read_labelled(
+    data: str, kind: str, checkpoint: Checkpoint
+) -> tuple[tuple[Any, ...], tuple[int, ...], tuple[str, ...]]:
+    """Inputs, labels and notes."""
     with open_data(data, kind, checkpoint.labels) as opened:
         labels = tuple(example.label for example in opened.examples)
-        contents = tuple(example.read() for example in opened.examples)
-    return (TextData(contents, labels) if kind == "text" else ImageData(contents, labels)), opened.notes
-
-
-def data_sha256(data: Data) -> str:
-    """SHA-256 over the examples and their answers."""
-    digest = hashlib.sha256()
-    if isinstance(data, TextData):
-        digest.update(repr(data).encode())
-    elif isinstance(data, ImageData):
-        digest.update(repr(data.labels).encode())
-        for image in data.images:
-            digest.update(image.read_bytes() if isinstance(image, Path) else image)
-    else:
-        digest.update(repr(data.texts).encode())
-        for samples in data.samples:
-            digest.update(samples.tobytes())
-    return digest.hexdigest()
-
-
-def some_of(data: Data, limit: int | None) -> Data:
-    """So many examples, spread evenly; all where there are fewer, or no limit."""
-    if limit is None:
-        return data
-    if isinstance(data, SpeechClips):
-        return SpeechClips(spread(data.samples, limit), spread(data.texts, limit))
-    if isinstance(data, ImageData):
-        return ImageData(spread(data.images, limit), spread(data.labels, limit))
-    return TextData(spread(data.texts, limit), spread(data.labels, limit))
+        return tuple(example.read() for example in opened.examples), labels, opened.notes
 
 
 def labels_in(data: str) -> tuple[str, ...]:
@@ -170,45 +226,6 @@ def labels_in(data: str) -> tuple[str, ...]:
     if len(labels) < 2:
         raise InputError(f"{data} has {len(labels)} labels: expected at least 2 to tell apart")
     return labels
-
-
-def _read_clips(data: str, checkpoint: Checkpoint) -> tuple[SpeechClips, tuple[str, ...]]:
-    """Clips that fit into one window; longer ones are left out, because nobody says which words lie where."""
-    assert checkpoint.speech is not None
-    rate, longest = checkpoint.speech.sample_rate, checkpoint.speech.window_seconds
-    found = read_speech_data(data)
-    samples, texts = [], []
-    for clip in found.clips:
-        with open_audio(clip.path, rate) as reader:
-            sound = reader.read(longest * rate + 1)
-        if len(sound) <= longest * rate:
-            samples.append(sound)
-            texts.append(clip.text)
-    if not samples:
-        raise InputError(f"{data} holds no clip of at most {longest} s: expected some that fit into the model's window")
-    left_out = len(found.clips) - len(samples)
-    notes = (
-        (f"{left_out} of {len(found.clips)} clips are longer than {longest} s and are not used",) if left_out else ()
-    )
-    return SpeechClips(tuple(samples), tuple(texts)), (*found.notes, *notes)
-
-
-def with_variants(data: TextData, count: int, teacher: Checkpoint, embeddings: Tensor, seed: int) -> TextData:
-    """The sentences and, behind them, `count` variants of each without a label.
-
-    Args:
-        data: labelled sentences.
-        count: variants of each.
-        teacher: whose tokenizer and embeddings say which words are neighbours.
-        embeddings: (V, C) its word embeddings.
-        seed: of the variants.
-    """
-    if not count:
-        return data
-    rng = random.Random(seed)
-    neighbours = word_neighbours(data.texts, text_tokenizer(teacher), embeddings)
-    made = [variant(text, rng.choice(data.texts), neighbours, rng) for text in data.texts for _ in range(count)]
-    return TextData((*data.texts, *made), (*data.labels, *([NO_LABEL] * len(made))))
 
 
 def make_corpus(
@@ -225,11 +242,7 @@ def make_corpus(
     Raises:
         InputError: the two cannot learn from the same data.
     """
-    if isinstance(data, TextData):
-        return TextCorpus(data, student, teacher, recipe.seq_len)
-    if isinstance(data, ImageData):
-        return ImageCorpus(data, student, teacher, augment or Augment())
-    return SpeechCorpus(data, student, teacher, recipe.max_tokens, recipe.language)
+    return data.corpus(student, teacher, recipe, augment or Augment())
 
 
 class TextCorpus:
@@ -248,8 +261,8 @@ class TextCorpus:
 
     def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
         """See `Corpus`; inputs are ids, mask and token types, (B, S) int32 each."""
-        teacher = () if self._teacher is None else self._teacher.batch(rows).inputs
-        return Batch(rows, self._student.batch(rows).inputs, teacher, self._labels[rows])
+        teacher = () if self._teacher is None else self._teacher.inputs(rows)
+        return Batch(rows, self._student.inputs(rows), teacher, self._labels[rows])
 
 
 def text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -264,6 +277,29 @@ def text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids (N, S) int32, padded with 0, and the length (N,) int64 of each row."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    def inputs(self, rows: Tensor) -> Inputs:
+        """Ids, mask and token types, (B, S) int32 each, of these rows (B,), as short as the longest of them."""
+        lengths = self.lengths[rows]
+        input_ids = self.ids[rows, : int(lengths.max())]
+        mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).int()
+        return input_ids, mask, torch.zeros_like(input_ids)
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], seq_len: int) -> Encoded:
+    """Token ids of each text, cut to seq_len with [SEP] kept."""
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    cut = [ids if len(ids) <= seq_len else [*ids[: seq_len - 1], ids[-1]] for ids in rows]
+    padded = nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.int32) for ids in cut], batch_first=True)
+    return Encoded(padded, torch.tensor([len(ids) for ids in cut]))
 
 
 def _encoded(checkpoint: Checkpoint, texts: Sequence[str], seq_len: int) -> Encoded:
@@ -321,54 +357,3 @@ def normalised(pixels: Tensor, spec: ImagePreprocessing) -> Tensor:
         pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
     return (pixels - mean) / std
-
-
-class SpeechCorpus:
-    """Clips with their texts, teacher-forced: after each token the next one is the target."""
-
-    fixed = True
-    mismatched = 0  # both have one tokenizer, or there is no corpus
-
-    def __init__(
-        self, data: SpeechClips, student: Checkpoint, teacher: Checkpoint | None, max_tokens: int, language: str
-    ) -> None:
-        assert student.speech is not None and student.tokenizer_json is not None
-        if teacher is not None and teacher.tokenizer_json != student.tokenizer_json:
-            raise InputError(
-                f"{teacher.source.id} and {student.source.id} have different tokenizers: speech is taught token by "
-                "token, so both must have one vocabulary"
-            )
-        speech, tokenizer = student.speech, SpeechTokenizer(student.tokenizer_json, student.speech.tokens.end)
-        rows = min(max_tokens, student.config.max_target_positions)
-        options = TranscribeOptions(language=language if speech.tokens.languages else None)
-        check_language(options, speech.tokens)
-        prompt = build_prompt(speech.tokens, rows, options, language).tokens
-        self._tokens: list[list[int]] = []
-        self._prompt = len(prompt)
-        for text in data.texts:
-            answer = tokenizer.tokens(text) if text else []
-            self._tokens.append([*prompt, *answer, speech.tokens.end][:rows])
-        self._end = speech.tokens.end
-        self._samples = data.samples
-        self._mels = [_mel_of(each) for each in ([student] if teacher is None else [student, teacher])]
-        self.lengths = torch.tensor([len(tokens) for tokens in self._tokens])
-
-    def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
-        """See `Corpus`; inputs are mel (B, n_mels, 2 T) and tokens (B, N), targets (B, N) the tokens that follow."""
-        chosen = [torch.tensor(self._tokens[row]) for row in rows.tolist()]
-        tokens = torch.nn.utils.rnn.pad_sequence([each[:-1] for each in chosen], True, self._end)
-        targets = torch.nn.utils.rnn.pad_sequence([each[1:] for each in chosen], True, NO_LABEL)
-        targets[:, : self._prompt - 1] = NO_LABEL  # what the prompt says is given
-        inputs: list[Inputs] = []
-        for mel in self._mels:
-            sounds = [torch.from_numpy(mel(self._samples[row])) for row in rows.tolist()]
-            inputs.append((torch.cat(sounds), tokens))
-        return Batch(rows, inputs[0], inputs[1] if len(inputs) > 1 else (), targets)
-
-
-def _mel_of(checkpoint: Checkpoint) -> Callable[[Samples], Samples]:
-    """From samples (N,) to the whole window's spectrogram (1, n_mels, frames), as a model takes it."""
-    assert checkpoint.speech is not None
-    spec = audio_preprocessing(checkpoint.speech, checkpoint.config.num_mel_bins)
-    mel = LogMel(spec, mel_filter_bank(spec.n_mels, spec.n_fft, spec.sample_rate))
-    return partial(mel, frames=mel.window_samples // spec.hop_length)

@@ -22,10 +22,10 @@ from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.weights import save_weights
 from edgeformer.models.config import write_json
 from edgeformer.models.family import Family
-from edgeformer.models.text import TEXT_TASKS
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup
 from edgeformer.models.whisper.generation import GENERATION_FILE
-from edgeformer.tasks.task import CLASSIFICATION, EMBEDDING
+from edgeformer.tasks.task import TASKS
+from edgeformer.tasks.text import CLASSIFICATION
 from edgeformer_runtime.errors import InputError
 
 KERNEL = "fused"
@@ -69,7 +69,7 @@ class Model:
     own_tokenizer: bool = False
 
     @property
-    def family(self) -> Family:
+    def family(self) -> Family[Any]:
         """The implementation."""
         return self.checkpoint.family
 
@@ -81,9 +81,10 @@ def open_model(source: str, task: str | None = None) -> Model:
         InputError: it cannot be used, or does something that is not trained here.
     """
     checkpoint = open_checkpoint(source, task=task, prompt=NO_PROMPT)
-    if checkpoint.task == EMBEDDING:
+    record = TASKS[checkpoint.task]
+    if record.training is None:
         raise InputError(
-            f"{checkpoint.source.id} is a sentence embedder: expected a classifier or a speech recogniser, or a recipe "
+            f"{checkpoint.source.id} is a {record.noun}: expected a classifier or a speech recogniser, or a recipe "
             "whose first step is finetune with new_head = true"
         )
     if checkpoint.activation != "softmax":
@@ -99,10 +100,11 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
         InputError: the source is no text model.
     """
     checkpoint = open_checkpoint(source, task=None, new_head=True)
-    if checkpoint.task not in TEXT_TASKS:
+    if TASKS[checkpoint.task].takes != CLASSIFICATION.takes:
         raise InputError(f"new_head is for text models, and {checkpoint.source.id} does {checkpoint.task}")
     raw = classifier_config(checkpoint.family, checkpoint.raw, labels)
-    model = build_model(replace(checkpoint, raw=raw, task=CLASSIFICATION, labels=tuple(labels), activation="softmax"))
+    made = replace(checkpoint, raw=raw, task=CLASSIFICATION.name, labels=tuple(labels), activation="softmax")
+    model = build_model(made)
     known = checkpoint.family.rename(checkpoint.load_weights())
     heads = ("classifier.", "pre_classifier.")
     with torch.no_grad(), torch.random.fork_rng():
@@ -119,7 +121,7 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
     return model
 
 
-def classifier_config(family: Family, raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+def classifier_config(family: Family[Any], raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
     """A text config.json, changed to a classifier's with these labels."""
     config = {key: value for key, value in raw.items() if key != "num_labels"}
     return {
@@ -137,7 +139,8 @@ def build_model(checkpoint: Checkpoint) -> Model:
     check_attention(checkpoint.raw, checkpoint.task)
     config = checkpoint.family.keep_extras(config, checkpoint.config)
     checkpoint = replace(checkpoint, config=config)
-    module = checkpoint.family.build(config, checkpoint.task, len(checkpoint.labels), _kernel(checkpoint))
+    built_as = TASKS[checkpoint.task].built_as
+    module = checkpoint.family.build(config, built_as, len(checkpoint.labels), _kernel(checkpoint))
     return Model(checkpoint, module)
 
 

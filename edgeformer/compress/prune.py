@@ -347,6 +347,9 @@ class Sparsifier:
         for sparse in self._parametrizations:
             sparse.sparsity.fill_(share)
 
+    def after_update(self, update: int, updates: int) -> None:
+        """Nothing: the weights are masked where they are read."""
+
     def finish(self) -> None:
         """Make the zeros part of the weights."""
         self.before_update(1, 2)

@@ -19,14 +19,13 @@ from os import fspath
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgeformer.bounded_files import MAX_RECIPE_BYTES, read_text
 from edgeformer.compress.toml_tables import read_table
 from edgeformer.convert.layer_plan import LayerPlan
-from edgeformer.models.config import MAX_LAYERS
+from edgeformer.models.config import MAX_LAYERS, MAX_RECIPE_BYTES, read_text
 from edgeformer_runtime.bundle.strict_json import shorten, to_data
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import did_you_mean
 
 SCHEDULES = ("linear", "cosine", "constant")
 MIXED_PRECISIONS = ("no", "bf16", "fp16")

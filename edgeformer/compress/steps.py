@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.compress.corpus import Data, TextData, make_corpus, with_variants
+from edgeformer.compress.corpus import Data, make_corpus
 from edgeformer.compress.model import Model
 from edgeformer.compress.objective import Objective
 from edgeformer.compress.prune import Sparsifier, linear_layers, prune
@@ -26,9 +26,8 @@ from edgeformer.compress.recipe import (
     Sparsify,
     Training,
 )
-from edgeformer.compress.student import WORD_EMBEDDINGS, make_student
+from edgeformer.compress.student import make_student
 from edgeformer.compress.training import Run, train
-from edgeformer.tasks.task import CLASSIFICATION
 from edgeformer_runtime.errors import InputError
 
 Results = dict[str, Any]
@@ -68,7 +67,7 @@ def run_distill(step: Distill, model: Model, context: StepContext) -> tuple[Mode
         model, results = made.model, {"tensors_from_teacher": made.taken, "tensors": made.total}
         context.run.say(f"{context.name}: {made.taken} of {made.total} tensors begin as the teacher's")
     results |= _train(model, step.loss, step.training, step.augment, context)
-    if step.student is not None and model.checkpoint.task == CLASSIFICATION:
+    if step.student is not None:
         _continue_positions(model.module, context.recipe.seq_len)
     return model, results
 
@@ -129,7 +128,7 @@ def _train(
         check_same_task(teacher.checkpoint, model.checkpoint)
     if augment.variants:
         assert teacher is not None
-        data = _with_variants(data, augment.variants, teacher, run.seed)
+        data = data.with_variants(augment.variants, teacher.checkpoint, teacher.module.state_dict(), run.seed)
     torch.manual_seed(run.seed)
     described = teacher.checkpoint if teacher is not None and loss.needs_teacher else None
     corpus = make_corpus(data, model.checkpoint, described, context.recipe, augment)
@@ -162,13 +161,6 @@ def check_same_task(teacher: Checkpoint, student: Checkpoint) -> None:
             f"{len(teacher.labels)} ({', '.join(teacher.labels[:3])}, ...) and "
             f"{len(student.labels)} ({', '.join(student.labels[:3])}, ...)"
         )
-
-
-def _with_variants(data: Data, count: int, teacher: Model, seed: int) -> Data:
-    if not isinstance(data, TextData):
-        raise InputError("augment.variants is for texts: expected it left out")
-    tables = [tensor for name, tensor in teacher.module.state_dict().items() if name.endswith(WORD_EMBEDDINGS)]
-    return with_variants(data, count, teacher.checkpoint, tables[0], seed)
 
 
 @torch.no_grad()

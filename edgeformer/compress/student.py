@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.tokenizers import bert_template
 from edgeformer.checkpoints.weights import check_student
-from edgeformer.compress.corpus import Data, TextData
+from edgeformer.compress.corpus import WORD_EMBEDDINGS, Data, TextData
 from edgeformer.compress.model import Model, build_model, classifier_config, stacks, uniform
 from edgeformer.models.config import LAYER_WIDTH_KEYS
 from edgeformer.models.family import FAMILIES, family_for
-from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import load_attribute
 
-WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 EMBEDDING_STD = 0.3
 """Of word embeddings; those of positions and token types begin at a tenth of it, so that words count first."""
 
@@ -50,22 +50,22 @@ def make_student(fields: Mapping[str, Any], teacher: Model, data: Data, seed: in
         InputError: a config that cannot be honoured, or one of another task than the teacher's.
     """
     own = teacher.checkpoint
+    task = TASKS[own.task]
     raw = _config(fields, own)
     family = family_for(raw)
-    if own.task not in family.tasks:
+    if task.built_as not in family.tasks:
         raise InputError(f"student: {family.name} cannot do {own.task}, and the teacher does: name another model_type")
     check_student(family, raw, sum(tensor.numel() for tensor in teacher.module.parameters()))
     kept: list[int] | None = None
     tokenizer = own.tokenizer_json
-    if own.task == CLASSIFICATION and int(raw.get("vocab_size", own.config.vocab_size)) != own.config.vocab_size:
-        assert isinstance(data, TextData)
+    if isinstance(data, TextData) and int(raw.get("vocab_size", own.config.vocab_size)) != own.config.vocab_size:
         tokenizer, kept = _smaller(own, data.texts, raw["vocab_size"])
         raw = {**raw, "pad_token_id": 0}
     checkpoint = replace(
         own,
         family=family,
         raw=raw,
-        labels=own.labels if own.task == SPEECH else family.parse_labels(raw),
+        labels=family.parse_labels(raw) if task.labelled else own.labels,
         tokenizer_json=tokenizer,
         pad_token_id=0 if kept is not None else own.pad_token_id,
     )
@@ -81,14 +81,33 @@ def _config(fields: Mapping[str, Any], teacher: Checkpoint) -> dict[str, Any]:
     same = all(fields.get(key, teacher.raw.get(key)) == teacher.raw.get(key) for key in ("model_type", "architecture"))
     base = {key: value for key, value in teacher.raw.items() if key not in LAYER_WIDTH_KEYS} if same else {}
     raw = {**base, **fields}
-    if teacher.task == CLASSIFICATION:
-        known = dict.fromkeys(name for family in FAMILIES.values() for name in family.classifiers)
-        if raw.get("model_type") not in known:
-            raise InputError(f"student: model_type must be one of {', '.join(known)}, found {raw.get('model_type')!r}")
-        return classifier_config(family_for(raw), {"vocab_size": teacher.config.vocab_size, **raw}, teacher.labels)
-    if teacher.task != SPEECH and not same:
-        return {**raw, "num_classes": len(teacher.labels), "label_names": list(teacher.labels)}
-    return raw
+    training = TASKS[teacher.task].training
+    if training is None or training.student is None:
+        return raw
+    config: dict[str, Any] = load_attribute(training.student)(raw, same, teacher)
+    return config
+
+
+def text_student(raw: Mapping[str, Any], same: bool, teacher: Checkpoint) -> dict[str, Any]:  # noqa: ARG001
+    """The config.json of a text classifier with the teacher's labels.
+
+    Args:
+        raw: its fields, the teacher's among them where it is of one architecture with it.
+        same: whether it is.
+        teacher: whose labels it gets.
+
+    Raises:
+        InputError: an architecture without text classifiers.
+    """
+    known = dict.fromkeys(name for family in FAMILIES.values() for name in family.classifiers)
+    if raw.get("model_type") not in known:
+        raise InputError(f"student: model_type must be one of {', '.join(known)}, found {raw.get('model_type')!r}")
+    return classifier_config(family_for(raw), {"vocab_size": teacher.config.vocab_size, **raw}, teacher.labels)
+
+
+def image_student(raw: Mapping[str, Any], same: bool, teacher: Checkpoint) -> dict[str, Any]:
+    """The config.json of an image classifier with the teacher's labels; see `text_student`."""
+    return dict(raw) if same else {**raw, "num_classes": len(teacher.labels), "label_names": list(teacher.labels)}
 
 
 def _smaller(teacher: Checkpoint, texts: Sequence[str], size: Any) -> tuple[str, list[int]]:

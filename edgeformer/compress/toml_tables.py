@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 T = TypeVar("T")
 

@@ -18,20 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from accelerate import Accelerator
-from rich.console import Console
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edgeformer.compress.batches import shuffled_rows
-from edgeformer.compress.corpus import Batch, Corpus
+from edgeformer.compress.corpus import Batch, Corpus, shuffled_rows
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
-from edgeformer.compress.prune import SCORES_LEARNING_RATE, Sparsifier, ZeroKeeper
+from edgeformer.compress.prune import SCORES_LEARNING_RATE, ZeroKeeper
 from edgeformer.compress.recipe import Training
-from edgeformer.progress import progress_bar
+from edgeformer.progress import Progress
 from edgeformer_runtime.errors import InputError
 
 T = TypeVar("T")
@@ -42,20 +41,40 @@ _SMOOTHING = 0.98
 _PREDICTION_BATCH = 128
 
 
+def open_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """The processes and devices that a command trains on.
+
+    Args:
+        mixed_precision: "no", "bf16" or "fp16".
+
+    Raises:
+        InputError: the device does not compute in it.
+    """
+    # Its state outlives it and refuses another precision, which the next training of this process may ask for; there
+    # is no public way to forget it.
+    AcceleratorState._reset_state()
+    # Not every parameter has a gradient in every update: MobileBERT keeps some that its config does not use.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[unused])
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise InputError('mixed_precision = "fp16" needs an accelerator: expected "bf16" or "no" on a CPU')
+    return accelerator
+
+
 @dataclass(frozen=True)
 class Run:
     """What the steps of one command share.
 
     Attributes:
         accelerator: of all processes.
-        console: for people.
+        progress: for people.
         seed: of every random number.
         folder: where unfinished work is kept.
         checkpoint_seconds: from one saved state to the next.
     """
 
     accelerator: Accelerator
-    console: Console
+    progress: Progress
     seed: int
     folder: Path
     checkpoint_seconds: float
@@ -66,9 +85,13 @@ class Run:
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def say(self, line: str) -> None:
-        """Print a line once, whatever the number of processes."""
+        """Tell a line once, whatever the number of processes."""
+        self.at(line, 0, 0)
+
+    def at(self, step: str, finished: int, total: int) -> None:
+        """Tell how far a step is, once, whatever the number of processes."""
         if self.accelerator.is_main_process:
-            self.console.print(line, highlight=False)
+            self.progress(step, finished, total)
 
 
 @dataclass(frozen=True)
@@ -79,15 +102,28 @@ class Trained:
     loss: float
 
 
+class Companion(Protocol):
+    """What goes along with a training, update by update."""
+
+    def before_update(self, update: int, updates: int) -> None:
+        """An update, counted from 0, is about to begin."""
+
+    def after_update(self, update: int, updates: int) -> None:
+        """The weights have been changed."""
+
+    def finish(self) -> None:
+        """That was the last one."""
+
+
 def train(
     objective: Objective,
     corpus: Corpus,
     training: Training,
     run: Run,
     step: str,
-    sparsifier: Sparsifier | None = None,
+    companion: Companion | None = None,
 ) -> Trained:
-    """Minimise an objective. A state that was saved under the same step is gone on from.
+    """Minimise an objective. A state that was saved under the same step is resumed.
 
     Args:
         objective: its student is trained in place.
@@ -95,7 +131,7 @@ def train(
         training: how.
         run: where, and with which seed.
         step: the step's name, for states, random numbers and people.
-        sparsifier: sets the student's weights to zero on the way.
+        companion: goes along, as one that sets weights to zero; what it keeps itself is in no saved state.
 
     Raises:
         InputError: the loss is no longer a number, or a state cannot be written.
@@ -108,32 +144,32 @@ def train(
     states = TrainingStates(run.folder / f"training-{step}", accelerator)
     begun, running = states.restore() or (0, math.nan)
     saved_at = time.monotonic()
-    with progress_bar(run.console) as progress:
-        bar = progress.add_task(step, total=plan.updates, completed=begun, note="", visible=accelerator.is_main_process)
-        for update in range(begun, plan.updates):
-            if sparsifier is not None:
-                sparsifier.before_update(update, plan.updates)
-            rng = run.generator(step, update, accelerator.process_index)
-            part = loop.update(plan.rows(update), plan.factor(update), rng)
-            if keeper is not None:
-                keeper.restore()
-            loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"{step}: the loss is {loss} after {update + 1} of {plan.updates} updates: expected a number; "
-                    f"lower learning_rate (now {training.learning_rate:g}), or clip the gradient with clip_norm"
-                )
-            running = loss if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * loss
-            progress.update(bar, advance=1, note=f"loss {running:.4f}")
-            if plan.ends_epoch(update):
-                run.say(f"{step}: epoch {plan.epoch(update) + 1} of {training.epochs}, loss {running:.4f}")
-            if save and update + 1 < plan.updates:
-                states.save(update + 1, running)
-                saved_at = time.monotonic()
+    for update in range(begun, plan.updates):
+        if companion is not None:
+            companion.before_update(update, plan.updates)
+        rng = run.generator(step, update, accelerator.process_index)
+        part = loop.update(plan.rows(update), plan.factor(update), rng)
+        if keeper is not None:
+            keeper.restore()
+        if companion is not None:
+            companion.after_update(update, plan.updates)
+        loss, save = _agree(accelerator, part, time.monotonic() - saved_at > run.checkpoint_seconds)
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{step}: the loss is {loss} after {update + 1} of {plan.updates} updates: expected a number; "
+                f"lower learning_rate (now {training.learning_rate:g}), or clip the gradient with clip_norm"
+            )
+        running = loss if math.isnan(running) else _SMOOTHING * running + (1 - _SMOOTHING) * loss
+        run.at(f"{step}: loss {running:.4f}", update + 1, plan.updates)
+        if plan.ends_epoch(update):
+            run.say(f"{step}: epoch {plan.epoch(update) + 1} of {training.epochs}, loss {running:.4f}")
+        if save and update + 1 < plan.updates:
+            states.save(update + 1, running)
+            saved_at = time.monotonic()
     accelerator.wait_for_everyone()
     accelerator.free_memory()
-    if sparsifier is not None:
-        sparsifier.finish()
+    if companion is not None:
+        companion.finish()
     objective.student.eval()
     return Trained(plan.updates, running)
 
@@ -282,11 +318,9 @@ def _teacher_says(objective: Objective, corpus: Corpus, run: Run, step: str) -> 
 
 
 def _track(batches: tuple[Tensor, ...], run: Run, title: str) -> Iterator[Tensor]:
-    with progress_bar(run.console) as progress:
-        bar = progress.add_task(title, total=len(batches), note="", visible=run.accelerator.is_main_process)
-        for batch in batches:
-            yield batch
-            progress.advance(bar)
+    for finished, batch in enumerate(batches, 1):
+        yield batch
+        run.at(title, finished, len(batches))
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

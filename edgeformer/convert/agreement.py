@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.manifest import Classification, Embedding
+from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.checkpoints.source_index import TorchEngine
+from edgeformer.data.labelled import open_data
+from edgeformer.models.program import Program
+from edgeformer.tasks.task import TASKS
+from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
 
 BOUNDARY_MARGIN = math.log(2)
@@ -40,7 +53,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Metric:
+class AccuracyChange:
     """Accuracy before and after, over the labelled inputs.
 
     Attributes:
@@ -57,7 +70,7 @@ class Metric:
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
-        return {"metric": "accuracy", **vars(self)}
+        return {"metric": ACCURACY.name, **vars(self)}
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class Agreement:
     mean_cosine: float | None = None
     broken: int = 0
     sample: str | None = None
-    metric: Metric | None = None
+    metric: AccuracyChange | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object in `convert --json` and in report.json."""
@@ -109,24 +122,35 @@ class _Answer:
 
 
 _Values = NDArray[np.float64]
+ComparedOutput = tuple[Reference, _Values, _Values]
+"""A reference, the bundle's output for it, and the source's, both flat."""
+Compare = Callable[[Sequence[ComparedOutput], int, Any], Agreement]
+"""From what was compared, the number of broken outputs among it and the manifest's postprocessing."""
 
 
-def agreement(engine: Engine, references: Iterable[Reference], head: Classification | Embedding) -> Agreement:
+def agreement(engine: Engine, references: Iterable[Reference], head: Any, compare: Compare) -> Agreement:
     """Run each reference's inputs in the bundle's engine and compare.
+
+    Args:
+        engine: the bundle's.
+        references: inputs, of programs with one output.
+        head: the manifest's postprocessing.
+        compare: the task's, as `compare_labels`.
 
     Raises:
         EngineError: the engine failed.
     """
-    found: list[tuple[Reference, _Values, _Values]] = []
+    found: list[ComparedOutput] = []
     for reference in references:
         outputs = engine.run(reference.program, reference.inputs)
         ((name, expected),) = reference.outputs.items()
         found.append((reference, outputs[name].ravel().astype(np.float64), expected.ravel().astype(np.float64)))
-    outputs_only = [(own, given) for _, own, given in found]
-    broken = sum(not np.isfinite(own).all() for own, _ in outputs_only)
-    if isinstance(head, Embedding):
-        return _embeddings(found, broken)
-    limit = _boundary([_margins(given, head.activation) for _, given in outputs_only])
+    return compare(found, sum(not np.isfinite(own).all() for _, own, _ in found), head)
+
+
+def compare_labels(found: Sequence[ComparedOutput], broken: int, head: Classification) -> Agreement:
+    """Of outputs that are logits."""
+    limit = _boundary([_margins(given, head.activation) for _, _, given in found])
     answers = [_answer(*each, head.activation, limit) for each in found]
     return Agreement(
         n=len(answers),
@@ -134,15 +158,17 @@ def agreement(engine: Engine, references: Iterable[Reference], head: Classificat
         divergence=_mean([answer.moved for answer in answers]),
         near=sum(answer.near for answer in answers),
         lost=sum(answer.lost for answer in answers),
-        cosine=None if broken else _cosine(outputs_only),
+        cosine=None if broken else _cosine([(own, given) for _, own, given in found]),
         broken=broken,
         sample=max(answers, key=lambda answer: (answer.lost, answer.moved)).sample,
         metric=_metric([answer.hits for answer in answers if answer.hits is not None]),
     )
 
 
-def _embeddings(found: Sequence[tuple[Reference, _Values, _Values]], broken: int) -> Agreement:
-    """What is not finite has no direction: 0, as has one that is all 0 in place of another."""
+def compare_embeddings(found: Sequence[ComparedOutput], broken: int, head: Any) -> Agreement:  # noqa: ARG001
+    """Of outputs that are vectors. One that is not finite has no direction: 0, as has one that is all 0 in place of
+    another.
+    """
     cosines = [_cosine([(own, given)]) if np.isfinite(own).all() else 0.0 for _, own, given in found]
     worst = found[int(np.argmin(cosines))][0].sample
     return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
@@ -190,11 +216,11 @@ def _boundary(margins: Sequence[_Values]) -> float:
     return min(BOUNDARY_MARGIN, BOUNDARY_SHARE * clear)
 
 
-def _metric(hits: Sequence[tuple[bool, bool]]) -> Metric | None:
+def _metric(hits: Sequence[tuple[bool, bool]]) -> AccuracyChange | None:
     if not hits:
         return None
     before, after = zip(*hits, strict=True)
-    return Metric(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
+    return AccuracyChange(len(hits), _mean(before), _mean(after), sum(one != other for one, other in hits))
 
 
 def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:
@@ -208,3 +234,121 @@ def _cosine(pairs: Sequence[tuple[_Values, _Values]]) -> float:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+# What is compared besides a bundle's few recorded samples: built-in inputs, calibration, labelled data.
+
+
+MAX_LABELLED = 1000
+"""Of labelled data so many at most, spread evenly: an accuracy is then known to 1.6 points or better."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What bundles are judged on besides built-in inputs, and what becomes of refused ones: see `ConvertOptions`."""
+
+    calibration: Path | None
+    evaluation: str | None
+    keep_refused: bool
+
+
+def references_for(bundle: Bundle, programs: Sequence[Program], judged: Judged) -> tuple[Reference, ...]:
+    """Inputs that all bundles of these programs are judged on, with the source's outputs; none where its
+    recorded vectors alone judge one.
+
+    Args:
+        bundle: an open one of the programs.
+        programs: of the source.
+        judged: what was given; labelled data take the place of everything built in.
+    """
+    if TASKS[bundle.manifest.task].gate_inputs is None:
+        return ()
+    if judged.evaluation is not None:
+        return labelled_references(bundle, programs, judged.evaluation)
+    given = calibration_references(programs)
+    if judged.calibration is not None:
+        # Calibration needs no labels: without them there is no metric.
+        with suppress(InputError):
+            given = labelled_references(bundle, programs, str(judged.calibration), MAX_CALIBRATION_SAMPLES)
+    return (*built_in_references(bundle, programs), *given)
+
+
+def recorded_references(cases: Iterable[Case]) -> Iterator[Reference]:
+    """The recorded samples."""
+    return (Reference(case.program, case.inputs, case.outputs, shorten(case.raw)) for case in cases)
+
+
+def calibration_references(programs: Sequence[Program]) -> tuple[Reference, ...]:
+    """The programs' calibration inputs with the source's outputs in torch; empty where none were given."""
+    source = TorchEngine(programs)
+    found = []
+    for program in programs:
+        for index, values in enumerate(program.calibration):
+            inputs = {spec.name: value.numpy() for spec, value in zip(program.inputs, values, strict=True)}
+            outputs = source.run(program.name, inputs)
+            found.append(Reference(program.name, inputs, outputs, f"calibration input {index} of {program.name}"))
+    return tuple(found)
+
+
+def built_in_references(bundle: Bundle, programs: Sequence[Program]) -> tuple[Reference, ...]:
+    """The inputs that the task has for every bundle, and the source's outputs in torch.
+
+    Args:
+        bundle: an open one of the programs, of a task that has such inputs: how raw inputs become tensors.
+        programs: of the source.
+    """
+    gate_inputs = TASKS[bundle.manifest.task].gate_inputs
+    assert gate_inputs is not None
+    pipeline = open_program_pipeline(bundle, TorchEngine(programs))
+    return tuple(_reference(pipeline, sample, raw, None) for sample, raw in gate_inputs(pipeline))
+
+
+def labelled_references(
+    bundle: Bundle, programs: Sequence[Program], data: str, limit: int = MAX_LABELLED
+) -> tuple[Reference, ...]:
+    """Labelled data with the source's outputs in torch.
+
+    Args:
+        bundle: an open one of the programs.
+        programs: of the source.
+        data: as `edgeformer eval` takes it.
+        limit: use so many examples at most, spread evenly.
+
+    Raises:
+        InputError: the bundle is no classifier, or the data cannot be used.
+    """
+    if not TASKS[bundle.manifest.task].judged_by_labels:
+        raise InputError(f"{bundle.manifest.name} does {bundle.manifest.task}: labelled data are for classifiers")
+    labels = cast(Classification, bundle.manifest.postprocessing).labels
+    pipeline = open_program_pipeline(bundle, TorchEngine(programs))
+    with open_data(data, bundle.manifest.preprocessing.kind, labels) as opened:
+        found = []
+        for example in opened.limited(limit).examples:
+            raw = example.read()
+            sample = shorten(raw) if isinstance(raw, str) else shorten(example.name)
+            try:
+                found.append(_reference(pipeline, sample, raw, example.label))
+            except InputError as error:
+                raise InputError(f"{shorten(example.name)[1:-1]}: {error}") from None
+        return tuple(found)
+
+
+def check_labelled(data: str, checkpoint: Checkpoint) -> None:
+    """Refuse labelled data that no bundle of the checkpoint could be judged on, before anything is lowered.
+
+    Raises:
+        InputError: it is no classifier, or the data cannot be used.
+    """
+    task = TASKS[checkpoint.task]
+    if not task.judged_by_labels:
+        raise InputError(
+            f"--eval is for classifiers, and this does {checkpoint.task}: leave it out, and use eval after"
+        )
+    with open_data(data, task.takes, checkpoint.labels):
+        pass
+
+
+def _reference(pipeline: Any, sample: str, raw: Any, label: int | None) -> Reference:
+    prepared = pipeline.prepare(raw)
+    outputs = pipeline.engine.run(prepared.program, prepared.inputs)
+    return Reference(prepared.program, prepared.inputs, outputs, sample, label)

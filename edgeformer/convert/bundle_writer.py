@@ -15,24 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.program import Program
-from edgeformer.tasks.interface import Interface
-from edgeformer_runtime.bundle import reader as archive
-from edgeformer_runtime.bundle.bundle import Bundle, pack
+from edgeformer.tasks.task import TaskSpec
+from edgeformer_runtime.bundle import archive
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import LEFT_BEHIND
-from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REFUSED_FILE, FileEntry, Manifest, ProgramSpec
-from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, ImagePreprocessing, Transcription
+from edgeformer_runtime.bundle.manifest import (
+    MANIFEST_NAME,
+    REFUSED_FILE,
+    REPORT_FILE,
+    FileEntry,
+    Manifest,
+    ProgramSpec,
+    parse,
+)
+from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, SignatureState
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
-from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.verify.speech_replay import record
-
-REPORT_FILE = "report.json"
 
 
 def write_bundle(
@@ -44,17 +46,20 @@ def write_bundle(
     attention: str,
     programs: tuple[Program, ...],
     lowered: Lowered,
-    interface: Interface,
+    spec: TaskSpec,
     cases: Sequence[Case] | None = None,
 ) -> Bundle:
-    """Write a complete, sealed bundle into the empty folder.
+    """Write everything of a bundle but its report into the empty folder. `finish` seals it.
 
     Args:
         cases: the vectors that a sibling of another precision has; None: they are recorded from the source model now.
+
+    Returns:
+        The bundle as it will be: this process may use it, others find no manifest yet.
     """
     for file in lowered.files:
         _copy(lowered.folder / file, folder / file)
-    for file, content in interface.assets.items():
+    for file, content in spec.assets.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
     manifest = Manifest(
@@ -73,66 +78,79 @@ def write_bundle(
             ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
             for program in programs
         ),
-        preprocessing=interface.preprocessing,
-        postprocessing=interface.postprocessing,
+        preprocessing=spec.preprocessing,
+        postprocessing=spec.postprocessing,
         operators=lowered.operators,
         files={},
     )
-    seal(folder, manifest)
-    recorded = record_cases(folder, programs, interface) if cases is None else cases
-    head = interface.postprocessing
-    has_states = isinstance(head, Transcription) and head.state == PROGRAM_STATE
-    tolerances = interface.tolerances(precision)
-    if has_states:
+    draft = _draft(folder, manifest)
+    recorded = record_cases(draft, programs, spec) if cases is None else cases
+    tolerances = spec.tolerances(precision)
+    if spec.keeps_state:
         rounding = converter.target.format.state_rounding
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
-    spec = interface.preprocessing
-    write_vectors(folder, recorded, tolerances, images=spec if isinstance(spec, ImagePreprocessing) else None)
-    return seal(folder, manifest)
+    write_vectors(folder, recorded, tolerances, draft.manifest)
+    return _draft(folder, draft.manifest)
 
 
-def write_report(bundle: Bundle, folder: Path, report: Mapping[str, Any]) -> Bundle:
-    """Add the report of what was checked at conversion and seal the bundle again.
+def finish(draft: Bundle, report: Mapping[str, Any], refused: Sequence[str] = ()) -> Bundle:
+    """Add the report of what was checked at conversion and seal the bundle.
 
-    The report holds only what a second run on the same input gives again: no times, no dates.
+    Args:
+        draft: what `write_bundle` gave.
+        report: holds only what a second run on the same input gives again: no times, no dates.
+        refused: why a gate refused the bundle, which is marked with a file that readers know; empty: none did.
     """
-    text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
-    return seal(folder, bundle.manifest)
+    files = {REPORT_FILE: json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)}
+    if refused:
+        files[REFUSED_FILE] = json.dumps({"problems": list(refused)}, indent=2, ensure_ascii=False)
+    for name, text in files.items():
+        (draft.folder / name).write_text(text + "\n", encoding="utf-8")
+    return seal(draft.folder, draft.manifest)
 
 
-def write_refusal(bundle: Bundle, folder: Path, problems: Sequence[str]) -> Bundle:
-    """Mark a bundle that a gate refused with a file that readers know, and seal it again."""
-    text = json.dumps({"problems": list(problems)}, indent=2, ensure_ascii=False)
-    (folder / REFUSED_FILE).write_text(text + "\n", encoding="utf-8")
-    return seal(folder, bundle.manifest)
-
-
-def record_cases(folder: Path, programs: tuple[Program, ...], interface: Interface) -> list[Case]:
-    """Run the interface's samples through the source model in torch and record each stage."""
-    with Bundle.open(folder) as bundle:
-        engine = TorchEngine(programs)
-        head = bundle.manifest.postprocessing
-        if isinstance(head, Transcription):
-            transcriber = Transcriber(bundle, engine)
-            return [record(transcriber, *pair) for pair in zip(interface.samples, head.buckets, strict=True)]
-        pipeline = open_program_pipeline(bundle, engine)
-        return [pipeline.record(sample) for sample in interface.samples]
+def record_cases(draft: Bundle, programs: tuple[Program, ...], spec: TaskSpec) -> list[Case]:
+    """Run the task's samples through the source model in torch and record each stage."""
+    return spec.task.record(draft, TorchEngine(programs), spec.samples)
 
 
 def seal(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest over the files that are in the folder, and open the result as strictly as any reader would.
 
     A signature of the manifest that was there is removed with it.
+
+    Args:
+        folder: the bundle's.
+        manifest: the files that it lists are as it says; the others are hashed now.
+
+    Raises:
+        BundleError: a file is not as the manifest lists it, or the bundle does not follow BUNDLE.md.
     """
     (folder / SIGNATURE_NAME).unlink(missing_ok=True)
-    files = {
-        path.relative_to(folder).as_posix(): FileEntry(_sha256(path), path.stat().st_size)
+    (folder / MANIFEST_NAME).write_text(_listing(folder, manifest).to_json(), encoding="utf-8")
+    return Bundle.open(folder, allow_refused=True)
+
+
+def _draft(folder: Path, manifest: Manifest) -> Bundle:
+    """A bundle whose files this process has written and nobody else knows, with the manifest that a reader would see.
+
+    Nothing is compared: `seal` does so once, when all is there.
+    """
+    return Bundle(folder, parse(_listing(folder, manifest).to_json().encode()), SignatureState(False, None))
+
+
+def _listing(folder: Path, manifest: Manifest) -> Manifest:
+    """The manifest with the size and hash of each file in the folder; those that it lists keep what it says."""
+    present = {
+        path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST_NAME and path.name not in LEFT_BEHIND
     }
-    (folder / MANIFEST_NAME).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
-    return Bundle.open(folder, allow_refused=True)
+    files = {
+        name: manifest.files.get(name) or FileEntry(_sha256(path), path.stat().st_size)
+        for name, path in present.items()
+    }
+    return replace(manifest, files=files)
 
 
 def _copy(source: Path, destination: Path) -> None:
@@ -166,13 +184,13 @@ def check_destination(path: Path, zipped: bool) -> None:
         raise InputError(f"{archived} exists and is not a bundle's zip: choose another --out or --name")
 
 
-def deliver(made: Path, path: Path, zipped: bool) -> list[str]:
+def deliver(made: Bundle, path: Path, zipped: bool) -> list[str]:
     """Put a finished bundle in its place.
 
     A zip of the bundle that it replaces does not stay beside it: it would go on as the same bundle.
 
     Args:
-        made: the bundle's folder, in a work folder.
+        made: a sealed bundle, open from its folder in a work folder.
         path: its place.
         zipped: whether to put a zip beside it, too.
 
@@ -184,9 +202,10 @@ def deliver(made: Path, path: Path, zipped: bool) -> list[str]:
     signed = (path / SIGNATURE_NAME).is_file() or (in_zip is not None and SIGNATURE_NAME in in_zip)
     notes = []
     if zipped:
-        packed = made.with_name(archived.name)
-        pack(made, packed)
-    put(made, path)
+        packed = made.folder.with_name(archived.name)
+        with packed.open("xb") as file:
+            archive.write(file, made.members())
+    put(made.folder, path)
     if zipped:
         put(packed, archived)
     elif in_zip is not None:
@@ -228,8 +247,8 @@ def _zip_holds(path: Path) -> set[str] | None:
     if not path.is_file():
         return None
     try:
-        with archive.Reader(path) as reader:
-            return set(reader.sizes) if MANIFEST_NAME in reader.sizes else None
+        with archive.Reader(path) as found:
+            return set(found.sizes) if MANIFEST_NAME in found.sizes else None
     except (BundleError, OSError):
         return None
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from edgeformer.convert.agreement import Agreement, Metric, Reference, agreement
-from edgeformer.convert.gate_inputs import Judged, recorded_references
+from edgeformer.convert.agreement import AccuracyChange, Agreement, Judged, Reference, agreement, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
-from edgeformer_runtime.bench.workload import workload
+from edgeformer.tasks.task import TASKS, Task
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification, Postprocessing
-from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification
 
-WARM_UP = 3
-ROUNDS = 15
 ONE_SIDED_95 = 1.645
 WORTH_TELLING = 0.05
 """Of answers that changed near a boundary: a larger share is told."""
@@ -82,7 +77,7 @@ def answers_problem(found: Agreement, allowed: Allowance) -> str | None:
     return None
 
 
-def drop_beyond_chance(metric: Metric) -> float:
+def drop_beyond_chance(metric: AccuracyChange) -> float:
     """The drop of accuracy less what as many changed answers come to by chance, once in 20 times (McNemar 1947)."""
     return metric.before - metric.after - ONE_SIDED_95 * math.sqrt(metric.changed) / metric.n
 
@@ -122,13 +117,13 @@ def way_forward(precision: Precision, precisions: Sequence[str], inputs: Sequenc
     return "; ".join((*ways, keep))
 
 
-def helpful_inputs(head: Postprocessing, judged: Judged) -> tuple[str, ...]:
+def helpful_inputs(task: Task, judged: Judged) -> tuple[str, ...]:
     """The options by which a precision may do better or be judged fairly, of those that were not given."""
     calibration = "--calibration (inputs as the app meets them)"
     labelled = "--eval (the same with labels)"
     return (
-        *((calibration,) if judged.calibration is None and not isinstance(head, Transcription) else ()),
-        *((labelled,) if judged.evaluation is None and isinstance(head, Classification) else ()),
+        *((calibration,) if judged.calibration is None and task.calibrate is not None else ()),
+        *((labelled,) if judged.evaluation is None and task.judged_by_labels else ()),
     )
 
 
@@ -152,48 +147,28 @@ def latency_warning(precision: str, latency_ms: float, fp32_latency_ms: float) -
     )
 
 
-def median_latencies_ms(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Median wall time in ms of each call, interleaved so that noise meets all alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    for round_number in range(WARM_UP + ROUNDS):
-        for call, samples in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if round_number >= WARM_UP:
-                samples.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(samples) for samples in times]
-
-
-def agreement_of(bundle: Bundle, engine: Engine | None, references: Sequence[Reference]) -> Agreement | None:
-    """Of a bundle over its recorded samples and `references`, in `engine` or else its own; None of speech.
+def agreement_of(
+    bundle: Bundle, engine: Engine | None, references: Sequence[Reference]
+) -> tuple[Agreement | None, str | None]:
+    """Of a bundle over its recorded samples and `references`, in `engine` or else its own; None where the
+    task has no such comparison.
 
     Where enough of them have labels these alone count: they are what the model is for.
 
-    Raises:
-        EngineError: the engine failed.
+    Returns:
+        The agreement, or what the engine said where it failed.
     """
-    head = bundle.manifest.postprocessing
-    if isinstance(head, Transcription):
-        return None
+    compare = TASKS[bundle.manifest.task].agreement
+    if compare is None:
+        return None, None
     labelled = [each for each in references if each.label is not None]
     cases, _ = read_vectors(bundle)
     judged = labelled if len(labelled) >= ENOUGH_LABELLED else (*recorded_references(cases), *references)
     opened = engine or open_engine(bundle, threads=1)
     try:
-        return agreement(opened, judged, head)
+        return agreement(opened, judged, bundle.manifest.postprocessing, load_attribute(compare)), None
+    except EngineError as error:
+        return None, f"answers: the engine failed: {error}"
     finally:
         if engine is None:
             opened.close()
-
-
-def latencies_of(fp32: Bundle, bundle: Bundle) -> tuple[float, float]:
-    """Median ms of the bundle's workload at its precision and at fp32, one thread."""
-    run = workload(bundle)
-    opened = list(dict.fromkeys((bundle, fp32)))
-    engines = [open_engine(each, threads=1) for each in opened]
-    try:
-        latencies = median_latencies_ms([run.bind(*pair) for pair in zip(opened, engines, strict=True)])
-    finally:
-        for engine in engines:
-            engine.close()
-    return latencies[0], latencies[-1]

@@ -14,18 +14,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgeformer.convert.target import PRECISION_ALIASES
+from edgeformer.convert.target import PRECISION_ALIASES, Precision, Target
 from edgeformer.models.config import read_object
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import check_choice, did_you_mean
 
 PLAN_VERSION = 1
 FORMATS = ("fp32", "fp16", "int8", "int4")
 """From the most exact to the smallest."""
 BITS = MappingProxyType({"fp32": 32, "fp16": 16, "int8": 8, "int4": 4})
+LARGEST_INT8, LARGEST_INT4 = 127, 7
+"""Steps from 0 to the largest weight: integers are symmetric."""
 SCALE_BYTES = 4
 MAX_PLANNED_LAYERS = 10_000
 CHECKPOINT_FILE, CHECKPOINT_KEY = "edgeformer.json", "quantization"
@@ -142,6 +144,31 @@ def plan_of_checkpoint(folder: Path) -> LayerPlan | None:
         return None
     found = read_object(file).get(CHECKPOINT_KEY)
     return None if found is None else LayerPlan.from_json(found, f"{CHECKPOINT_FILE}: {CHECKPOINT_KEY}")
+
+
+def plan_for(precision: Precision, target: Target, checkpoint: Path, file: Path | None) -> LayerPlan | None:
+    """The formats of the layers, at precisions that have one for each; None at others.
+
+    Args:
+        precision: of a bundle.
+        target: where int4 has offsets, the target's own tool stores it.
+        checkpoint: the folder of the one that is converted, which may hold a plan.
+        file: a plan that was given.
+
+    Raises:
+        InputError: the precision is mixed, and there is no plan.
+    """
+    if precision.name == "int4":
+        return None if target.int4.has_offsets else LayerPlan(default="int4")
+    if precision.name != "mixed":
+        return None
+    plan = LayerPlan.read(file) if file is not None else plan_of_checkpoint(checkpoint)
+    if plan is None:
+        raise InputError(
+            f"mixed needs a format for each layer: give --plan FILE, or a checkpoint whose {CHECKPOINT_FILE} has a "
+            f'"{CHECKPOINT_KEY}"'
+        )
+    return plan
 
 
 def quantizable_layers(module: nn.Module) -> dict[str, QuantizableLayer]:

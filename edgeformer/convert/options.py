@@ -17,11 +17,10 @@ from edgeformer.models.program import (
     WINDOWS,
     ProgramOptions,
 )
-from edgeformer.tasks.task import check_task
-from edgeformer_runtime.bundle.manifest import TASKS
-from edgeformer_runtime.choices import check_choice
+from edgeformer.tasks.task import TASKS, check_task
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
+from edgeformer_runtime.registry import check_choice
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 LONGEST_WINDOW_SECONDS = 30
@@ -43,7 +42,7 @@ class ConvertOptions:
         keep_refused: what a gate refused is written, too, marked so that it is not loaded by mistake.
         plan: of the precision mixed: a JSON file of formats by layer; None: the one in the checkpoint.
         window: of speech: "tail" or "full"; see `ProgramOptions`.
-        audio_seconds: of speech: the longest sound of each bucket; None: the target's own choice. The model's whole
+        audio_seconds: of speech: the longest audio of each bucket; None: the target's own choice. The model's whole
             window is always among them.
         prompt: of an embedder: the name of the checkpoint's prompt that is put before every text, or "none".
         language: of speech: the one that the bundle transcribes, by its code or English name, or "any"; None: the one
@@ -89,7 +88,7 @@ class ConvertOptions:
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(
-                f"expected seconds of sound above 0 and up to {LONGEST_WINDOW_SECONDS}, found {list(seconds)}"
+                f"expected lengths of audio above 0 and up to {LONGEST_WINDOW_SECONDS} seconds, found {list(seconds)}"
             )
         if self.plan is not None and "mixed" not in self.precisions:
             raise InputError(
@@ -100,7 +99,7 @@ class ConvertOptions:
                 "static-int8 needs calibration: give --calibration, a folder of images or a table of texts"
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
-            raise InputError("--calibration-method is for static-int8, which takes ranges: add --precision static-int8")
+            raise InputError("--calibration-method is for static-int8, which has ranges: add --precision static-int8")
         for_ios = [TARGETS[target] for target in self.targets if TARGETS[target].ios_releases]
         if self.min_ios is not None and not for_ios:
             raise InputError(
@@ -118,7 +117,7 @@ class ConvertOptions:
         Raises:
             InputError: names them.
         """
-        takes, _ = TASKS[task]
+        takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
 

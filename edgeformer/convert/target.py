@@ -9,15 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
-from edgeformer.interrupts import insistent_interrupts
+from edgeformer.foreign_code import insistent_interrupts
 from edgeformer.models.program import MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.registry import Registry, load_attribute
+from edgeformer_runtime.registry import Registry, check_choice, load_attribute
 
 ROW, EXAMPLE = "row", "example"
 
@@ -67,8 +66,8 @@ class Target:
         recipes: weight formats, by precision, that differ from the precision's own.
         attention: the name of the attention kernel that it runs best.
         aliases: what the field calls it besides, in small letters and digits.
-        decoder_state: who keeps a decoder's self-attention cache, of `speech_spec.STATES`.
-        token_matmul: how the query of one token meets a decoder's caches, of `programs.TOKEN_MATMULS`.
+        decoder_state: who keeps a decoder's self-attention cache, of `STATES`.
+        token_matmul: how the query of one token meets a decoder's caches, of `TOKEN_MATMULS`.
         audio_seconds: the lengths of audio that speech programs are made for where nobody asks for others.
         layer_formats: what a search may give to a layer besides fp32.
         activations: what shares a scale where the inputs of int8 and int4 layers are quantized while the model runs:
@@ -247,7 +246,7 @@ class Backstop:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a user may lose by a format that is not the checkpoint's: see `agreement.Agreement` and `agreement.Metric`.
+    """What a user may lose by a format that is not the checkpoint's: see `agreement.Agreement`, `AccuracyChange`.
 
     Attributes:
         lost: the share of answers that are others although the source's lies near no boundary.

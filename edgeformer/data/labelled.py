@@ -15,13 +15,12 @@ from os import fspath
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeformer.bounded_files import MAX_TABLE_BYTES, read_text
-from edgeformer.models.config import parse_json
+from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.cli.text_files import TEXT_NAMES
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.registry import did_you_mean
 
 # Tables of texts and an answer to them, a row each: csv, tsv, json and jsonl, as public data comes.
 

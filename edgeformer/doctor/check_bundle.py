@@ -1,4 +1,4 @@
-"""Check: the labels stand in the order of the recorded logits."""
+"""Checks of a bundle's files, of what they ask of a device, and of an app's native libraries."""
 
 from __future__ import annotations
 
@@ -11,119 +11,11 @@ from typing import IO
 
 import numpy as np
 
-from edgeformer.checkpoints import source_index
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Finding, error, fine, info, warning
-from edgeformer.doctor.model_view import Value
-from edgeformer.doctor.options import older, parse_version
-from edgeformer.models.config import read_object
-from edgeformer.models.whisper.config import parse_config, with_alignment_heads
-from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Classification, Manifest
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Case
+from edgeformer.doctor.examiner import Finding, Value, error, fine, info, older, parse_version, warning
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.pipelines.heads import ACTIVATIONS
-
-LABELS = "labels"
-# Recorded logits give the recorded scores but for the rounding of float32.
-TOLERANCE = 1e-4
-LABELS_WHY = "the app would show another label than the model means"
-LABELS_DO = "put the labels back into the order of the checkpoint's id2label, or convert it again with --labels"
-
-
-def check_labels(examination: Examination) -> Iterable[Finding]:
-    """Recorded logits under the manifest's labels against recorded answers; no engine takes part."""
-    head = examination.bundle.manifest.postprocessing
-    if not isinstance(head, Classification) or not examination.cases:
-        return []
-    if all(label == f"LABEL_{index}" for index, label in enumerate(head.labels)):
-        return [
-            warning(
-                LABELS,
-                f"the {len(head.labels)} labels are LABEL_0, LABEL_1, ...",
-                "the checkpoint does not say what its classes are called, and an app would show these names",
-                "convert it again with --labels FILE",
-            )
-        ]
-    moved: dict[str, set[str]] = {}
-    for case in examination.cases:
-        for label, candidates in _moved(case, head).items():
-            moved[label] = moved[label] & candidates if label in moved else candidates
-    if not moved:
-        return [fine(LABELS, f"{len(head.labels)} labels, in the order of the recorded logits")]
-    pair = sorted(moved)
-    if len(pair) == 2 and all(moved[pair[i]] == {pair[1 - i]} for i in (0, 1)):
-        return [
-            error(
-                LABELS,
-                f"the scores are right, but the labels {pair[0]!r} and {pair[1]!r} are exchanged",
-                LABELS_WHY,
-                LABELS_DO,
-            )
-        ]
-    shown = ", ".join(map(repr, pair[:6])) + (", ..." if len(pair) > 6 else "")
-    return [error(LABELS, f"{len(pair)} labels do not belong to their logits: {shown}", LABELS_WHY, LABELS_DO)]
-
-
-def _moved(case: Case, head: Classification) -> dict[str, set[str]]:
-    """Labels whose score is not the recorded one, each with the labels whose recorded score it has."""
-    (logits,) = case.outputs.values()
-    scores = dict(zip(head.labels, ACTIVATIONS[head.activation](logits.ravel().astype(np.float64)), strict=True))
-    expected = dict(zip(case.expected["labels"], case.expected["scores"], strict=True))
-    return {
-        label: {other for other, recorded in expected.items() if abs(recorded - score) <= TOLERANCE}
-        for label, score in scores.items()
-        if abs(expected.get(label, np.inf) - score) > TOLERANCE
-    }
-
-
-# Check: a speech model's alignment heads, which times of words come from, are heads that the decoder has.
-
-
-ALIGNMENT_HEADS = "alignment_heads"
-HEADS_WHY = "times of words come from these heads alone: others give times that are off or jump"
-HEADS_DO = "measure which heads align, name them in generation_config.json and convert again"
-
-
-def check_alignment_heads(examination: Examination) -> Iterable[Finding]:
-    """How many there are, and where the source is at hand, which of those that it states were dropped."""
-    manifest = examination.bundle.manifest
-    head = manifest.postprocessing
-    if not isinstance(head, Transcription):
-        return
-    available = head.layers * head.heads
-    if head.alignment_heads > available:
-        yield error(
-            ALIGNMENT_HEADS,
-            f"{head.alignment_heads} alignment heads, but the decoder's {head.layers} layers have {available} heads",
-            HEADS_WHY,
-            "convert the checkpoint again",
-        )
-        return
-    if head.alignment_heads == (head.layers - head.layers // 2) * head.heads:
-        yield info(
-            ALIGNMENT_HEADS,
-            f"{head.alignment_heads} alignment heads: as many as the upper half of the {head.layers} layers has",
-            "that half stands in where a checkpoint states no heads that it has; times of words are then rougher",
-            HEADS_DO,
-        )
-    else:
-        yield fine(ALIGNMENT_HEADS, f"{head.alignment_heads} of the decoder's {available} heads")
-    for note in _dropped(manifest):
-        yield warning(ALIGNMENT_HEADS, f"the checkpoint's list does not fit it: {note}", HEADS_WHY, HEADS_DO)
-
-
-def _dropped(manifest: Manifest) -> tuple[str, ...]:
-    """What conversion said of heads that the decoder does not have; nothing where the source is not at hand."""
-    try:
-        folder = source_index.find(manifest.source)
-        stated = read_object(folder / "generation_config.json").get("alignment_heads") or []
-        config = parse_config(read_object(folder / "config.json"))
-        return with_alignment_heads(config, [(int(layer), int(number)) for layer, number in stated])[1]
-    except (InputError, TypeError, ValueError):
-        return ()
-
 
 # Check: every file is as the manifest states, and who vouches for the manifest.
 

@@ -8,8 +8,23 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from edgeformer.doctor.examination import Examination
-from edgeformer.doctor.examiner import Finding, Partitioning, Severity, Support, error, fine, info, warning
-from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, Node, Program, Value, plain_name
+from edgeformer.doctor.examiner import (
+    ELEMENTWISE,
+    LAYOUT,
+    SOFTMAX,
+    Finding,
+    Node,
+    Partitioning,
+    Program,
+    Severity,
+    Support,
+    Value,
+    error,
+    fine,
+    info,
+    plain_name,
+    warning,
+)
 
 MASK = "mask"
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import RenderableType
 from rich.table import Table
 
 from edgeformer.doctor.check_bundle import (
-    check_alignment_heads,
     check_integrity,
-    check_labels,
     check_memory,
     check_placement,
     check_systems,
@@ -29,31 +27,41 @@ from edgeformer.doctor.check_graph import (
     check_partitions,
     check_structure,
 )
-from edgeformer.doctor.check_tokenizer import check_tokenizer
 from edgeformer.doctor.examination import Examination, Ranges
-from edgeformer.doctor.examiner import Finding, Partitioning, Severity, Support, error, examiner_for, info
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import (
+    DoctorOptions,
+    Finding,
+    Partitioning,
+    Severity,
+    Support,
+    error,
+    examiner_for,
+    info,
+)
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 Check = Callable[[Examination], Iterable[Finding]]
-Progress = Callable[[int, int], None]
 
-# In the order in which they run; findings are shown by severity.
-CHECKS: dict[str, Check] = {
+# In the order in which they run; findings are shown by severity. None: it is the task's, if that has one of the name.
+CHECKS: dict[str, Check | None] = {
     "integrity": check_integrity,
     "structure": check_structure,
     "operators": check_operators,
     "systems": check_systems,
-    "labels": check_labels,
+    "labels": None,
     "mask": check_masks,
     "weights": check_weights,
     "alignment": check_placement,
-    "alignment_heads": check_alignment_heads,
+    "alignment_heads": None,
     "memory": check_memory,
-    "tokenizer": check_tokenizer,
+    "tokenizer": None,
     "partitions": check_partitions,
     "float16": check_overflow,
 }
@@ -86,8 +94,8 @@ class ProgramFacts:
     largest_at: str | None = None
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """What was found.
 
     Attributes:
@@ -125,6 +133,22 @@ class Diagnosis:
             "programs": [vars(program) | {"largest": _finite(program.largest)} for program in self.programs],
             "findings": [finding.to_json() for finding in self.findings],
         }
+
+    def tables(self) -> list[RenderableType]:
+        """Operators, programs, findings by severity, and a line for what is fine."""
+        parts: list[RenderableType] = []
+        if self.operators:
+            parts.append(_operators(self))
+        if self.programs:
+            parts.append(_programs(self))
+        told = [finding for finding in self.findings if finding.severity is not Severity.FINE]
+        if told:
+            parts.append(_findings(told))
+        others = {finding.check for finding in told}
+        fine = [each for each in dict.fromkeys(finding.check for finding in self.findings) if each not in others]
+        if fine:
+            parts.append(f"fine: {', '.join(fine)}")
+        return parts
 
 
 def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
@@ -172,7 +196,9 @@ def _run_checks(examination: Examination, report: Progress | None) -> tuple[list
     """What the checks say, and the names of those that could be made."""
     findings: list[Finding] = []
     made: set[str] = set()
-    for number, (name, check) in enumerate(CHECKS.items()):
+    of_task = TASKS[examination.bundle.manifest.task].checks
+    checks = CHECKS | {name: cast(Check, load_attribute(entry)) for name, entry in of_task.items()}
+    for number, (name, check) in enumerate(checks.items()):
         broken = any(each.check == "structure" and each.severity is Severity.ERROR for each in findings)
         if broken and name in RUN_THE_MODEL:
             findings.append(info(name, "not checked: a model with this structure is not run"))
@@ -180,14 +206,14 @@ def _run_checks(examination: Examination, report: Progress | None) -> tuple[list
             try:
                 if name in RUN_THE_MODEL:
                     check_model_files(examination.bundle)
-                findings += check(examination)
+                findings += check(examination) if check is not None else ()
                 made.add(name)
             except (BundleError, EngineError) as problem:
                 findings.append(
                     error(name, str(problem), "the check could not be made", "repair what it says and run doctor again")
                 )
         if report is not None:
-            report(number + 1, len(CHECKS))
+            report(number + 1, len(checks))
     return findings, made
 
 
@@ -227,28 +253,11 @@ def _finite(number: float | None) -> float | None:
     return number if number is not None and abs(number) < float("inf") else None
 
 
-# What `doctor` prints: operators, programs, findings by severity, and a line for what is fine.
+# The tables of a diagnosis.
 
 
 SUPPORTED = {True: "yes", False: "NO", None: "not known"}
 NAMED_OPERATORS = 3
-
-
-def diagnosis_tables(diagnosis: Diagnosis) -> list[RenderableType]:
-    """In the order of printing."""
-    parts: list[RenderableType] = []
-    if diagnosis.operators:
-        parts.append(_operators(diagnosis))
-    if diagnosis.programs:
-        parts.append(_programs(diagnosis))
-    told = [finding for finding in diagnosis.findings if finding.severity is not Severity.FINE]
-    if told:
-        parts.append(_findings(told))
-    others = {finding.check for finding in told}
-    fine = [each for each in dict.fromkeys(finding.check for finding in diagnosis.findings) if each not in others]
-    if fine:
-        parts.append(f"fine: {', '.join(fine)}")
-    return parts
 
 
 def _operators(diagnosis: Diagnosis) -> Table:

@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgeformer.doctor.examiner import Examiner, Partitioning, Support
-from edgeformer.doctor.model_view import ELEMENTWISE, LAYOUT, SOFTMAX, ModelView, Node, Program, plain_name
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import (
+    ELEMENTWISE,
+    LAYOUT,
+    SOFTMAX,
+    DoctorOptions,
+    Examiner,
+    ModelView,
+    Node,
+    Partitioning,
+    Program,
+    Support,
+    plain_name,
+)
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Case, bucket_of, read_vectors
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.verify.speech_replay import read_wav, steps
 
 
 @dataclass(frozen=True)
@@ -161,8 +168,7 @@ class Ranges:
 def find_ranges(bundle: Bundle, examiner: Examiner, view: ModelView, cases: Sequence[Case]) -> Ranges:
     """Run recorded cases in an engine that shows what it computes.
 
-    Of speech, whose programs for all lengths of sound have the same weights, the shortest sound is run: it is encoded,
-    and its prompt and first tokens are decoded.
+    Of a decoder the prompt and the first tokens are run.
     """
     largest: dict[str, dict[str, float]] = {}
 
@@ -175,23 +181,9 @@ def find_ranges(bundle: Bundle, examiner: Examiner, view: ModelView, cases: Sequ
         return Ranges(largest, hidden=engine is None)
     failure = None
     try:
-        head = bundle.manifest.postprocessing
-        if isinstance(head, Transcription):
-            _transcribe(bundle, engine, next(case for case in cases if case.program == head.buckets[0].encode))
-        else:
-            for program in bundle.manifest.programs:
-                for case in [each for each in cases if each.program == program.name][:CASES_PER_PROGRAM]:
-                    engine.run(case.program, case.inputs)
+        TASKS[bundle.manifest.task].rerun(bundle, engine, cases, CASES_PER_PROGRAM, TOKENS)
     except EngineError as error:
         failure = str(error)
     finally:
         engine.close()
     return Ranges(largest, failure)
-
-
-def _transcribe(bundle: Bundle, engine: Engine, case: Case) -> None:
-    transcriber = Transcriber(bundle, engine)
-    bucket = bucket_of(transcriber.spec, case.program)
-    mel = transcriber.mel(read_wav(transcriber, case.raw), bucket)
-    tokens = iter(case.expected["tokens"][:TOKENS])
-    steps(transcriber.decoder(bucket), mel, case.expected["prompt"], lambda _: next(tokens, None))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TableColumns, locate, read_table, spread
-from edgeformer.evaluate.side_by_side import Asked, Asker, ask, pearson, spearman
+from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask, pearson, spearman
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 
@@ -54,8 +54,8 @@ class Correlation:
     pearson: float | None
 
 
-@dataclass(frozen=True)
-class EmbeddingEvaluation:
+@dataclass(frozen=True, repr=False)
+class EmbeddingEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:
@@ -66,7 +66,6 @@ class EmbeddingEvaluation:
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         truncated: how many texts were too long for the bundle and lost their end.
-        notes: what a user may want to know, a line each.
     """
 
     executed_by: str
@@ -76,7 +75,6 @@ class EmbeddingEvaluation:
     agreement: float | None
     least: float | None
     truncated: int
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
@@ -92,6 +90,15 @@ class EmbeddingEvaluation:
             "truncated": self.truncated,
             "executed_by": self.executed_by,
         }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
+        same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
+        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
+        return [table]
 
 
 def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> EmbeddingEvaluation:
@@ -143,16 +150,6 @@ def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
             raise InputError(f"{data}: {row.name}: expected a number as the score, found {answer!r}")
         pairs.append(ScoredPair(row.name, (first, second), score))
     return tuple(pairs)
-
-
-def embedding_table(found: EmbeddingEvaluation, name: str, source: str) -> list[Table]:
-    """A row for the bundle and one for its source."""
-    table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
-    same = "-" if found.agreement is None else f"{found.agreement:.5f} (least {found.least:.5f})"
-    table.add_row(name, found.executed_by, *_figures(found.bundle), same, str(found.n))
-    if found.source is not None:
-        table.add_row(source, "torch, fp32", *_figures(found.source), "", str(found.n))
-    return [table]
 
 
 def _vector(result: EmbeddingResult) -> NDArray[np.float64]:

@@ -1,84 +1,36 @@
-"""`eval`: how often a bundle's answers are right, class by class, and how often they are its source model's."""
+"""`eval`: how right a bundle's answers are, as its task measures it, and how often they are its source model's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from os import fspath
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from rich.table import Table
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeformer.convert.target import verification_engine
-from edgeformer.data.clips import read_speech_data
-from edgeformer.data.labelled import open_data
-from edgeformer.evaluate.embeddings import EmbeddingEvaluation, embedding_table, evaluate_embeddings
-from edgeformer.evaluate.label_sets import LabelSetEvaluation, class_table, evaluate_label_sets, label_set_table
-from edgeformer.evaluate.side_by_side import Asker, ClassReport, Progress, ask, class_report
-from edgeformer.evaluate.speech import Listener, SpeechEvaluation, evaluate_speech, measure, simple_words, speech_table
+from edgeformer.tasks.task import TASKS, Metric
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification, Embedding
-from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.isolation.pipeline import IsolatedEngine
+from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
-TOP = 5
-SHOWN_MISTAKES = 5
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Fractions of the examples whose label is the best, or among the best five."""
-
-    top1: float
-    top5: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found.
-
-    Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
-        agreement: the fraction of examples to which both give the same best label, None without a source.
-        truncated: how many inputs were too long for the bundle and lost their end.
-        notes: what a user may want to know, a line each.
-        report: the bundle's answers class by class.
-    """
-
-    executed_by: str
-    n: int
-    bundle: Accuracy
-    source: Accuracy | None
-    agreement: float | None
-    truncated: int
-    notes: tuple[str, ...]
-    report: ClassReport
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `eval --json` prints."""
-        return {
-            "metric": "top1",
-            "value": self.bundle.top1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.top1,
-            "agreement": self.agreement,
-            "top5": self.bundle.top5,
-            "source_top5": None if self.source is None else self.source.top5,
-            **self.report.to_json(),
-            "truncated": self.truncated,
-            "executed_by": self.executed_by,
-        }
-
-
-AnyEvaluation: TypeAlias = Evaluation | LabelSetEvaluation | EmbeddingEvaluation | SpeechEvaluation
+if TYPE_CHECKING:
+    from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.checkpoints.source_index import TorchEngine
 
 
 def evaluate(
@@ -89,13 +41,13 @@ def evaluate(
     threads: int = 1,
     progress: Progress | None = None,
     isolated: bool = False,
-) -> AnyEvaluation:
+) -> EvaluationResult:
     """Ask a bundle and its source model about labelled data.
 
     Args:
-        bundle: an open bundle. `evaluate_speech` evaluates speech recognisers, `evaluate_embeddings` embedders, and
-            `evaluate_label_sets` classifiers of texts whose labels stand for themselves.
-        data: see `open_data`, and for the others `read_speech_data`, `read_scored_pairs` and `read_label_sets`.
+        bundle: an open bundle.
+        data: of classifiers see `open_data`, and `read_label_sets` where labels stand for themselves; of embedders
+            `read_scored_pairs`, of speech recognisers `read_speech_data`.
         source: the checkpoint; None: where it is found, and without it there is no agreement.
         limit: use so many examples, spread evenly; None: all.
         threads: for the engine and for torch.
@@ -105,115 +57,11 @@ def evaluate(
     Raises:
         InputError: the data cannot be used, or `source` is not the bundle's.
     """
+    asker = Asker(bundle, None if source is None else fspath(source), threads, progress, isolated)
     manifest = bundle.manifest
-    head = manifest.postprocessing
-    data, source = fspath(data), None if source is None else fspath(source)
-    asker = Asker(bundle, source, threads, progress, isolated)
-    if isinstance(head, Transcription):
-        return evaluate_speech(bundle, data, source, limit, threads, progress, isolated)
-    if isinstance(head, Embedding):
-        return evaluate_embeddings(asker, data, limit)
-    if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
-        return evaluate_label_sets(asker, data, limit)
-    return _evaluate_classes(asker, head, data, limit)
-
-
-def _evaluate_classes(asker: Asker, head: Classification, data: str, limit: int | None) -> Evaluation:
-    """Of a classifier whose inputs have one label each."""
-    with open_data(data, asker.bundle.manifest.preprocessing.kind, head.labels) as opened:
-        chosen = opened if limit is None else opened.limited(limit)
-        asked = ask(asker, chosen.examples, _best)
-    truth = [example.label for example in chosen.examples]
-    names = [head.labels[index] for index in truth]
-    index = {label: number for number, label in enumerate(head.labels)}
-    own, theirs = asked.own, asked.theirs
-    return Evaluation(
-        executed_by=asked.executed_by,
-        n=len(truth),
-        bundle=_accuracy(own, names),
-        source=None if theirs is None else _accuracy(theirs, names),
-        agreement=None
-        if theirs is None
-        else _mean([mine[0] == other[0] for mine, other in zip(own, theirs, strict=True)]),
-        truncated=asked.truncated,
-        notes=(*chosen.notes, *asked.notes),
-        report=class_report(truth, [index[best[0]] for best in own], head.labels),
-    )
-
-
-def evaluation_tables(bundle: Bundle, found: AnyEvaluation) -> list[Table]:
-    """A row for the bundle and one for its source; then what was worst, where there are classes."""
-    manifest = bundle.manifest
+    found: EvaluationResult = load_attribute(TASKS[manifest.task].evaluation)(asker, fspath(data), limit)
     name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
-    if isinstance(found, SpeechEvaluation):
-        return [speech_table(bundle, found)]
-    if isinstance(found, EmbeddingEvaluation):
-        return embedding_table(found, name, manifest.source.id)
-    if isinstance(found, LabelSetEvaluation):
-        return label_set_table(found, name, manifest.source.id)
-    table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
-    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_percents(found.bundle), f"{found.report.macro_f1:.2%}", same, str(found.n))
-    if found.source is not None:
-        table.add_row(manifest.source.id, "torch, fp32", *_percents(found.source), "", "", str(found.n))
-    return [table, class_table(found.report.scores), *_mistakes(found.report)]
-
-
-def _mistakes(report: ClassReport) -> list[Table]:
-    """The most frequent confusions, where there are any."""
-    mistakes = report.most_confused(SHOWN_MISTAKES)
-    if not mistakes:
-        return []
-    table = Table("label", "taken for", "n", title="most frequent mistakes")
-    for label, other, count in mistakes:
-        table.add_row(label, other, str(count))
-    return [table]
-
-
-def _percents(accuracy: Accuracy) -> tuple[str, str]:
-    return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
-
-
-def _best(result: ClassificationResult) -> tuple[str, ...]:
-    return result.top(TOP).labels
-
-
-def _accuracy(answers: Sequence[tuple[str, ...]], truth: Sequence[str]) -> Accuracy:
-    pairs = list(zip(answers, truth, strict=True))
-    return Accuracy(_mean([label == best[0] for best, label in pairs]), _mean([label in best for best, label in pairs]))
-
-
-def _mean(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
-
-
-# A bundle's answers to labelled data, example by example, so that two bundles can be compared.
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a bundle says.
-
-    Attributes:
-        metric: "accuracy" or "wer".
-        value: of the metric.
-        examples: their names in the data.
-        truth: the right answers: labels or texts.
-        given: the bundle's.
-    """
-
-    metric: str
-    value: float
-    examples: tuple[str, ...]
-    truth: tuple[str, ...]
-    given: tuple[str, ...]
-
-    def same_as(self, other: Answers) -> tuple[bool, ...]:
-        """For each example whether both answer the same; texts are compared word by word, without punctuation."""
-        pairs = zip(self.given, other.given, strict=True)
-        if self.metric == "wer":
-            return tuple(simple_words(one) == simple_words(another) for one, another in pairs)
-        return tuple(one == another for one, another in pairs)
+    return replace(found, model=name, source_model=manifest.source.id)
 
 
 def answers_of(
@@ -223,53 +71,362 @@ def answers_of(
     progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> Answers:
-    """Ask a bundle about labelled data, with one thread.
+    """Ask a bundle alone about labelled data, with one thread, and keep each answer.
 
     Args:
-        bundle: an open classifier or speech recogniser.
+        bundle: an open one of a task that has a metric.
         data: as `edgeformer eval` takes it.
         limit: use so many examples, spread evenly; None: all.
         progress: called after each example.
         engine: what runs its programs and is closed after; None: the target's own, or what stands in for it.
 
     Raises:
-        InputError: the bundle is neither, or the data cannot be used.
+        InputError: the bundle is of another task, or the data cannot be used.
     """
-    engine = engine or verification_engine(bundle) or open_engine(bundle, threads=1)
+    manifest = bundle.manifest
+    metric = TASKS[manifest.task].metric
+    if metric is None:
+        raise InputError(f"{manifest.name} does {manifest.task}: expected a classifier or a transcriber")
+    asker = Asker(bundle, progress=progress, engine=engine, alone=True)
+    found: Answers = load_attribute(metric.answers)(asker, data, limit)
+    return found
+
+
+# A bundle and its source model asked the same inputs.
+
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EvaluationResult(Shown):
+    """What every evaluation of a bundle beside its source model knows.
+
+    Attributes:
+        notes: what a user may want to know, a line each.
+        model: the bundle's name, with target and precision.
+        source_model: the id of its source.
+    """
+
+    notes: tuple[str, ...]
+    model: str = ""
+    source_model: str = ""
+
+
+class Question(Protocol):
+    """An input: where it comes from, for messages, and what reads it."""
+
+    @property
+    def name(self) -> str:
+        """Where it is."""
+
+    @property
+    def read(self) -> Callable[[], Any]:
+        """Gives what the pipeline takes."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Whom to ask, and how.
+
+    Attributes:
+        bundle: an open bundle whose answer is one program's outputs.
+        source: the checkpoint; None: where it is found, and without it there are no answers of it.
+        threads: for the engine and for torch.
+        progress: called after each input, or None.
+        isolated: run the bundle's model in a process of its own.
+        engine: what runs the bundle's programs, and is closed after; None: the target's own, or what stands in for it.
+        alone: ask the bundle and not its source.
+    """
+
+    bundle: Bundle
+    source: str | None = None
+    threads: int = 1
+    progress: Progress | None = None
+    isolated: bool = False
+    engine: Engine | None = None
+    alone: bool = False
+
+    def open_engine(self) -> Engine:
+        """What runs the bundle's programs."""
+        if self.engine is not None:
+            return self.engine
+        if self.isolated:
+            return IsolatedEngine(self.bundle, self.threads, Limits())
+        return verification_engine(self.bundle) or open_engine(self.bundle, self.threads)
+
+    def open_source(self, notes: list[str]) -> Checkpoint | None:
+        """The source model, torch having its threads; None where it is not asked, or with a note where it is not known.
+
+        Raises:
+            InputError: the named one cannot be used.
+        """
+        if self.alone:
+            return None
+        import torch
+
+        from edgeformer.checkpoints.source_index import known_source
+
+        checkpoint = known_source(self.bundle.manifest, self.source, notes)
+        if checkpoint is not None:
+            torch.set_num_threads(self.threads)
+        return checkpoint
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A bundle's answers to labelled data, example by example, so that two bundles can be compared.
+
+    Attributes:
+        metric: the task's.
+        value: of the metric.
+        examples: their names in the data.
+        truth: the right answers: labels or texts.
+        given: the bundle's.
+    """
+
+    metric: Metric
+    value: float
+    examples: tuple[str, ...]
+    truth: tuple[str, ...]
+    given: tuple[str, ...]
+
+    def same_as(self, other: Answers) -> tuple[bool, ...]:
+        """For each example whether both answer the same."""
+        same = operator.eq if self.metric.same is None else load_attribute(self.metric.same)
+        return tuple(bool(same(one, another)) for one, another in zip(self.given, other.given, strict=True))
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Answer]):
+    """The answers to each input, in order.
+
+    Attributes:
+        own: the bundle's.
+        theirs: the source model's, None where it was not at hand.
+        truncated: how many inputs were too long for the bundle and lost their end.
+        executed_by: what ran the bundle's programs.
+        notes: what a user may want to know, a line each.
+    """
+
+    own: list[Answer]
+    theirs: list[Answer] | None
+    truncated: int
+    executed_by: str
+    notes: tuple[str, ...]
+
+
+def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answer]) -> Asked[Answer]:
+    """Ask both about every input.
+
+    Args:
+        asker: whom.
+        questions: the inputs.
+        take: what is kept of a pipeline's result.
+
+    Raises:
+        InputError: an input cannot be used, or `asker.source` is not the bundle's.
+    """
+    bundle = asker.bundle
+    notes = [f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle)]
+    reference = _source_engine(asker, notes)
+    engine = asker.open_engine()
     try:
-        if isinstance(bundle.manifest.postprocessing, Transcription):
-            return _heard(bundle, engine, data, limit, progress)
-        return _classified(bundle, engine, data, limit, progress)
+        pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
+        answers: list[list[Answer]] = [[] for _ in pipelines]
+        truncated = 0
+        for number, question in enumerate(questions, 1):
+            try:
+                prepared = pipelines[0].prepare(question.read())
+            except InputError as error:
+                raise InputError(f"{shorten(question.name)[1:-1]}: {error}") from None
+            truncated += prepared.truncated
+            for pipeline, taken in zip(pipelines, answers, strict=True):
+                outputs = pipeline.engine.run(prepared.program, prepared.inputs)
+                taken.append(take(pipeline.answer(outputs, prepared)))
+            if asker.progress is not None:
+                asker.progress(number, len(questions))
     finally:
         engine.close()
+    if truncated:
+        notes.append(f"{truncated} of {len(questions)} inputs were too long for the bundle and lost their end")
+    if engine.not_covered is not None:
+        notes.append(engine.not_covered)
+    theirs = answers[1] if reference else None
+    return Asked(answers[0], theirs, truncated, engine.executed_by, tuple(notes))
 
 
-def _classified(bundle: Bundle, engine: Engine, data: str, limit: int | None, progress: Progress | None) -> Answers:
-    head = bundle.manifest.postprocessing
-    if not isinstance(head, Classification):
-        raise InputError(f"{bundle.manifest.name} does {bundle.manifest.task}: expected a classifier or a transcriber")
-    pipeline = open_pipeline(bundle, engine)
-    given = []
-    with open_data(data, bundle.manifest.preprocessing.kind, head.labels) as opened:
-        chosen = opened if limit is None else opened.limited(limit)
-        for number, example in enumerate(chosen.examples, 1):
-            given.append(str(pipeline.run(example.read()).top(1).labels[0]))
-            if progress is not None:
-                progress(number, len(chosen.examples))
-    truth = tuple(head.labels[example.label] for example in chosen.examples)
-    right = sum(one == other for one, other in zip(truth, given, strict=True))
-    return Answers("accuracy", right / len(truth), tuple(each.name for each in chosen.examples), truth, tuple(given))
+def _source_engine(asker: Asker, notes: list[str]) -> TorchEngine | None:
+    """The source model in torch, which only this imports."""
+    checkpoint = asker.open_source(notes)
+    if checkpoint is None:
+        return None
+    from edgeformer.checkpoints.source_index import TorchEngine, source_programs
+
+    return TorchEngine(source_programs(asker.bundle.manifest, checkpoint))
 
 
-def _heard(bundle: Bundle, engine: Engine, data: str, limit: int | None, progress: Progress | None) -> Answers:
-    opened = read_speech_data(data)
-    chosen = opened if limit is None else opened.limited(limit)
-    with open_pipeline(bundle, engine) as listener:
-        found = measure(cast(Listener, listener), None, chosen, engine.executed_by, progress)
-    return Answers(
-        "wer",
-        found.bundle.simple.rate,
-        tuple(row.name for row in found.rows),
-        tuple(row.said for row in found.rows),
-        tuple(row.bundle.text for row in found.rows),
+# What answers to labelled data are worth: by class, over sets of labels, and of similarities. The definitions are
+# scikit-learn's and SciPy's; where a quotient has nothing to divide by it is 0, as there by default.
+
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One label's quality; `support`: how many examples have it."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `eval --json`."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassReport:
+    """Precision, recall and F1 by class, and who was taken for whom.
+
+    Attributes:
+        scores: of the labels that occur in the data or in the answers, in the order of the labels.
+        confusion: (K, K) int64: how many examples of the row's label got the column's, in the order of `scores`.
+    """
+
+    scores: tuple[ClassScore, ...]
+    confusion: Counts
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean over the classes."""
+        return float(np.mean([score.f1 for score in self.scores]))
+
+    @property
+    def weighted_f1(self) -> float:
+        """The mean over the examples."""
+        return float(np.average([each.f1 for each in self.scores], weights=[each.support for each in self.scores]))
+
+    def most_confused(self, count: int) -> list[tuple[str, str, int]]:
+        """The `count` most frequent mistakes: the label, what it was taken for, how often."""
+        wrong = self.confusion.copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+        rows, columns = np.unravel_index(order, wrong.shape)
+        names = [score.label for score in self.scores]
+        pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+        return [(names[row], names[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries of `eval --json`."""
+        return {
+            "macro_f1": self.macro_f1,
+            "weighted_f1": self.weighted_f1,
+            "classes": [score.to_json() for score in self.scores],
+            "confusion": {"labels": [score.label for score in self.scores], "counts": self.confusion.tolist()},
+        }
+
+
+def class_report(truth: Sequence[int], given: Sequence[int], labels: Sequence[str]) -> ClassReport:
+    """Compare answers with the truth, both as indices of the labels, at least one of each."""
+    present = sorted({*truth, *given})
+    place = {index: number for number, index in enumerate(present)}
+    confusion = np.zeros((len(present), len(present)), np.int64)
+    np.add.at(confusion, ([place[index] for index in truth], [place[index] for index in given]), 1)
+    hits, answered, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    return ClassReport(_scores([labels[index] for index in present], hits, answered, support), confusion)
+
+
+@dataclass(frozen=True)
+class LabelSetReport:
+    """Quality of answers that are sets of labels.
+
+    Attributes:
+        subset_accuracy: the fraction of examples whose set is right as a whole.
+        micro_f1: over all decisions on all labels.
+        macro_f1: the mean over the labels.
+        samples_f1: the mean over the examples.
+        scores: of every label.
+    """
+
+    subset_accuracy: float
+    micro_f1: float
+    macro_f1: float
+    samples_f1: float
+    scores: tuple[ClassScore, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries of `eval --json`."""
+        return {
+            "subset_accuracy": self.subset_accuracy,
+            "micro_f1": self.micro_f1,
+            "macro_f1": self.macro_f1,
+            "samples_f1": self.samples_f1,
+            "classes": [score.to_json() for score in self.scores],
+        }
+
+
+def label_set_report(truth: NDArray[np.bool_], given: NDArray[np.bool_], labels: Sequence[str]) -> LabelSetReport:
+    """Compare sets of labels (N, C), N and C at least 1."""
+    both = truth & given
+    hits, answered, support = (each.sum(axis=0) for each in (both, given, truth))
+    scores = _scores(labels, hits, answered, support)
+    return LabelSetReport(
+        subset_accuracy=float((truth == given).all(axis=1).mean()),
+        micro_f1=float(_f1(hits.sum(), answered.sum(), support.sum())),
+        macro_f1=float(np.mean([score.f1 for score in scores])),
+        samples_f1=float(_f1(both.sum(axis=1), given.sum(axis=1), truth.sum(axis=1)).mean()),
+        scores=scores,
     )
+
+
+def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """The linear correlation of (N,) with (N,); None where one of them does not vary."""
+    deviations = [values - values.mean() for values in (first, second)]
+    norms = [float(np.linalg.norm(each)) for each in deviations]
+    # Rounding leaves something of a constant that is none in binary.
+    if any(norm <= 1e-13 * np.abs(v).max() * len(v) ** 0.5 for norm, v in zip(norms, (first, second), strict=True)):
+        return None
+    return float(np.clip(deviations[0] / norms[0] @ (deviations[1] / norms[1]), -1, 1))
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """The correlation of the ranks of (N,) and (N,), equal values sharing the mean of theirs; None as `pearson`."""
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = ((2 * last - counts + 1) / 2)[place]
+    return ranks
+
+
+def _scores(labels: Sequence[str], hits: Counts, answered: Counts, support: Counts) -> tuple[ClassScore, ...]:
+    columns = (_quotient(hits, answered), _quotient(hits, support), _f1(hits, answered, support))
+    rows = zip(labels, *(column.tolist() for column in columns), support.tolist(), strict=True)
+    return tuple(ClassScore(*row) for row in rows)
+
+
+def _f1(hits: Any, answered: Any, support: Any) -> NDArray[np.float64]:
+    """2 P R / (P + R), as 2 hits / (answered + support)."""
+    return _quotient(2 * hits, answered + support)
+
+
+def _quotient(above: Any, below: Any) -> NDArray[np.float64]:
+    safe: NDArray[np.float64] = np.divide(above, np.maximum(below, 1), dtype=np.float64)
+    return safe
+
+
+Z_95 = 1.96
+
+
+def share_interval(share: float, n: int) -> tuple[float, float]:
+    """What holds a share of n with 95 % (Wilson 1927)."""
+    square = Z_95**2 / n
+    middle = share + square / 2
+    reach = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n))
+    return max(0.0, (middle - reach) / (1 + square)), min(1.0, (middle + reach) / (1 + square))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,26 +14,21 @@ from rich.table import Table
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
-from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, known_source
-from edgeformer.convert.reference import TorchEngine
-from edgeformer.convert.target import verification_engine
+from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
+from edgeformer.evaluate.evaluate import Z_95, Answers, Asker, EvaluationResult
 from edgeformer.models.program import FULL_WINDOW, ProgramOptions
+from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-
-ENGLISH = "en"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished clips and of all clips."""
 
 
 class Listener(Protocol):
@@ -65,7 +61,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One clip: its name, what is said in it, and what the bundle and its source (None: not at hand) heard."""
+    """One clip: its name, what is said in it, and what the bundle and its source (None: not at hand) wrote."""
 
     name: str
     said: str
@@ -88,8 +84,8 @@ class Score:
     real_time_factor: float
 
 
-@dataclass(frozen=True)
-class SpeechEvaluation:
+@dataclass(frozen=True, repr=False)
+class SpeechEvaluation(EvaluationResult):
     """What was found.
 
     Attributes:
@@ -98,7 +94,6 @@ class SpeechEvaluation:
         bundle: of the bundle.
         source: of the source model: fp32 in torch, always over its whole window; None where it was not at hand.
         agreement: the fraction of clips in which both hear the same words, None without a source.
-        notes: what a user may want to know, a line each.
     """
 
     executed_by: str
@@ -106,7 +101,6 @@ class SpeechEvaluation:
     bundle: Score
     source: Score | None
     agreement: float | None
-    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints; rates are errors per word."""
@@ -126,42 +120,47 @@ class SpeechEvaluation:
             "clips": [asdict(row) for row in self.rows],
         }
 
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        table.add_row(self.model, self.executed_by, *_cells(self.bundle), same, str(len(self.rows)))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_cells(self.source), "", "")
+        return [table]
 
-def evaluate_speech(
-    bundle: Bundle,
-    data: str,
-    source: str | None = None,
-    limit: int | None = None,
-    threads: int = 1,
-    progress: Progress | None = None,
-    isolated: bool = False,
-) -> SpeechEvaluation:
-    """Have a bundle and its source model listen to clips whose text is known.
+    @property
+    def answers(self) -> Answers:
+        """The bundle's, clip by clip."""
+        return Answers(
+            metric=WORD_ERRORS,
+            value=self.bundle.simple.rate,
+            examples=tuple(row.name for row in self.rows),
+            truth=tuple(row.said for row in self.rows),
+            given=tuple(row.bundle.text for row in self.rows),
+        )
+
+
+def evaluate_speech(asker: Asker, data: str, limit: int | None) -> SpeechEvaluation:
+    """Have a speech recogniser and its source model transcribe clips whose text is known.
 
     Args:
-        bundle: an open speech recogniser.
+        asker: whom to ask; isolated, tokenizer and decoder of audio are in the other process, too.
         data: see `read_speech_data`.
-        source: the checkpoint; None: where it is found, and without it there is no agreement.
         limit: use so many clips, spread evenly; None: all.
-        threads: for the engine and for torch.
-        progress: called after each clip.
-        isolated: listen in a process of its own, tokenizer and decoder of sounds included.
 
     Raises:
-        InputError: the bundle is no speech recogniser, the data cannot be used, or `source` is not the bundle's.
+        InputError: the data cannot be used, or `asker.source` is not the bundle's.
     """
-    manifest = bundle.manifest
-    if not isinstance(manifest.postprocessing, Transcription):
-        raise InputError(f"{manifest.name} does {manifest.task}: expected a speech recogniser to evaluate")
     opened = read_speech_data(data)
     chosen = opened if limit is None else opened.limited(limit)
     notes: list[str] = []
-    checkpoint = known_source(manifest, source, notes)
-    reference = None if checkpoint is None else _source_listener(bundle, checkpoint, threads)
-    listener = _open_listener(bundle, threads, isolated)
+    checkpoint = asker.open_source(notes)
+    reference = None if checkpoint is None else _source_listener(asker.bundle, checkpoint)
+    listener = _open_listener(asker)
     engine = listener.engine
     try:
-        found = measure(cast(Listener, listener), reference, chosen, engine.executed_by, progress)
+        found = measure(cast(Listener, listener), reference, chosen, engine.executed_by, asker.progress)
     finally:
         engine.close()  # and not the listener, which would close the caller's bundle
     if engine.not_covered is not None:
@@ -169,11 +168,33 @@ def evaluate_speech(
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _open_listener(bundle: Bundle, threads: int, isolated: bool) -> Pipeline[Any, Any]:
+def transcripts(asker: Asker, data: str, limit: int | None) -> Answers:
+    """The transcript of each clip; see `evaluate_speech`."""
+    return evaluate_speech(asker, data, limit).answers
+
+
+def same_words(text: str, other: str) -> bool:
+    """Whether two transcripts say the same, punctuation aside."""
+    return simple_words(text) == simple_words(other)
+
+
+def word_error_interval(answers: Answers) -> tuple[float, float] | None:
+    """What holds a word error rate with 95 %, as a ratio of sums over clips (Cochran 1977, 6.4); None of one clip."""
+    each = [count_word_errors(*pair, simple_words) for pair in zip(answers.truth, answers.given, strict=True)]
+    n, words = len(each), sum(one.words for one in each)
+    if n < 2 or not words:
+        return None
+    rate = sum(one.errors for one in each) / words
+    spread = sum((one.errors - rate * one.words) ** 2 for one in each) * n / (n - 1)
+    reach = Z_95 * math.sqrt(spread) / words
+    return max(0.0, rate - reach), rate + reach
+
+
+def _open_listener(asker: Asker) -> Pipeline[Any, Any]:
     """What is evaluated."""
-    if isolated:
-        return IsolatedPipeline(bundle, threads)
-    return open_pipeline(bundle, verification_engine(bundle) or open_engine(bundle, threads))
+    if asker.isolated:
+        return IsolatedPipeline(asker.bundle, asker.threads)
+    return open_pipeline(asker.bundle, asker.open_engine())
 
 
 def measure(
@@ -208,7 +229,7 @@ def measure(
         if progress is not None:
             progress(number, len(data.clips))
     sources = [row.source for row in rows if row.source is not None]
-    same = [simple_words(row.bundle.text) == simple_words(row.source.text) for row in rows if row.source is not None]
+    same = [same_words(row.bundle.text, row.source.text) for row in rows if row.source is not None]
     return SpeechEvaluation(
         executed_by=executed_by,
         rows=tuple(rows),
@@ -217,18 +238,6 @@ def measure(
         agreement=sum(same) / len(same) if same else None,
         notes=(*data.notes, *note),
     )
-
-
-def speech_table(bundle: Bundle, found: SpeechEvaluation) -> Table:
-    """A row for the bundle and one for its source."""
-    table = Table("model", "executed by", "WER", "WER, Whisper's words", "real-time factor", "same words", "clips")
-    manifest = bundle.manifest
-    name = f"{manifest.name}.{manifest.target}.{manifest.precision}"
-    same = "-" if found.agreement is None else f"{found.agreement:.2%}"
-    table.add_row(name, found.executed_by, *_cells(found.bundle), same, str(len(found.rows)))
-    if found.source is not None:
-        table.add_row(manifest.source.id, "torch, fp32", *_cells(found.source), "", "")
-    return table
 
 
 def _cells(score: Score) -> tuple[str, str, str]:
@@ -279,14 +288,11 @@ def _score(heard: Sequence[Heard]) -> Score:
     )
 
 
-def _source_listener(bundle: Bundle, checkpoint: Checkpoint, threads: int) -> Listener:
+def _source_listener(bundle: Bundle, checkpoint: Checkpoint) -> Listener:
     """The source model in torch as it was published: it always hears its whole window, without stand-ins for silence.
 
     All else, from sound to mel and from logits to text, is the bundle's.
     """
-    import torch
-
-    torch.set_num_threads(threads)
     spec = cast(Transcription, bundle.manifest.postprocessing)
     audio = cast(AudioPreprocessing, bundle.manifest.preprocessing)
     module, _ = load_module(checkpoint, KERNELS[SOURCE_ATTENTION])

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.registry import Registry
+from edgeformer_runtime.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,8 +24,12 @@ TIMM_SIZE = re.compile(r"_\d+m_\d+$")
 """What timm's architectures have behind the name of their family: millions of parameters, and pixels."""
 
 
+Config = TypeVar("Config")
+"""A family's own frozen dataclass: what its functions take, and what stands between them unread."""
+
+
 @dataclass(frozen=True)
-class Family:
+class Family(Generic[Config]):
     """One architecture and everything about it that is not common to all.
 
     Attributes:
@@ -58,22 +61,22 @@ class Family:
 
     name: str
     tasks: tuple[str, ...]
-    parse_config: Callable[[Mapping[str, Any]], Any]
-    build: Callable[[Any, str, int, AttentionKernel], nn.Module]
+    parse_config: Callable[[Mapping[str, Any]], Config]
+    build: Callable[[Config, str, int, AttentionKernel], nn.Module]
     rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-    publish: Callable[[Mapping[str, Tensor], Any], dict[str, Tensor]]
+    publish: Callable[[Mapping[str, Tensor], Config], dict[str, Tensor]]
     unused: tuple[str, ...]
-    programs: Callable[[nn.Module, Any, ProgramOptions], tuple[Program, ...]]
+    programs: Callable[[nn.Module, Config, ProgramOptions], tuple[Program, ...]]
     parse_labels: Callable[[Mapping[str, Any]], tuple[str, ...]]
     blocks: tuple[str, ...]
-    with_layers: Callable[[Mapping[str, Any], Any, Mapping[str, Sequence[int]]], tuple[dict[str, Any], Any]]
+    with_layers: Callable[[Mapping[str, Any], Config, Mapping[str, Sequence[int]]], tuple[dict[str, Any], Config]]
     sizes: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     classifiers: Mapping[str, str] = field(default_factory=dict)
     width_keys: Mapping[str, str] = field(default_factory=lambda: {"": "layer_widths"})
     describe_weights: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any] | None] | None = None
-    read_extras: Callable[[Path, Any, Mapping[str, Any], str | None, str | None], SpeechDescription] | None = None
-    keep_extras: Callable[[Any, Any], Any] = lambda config, _old: config
-    write_extras: Callable[[Path, Any], None] = lambda _folder, _config: None
+    read_extras: Callable[[Path, Config, Mapping[str, Any], str | None, str | None], SpeechDescription] | None = None
+    keep_extras: Callable[[Config, Config], Config] = lambda config, _old: config
+    write_extras: Callable[[Path, Config], None] = lambda _folder, _config: None
 
     def width_key(self, layer: str) -> str:
         """The field of config.json for what pruning left of a layer, by its name in the module."""
@@ -84,7 +87,7 @@ class Family:
         return any(fnmatchcase(key, pattern) for pattern in self.unused)
 
 
-FAMILIES: Registry[Family] = Registry(
+FAMILIES: Registry[Family[Any]] = Registry(
     {
         "mobilebert": "edgeformer.models.mobilebert:FAMILY",
         "bert": "edgeformer.models.bert:FAMILY",
@@ -97,7 +100,7 @@ FAMILIES: Registry[Family] = Registry(
 """By `model_type`, or by timm's `architecture`; another author's package adds its own by an entry point."""
 
 
-def family_for(raw: Mapping[str, Any]) -> Family:
+def family_for(raw: Mapping[str, Any]) -> Family[Any]:
     """The family that implements a public config.json: by its `model_type`, or by timm's `architecture`.
 
     Raises:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, STATES
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import check_choice
 
 # Options are checked against this module's names before torch, which takes seconds, is imported.
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Program:
     `calibration_method` is how ranges are taken from them (`METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
     (`edgeformer.convert.layer_plan`); empty: there is no plan.
+    `part` is what stands before the names in `module` in the whole model: "decoder." where it is that part alone.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Program:
     calibration: tuple[tuple[Tensor, ...], ...] = ()
     calibration_method: str = MIN_MAX
     layer_formats: Mapping[str, str] = field(default_factory=dict)
+    part: str = ""
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the right dtypes and shapes, all ones: enough to trace the program."""

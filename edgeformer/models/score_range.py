@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -15,21 +15,20 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextEncoder
-from edgeformer.models.whisper.model import Whisper
-from edgeformer.tasks.samples import FILLER, TEXTS
-from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
+from edgeformer.models.text import TextConfig, TextEncoder
+from edgeformer.tasks.text import FILLER, TEXTS
+
+if TYPE_CHECKING:
+    from edgeformer.checkpoints.checkpoint import Checkpoint
 
 SAMPLE_LENGTH = 64
 """Tokens of a sample with its padding; a longer one changes the range little and takes as much longer."""
 
 _ROWS = 4
 """Of random tokens, beside the texts: a vocabulary holds tokens that no few texts have."""
-_SOUND_POSITIONS, _SOUND_TOKENS = 64, 48
-"""Of a sample of sound, which is noise, and of what is decoded from it."""
 
 
-def sample_inputs(config: Any, tokenizer_json: str | None) -> Mapping[str, Tensor]:
+def sample_inputs(config: TextConfig, tokenizer_json: str | None) -> Mapping[str, Tensor]:
     """Padded samples (B, S) int32 by input name, with as much padding as the shortest text leaves."""
     length = min(SAMPLE_LENGTH, config.max_position_embeddings)
     ids, types = ([], []) if tokenizer_json is None else _texts(tokenizer_json)
@@ -61,17 +60,9 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
     ]
 
 
-def sample_sound(module: Whisper) -> Mapping[str, Tensor]:
-    """Noise as a spectrogram (B, n_mels, 2 T) float32, and random tokens (B, N)."""
-    config = module.config
-    positions = min(_SOUND_POSITIONS, config.max_source_positions)
-    tokens = min(_SOUND_TOKENS, config.max_target_positions)
-    generator = torch.Generator().manual_seed(0)
-    shape = (_ROWS, config.num_mel_bins, FRAMES_PER_POSITION * positions)
-    return {
-        "mel": torch.rand(shape, generator=generator) * 2 - 1,
-        "tokens": torch.randint(config.vocab_size, (_ROWS, tokens), generator=generator),
-    }
+def text_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
+    """The range of a text model on `sample_inputs`."""
+    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
 
 
 @torch.no_grad()
@@ -81,7 +72,7 @@ def score_range(
     """The range of a module's attention scores on these inputs, padding's own scores included.
 
     Args:
-        module: a text model or Whisper.
+        module: a model with attention.
         inputs: its arguments.
         parts: the modules whose attention counts; None: all.
     """

@@ -17,9 +17,6 @@ from edgeformer_runtime.errors import InputError
 
 TEXT_TASKS = ("text-classification", "text-embedding")
 
-CLASSIFICATION_HEADS = ("classifier.", "pre_classifier.", "pooler.")
-"""Parts of public text checkpoints that classification uses and embedding leaves out; below the base prefix or not."""
-
 MEAN, CLS = "mean", "cls"
 POOLINGS = (MEAN, CLS)
 """How an embedder makes one vector of its tokens'."""
@@ -34,7 +31,15 @@ _NORM_FLOOR = 1e-12
 
 
 class TextConfig(Protocol):
-    """What this file needs to know of a text family's config."""
+    """What all that is common to texts needs to know of a text family's config."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens have an embedding."""
+
+    @property
+    def type_vocab_size(self) -> int:
+        """How many kinds of tokens there are: of one text or of two."""
 
     @property
     def hidden_size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer.attention import APPROXIMATE_KERNELS
-from edgeformer.checkpoints.source_index import known_source
-from edgeformer.compress.budget.bundle_evaluator import interleaved_ms
+from edgeformer.checkpoints.source_index import TorchEngine, known_source, source_programs
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, changes_between, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
-from edgeformer.convert.reference import TorchEngine, source_programs
 from edgeformer.convert.target import verification_engine
-from edgeformer.evaluate.evaluate import Answers, answers_of
+from edgeformer.evaluate.evaluate import Answers, answers_of, share_interval
 from edgeformer.models.config import read_object
-from edgeformer.report.variant import Variant, share_interval, word_error_interval
+from edgeformer.tasks.task import task_metrics
+from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE
@@ -29,10 +28,48 @@ from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import load_attribute
 
 REPORT_VERSION = 1
 MAX_ITEMS = 2000
 """Points of a search, steps of a recipe, or layers and formats of a sensitivity."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model in one form: a bundle, a point of a search, or a compressed checkpoint after a step.
+
+    Attributes:
+        name: relative to the folder; of points and steps with what they are.
+        kind: "bundle", "search" or "checkpoint".
+        target, precision: of bundles and points.
+        size_bytes: of all its files.
+        metric: the name of a task's metric; None where nothing was asked.
+        value: of the metric, a fraction.
+        agreement: share of answers that are the source's at fp32; None where the source is not known.
+        latency_ms: median of one run, one thread, on the machine that measured it.
+        note: what a reader should know: a gate that refused it, say.
+        changes: answers that are not the source's; None where they are not known.
+        n: the number of examples that `value`, or else `agreement`, is of; None where it is not known.
+        interval: what holds the metric's value with 95 %; None where it is not known.
+        group: what it was measured with, and on: only variants of one group are compared.
+    """
+
+    name: str
+    kind: str
+    target: str | None = None
+    precision: str | None = None
+    size_bytes: int | None = None
+    metric: str | None = None
+    value: float | None = None
+    agreement: float | None = None
+    latency_ms: float | None = None
+    note: str | None = None
+    changes: tuple[Change, ...] | None = None
+    n: int | None = None
+    interval: tuple[float, float] | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,17 +202,18 @@ def _points(name: str, path: Path) -> list[Variant]:
 
 def _point(name: str, target: str, point: dict[str, Any], chosen: bool, examples: int | None) -> Variant:
     values = {metric: float(value) for metric, value in point["values"].items()}
-    metric = next((each for each in ("accuracy", "wer") if each in values), None)
-    value = None if metric is None else values[metric]
-    # Of word errors the words count, which are not in the file.
-    counted = examples if metric == "accuracy" and isinstance(examples, int) and examples > 0 else None
+    metric = next((each for name, each in task_metrics().items() if name in values), None)
+    value = None if metric is None else values[metric.name]
+    # Of a metric with an interval of its own more counts, which is not in the file.
+    is_share = metric is not None and metric.interval is None
+    counted = examples if is_share and isinstance(examples, int) and examples > 0 else None
     return Variant(
         name,
         "search",
         str(target),
         format_counts(LayerPlan.from_json(point["plan"])),
         int(values["size"]) if "size" in values else None,
-        metric,
+        None if metric is None else metric.name,
         value,
         values.get("agreement"),
         values.get("latency"),
@@ -286,10 +324,6 @@ def _list(value: Any) -> list[Any]:
 # Asks all bundles of a folder about labelled data, and their checkpoints; times them beside one another.
 
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished bundles and of all of them."""
-
-
 def ask(
     variants: Sequence[Variant],
     bundles: Mapping[str, Bundle],
@@ -321,7 +355,7 @@ def ask(
     notes += refusals
     sources = _Sources(bundles, answered, data, limit, notes)
     runnable = [name for name in answered if verification_engine(bundles[name]) is None]
-    times = dict(zip(runnable, interleaved_ms([bundles[name] for name in runnable]), strict=True))
+    times = dict(zip(runnable, median_latencies_ms([bundles[name] for name in runnable]), strict=True))
     return [
         _told(variant, answered[variant.name], sources.of(variant.name), times.get(variant.name), data)
         if variant.name in answered
@@ -332,16 +366,16 @@ def ask(
 
 def _told(variant: Variant, own: Answers, source: Answers | None, latency_ms: float | None, data: str) -> Variant:
     n = len(own.given)
-    is_share = own.metric == "accuracy"
+    interval = own.metric.interval
     return replace(
         variant,
-        metric=own.metric,
+        metric=own.metric.name,
         value=own.value,
         agreement=None if source is None else sum(own.same_as(source)) / n,
         latency_ms=latency_ms,
         changes=None if source is None else changes_between(source, own),
         n=n,
-        interval=share_interval(own.value, n) if is_share else word_error_interval(own.truth, own.given),
+        interval=share_interval(own.value, n) if interval is None else load_attribute(interval)(own),
         group=f"{n} examples of {shorten(Path(data).name)[1:-1]}",
     )
 
@@ -381,7 +415,7 @@ class _Sources:
         except (InputError, EngineError) as error:
             self._notes.append(f"{name}: no comparison with the source model: {error}")
             return None
-        rate = f"{answers.metric} {answers.value:.2%} of {len(answers.given)} examples"
+        rate = f"{answers.metric.name} {answers.value:.2%} of {len(answers.given)} examples"
         self._notes.append(f"the checkpoint {checkpoint.source.id} itself, in torch at fp32: {rate}")
         return answers
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import Sensitivity, cost_cells
-from edgeformer.report.collect import FolderReport
+from edgeformer.report.collect import FolderReport, Variant
 from edgeformer.report.html_page import INK, document, empty_figure, inline_svg, table
-from edgeformer.report.variant import Variant, pareto
+from edgeformer.tasks.task import task_metrics
 from edgeformer_runtime.delivery import replacing
 from edgeformer_runtime.path_field import StrPath
 
@@ -119,7 +119,8 @@ def _changes(variant: Variant) -> str:
     counted = ", ".join(f"{right[kind]} {kind}" for kind in _KINDS if right[kind])
     count = f"{len(changes)} {'answer' if len(changes) == 1 else 'answers'}"
     head = f"<h2>What changed in {escape(variant.name)}</h2>\n<p>{count}: {escape(counted)}.</p>\n"
-    if variant.metric == "wer":
+    metric = task_metrics().get(variant.metric or "")
+    if metric is not None and metric.answers_are_texts:
         rows = [(each.example, each.truth, each.source, each.answer) for each in changes[:MOST_CHANGES]]
         shown = table(("clip", "said", "heard at fp32", "heard by this"), rows)
         left = len(changes) - len(rows)
@@ -155,6 +156,34 @@ def _environment(report: FolderReport) -> str:
     return f"<section>\n<h2>Environment of this report</h2>\n{versions}</section>\n"
 
 
+# Which of several variants no other beats.
+
+
+def pareto(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Those to which no other of their group is equal or better in value, size and latency at once.
+
+    What is unknown is not compared. Variants without a value or a size are never among them.
+    """
+    complete = [each for each in variants if each.value is not None and each.size_bytes is not None]
+    return tuple(each for each in complete if not any(_dominates(other, each) for other in complete))
+
+
+def _dominates(one: Variant, other: Variant) -> bool:
+    if one is other or (one.metric, one.group) != (other.metric, other.group):
+        return False
+    metric = task_metrics().get(one.metric or "")
+    sign = 1 if metric is not None and metric.is_error else -1
+    pairs: list[tuple[float, float]] = [
+        (sign * value, sign * against)
+        for value, against in ((one.value, other.value),)
+        if value is not None and against is not None
+    ]
+    for mine, theirs in ((one.size_bytes, other.size_bytes), (one.latency_ms, other.latency_ms)):
+        if mine is not None and theirs is not None:
+            pairs.append((mine, theirs))
+    return all(mine <= theirs for mine, theirs in pairs) and any(mine < theirs for mine, theirs in pairs)
+
+
 # The report's pictures as SVG that stands in a page: real text, and colours that follow the page's.
 
 
@@ -188,7 +217,8 @@ def pareto_plot(variants: Sequence[Variant]) -> str | None:
         axes.set_xlabel(label)
         # From zero, with room for the names behind the largest point.
         axes.set_xlim(0, 1.25 * (max(of(each) or 0.0 for each in shown) or 1.0))
-        axes.set_ylabel("word errors, %" if shown[0].metric == "wer" else f"{shown[0].metric}, %")
+        metric = task_metrics().get(shown[0].metric or "")
+        axes.set_ylabel(f"{shown[0].metric if metric is None else metric.noun}, %")
     grid[0, 0].legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     names = short_names([each.name for each in shown])
     figure.draw_without_rendering()

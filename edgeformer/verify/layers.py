@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor as TorchTensor
+from torch import nn
 
-from edgeformer.checkpoints.source_index import open_source
-from edgeformer.convert.reference import source_programs
+from edgeformer.checkpoints.source_index import TorchEngine, open_source, source_programs
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.doctor.examiner import examiner_for
-from edgeformer.doctor.model_view import Array
-from edgeformer.verify.record import BlockRun, record_runs
+from edgeformer.doctor.examiner import Array, examiner_for
+from edgeformer.models.program import Program
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.bundle.vectors import Tolerances, read_vectors
+from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.verify.verify import LayerStage, Verification
@@ -55,7 +57,7 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
     if engine is None:
         return verification.with_layers((), HIDDEN)
     try:
-        stages = _compare(bundle, engine, runs, values, _limit(bundle.manifest, tolerances))
+        stages = _compare(engine, runs, values, _limit(bundle.manifest, tolerances))
     except EngineError as error:
         return verification.with_layers((), f"The layers cannot be compared: {error}.")
     finally:
@@ -65,22 +67,19 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
 
 def _limit(manifest: Manifest, tolerances: Tolerances) -> float:
     """The largest distance of a layer that is right."""
-    if isinstance(manifest.postprocessing, Transcription):
+    if TASKS[manifest.task].layers_as_outputs:
         return tolerances.output
     return min(tolerances.output, PRECISIONS[manifest.precision].output_tolerance)
 
 
-def _compare(
-    bundle: Bundle, engine: Engine, runs: Sequence[BlockRun], values: list[Array], tolerance: float
-) -> tuple[LayerStage, ...]:
+def _compare(engine: Engine, runs: Sequence[BlockRun], values: list[Array], tolerance: float) -> tuple[LayerStage, ...]:
     """Each block at its worst over all runs."""
     found: dict[str, list[Match | None]] = {}
     for run in runs:
         values.clear()
         engine.run(run.program, run.inputs)
-        prefix = _prefix(bundle, run.program)
         for name, match in match_blocks(run.blocks, values, tolerance).items():
-            found.setdefault(prefix + name, []).append(match)
+            found.setdefault(name, []).append(match)
     return tuple(_stage(name, matches, tolerance) for name, matches in found.items())
 
 
@@ -97,14 +96,6 @@ def _stage(name: str, matches: Sequence[Match | None], tolerance: float) -> Laye
         ok=worst.distance <= tolerance,
         distance=worst.distance,
     )
-
-
-def _prefix(bundle: Bundle, program: str) -> str:
-    """Of speech, the half of the model that a program is: the encoder's blocks have its name already."""
-    head = bundle.manifest.postprocessing
-    if not isinstance(head, Transcription) or program in {bucket.encode for bucket in head.buckets}:
-        return ""
-    return "decoder."
 
 
 # Finds each block's output among all values that another implementation of the model computes on its way.
@@ -179,3 +170,82 @@ def _layouts(reference: Tensor) -> Iterator[Floats]:
     squeezed = reference.astype(np.float64).squeeze()
     for order in itertools.permutations(range(squeezed.ndim)):
         yield squeezed.transpose(order).ravel()
+
+
+# Runs the source model on recorded inputs and keeps what each of its blocks gives.
+
+
+CASES_PER_PROGRAM = 2
+"""A corrupted weight shows in nearly every input; more of them take as much time again."""
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """One run of a program.
+
+    Attributes:
+        program: its name.
+        inputs: what it was given, by name.
+        blocks: the output of each block by its name in the whole model, in the order of execution.
+    """
+
+    program: str
+    inputs: dict[str, Tensor]
+    blocks: dict[str, Tensor]
+
+
+def record_runs(
+    bundle: Bundle, cases: Sequence[Case], programs: tuple[Program, ...], blocks: tuple[str, ...]
+) -> list[BlockRun]:
+    """Run recorded cases through the source model.
+
+    Of a decoder the prompt is fed.
+
+    Args:
+        bundle: where the cases come from.
+        cases: the recorded ones.
+        programs: the bundle's, in torch.
+        blocks: `Family.blocks`.
+    """
+    engine = _Recorder(programs, blocks)
+    TASKS[bundle.manifest.task].rerun(bundle, engine, cases, CASES_PER_PROGRAM, 0)
+    return engine.runs
+
+
+class _Recorder(TorchEngine):
+    """The source model as an engine that keeps its blocks' outputs."""
+
+    def __init__(self, programs: tuple[Program, ...], blocks: tuple[str, ...]) -> None:
+        super().__init__(programs)
+        self._blocks = blocks
+        self.runs: list[BlockRun] = []
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As `Engine.run`; the run is added to `runs`."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            def hook(_module: nn.Module, _inputs: Any, output: TorchTensor | tuple[TorchTensor, ...]) -> None:
+                value = output[0] if isinstance(output, tuple) else output
+                found[part + name] = value.detach().numpy().copy()
+
+            return hook
+
+        part, module = self.programs[program].part, self.programs[program].module
+        hooks = [
+            block.register_forward_hook(keep(name)) for name, block in module.named_modules() if self._is_block(name)
+        ]
+        try:
+            outputs = super().run(program, inputs)
+        finally:
+            for each in hooks:
+                each.remove()
+        self.runs.append(BlockRun(program, {name: array.copy() for name, array in inputs.items()}, found))
+        return outputs
+
+    def _is_block(self, name: str) -> bool:
+        parts = name.split(".")
+        return any(
+            len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+            for wanted in (pattern.split(".") for pattern in self._blocks)
+        )

@@ -24,14 +24,16 @@ PACKAGE_INSIDE = f"{REPOSITORY_INSIDE}/{PACKAGE}"
 GENERATED = "UnicodeTables.swift"
 """Written by tests/golden, in the layout of its generator."""
 
+BUILD_OPTIONS = ("--scratch-path", BUILD_INSIDE, "-Xswiftc", "-warnings-as-errors")
+"""Of every command of SwiftPM that builds the packages: with other options it would build them all anew."""
+
 Check = Callable[[SwiftRoot], str]
 """What went wrong; empty where nothing did."""
 
 
 def build_and_test(root: SwiftRoot) -> str:
     """All packages compile without a warning, and all tests pass on the repository's golden files."""
-    command = ["swift", "test", "--scratch-path", BUILD_INSIDE, "-Xswiftc", "-warnings-as-errors"]
-    return _failure(root, command, environment={"EDGEFORMER_REPOSITORY": REPOSITORY_INSIDE})
+    return _failure(root, ["swift", "test", *BUILD_OPTIONS], environment={"EDGEFORMER_REPOSITORY": REPOSITORY_INSIDE})
 
 
 def lint(root: SwiftRoot) -> str:

@@ -46,6 +46,15 @@ def load(
         BundleError: the bundle does not follow BUNDLE.md, is not what is required, or is marked as refused.
         InputError: a public key cannot be used, or an engine is given to an isolated bundle.
         EngineError: the engine is not installed or does not run here.
+
+    Example:
+        >>> import edgeformer_runtime
+        >>> with edgeformer_runtime.load("dist/intents.onnx.fp32") as classifier:
+        ...     result = classifier("turn the lights off")
+        >>> len(result.labels)
+        3
+        >>> result.score == max(result.scores)
+        True
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
     from edgeformer_runtime.bundle.bundle import Bundle

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
 
 PREFIX = ".edgeformer-"
 _LOCK_SUFFIX = ".lock"
@@ -121,7 +122,7 @@ def replacing(file: Path) -> Iterator[Path]:
         put(work / place.name, place)
 
 
-def check_names(*places: Path | None) -> None:
+def check_names(*places: StrPath | None) -> None:
     """Refuse places of outputs whose names are no UTF-8, before anything is made: not every tool could open them.
 
     Raises:
@@ -129,7 +130,7 @@ def check_names(*places: Path | None) -> None:
     """
     for place in places:
         # Python stands for bytes that are no UTF-8 by lone surrogates.
-        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in str(place)):
+        if place is not None and any("\ud800" <= letter <= "\udfff" for letter in os.fspath(place)):
             raise InputError(f"{place}: expected a path in UTF-8 for what is written: name another place")
 
 
@@ -338,3 +339,54 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+# The cache of what can be made again.
+
+
+def cache_folder() -> Path:
+    """`edgeformer` in the folder that the environment names for caches; it need not exist.
+
+    A relative XDG_CACHE_HOME is not honoured, as its specification says: it would be another folder in each directory,
+    and somebody else's in some.
+
+    Raises:
+        InputError: the environment names neither a cache nor a home.
+    """
+    stated = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if stated.is_absolute():
+        return stated / "edgeformer"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise InputError("there is no home folder for a cache: set XDG_CACHE_HOME to an absolute path") from None
+    if not home.is_absolute():
+        raise InputError(f"the home folder {home} is no absolute path: set HOME, or XDG_CACHE_HOME")
+    return home / ".cache" / "edgeformer"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of the cache, and what is missing above it, for this user alone."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
+def who_can_replace(path: Path) -> str | None:
+    """What lets another user replace a file or a folder before it is used, None where nothing does.
+
+    Everything on the way to it counts, with and without following symbolic links: who can write to a folder can put
+    another one in the place of what it holds. A sticky folder, such as /tmp, lets nobody do that to others' files.
+    """
+    if os.name != "posix":
+        return None  # Windows keeps a user's folders private by their access lists
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` would follow the links that are to be seen
+    resolved = path.resolve()
+    for each in dict.fromkeys((absolute, *absolute.parents, resolved, *resolved.parents)):
+        found = each.lstat()
+        if found.st_uid not in (0, os.geteuid()):
+            return f"{each} belongs to another user"
+        open_to_others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(found.st_mode)
+        if open_to_others and (each in (absolute, resolved) or not found.st_mode & stat.S_ISVTX):
+            return f"others can write to {each}"
+    return None

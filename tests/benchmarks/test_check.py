@@ -15,7 +15,7 @@ import pytest
 from benchmarks import check
 from benchmarks.bundle_measure import repeated
 from benchmarks.intervals import LEAST_WIDTH, center, prediction_interval
-from benchmarks.readme_table import REPOSITORY, _model
+from benchmarks.tables import REPOSITORY, _model
 from edgeformer_runtime.bench.device import Device, State
 from edgeformer_runtime.bench.report import CONFIDENCE, Quantiles, Report, Row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.zoo import CHAIN, PRECISIONS, markdown, results_of
-from edgeformer.report.variant import Variant
+from edgeformer.report.collect import Variant
 
 
 def bundle(name: str, precision: str, accuracy: float, latency_ms: float) -> Variant:

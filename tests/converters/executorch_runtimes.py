@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeformer_runtime.engines.executorch import Runtime
 from edgeformer_runtime.engines.executorch_python import PythonRuntime
-from edgeformer_runtime.engines.executorch_shim.builds import read_build
+from edgeformer_runtime.engines.executorch_shim.build import read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import PRECISIONS, TARGETS, Converter, Lowered
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.tasks.interface import Interface, interface_for
+from edgeformer.tasks.speech import RECOGNITION
+from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
@@ -29,7 +30,7 @@ class Speech:
     """A speech model's programs for a target, with what surrounds them in a bundle."""
 
     programs: tuple[Program, ...]
-    interface: Interface
+    interface: TaskSpec
 
     @property
     def spec(self) -> Transcription:
@@ -68,7 +69,7 @@ def open_speech(folder: Path, target: str, positions: tuple[int, ...], state: st
     module, _ = load_module(checkpoint, KERNELS[TARGETS[target].attention])
     options = ProgramOptions(audio_positions=positions, decoder_state=state)
     programs = checkpoint.family.programs(module, checkpoint.config, options)
-    return Speech(programs, interface_for(checkpoint, programs, options))
+    return Speech(programs, RECOGNITION.spec(checkpoint, programs, options))
 
 
 def reference_decoder(folder: Path, positions: tuple[int, ...]) -> SpeechDecoder:

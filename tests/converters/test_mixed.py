@@ -93,7 +93,7 @@ def with_rounded_weights(module: nn.Module, plan: LayerPlan, block: int | None) 
 
 
 def test_each_layer_has_the_weights_of_its_format(converter: Converter, module: nn.Module, mixed: Lowered) -> None:
-    """Compared with torch on weights rounded by hand; what is left is the rounding of activations."""
+    """EvaluationResult with torch on weights rounded by hand; what is left is the rounding of activations."""
     if converter.target.name == "coreml":
         pytest.skip("its int4 has offsets: compared operator by operator below")
     rounded = with_rounded_weights(module, PLAN, BLOCKS[converter.target.name])

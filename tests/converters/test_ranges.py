@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeformer_converters.ranges import ValueHistogram
+from edgeformer_converters.observe import ValueHistogram
 
 
 def histogram(*batches: object) -> ValueHistogram:

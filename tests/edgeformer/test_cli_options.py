@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edgeformer.attention import ALL_KERNELS
-from edgeformer.compress.budget.chain import RECIPES
+from edgeformer.cli import app
 from edgeformer.compress.recipe import shipped_recipes
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
 
 # Runs a command line in a process of its own and says whether torch got in.
@@ -79,7 +81,7 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("compress x --data DATA --out o --budget acuracy_drop<=1%", "did you mean accuracy_drop?"),
         ("sensitivity cifar10-tinyvits --data DATA", "did you mean cifar10-tinyvit?"),
         ("verify nowhere --layers", "no bundle at nowhere"),
-        ("demo --speech nowhere.wav", "no sound at nowhere.wav"),
+        ("demo --speech nowhere.wav", "no audio file at nowhere.wav"),
         ("report . --html .", ". is a folder: expected a file's name"),
         ("bench x --html .", ". is a folder: expected a file's name"),
         ("convert nobody/nothing --out o", "no checkpoint 'nobody/nothing': expected a folder, a hub id"),
@@ -148,7 +150,8 @@ def test_the_list_names_everything() -> None:
 
 
 def test_what_is_named_is_there() -> None:
-    assert {recipe for recipes in RECIPES.values() for recipe in recipes} <= set(shipped_recipes())
+    trainings = [task.training for task in TASKS.values() if task.training is not None]
+    assert {recipe for training in trainings for recipe in training.recipes} <= set(shipped_recipes())
     assert all(callable(ALL_KERNELS[name]) for name in ALL_KERNELS)
 
 
@@ -162,6 +165,30 @@ def test_version_help_and_completion() -> None:
     code, out, _ = light("convert", "-h")
     for precision in PRECISIONS:
         assert precision in out.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("convert cli", ["clinc150-mobilebert"]),
+        ("convert x --target o", ["onnx"]),
+        ("convert x --target litert,o", ["litert,onnx"]),
+        ("convert x --precision dyn", ["dynamic-int8"]),
+        ("convert x --task speech", ["speech-recognition"]),
+        ("convert x --attention s", ["split_heads", "sliding_window"]),
+        ("compress x --recipe prune", ["prune-60", "prune-half", "prune-quarter"]),
+        ("list t", ["tasks", "targets"]),
+        ("bench x --against o", ["onnxruntime", "openvino"]),
+        ("con", ["convert"]),
+    ],
+)
+def test_the_shell_completes_names(words: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    last = len(words.split())
+    monkeypatch.setenv("_EDGEFORMER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"edgeformer {words}")
+    monkeypatch.setenv("COMP_CWORD", str(last))
+    done = CliRunner().invoke(app, [], prog_name="edgeformer")
+    assert done.exit_code == 0 and done.stdout.split() == found
 
 
 def test_all_precisions_that_targets_lack_are_named_at_once() -> None:

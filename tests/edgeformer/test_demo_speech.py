@@ -13,12 +13,12 @@ from edgeformer_runtime.cli.console import run_app
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--speech", "--out", "OUT", "missing.wav"), "no sound at missing.wav"),
+        (("--speech", "--out", "OUT", "missing.wav"), "no audio file at missing.wav"),
         (("--speech", "--out", "OUT", "TEXT"), "is not a sound file: expected wav, flac, ogg or mp3"),
         (("--speech", "--out", "OUT", "--weights", "no/such-model-anywhere"), "no checkpoint 'no/such-model-anywhere'"),
         (("--speech", "--out", "OUT", "--weights", "clinc150-mobilebert"), "speech-recognition"),
-        (("--out", "OUT", "TEXT"), "expected files and --weights with --speech alone"),
-        (("--out", "OUT", "--weights", "my/whisper"), "expected files and --weights with --speech alone"),
+        (("--out", "OUT", "TEXT"), "files and --weights are for the demo of speech"),
+        (("--out", "OUT", "--weights", "my/whisper"), "files and --weights are for the demo of speech"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 import time
 import zipfile
@@ -15,12 +16,13 @@ import pytest
 import torch
 
 from edgeformer.checkpoints.tokenizer_options import read_options
-from edgeformer.checkpoints.weights import check_weight_files
+from edgeformer.checkpoints.weights import check_student, check_weight_files, load_weights
 from edgeformer.compress.recipe import load_recipe
-from edgeformer.convert.calibration import _texts
 from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.data.labelled import TEXT_COLUMNS, read_pairs
+from edgeformer.models.family import FAMILIES
 from edgeformer.report.collect import collect
+from edgeformer.tasks.text import _calibration_texts
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import message
 
@@ -82,7 +84,7 @@ def test_tables_of_json(data: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("corrupt", [sparse, holding(bytes(1 << 20))], ids=["sparse", "NULs"])
 def test_calibration_texts(corrupt: Corrupt, tmp_path: Path) -> None:
     corrupt(tmp_path / "a.txt")
-    assert "a.txt" in refused(lambda: _texts(tmp_path / "a.txt"))
+    assert "a.txt" in refused(lambda: _calibration_texts(tmp_path / "a.txt"))
 
 
 @pytest.mark.parametrize("corrupt", ANY_TEXT.values(), ids=ANY_TEXT)
@@ -211,9 +213,90 @@ def test_archives_of_pytorch(tmp_path: Path) -> None:
     assert "is compressed" in refused(lambda: check_weight_files((path,)))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", b"}0" * (4 << 20))
-    assert "names its tensors in" in refused(lambda: check_weight_files((path,)))
+    assert "names its tensors in over 1000000 steps" in refused(lambda: check_weight_files((path,)))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"X\x00\x00\x50\x00" + b"a" * (5 << 20) + b".")
+    assert "names its tensors in over 4194304 bytes" in refused(lambda: check_weight_files((path,)))
     path.write_bytes(b"PK\x03\x04" + bytes(1000))
     assert "its directory is not at its end" in refused(lambda: check_weight_files((path,)))
+
+
+BEFORE_1_6 = b"".join(pickle.dumps(each, 2) for each in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+"""What stands before the tensors' names in PyTorch's format before 1.6."""
+TWO_GB = b"c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x80\x00\x85R."
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        pytest.param(b"\x80\x02" + b"}0" * 600_000 + b"}.", "in over 1000000 steps", id="opcodes"),
+        pytest.param(b"\x80\x02" + b"]" * 3_000_000 + b".", "in over 1000000 steps", id="lists"),
+        pytest.param(b"]" * 3_000_000 + b".", "in over 1000000 steps", id="no protocol"),
+        pytest.param(b"\x80\x02X\x00\x00\x50\x00" + b"a" * (5 << 20) + b".", "in over 4194304 bytes", id="a name"),
+        pytest.param(b"\x80\x02" + TWO_GB, "holds more than tensors", id="2 GB out of a number"),
+    ],
+)
+def test_pickles_before_pytorch_1_6(names: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.arange(4)}, path, _use_new_zipfile_serialization=False)
+    check_weight_files((path,))
+    assert load_weights((path,))["a"].tolist() == [0, 1, 2, 3]
+    path.write_bytes(BEFORE_1_6 + names)
+    begun = time.process_time()
+    assert said in refused(lambda: check_weight_files((path,)))
+    assert time.process_time() - begun < SECONDS
+
+
+def test_two_gb_out_of_a_number_in_an_archive(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02" + TWO_GB)
+    assert "holds more than tensors" in refused(lambda: check_weight_files((path,)))
+
+
+def test_views_of_one_storage(tmp_path: Path) -> None:
+    """Names share tied weights; a hundred names of one tensor would become a hundred tensors."""
+    path, tied = tmp_path / "pytorch_model.bin", torch.arange(1 << 20, dtype=torch.float32)
+    torch.save({"a": tied, "b": tied}, path)
+    assert load_weights((path,))["b"][-1] == (1 << 20) - 1
+    torch.save({str(number): tied for number in range(100)}, path)
+    assert "states over 16 times what it holds" in refused(lambda: load_weights((path,)))
+    torch.save({"a": tied[:1].expand(1 << 40)}, path)
+    assert "states over 16 times what it holds" in refused(lambda: load_weights((path,)))
+    torch.save({"a": torch.zeros(1).expand(1 << 10)}, path)
+    assert "has 1024 values of which its file holds fewer" in refused(lambda: load_weights((path,)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.eye(3).to_sparse_csr(),
+        lambda: torch.zeros(3, device="meta"),
+        lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    ],
+    ids=["sparse", "CSR", "meta", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_are_not_dense(make: Callable[[], torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": make()}, path)
+    assert "tensor a is sparse, nested or without values" in refused(lambda: load_weights((path,)))
+
+
+def test_a_student_of_more_weights_than_its_teacher() -> None:
+    """Eight times its teacher's weights are the most, and four million may be built anyhow."""
+    family = FAMILIES["mobilebert"]
+    student = {"model_type": "mobilebert", "vocab_size": 1000, "hidden_size": 512, "embedding_size": 128}
+    student |= {"num_hidden_layers": 24, "intra_bottleneck_size": 128, "intermediate_size": 512}
+    check_student(family, student, 1_000_000)
+    check_student(family, student | {"vocab_size": 100_000}, 10_000_000)
+    said = refused(lambda: check_student(family, student | {"vocab_size": 100_000}, 1_000_000))
+    assert said.startswith(
+        "student: vocab_size * embedding_size comes to 12800000, and the teacher has 1000000 weights"
+    )
+    for field in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size"):
+        assert field in refused(lambda field=field: check_student(family, student | {field: 1 << 40}, 1_000_000))
 
 
 def test_a_report_of_a_million_points(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeformer.interrupts import insistent_interrupts
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer.foreign_code import insistent_interrupts, quiet_tools
 
 
 def swallow(times: int) -> None:

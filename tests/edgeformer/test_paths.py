@@ -14,8 +14,7 @@ from edgeformer.bench.request import Request
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.bundle_evaluator import Conversion
-from edgeformer.compress.budget.chain import ChainOptions
+from edgeformer.compress.budget.chain import ChainOptions, Conversion
 from edgeformer.compress.budget.sensitivity import sensitivity_of
 from edgeformer.compress.compress import CompressOptions
 from edgeformer.compress.recipe import load_recipe
@@ -24,7 +23,7 @@ from edgeformer.convert.options import ConvertOptions
 from edgeformer.data.clips import read_speech_data
 from edgeformer.data.labelled import data_labels
 from edgeformer.doctor.diagnosis import diagnose
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions
 from edgeformer.evaluate.embeddings import read_scored_pairs
 from edgeformer.report.collect import FolderReport, collect
 from edgeformer.report.html_page import page_of

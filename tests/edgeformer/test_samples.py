@@ -6,7 +6,7 @@ import io
 
 import soundfile
 
-from edgeformer.tasks.samples import speech
+from edgeformer.tasks.speech import speech
 
 RATE = 16000
 

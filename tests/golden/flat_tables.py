@@ -41,7 +41,15 @@ class Numbers:
     dtype: str = "int32"
 
 
-Field = Number | Numbers | str | Mapping[int, Any] | list[Mapping[int, Any]]
+@dataclass(frozen=True)
+class Shared:
+    """So many references of an array to one table."""
+
+    table: Mapping[int, Any]
+    count: int
+
+
+Field = Number | Numbers | str | Mapping[int, Any] | list[Mapping[int, Any] | Shared]
 """A number, an array, a text, a table, or an array of tables."""
 Table = Mapping[int, Field]
 
@@ -83,7 +91,10 @@ def _place(builder: Any, field: Field) -> int:
     if isinstance(field, Mapping):
         return _table(builder, field)
     assert isinstance(field, list)
-    places = [_table(builder, table) for table in field]
+    places: list[int] = []
+    for each in field:
+        shared = each if isinstance(each, Shared) else Shared(each, 1)
+        places += [_table(builder, shared.table)] * shared.count
     builder.StartVector(4, len(places), 4)
     for place in reversed(places):
         builder.PrependUOffsetTRelative(place)

@@ -124,6 +124,10 @@ def _models() -> Iterator[tuple[str, _Model]]:
     yield "weights here and elsewhere", replace(sound, weight=(_blob(), (3, _numbers(4))))
     yield "weights nowhere", replace(sound, weight=((1, ""),))
     yield "numbers fewer than the shape", replace(sound, weight=((3, _numbers(3)),))
+    state = _tensor(4)
+    for _ in range(3000):
+        state = _message((5, _message((1, state))))
+    yield "states of states without end", replace(sound, input_type=state)
     yield "an updatable model", replace(sound, more=((10, 1),))
     for number, kind in (
         (202, "a pipeline"),

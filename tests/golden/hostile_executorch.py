@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.golden.flat_tables import Number, Numbers, Table, flatbuffer, u8, u32, u64
+from tests.golden.flat_tables import Number, Numbers, Shared, Table, flatbuffer, u8, u32, u64
 from tests.golden.hostile_case import Case
 from tests.golden.hostile_xnnpack import graphs, xnnpack
 
@@ -139,6 +139,8 @@ def cases() -> Iterator[Case]:
         "a root beyond the file": struct.pack("<I", 1 << 30) + data[4:],
     }.items():
         yield _of(name, changed, False)
+    for name, program, operators in _repeated():
+        yield _case(name, program, False, operators=operators)
     delegate = {"XnnpackBackend": 1}
     for name, program in _delegates():
         yield _case(f"a delegate: {name}", program, False, operators=delegate)
@@ -239,6 +241,20 @@ def _delegates() -> Iterator[tuple[str, _Program]]:
     yield "a number as an operand", _delegated(operands=(X, ALPHA))
     yield "an operand less", _delegated(operands=(X,))
     yield "no data", _delegated(b"")
+
+
+def _repeated() -> Iterator[tuple[str, _Program, dict[str, int]]]:
+    """Small files that refer to one thing so often that looking at it takes minutes, and gigabytes."""
+    times = 1500
+    lists = Shared({0: u8(TENSOR_LIST), 1: {0: Numbers([X] * times)}}, times)
+    yield (
+        "a list of values again and again",
+        replace(_Program(), plan=((2, [*_values(), lists]),)),
+        {"aten::add.out": 1},
+    )
+    delegated = _delegated(xnnpack(inputs=(X,) * times))
+    calls = Shared(delegated.calls[0], times)
+    yield "a delegate again and again", replace(delegated, plan=((5, [{2: [calls]}]),)), {"XnnpackBackend": times}
 
 
 def _case(

@@ -127,6 +127,10 @@ def _shapes() -> Iterator[Case]:
         _add(),
     ]
     yield _case("a range of 2^31", _model(ranged), False)
+    gathers = [helper.make_node("Gather", ["x", "i"], [f"g{number}"]) for number in range(300)]
+    many_indices = _model([*gathers, _add()])
+    many_indices.graph.initializer.append(numpy_helper.from_array(np.zeros(4096, np.int8), "i"))
+    yield _case("indices again and again", many_indices, False)
     computed = [helper.make_node("Cast", ["x"], ["c"], to=7), helper.make_node("ConstantOfShape", ["c"], ["f"]), _add()]
     yield _case("a shape that is computed", _model(computed), False)
 

@@ -71,6 +71,8 @@ _CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("no text", "post_processor", _template([_CLS])),
     ("a pair's second text first", "post_processor", _template(pair=[_B, _A])),
     ("a pair without its second text", "post_processor", _template(pair=[_A])),
+    ("a third type of tokens", "post_processor", _template([{"Sequence": {"id": "A", "type_id": 2}}])),
+    ("a special token of type 1000", "post_processor", _template([{"SpecialToken": {"id": "?", "type_id": 1000}}, _A])),
     ("33 parts", "post_processor", _template([_A, *[_CLS] * 32])),
     ("33 ids for one token", "post_processor", _template(ids=33)),
     ("a normalizer's pattern that goes back", "normalizer", _replace({"Regex": "(a+)+b"}, "")),

@@ -11,9 +11,9 @@ import torch
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.models.program import ProgramOptions
-from edgeformer.tasks.interface import interface_for
+from edgeformer.tasks.text import CLASSIFICATION
 from edgeformer_runtime.preprocess.text import TextEncoder
 
 GOLDEN = json.loads((Path(__file__).parent / "text.json").read_text(encoding="utf-8"))
@@ -24,9 +24,9 @@ def reference() -> tuple[TextEncoder, TorchEngine, tuple[str, ...]]:
     checkpoint = open_checkpoint(Path(GOLDEN["model"]).name)
     module, _ = load_module(checkpoint, KERNELS["dense"])
     programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(GOLDEN["seq_len"],)))
-    interface = interface_for(checkpoint, programs, ProgramOptions())
+    spec = CLASSIFICATION.spec(checkpoint, programs, ProgramOptions())
     return (
-        TextEncoder(interface.preprocessing, checkpoint.tokenizer_json, programs),
+        TextEncoder(spec.preprocessing, checkpoint.tokenizer_json, programs),
         TorchEngine(programs),
         checkpoint.labels,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime.bundle import reader, requirement, signature
+from edgeformer_runtime.bundle import archive, requirement, signature
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.requirement import Requirement, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
@@ -38,7 +38,7 @@ def test_a_zip_holds_no_bytes_but_its_members(case: dict[str, Any], tmp_path: Pa
             Bundle.open(path)
         return
     with Bundle.open(path) as bundle:
-        assert reader.is_canonical(path, bundle.members()) == case["canonical"]
+        assert archive.is_canonical(path, bundle.members()) == case["canonical"]
 
 
 @pytest.mark.parametrize("case", SIGNATURES["cases"], ids=_names(SIGNATURES["cases"]))

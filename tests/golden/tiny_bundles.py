@@ -23,6 +23,7 @@ from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
@@ -106,7 +107,7 @@ class SpeakingEngine:
         return outputs
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        return decoder_over(self.run, bucket, spec)
+        return decoder_over(self.run, bucket, spec, StateOwners())
 
     def close(self) -> None:
         pass
@@ -173,8 +174,7 @@ def _complete(folder: Path, manifest: Manifest, samples: tuple[dict[str, object]
 
 
 def _finish(folder: Path, manifest: Manifest, cases: list[Case]) -> None:
-    images = tiny.IMAGE_SPEC if manifest.preprocessing.kind == "image" else None
-    write_vectors(folder, cases, TOLERANCES, images=images)
+    write_vectors(folder, cases, TOLERANCES, manifest)
     _seal(folder, manifest)
 
 

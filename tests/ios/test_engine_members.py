@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ios_demo.tools.check import PACKAGE_INSIDE, REPOSITORY
+from ios_demo.tools.check import BUILD_OPTIONS, PACKAGE_INSIDE, REPOSITORY
 from ios_demo.tools.swift_root import BUILD_INSIDE, SwiftRoot, open_root
 from tools.debian import SetupError
 
@@ -45,7 +45,8 @@ def root() -> SwiftRoot:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    built = root.run(["swift", "build", "--scratch-path", BUILD_INSIDE], inside=PACKAGE_INSIDE, stdout=subprocess.PIPE)
+    command = ["swift", "build", "--build-tests", *BUILD_OPTIONS]
+    built = root.run(command, inside=PACKAGE_INSIDE, stdout=subprocess.PIPE)
     assert built.returncode == 0, built.stdout
     return root
 

@@ -10,6 +10,8 @@ import pytest
 from tiny_bundle import make_executorch, make_litert, make_onnx, make_without_model
 from tiny_image_bundle import make_image_onnx, make_image_without_model
 
+from tests.conftest import MakeOnce
+
 
 @pytest.fixture(scope="session")
 def tiny_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,19 +39,21 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_litert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_litert(make_once: MakeOnce) -> Path:
     """A bundle that LiteRT runs; EDGEFORMER_TINY_LITERT names one for machines that cannot make it."""
     if made := os.environ.get("EDGEFORMER_TINY_LITERT"):
         return Path(made)
     pytest.importorskip("litert_torch")
-    return make_litert(tmp_path_factory.mktemp("bundles") / "tiny.litert.fp32")
+    name = "tiny.litert.fp32"
+    return make_once(name, lambda folder: make_litert(folder / name)) / name
 
 
 @pytest.fixture(scope="session")
-def tiny_executorch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_executorch(make_once: MakeOnce) -> Path:
     """A bundle that ExecuTorch runs."""
     pytest.importorskip("executorch")
-    return make_executorch(tmp_path_factory.mktemp("bundles") / "tiny.executorch.fp32")
+    name = "tiny.executorch.fp32"
+    return make_once(name, lambda folder: make_executorch(folder / name)) / name
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import atheris
 sys.path.append(str(Path(__file__).resolve().parent))
 
 with atheris.instrument_imports(include=["edgeformer_runtime", "zipfile", "json"]):
-    from edgeformer_runtime.bundle import reader as archive
+    from edgeformer_runtime.bundle import archive
     from edgeformer_runtime.bundle.manifest import parse
     from edgeformer_runtime.errors import EdgeFormerError
     from edgeformer_runtime.preprocess.log_mel import read_mel_filters

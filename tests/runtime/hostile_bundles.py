@@ -9,7 +9,7 @@ helper process as `load(path, isolated=True)` does. Each works in a process of i
 the next one goes on behind it. Exit code 1: something went wrong. What goes wrong is
 
 - a process that dies, the helper included;
-- a bundle that takes more than 5 s of processor time, or a minute by the clock (the machine may be busy otherwise);
+- a bundle that takes more than 5 s of processor time, or five minutes by the clock (the machine may be busy otherwise);
 - peak memory (of the process; of the helper, where there is one) over twice that of the bundle as it was;
 - a file that is opened beside the bundle, the libraries and the system's own;
 - an exception that is none of this project's, or whose message is not one short line.
@@ -31,7 +31,7 @@ from typing import IO, Any
 sys.path.append(str(Path(__file__).resolve().parent))
 
 WAYS = ("readers", "engine", "isolated")
-START_SECONDS, PROCESS_SECONDS = 600, 60
+START_SECONDS, PROCESS_SECONDS = 1800, 300
 """After so long without an answer the process is ended: at first it imports libraries, and opens what is sound."""
 
 

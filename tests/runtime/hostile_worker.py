@@ -49,6 +49,8 @@ class Watch:
         tempfile.tempdir = str(temporary)
         package = Path(edgeformer_runtime.__file__).parent  # of an editable installation
         libraries = [temporary, package, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry), *SYSTEM]
+        if Path(shim := os.environ.get("EDGEFORMER_EXECUTORCH", "")).is_absolute():
+            libraries.append(shim)
         self._allowed = tuple(str(Path(each).resolve()) for each in (place, *libraries))
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._notify = -1
@@ -166,7 +168,7 @@ def use_engine(folder: Path) -> str:
 def use_isolated(folder: Path) -> str:
     """`load(path, isolated=True)`, an answer, and a verification in the same helper."""
     from edgeformer_runtime import load
-    from edgeformer_runtime.isolation.frames import Frame
+    from edgeformer_runtime.isolation.process import Frame
 
     with load(folder, isolated=True) as pipeline:
         engine: Any = pipeline.engine

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.cache import cache_folder, make_private, who_can_replace
-from edgeformer_runtime.engines.executorch_shim import builds
-from edgeformer_runtime.engines.executorch_shim.builds import LIBRARY_NAME, Build, Record, check_private
+from edgeformer_runtime.delivery import cache_folder, make_private, who_can_replace
+from edgeformer_runtime.engines.executorch_shim import build as building
+from edgeformer_runtime.engines.executorch_shim.build import LIBRARY_NAME, Build, Record, check_private
 from edgeformer_runtime.errors import EngineError, InputError
 
 
@@ -35,7 +35,7 @@ def build(tmp_path: Path) -> Build:
     make_private(folder)
     (folder / LIBRARY_NAME).write_bytes(b"")
     (folder / LIBRARY_NAME).chmod(0o755)
-    return Build(folder, Record("1", "c", "m", builds.source_sha256()))
+    return Build(folder, Record("1", "c", "m", building.source_sha256()))
 
 
 def test_what_is_made_for_one_user_is_that_users(build: Build) -> None:

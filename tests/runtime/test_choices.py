@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgeformer_runtime.choices import check_choice, did_you_mean
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import check_choice, did_you_mean
 
 TARGETS = ("litert", "coreml", "onnx")
 ALIASES = {"tflite": ("litert",), "int8": ("dynamic-int8", "static-int8")}

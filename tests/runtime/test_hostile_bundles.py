@@ -41,6 +41,7 @@ ENGINES = pytest.mark.parametrize(
         "tiny_image_onnx",
         pytest.param("tiny_litert", marks=pytest.mark.litert),
         pytest.param("tiny_executorch", marks=[pytest.mark.executorch, pytest.mark.slow]),
+        pytest.param("tiny_executorch_by_shim", marks=[pytest.mark.executorch, pytest.mark.slow]),
     ],
 )
 
@@ -62,7 +63,16 @@ def test_model_files(name: str, request: pytest.FixtureRequest) -> None:
     assert found["BundleError"] > MUTATIONS / 4
 
 
-@pytest.mark.parametrize("name", ["tiny_onnx", pytest.param("tiny_litert", marks=pytest.mark.litert)])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny_onnx",
+        pytest.param("tiny_litert", marks=pytest.mark.litert),
+        pytest.param("tiny_executorch", marks=[pytest.mark.executorch, pytest.mark.slow]),
+        pytest.param("tiny_executorch_by_shim", marks=[pytest.mark.executorch, pytest.mark.slow]),
+    ],
+)
 def test_helper_processes(name: str, request: pytest.FixtureRequest) -> None:
     found = ends(request.getfixturevalue(name), "isolated", ISOLATED)
     assert set(found) <= {"BundleError", "EngineError", "ok", "diverges"}

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines import EXTRAS, PIPELINES
 from edgeformer_runtime.registry import load_optional
 
 WITHOUT_TYPER = """
@@ -30,7 +29,3 @@ def test_without_the_command_lines_packages_the_command_says_so() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_TYPER], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: the command line needs the package typer: pip install 'edgeformer-runtime[cli]'\n"
-
-
-def test_every_extra_belongs_to_a_task() -> None:
-    assert set(EXTRAS) <= set(PIPELINES)

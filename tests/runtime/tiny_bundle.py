@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.manifest import (
     TextPreprocessing,
 )
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
-from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!"]
@@ -121,14 +121,17 @@ def seal(folder: Path, unsealed: Manifest) -> None:
     (folder / MANIFEST_NAME).write_text(replace(unsealed, files=files).to_json(), encoding="utf-8")
 
 
-def complete(folder: Path, unsealed: Manifest, samples: tuple[dict, ...] = SAMPLES) -> Path:
+def complete(
+    folder: Path, unsealed: Manifest, samples: tuple[dict, ...] = SAMPLES, engine: Engine | None = None
+) -> Path:
     """Add the tokenizer and the reference's vectors to a folder that has the model, and seal it."""
     (folder / "tokenizer.json").write_text(word_piece(), encoding="utf-8")
     seal(folder, unsealed)
     with Bundle.open(folder) as bundle:
-        pipeline = open_program_pipeline(bundle, TinyEngine(embeds=unsealed.task == "text-embedding"))
+        reference = engine or TinyEngine(embeds=unsealed.task == "text-embedding")
+        pipeline = open_program_pipeline(bundle, reference)
         cases = [pipeline.record(sample) for sample in samples]
-    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4))
+    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4), unsealed)
     seal(folder, unsealed)
     return folder
 

@@ -80,7 +80,7 @@ def complete(folder: Path, unsealed: Manifest) -> Path:
     with Bundle.open(folder) as bundle:
         pipeline = open_program_pipeline(bundle, TinyImageEngine())
         cases = [pipeline.record(sample) for sample in SAMPLES]
-    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4), images=SPEC)
+    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4), unsealed)
     seal(folder, unsealed)
     return folder
 

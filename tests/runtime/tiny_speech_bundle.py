@@ -91,6 +91,6 @@ def make_speech_without_model(folder: Path) -> Path:
             record(transcriber, {"audio": "vectors/audio.wav", "samples": count}, bucket)
             for count, bucket in zip(counts, BUCKETS, strict=True)
         ]
-    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4))
+    write_vectors(folder, cases, Tolerances(output=1e-4, score=1e-4), manifest())
     seal(folder, manifest())
     return folder

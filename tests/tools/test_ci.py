@@ -35,8 +35,8 @@ def test_a_job_waits_for_those_that_it_names(tmp_path: Path, capsys: pytest.Capt
     )
     assert ci.run(jobs) is None
     printed = capsys.readouterr().out
-    assert printed.index("ci: maker begins") < printed.index("maker passed") < printed.index("ci: user begins")
-    assert f"===== user: echo used; cat {made}\nused\nit\n===== user passed after 0 s\n" in printed
+    assert printed.index("ci: maker starts") < printed.index("maker passed") < printed.index("ci: user starts")
+    assert f"===== user: echo used; cat {made}\nused\nit\n===== user passed after 0 s (0 CPU s)\n" in printed
 
 
 def test_jobs_run_side_by_side(tmp_path: Path) -> None:
@@ -46,6 +46,23 @@ def test_jobs_run_side_by_side(tmp_path: Path) -> None:
         for mine, theirs in ((one, other), (other, one))
     ]
     assert ci.run(jobs) is None
+
+
+def test_a_job_that_waits_for_a_network_takes_no_slot(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    waits = Job("waits", f"while [ ! -e {there} ]; do sleep 0.01; done", 1, slots=0)
+    most = [Job(f"{number}", f"while [ ! -e {tmp_path}/free ]; do sleep 0.01; done", 1) for number in range(ci.SLOTS)]
+    last = Job("last", f"touch {there}", 1)
+    frees = Job("frees", f"sleep 0.1; test ! -e {there}; touch {tmp_path}/free", 1, slots=0)
+    assert ci.run([waits, *most, last, frees]) is None
+
+
+def test_a_job_says_its_cpu_time(capsys: pytest.CaptureFixture[str]) -> None:
+    burn = "python3 -c 'import time\nwhile time.process_time() < 1: pass'"
+    assert ci.run([Job("burns", burn, 1), Job("sleeps", "sleep 1", 1)]) is None
+    printed = capsys.readouterr().out
+    taken = {name: int(s) for name, s in re.findall(r"===== (\w+) passed after \d+ s \((\d+) CPU s\)", printed)}
+    assert 1 <= taken["burns"] <= 2 and taken["sleeps"] == 0
 
 
 @pytest.mark.parametrize(
@@ -78,7 +95,15 @@ def test_a_hung_job_shows_no_more_than_its_last_lines(capsys: pytest.CaptureFixt
 
 def test_an_unknown_job_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert ci.main(["lint", "linnt"]) == 2
-    assert "ci: no job linnt: expected some of debian, setup, lint, test, " in capsys.readouterr().err
+    assert "ci: no job linnt: expected some of setup, browser, debian, test, lint, " in capsys.readouterr().err
+
+
+def test_help_names_every_job_and_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ci.main(["--help"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0 and printed.startswith("usage: .ci/run")
+    assert all(re.search(rf"^  {job.name} +{re.escape(job.command)}$", printed, re.M) for job in ci.JOBS)
 
 
 def test_every_target_that_checks_has_a_job_and_no_test_is_left_out() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer.foreign_code import quiet_tools
 from tests.checkpoint_factory import save_whisper
 from tests.runtime.tiny_bundle import make_litert
 from tools.calibration_images import write_images

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.convert.bundle_writer import write_bundle
+from edgeformer.convert.bundle_writer import seal, write_bundle
 from edgeformer.convert.calibration import calibrated
 from edgeformer.convert.target import PRECISIONS, converter_for
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.tasks.interface import interface_for
+from edgeformer.tasks.image import CLASSIFICATION
 from edgeformer_runtime.bundle.manifest import Source, TensorSpec
 
 NAME = "convolutions"
@@ -65,7 +65,7 @@ def write_convolutions(folder: Path, images: Path, scratch: Path) -> None:
     )
     # Preprocessing and labels are those of the zoo's image classifier.
     zoo = open_checkpoint("cifar10-tinyvit", None, None, None)
-    interface = interface_for(zoo, (program,), ProgramOptions())
+    spec = CLASSIFICATION.spec(zoo, (program,), ProgramOptions())
     weights = b"".join(tensor.numpy().tobytes() for tensor in program.module.state_dict().values())
     checkpoint = replace(
         zoo,
@@ -73,12 +73,11 @@ def write_convolutions(folder: Path, images: Path, scratch: Path) -> None:
         source=Source(f"local:{NAME}", None, hashlib.sha256(weights).hexdigest()),
     )
     converter = converter_for("litert")
-    programs = calibrated((program,), interface, images)
+    programs = calibrated((program,), spec, images)
     for name in ("fp32", "int8"):
         (scratch / name).mkdir()
     fp32 = converter.lower_fp32(programs, scratch / "fp32")
     lowered = converter.lower_precision(programs, fp32, PRECISIONS[PRECISION], scratch / "int8")
     folder.mkdir(parents=True)
-    write_bundle(
-        folder, NAME, checkpoint, converter, PRECISIONS[PRECISION], "dense", programs, lowered, interface
-    ).close()
+    draft = write_bundle(folder, NAME, checkpoint, converter, PRECISIONS[PRECISION], "dense", programs, lowered, spec)
+    seal(folder, draft.manifest)

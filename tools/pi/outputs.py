@@ -14,16 +14,17 @@ import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Tensor
 
 
 def inputs_of(bundle: Bundle) -> dict[str, dict[str, Tensor]]:
-    """Inputs for each program: recorded ones, or of speech, whose vectors are samples of tensors, seeded ones."""
-    if not isinstance(bundle.manifest.postprocessing, Transcription):
-        return {case.program: dict(case.inputs) for case in read_vectors(bundle)[0]}
+    """Inputs for each program: recorded ones, or seeded ones where vectors hold only samples of the tensors."""
+    cases = read_vectors(bundle)[0]
+    shapes = {program.name: {spec.name: spec.shape for spec in program.inputs} for program in bundle.manifest.programs}
+    if all({name: array.shape for name, array in case.inputs.items()} == shapes[case.program] for case in cases):
+        return {case.program: dict(case.inputs) for case in cases}
     return {program.name: seeded_inputs(program) for program in bundle.manifest.programs}
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,13 +24,16 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.weights import save_weights
 from edgeformer.compress.augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.corpus import Batch, Inputs
+from edgeformer.compress.objective import Counts, Objective, answer
+from edgeformer.compress.recipe import Loss, Training
+from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer.progress import progress_bar
+from edgeformer.progress import Bars
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
-from tools.zoo.training import Schedule, accuracy
 
 # Three stages and a narrow first one: at 16 by 16 positions and few channels, activations cost more than products do.
 # Images are enlarged to 64 pixels because TinyViT's first two convolutions halve the resolution twice.
@@ -60,7 +63,7 @@ CONFIG: dict[str, Any] = {
         "classifier": "head.fc",
     },
 }
-SCHEDULE = Schedule(epochs=60, batch_size=80, learning_rate=1.5e-3, weight_decay=0.05)
+TRAINING = Training(epochs=60, batch_size=80, learning_rate=1.5e-3, schedule="cosine", weight_decay=0.05)
 THREADS = 2
 LABEL_SMOOTHING = 0.1
 EMA_STEPS = 600
@@ -71,32 +74,77 @@ CLEAN_SHARE = 0.1
 """The last share of the epochs mixes no images, so that training ends on images as they are."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one training run is about."""
+WATCHED_EPOCHS = 5
+"""From one look at the held-out images to the next."""
 
-    train: LabelledImages
-    held_out: LabelledImages
-    schedule: Schedule
-    augmentation: Augmentation
-    seed: int
+
+class Augmented:
+    """Images as a corpus, varied and mixed anew each time.
+
+    Target probabilities (B, L) stand where a teacher's inputs do.
+
+    Attributes:
+        mixes: whether images are mixed, too.
+    """
+
+    fixed = False
+    mismatched = 0
+
+    def __init__(self, data: LabelledImages, augmentation: Augmentation) -> None:
+        self._data, self._augmentation = data, augmentation
+        self._spec = FAMILY.parse_config(CONFIG).preprocessing
+        self.lengths = torch.ones(len(data.labels), dtype=torch.int64)
+        self.mixes = True
+
+    def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:
+        """See `Corpus`; inputs are normalised pixels (B, 3, H, W)."""
+        labels = self._data.labels[rows]
+        images = transform(self._data.images[rows].float() / 255, self._spec.height, self._augmentation, rng)
+        targets = F.one_hot(labels, len(CLASSES)).float()
+        if self.mixes and torch.rand((), generator=rng).item() < self._augmentation.mix:
+            images, targets = mix_pairs(images, targets, rng)
+        return Batch(rows, (normalise(images, self._spec),), (targets,), labels)
+
+
+class MixedTargets(Objective):
+    """Cross-entropy with the probabilities of mixed images."""
+
+    def forward(self, student: Inputs, teacher: Inputs, targets: Tensor, said: Tensor | None, counts: Counts) -> Tensor:  # noqa: ARG002
+        """See `Objective.forward`; `teacher` holds the probabilities (B, L)."""
+        (probabilities,) = teacher
+        logits = answer(self.student, student)
+        loss = F.cross_entropy(logits, probabilities, label_smoothing=self.loss.label_smoothing, reduction="sum")
+        return loss / counts.examples
 
 
 class Average:
-    """Exponential moving average of a module's weights and statistics, with a short memory at the start."""
+    """Goes along with a training: the moving average of the weights and statistics, with a short memory at the start.
 
-    def __init__(self, module: nn.Module) -> None:
+    It also ends the mixing of images, and looks at those that are held out.
+    """
+
+    def __init__(self, module: nn.Module, corpus: Augmented, held_out: LabelledImages, run: Run) -> None:
         self.module = copy.deepcopy(module).eval()
-        self._steps = 0
+        self._source, self._corpus, self._held_out, self._run = module, corpus, held_out, run
+
+    def before_update(self, update: int, updates: int) -> None:
+        """See `Companion`."""
+        self._corpus.mixes = update < (1 - CLEAN_SHARE) * updates
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move towards the module."""
-        self._steps += 1
-        weight = max(1 / EMA_STEPS, 1 / self._steps)
-        source = module.state_dict()
+    def after_update(self, update: int, updates: int) -> None:
+        """See `Companion`."""
+        weight = max(1 / EMA_STEPS, 1 / (update + 1))
+        source = self._source.state_dict()
         for name, average in self.module.state_dict().items():
             average.lerp_(source[name], weight)
+        per_epoch = math.ceil(len(self._corpus.lengths) / TRAINING.batch_size)
+        done = update + 1
+        if len(self._held_out.labels) and (done % (WATCHED_EPOCHS * per_epoch) == 0 or done == updates):
+            self._run.say(f"held-out accuracy {_accuracy(self.module, self._held_out):.4f} after {done} updates")
+
+    def finish(self) -> None:
+        """See `Companion`."""
 
 
 def build_model(raw: Mapping[str, Any]) -> TinyViT:
@@ -135,40 +183,16 @@ def predict(module: nn.Module, images: Tensor, spec: ImagePreprocessing) -> Tens
     return torch.cat(logits)
 
 
-def train(run: Run, console: Console) -> nn.Module:
+def train_cifar10(kept: LabelledImages, held_out: LabelledImages, training: Training, run: Run) -> nn.Module:
     """Train from scratch; returns the averaged model."""
     torch.manual_seed(run.seed)
-    rng = torch.Generator().manual_seed(run.seed)
     module = build_model(CONFIG)
     initialise(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = Average(module)
-    optimizer = _optimizer(module, run.schedule)
-    per_epoch = len(run.train.labels) // run.schedule.batch_size
-    steps = run.schedule.epochs * per_epoch
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: run.schedule.factor(step, steps))
-    with progress_bar(console) as progress:
-        task = progress.add_task("train", total=steps, note="")
-        for epoch in range(run.schedule.epochs):
-            module.train()
-            order = torch.randperm(len(run.train.labels), generator=rng)
-            mix = run.augmentation.mix if epoch < (1 - CLEAN_SHARE) * run.schedule.epochs else 0.0
-            total = 0.0
-            for rows in torch.split(order[: per_epoch * run.schedule.batch_size], run.schedule.batch_size):
-                pixels, targets = _batch(run, rows, mix, rng)
-                optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(module(pixels)[0], targets, label_smoothing=LABEL_SMOOTHING)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(module.parameters(), run.schedule.clip_norm)
-                optimizer.step()
-                scheduler.step()
-                average.update(module)
-                total += loss.item()
-                progress.advance(task)
-            progress.update(task, note=f"loss {total / per_epoch:.3f}")
-            if len(run.held_out.labels) and (epoch % 5 == 4 or epoch + 1 == run.schedule.epochs):
-                share = _accuracy(average.module, run.held_out)
-                console.print(f"epoch {epoch + 1}: loss {total / per_epoch:.3f}, held-out accuracy {share:.4f}")
+    corpus = Augmented(kept, Augmentation())
+    average = Average(module, corpus, held_out, run)
+    objective = MixedTargets(module, None, Loss(label_smoothing=LABEL_SMOOTHING))
+    train(objective, corpus, training, run, "train", average)
     return average.module
 
 
@@ -199,7 +223,7 @@ def evaluate(source: str, data: LabelledImages) -> float:
     if checkpoint.labels != CLASSES:
         raise InputError(f"expected a checkpoint with the labels {', '.join(CLASSES)}")
     module, _ = load_module(checkpoint, KERNELS["dense"])
-    return accuracy(predict(module, data.images, checkpoint.config.preprocessing), data.labels.tolist())
+    return _accuracy(module, data)
 
 
 def card(share: float, count: int) -> str:
@@ -224,9 +248,9 @@ Images of 32 by 32 pixels are enlarged to 64 (bilinear), because TinyViT's stem 
 
 ## Training
 
-From scratch on {kept} of the 8,000 training images of the subset below: {SCHEDULE.epochs} epochs, AdamW with a cosine,
+From scratch on {kept} of the 8,000 training images of the subset below: {TRAINING.epochs} epochs, AdamW with a cosine,
 flips, shifts, zoom, rotation, color jitter, cutout, mixup and cutmix, label smoothing, averaged weights. No other data,
-no other model. About {SCHEDULE.epochs * 36 // 60} minutes on one core.
+no other model. About {TRAINING.epochs * 36 // 60} minutes on one core.
 
     OMP_WAIT_POLICY=passive python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --out DIR
     python -m tools.zoo.train_cifar10 --data cifar10_subset.zip --evaluate DIR
@@ -246,7 +270,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(THREADS)
-    console = Console(stderr=True)
     try:
         test = load_cifar10(options.data, "test")
         if options.evaluate is not None:
@@ -255,8 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.out is not None:
             _check_new(options.out)
             kept, held_out = load_cifar10(options.data, "train").split(HELD_OUT)
-            schedule = replace(SCHEDULE, epochs=options.epochs)
-            publish(train(Run(kept, held_out, schedule, Augmentation(), options.seed), console), test, options.out)
+            training = replace(TRAINING, epochs=options.epochs)
+            with work_folder(options.out.parent) as work, Bars() as bars:
+                run = Run(open_accelerator(), bars, options.seed, work, checkpoint_seconds=math.inf)
+                module = train_cifar10(kept, held_out, training, run)
+            publish(module, test, options.out)
             print(f"wrote {options.out}; its README.md states the test accuracy")
         else:
             raise InputError("expected --out to train or --evaluate to measure, found neither")
@@ -271,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="zip of train/<class>/*.jpg and test/<class>/*.jpg")
     parser.add_argument("--out", type=Path, help="the folder to write, which must not exist")
     parser.add_argument("--evaluate", metavar="DIR", help="print the test accuracy of a checkpoint")
-    parser.add_argument("--epochs", type=int, default=SCHEDULE.epochs)
+    parser.add_argument("--epochs", type=int, default=TRAINING.epochs)
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -281,32 +307,9 @@ def _check_new(out: Path) -> None:
         raise InputError(f"{out} exists: name a new folder, or remove it first")
 
 
-def _batch(run: Run, rows: Tensor, mix: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Augmented, normalised pixels (B, 3, H, W) and target probabilities (B, L)."""
-    spec = FAMILY.parse_config(CONFIG).preprocessing
-    images = transform(run.train.images[rows].float() / 255, spec.height, run.augmentation, rng)
-    targets = F.one_hot(run.train.labels[rows], len(CLASSES)).float()
-    if torch.rand((), generator=rng).item() < mix:
-        images, targets = mix_pairs(images, targets, rng)
-    return normalise(images, spec), targets
-
-
-def _optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """AdamW that pulls matrices and kernels towards zero, but neither norms, biases nor position biases."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        (decayed if parameter.dim() > 1 and "attention_biases" not in name else free).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.learning_rate)
-
-
 def _accuracy(module: nn.Module, data: LabelledImages) -> float:
     spec = FAMILY.parse_config(CONFIG).preprocessing
-    return accuracy(predict(module, data.images, spec), data.labels.tolist())
+    return (predict(module, data.images, spec).argmax(dim=1) == data.labels).float().mean().item()
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ classifier's logits (Hinton et al. 2015) on the training sentences and on varian
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,15 +26,18 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.compress.augment import variant, word_neighbours
-from edgeformer.compress.batches import Batch, Encoded, encode
+from edgeformer.compress.corpus import NO_LABEL, Batch, Encoded, Inputs, encode
+from edgeformer.compress.objective import Objective
+from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.student import shrink_tokenizer
+from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models import mobilebert
 from edgeformer.models.text import TextClassifier
+from edgeformer.progress import Bars, Progress, silent
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.clinc150_data import Clinc150, Split, load_clinc150
 from tools.zoo.publish import CARD, public_config, publish
-from tools.zoo.training import Schedule, accuracy, predict, train
 
 SEQ_LEN = 32
 """Longest sentence in training; the longest of the data has as many tokens."""
@@ -42,13 +45,12 @@ SEQ_LEN = 32
 VARIANTS = 4
 HEAD_SCALE = 20.0
 """Length of a class's weight vector to begin with: embeddings have length 1, and logits should differ by several."""
-HEAD_EPOCHS = 30
-HEAD_BATCH_SIZE = 256
-HEAD_LEARNING_RATE = 0.02
-STUDENT_SCHEDULE = Schedule(epochs=5, batch_size=64, learning_rate=2e-3)
-TEMPERATURE = 2.0
-LABEL_SHARE = 0.2
-"""Weight of the true labels' cross-entropy, beside the teacher's, on sentences that have one."""
+HEAD_TRAINING = Training(epochs=30, batch_size=256, learning_rate=0.02, schedule="constant", warmup=0.0, clip_norm=0.0)
+STUDENT_TRAINING = Training(epochs=5, batch_size=64, learning_rate=2e-3, schedule="cosine")
+"""Keeps zeros, so the padding's embedding: the trigram sees the first padding after a sentence, which must look like
+the end of the bucket."""
+STUDENT_LOSS = Loss(labels=0.2, logits=1.0, temperature=2.0)
+"""The true labels' cross-entropy counts on sentences that have one."""
 
 VOCAB_SIZE = 7000
 PAD = 0
@@ -78,27 +80,60 @@ ARCHITECTURE = {
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the student learns from: token ids, the teacher's logits (N, 150), and labels, -1 where there is none."""
+    """What the student learns from, as a corpus: token ids, the teacher's logits (N, 150), and labels or NO_LABEL.
+
+    The logits stand where a teacher's inputs do: the teacher that the loop asks passes them on.
+    """
 
     ids: Encoded
     logits: Tensor
     labels: Tensor
+    fixed = True
+    mismatched = 0
+
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) tokens of each sentence."""
+        return self.ids.lengths
+
+    def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
+        """See `Corpus`."""
+        return Batch(rows, self.ids.inputs(rows), (self.logits[rows],), self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Sentence embeddings (N, C) and their labels (N,), as a corpus."""
+
+    values: Tensor
+    labels: Tensor
+    fixed = True
+    mismatched = 0
+
+    @property
+    def lengths(self) -> Tensor:
+        """All are alike."""
+        return torch.ones(len(self.labels), dtype=torch.int64)
+
+    def batch(self, rows: Tensor, rng: torch.Generator) -> Batch:  # noqa: ARG002
+        """See `Corpus`."""
+        return Batch(rows, (self.values[rows],), (), self.labels[rows])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    console = Console()
     torch.set_num_threads(options.threads)
     try:
         data = load_clinc150(options.data)
         if options.evaluate is not None:
-            _report(options.evaluate, data, console)
+            _report(options.evaluate, data)
         elif options.teacher is None or options.out is None:
             raise InputError("training needs --teacher and --out; expected both, or --evaluate alone")
         else:
-            train_clinc150(data, options.teacher, options.out, options.seed, console)
-            _report(options.out, data, console)
+            with Bars() as bars:
+                train_clinc150(data, options.teacher, options.out, options.seed, bars)
+            _report(options.out, data)
     except EdgeFormerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -116,20 +151,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(folder: Path, data: Clinc150, console: Console) -> None:
-    correct = evaluate(str(folder), data.test, console)
-    console.print(f"test accuracy: {correct:.4f} on {len(data.test.texts)} in-scope sentences", highlight=False)
+def _report(folder: Path, data: Clinc150) -> None:
+    correct = evaluate(str(folder), data.test)
+    print(f"test accuracy: {correct:.4f} on {len(data.test.texts)} in-scope sentences")
 
 
-def evaluate(source: str, split: Split, console: Console) -> float:
+def evaluate(source: str, split: Split) -> float:
     """Accuracy of a checkpoint, as `open_checkpoint` takes it, whose labels are CLINC150's intents."""
     checkpoint = open_checkpoint(source, task="text-classification")
     module, _ = load_module(checkpoint, KERNELS["fused"])
     ids = encode(_tokenizer(checkpoint), split.texts, checkpoint.config.max_position_embeddings)
-    return accuracy(predict(_first_output(module), ids, "evaluating", console), split.labels)
+    return accuracy(predict(_first_output(module), ids), split.labels)
 
 
-def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: Console) -> None:
+def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, progress: Progress) -> None:
     """Train and write the checkpoint to `out`, which appears only when it is complete.
 
     Raises:
@@ -141,20 +176,21 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
     torch.manual_seed(seed)
     teacher_checkpoint = open_checkpoint(teacher, task="text-embedding")
     tokenizer_json, old_ids = shrink_tokenizer(_tokenizer(teacher_checkpoint).to_str(), data.train.texts, VOCAB_SIZE)
-    lessons = make_lessons(data, teacher_checkpoint, tokenizer_json, rng, console)
     config = public_config(ARCHITECTURE, data.intents)
-    student = make_student(config, len(data.intents), _word_embeddings(teacher_checkpoint)[old_ids])
-    teach(student, lessons, console)
     with work_folder(out.parent) as work:
+        run = Run(open_accelerator(), progress, seed, work, checkpoint_seconds=math.inf)
+        lessons = make_lessons(data, teacher_checkpoint, tokenizer_json, rng, run)
+        student = make_student(config, len(data.intents), _word_embeddings(teacher_checkpoint)[old_ids])
+        teach(student, lessons, run)
         folder = work / out.name
         publish(student, config, tokenizer_json, folder)
         card = CARD.format(
             layers=config["num_hidden_layers"],
             parameters=sum(parameter.numel() for parameter in student.parameters()),
             val_count=len(data.val.texts),
-            val_accuracy=evaluate(str(folder), data.val, console),
+            val_accuracy=evaluate(str(folder), data.val),
             test_count=len(data.test.texts),
-            test_accuracy=evaluate(str(folder), data.test, console),
+            test_accuracy=evaluate(str(folder), data.test),
             seed=seed,
             seq_len=SEQ_LEN,
             positions=config["max_position_embeddings"],
@@ -164,45 +200,61 @@ def train_clinc150(data: Clinc150, teacher: str, out: Path, seed: int, console: 
         folder.rename(out)
 
 
-def make_lessons(
-    data: Clinc150, teacher: Checkpoint, tokenizer_json: str, rng: random.Random, console: Console
-) -> Lessons:
+def make_lessons(data: Clinc150, teacher: Checkpoint, tokenizer_json: str, rng: random.Random, run: Run) -> Lessons:
     """The training sentences and VARIANTS variants of each, with the logits of a classifier over the teacher."""
     embedder, _ = load_module(teacher, KERNELS["fused"])
     tokenizer = _tokenizer(teacher)
     embed = _first_output(embedder)
     sentences = list(data.train.texts)
     labels = torch.tensor(data.train.labels)
-    known = predict(embed, encode(tokenizer, sentences, SEQ_LEN), "teacher: sentences", console)
-    head = _fit_head(known, labels, len(data.intents))
-    validation = predict(embed, encode(tokenizer, data.val.texts, SEQ_LEN), "teacher: validation", console)
-    console.print(f"teacher's validation accuracy: {accuracy(head(validation), data.val.labels):.4f}", highlight=False)
+    known = predict(embed, encode(tokenizer, sentences, SEQ_LEN), "teacher: sentences", run.at)
+    head = _fit_head(known, labels, len(data.intents), run)
+    validation = predict(embed, encode(tokenizer, data.val.texts, SEQ_LEN), "teacher: validation", run.at)
+    run.say(f"teacher's validation accuracy: {accuracy(head(validation), data.val.labels):.4f}")
     neighbours = word_neighbours(sentences, tokenizer, _word_embeddings(teacher))
     variants = [variant(text, rng.choice(sentences), neighbours, rng) for text in sentences for _ in range(VARIANTS)]
-    invented = predict(embed, encode(tokenizer, variants, SEQ_LEN), "teacher: variants", console)
+    invented = predict(embed, encode(tokenizer, variants, SEQ_LEN), "teacher: variants", run.at)
     with torch.no_grad():
         logits = head(torch.cat((known, invented)))
     return Lessons(
         ids=encode(Tokenizer.from_str(tokenizer_json), sentences + variants, SEQ_LEN),
         logits=logits,
-        labels=torch.cat((labels, torch.full((len(variants),), -1))),
+        labels=torch.cat((labels, torch.full((len(variants),), NO_LABEL))),
     )
 
 
-def _fit_head(embeddings: Tensor, labels: Tensor, count: int) -> nn.Linear:
+def _fit_head(embeddings: Tensor, labels: Tensor, count: int, run: Run) -> nn.Linear:
     """A linear classifier on embeddings (N, C), begun from the mean of each class."""
     head = nn.Linear(embeddings.shape[1], count)
     with torch.no_grad():
         means = torch.stack([embeddings[labels == label].mean(dim=0) for label in range(count)])
         head.weight.copy_(F.normalize(means, dim=1) * HEAD_SCALE)
         head.bias.zero_()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=HEAD_LEARNING_RATE)
-    for _ in range(HEAD_EPOCHS):
-        for rows in torch.split(torch.randperm(len(labels)), HEAD_BATCH_SIZE):
-            optimizer.zero_grad()
-            torch.autograd.backward(F.cross_entropy(head(embeddings[rows]), labels[rows]))
-            optimizer.step()
+    train(Objective(head, None, Loss()), Embeddings(embeddings, labels), HEAD_TRAINING, run, "teacher's classifier")
     return head
+
+
+@torch.no_grad()
+def predict(
+    model: Callable[[Inputs], Tensor],
+    data: Encoded,
+    title: str = "",
+    progress: Progress = silent,
+    batch_size: int = 128,
+) -> Tensor:
+    """The model's output (N, L) for every row, in the order of the rows."""
+    order = data.lengths.argsort(stable=True)
+    out: list[Tensor] = []
+    batches = torch.split(order, batch_size)
+    for number, rows in enumerate(batches, 1):
+        out.append(model(data.inputs(rows)))
+        progress(title, number, len(batches))
+    return torch.cat(out)[order.argsort()]
+
+
+def accuracy(logits: Tensor, labels: Sequence[int]) -> float:
+    """Share of rows whose largest logit is the label's."""
+    return (logits.argmax(dim=1) == torch.tensor(labels)).float().mean().item()
 
 
 def make_student(config: Mapping[str, Any], num_labels: int, embeddings: Tensor) -> TextClassifier:
@@ -223,29 +275,9 @@ def make_student(config: Mapping[str, Any], num_labels: int, embeddings: Tensor)
     return module
 
 
-def teach(student: TextClassifier, lessons: Lessons, console: Console) -> None:
+def teach(student: TextClassifier, lessons: Lessons, run: Run) -> None:
     """Let the student imitate the teacher's distribution, and the labels where there are some."""
-    table = _word_table(student)
-
-    def loss_of(batch: Batch) -> Tensor:
-        logits = student(*batch.inputs)[0]
-        loss = TEMPERATURE**2 * F.kl_div(
-            F.log_softmax(logits / TEMPERATURE, dim=1),
-            F.log_softmax(lessons.logits[batch.rows] / TEMPERATURE, dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        labels = lessons.labels[batch.rows]
-        if (labels >= 0).any():
-            loss = loss + LABEL_SHARE * F.cross_entropy(logits, labels, ignore_index=-1)
-        return loss
-
-    def keep_padding_zero() -> None:
-        # The trigram sees the first padding after a sentence: it must look like the end of the bucket.
-        with torch.no_grad():
-            table[PAD] = 0.0
-
-    train(student, loss_of, lessons.ids, STUDENT_SCHEDULE, "student", console, keep_padding_zero)
+    train(Objective(student, nn.Identity(), STUDENT_LOSS), lessons, STUDENT_TRAINING, run, "student")
     _continue_positions(student)
 
 
@@ -272,9 +304,9 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return Tokenizer.from_str(checkpoint.tokenizer_json)
 
 
-def _first_output(module: nn.Module) -> Callable[[Batch], Tensor]:
-    def call(batch: Batch) -> Tensor:
-        out: Tensor = module(*batch.inputs)[0]
+def _first_output(module: nn.Module) -> Callable[[Inputs], Tensor]:
+    def call(inputs: Inputs) -> Tensor:
+        out: Tensor = module(*inputs)[0]
         return out
 
     return call

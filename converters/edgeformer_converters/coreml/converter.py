@@ -6,8 +6,8 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,19 +18,12 @@ from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import Precision, Target
+from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
-from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
+from edgeformer_converters.checks import Lowered, PlannedLayer, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET
-from edgeformer_converters.coreml.weights import (
-    INT4,
-    WEIGHTS,
-    compress_by_plan,
-    fits_float16,
-    stays_float,
-    values_beyond_half,
-)
+from edgeformer_converters.mil.interpreter import MilInterpreter
 from edgeformer_converters.mil.program import PACKAGE_DATA, PACKAGE_MODEL, Function, read_program
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
 
@@ -42,11 +35,11 @@ NUMPY_DTYPES = {"float32": np.float32, "int32": np.int32}
 class CoreMLConverter:
     """coremltools' torch.export frontend, for iOS 18 and macOS 15 or, for one program without states, older ones.
 
-    fp16 stores and computes in half; the other precisions compute in half, too, and store weights and embedding tables
-    smaller (`coreml_weights`, `coreml_mixed`): coremltools quantizes activations on macOS only. Operators whose values
-    float16 may not hold stay in float32 (`coreml_range`). Inputs are int32 and outputs float32 at every precision.
+    fp16 stores and computes in float16; the other precisions compute in float16, too, and store weights and embedding
+    tables smaller (`WEIGHTS`): coremltools quantizes activations on macOS only. Operators whose values float16 may not
+    hold stay in float32 (`fits_float16`). Inputs are int32 and outputs float32 at every precision.
     Buffers that a program changes become states, which functions share by name; Core ML has them in float16 only, so at
-    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil_reference` executes the result.
+    fp32 too they are rounded to that. Core ML itself is not needed to convert; `mil/interpreter.py` runs the result.
     """
 
     quantizes_files = False
@@ -104,7 +97,7 @@ class CoreMLConverter:
     ) -> Lowered:
         package = folder / PACKAGE
         layers = PlannedLayers(programs) if precision == "mixed" else None
-        with quiet_tools(), torch.no_grad(), _writes_last(), TemporaryDirectory() as scratch:
+        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
                 _convert(programs[0], precision, self._ios, wide, layers).save(str(package))
@@ -146,23 +139,20 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
             )
         ),
         skip_model_load=True,
+        pass_pipeline=_passes(),
     )
     if layers is not None:
         return compress_by_plan(model, layers)
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
-@contextmanager
-def _writes_last() -> Iterator[None]:
-    """Keep writes of states at the end, where they are: the pass that would move them forward fails on several."""
-    from coremltools.converters.mil.mil.passes.defs.optimize_state import canonicalize_inplace_pattern
+def _passes() -> Any:
+    """coremltools' default passes but the one that moves writes of states forward, as it fails on several of them."""
+    import coremltools as ct
 
-    apply = canonicalize_inplace_pattern.apply
-    canonicalize_inplace_pattern.apply = lambda _, program: None  # noqa: ARG005
-    try:
-        yield
-    finally:
-        canonicalize_inplace_pattern.apply = apply
+    pipeline = ct.PassPipeline()
+    pipeline.remove_passes({"common::canonicalize_inplace_pattern"})
+    return pipeline
 
 
 def _spelled_gelu(x: Tensor, *, approximate: str = "none") -> Any:
@@ -255,3 +245,163 @@ def normalize_package(package: Path) -> tuple[str, ...]:
 
 def _identifier(path: str) -> str:
     return str(uuid.uuid5(IDENTIFIERS, path))
+
+
+# How Core ML stores weights smaller than in float16: coremltools' compressions, as data.
+#
+# Each replaces weights and embedding tables by an operator that Core ML evaluates once, when it loads the model.
+
+
+# coremltools' own threshold: below it are biases, norms and small tables, whose bytes do not matter.
+MIN_ELEMENTS = 2048
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Integers with a scale per output channel, or per block of it, where asymmetric with an offset, too."""
+
+    ios: int
+    dtype: str
+    mode: str
+    granularity: str
+    block_size: int = 32
+
+    def compress(self, model: Any) -> Any:
+        """A copy of a coremltools model whose weights are stored so; those that blocks do not divide stay in half."""
+        import coremltools.optimize.coreml as optimize
+
+        return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=self.quantizer()))
+
+    def quantizer(self, least: int = MIN_ELEMENTS) -> Any:
+        """coremltools' configuration for it, of weights with at least so many elements."""
+        import coremltools.optimize.coreml as optimize
+
+        return optimize.OpLinearQuantizerConfig(
+            mode=self.mode,
+            dtype=self.dtype,
+            granularity=self.granularity,
+            block_size=self.block_size,
+            weight_threshold=least,
+        )
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Indices of `bits` bits into a table of a tensor's 2^bits k-means centres."""
+
+    ios: int
+    bits: int
+
+    def compress(self, model: Any) -> Any:
+        """A copy of a coremltools model whose weights are stored so."""
+        import coremltools.optimize.coreml as optimize
+
+        palettizer = optimize.OpPalettizerConfig(mode="kmeans", nbits=self.bits, weight_threshold=MIN_ELEMENTS)
+        return optimize.palettize_weights(model, optimize.OptimizationConfig(global_config=palettizer))
+
+
+INT8 = Linear(16, "int8", "linear_symmetric", "per_channel")
+# With offsets the classifier of images is off by .25 instead of .46, for 3 % more bytes.
+INT4 = Linear(18, "int4", "linear", "per_block")
+
+WEIGHTS: Mapping[str, Linear | Palette] = {
+    "dynamic-int8": INT8,
+    "palette6": Palette(16, 6),
+    # One table per tensor: tables per 16 channels are larger, and no nearer on small models.
+    "palette4": Palette(16, 4),
+    "int4": INT4,
+}
+"""By precision, with the first release of iOS that reads it."""
+
+
+# A format for each layer in Core ML: the layer's constant is found by its values.
+#
+# fp32 layers compute in float32; the other ones in half, with weights in half, in int8 or in int4.
+
+
+_INPUTS_FIRST = ("matmul",)
+"""Operators that may take weights as (I, O)."""
+
+
+def stays_float(layers: PlannedLayers, operation: Any) -> bool:
+    """Whether an operation of coremltools reads the weights of a layer that a plan leaves in float32."""
+    return any(layer.format == "fp32" for _, layer in _weights(layers, operation))
+
+
+def compress_by_plan(model: Any, layers: PlannedLayers) -> Any:
+    """A copy of a coremltools model whose layers' weights are stored as planned; those found are marked.
+
+    A layer of int4 whose channels blocks do not divide stays in half, as in the precision int4.
+    """
+    import coremltools.optimize.coreml as optimize
+
+    chosen = {"int8": INT8.quantizer(least=0), "int4": INT4.quantizer(least=0)}
+    configs: dict[str, Any] = {}
+    for function in model._mil_program.functions.values():
+        for operation in function.operations:
+            for constant, layer in _weights(layers, operation):
+                if layer.format in chosen:
+                    configs[constant] = chosen[layer.format]
+    if not configs:
+        return model
+    return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(op_name_configs=configs))
+
+
+def _weights(layers: PlannedLayers, operation: Any) -> list[tuple[str, PlannedLayer]]:
+    """Names of constants that an operation reads, casts looked through, with the layers whose weights they are."""
+    found = []
+    for operand in operation.inputs.values():
+        value = getattr(operand, "val", None)
+        maker = getattr(operand, "op", None)
+        if not isinstance(value, np.ndarray) or value.ndim < 2 or value.dtype.kind != "f" or maker is None:
+            continue
+        if operation.op_type == "const":
+            continue
+        while maker.op_type == "cast":
+            maker = maker.x.op
+        transposed = operation.op_type in _INPUTS_FIRST and not operation.transpose_y.val
+        layer = layers.find(value, transposed)
+        if layer is not None:
+            found.append((str(maker.name), layer))
+    return found
+
+
+# What float16 cannot hold of a program, found by running it: published MobileBERT's hidden states pass 1e7.
+
+
+LARGEST_TRUSTED = float(torch.finfo(torch.float16).max) / 4
+"""Other inputs reach more than the ones that were looked at."""
+
+
+def values_beyond_half(programs: Sequence[Program], fp32: Lowered) -> frozenset[str]:
+    """The names of the values that calibration inputs drive beyond a quarter of float16's range.
+
+    Args:
+        programs: those without calibration inputs are left out.
+        fp32: their packages, in which coremltools' names are those that it has before it turns to half precision.
+    """
+    names: set[str] = set()
+    for program in programs:
+        if program.calibration:
+            file, entry = fp32.entries[program.name]
+            names |= _beyond(program, read_program(fp32.folder / file)[entry])
+    return frozenset(names)
+
+
+def _beyond(program: Program, function: Function) -> set[str]:
+    floats = [each.name for operation in function.operations for each in operation.outputs if each.dtype == "FLOAT32"]
+    interpreter = MilInterpreter(replace(function, outputs=tuple(dict.fromkeys((*function.outputs, *floats)))))
+    found: set[str] = set()
+    for inputs in program.calibration:
+        given = {spec.name: value.numpy() for spec, value in zip(program.inputs, inputs, strict=True)}
+        values = interpreter.run(given)
+        found |= {name for name in floats if values[name].size and not np.abs(values[name]).max() <= LARGEST_TRUSTED}
+    return found
+
+
+def fits_float16(wide: frozenset[str], operation: Any) -> bool:
+    """Whether an operation of coremltools neither reads nor makes any of the values named `wide`."""
+    operands: list[Any] = list(operation.outputs)
+    for operand in operation.inputs.values():
+        operands += operand if isinstance(operand, list | tuple) else [operand]
+    return not any(value.name in wide for value in operands if value is not None)

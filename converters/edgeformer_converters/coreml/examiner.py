@@ -12,9 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
-from edgeformer.doctor.model_view import Array, ModelView, Node, Operator, Placement, Program, Value, count_operators
-from edgeformer.doctor.options import Version, older, parse_version, show
+from edgeformer.doctor.examiner import (
+    Array,
+    ModelView,
+    Node,
+    Observe,
+    Operator,
+    Partitioning,
+    Placement,
+    Program,
+    Support,
+    Tap,
+    Value,
+    Version,
+    count_operators,
+    older,
+    parse_version,
+    show,
+)
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_converters.mil.interpreter import MilInterpreter
 from edgeformer_converters.mil.program import (
     CONSTEXPR,
@@ -28,8 +44,7 @@ from edgeformer_converters.mil.program import (
     Variable,
     read_program,
 )
-from edgeformer_converters.observed_engine import ObservedEngine, numbers
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Engine, Tensor

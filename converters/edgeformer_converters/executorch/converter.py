@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from edgeformer.convert.target import PLANNED, Precision, Target
+from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.executorch.quantize import (
@@ -31,7 +32,6 @@ from edgeformer_converters.executorch.rewrites import (
     write_rows_by_index,
 )
 from edgeformer_converters.executorch.target import TARGET
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements
 
 MODEL_FILE = "model.pte"

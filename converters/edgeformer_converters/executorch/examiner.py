@@ -15,10 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
-from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
-from edgeformer.doctor.options import parse_version, show
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer.doctor.examiner import (
+    Array,
+    ModelView,
+    Node,
+    Observe,
+    Partitioning,
+    Placement,
+    Program,
+    Support,
+    Tap,
+    Value,
+    count_operators,
+    parse_version,
+    show,
+)
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import BundleError, EngineError

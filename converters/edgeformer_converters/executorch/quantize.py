@@ -1,7 +1,8 @@
 """int8 in ExecuTorch: PT2E quantization for XNNPACK, dynamic or from calibration inputs.
 
 TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread, as many pieces as at fp32. Columns
-as in `litert_int8`; the rows from the second on have weights rounded to nearest and were measured over six photographs:
+as in `litert/quantize.py`; the rows from the second on have weights rounded to nearest and were measured over six
+photographs:
 
 | | ms | cosine | difference | file of fp32's |
 |---|---|---|---|---|
@@ -24,13 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
 from edgeformer.models.program import MIN_MAX, Program
-from edgeformer_converters.ranges import ValueHistogram
+from edgeformer_converters.observe import ValueHistogram
 from edgeformer_runtime.errors import InputError
 
 # A smaller constant is not worth the operator that would read it. Whisper's, one value per position, has up to 1,500.
 LEAST_ELEMENTS = 2048
-LARGEST_INT8 = 127
 ACTIVATIONS = ("input_activation", "output_activation")
 
 
@@ -161,8 +162,8 @@ def _leads_to_softmax(node: torch.fx.Node, added: bool = False) -> bool:
 # | int4 | the same with weights of 4 bits, -7 to 7 | in int8, two weights a byte |
 
 
-LEAST_INT4, LARGEST_INT4 = -8, 7
-"""The range by which XNNPACK's partitioner knows weights of 4 bits."""
+LEAST_INT4 = -8
+"""The lower bound by which XNNPACK's partitioner knows weights of 4 bits; no weight has it."""
 _OPERATORS = {
     torch.ops.aten.linear.default: 1,
     torch.ops.aten.conv2d.default: 1,

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import PLANNED, Precision, Target
+from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.litert.graph import LiteRTGraph, store_compactly
 from edgeformer_converters.litert.quantize import quantize_by_plan, quantize_to_int8
 from edgeformer_converters.litert.target import TARGET
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.bundle.manifest import Requirements
 
 MODEL_FILE = "model.tflite"

@@ -13,12 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
-from edgeformer.doctor.model_view import Array, ModelView, Node, Placement, Program, Value, count_operators
+from edgeformer.doctor.examiner import (
+    Array,
+    ModelView,
+    Node,
+    Observe,
+    Partitioning,
+    Placement,
+    Program,
+    Support,
+    Tap,
+    Value,
+    count_operators,
+)
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_converters.litert.graph import LEAST_BYTES, LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
-from edgeformer_converters.observed_engine import ObservedEngine, numbers
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten

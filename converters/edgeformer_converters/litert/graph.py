@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer.convert.layer_plan import LARGEST_INT8
+
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
-LARGEST_INT8 = 127
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_converters.litert.graph import LiteRTGraph
-from edgeformer_converters.ranges import ValueHistogram
+from edgeformer_converters.observe import ValueHistogram
 
 # All spatial kernels of TinyViT-5M together are 45,000 weights, 0.7 % of its bytes, and cost it a cosine of .002.
 MOST_FLOAT_WEIGHTS = 1 << 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeformer.doctor.options import Version, older, parse_version, show
+from edgeformer.doctor.examiner import Version, older, parse_version, show
 
 LAST_TFLITE: Version = (2, 17)
 FIRST_LITERT: Version = (1, 0)

@@ -29,10 +29,11 @@ from edgeformer_converters.mil.program import (
 )
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.checked import decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 STATE_OPERATORS = frozenset({"read_state", "write_state"})
 CONTROL_OPERATORS = frozenset({"cond", "while_loop"})
@@ -346,7 +347,7 @@ class MilReferenceEngine:
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
-        return decoder_over(_States(self).run, bucket, spec)
+        return decoder_over(_States(self).run, bucket, spec, StateOwners())
 
     def _interpreter(self, program: str) -> MilInterpreter:
         if self._bundle is None:

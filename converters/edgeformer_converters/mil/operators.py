@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeformer_converters.mil.index_operators import INDEX_OPERATORS
 from edgeformer_converters.mil.program import along_axis, axes_of, several
 from edgeformer_converters.mil.sequence_operators import LIST_OPERATORS, NORM_OPERATORS, RECURRENT_OPERATORS
-from edgeformer_converters.mil.shape_operators import SHAPE_OPERATORS
+from edgeformer_converters.mil.shape_operators import INDEX_OPERATORS, SHAPE_OPERATORS
 from edgeformer_converters.mil.window_operators import IMAGE_OPERATORS, WINDOW_OPERATORS
 
 INTEGER_RANGES = {"int8": (-128, 127), "uint8": (0, 255)}

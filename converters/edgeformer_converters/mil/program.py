@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgeformer_converters.quiet import quiet_tools
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
 

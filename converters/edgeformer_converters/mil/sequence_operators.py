@@ -1,4 +1,4 @@
-"""MIL's recurrent operators; see `mil_operators` for the conventions.
+"""MIL's recurrent operators; see `operators.py` for the conventions.
 
 `gru` is not here: its documentation contradicts itself on where its reset gate acts, and coremltools writes a torch GRU
 out in plain operators.
@@ -113,7 +113,7 @@ def _lstm(
 RECURRENT_OPERATORS: Mapping[str, Callable[..., Any]] = {"lstm": lstm, "rnn": rnn}
 
 
-# MIL's lists of tensors, which loops fill: tuples that are never changed. See `mil_operators` for the conventions.
+# MIL's lists of tensors, which loops fill: tuples that are never changed. See `operators.py` for the conventions.
 
 
 TensorList = tuple[Tensor | None, ...]
@@ -168,7 +168,7 @@ LIST_OPERATORS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-# MIL's operators that normalise; see `mil_operators` for the conventions.
+# MIL's operators that normalise; see `operators.py` for the conventions.
 
 
 def layer_norm(

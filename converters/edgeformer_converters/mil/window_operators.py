@@ -1,4 +1,4 @@
-"""MIL's operators that slide a window over space: convolutions and pools; see `mil_operators` for the conventions.
+"""MIL's operators that slide a window over space: convolutions and pools; see `operators.py` for the conventions.
 
 `pad_type` is "valid" (none), "custom" (`pad`, before and after each axis), "same" (as little as keeps
 ceil(size / stride) positions, the odd one behind) or "same_lower" (the odd one in front).
@@ -182,7 +182,7 @@ WINDOW_OPERATORS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-# MIL's operators that resize and resample images; see `mil_operators` for the conventions.
+# MIL's operators that resize and resample images; see `operators.py` for the conventions.
 #
 # Where a result's position lies in the input is said by coremltools' sampling modes, documented at its
 # `resize_bilinear`.

@@ -13,10 +13,24 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeformer.doctor.examiner import Observe, Partitioning, Support, Tap
-from edgeformer.doctor.model_view import ModelView, Node, Operator, Placement, Program, Value, count_operators
-from edgeformer.doctor.options import Version, older, parse_version, show
-from edgeformer_converters.observed_engine import ObservedEngine, numbers
+from edgeformer.doctor.examiner import (
+    ModelView,
+    Node,
+    Observe,
+    Operator,
+    Partitioning,
+    Placement,
+    Program,
+    Support,
+    Tap,
+    Value,
+    Version,
+    count_operators,
+    older,
+    parse_version,
+    show,
+)
+from edgeformer_converters.observe import ObservedEngine, numbers
 from edgeformer_converters.onnx.converter import PAGE_BYTES
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec

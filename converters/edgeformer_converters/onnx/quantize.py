@@ -1,7 +1,8 @@
 """int8 in ONNX Runtime: which operators take which kind, and the constants that its quantizers leave in float.
 
 TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread of a busy machine. Columns as in
-`litert_int8`; the last four rows have weights rounded to nearest and were measured over six photographs on a quiet one:
+`litert/quantize.py`; the last four rows have weights rounded to nearest and were measured over six photographs on
+a quiet one:
 
 | | ms | cosine | difference | file of fp32's |
 |---|---|---|---|---|
@@ -26,15 +27,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
+from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
 from edgeformer.models.program import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
+from edgeformer_converters.observe import ValueHistogram
 from edgeformer_converters.onnx.converter import store_in_half
 from edgeformer_converters.onnx.target import INT4_BLOCK
-from edgeformer_converters.ranges import ValueHistogram
 
 # A smaller constant is not worth the operator that would read it.
 LEAST_ELEMENTS = 1024
-LARGEST_INT8 = 127
 # All spatial kernels of TinyViT-5M together are 45,000 weights, 0.7 % of its bytes.
 MOST_FLOAT_WEIGHTS = 1 << 16
 # Products after GELU get their activations quantized per block of 128; see `quantize_dynamically`.
@@ -282,11 +283,10 @@ def activation_ranges(
 # |---|---|---|
 # | fp32 | as it is | in float |
 # | fp16 | weights in half and a Cast | in float; sessions widen them once, when they load |
-# | int8 | as in `onnx_int8`, dynamically | in int8; convolutions in float |
+# | int8 | as in dynamic-int8 | in int8; convolutions in float |
 # | int4 | MatMulNBits: blocks of 32 weights with a scale each | activations in int8 per row and block |
 
 
-LARGEST_INT4 = 7
 _OFFSET = 8
 """MatMulNBits takes nibbles without a sign and subtracts this."""
 _ACTIVATIONS_IN_INT8 = 4

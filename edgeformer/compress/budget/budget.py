@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeformer.tasks.task import SPEECH
-from edgeformer_runtime.choices import did_you_mean
+from edgeformer.tasks.task import TASKS, task_metrics
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 AT_MOST, AT_LEAST = "<=", ">="
 
@@ -30,31 +30,41 @@ _AMOUNT = re.compile(r"(\d+\.?\d*|\.\d+)\s*(%|[A-Za-z]*)")
 
 
 @dataclass(frozen=True)
-class Metric:
+class Quantity:
     """Something that a budget can bound.
 
     Attributes:
         direction: "<=" for what should be small, ">=" for what should be large.
         units: factor of each unit that may be written.
-        of_speech: whether only speech has it (True), only what is no speech (False), or both (None).
     """
 
     direction: str
     units: Mapping[str, float]
-    of_speech: bool | None
 
 
-METRICS: Mapping[str, Metric] = MappingProxyType(
+AGREEMENT = "agreement"
+_OF_ALL = MappingProxyType(
     {
-        "accuracy": Metric(AT_LEAST, _SHARES, of_speech=False),
-        "accuracy_drop": Metric(AT_MOST, _SHARES, of_speech=False),
-        "wer": Metric(AT_MOST, _SHARES, of_speech=True),  # word errors per word
-        "wer_rise": Metric(AT_MOST, _SHARES, of_speech=True),
-        "agreement": Metric(AT_LEAST, _SHARES, of_speech=None),  # answers that are the source's
-        "size": Metric(AT_MOST, _SIZES, of_speech=None),  # of the bundle's files together
-        "latency": Metric(AT_MOST, _TIMES, of_speech=None),  # median of one run, one thread
+        AGREEMENT: Quantity(AT_LEAST, _SHARES),  # answers that are the source's
+        "size": Quantity(AT_MOST, _SIZES),  # of the bundle's files together
+        "latency": Quantity(AT_MOST, _TIMES),  # median of one run, one thread
     }
 )
+"""What models of every task have."""
+
+
+def quantities() -> dict[str, Quantity]:
+    """What a budget can bound, by name: each task's metric and its change first."""
+    found: dict[str, Quantity] = {}
+    for metric in task_metrics().values():
+        found[metric.name] = Quantity(AT_MOST if metric.is_error else AT_LEAST, _SHARES)
+        found[metric.change] = Quantity(AT_MOST, _SHARES)
+    return found | _OF_ALL
+
+
+def quality_names() -> frozenset[str]:
+    """The names of those that say how good answers are."""
+    return frozenset({AGREEMENT, *(name for each in task_metrics().values() for name in (each.name, each.change))})
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Limit:
     """One term of a budget.
 
     Attributes:
-        metric: one of `METRICS`.
+        metric: one of `quantities`.
         bound: a fraction, bytes, or ms.
         text: as it was written.
     """
@@ -75,7 +85,7 @@ class Limit:
         """By how much a value misses the bound, as a share of it (of 1 where the bound is 0); 0 where it is met."""
         if math.isnan(value):
             return math.inf
-        over = value - self.bound if METRICS[self.metric].direction == AT_MOST else self.bound - value
+        over = value - self.bound if quantities()[self.metric].direction == AT_MOST else self.bound - value
         return max(0.0, over) / (self.bound or 1.0)
 
 
@@ -112,11 +122,11 @@ class Budget:
         Raises:
             InputError: accuracy of speech, or word errors of something else.
         """
-        speech = task == SPEECH
+        metric = TASKS[task].metric
+        known = (*(() if metric is None else (metric.name, metric.change)), *_OF_ALL)
         for limit in self.limits:
-            if METRICS[limit.metric].of_speech is (not speech):
-                known = ", ".join(name for name, metric in METRICS.items() if metric.of_speech is not (not speech))
-                raise InputError(f"budget: {task} has no {limit.metric}: expected any of {known}")
+            if limit.metric not in known:
+                raise InputError(f"budget: {task} has no {limit.metric}: expected any of {', '.join(known)}")
 
 
 def parse_budget(text: str) -> Budget:
@@ -134,7 +144,7 @@ def parse_budget(text: str) -> Budget:
 
 def describe(metric: str, value: float) -> str:
     """A value in the unit that people read: 97.31 %, 2.74 MB, 18.02 ms."""
-    units = METRICS[metric].units
+    units = quantities()[metric].units
     if units is _SIZES:
         return f"{value / 1e6:.2f} MB"
     return f"{value:.2f} ms" if units is _TIMES else f"{value * 100:.2f}%"
@@ -144,10 +154,11 @@ def _parse_limit(term: str) -> Limit:
     parts = _TERM.fullmatch(term)
     assert parts is not None  # each of its parts may be empty
     name, sign, amount = parts.groups()
-    if name not in METRICS:
-        guess = did_you_mean(name, METRICS)
-        raise InputError(f"budget: unknown metric {name or term!r}: {guess}expected any of {', '.join(METRICS)}")
-    metric = METRICS[name]
+    known = quantities()
+    if name not in known:
+        guess = did_you_mean(name, known)
+        raise InputError(f"budget: unknown metric {name or term!r}: {guess}expected any of {', '.join(known)}")
+    metric = known[name]
     if sign != metric.direction:
         raise InputError(f"budget: expected {name}{metric.direction} and a number, found {term!r}")
     found = _AMOUNT.fullmatch(amount)
@@ -155,8 +166,8 @@ def _parse_limit(term: str) -> Limit:
         raise InputError(f"budget: expected a number of at least 0 with its unit, as in size<=8MB, found {term!r}")
     number, unit = found.groups()
     if unit not in metric.units:
-        known = ", ".join(each or "none" for each in metric.units)
-        raise InputError(f"budget: expected as the unit of {name} one of {known}, found {unit or 'none'} in {term!r}")
+        units = ", ".join(each or "none" for each in metric.units)
+        raise InputError(f"budget: expected as the unit of {name} one of {units}, found {unit or 'none'} in {term!r}")
     bound = float(number) * metric.units[unit]
     if metric.units is _SHARES and bound > 1:
         raise InputError(f"budget: expected {name} as a share of at most 1, or with %, found {term!r}")

@@ -7,23 +7,19 @@ smaller student. What a recipe gives is searched in the same way.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from os import fspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.table import Table
 
 from edgeformer.checkpoints.source_index import remember
-from edgeformer.compress.budget.budget import Budget
-from edgeformer.compress.budget.bundle_evaluator import QUANTIZE, BundleEvaluator, Conversion
-from edgeformer.compress.budget.probe import Probe, make_probe
+from edgeformer.compress.budget.budget import AGREEMENT, Budget, describe, quantities
 from edgeformer.compress.budget.search import (
     DEFAULT_BUNDLES,
     PLAN_FILE,
@@ -31,34 +27,35 @@ from edgeformer.compress.budget.search import (
     SENSITIVITY_FILE,
     Point,
     SearchResult,
+    changes_between,
+    format_counts,
     frontier,
     search,
+    unreachable,
 )
-from edgeformer.compress.budget.sensitivity import Progress, Sensitivity, cached_sensitivity
+from edgeformer.compress.budget.sensitivity import Probe, Sensitivity, cached_sensitivity, make_probe
 from edgeformer.compress.compress import REPORT_FILE, REPORT_VERSION, CompressOptions, compress
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
-from edgeformer.convert.layer_plan import CHECKPOINT_KEY, LayerPlan, check_formats
-from edgeformer.convert.target import TARGETS, check_target
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, check_formats
+from edgeformer.convert.result import ConversionResult, Converted
+from edgeformer.convert.target import TARGETS, check_target, verification_engine
+from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.config import read_object
-from edgeformer.progress import progress_bar
-from edgeformer.tasks.task import CLASSIFICATION, SPEECH
+from edgeformer.models.program import DEFAULT_SEQ_LENS
+from edgeformer.progress import Progress, silent
+from edgeformer.tasks.task import TASKS
+from edgeformer_runtime.bench.measure import median_latencies_ms
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.shown import Shown
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128
-
-RECIPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        CLASSIFICATION: ("prune-quarter", "prune-half", "mobilebert-student"),
-        "image-classification": ("tinyvit-narrow", "prune-half"),
-        SPEECH: ("whisper-fewer-layers",),
-    }
-)
-"""By task, what is tried where formats alone do not do, in this order."""
 
 _PACKAGES = ("edgeformer", "safetensors", "tokenizers", "torch")
 
@@ -74,7 +71,7 @@ class ChainOptions:
         out: the folder to write, which must not exist.
         conversion: how bundles are made, and the data that they are asked.
         formats: that layers may have besides fp32; None: the target's `layer_formats`.
-        recipes: that may be run; None: those of `RECIPES`.
+        recipes: that may be run; None: those of the task.
         examples: of the data, to rank layers on.
         bundles: to make at most of each stage.
         seed: of every random number.
@@ -93,8 +90,8 @@ class ChainOptions:
 
     def __post_init__(self) -> None:
         # A text or any os.PathLike is taken, too.
-        for name, convert in (("source", fspath), ("data", fspath), ("out", Path)):
-            object.__setattr__(self, name, convert(getattr(self, name)))
+        for name, plain in (("source", fspath), ("data", fspath), ("out", Path)):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         check_formats(self.formats or ())
         check_target(self.conversion.target)
         for name in ("examples", "bundles"):
@@ -102,19 +99,44 @@ class ChainOptions:
                 raise InputError(f"expected at least 1 of {name}, found {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class Chain:
-    """What came of it.
+@dataclass(frozen=True, repr=False)
+class Chain(Shown):
+    """What a search for a budget found.
 
     Attributes:
         path: the folder that was written; None where the budget was not met.
         found: the points of all stages, and the one that was taken or is nearest.
         report: the content of search.json.
+        problem: what is out of reach, and the nearest point, in a line; None where the budget was met.
     """
 
     path: Path | None
     found: SearchResult
     report: dict[str, Any]
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `compress --budget --json` prints: the report."""
+        return self.report
+
+    def tables(self) -> list[Table]:
+        """A row for each bundle that was made, the chosen one marked."""
+        points = self.found.points
+        known = [name for name in quantities() if any(name in point.values for point in points)]
+        title = f"{self.path or 'not met'}, asked {self.report['examples']} examples"
+        table = Table("stage", "layers by format", *known, "of fp32's latency", "", title=title)
+        for point in points:
+            values = [describe(name, point.values[name]) if name in point.values else "" for name in known]
+            mark = "chosen" if point is self.found.best and self.found.met else point.refused or ""
+            table.add_row(point.stage, format_counts(point.plan), *values, _latency_ratio(point), mark)
+        return [table]
+
+
+def _latency_ratio(point: Point) -> str:
+    """A bundle's latency as a part of its source's at fp32; empty where either was not measured."""
+    if not point.fp32_latency_ms or "latency" not in point.values:
+        return ""
+    return f"{point.values['latency'] / point.fp32_latency_ms:.2f}"
 
 
 @dataclass(frozen=True)
@@ -128,8 +150,12 @@ class _Stage:
     examples: int
 
 
-def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
+def compress_to_budget(options: ChainOptions, progress: Progress = silent) -> Chain:
     """Find the mildest means that meet a budget, and write the checkpoint with its plan.
+
+    Args:
+        options: what to make of what.
+        progress: called with each step, and within one after each measurement or update.
 
     Raises:
         InputError: anything that is not as it should be; nothing is then at `options.out`. A budget that cannot be met
@@ -139,11 +165,13 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         raise InputError(f"{options.out} exists: name a new folder, or remove it first")
     model = open_model(options.source)
     options.budget.check_task(model.checkpoint.task)
-    recipes = RECIPES[model.checkpoint.task] if options.recipes is None else options.recipes
+    training = TASKS[model.checkpoint.task].training
+    assert training is not None  # `open_model` refuses other tasks
+    recipes = training.recipes if options.recipes is None else options.recipes
     for recipe in recipes:
         load_recipe(recipe)  # refused now, not after the search that comes first
     with work_folder(options.out.parent, create=True) as work, alone(options.out):
-        job = _Job(options, work, console)
+        job = _Job(options, work, progress)
         try:
             stages = _stages(job, model, recipes)
         finally:
@@ -152,7 +180,7 @@ def compress_to_budget(options: ChainOptions, console: Console) -> Chain:
         found = _best(options.budget, stages)
         report = job.report(found, stages)
         if not found.met or found.best is None:
-            return Chain(None, found, report)
+            return Chain(None, found, report, unreachable(options.budget, found))
         result = work / "result"
         _write(result, stages[-1], found.best, options.budget, report)
         put(result, options.out)
@@ -173,8 +201,8 @@ def _stages(job: _Job, model: Model, recipes: Sequence[str]) -> list[_Stage]:
 class _Job:
     """The stages of one command, which share the source's bundle and answers."""
 
-    def __init__(self, options: ChainOptions, work: Path, console: Console) -> None:
-        self._options, self._work, self._console = options, work, console
+    def __init__(self, options: ChainOptions, work: Path, progress: Progress) -> None:
+        self._options, self._work, self._progress = options, work, progress
         self._formats = options.formats or TARGETS[options.conversion.target].layer_formats
         self._source: BundleEvaluator | None = None
 
@@ -183,7 +211,7 @@ class _Job:
         options = self._options
         out = self._work / f"made-{Path(recipe).stem}"
         wanted = CompressOptions(options.source, recipe, options.data, out, seed=options.seed)
-        return compress(wanted, self._console).path
+        return compress(wanted, self._progress).path
 
     def quantize(self, model: Model, stage: str, report: dict[str, Any]) -> _Stage:
         """Search formats for a model."""
@@ -191,7 +219,7 @@ class _Job:
         data, notes = read_data(options.data, model.checkpoint)
         for note in notes:
             self._say(f"note: {note}")
-        data = some_of(data, options.examples)
+        data = data.limited(options.examples)
         target = options.conversion.target
 
         @cache
@@ -199,10 +227,10 @@ class _Job:
             return make_probe(model, data)
 
         self._say(f"{stage}: what each layer costs, on {len(data)} examples")
-        with _bar(self._console, f"{stage}: sensitivity") as progress:
-            costs = cached_sensitivity(model, probe, data_sha256(data), target, self._formats, progress)
+        progress = partial(self._progress, f"{stage}: sensitivity")
+        costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
-            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
+            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._progress
         )
         self._source = self._source or bench
         if options.budget.limit("latency") is not None and "latency" not in bench.fp32.values:
@@ -239,26 +267,18 @@ class _Job:
         }
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(console: Console, title: str) -> Iterator[Progress]:
-    """A progress bar; the value takes the number of finished measurements and of all."""
-    with progress_bar(console) as bar:
-        task = bar.add_task(title, total=None, note="")
-        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+        self._progress(line, 0, 0)
 
 
 def _expected(fp32: Point, probe: Probe, value: float, agreement: float) -> dict[str, float]:
     """Qualities that a bundle may have, from what torch found on other examples: fp32's, changed by as much."""
-    change = value - probe.reference.value
-    expected = {probe.metric: fp32.values[probe.metric] + change}
-    if probe.metric == "accuracy":
-        expected["accuracy_drop"] = fp32.values["accuracy_drop"] - change
-        expected["agreement"] = fp32.values["agreement"] * agreement
-    else:
-        expected["wer_rise"] = fp32.values["wer_rise"] + change
+    metric, was = probe.metric, probe.reference.value
+    expected = {
+        metric.name: fp32.values[metric.name] + value - was,
+        metric.change: fp32.values[metric.change] + metric.loss(value, was),
+    }
+    if probe.predicts_agreement:
+        expected[AGREEMENT] = fp32.values[AGREEMENT] * agreement
     return expected
 
 
@@ -296,3 +316,124 @@ def _stored(model: Model) -> torch.dtype:
     tensors = (tensor for tensor in model.module.state_dict().values() if tensor.is_floating_point())
     exact = all(torch.equal(tensor.half().float(), tensor) for tensor in tensors)
     return torch.float16 if exact else torch.float32
+
+
+# The bundles of plans, made and measured: answers, size, and latency beside the source at fp32 in one run.
+
+
+QUANTIZE = "quantize"
+FP32, MIXED = "fp32", "mixed"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How bundles are made, and what they are asked.
+
+    Attributes:
+        target: of `TARGETS`.
+        data: labelled, as `edgeformer eval` takes it.
+        limit: of the data use so many examples; None: all.
+        seq_lens: of texts.
+        audio_seconds: of speech; None: the target's own choice.
+    """
+
+    target: str
+    data: str
+    limit: int | None = None
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    audio_seconds: tuple[float, ...] | None = None
+
+
+class BundleEvaluator:
+    """Bundles of one model, all measured against the source.
+
+    Attributes:
+        fp32: the model's own point at fp32.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stage: str,
+        conversion: Conversion,
+        folder: Path,
+        source: BundleEvaluator | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """Make the bundle at fp32.
+
+        Args:
+            model: whose bundles are made.
+            stage: what was done to it, for its points.
+            conversion: how.
+            folder: a new one for everything that is made; the caller removes it.
+            source: of the source model; None: this is it.
+            progress: called with each step of a conversion, and with a line before bundles are asked.
+
+        Raises:
+            InputError: the model cannot be converted, or the data not be used.
+        """
+        self._model, self._stage, self._conversion, self._folder = model, stage, conversion, folder
+        self._progress = progress
+        self._made = 0
+        self._checkpoint = folder / "checkpoint"
+        folder.mkdir(parents=True)
+        write_model(model, self._checkpoint)
+        (row,) = self._convert(FP32)
+        if not row.ok:
+            raise InputError(
+                f"{model.checkpoint.source.id} cannot be converted at fp32: {row.problems[0]}: "
+                "edgeformer convert --keep-refused keeps the bundle to look into"
+            )
+        self._bundle = row.path
+        self._source_bundle = row.path if source is None else source._bundle
+        self._answers: Answers | None = None if source is None else source._answers
+        self.fp32 = self._measured(row, LayerPlan(default=FP32))
+
+    @property
+    def examples(self) -> int:
+        """The number of examples that bundles are asked."""
+        return 0 if self._answers is None else len(self._answers.given)
+
+    def measure(self, plan: LayerPlan) -> Point:
+        """Make a plan's bundle and measure it; one that fails a gate gives a point without values."""
+        text = json.dumps({"version": 1, CHECKPOINT_KEY: plan.to_json()})
+        (self._checkpoint / CHECKPOINT_FILE).write_text(text, encoding="utf-8")
+        (row,) = self._convert(MIXED)
+        if not row.ok:
+            return Point(self._stage, plan, {}, refused=row.problems[0])
+        return self._measured(row, plan)
+
+    def _convert(self, precision: str) -> ConversionResult:
+        self._made += 1
+        out = self._folder / f"bundles-{self._made}"
+        options = ConvertOptions(
+            source=str(self._checkpoint),
+            out=out,
+            targets=(self._conversion.target,),
+            precisions=(precision,),
+            seq_lens=self._conversion.seq_lens,
+            audio_seconds=self._conversion.audio_seconds,
+            name=self._stage,
+        )
+        return convert(options, lambda step, *how_far: self._progress(f"{self._stage}: {step}", *how_far))
+
+    def _measured(self, row: Converted, plan: LayerPlan) -> Point:
+        """A delivered bundle's point."""
+        with Bundle.open(row.path) as bundle, Bundle.open(self._source_bundle) as source:
+            self._progress(f"{self._stage}: asking the bundle of {row.size_bytes / 1e6:.2f} MB", 0, 0)
+            answers = answers_of(bundle, self._conversion.data, self._conversion.limit)
+            reference = self._answers = self._answers or answers
+            same = answers.same_as(reference)
+            times = None if verification_engine(bundle) else median_latencies_ms((source, bundle))
+        metric = answers.metric
+        values = {
+            metric.name: answers.value,
+            metric.change: metric.loss(answers.value, reference.value),
+            AGREEMENT: sum(same) / len(same),
+            "size": float(row.size_bytes),
+        }
+        if times is not None:
+            values["latency"] = times[1]
+        changes = changes_between(reference, answers)
+        return Point(self._stage, plan, values, None if times is None else times[0], None, changes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeformer.compress.budget.budget import Budget, describe
+from edgeformer.compress.budget.budget import Budget, describe, quality_names
 from edgeformer.compress.budget.sensitivity import EXACT, LayerCost, Sensitivity
 from edgeformer.convert.layer_plan import FORMATS, LayerPlan
 from edgeformer.evaluate.evaluate import Answers
@@ -19,7 +19,6 @@ from edgeformer.evaluate.evaluate import Answers
 SEARCH_FILE, SENSITIVITY_FILE, PLAN_FILE = "search.json", "sensitivity.json", "plan.json"
 """What a search leaves in the checkpoint that it writes."""
 
-QUALITIES = frozenset({"accuracy", "accuracy_drop", "agreement", "wer", "wer_rise"})
 DEFAULT_BUNDLES = 5
 
 _WORTH = 0.02
@@ -64,7 +63,7 @@ class Point:
     Attributes:
         stage: how the model was made smaller before: "quantize" for not at all, or a recipe's name.
         plan: the formats.
-        values: by the names of `budget.METRICS`; empty where the bundle was refused.
+        values: by the names of `budget.quantities`; empty where the bundle was refused.
         fp32_latency_ms: of the source at fp32 in the same run, interleaved.
         refused: why a gate of the conversion did not let the bundle pass, or None.
         changes: the answers that are not the source's.
@@ -153,7 +152,7 @@ def search(
         fp32: the point of the first candidate.
         bundles: how many to make at most.
     """
-    qualities = Budget(tuple(limit for limit in budget.limits if limit.metric in QUALITIES))
+    qualities = Budget(tuple(limit for limit in budget.limits if limit.metric in quality_names()))
     base = fp32.values["size"] - candidates[0].weight_bytes
     sizes = [base + candidate.weight_bytes for candidate in candidates]
     points = {0: fp32}

@@ -15,25 +15,30 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from edgeformer.compress.budget.probe import Probe, Reading, make_probe
-from edgeformer.compress.corpus import data_sha256, read_data, some_of
+from edgeformer.compress.corpus import NO_LABEL, Batch, Data, make_corpus, read_data
 from edgeformer.compress.model import Model, open_model
+from edgeformer.compress.objective import answer
 from edgeformer.compress.quantize_aware import fake_quantized
+from edgeformer.compress.recipe import Finetune, Recipe
 from edgeformer.convert.layer_plan import LayerPlan, check_formats, quantizable_layers, weight_bytes
 from edgeformer.convert.target import check_target
-from edgeformer_runtime.cache import cache_folder
+from edgeformer.tasks.task import TASKS, Metric, task_metrics
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
 EXACT = "fp32"
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished measurements and of all of them."""
+SHOWN_COSTS = 20
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,8 @@ class LayerCost:
     reading: Reading
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """The costs of all layers in all formats.
 
     Attributes:
@@ -76,11 +81,22 @@ class Sensitivity:
     def loss(self, cost: LayerCost) -> float:
         """By how much the metric is worse than at fp32; negative where it is better."""
         found, exact = cost.reading.value, self.reference.value
-        return exact - found if self.metric == "accuracy" else found - exact
+        return task_metrics()[self.metric].loss(found, exact)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads, and `sensitivity --json` prints."""
         return {"version": VERSION, **asdict(self)}
+
+    def tables(self) -> list[Table]:
+        """The costliest layers, a row each."""
+        title = f"fp32: {self.metric} {self.reference.value:.2%} on {self.examples} examples"
+        table = Table("layer", "format", "divergence", "agreement", f"{self.metric} lost", "saves", title=title)
+        for cost in self.costs[:SHOWN_COSTS]:
+            table.add_row(*cost_cells(self, cost))
+        left = len(self.costs) - SHOWN_COSTS
+        if left > 0:
+            table.caption = f"{left} that cost less are in --json"
+        return [table]
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Sensitivity:
@@ -88,6 +104,8 @@ class Sensitivity:
         try:
             if value["version"] != VERSION:
                 raise InputError(f"{where}: expected version {VERSION}, found {value['version']!r}")
+            if value["metric"] not in task_metrics():
+                raise KeyError(value["metric"])
             costs = tuple(LayerCost(**(each | {"reading": Reading(**each["reading"])})) for each in value["costs"])
             head = {name: value[name] for name in ("target", "metric", "examples")}
             return cls(**head, reference=Reading(**value["reference"]), costs=costs)
@@ -127,7 +145,7 @@ def measure_sensitivity(
             progress(number, len(pairs))
     costs.sort(key=lambda cost: (-cost.reading.divergence, cost.layer, cost.format))
     examples = sum(len(batch.rows) for batch in probe.batches)
-    return Sensitivity(target, probe.metric, examples, probe.reference, tuple(costs))
+    return Sensitivity(target, probe.metric.name, examples, probe.reference, tuple(costs))
 
 
 def cached_sensitivity(
@@ -180,20 +198,8 @@ def sensitivity_of(
         InputError: something that cannot be used.
     """
     model = open_model(fspath(source))
-    chosen = some_of(read_data(fspath(data), model.checkpoint)[0], examples)
-    return cached_sensitivity(model, lambda: make_probe(model, chosen), data_sha256(chosen), target, formats, progress)
-
-
-def sensitivity_table(found: Sensitivity, most: int = 20) -> Table:
-    """The costliest layers, a row each."""
-    title = f"fp32: {found.metric} {found.reference.value:.2%} on {found.examples} examples"
-    table = Table("layer", "format", "divergence", "agreement", f"{found.metric} lost", "saves", title=title)
-    for cost in found.costs[:most]:
-        table.add_row(*cost_cells(found, cost))
-    left = len(found.costs) - most
-    if left > 0:
-        table.caption = f"{left} that cost less are in --json"
-    return table
+    chosen = read_data(fspath(data), model.checkpoint)[0].limited(examples)
+    return cached_sensitivity(model, lambda: make_probe(model, chosen), chosen.sha256(), target, formats, progress)
 
 
 def cost_cells(found: Sensitivity, cost: LayerCost) -> tuple[str, ...]:
@@ -217,3 +223,98 @@ def _keep(file: Path, found: Sensitivity) -> None:
         fresh.replace(file)
     except OSError:
         return
+
+
+# Probes: what a change of a model's weights costs, measured in torch on some examples.
+#
+# Besides the task's own metric, which moves in steps of one example, a probe measures the mean Kullback-Leibler
+# divergence from what the model says at fp32. It moves smoothly, so that a few dozen examples rank layers.
+
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a probe found.
+
+    Attributes:
+        value: of the task's metric.
+        agreement: share of answers (of texts that are written: tokens, each given those before it) that are fp32's.
+        divergence: mean KL(fp32 || this) of the answers' distributions, in nats.
+    """
+
+    value: float
+    agreement: float
+    divergence: float
+
+
+class Probe:
+    """Examples with a classifier's answers at fp32, to compare those of the changed classifier with.
+
+    Attributes:
+        metric: what `Reading.value` is.
+        reference: the reading at fp32.
+        predicts_agreement: whether `Reading.agreement` is of whole answers, as bundles' is.
+    """
+
+    batch_size = BATCH
+    predicts_agreement = True
+
+    def __init__(self, model: Model, data: Data, seq_len: int = 128) -> None:
+        """Answer every example once.
+
+        Args:
+            model: its module is what later changes in place.
+            data: examples of its task, some dozens to some hundreds.
+            seq_len: of texts: the longest, in tokens.
+        """
+        self.model = model
+        metric = TASKS[model.checkpoint.task].metric
+        assert metric is not None  # as there is a probe
+        self.metric: Metric = metric
+        corpus = make_corpus(data, model.checkpoint, None, Recipe("probe", (Finetune(),), seq_len=seq_len))
+        rows = torch.split(corpus.lengths.argsort(stable=True), self.batch_size)
+        self.batches: tuple[Batch, ...] = tuple(corpus.batch(each, torch.Generator()) for each in rows)
+        self._expected = [F.log_softmax(logits, dim=-1) for logits in self.logits(None)]
+        self.reference = self.measure()
+
+    def measure(self, layer: str | None = None) -> Reading:
+        """Answer every example with the module as it is now.
+
+        Args:
+            layer: the only one that differs from fp32, where that is known: it may spare some work.
+        """
+        right = known = same = answers = 0
+        divergence = 0.0
+        for batch, logits, expected in zip(self.batches, self.logits(layer), self._expected, strict=True):
+            labelled = batch.targets != NO_LABEL
+            # Of token by token, a position without a target is padding or prompt, and says nothing.
+            counted = labelled if batch.targets.dim() > 1 else torch.ones_like(labelled)
+            best = logits.argmax(-1)
+            right += int((best == batch.targets)[labelled].sum())
+            known += int(labelled.sum())
+            same += int((best == expected.argmax(-1))[counted].sum())
+            answers += int(counted.sum())
+            found = F.log_softmax(logits, dim=-1)
+            divergence += float((expected.exp() * (expected - found)).sum(-1)[counted].double().sum())
+        value = self.value(right / max(1, known), layer)
+        # Rounding may put the divergence of equal distributions a little below zero.
+        return Reading(value, same / max(1, answers), max(0.0, divergence / max(1, answers)))
+
+    @torch.inference_mode()
+    def logits(self, layer: str | None) -> list[Tensor]:  # noqa: ARG002
+        """Of each batch: (B, L)."""
+        return [answer(self.model.module, batch.student) for batch in self.batches]
+
+    def value(self, right: float, layer: str | None) -> float:  # noqa: ARG002
+        """The metric, from the share of answers that are right."""
+        return right
+
+
+def make_probe(model: Model, data: Data, seq_len: int = 128) -> Probe:
+    """The probe of a model's task; see `Probe`."""
+    training = TASKS[model.checkpoint.task].training
+    assert training is not None  # `model.open_model` refuses other tasks
+    probe: Probe = load_attribute(training.probe)(model, data, seq_len)
+    return probe

@@ -15,14 +15,13 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.models.config import read_object, write_json
 from edgeformer.models.family import Family
 from edgeformer.models.text import unwrapped
-from edgeformer.models.whisper.config import WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import whisper_programs
-from edgeformer.tasks.task import SPEECH
+from edgeformer.tasks.speech import RECOGNITION
 from edgeformer_runtime.errors import InputError
 
-SPEECH_TASKS = (SPEECH,)
+SPEECH_TASKS = (RECOGNITION.name,)
 
 _PREFIX = "model."
 _OUTPUT, _EMBEDDING = "proj_out.weight", "decoder.embed_tokens.weight"

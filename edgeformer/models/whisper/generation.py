@@ -16,12 +16,12 @@ from typing import Any
 
 from edgeformer.models import config as fields
 from edgeformer.models.config import read_object
-from edgeformer.models.whisper.config import Head, WhisperConfig, with_alignment_heads
+from edgeformer.models.whisper.model import Head, WhisperConfig, with_alignment_heads
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION, SpeechTokens
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
-from edgeformer_runtime.decoding.languages import LANGUAGE_CODES
+from edgeformer_runtime.decoding.prompt import LANGUAGE_CODES
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import did_you_mean
 
 SECONDS_PER_TIMESTAMP = 0.02
 

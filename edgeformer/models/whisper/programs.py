@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.models.program import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.model import (
     DecoderLayer,
     FeedForward,
     Silence,
     Whisper,
+    WhisperConfig,
     causal_mask,
     project,
     silence_of,
@@ -32,6 +32,7 @@ from edgeformer_runtime.errors import InputError
 _ROWS_PER_SECOND = 16
 """Tokens that a second of fast speech may take, several times what English needs."""
 _FEWEST_ROWS, _PROMPT_ROWS, _ROW_STEP = 128, 64, 32
+_DECODER = "decoder."
 
 
 @dataclass(frozen=True)
@@ -357,8 +358,10 @@ def _bucket_programs(
         CachedDecoder(model, config, bucket, 1, caches, token_matmul),
     )
     return tuple(
-        Program(entry.name, part.eval(), entry.inputs, entry.outputs)
-        for entry, part in zip(bucket_layout(layout, bucket, config.num_mel_bins), modules, strict=True)
+        Program(entry.name, module.eval(), entry.inputs, entry.outputs, part=part)
+        for entry, module, part in zip(
+            bucket_layout(layout, bucket, config.num_mel_bins), modules, ("", _DECODER, _DECODER), strict=True
+        )
     )
 
 

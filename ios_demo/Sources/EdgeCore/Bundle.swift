@@ -43,6 +43,9 @@ public final class ModelBundle: Sendable {
                 "the gates of its conversion refused this bundle (\(Manifest.refusedFile)): convert it otherwise")
         }
         try FileSizes.check(manifest)
+        for (name, entry) in manifest.files {
+            try FileSizes.refuseHoles(try reader.read(name, atMost: entry.size), name)
+        }
         if required.needsSignature { try reader.checkCanonical() }
         try required.check(name: manifest.name, version: try release(manifest, reader))
         guard reader.isZip || required.needsSignature else {

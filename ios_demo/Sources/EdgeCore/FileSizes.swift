@@ -1,3 +1,5 @@
+import Foundation
+
 /// How large the files of a bundle may be, by what the manifest says that they are.
 enum FileSizes {
     private static let mebibyte = 1 << 20
@@ -10,6 +12,27 @@ enum FileSizes {
     private static let maxModelBytes = Int(Int32.max)
     /// Of a file that nothing refers to, as a licence.
     private static let maxOtherBytes = 256 * mebibyte
+
+    private static let largeBytes = 64 * mebibyte
+    private static let samples = 64
+    private static let sampleBytes = 4096
+    /// So many samples of zeros are no model's: what was pruned has other numbers beside it.
+    private static let mostEmptySamples = 60
+
+    /// Refuse a large file that is mostly holes, before its zeros are hashed: nothing was ever written there.
+    ///
+    /// Samples of the file are looked at, evenly spread.
+    static func refuseHoles(_ bytes: Data, _ name: String) throws {
+        guard bytes.count >= largeBytes else { return }
+        let distance = (bytes.count - sampleBytes) / (samples - 1)
+        let empty = (0..<samples).filter { sample in
+            bytes.dropFirst(sample * distance).prefix(sampleBytes).allSatisfy { $0 == 0 }
+        }
+        guard empty.count <= mostEmptySamples else {
+            throw BundleError(
+                "\(shown(name)): most of its \(bytes.count) bytes were never written: download it again")
+        }
+    }
 
     /// Refuse a size that a file of its kind cannot have, before anything is read and hashed.
     static func check(_ manifest: Manifest) throws {

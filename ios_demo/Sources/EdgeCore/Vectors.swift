@@ -127,11 +127,23 @@ private struct CaseReader {
         let raw = try input(try record.value("input"))
         let expected = try answer(try record.value("expected"), program)
         let specs = recorded(program, expected)
+        let inputs = try take(specs.inputs, index, &tensors)
+        if case .text(let spec) = manifest.preprocessing { try checkNumbers(inputs, spec, index) }
         return Case(
             program: name, raw: raw, expected: expected,
-            inputs: try take(specs.inputs, index, &tensors),
+            inputs: inputs,
             outputs: try take(specs.outputs, index, &tensors)
         )
+    }
+
+    /// Token ids, masks and types number rows of tables, and not every engine looks how many there are.
+    private func checkNumbers(_ inputs: [String: Tensor], _ spec: TextPreprocessing, _ index: Int) throws {
+        for (name, tensor) in inputs {
+            let largest = name == "input_ids" ? (spec.vocabSize ?? Int(Int32.max)) - 1 : 1
+            guard tensor.doubles.allSatisfy({ $0 >= 0 && $0 <= Double(largest) }) else {
+                throw BundleError("\(Manifest.tensorsFile): \(index)/\(name): expected numbers from 0 to \(largest)")
+            }
+        }
     }
 
     private func input(_ found: (JsonValue, path: String)) throws -> StoredInput {

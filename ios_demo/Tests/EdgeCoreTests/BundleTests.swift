@@ -101,6 +101,31 @@ final class BundleTests: XCTestCase {
         }
     }
 
+    func testAFileThatWasNeverWrittenIsNotHashed() throws {
+        let whole = 64 << 20
+        try withTemporaryFolder { folder in
+            try unpack(names[0], into: folder)
+            let manifest = folder.appendingPathComponent(Manifest.fileName)
+            let text = String(decoding: try Data(contentsOf: manifest), as: UTF8.self)
+            let larger = text.replacingOccurrences(of: "\"size\": 256", with: "\"size\": \(whole)")
+            try Data(larger.utf8).write(to: manifest)
+            let model = folder.appendingPathComponent("model.bin")
+            for written in [0, whole / 6] {
+                try Data(repeating: 1, count: written).write(to: model)
+                let file = try FileHandle(forWritingTo: model)
+                try file.truncate(atOffset: UInt64(whole))
+                try file.close()
+                if written == 0 {
+                    XCTAssertThrowsError(try ModelBundle.open(folder)) { error in
+                        XCTAssertTrue("\(error)".contains("were never written"), "\(error)")
+                    }
+                } else {  // it would be hashed
+                    try FileSizes.refuseHoles(try Data(contentsOf: model, options: .alwaysMapped), "model.bin")
+                }
+            }
+        }
+    }
+
     func testFilesThatTheManifestDoesNotListAreRefused() throws {
         try withTemporaryFolder { folder in
             try unpack(names[0], into: folder)

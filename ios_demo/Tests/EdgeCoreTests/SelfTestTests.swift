@@ -41,6 +41,19 @@ final class SelfTestTests: XCTestCase {
         XCTAssertEqual(found.stages.last?.comparison.maxAbs, nil)
     }
 
+    func testRecordedNumbersThatTheModelHasNoRowFor() throws {
+        try withTemporaryFolder { folder in
+            try unpack("tiny-text.zip", into: folder)
+            let url = folder.appendingPathComponent(Manifest.fileName)
+            let text = try String(contentsOf: url, encoding: .utf8)
+            let fewer = text.replacingOccurrences(of: "\"vocab_size\": 12", with: "\"vocab_size\": 11")
+            try Data(fewer.utf8).write(to: url)
+            XCTAssertThrowsError(try Vectors(try ModelBundle.open(folder))) { error in
+                XCTAssertTrue("\(error)".contains("input_ids: expected numbers from 0 to 10"), "\(error)")
+            }
+        }
+    }
+
     func testLabelsInAnotherOrderAreNamed() throws {
         try withTemporaryFolder { folder in
             try unpack("tiny-text.zip", into: folder)

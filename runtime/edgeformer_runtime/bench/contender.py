@@ -93,7 +93,7 @@ class Sweep:
 
 
 FACTORY = "edgeformer_runtime.bench.workload:bundle_run"
-ISOLATED_FACTORY = "edgeformer_runtime.isolation.bench:isolated_run"
+ISOLATED_FACTORY = "edgeformer_runtime.isolation.confinement:isolated_run"
 
 
 def bundle_contender(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,16 @@ from typing import Any
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.device import BUSY_SECONDS, Energy, Meter, find_meter, state_now, this_device, versions
 from edgeformer_runtime.bench.report import Report, Row, new_report, quantiles, ratio
+from edgeformer_runtime.bench.workload import workload
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import EngineError, InputError
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished rounds and of all rounds."""
+from edgeformer_runtime.progress import Progress
 
 DEFAULT_ROUNDS = 30
+QUICK_WARM_UP, QUICK_ROUNDS = 3, 15
+"""Single runs of each bundle, of those that are measured in this process."""
 _MIB = 1 << 20
 
 
@@ -54,6 +58,33 @@ def measure_cells(cells: Sequence[Cell], rounds: int = DEFAULT_ROUNDS, progress:
 
         rows += _measure_cell(cell, rounds, meter, report)
     return new_report(device, versions(), (before, state_now()), rounds, rows)
+
+
+def median_latencies_ms(bundles: Sequence[Bundle]) -> list[float]:
+    """Median ms of each bundle's workload in this process, on one thread: what `convert` and `report` state.
+
+    Bundles take turns as contenders do. `measure_cells` gives each a process of its own, which also tells memory.
+
+    Args:
+        bundles: open ones; one that occurs twice is measured once.
+
+    Raises:
+        EngineError: an engine failed.
+    """
+    distinct = list(dict.fromkeys(bundles))
+    with ExitStack() as stack:
+        calls = []
+        for bundle in distinct:
+            engine = open_engine(bundle, threads=1)
+            stack.callback(engine.close)
+            calls.append(workload(bundle).bind(bundle, engine))
+        times: dict[Bundle, list[float]] = {bundle: [] for bundle in distinct}
+        for order in turn_orders(len(calls), QUICK_WARM_UP + QUICK_ROUNDS):
+            for index in order:
+                start = time.perf_counter()
+                calls[index]()
+                times[distinct[index]].append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(times[bundle][QUICK_WARM_UP:]) for bundle in bundles]
 
 
 def _measure_cell(cell: Cell, rounds: int, meter: Meter | None, progress: Callable[[int], None]) -> list[Row]:

@@ -9,10 +9,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 
 from edgeformer_runtime.bench.device import Device, Energy, State
 from edgeformer_runtime.bundle.strict_json import check, from_data, to_data
+from edgeformer_runtime.shown import Shown
 
 FORMAT_VERSION = 1
 SCHEMA = "bench.schema.json"
@@ -90,6 +92,28 @@ class Report:
         return replace(self, on=on)
 
 
+@dataclass(frozen=True, repr=False)
+class BenchmarkResult(Shown):
+    """What a benchmark found on one or several machines.
+
+    Attributes:
+        reports: one of each machine, in the order in which they were named.
+    """
+
+    reports: tuple[Report, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `bench --json` prints."""
+        return to_json(self.reports)
+
+    def tables(self) -> list[RenderableType]:
+        """Each report's table and what belongs under it; of several machines their medians side by side, too."""
+        parts: list[RenderableType] = []
+        for report in self.reports:
+            parts += [report_table(report), *remarks(report)]
+        return [*parts, medians_table(self.reports)] if len(self.reports) > 1 else parts
+
+
 def new_report(
     device: Device, versions: dict[str, str], states: tuple[State, State], rounds: int, rows: Sequence[Row]
 ) -> Report:
@@ -108,7 +132,7 @@ def new_report(
 
 
 def to_json(reports: Sequence[Report]) -> dict[str, Any]:
-    """What `bench --json` prints."""
+    """The document of `bench.schema.json`."""
     return {"format_version": FORMAT_VERSION, "reports": [to_data(report) for report in reports]}
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from edgeformer_runtime.memory import peak_rss_bytes, private_bytes
+from edgeformer_runtime.process import peak_rss_bytes, private_bytes
 from edgeformer_runtime.registry import load_attribute
 
 WARM_UP_RUNS = 3

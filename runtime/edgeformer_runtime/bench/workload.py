@@ -1,4 +1,4 @@
-"""What a benchmark runs of a bundle: a program on a recorded input, or of speech a recorded sound from mel to text."""
+"""What a benchmark runs of a bundle: a program on a recorded input, or what the bundle's task has in its place."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.requirement import Requirement
-from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -20,43 +19,31 @@ class Workload:
     """One recorded case as something to run again and again.
 
     Attributes:
-        program: the program that runs; of speech the one that begins, `encode`, with all that follows it.
+        program: the program that runs, or with which an answer of several programs begins.
         case: what it runs on.
+        bind: the call that a benchmark times, of a bundle that stays open as long as it is used, and its engine.
     """
 
     program: str
     case: Case
-
-    def bind(self, bundle: Bundle, engine: Engine) -> Callable[[], object]:
-        """The call that a benchmark times; `bundle` stays open as long as it is used."""
-        if not isinstance(bundle.manifest.postprocessing, Transcription):
-            return lambda: engine.run(self.program, self.case.inputs)
-        from edgeformer_runtime.pipelines.speech import Transcriber
-        from edgeformer_runtime.verify.speech_replay import read_wav
-
-        transcriber = Transcriber(bundle, engine)
-        samples = read_wav(transcriber, self.case.raw)
-        return lambda: transcriber.plain_text(samples)
+    bind: Callable[[Bundle, Engine], Callable[[], object]]
 
 
 def workload(bundle: Bundle, program: str | None = None) -> Workload:
-    """The largest recorded input, of all programs or of one; of speech the sound in the middle of the recorded ones.
+    """What a benchmark runs of a bundle: as its task says, of all programs or of one.
 
     Raises:
         BundleError: the bundle has no vectors.
         InputError: the bundle has no such program, or none that begins there.
     """
-    if not isinstance(bundle.manifest.postprocessing, Transcription):
-        case = longest_case(bundle, program)
-        return Workload(case.program, case)
-    cases = {case.program: case for case in read_vectors(bundle)[0]}
-    chosen = program or list(cases)[len(cases) // 2]
-    if chosen not in cases:
-        guess = did_you_mean(chosen, cases)
-        raise InputError(
-            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
-        )
-    return Workload(chosen, cases[chosen])
+    choose: Callable[[Bundle, str | None], Workload] = load_attribute(TASKS[bundle.manifest.task].gives.workload)
+    return choose(bundle, program)
+
+
+def program_workload(bundle: Bundle, program: str | None) -> Workload:
+    """The largest recorded input, run by its program alone; arguments and errors as of `workload`."""
+    case = longest_case(bundle, program)
+    return Workload(case.program, case, lambda _, engine: lambda: engine.run(case.program, case.inputs))
 
 
 def measurable_programs(bundle: Bundle) -> tuple[str, ...]:
@@ -71,7 +58,7 @@ def measurable_programs(bundle: Bundle) -> tuple[str, ...]:
 def bundle_run(
     path: str, program: str, threads: int, required: dict[str, Any] | None = None, batch: int = 1
 ) -> Callable[[], object]:
-    """A benchmark's factory: the engine alone, on recorded inputs, or of speech from mel to text.
+    """A benchmark's factory: the workload of a bundle, without preprocessing.
 
     Args:
         path: the bundle's folder or zip.

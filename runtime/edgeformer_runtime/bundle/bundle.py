@@ -8,10 +8,9 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn, TypeAlias
+from typing import IO, Any, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import file_sizes, folder, requirement, signature
-from edgeformer_runtime.bundle import reader as archive
+from edgeformer_runtime.bundle import archive, file_sizes, folder, requirement, signature
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -21,7 +20,6 @@ from edgeformer_runtime.bundle.manifest import (
     VECTORS_FOLDER,
     FileEntry,
     Manifest,
-    TextPreprocessing,
     parse,
 )
 from edgeformer_runtime.bundle.requirement import MAX_RELEASE_BYTES, RELEASE_FILE, Required, Requirement, requirement_of
@@ -30,6 +28,7 @@ from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.bundle.unpacked import Copy, open_copy
 from edgeformer_runtime.delivery import alone, check_names, replacing
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.tasks.task import TASKS
 
 MAX_FILES = archive.MAX_FILES
 Reader: TypeAlias = archive.Reader | folder.Reader
@@ -48,6 +47,8 @@ class Bundle:
         """Use `Bundle.open`, which checks what this takes for granted."""
         self.manifest = manifest
         self.signature = signature
+        self.parsed: dict[str, Any] = {}
+        """What was made of a file, by its name, for who asks again while the bundle is open: see `read_vectors`."""
         self._folder = folder
         self._remove = None if copy is None else weakref.finalize(self, copy.close)
 
@@ -143,8 +144,8 @@ class Bundle:
     @property
     def model_size_bytes(self) -> int:
         """The size of the model's files, with those that they refer to: all but vectors, tokenizer and report."""
-        spec = self.manifest.preprocessing
-        others = {REPORT_FILE, REFUSED_FILE, spec.tokenizer if isinstance(spec, TextPreprocessing) else None}
+        named = TASKS[self.manifest.task].files(self.manifest)
+        others = {REPORT_FILE, REFUSED_FILE, *(file.name for file in named if not file.is_model)}
         return sum(
             entry.size
             for name, entry in self.manifest.files.items()

@@ -13,16 +13,13 @@ from edgeformer_runtime.bundle.manifest import (
     TENSORS_FILE,
     VECTORS_FOLDER,
     Manifest,
-    TextPreprocessing,
 )
-from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.preprocess.log_mel import MAX_FILTERS_FILE_BYTES
-from edgeformer_runtime.preprocess.tokenizer_file import MAX_TOKENIZER_BYTES
+from edgeformer_runtime.tasks.task import TASKS
 
 MAX_REPORT_BYTES = 64 << 20
 MAX_RAW_INPUT_BYTES = 128 << 20
-"""Of an image or a sound among the vectors."""
+"""Of a file of raw input among the vectors."""
 MAX_TENSORS_BYTES = 1 << 30
 MAX_OTHER_BYTES = 256 << 20
 """Of a file that nothing refers to, as a licence."""
@@ -57,14 +54,7 @@ def check_sizes(manifest: Manifest) -> None:
 def _limits(manifest: Manifest) -> dict[str, int]:
     """The files that the manifest names."""
     limits = {CASES_FILE: MAX_CASES_BYTES, TENSORS_FILE: MAX_TENSORS_BYTES, REPORT_FILE: MAX_REPORT_BYTES}
-    before, head = manifest.preprocessing, manifest.postprocessing
-    if isinstance(before, TextPreprocessing) and before.tokenizer is not None:
-        limits[before.tokenizer] = MAX_TOKENIZER_BYTES
-    if isinstance(before, AudioPreprocessing):
-        limits[before.mel_filters] = MAX_FILTERS_FILE_BYTES
-    if isinstance(head, Transcription):
-        limits[head.tokenizer] = MAX_TOKENIZER_BYTES
-    return limits
+    return limits | {file.name: file.max_bytes for file in TASKS[manifest.task].files(manifest)}
 
 
 def refuse_holes(paths: Iterable[Path]) -> None:

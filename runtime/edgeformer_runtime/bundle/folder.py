@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from edgeformer_runtime.bundle.archive import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
-from edgeformer_runtime.bundle.reader import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.strict_json import MAX_NAME_PARTS, shorten
 from edgeformer_runtime.errors import BundleError, InputError
 

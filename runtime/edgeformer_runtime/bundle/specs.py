@@ -1,4 +1,4 @@
-"""How a speech model's programs are called and its tokens read, as data: the part that a manifest holds."""
+"""What goes into a model and what comes out of it, as data: the records that a manifest holds for each task."""
 
 from __future__ import annotations
 
@@ -9,6 +9,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
+
+MAX_TOKENIZER_BYTES = 64 << 20
+MAX_FILTERS_FILE_BYTES = 64 << 20
+"""Of the files with the filter bank of a log-mel spectrogram."""
+
+
+class Preprocessing(Protocol):
+    """How raw input becomes the inputs of programs: a frozen record, told apart from others by its kind."""
+
+    @property
+    def kind(self) -> str:
+        """As "text"."""
+
+
+class Postprocessing(Protocol):
+    """How outputs of programs become an answer: a frozen record, told apart from others by its kind."""
+
+    @property
+    def kind(self) -> str:
+        """As "classification"."""
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """Text to token ids. Every program of the bundle is a bucket whose length is dimension 1 of `input_ids`.
+
+    `tokenizer` names a tokenizers JSON file, or is None when the checkpoint had none and callers bring token ids.
+    `vocab_size` is the number of rows of the model's embedding table: token ids must be below it. None: unknown.
+    """
+
+    tokenizer: str | None
+    pad_token_id: int
+    vocab_size: int | None = None
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Scores from logits: `activation` is "softmax" (one label holds) or "sigmoid" (any number of them)."""
+
+    labels: tuple[str, ...]
+    activation: str
+    kind: str = "classification"
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The program's output is the embedding itself, pooled and, where `normalized`, of L2 norm 1."""
+
+    dim: int
+    normalized: bool
+    kind: str = "embedding"
+
+
+# How a speech model's programs are called and its tokens read.
+
 
 HOST_STATE = "host"
 PROGRAM_STATE = "program"
@@ -112,7 +168,12 @@ class Transcription:
             raise InputError("transcription: sizes must be at least 1, and a cache has at least 4 rows")
 
 
-# What a speech model expects of its sound, as data: the part of audio preprocessing that a manifest holds.
+def bucket_of(head: Transcription, encode: str) -> AudioBucket:
+    """The bucket whose `encode` program has that name."""
+    return next(bucket for bucket in head.buckets if bucket.encode == encode)
+
+
+# What a speech model expects of its audio, as data: the part of audio preprocessing that a manifest holds.
 
 
 @dataclass(frozen=True)
@@ -261,6 +322,17 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ProgramSpec:
+    """One callable of a model file: `entry` is the signature, function or method that runs it inside `file`."""
+
+    name: str
+    file: str
+    entry: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 # The inputs and outputs of a speech bucket's programs, from the numbers in its manifest. BUNDLE.md has it in words.

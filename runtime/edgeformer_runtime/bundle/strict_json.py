@@ -226,17 +226,21 @@ def to_data(record: Any) -> Any:
     return record
 
 
-def from_data(kind: type[T], value: Any, where: str) -> T:
+def from_data(kind: type[T], value: Any, where: str, records: Mapping[Any, type] | None = None) -> T:
     """The dataclass that `to_data` wrote, from a value that has passed its schema.
 
-    Dataclasses in a union are told apart by their field `kind`.
+    Args:
+        kind: the dataclass.
+        value: the parsed value.
+        where: its file's name, for messages.
+        records: for fields that are annotated with a protocol, the dataclass that follows it.
 
     Raises:
         BundleError: a number is written as 1.0 where an integer belongs (JSON Schema cannot tell them apart), or
             values contradict each other.
     """
     try:
-        return cast(T, _build(kind, value, ""))
+        return cast(T, _build(kind, value, "", records or {}))
     except _WrongType as error:
         raise BundleError(f"{where}: {error}") from None
     except InputError as error:  # a record's own __post_init__, which does not know where its values come from
@@ -247,19 +251,22 @@ class _WrongType(Exception):
     """A value of another type than its field, at the path in the message."""
 
 
-def _build(kind: Any, value: Any, path: str) -> Any:
+def _build(kind: Any, value: Any, path: str, records: Mapping[Any, type]) -> Any:
+    kind = records.get(kind, kind)
     origin = typing.get_origin(kind)
     arguments = typing.get_args(kind)
     prefix = f"{path}." if path else ""
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(_member(arguments, value), value, path)
+        (member,) = (argument for argument in arguments if argument is not type(None))
+        return None if value is None else _build(member, value, path, records)
     if origin is tuple:
-        return tuple(_build(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
+        return tuple(_build(arguments[0], item, f"{path}[{index}]", records) for index, item in enumerate(value))
     if origin is dict:
-        return {key: _build(arguments[1], item, prefix + key) for key, item in value.items()}
+        return {key: _build(arguments[1], item, prefix + key, records) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         hints = _hints(cast(type, kind))
-        return cast(Any, kind)(**{key: _build(hints[key], item, prefix + key) for key, item in value.items()})
+        built = {key: _build(hints[key], item, prefix + key, records) for key, item in value.items()}
+        return cast(Any, kind)(**built)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -272,18 +279,6 @@ def _hints(record: type) -> dict[str, Any]:
     return typing.get_type_hints(record)
 
 
-def _member(members: tuple[Any, ...], value: Any) -> Any:
-    """The member of a union that a value belongs to."""
-    real = [member for member in members if member is not type(None)]
-    if len(real) == 1:
-        return real[0]
-    return next(member for member in real if _kind_of(member) == value["kind"])
-
-
-def _kind_of(record: Any) -> Any:
-    return next(field.default for field in dataclasses.fields(record) if field.name == "kind")
-
-
 # Checks JSON values against the package's JSON Schema files and says in one line what is wrong first, and where.
 #
 # Only the keywords that those files use are known. A check ends at the first error and looks at counts before it looks
@@ -293,18 +288,18 @@ def _kind_of(record: Any) -> Any:
 Schema = Mapping[str, Any]
 
 
-def check(value: Any, schema: str, where: str) -> None:
+def check(value: Any, schema: str | Schema, where: str) -> None:
     """Check a parsed value.
 
     Args:
         value: what strict_json.loads gave.
-        schema: a schema file of this package, like "manifest.schema.json".
+        schema: a schema file of this package, like "manifest.schema.json", or a document of the same keywords.
         where: the value's file name, for messages.
 
     Raises:
         BundleError: names the key path, what was expected there and what was found.
     """
-    document = _document(schema)
+    document = load_schema(schema) if isinstance(schema, str) else schema
     try:
         _check(value, document, document, "")
     except _Invalid as error:
@@ -316,8 +311,9 @@ class _Invalid(Exception):
 
 
 @cache
-def _document(schema: str) -> Schema:
-    text = resources.files("edgeformer_runtime").joinpath(schema).read_text(encoding="utf-8")
+def load_schema(name: str) -> Schema:
+    """A schema file of this package, which is not the caller's to change."""
+    text = resources.files("edgeformer_runtime").joinpath(name).read_text(encoding="utf-8")
     document: Schema = json.loads(text)
     return document
 

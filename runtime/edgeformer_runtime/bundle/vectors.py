@@ -18,26 +18,14 @@ from edgeformer_runtime.bundle.manifest import (
     CASES_FILE,
     MAX_CASES_BYTES,
     TENSORS_FILE,
-    Classification,
     Manifest,
-    ProgramSpec,
-    TensorSpec,
 )
-from edgeformer_runtime.bundle.specs import AudioBucket, ImagePreprocessing, Transcription, to_input, to_levels
+from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
-
-SAMPLED_VALUES = 512
-"""What is kept of a long tensor of speech, whose tensors have millions of values."""
-
-# The forms of raw input, by the kind of the preprocessing that takes them.
-RAW_INPUTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "text": (("text",), ("pair", "text"), ("token_ids",)),
-    "image": (("image",),),
-    "audio": (("audio", "samples"),),
-}
+from edgeformer_runtime.registry import did_you_mean
+from edgeformer_runtime.tasks.task import TASKS
 
 
 @dataclass(frozen=True)
@@ -64,12 +52,10 @@ class Case:
 
     Attributes:
         program: the name of the program that runs it.
-        raw: the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, {"image"} with the name of a file, or
-            {"audio", "samples"} with the name of a file and how much of it is heard.
-        expected: the answer's JSON: {"labels", "scores"}, {"text", "prompt", "tokens"}, or {} where the answer is the
-            program's output itself.
-        inputs: the program's inputs by name, preprocessed from `raw`; of sound a `sampled` part.
-        outputs: the reference's outputs by name; of speech `sampled` parts, and `logits` row by row.
+        raw: the raw input as it is stored, in one of the task's `stored_forms`.
+        expected: the answer's JSON as it is stored; {} where the answer is the program's output itself.
+        inputs: the program's inputs by name, preprocessed from `raw`; of some tasks a sample of each.
+        outputs: the reference's outputs by name; of some tasks a sample of each.
     """
 
     program: str
@@ -79,20 +65,19 @@ class Case:
     outputs: dict[str, Tensor]
 
 
-def write_vectors(
-    folder: Path, cases: Sequence[Case], tolerances: Tolerances, images: ImagePreprocessing | None = None
-) -> None:
+def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances, manifest: Manifest) -> None:
     """Write both files of vectors into a bundle's folder; equal cases give equal bytes.
 
     Args:
         folder: the bundle's.
         cases: what was recorded.
         tolerances: how far the bundle may be from it.
-        images: the preprocessing of a bundle that takes images, whose pixels are stored as 8-bit values.
+        manifest: the bundle's, whose task says how inputs are stored.
 
     Raises:
         BundleError: a case holds NaN or infinity, or input and output of one name.
     """
+    takes, spec = TASKS[manifest.task].takes, manifest.preprocessing
     entries = []
     tensors: dict[str, Tensor] = {}
     for index, case in enumerate(cases):
@@ -104,9 +89,8 @@ def write_vectors(
             if not np.isfinite(tensor).all():
                 raise BundleError(f"case {index}: the reference's {name!r} holds NaN or infinity")
             tensors[key] = np.ascontiguousarray(tensor)
-        if images is not None:
-            keys = [f"{index}/{name}" for name in case.inputs]
-            tensors |= {key: to_levels(tensors[key].astype(np.float32), images) for key in keys}
+        keys = [f"{index}/{name}" for name in case.inputs]
+        tensors |= {key: takes.to_stored(spec, tensors[key]) for key in keys}
     document = {"cases": entries, "tolerances": {"output": tolerances.output, "score": tolerances.score}}
     strict_json.check(document, "cases.schema.json", CASES_FILE)
     (folder / CASES_FILE).parent.mkdir(exist_ok=True)
@@ -114,13 +98,20 @@ def write_vectors(
     (folder / TENSORS_FILE).write_bytes(save(dict(sorted(tensors.items()))))
 
 
-def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
-    """The cases of a bundle, each with exactly the tensors that its program declares.
+def read_vectors(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
+    """The cases of a bundle, each with exactly the tensors that its program declares; read once while it is open.
 
     Raises:
         BundleError: there are none, they do not follow BUNDLE.md, or a program has no case.
     """
-    manifest = bundle.manifest
+    if CASES_FILE not in bundle.parsed:
+        bundle.parsed[CASES_FILE] = _read(bundle)
+    found: tuple[tuple[Case, ...], Tolerances] = bundle.parsed[CASES_FILE]
+    return found
+
+
+def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
+    manifest, task = bundle.manifest, TASKS[bundle.manifest.task]
     if CASES_FILE not in manifest.files:
         raise BundleError(f"the bundle {manifest.name} has no recorded vectors: convert it again to verify it")
     document = strict_json.load_file(bundle.path(CASES_FILE), CASES_FILE, MAX_CASES_BYTES)
@@ -134,12 +125,18 @@ def read_vectors(bundle: Bundle) -> tuple[list[Case], Tolerances]:
         if program is None:
             raise BundleError(f"{where}: unknown program {entry['program']!r}: expected one of {', '.join(programs)}")
         _check_entry(entry, manifest, where)
-        inputs, outputs = (_take(tensors, index, specs) for specs in _recorded(manifest, program, entry))
-        cases.append(Case(program.name, entry["input"], entry["expected"], _decoded(inputs, manifest), outputs))
+        input_specs, output_specs = task.gives.case_tensors(manifest, program, entry["expected"])
+        stored = _take(
+            tensors, index, [replace(spec, dtype=task.takes.stored_dtype or spec.dtype) for spec in input_specs]
+        )
+        _check_numbers(stored, manifest, index)
+        inputs = {name: task.takes.from_stored(manifest.preprocessing, tensor) for name, tensor in stored.items()}
+        outputs = _take(tensors, index, output_specs)
+        cases.append(Case(program.name, entry["input"], entry["expected"], inputs, outputs))
     if tensors.names:
         raise BundleError(f"{TENSORS_FILE}: unknown tensor {shorten(min(tensors.names))}")
-    _check_complete(cases, _programs_with_cases(manifest))
-    return cases, Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
+    _check_complete(cases, task.gives.first_programs(manifest))
+    return tuple(cases), Tolerances(**{key: float(value) for key, value in document["tolerances"].items()})
 
 
 def longest_case(bundle: Bundle, program: str | None = None) -> Case:
@@ -159,101 +156,30 @@ def longest_case(bundle: Bundle, program: str | None = None) -> Case:
     return max(chosen, key=lambda case: sum(tensor.size for tensor in case.inputs.values()))
 
 
-def sampled(tensor: Tensor) -> Tensor:
-    """(512,) values spread evenly over a tensor, or all of a smaller one: enough to see that it is another."""
-    flat = tensor.reshape(-1)
-    if flat.size <= SAMPLED_VALUES:
-        return flat
-    taken: Tensor = flat[np.arange(SAMPLED_VALUES) * flat.size // SAMPLED_VALUES]
-    return taken
-
-
-def bucket_of(head: Transcription, encode: str) -> AudioBucket:
-    """The bucket whose `encode` program has that name."""
-    return next(bucket for bucket in head.buckets if bucket.encode == encode)
-
-
-def _recorded(
-    manifest: Manifest, program: ProgramSpec, entry: Mapping[str, Any]
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The tensors that a case has: its program's, images' pixels in 8 bits; of speech parts of them and of the logits
-    of each step.
-    """
-    head = manifest.postprocessing
-    if isinstance(manifest.preprocessing, ImagePreprocessing):
-        return tuple(TensorSpec(spec.name, "uint8", spec.shape) for spec in program.inputs), program.outputs
-    if not isinstance(head, Transcription):
-        return program.inputs, program.outputs
-    steps = len(entry["expected"]["tokens"]) + 1
-    logits = TensorSpec("logits", "float32", (steps, min(head.vocab_size, SAMPLED_VALUES)))
-    parts = [tuple(_part(spec) for spec in specs) for specs in (program.inputs, program.outputs)]
-    return parts[0], (*parts[1], logits)
-
-
-def _part(spec: TensorSpec) -> TensorSpec:
-    return TensorSpec(spec.name, spec.dtype, (min(math.prod(spec.shape), SAMPLED_VALUES),))
-
-
-def _programs_with_cases(manifest: Manifest) -> list[ProgramSpec]:
-    """The programs that begin a case: all of them, or of speech those that encode."""
-    head = manifest.postprocessing
-    if not isinstance(head, Transcription):
-        return list(manifest.programs)
-    begins = {bucket.encode for bucket in head.buckets}
-    return [program for program in manifest.programs if program.name in begins]
-
-
-def _decoded(stored: dict[str, Tensor], manifest: Manifest) -> dict[str, Tensor]:
-    """A program's inputs as it takes them: images are stored as 8-bit values."""
-    spec = manifest.preprocessing
-    if not isinstance(spec, ImagePreprocessing):
-        return stored
-    return {name: to_input(levels.astype(np.uint8), spec) for name, levels in stored.items()}
-
-
-def _take(tensors: TensorFile, index: int, specs: tuple[TensorSpec, ...]) -> dict[str, Tensor]:
+def _take(tensors: TensorFile, index: int, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
     """A case's tensors, as the manifest declares them."""
     return {spec.name: tensors.take(replace(spec, name=f"{index}/{spec.name}")) for spec in specs}
 
 
+def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, index: int) -> None:
+    """Token ids, masks and types number rows of tables, and not every engine looks how many there are."""
+    for name, tensor in inputs.items():
+        largest = TASKS[manifest.task].takes.largest(manifest.preprocessing, name)
+        if largest is not None and (tensor.min() < 0 or tensor.max() > largest):
+            found = f"{tensor.min()} to {tensor.max()}"
+            raise BundleError(f"{TENSORS_FILE}: {index}/{name}: expected numbers from 0 to {largest}, found {found}")
+
+
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
-    forms = RAW_INPUTS[manifest.preprocessing.kind]
-    if tuple(sorted(entry["input"])) not in forms:
-        expected = " or ".join(" with ".join(reversed(form)) for form in forms)
+    task = TASKS[manifest.task]
+    takes = task.takes
+    if tuple(sorted(entry["input"])) not in takes.stored_forms:
+        expected = " or ".join(" with ".join(reversed(form)) for form in takes.stored_forms)
         raise BundleError(f"{where}: input: expected {expected}, found {' and '.join(sorted(entry['input']))}")
-    for kind in ("image", "audio"):
-        file = entry["input"].get(kind)
-        if file is not None and file not in manifest.files:
-            raise BundleError(f"{where}: input.{kind}: {shorten(file)} is not among the manifest's files")
-    expected = entry["expected"]
-    head = manifest.postprocessing
-    if isinstance(head, Classification):
-        _check_scores(expected, head, where)
-    elif isinstance(head, Transcription):
-        _check_transcript(entry, head, where)
-    elif expected:
-        raise BundleError(f"{where}: expected: an embedding has neither labels nor text")
-
-
-def _check_scores(expected: Mapping[str, Any], head: Classification, where: str) -> None:
-    labels = expected.get("labels")
-    if labels is None or sorted(labels) != sorted(head.labels) or len(expected["scores"]) != len(labels):
-        raise BundleError(f"{where}: expected: expected a score for each label of the manifest")
-    if not all(math.isfinite(score) and 0 <= score <= 1 for score in expected["scores"]):
-        raise BundleError(f"{where}: expected.scores: expected numbers from 0 to 1")
-
-
-def _check_transcript(entry: Mapping[str, Any], head: Transcription, where: str) -> None:
-    expected = entry["expected"]
-    bucket = next((bucket for bucket in head.buckets if bucket.encode == entry["program"]), None)
-    if bucket is None or "text" not in expected:
-        raise BundleError(f"{where}: expected a bucket's encode program, and a text with its prompt and tokens")
-    tokens = [*expected["prompt"], *expected["tokens"]]
-    if max(tokens) >= head.vocab_size or len(tokens) > bucket.rows or len(expected["prompt"]) > head.prefill_tokens:
-        raise BundleError(
-            f"{where}: expected: expected at most {bucket.rows} tokens below {head.vocab_size}, and a prompt of at most"
-            f" {head.prefill_tokens}"
-        )
+    file = None if takes.stored_file is None else entry["input"][takes.stored_file]
+    if file is not None and file not in manifest.files:
+        raise BundleError(f"{where}: input.{takes.stored_file}: {shorten(file)} is not among the manifest's files")
+    task.gives.check_expected(entry, manifest.postprocessing, where)
 
 
 def _check_complete(cases: Sequence[Case], programs: Sequence[ProgramSpec]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import json
 import re
 import signal
@@ -11,17 +12,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.standard_streams import Stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
+from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.shown import Shown
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -64,6 +68,24 @@ out = _console(sys.stdout, None)
 err = _console(sys.stderr, cast(IO[str], Stderr()))
 
 
+def text_of(parts: Iterable[RenderableType], width: int) -> str:
+    """What `out` would print, without colours, as text whose lines are at most so wide."""
+    file = io.StringIO()
+    console = _Terminal(file=file, markup=False, highlight=False, width=width, color_system=None)
+    for part in parts:
+        console.print(part)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def print_result(result: Shown, as_json: bool) -> None:
+    """Print a result on stdout, as its tables or as JSON."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    for part in result.tables():
+        out.print(part)
+
+
 def print_json(value: Any) -> None:
     """Print a value as strict JSON on stdout, where nothing in it is more than ASCII that can be shown."""
     text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False)
@@ -75,12 +97,34 @@ def print_text(text: str) -> None:
     sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
+def new_bar(console: Console, *, transient: bool = True, disable: bool = False) -> Bar:
+    """The bar that every command shows: what is done, how much of it, a note such as the loss, the time that it takes.
+
+    Args:
+        console: nothing is shown where it is no terminal.
+        transient: the bar goes when it is done.
+        disable: show nothing.
+    """
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        redirect_stdout=False,
+        redirect_stderr=False,  # rich would send stderr to `err`, which writes to stderr
+        disable=disable or not console.is_terminal,
+    )
+
+
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when it is done; the block calls what it gets with (finished, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Progress]:
+    """A bar on a console (None: stderr), gone when it is done; the block calls what it gets with (finished, total)."""
+    with new_bar(err if console is None else console) as bar:
+        task = bar.add_task(description, total=None, note="")
 
         def report(finished: int, total: int) -> None:
             bar.update(task, completed=finished, total=total)
@@ -91,9 +135,8 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def late_progress(description: str) -> Iterator[Callable[[int], None]]:
     """A count on stderr of what is finished, shown where it takes longer than a moment and answers go elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal or sys.stdout.isatty())
-    task = bar.add_task(description, total=None)
+    bar = new_bar(err, disable=sys.stdout.isatty())
+    task = bar.add_task(description, total=None, note="")
     begin = time.monotonic()
     is_shown = False
 

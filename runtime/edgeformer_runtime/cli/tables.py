@@ -10,39 +10,27 @@ from rich.table import Table
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import (
     REFUSED_FILE,
-    Classification,
     Manifest,
-    Postprocessing,
-    Preprocessing,
-    TensorSpec,
-    TextPreprocessing,
 )
 from edgeformer_runtime.bundle.signature import SignatureState
-from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
+from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.console import printable
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.results import Result
+from edgeformer_runtime.tasks.task import TASKS, AnswerKind
 from edgeformer_runtime.verify.verify import LayerStage, Verification
 
-SHOWN_COMPONENTS = 4
 LONGEST_REFUSAL = 400
 SHOWN_INPUT_CHARACTERS = 60
 
 
-def answers_table(shown: Sequence[str], results: Sequence[ClassificationResult | EmbeddingResult], top: int) -> Table:
-    """One row per input with its `top` best labels or the start of its embedding."""
+def answers_table(shown: Sequence[str], results: Sequence[Result], gives: AnswerKind, top: int) -> Table:
+    """One row per input with its answer, of which `top` parts are shown."""
     table = Table("input", "answer", "ms")
     for text, result in zip(shown, results, strict=True):
-        if isinstance(result, ClassificationResult):
-            best = result.top(top)
-            answer = "  ".join(f"{label} {score:.3f}" for label, score in zip(best.labels, best.scores, strict=True))
-        else:
-            start = ", ".join(f"{value:.4f}" for value in result.vector[:SHOWN_COMPONENTS])
-            answer = f"[{start}, ...] ({len(result.vector)} components)"
-        cost = result.statistics
-        total = "-" if cost is None else f"{cost.preprocess_ms + cost.run_ms + cost.postprocess_ms:.2f}"
-        table.add_row(shorten(text, SHOWN_INPUT_CHARACTERS)[1:-1], answer, total)
+        total = "-" if result.statistics is None else f"{result.statistics.total_ms:.2f}"
+        table.add_row(shorten(text, SHOWN_INPUT_CHARACTERS)[1:-1], gives.show(result, top), total)
     return table
 
 
@@ -99,7 +87,7 @@ def _signature(state: SignatureState) -> str:
 
 
 def _facts(manifest: Manifest) -> dict[str, str]:
-    requires = manifest.requires
+    requires, task = manifest.requires, TASKS[manifest.task]
     systems = {"iOS": requires.ios, "macOS": requires.macos, "Android API": requires.android_api}
     oldest = [f"edgeformer-runtime {requires.runtime}"]
     oldest += [f"{system} {version}" for system, version in systems.items() if version is not None]
@@ -114,10 +102,10 @@ def _facts(manifest: Manifest) -> dict[str, str]:
         "requires": ", ".join(oldest),
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.toolchain.items())),
         "attention": manifest.attention,
-        "input": _input(manifest.preprocessing),
-        "answer": _answer(manifest.postprocessing),
+        "input": task.takes.describe(manifest.preprocessing),
+        "answer": task.gives.describe(manifest.postprocessing),
     }
-    facts |= _programs(manifest)
+    facts |= (task.gives.describe_programs or _programs)(manifest)
     most = sorted(manifest.operators.items(), key=lambda item: (-item[1], item[0]))[:8]
     facts["operators"] = ", ".join(f"{name} {count}" for name, count in most) + (
         ", ..." if len(manifest.operators) > len(most) else ""
@@ -126,40 +114,11 @@ def _facts(manifest: Manifest) -> dict[str, str]:
 
 
 def _programs(manifest: Manifest) -> dict[str, str]:
-    """What can be called: the tensors of each program, or of speech, which has dozens of them, a line per bucket."""
-    head, sound = manifest.postprocessing, manifest.preprocessing
-    if isinstance(head, Transcription) and isinstance(sound, AudioPreprocessing):
-        return {
-            f"up to {bucket.positions * sound.samples_per_position / sound.sample_rate:g} s": (
-                f"{bucket.encode}, {bucket.prefill}, {bucket.decode}: {bucket.positions} positions and {bucket.tail} of"
-                f" silence, {bucket.rows} tokens"
-            )
-            for bucket in head.buckets
-        }
+    """What can be called: the tensors of each program."""
     return {
         f"program {program.name}": f"{_tensors(program.inputs)} -> {_tensors(program.outputs)}"
         for program in manifest.programs
     }
-
-
-def _input(spec: Preprocessing) -> str:
-    """What raw input becomes, in a line."""
-    if isinstance(spec, TextPreprocessing):
-        return f"text, {spec.tokenizer}" if spec.tokenizer else "token ids: there is no tokenizer"
-    if isinstance(spec, AudioPreprocessing):
-        return f"sound, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
-    side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
-    return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
-
-
-def _answer(head: Postprocessing) -> str:
-    """What comes of the outputs, in a line."""
-    if isinstance(head, Classification):
-        return f"{len(head.labels)} labels, {head.activation}"
-    if isinstance(head, Transcription):
-        languages = f"{len(head.tokens.languages)} languages" if head.tokens.languages else "English"
-        return f"text of {languages}, {len(head.buckets)} lengths of sound, state kept by the {head.state}"
-    return f"{head.dim} components{', normalised' if head.normalized else ''}"
 
 
 def _tensors(specs: Sequence[TensorSpec]) -> str:

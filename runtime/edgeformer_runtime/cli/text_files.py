@@ -5,14 +5,18 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.cli.console import late_progress
+from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, best_of
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.registry import did_you_mean
 
 TEXT_NAMES = ("text", "sentence")
 """What public tables call their column of texts."""
@@ -210,3 +214,102 @@ _READERS: dict[str, Callable[[IO[bytes], Columns, str], Iterator[Row]]] = {
     ".txt": read_lines,
 }
 _TABLES = ".csv, .tsv and .jsonl"
+
+
+# Texts as arguments of `run`, or row by row.
+
+
+def run_texts(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
+    """`run` of texts, or of the rows of a file or of stdin."""
+    _check_texts(inputs, options)
+    if options.file is not None or list(inputs) == [STDIN]:
+        answer_lines(pipeline, _rows(options), options)
+        return
+    raws = [_raw_text(text, options.pair, options.token_ids) for text in inputs]
+    answer_all(pipeline, inputs, raws, options, as_json)
+
+
+def _check_texts(inputs: Sequence[str], options: RunOptions) -> None:
+    if options.pair is not None and options.token_ids:
+        raise InputError("--pair and --token-ids exclude each other")
+    if options.file is not None and inputs:
+        raise InputError("expected texts or --input, found both")
+    if STDIN in inputs and len(inputs) > 1:
+        raise InputError("- reads stdin, a text per line: expected it alone")
+    if options.file is None and (options.column or options.pair_column):
+        raise InputError("expected --column and --pair-column with --input: they name columns of its file")
+    if options.pair_column is not None and (options.pair is not None or options.token_ids):
+        raise InputError("--pair-column excludes --pair and --token-ids")
+    for text in inputs:
+        _check_no_file(text)
+
+
+def _check_no_file(text: str) -> None:
+    """Refuse what is meant as a file: its name would be answered in place of its texts."""
+    named = is_table(text) and not any(letter.isspace() for letter in text)
+    try:
+        exists = Path(text).is_file() and (named or bool(Path(text).suffix) or "/" in text)
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        exists = False
+    if exists and is_table(text):
+        raise InputError(f"{text} is a file, and arguments are texts: give --input {text}, or its name as text to -")
+    if exists:
+        raise InputError(f"{text} is a file, and arguments are texts: --input takes .csv, .tsv, .jsonl and .txt")
+    if named:
+        raise InputError(f"there is no file {text}: give --input FILE, or its name as text to -")
+
+
+def _rows(options: RunOptions) -> Iterator[Row]:
+    """The rows of `--input`, or of stdin."""
+    columns = Columns(options.column, options.pair_column)
+    if options.file in (None, STDIN):
+        return read_lines(sys.stdin.buffer, columns, "stdin")
+    return read_texts(Path(str(options.file)), columns)
+
+
+def answer_lines(pipeline: Pipeline[Any, Any], rows: Iterator[Row], options: RunOptions) -> None:
+    """Answer rows one by one as JSON Lines: each answer is out before the next row is read.
+
+    Raises:
+        InputError: some rows could not be answered; each of them has its line, with "error", among the answers.
+    """
+    problems: list[str] = []
+    count = 0
+    with late_progress("answering") as report:
+        for count, row in enumerate(rows, 1):
+            answer = _answer_to(pipeline, row, options)
+            if "error" in answer:
+                problems.append(f"line {row.line}: {answer['error']}")
+            sys.stdout.write(json.dumps({"line": row.line} | answer, allow_nan=False) + "\n")
+            sys.stdout.flush()
+            report(count)
+    if count == 0 and options.file is not None:
+        raise InputError(f"{options.file} holds no texts: expected one per row")
+    if problems:
+        raise InputError(f"{len(problems)} of {count} lines could not be answered, first {problems[0]}")
+
+
+def _answer_to(pipeline: Pipeline[Any, Any], row: Row, options: RunOptions) -> dict[str, Any]:
+    """The answer to a row, or {"error"}."""
+    if row.text is None:
+        return {"error": row.problem}
+    try:
+        raw = _raw_text(row.text, options.pair if row.pair is None else row.pair, options.token_ids)
+        result = pipeline.run(raw)
+    except (InputError, EngineError) as error:
+        return {"input": row.text, "error": str(error)}
+    return {"input": raw, **best_of(pipeline, result, options), **({"truncated": True} if result.truncated else {})}
+
+
+def _raw_text(text: str, pair: str | None, token_ids: bool) -> Any:
+    """What a text is to the pipeline."""
+    if token_ids:
+        return _token_ids(text)
+    return text if pair is None else (text, pair)
+
+
+def _token_ids(text: str) -> list[int]:
+    try:
+        return [int(token) for token in text.split(",")]
+    except ValueError:
+        raise InputError(f"expected token ids with commas, like 101,2054,102, found {text!r}") from None

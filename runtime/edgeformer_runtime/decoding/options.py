@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import check_choice
 
 TASKS = ("transcribe", "translate")
 MAX_BEAMS = 64

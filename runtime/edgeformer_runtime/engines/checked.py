@@ -12,11 +12,12 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.choices import did_you_mean
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
+from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.registry import did_you_mean
 
 
 class CheckedEngine(ABC):
@@ -29,6 +30,7 @@ class CheckedEngine(ABC):
     def __init__(self, programs: Sequence[ProgramSpec]) -> None:
         """Serve the programs of a manifest."""
         self.programs = {program.name: program for program in programs}
+        self._owners = StateOwners()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -67,7 +69,7 @@ class CheckedEngine(ABC):
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
-        return decoder_over(self.run, bucket, spec)
+        return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:
         """Release the model. A second call does nothing."""
@@ -77,13 +79,11 @@ class CheckedEngine(ABC):
                 self._release()
 
 
-def decoder_over(run: Run, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
+def decoder_over(run: Run, bucket: AudioBucket, spec: Transcription, owners: StateOwners) -> SpeechDecoder:
     """The decoder over an engine's `run` for whoever keeps the state: this process, or the programs themselves."""
     if spec.state == HOST_STATE:
         return HostStateDecoder(run, bucket, spec)
-    from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
-
-    return ProgramStateDecoder(run, bucket, spec)
+    return ProgramStateDecoder(run, bucket, spec, owners)
 
 
 def check_inputs(programs: Mapping[str, ProgramSpec], name: str, inputs: Mapping[str, Tensor]) -> ProgramSpec:

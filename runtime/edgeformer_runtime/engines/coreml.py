@@ -15,6 +15,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs, check_outputs, decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import EngineError
 
 
@@ -56,7 +57,7 @@ class CoreMLEngine(CheckedEngine):
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder with an MLState of its own; see `Engine.open_decoder`."""
-        return decoder_over(_State(self, bucket).run, bucket, spec)
+        return decoder_over(_State(self, bucket).run, bucket, spec, StateOwners())
 
     def run_with(self, program: str, inputs: Mapping[str, Tensor], state: Any) -> dict[str, Tensor]:
         """Run one program on a state that it changes; None: it has none. As `Engine.run`."""

@@ -17,10 +17,11 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.executorch_shim.builds import Build, check_private, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.build import Build, check_private, find_build, read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
-from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder
+from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.tasks.task import TASKS
 
 CHOICE = "EDGEFORMER_EXECUTORCH"
 """The environment variable that names a runtime: "shim", "python", or a folder that `build-executorch --out` wrote."""
@@ -71,8 +72,8 @@ class ExecuTorchEngine(CheckedEngine):
         self._threads = threads
         self._paths = {program.file: bundle.path(program.file) for program in bundle.manifest.programs}
         self._states: weakref.WeakSet[_Methods] = weakref.WeakSet()
-        # A speech bundle has dozens of methods, each with weights to pack: they load when they are first called.
-        self._methods = _Methods(self, eager=not isinstance(bundle.manifest.postprocessing, Transcription))
+        # Dozens of methods, each with weights to pack, load when they are first called.
+        self._methods = _Methods(self, eager=not TASKS[bundle.manifest.task].gives.stepwise)
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder; see `Engine.open_decoder`. Programs with state are loaded anew for each, state and all."""
@@ -80,7 +81,7 @@ class ExecuTorchEngine(CheckedEngine):
             return super().open_decoder(bucket, spec)
         state = _Methods(self)
         self._states.add(state)
-        return ProgramStateDecoder(state.run, bucket, spec, state.release)
+        return ProgramStateDecoder(state.run, bucket, spec, StateOwners(), state.release)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._methods.call(program, inputs)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.choices import did_you_mean
-from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.engines.checked import CheckedEngine
+from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.registry import did_you_mean, load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"
 """The environment variable that names one of `BACKENDS`; without it the first that is installed runs."""
@@ -82,7 +88,6 @@ def open_litert(bundle: Bundle, threads: int) -> Engine:
         from edgeformer_runtime.engines.litert import LiteRTEngine
 
         return LiteRTEngine(bundle, threads)
-    from edgeformer_runtime.engines.litert_interpreter import InterpreterEngine
 
     suffix = " (Interpreter)" if name == "interpreter" else ""
     return InterpreterEngine(bundle, threads, runner, described + suffix)
@@ -109,3 +114,111 @@ def _chosen() -> tuple[str, tuple[str, str], Any]:
         "a bundle for litert needs the package ai-edge-litert, or on 32-bit ARM tflite-runtime:"
         " pip install edgeformer-runtime"
     )
+
+
+# The plain interpreter of TensorFlow Lite, under whichever name it is installed.
+
+
+# What every version says of an operator that it does not have, or has in an older version only.
+_MISSING = re.compile(r"builtin opcode '(?P<operator>\w+)' version '(?P<version>\d+)'")
+
+
+class Interpreter(Protocol):
+    """`Interpreter` of ai_edge_litert, tflite_runtime and tensorflow.lite, as far as it is used."""
+
+    def __init__(self, model_path: str, *, num_threads: int) -> None:
+        """Open and check a model. ValueError: it is none, or has an operator that is not known."""
+
+    def get_signature_list(self) -> Mapping[str, Mapping[str, list[str]]]:
+        """The names of each signature's "inputs" and "outputs"."""
+
+    def get_signature_runner(self, signature_key: str) -> Any:
+        """What runs a signature on arrays by name."""
+
+
+class InterpreterEngine(CheckedEngine):
+    """Runs a LiteRT bundle on the CPU, through XNNPACK where the interpreter was built with it.
+
+    What a program needs is made when it first runs. Each has its own packed copy of its weights, and the caches of
+    speech go in and out with each token: CompiledModel saves both.
+    """
+
+    name = "litert"
+
+    def __init__(self, bundle: Bundle, threads: int, interpreter: type[Interpreter], executed_by: str) -> None:
+        """Open the bundle's model.
+
+        Args:
+            bundle: see `open_engine`.
+            threads: see `open_engine`.
+            interpreter: the class.
+            executed_by: the package that brings it, with its version.
+
+        Raises:
+            EngineError: it cannot run the model, or the model is not what the manifest declares.
+        """
+        super().__init__(bundle.manifest.programs)
+        self.executed_by = executed_by
+        self._models: dict[str, Interpreter] = {}
+        self._runners: dict[str, Any] = {}
+        with held_back():
+            for file in sorted({program.file for program in bundle.manifest.programs}):
+                try:
+                    self._models[file] = interpreter(str(bundle.path(file)), num_threads=threads)
+                except (ValueError, RuntimeError) as error:
+                    raise EngineError(_reason(executed_by, file, str(error))) from error
+        for program in bundle.manifest.programs:
+            _check_signature(self._models[program.file], program)
+
+    def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if program.name not in self._runners:
+            with held_back():  # the first run of a process logs
+                runner = self._models[program.file].get_signature_runner(program.entry)
+                _check_tensors(program, runner)
+                self._runners[program.name] = runner
+                return dict(runner(**inputs))
+        return dict(self._runners[program.name](**inputs))
+
+    def _release(self) -> None:
+        self._runners.clear()
+        self._models.clear()
+
+
+def _reason(executed_by: str, file: str, message: str) -> str:
+    """Why an interpreter cannot open a file: most often because it is too old."""
+    missing = _MISSING.search(message)
+    if missing is None:
+        return f"{executed_by} cannot open {file}: {shorten(message, 200)[1:-1]}"
+    return (
+        f"{executed_by} is too old for {file}: it lacks {missing['operator']} version {missing['version']}:"
+        " run it with ai-edge-litert (on 64 bits: pip install ai-edge-litert)"
+    )
+
+
+def _check_signature(model: Interpreter, program: ProgramSpec) -> None:
+    """Raises EngineError: the model has no such signature, or not the tensors that the manifest declares."""
+    signature = model.get_signature_list().get(program.entry)
+    if signature is None:
+        raise EngineError(f"{program.file} has no signature {program.entry!r}: convert the bundle again")
+    for specs, names in ((program.inputs, signature["inputs"]), (program.outputs, signature["outputs"])):
+        declared = sorted(spec.name for spec in specs)
+        if declared != sorted(names):
+            raise EngineError(
+                f"{program.file}: the signature {program.entry!r} has the tensors {', '.join(sorted(names))}, the"
+                f" manifest declares {', '.join(declared)}: convert the bundle again"
+            )
+
+
+def _check_tensors(program: ProgramSpec, runner: Any) -> None:
+    """Raises EngineError: an input has another dtype or shape than the manifest declares.
+
+    The interpreter would resize the input and run into undefined behaviour, instead of refusing it.
+    """
+    for spec in program.inputs:
+        found = runner.get_input_details()[spec.name]
+        dtype, shape = np.dtype(found["dtype"]), tuple(int(side) for side in found["shape"])
+        if (str(dtype), shape) != (spec.dtype, spec.shape):
+            raise EngineError(
+                f"{program.file}: the input {spec.name} of {program.entry!r} is {dtype} {shape}, the manifest declares"
+                f" {spec.dtype} {spec.shape}: convert the bundle again"
+            )

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from edgeformer_runtime.standard_streams import flush_stderr
+from edgeformer_runtime.process import flush_stderr
 
 _LOCK = threading.Lock()
 _SILENT = threading.Event()

@@ -13,6 +13,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.tasks.task import TASKS
 
 _ERRORS_ONLY = 3
 
@@ -43,7 +44,7 @@ class OnnxEngine(CheckedEngine):
         self._options.add_session_config_entry(*PRECISE_INT8)
         self._path = bundle.path
         self._sessions: dict[str, Any] = {}
-        if bundle.manifest.postprocessing.kind != "transcription":
+        if not TASKS[bundle.manifest.task].gives.stepwise:
             for program in bundle.manifest.programs:
                 self._session(program)
 

@@ -16,26 +16,55 @@ from edgeformer_runtime.errors import EngineError
 RunInPlace = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """As `Engine.run`, but the `cross` tensors may be of the engine's own kind: what encode gives goes back as it is."""
 
-# Which decoder heard last, for each place that keeps the state of a bucket: `run` belongs to that place.
-_LISTENERS: weakref.WeakKeyDictionary[Any, dict[AudioBucket, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
+
+class StateOwners:
+    """Whose tokens the programs of an engine hold: of each bucket the decoder's that encoded last.
+
+    An engine whose decoders share its programs has one; where each decoder has programs of its own, each has one, too.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[AudioBucket, weakref.ref[ProgramStateDecoder]] = {}
+
+    def take(self, bucket: AudioBucket, decoder: ProgramStateDecoder) -> None:
+        """The state of a bucket's programs is this decoder's from now on."""
+        self._owners[bucket] = weakref.ref(decoder)
+
+    def check(self, bucket: AudioBucket, decoder: ProgramStateDecoder) -> None:
+        """Refuse a decoder that another one took the state from.
+
+        Raises:
+            EngineError: it has to encode again.
+        """
+        owner = self._owners.get(bucket)
+        if owner is None or owner() is not decoder:
+            raise EngineError(
+                f"another decoder of {bucket.positions} positions has taken the programs' state: encode again"
+            )
 
 
 class ProgramStateDecoder:
     """A `SpeechDecoder` over programs that keep their state between calls.
 
-    Where several decoders of one bucket share a place for it (the same engine's `run`), it belongs to the one that
-    encoded last: the others are refused until they encode again. Engines that can give each decoder a place of its own.
+    Where several decoders of one bucket share the programs, the state belongs to the one that encoded last: the others
+    are refused until they encode again. Engines that can give each decoder programs of its own.
     """
 
     def __init__(
-        self, run: RunInPlace, bucket: AudioBucket, spec: Transcription, release: Callable[[], None] | None = None
+        self,
+        run: RunInPlace,
+        bucket: AudioBucket,
+        spec: Transcription,
+        owners: StateOwners,
+        release: Callable[[], None] | None = None,
     ) -> None:
         """Decode with the programs of a bucket, whose state is "program".
 
         Args:
-            run: a bound method; whatever it is bound to keeps the state.
+            run: runs the programs that keep the state.
             bucket: names the programs.
             spec: the manifest's.
+            owners: of the same programs.
             release: called once, when the decoder is closed.
         """
         self.rows = bucket.rows
@@ -43,7 +72,7 @@ class ProgramStateDecoder:
         self._run = run
         self._release = release
         self._bucket = bucket
-        self._listeners = _LISTENERS.setdefault(getattr(run, "__self__", run), {})
+        self._owners = owners
         self._cross: dict[str, Any] = {}
         self._closed = False
 
@@ -51,7 +80,7 @@ class ProgramStateDecoder:
         """Hear a sound; see `SpeechDecoder.encode`. The rows of what was fed before are hidden by the masks to come."""
         check_open(self._closed, True)
         self._cross = dict(self._run(self._bucket.encode, {"mel": mel}))
-        self._listeners[self._bucket] = weakref.ref(self)
+        self._owners.take(self._bucket, self)
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token; see `SpeechDecoder.step`."""
@@ -88,11 +117,7 @@ class ProgramStateDecoder:
 
     def _check_heard(self) -> None:
         check_open(self._closed, bool(self._cross))
-        last = self._listeners.get(self._bucket)
-        if last is None or last() is not self:
-            raise EngineError(
-                f"another decoder of {self._bucket.positions} positions has taken the programs' state: encode again"
-            )
+        self._owners.check(self._bucket, self)
 
     def _sound(self, alignment: Floats) -> Floats:
         """The columns of (A, S) that stand for sound."""

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.isolation.confinement import bound_processor_time, confine, readable_folders
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
+from edgeformer_runtime.isolation.process import Frame, FrameError, read_frame, write_frame
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ class _Helper:
         raise FrameError(f"there is no question {kind}")
 
     def _stream(self, kind: str, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.stream import Streams
+        from edgeformer_runtime.isolation.pipeline import Streams
 
         if self._streams is None:
             self._streams = Streams(self._pipeline.open_stream)
@@ -126,7 +126,7 @@ class _Helper:
         return answer
 
     def _sound(self, kind: str, question: Frame) -> Frame:
-        from edgeformer_runtime.isolation.stream import Transcriptions
+        from edgeformer_runtime.isolation.pipeline import Transcriptions
 
         if self._sounds is None:
             self._sounds = Transcriptions(self._pipeline.begin)
@@ -136,14 +136,15 @@ class _Helper:
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
         from edgeformer_runtime.bundle import strict_json
-        from edgeformer_runtime.decoding.options import TranscribeOptions
         from edgeformer_runtime.isolation.messages import answer_frame, read_raw
+        from edgeformer_runtime.registry import load_attribute
+        from edgeformer_runtime.tasks.task import TASKS
 
-        raw = read_raw(question)
-        if self._bundle.manifest.task != "speech-recognition":
+        raw, kind = read_raw(question), TASKS[self._bundle.manifest.task].gives.options
+        if kind is None:
             return answer_frame(self._pipeline.run(raw))
         stated = question.header.get("options")
-        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
+        options = None if stated is None else strict_json.from_data(load_attribute(kind), stated, "options")
         return answer_frame(
             self._pipeline.run(
                 raw, options, lambda done, total: write_frame(answers, Frame({"progress": [done, total]}))

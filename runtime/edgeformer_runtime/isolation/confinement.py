@@ -13,8 +13,9 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 MAX_OPEN_FILES = 512
 
@@ -77,12 +78,15 @@ def _set_limits(memory_bytes: int) -> None:
 def readable_folders() -> list[str]:
     """What an engine reads beside the bundle and the libraries: where ExecuTorch's shim may lie. Python's `tempfile`
     and torch get a name for temporary files, which they want when they are imported, though nothing can be written.
+    Programs are not found: `ctypes` would look for libraries with a compiler, which torch's import does not survive.
     """
     import tempfile
 
-    from edgeformer_runtime.cache import cache_folder
+    from edgeformer_runtime.delivery import cache_folder
 
     tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.sep
+    if sys.platform != "win32":  # where libraries, too, are found by it
+        os.environ["PATH"] = ""
     chosen = os.environ.get("EDGEFORMER_EXECUTORCH", "")
     # `builds_folder`, whose package imports numpy, which starts threads.
     return [str(cache_folder() / "executorch"), *([chosen] if Path(chosen).is_absolute() else [])]
@@ -286,3 +290,27 @@ def _line(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 def _return(value: int) -> bytes:
     return _line(_RETURN, value)
+
+
+# A benchmark's contender that confines its own process: what is measured has no pipe in between.
+
+
+def isolated_run(
+    path: str, program: str, threads: int, required: dict[str, Any] | None = None, batch: int = 1
+) -> Callable[[], object]:
+    """`workload.bundle_run` in a process that keeps nothing but the bundle; arguments as there.
+
+    A zip is unpacked before: afterwards nothing can be written.
+    """
+    from edgeformer_runtime.bundle.bundle import Bundle
+    from edgeformer_runtime.bundle.requirement import Requirement
+    from edgeformer_runtime.isolation.process import Limits
+
+    bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
+    confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])
+
+    from edgeformer_runtime.bench.workload import open_run
+    from edgeformer_runtime.engines.native_output import stay_silent
+
+    stay_silent()
+    return open_run(bundle, program, threads, batch)

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest
+from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import MAX_BODY_BYTES, Frame
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
-from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame
+from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.preprocess.tokenizer import check_text
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.task import TASKS
 
 _SCALAR_KINDS = "biuf"
 """numpy's kinds of dtypes that are numbers."""
 
 
-def text_frame(raw: Any) -> Frame:
+def text_frame(raw: Any, _: str) -> Frame:
     """A text, a pair of texts, or token ids. A text that no tokenizer takes is refused before it is sent."""
     if isinstance(raw, str):
         check_text(raw)
@@ -42,7 +42,7 @@ def text_frame(raw: Any) -> Frame:
 
 
 def file_frame(raw: Any, kind: str) -> Frame:
-    """An image or a sound: a file, its bytes, an array, an array with its rate, or a Pillow image."""
+    """An image or audio: a file, its bytes, an array, an array with its rate, or a Pillow image."""
     if isinstance(raw, (str, PathLike)):
         return Frame({"bytes": kind}, _read(Path(raw)))
     if isinstance(raw, (bytes, bytearray, memoryview)):
@@ -95,12 +95,9 @@ def read_raw(frame: Frame) -> Any:
     return array if stated["rate"] is None else (array, stated["rate"])
 
 
-def answer_frame(result: Any) -> Frame:
+def answer_frame(result: Result) -> Frame:
     """A pipeline's result."""
-    if isinstance(result, EmbeddingResult):
-        header = {"truncated": result.truncated, "statistics": strict_json.to_data(result.statistics)}
-        return Frame(header, np.ascontiguousarray(result.vector, np.float32).tobytes())
-    return Frame({"result": strict_json.to_data(result)})
+    return Frame(*result.to_frame())
 
 
 def read_answer(frame: Frame, manifest: Manifest) -> Any:
@@ -109,31 +106,11 @@ def read_answer(frame: Frame, manifest: Manifest) -> Any:
     Raises:
         EngineError: it is not.
     """
-    head = manifest.postprocessing
+    kind: type[Result] = load_attribute(TASKS[manifest.task].gives.result)
     try:
-        if isinstance(head, Embedding):
-            return _embedding(frame, head.dim)
-        if isinstance(head, Classification):
-            return _classification(strict_json.from_data(ClassificationResult, frame.header["result"], "answer"), head)
-        return strict_json.from_data(Transcript, frame.header["result"], "answer")
+        return kind.from_frame(frame.header, frame.body, manifest.postprocessing)
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
-
-
-def _embedding(frame: Frame, dim: int) -> EmbeddingResult:
-    vector = np.frombuffer(frame.body, np.float32).copy()
-    truncated = frame.header["truncated"]
-    if vector.shape != (dim,) or not np.isfinite(vector).all() or not isinstance(truncated, bool):
-        raise ValueError(f"expected {dim} finite numbers, found {vector.shape}")
-    return EmbeddingResult(vector, truncated, strict_json.from_data(Statistics, frame.header["statistics"], "answer"))
-
-
-def _classification(result: ClassificationResult, head: Classification) -> ClassificationResult:
-    if sorted(result.labels) != sorted(head.labels) or len(result.scores) != len(result.labels):
-        raise ValueError("its labels are not the manifest's")
-    if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
-        raise ValueError("a score is none")
-    return result
 
 
 # Tensors whose names, types and shapes both sides know, as their bytes one after the other.

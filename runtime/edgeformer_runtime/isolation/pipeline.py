@@ -1,32 +1,232 @@
-"""A pipeline whose bundle lives in a helper process: its model, its tokenizer, and the decoders of images and sound."""
+"""Pipelines, engines and transcripts whose bundle lies in a helper process."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
 from typing import Any
-
-import numpy as np
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.cancellation import IsCancelled, check, never
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame
-from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, text_frame, unpack
-from edgeformer_runtime.isolation.process import HelperProcess, Limits
-from edgeformer_runtime.isolation.stream import IsolatedStream, IsolatedTranscription
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_raw, unpack
+from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
+from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio
+from edgeformer_runtime.progress import AudioProgress, Progress
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Stage, Verification
 
-Progress = Callable[[float, float | None], None]
+MAX_STREAMS = 64
+"""That a process keeps; the one that was fed the longest ago makes room."""
+
+Ask = Callable[[Frame], Frame]
+
+
+class IsolatedStream:
+    """A `TranscriptStream` whose sound goes to the helper process. It ends with that process."""
+
+    def __init__(self, ask: Ask, options: TranscribeOptions | None, stream_options: StreamOptions | None) -> None:
+        """ask: sends a question and gives the answer."""
+        self._ask = ask
+        self._transcript: Transcript | None = None
+        header = {
+            "question": "open stream",
+            "options": strict_json.to_data(options),
+            "stream_options": strict_json.to_data(stream_options or StreamOptions()),
+        }
+        self._number = _field(ask(Frame(header)), "stream", int)
+
+    def feed(self, block: RawAudio) -> list[StreamUpdate]:
+        """Hear what follows; see `TranscriptStream.feed`."""
+        frame = file_frame(block, "audio")
+        question = {**frame.header, "question": "feed stream", "stream": self._number}
+        return _updates(self._ask(Frame(question, frame.body)))
+
+    def finish(self) -> list[StreamUpdate]:
+        """End the sound: what is left becomes final. A second call gives nothing."""
+        if self._transcript is not None:
+            return []
+        answer = self._ask(Frame({"question": "finish stream", "stream": self._number}))
+        self._transcript = _record(Transcript, _field(answer, "transcript", dict))
+        return _updates(answer)
+
+    def transcript(self) -> Transcript:
+        """All that was said, once the stream is finished.
+
+        Raises:
+            EngineError: it is not.
+        """
+        if self._transcript is None:
+            raise EngineError("an isolated stream tells its transcript at its end: call finish first")
+        return self._transcript
+
+
+class Streams:
+    """The streams of a helper process, by number."""
+
+    def __init__(self, open_stream: Callable[[TranscribeOptions | None, StreamOptions], Any]) -> None:
+        self._open_stream = open_stream
+        self._streams: OrderedDict[int, Any] = OrderedDict()
+        self._next = 0
+
+    def open(self, question: Frame) -> Frame:
+        """A new stream's number."""
+        stated = question.header["options"]
+        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
+        stream_options = strict_json.from_data(StreamOptions, question.header["stream_options"], "options")
+        if len(self._streams) >= MAX_STREAMS:
+            self._streams.popitem(last=False)
+        self._next += 1
+        self._streams[self._next] = self._open_stream(options, stream_options)
+        return Frame({"stream": self._next})
+
+    def feed(self, question: Frame) -> Frame:
+        """What a stream makes of a block."""
+        updates = self._stream(question).feed(read_raw(question))
+        return Frame({"updates": strict_json.to_data(updates)})
+
+    def finish(self, question: Frame) -> Frame:
+        """What a stream says last, and its transcript; the stream is forgotten."""
+        stream = self._stream(question)
+        updates = stream.finish()
+        del self._streams[question.header["stream"]]
+        return Frame({"updates": strict_json.to_data(updates), "transcript": strict_json.to_data(stream.transcript())})
+
+    def _stream(self, question: Frame) -> Any:
+        number = question.header["stream"]
+        if number not in self._streams:
+            raise EngineError("the stream has ended with its process: open it again")
+        self._streams.move_to_end(number)
+        return self._streams[number]
+
+
+def _updates(answer: Frame) -> list[StreamUpdate]:
+    return [_record(StreamUpdate, update) for update in _field(answer, "updates", list)]
+
+
+def _record(kind: Any, data: Any) -> Any:
+    try:
+        return strict_json.from_data(kind, data, "answer")
+    except (BundleError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+
+
+def _field(answer: Frame, name: str, kind: type) -> Any:
+    value = answer.header.get(name)
+    if not isinstance(value, kind):
+        raise EngineError(f"the isolated bundle gave what is no answer: it has no {name}")
+    return value
+
+
+# One sound transcribed in a helper process, window by window, so that others may ask it in between.
+
+
+MOST_SOUNDS = 1024
+"""That a process keeps; the one that was heard the longest ago makes room."""
+
+
+class IsolatedTranscription:
+    """A `Transcription` whose sound lies in the helper process. It ends with that process."""
+
+    def __init__(self, ask: Ask, raw: RawAudio, options: TranscribeOptions | None, is_cancelled: IsCancelled) -> None:
+        """Use `IsolatedPipeline.begin`."""
+        self._ask = ask
+        self._is_cancelled = is_cancelled
+        self._transcript: Transcript | None = None
+        frame = file_frame(raw, "audio")
+        stated = None if options is None else strict_json.to_data(options)
+        question = {**frame.header, "question": "begin sound", "options": stated}
+        self._number = ask(Frame(question, frame.body)).header.get("sound")
+
+    def advance(self) -> bool:
+        """Hear the next window; False: there was nothing left. Errors as of `Transcription.advance`."""
+        check(self._is_cancelled)
+        answer = self._ask(Frame({"question": "hear sound", "sound": self._number})).header
+        if "transcript" not in answer:
+            return True
+        try:
+            self._transcript = strict_json.from_data(Transcript, answer["transcript"], "answer")
+        except (BundleError, KeyError, TypeError, AttributeError) as error:
+            raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+        return False
+
+    def transcript(self) -> Transcript:
+        """All that was said, once nothing is left.
+
+        Raises:
+            EngineError: something is.
+        """
+        if self._transcript is None:
+            raise EngineError("an isolated sound tells its transcript at its end: call advance until it says False")
+        return self._transcript
+
+    def close(self) -> None:
+        """Forget the sound in the process. A second call does nothing."""
+        if self._transcript is None:
+            self._ask(Frame({"question": "drop sound", "sound": self._number}))
+
+    def __enter__(self) -> IsolatedTranscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Transcriptions:
+    """The sounds of a helper process, by number."""
+
+    def __init__(self, begin: Callable[[Any, TranscribeOptions | None], Any]) -> None:
+        self._begin = begin
+        self._sounds: OrderedDict[int, Any] = OrderedDict()
+        self._next = 0
+
+    def begin(self, question: Frame) -> Frame:
+        """A new sound's number."""
+        stated = question.header["options"]
+        options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
+        if len(self._sounds) >= MOST_SOUNDS:
+            self._sounds.popitem(last=False)[1].close()
+        self._next += 1
+        self._sounds[self._next] = self._begin(read_raw(question), options)
+        return Frame({"sound": self._next})
+
+    def hear(self, question: Frame) -> Frame:
+        """Hear a window; the transcript where nothing was left, and the sound is forgotten."""
+        number = question.header["sound"]
+        if number not in self._sounds:
+            raise EngineError("the sound has ended with its process: send it again")
+        self._sounds.move_to_end(number)
+        try:
+            if self._sounds[number].advance():
+                return Frame({})
+            return Frame({"transcript": strict_json.to_data(self._drop(number).transcript())})
+        except BaseException:
+            self._drop(number)
+            raise
+
+    def drop(self, question: Frame) -> Frame:
+        """Forget a sound."""
+        self._drop(question.header["sound"])
+        return Frame({})
+
+    def _drop(self, number: int) -> Any:
+        sound = self._sounds.pop(number, None)
+        if sound is not None:
+            sound.close()
+        return sound
 
 
 class IsolatedEngine:
@@ -91,31 +291,26 @@ class IsolatedPipeline(Pipeline[Any, Any]):
     def __init__(self, bundle: Bundle, threads: int = 1, limits: Limits | None = None) -> None:
         """Open a bundle in a helper process; `close` closes both. Errors as of `IsolatedEngine`."""
         super().__init__(bundle, IsolatedEngine(bundle, threads, limits or Limits(), answers=True), owned=True)
-        self._kind = bundle.manifest.preprocessing.kind
+        self._task = TASKS[bundle.manifest.task]
 
-    def run(self, raw: Any, options: TranscribeOptions | None = None, progress: Progress | None = None) -> Any:
+    def run(self, raw: Any, options: Any = None, progress: AudioProgress | None = None) -> Any:
         """Answer one raw input.
 
         Args:
             raw: see the task's own pipeline.
-            options: of speech: how to transcribe.
-            progress: of speech: called after each window.
+            options: as the task's pipeline takes them, where it does.
+            progress: called by a pipeline that takes options, as it goes.
 
         Raises:
             InputError: the input cannot be used.
             EngineError: the model failed, or its process died or took too long; the next call finds a new one.
         """
-        frame = text_frame(raw) if self._kind == "text" else file_frame(raw, self._kind)
+        frame: Frame = load_attribute(self._task.takes.frame)(raw, self._task.takes.kind)
         header = {**frame.header, "question": "run"}
         if options is not None:
             header["options"] = strict_json.to_data(options)
         answer = self.engine.helper.ask(Frame(header, frame.body), self.engine.limits.call_s, progress)
         return read_answer(answer, self.bundle.manifest)
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list is a batch, but of integers it is one text's token ids."""
-        is_ids = self._kind == "text" and isinstance(raw, list) and bool(raw)
-        return isinstance(raw, list) and not (is_ids and all(isinstance(each, (int, np.integer)) for each in raw))
 
     def interrupt(self) -> None:
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
@@ -124,9 +319,8 @@ class IsolatedPipeline(Pipeline[Any, Any]):
     def begin(
         self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
     ) -> IsolatedTranscription:
-        """Of speech: one sound to transcribe window by window; see `Transcriber.begin`."""
-        if self._kind != "audio":
-            raise InputError(f"{self.bundle.manifest.task} takes no sound")
+        """Of a task with streams: one sound to transcribe window by window; see `Transcriber.begin`."""
+        self._check_streams("sound")
         return IsolatedTranscription(self._ask, raw, options, is_cancelled)
 
     def open_stream(
@@ -135,9 +329,8 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         stream_options: StreamOptions | None = None,
         is_cancelled: IsCancelled = never,
     ) -> IsolatedStream:
-        """Of speech: a transcript of sound that is still arriving; see `Transcriber.open_stream`."""
-        if self._kind != "audio":
-            raise InputError(f"{self.bundle.manifest.task} takes no stream of sound")
+        """Of a task with streams: a transcript of what is still arriving; see `Transcriber.open_stream`."""
+        self._check_streams("stream of sound")
 
         def ask(question: Frame) -> Frame:
             check(is_cancelled)
@@ -151,18 +344,22 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         options: TranscribeOptions | None = None,
         stream_options: StreamOptions | None = None,
     ) -> Iterator[StreamUpdate]:
-        """Of speech: transcribe sound block by block; see `Transcriber.stream`."""
+        """Of a task with streams: transcribe block by block; see `Transcriber.stream`."""
         stream = self.open_stream(options, stream_options)
         for block in blocks:
             yield from stream.feed(block)
         yield from stream.finish()
+
+    def _check_streams(self, what: str) -> None:
+        if not self._task.gives.streams:
+            raise InputError(f"{self._task.name} takes no {what}")
 
     def _ask(self, question: Frame) -> Frame:
         return self.engine.helper.ask(question, self.engine.limits.call_s)
 
 
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Callable[[int, int], None] | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

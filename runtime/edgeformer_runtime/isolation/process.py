@@ -1,10 +1,12 @@
-"""The helper process as its parent sees it: started when it is needed, ended when it takes too long, started again."""
+"""The helper process as its parent sees it: what is said to it and by it, and its start, its limits and its end."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -14,9 +16,88 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame, FrameError, LongFrameError, read_frame, write_frame
+from edgeformer_runtime.progress import AudioProgress
+
+MAX_HEADER_BYTES = 32 << 20
+MAX_BODY_BYTES = 256 << 20
+"""Of a sound's or image's file, and of a tensor."""
+
+_PREFIX = struct.Struct("<4sIQ")
+_MAGIC = b"EFI1"
+
+
+class FrameError(Exception):
+    """The other process is gone, or says what is no frame."""
+
+
+class LongFrameError(FrameError):
+    """A message that is too long to be sent: nothing of it has been, and the other process is as it was."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message."""
+
+    header: dict[str, Any]
+    body: bytes = b""
+
+
+def write_frame(stream: IO[bytes], frame: Frame) -> None:
+    """Send a message.
+
+    Raises:
+        LongFrameError: the message has more than `MAX_HEADER_BYTES` or `MAX_BODY_BYTES`.
+        FrameError: the other process is gone.
+    """
+    header = json.dumps(frame.header, allow_nan=False).encode()
+    if len(header) > MAX_HEADER_BYTES or len(frame.body) > MAX_BODY_BYTES:
+        raise LongFrameError(
+            f"expected at most {MAX_HEADER_BYTES >> 20} MiB of JSON and {MAX_BODY_BYTES >> 20} MiB of bytes for an "
+            f"isolated bundle, found {len(header)} and {len(frame.body)} bytes"
+        )
+    try:
+        stream.write(_PREFIX.pack(_MAGIC, len(header), len(frame.body)))
+        stream.write(header)
+        stream.write(frame.body)
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: the pipe is closed on this side
+        raise FrameError("its process is gone") from None
+
+
+def read_frame(stream: IO[bytes], trusted: bool = False) -> Frame:
+    """Wait for a message.
+
+    Args:
+        stream: the other process's.
+        trusted: it is the parent, whose texts may be ones that a pipeline refuses, such as half a surrogate pair.
+
+    Raises:
+        FrameError: the other process is gone, or sends something else.
+    """
+    magic, header_size, body_size = _PREFIX.unpack(_exactly(stream, _PREFIX.size))
+    if magic != _MAGIC or header_size > MAX_HEADER_BYTES or body_size > MAX_BODY_BYTES:
+        raise FrameError("its process sends what is no message")
+    text = _exactly(stream, header_size)
+    try:
+        header = json.loads(text) if trusted else loads(text, "message", MAX_HEADER_BYTES)
+    except BundleError as error:
+        raise FrameError(f"its process sends what is no message: {error}") from None
+    if not isinstance(header, dict):
+        raise FrameError("its process sends what is no message")
+    return Frame(header, _exactly(stream, body_size))
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    try:
+        data = stream.read(size)
+    except (OSError, ValueError):
+        data = b""
+    if len(data) != size:
+        raise FrameError("its process is gone")
+    return data
+
 
 # What a helper process gets of the environment: no tokens, no keys.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "TZ", "SYSTEMROOT", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "XDG_CACHE_HOME")
@@ -29,7 +110,6 @@ _ERRORS: dict[str, type[EdgeFormerError]] = {
 }
 _MAX_MESSAGE = 1000
 
-Progress = Callable[[float, float | None], None]
 Result = TypeVar("Result")
 
 
@@ -56,7 +136,7 @@ class HelperProcess:
         with self._lock:
             self.opened = self._start()
 
-    def ask(self, question: Frame, seconds: float, progress: Progress | None = None) -> Frame:
+    def ask(self, question: Frame, seconds: float, progress: AudioProgress | None = None) -> Frame:
         """Send a question and wait for its answer.
 
         Args:
@@ -113,7 +193,7 @@ class HelperProcess:
             self._forget()
             raise
 
-    def _exchange(self, question: Frame, seconds: float, progress: Progress | None) -> Frame:
+    def _exchange(self, question: Frame, seconds: float, progress: AudioProgress | None) -> Frame:
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         try:

@@ -269,18 +269,27 @@ class ValueReader:
         """weights: the file of weights; None: there is none."""
         self.reader = WireReader(strict=False)
         self._weights = weights
+        self._types: dict[tuple[bytes, bool], Type | None] = {}
 
     def type(self, data: memoryview, what: str, computed: bool = True) -> Type | None:
         """A tensor's type, or a state's; None: a list, or a text."""
+        key = (bytes(data), computed)
+        if key not in self._types:  # many values have one type
+            self._types[key] = self._type(data, what, computed)
+        return self._types[key]
+
+    def _type(self, data: memoryview, what: str, computed: bool, is_state: bool = False) -> Type | None:
         message = self.reader.message(data, VALUE_TYPE, what)
         if len(message) != 1:
             refuse(f"{what} has {len(message)} types")
         if TENSOR in message:
             return self._tensor_type(one(message, TENSOR), what, computed)
+        if is_state:
+            refuse(f"{what} is a state of no tensor")
         if STATE in message:
             wrapped = one(self.reader.message(one(message, STATE), {1: "bytes"}, what), 1, _EMPTY)
-            inner = self.type(wrapped, what)
-            if inner is None or inner.is_state:
+            inner = self._type(wrapped, what, computed=True, is_state=True)
+            if inner is None:
                 refuse(f"{what} is a state of no tensor")
             return Type(inner.dtype, inner.shape, is_state=True)
         if LIST not in message:

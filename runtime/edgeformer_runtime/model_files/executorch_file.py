@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.xnnpack_graph import check_xnnpack
 
@@ -34,11 +34,13 @@ class Segments:
         data: the whole file.
         places: offset and size of each.
         named: the number of the segment that has each named data.
+        steps: what may still be looked at in the file.
     """
 
     data: memoryview
     places: list[tuple[int, int]]
     named: dict[str, int]
+    steps: Steps
 
     def place(self, number: int) -> tuple[int, int]:
         """A segment's offset and size."""
@@ -73,8 +75,9 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
         refuse("no .pte file with segments: convert the bundle again")
     check_range(0, size, len(data), "the program")
     check_range(base, 0, len(data), "the segments' begin")
-    program = FlatBuffer(data[:size], b"ET12", ".pte file").root()
-    segments = _segments(data, program, base, size)
+    steps = Steps()
+    program = FlatBuffer(data[:size], b"ET12", ".pte file", steps).root()
+    segments = _segments(data, program, base, size, steps)
     for field in (2, 3):
         for each in program.tables(field):
             if each.bytes(0):
@@ -98,7 +101,7 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
     return counts
 
 
-def _segments(data: memoryview, program: Table, base: int, size: int) -> Segments:
+def _segments(data: memoryview, program: Table, base: int, size: int, steps: Steps) -> Segments:
     places = []
     for number, each in enumerate(program.tables(4)):
         offset, length = each.scalar(0, "Q"), each.scalar(1, "Q")
@@ -112,14 +115,14 @@ def _segments(data: memoryview, program: Table, base: int, size: int) -> Segment
         if key in named or each.scalar(1, "I") >= len(places):
             refuse(f"it has the named data {shown(key)} twice, or in no segment")
         named[key] = each.scalar(1, "I")
-    return Segments(data, places, named)
+    return Segments(data, places, named, steps)
 
 
 def _offsets(table: Table | None, segments: Segments) -> list[int]:
     """How many bytes there are from each offset of a segment on."""
     if table is None:
         return []
-    offsets = [int(each) for each in table.numbers(1, "<u8")]
+    offsets = table.integers(1, "Q")
     if not offsets:
         return []
     _, size = segments.place(table.scalar(0, "I"))
@@ -135,14 +138,14 @@ class _Plan:
         self, plan: Table, segments: Segments, reader: ValueReader, counts: Counter[str], programs: list[ProgramSpec]
     ) -> None:
         self._segments = segments
-        memory = [int(each) for each in plan.numbers(8, "<i8")]
+        memory = plan.integers(8, "q")
         if any(size < 0 for size in memory) or sum(memory) > MAX_MEMORY_BYTES:
             refuse(f"it plans {shown(memory)} bytes: expected at most 2^30")
         for each in plan.tables(9):
             if each.scalar(1, "b"):
                 refuse("it plans memory of a device")
         self._values = reader.read(list(plan.tables(2)), memory)
-        inputs, outputs = ([self._index(int(each)) for each in plan.numbers(field, "<i4")] for field in (3, 4))
+        inputs, outputs = ([self._index(each) for each in plan.integers(field)] for field in (3, 4))
         self._operators = [f"{each.text(0)}.{each.text(1) or ''}" for each in plan.tables(6)]
         self._delegates = [self._delegate(each) for each in plan.tables(7)]
         chains = list(plan.tables(5))
@@ -178,7 +181,7 @@ class _Plan:
         if kind not in (KERNEL, DELEGATE) or call is None:
             refuse(f"it has an instruction of the kind {kind}, which moves, jumps or is unknown")
         number = call.scalar(0, "i")
-        operands = [self._index(int(each)) for each in call.numbers(1, "<i4")]
+        operands = [self._index(each) for each in call.integers(1)]
         names = self._operators if kind == KERNEL else self._delegates
         if not 0 <= number < len(names):
             refuse(f"it calls number {number} of {len(names)}")
@@ -186,7 +189,7 @@ class _Plan:
             counts[XNNPACK] += 1
             if any(self._values[each].kind != "T" for each in operands):
                 refuse("it gives a delegate what is no tensor")
-            check_xnnpack(self._delegates[number], self._segments.named_size, len(operands))
+            check_xnnpack(self._delegates[number], self._segments.named_size, len(operands), self._segments.steps)
             return
         name = self._operators[number]
         counts[name] += 1
@@ -337,7 +340,7 @@ class ValueReader:
         self._constants = constants
         self._states = states
 
-    def read(self, tables: list[Table], memory: list[int]) -> list[Value]:
+    def read(self, tables: list[Table], memory: Sequence[int]) -> list[Value]:
         """All values; memory: the sizes that the method plans."""
         values = [self._value(number, table, memory) for number, table in enumerate(tables)]
         for value in values:
@@ -350,7 +353,7 @@ class ValueReader:
                     refuse(f"a list has the value {item} of {len(values)}, or one of another kind")
         return values
 
-    def _value(self, number: int, table: Table, memory: list[int]) -> Value:
+    def _value(self, number: int, table: Table, memory: Sequence[int]) -> Value:
         kind, content = KINDS.get(table.scalar(0, "B")), table.table(1)
         if kind is None or content is None:
             refuse(f"value {number} is of a kind that no reader knows")
@@ -359,22 +362,22 @@ class ValueReader:
         if kind == "X":
             content.text(0)
         if kind in "LVO":
-            items = [int(each) for each in content.numbers(0, "<i8" if kind == "L" else "<i4")]
+            items = content.integers(0, "q" if kind == "L" else "i")
             if any(item < (-1 if kind == "O" else 0) for item in items):
                 refuse(f"value {number} is a list of values that are not there")
             return Value(kind, items=tuple(item for item in items if item >= 0))
         if kind in "FA":
-            content.numbers(0, "<f8" if kind == "F" else "?")
+            content.count(0, 8 if kind == "F" else 1)
         return Value(kind)
 
-    def _tensor(self, what: str, table: Table, memory: list[int]) -> Value:
+    def _tensor(self, what: str, table: Table, memory: Sequence[int]) -> Value:
         dtype = table.scalar(0, "b")
         if dtype not in DTYPES:
             refuse(f"{what} has the type {dtype}, which is no dense number")
         buffer, plan, extra = table.scalar(5, "I"), table.table(6), table.table(9)
         constant = plan is None and buffer > 0
-        shape = check_shape([int(each) for each in table.numbers(2, "<i4")], what, computed=not constant)
-        order = sorted(int(each) for each in table.numbers(3, "<u1"))
+        shape = check_shape(table.integers(2), what, computed=not constant)
+        order = sorted(table.integers(3, "B"))
         if table.scalar(1, "i") or table.scalar(7, "b") or order != list(range(len(shape))):
             refuse(f"{what} is not dense")
         if table.scalar(8, "b") not in (STATIC, DYNAMIC_BOUND):

@@ -6,27 +6,41 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeformer_runtime.model_files.refusal import refuse
 
-MAX_TABLES = 1 << 20
-"""That are visited in one file: tables may be shared, so a small file could have a reader visit one for ever."""
+MAX_STEPS = 2_000_000
+"""What is looked at in one file: its tables, and the numbers and letters of its lists, each as often as something
+refers to it. All of them may be shared, so a small file could have a reader look at one for ever."""
 
 _UINT32 = struct.Struct("<I")
 _INT32 = struct.Struct("<i")
 _SCALARS = {code: struct.Struct("<" + code) for code in "?bBhHiIqQfd"}
 
 
+class Steps:
+    """How much of a file may still be looked at, in all of its flatbuffers."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_STEPS
+
+    def spend(self, count: int) -> None:
+        """Count what is looked at."""
+        self.left -= count
+        if self.left < 0:
+            refuse(f"it has more than {MAX_STEPS} tables, numbers and letters")
+
+
 class FlatBuffer:
     """A flatbuffer that fills a part of a file."""
 
-    def __init__(self, data: memoryview, identifier: bytes, what: str) -> None:
+    def __init__(self, data: memoryview, identifier: bytes, what: str, steps: Steps) -> None:
         """data: from the flatbuffer's first byte to its last. `identifier`: what is expected in bytes 4 to 7."""
         self.data = data
+        self._end = len(data)
         self.what = what
-        self._left = MAX_TABLES
+        self.steps = steps
         self._vtables: dict[int, tuple[int, tuple[int, ...]]] = {}
         if len(data) < 8 or data[4:8] != identifier:
             found = bytes(data[4:8])
@@ -38,21 +52,21 @@ class FlatBuffer:
 
     def follow(self, at: int) -> int:
         """Where the offset at a place leads to."""
-        if not 0 <= at <= len(self.data) - 4:
+        if not 0 <= at <= self._end - 4:
             refuse(f"an offset of the {self.what} lies outside")
         target: int = at + _UINT32.unpack_from(self.data, at)[0]
-        if target > len(self.data) - 4:
+        if target > self._end - 4:
             refuse(f"an offset of the {self.what} leads outside")
         return target
 
     def table(self, at: int) -> Table:
         """The table at a place."""
-        self._left -= 1
-        if self._left < 0:
-            refuse(f"the {self.what} has more than {MAX_TABLES} tables")
-        vtable = at - _INT32.unpack_from(self.data, at)[0]
+        self.steps.left -= 1
+        if self.steps.left < 0:
+            self.steps.spend(0)
+        vtable: int = at - _INT32.unpack_from(self.data, at)[0]
         size, fields = self._vtables.get(vtable) or self._read_vtable(vtable)
-        if size > len(self.data) - at:
+        if at + size > self._end:
             refuse(f"a table of the {self.what} leads outside")
         return Table(self, at, size, fields)
 
@@ -86,9 +100,10 @@ class Table:
 
     def scalar(self, field: int, code: str, default: Any = 0) -> Any:
         """A number, by its code in Python's `struct`."""
+        if field >= len(self._fields) or not self._fields[field]:
+            return default
         kind = _SCALARS[code]
-        at = self._place(field, kind.size)
-        return default if at is None else kind.unpack_from(self._buffer.data, at)[0]
+        return kind.unpack_from(self._buffer.data, self._inline(self._fields[field], kind.size))[0]
 
     def table(self, field: int) -> Table | None:
         """Another table."""
@@ -98,8 +113,11 @@ class Table:
     def text(self, field: int) -> str | None:
         """A string."""
         found = self.bytes(field)
+        if found is None:
+            return None
+        self._buffer.steps.spend(len(found))
         try:
-            return None if found is None else str(found, "utf-8")
+            return str(found, "utf-8")
         except UnicodeDecodeError:
             refuse(f"the {self._buffer.what} has a text that is no UTF-8")
 
@@ -112,11 +130,17 @@ class Table:
         """Where a vector of bytes begins in the buffer."""
         return self._vector(field, 1)[0]
 
-    def numbers(self, field: int, dtype: str) -> NDArray[Any]:
-        """A vector of numbers, empty where it is absent."""
-        kind = np.dtype(dtype)
-        at, count = self._vector(field, kind.itemsize)
-        return np.zeros(0, kind) if at is None else np.frombuffer(self._buffer.data, kind, count, at)
+    def integers(self, field: int, code: str = "i") -> tuple[int, ...]:
+        """A vector of numbers, empty where it is absent, by their code in Python's `struct`."""
+        at, count = self._vector(field, _SCALARS[code].size)
+        if at is None:
+            return ()
+        self._buffer.steps.spend(count)
+        return struct.unpack_from(f"<{count}{code}", self._buffer.data, at)
+
+    def count(self, field: int, item: int) -> int:
+        """How many items of so many bytes each a vector has; 0 where it is absent."""
+        return self._vector(field, item)[1]
 
     def tables(self, field: int) -> Iterator[Table]:
         """A vector of tables."""
@@ -138,7 +162,9 @@ class Table:
     def _place(self, field: int, size: int) -> int | None:
         if field >= len(self._fields) or not self._fields[field]:
             return None
-        offset = self._fields[field]
+        return self._inline(self._fields[field], size)
+
+    def _inline(self, offset: int, size: int) -> int:
         if offset < 4 or offset + size > self._size:
             refuse(f"a field of the {self._buffer.what} lies outside its table")
         return self._at + offset

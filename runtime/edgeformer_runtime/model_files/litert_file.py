@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
@@ -31,14 +31,16 @@ def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
     Raises:
         Broken: says which rule and where.
     """
-    model = FlatBuffer(data, b"TFL3", ".tflite file").root()
+    steps = Steps()
+    model = FlatBuffer(data, b"TFL3", ".tflite file", steps).root()
     if model.has(8) or model.has(9):
         refuse("it refers to buffers in other files")
-    reader = TensorReader(data, read_buffers(data, list(model.tables(4))))
+    reader = TensorReader(data, read_buffers(data, list(model.tables(4))), steps)
     codes = [_code(table) for table in model.tables(1)]
     counts: Counter[str] = Counter()
-    graphs = [_Graph(reader, codes, table, counts) for table in model.tables(2)]
-    _check_signatures(list(model.tables(7)), graphs, programs)
+    signatures, tables = list(model.tables(7)), list(model.tables(2))
+    _check_graphs(signatures, len(tables))
+    _check_signatures(signatures, [_Graph(reader, codes, table, counts) for table in tables], programs)
     return counts
 
 
@@ -59,13 +61,13 @@ class _Graph:
         self.tensors = [reader.read(each, number) for number, each in enumerate(tables)]
         for number, each in enumerate(tables):
             check_blockwise(each, self.tensors, self.tensors[number].shape, f"tensor {number}")
-        self.inputs = [self._index(int(each)) for each in table.numbers(1, "<i4")]
-        self.outputs = [self._index(int(each)) for each in table.numbers(2, "<i4")]
+        self.inputs = [self._index(each) for each in table.integers(1)]
+        self.outputs = [self._index(each) for each in table.integers(2)]
         self._made = {number for number, each in enumerate(self.tensors) if each.constant}
         if self._made.intersection(self.inputs) or len(set(self.inputs)) != len(self.inputs):
             refuse("an input of a graph is a constant, or occurs twice")
         self._made.update(self.inputs)
-        self._steps: list[tuple[list[int], list[int]]] = []
+        self._steps: list[tuple[Sequence[int], Sequence[int]]] = []
         self._computed: dict[int, int] = {}
         for each in table.tables(3):
             code = each.scalar(0, "I")
@@ -86,17 +88,18 @@ class _Graph:
         return number
 
     def _run(self, name: str, operator: Table) -> None:
-        if operator.has(5) or operator.scalar(9, "Q") > 1 or operator.numbers(7, "?").any() or operator.has(8):
+        if operator.has(5) or operator.scalar(9, "Q") > 1 or any(operator.integers(7, "?")) or operator.has(8):
             refuse("it has custom options, variables or intermediates")
         kind = operator.scalar(3, "B")
         if kind not in (0, OPTIONS.get(name, 0)):
             refuse(f"it has the options of another operator, {kind}")
+        inputs = operator.integers(1)
         operands: list[Tensor | None] = []
-        for number in map(int, operator.numbers(1, "<i4")):
+        for number in inputs:
             if number != -1 and self._index(number) not in self._made:
                 refuse(f"it reads the tensor {number}, which nothing before it makes")
             operands.append(None if number == -1 else self.tensors[number])
-        outputs = [self._index(int(each)) for each in operator.numbers(2, "<i4")]
+        outputs = [self._index(each) for each in operator.integers(2)]
         if self._made.intersection(outputs) or len(set(outputs)) != len(outputs):
             refuse("it writes what is made already")
         options = operator.table(4) if kind else operator.table(12) if operator.has(12) else None
@@ -105,19 +108,23 @@ class _Graph:
         if found != list(shapes):
             refuse(f"it makes {shown([*shapes])} where the file declares {shown(found)}")
         self._made.update(outputs)
-        self._steps.append(([int(each) for each in operator.numbers(1, "<i4")], outputs))
+        self._steps.append((inputs, outputs))
         self._computed.update({each: math.prod(self.tensors[each].shape) for each in outputs})
 
 
-def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: list[ProgramSpec]) -> None:
+def _check_graphs(signatures: list[Table], count: int) -> None:
     numbers = [signature.scalar(4, "I") for signature in signatures]
-    if sorted(numbers) != list(range(len(graphs))):
-        refuse(f"its signatures run the graphs {shown(numbers)}: expected each of {len(graphs)} once")
+    if sorted(numbers) != list(range(count)):
+        refuse(f"its signatures run the graphs {shown(numbers)}: expected each of {count} once")
+
+
+def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: list[ProgramSpec]) -> None:
     by_key = {signature.text(2): signature for signature in signatures}
     if len(by_key) != len(signatures):
         refuse("two signatures have the same key")
-    for signature, number in zip(signatures, numbers, strict=True):
-        for field, tensors in ((0, graphs[number].inputs), (1, graphs[number].outputs)):
+    for signature in signatures:
+        graph = graphs[signature.scalar(4, "I")]
+        for field, tensors in ((0, graph.inputs), (1, graph.outputs)):
             listed = [each.scalar(1, "I") for each in signature.tables(field)]
             if sorted(listed) != sorted(tensors):
                 refuse(f"the signature {shown(signature.text(2))} names other tensors than its graph has")
@@ -201,18 +208,18 @@ Place = tuple[int, int]
 class TensorReader:
     """Reads the tensors of one file."""
 
-    def __init__(self, data: memoryview, buffers: list[Place]) -> None:
+    def __init__(self, data: memoryview, buffers: list[Place], steps: Steps) -> None:
         self._data = data
         self._buffers = buffers
+        self._steps = steps
         self._sound: set[tuple[int, Shape]] = set()
 
     def read(self, table: Table, number: int) -> Tensor:
         """One tensor."""
         what = f"tensor {number}"
-        sizes = [int(each) for each in table.numbers(0, "<i4")]
-        signature = [int(each) for each in table.numbers(7, "<i4")]
+        sizes, signature = table.integers(0), table.integers(7)
         if signature and signature != sizes:
-            refuse(f"{what} has a shape that is not static: {shown(signature)}")
+            refuse(f"{what} has a shape that is not static: {shown([*signature])}")
         if table.has(6):
             refuse(f"{what} is sparse")
         if table.scalar(5, "?") or table.has(9) or table.scalar(10, "I"):
@@ -233,14 +240,20 @@ class TensorReader:
         return Tensor(shape, dtype, place[1] > 0, self._numbers(place, name, shape))
 
     def _numbers(self, place: Place, name: str, shape: Shape) -> Callable[[], list[int]] | None:
-        if not place[1] or name not in _INTEGERS or math.prod(shape) > MAX_STEERING:
+        count = math.prod(shape)
+        if not place[1] or name not in _INTEGERS or count > MAX_STEERING:
             return None
-        return lambda: [int(each) for each in np.frombuffer(self._data, name, math.prod(shape), place[0])]
+
+        def read() -> list[int]:
+            self._steps.spend(count)  # many operators may read one
+            return [int(each) for each in np.frombuffer(self._data, name, count, place[0])]
+
+        return read
 
     def _check_quantization(self, table: Table | None, shape: Shape, what: str) -> None:
         if table is None or (table.at, shape) in self._sound:
             return
-        scales, zeros = len(table.numbers(2, "<f4")), len(table.numbers(3, "<i8"))
+        scales, zeros = table.count(2, 4), table.count(3, 8)
         axis = table.scalar(6, "i")
         if scales > 1 and (not 0 <= axis < len(shape) or shape[axis] != scales):
             refuse(f"{what} has {scales} scales along the axis {axis} of {shape}")

@@ -164,10 +164,11 @@ def _sides(
 
 
 def _reshape(call: Call) -> list[Shape]:
+    wanted: Sequence[int]
     if call.has(1):
         wanted = call.constant(1)
     elif call.options is not None:
-        wanted = [int(each) for each in call.options.numbers(0, "<i4")]
+        wanted = call.options.integers(0)
     else:
         refuse("it has no shape")
     return [rules.reshaped(call.shape(0), wanted, zero_copies=False)]
@@ -330,7 +331,7 @@ def _expand_dims(call: Call) -> list[Shape]:
 
 
 def _squeeze(call: Call) -> list[Shape]:
-    axes = [] if call.options is None else [int(each) for each in call.options.numbers(0, "<i4")]
+    axes = () if call.options is None else call.options.integers(0)
     return [rules.squeezed(call.shape(0), axes or None)]
 
 

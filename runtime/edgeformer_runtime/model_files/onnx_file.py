@@ -10,7 +10,7 @@ from typing import Any
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
-from edgeformer_runtime.model_files.onnx_values import TYPES, Known, read_tensor
+from edgeformer_runtime.model_files.onnx_values import TYPES, Known, known_constant, read_tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
@@ -80,7 +80,7 @@ class _Graph:
     ) -> None:
         self._reader = reader
         self._values: dict[str, Known] = {}
-        self._types: dict[str, int] = {}
+        self._types: dict[bytes, tuple[Shape, int]] = {}
         self._steps: list[tuple[list[str], list[str]]] = []
         self._computed: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
@@ -111,8 +111,12 @@ class _Graph:
     def _declared(self, data: memoryview) -> tuple[str, Shape, int]:
         message = self._reader.message(data, VALUE, "a value")
         name = text(one(message, 1, _EMPTY), "a value")
-        what = f"the value {shown(name)}"
-        outer = one(self._reader.message(one(message, 2, _EMPTY), TYPE, what), 1)
+        data = one(message, 2, _EMPTY)
+        shape, dtype = self._types.get(bytes(data)) or self._type(data, f"the value {shown(name)}")
+        return name, shape, dtype
+
+    def _type(self, data: memoryview, what: str) -> tuple[Shape, int]:
+        outer = one(self._reader.message(data, TYPE, what), 1)
         if outer is None:
             refuse(f"{what} is no dense tensor")
         inner = self._reader.message(outer, TENSOR_TYPE, what)
@@ -125,7 +129,9 @@ class _Graph:
             if size is None:
                 refuse(f"{what} has a size that is not static")
             sizes.append(signed(size))
-        return name, check_shape(sizes, what), dtype
+        found = check_shape(sizes, what), dtype
+        self._types[bytes(data)] = found  # many values have one type
+        return found
 
     def _run(self, data: memoryview) -> None:
         message = self._reader.message(data, NODE, "a node")
@@ -154,7 +160,7 @@ class _Graph:
         self, operator: str, domain: str, inputs: list[str], attributes: dict[str, Attribute], outputs: list[str]
     ) -> list[Known]:
         if operator == CONSTANT and not domain and not inputs and len(outputs) == 1 and len(attributes) == 1:
-            return [_constant(*attributes.popitem())]
+            return [_constant(self._reader, *attributes.popitem())]
         if operator not in RULES or (domain == "com.microsoft") != (operator in OWN_OPERATORS):
             refuse("it is none that a reader knows: see BUNDLE.md")
         operands = []
@@ -187,13 +193,13 @@ class _Graph:
         return name, tensors[0] if field == 5 and len(tensors) == 1 else None
 
 
-def _constant(name: str, value: Attribute) -> Known:
+def _constant(reader: WireReader, name: str, value: Attribute) -> Known:
     if name == "value" and isinstance(value, Known):
         return value
     if name == "value_int" and isinstance(value, int):
         return Known((), 7, lambda: [value])
     if name == "value_ints" and isinstance(value, list):
-        return Known((len(value),), 7, lambda: value)
+        return known_constant(reader, (len(value),), 7, lambda: value)
     if name == "value_float":
         return Known((), 1)
     raise Broken(f"it holds the attribute {shown(name)}")

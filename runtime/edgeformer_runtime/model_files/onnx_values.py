@@ -74,9 +74,22 @@ def read_tensor(
     bits, typed, _ = TYPES[dtype]
     needed = -(-math.prod(shape) * bits // 8)
     _check_places(message, what, typed, math.prod(shape), needed, sizes)
-    if ELSEWHERE in message or math.prod(shape) > MAX_STEERING:
+    if ELSEWHERE in message:
         return name, Known(shape, dtype)
-    return name, Known(shape, dtype, lambda: _numbers(message, dtype))
+    return name, known_constant(reader, shape, dtype, lambda: _numbers(message, dtype))
+
+
+def known_constant(reader: WireReader, shape: Shape, dtype: int, numbers: Callable[[], list[int]]) -> Known:
+    """A constant whose numbers are looked at where they are few. Many nodes may read one: each time counts."""
+    count = math.prod(shape)
+    if count > MAX_STEERING:
+        return Known(shape, dtype)
+
+    def read() -> list[int]:
+        reader.spend(count, "a constant")
+        return numbers()
+
+    return Known(shape, dtype, read)
 
 
 def _check_places(

@@ -42,7 +42,7 @@ def check_shape(shape: Sequence[int], what: str, computed: bool = True) -> Shape
     """The shape, if it is static and within the limits."""
     if len(shape) > MAX_RANK:
         refuse(f"{what} has {len(shape)} axes, at most {MAX_RANK} are allowed")
-    if any(not 0 <= size <= MAX_SIZE for size in shape):
+    if shape and (min(shape) < 0 or max(shape) > MAX_SIZE):
         refuse(f"{what} has the shape {shorten(list(shape))}: expected sizes of 0 to 2^31 - 1")
     if computed and math.prod(shape) > MAX_ELEMENTS:
         refuse(f"{what} has the shape {shorten(list(shape))}: expected at most 2^26 elements")

@@ -11,6 +11,8 @@ from edgeformer_runtime.model_files.refusal import MAX_SIZE, Shape, refuse
 
 def broadcast(*shapes: Shape) -> Shape:
     """As numpy broadcasts."""
+    if shapes and all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
     rank = max(map(len, shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     result = []

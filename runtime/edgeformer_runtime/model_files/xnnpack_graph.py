@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse
 
 # XNNHeader: 4 zeros, magic, its length, offset and size of the flatbuffer, offset and size of the constants.
@@ -61,13 +61,14 @@ LISTS = {TRANSPOSE: (1,), PAD: (0, 1), RESHAPE: (1,), SLICE: (1, 2)}
 """The fields of a node with numbers for each axis."""
 
 
-def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) -> None:
+def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int, steps: Steps) -> None:
     """Refuse a delegate's data that breaks a rule of BUNDLE.md.
 
     Args:
         data: the delegate's segment.
         named: gives the size of named data by its key; refuses a key that there is none for.
         operands: how many the call has.
+        steps: what may still be looked at in the file: a million calls may be of one delegate.
 
     Raises:
         Broken: says which rule.
@@ -79,23 +80,22 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int) 
         refuse(f"XNNPACK's data begins with {magic!r}: expected {_MAGIC!r}")
     check_range(start, size, len(data), "XNNPACK's graph")
     check_range(constants, constants_size, len(data), "XNNPACK's constants")
-    graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK").root()
+    graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK", steps).root()
     sizes = [_constant_size(each, constants_size, named) for each in graph.tables(8)]
     externals = graph.scalar(3, "I")
     if externals > operands:
         refuse(f"XNNPACK's graph has {externals} operands, its call {operands}")
     values, constants = _values(graph, sizes, externals)
     for field in (4, 5):
-        if any(each not in values for each in map(int, graph.numbers(field, "<u4"))):
+        if any(each not in values for each in graph.integers(field, "I")):
             refuse("XNNPACK's graph names an input or output that it has not")
-    there = constants | set(map(int, graph.numbers(4, "<u4")))
+    there = constants.union(graph.integers(4, "I"))
     for each in graph.tables(1):
         kind = each.scalar(0, "B")
         node = each.table(1)
         if kind not in NODES or node is None:
             refuse(f"XNNPACK's graph has a node of the kind {kind}, which is none that a reader knows")
-        _check_node(kind, node, values)
-        _check_order(kind, node, there)
+        _check_node(kind, node, values, there)
         if kind in (FULLY_CONNECTED, CONV, DEPTHWISE_CONV):
             _check_weights(kind, node, values, constants)
 
@@ -120,7 +120,7 @@ def _values(graph: Table, sizes: list[int], externals: int) -> tuple[dict[int, S
         tensor = value if union == 1 or value is None else value.table(0)
         if union not in (1, 2) or value is None or tensor is None:
             refuse("XNNPACK's graph has a value that is no tensor")
-        dims = [int(size) for size in tensor.numbers(2, "<u4")]
+        dims = tensor.integers(2, "I")
         if len(dims) > MAX_RANK or tensor.scalar(1, "I") != len(dims):
             refuse(f"a tensor of XNNPACK has {len(dims)} sizes and states {tensor.scalar(1, 'I')}")
         constant, dtype = tensor.scalar(3, "I"), tensor.scalar(0, "h")
@@ -166,7 +166,7 @@ def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
     if kind == 4 and (group < 1 or len(shape) != 2 or shape[1 - axis] % group):
         refuse(f"a tensor of XNNPACK has groups of {group}")
     needed = shape[axis] if kind == 1 else shape[axis] * (shape[1 - axis] // group)
-    found = len(scales.numbers(0, "<f4"))
+    found = scales.count(0, 4)
     number = scales.scalar(buffer, "I")
     if number:
         if number >= len(sizes) or scales.scalar(stated, "I") * (4 if kind == 1 else 2) > sizes[number]:
@@ -176,40 +176,40 @@ def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
         refuse(f"a tensor of XNNPACK has {found} scales for {needed} channels")
 
 
-def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
+def _check_node(kind: int, node: Table, values: dict[int, Shape], there: set[int]) -> None:
+    """Refuse a node whose lists do not go with its input, that reads what is not there yet, or writes what is: XNNPACK
+    plans memory for each value once.
+    """
     where = NODES[kind]
-    for field in (*where.inputs, *where.outputs, *where.optional):
-        number = node.scalar(field, "I")
-        if number not in values and not (field in where.optional and number == NO_ID):
+    inputs, outputs, optional = (
+        [node.scalar(field, "I") for field in fields] for fields in (where.inputs, where.outputs, where.optional)
+    )
+    reads = [*inputs, *optional]
+    present = [*inputs, *(number for number in optional if number != NO_ID)]
+    for number in (*present, *outputs):
+        if number not in values:
             refuse(f"a node of XNNPACK reads or writes the value {number}, which its graph has not")
-    if kind not in LISTS:
-        return
-    source = values[node.scalar(where.inputs[0], "I")]
-    lists = [[int(each) for each in node.numbers(field, "<u4")] for field in LISTS[kind]]
+    if kind in LISTS and not _lists_fit(kind, node, values[inputs[0]]):
+        refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {values[inputs[0]]}")
+    if not there.issuperset(present) or not there.isdisjoint(outputs):
+        refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {outputs} again")
+    there.update(outputs)
+
+
+def _lists_fit(kind: int, node: Table, source: Shape) -> bool:
+    lists = [node.integers(field, "I") for field in LISTS[kind]]
+    stated: int = node.scalar(0, "I")
     if kind == PAD:
-        fits = len(lists[0]) == len(lists[1]) == len(source)
         check_shape([sum(sizes) for sizes in zip(source, *lists, strict=False)], "a pad of XNNPACK")
-    elif kind == TRANSPOSE:
-        fits = node.scalar(0, "I") == len(lists[0]) and sorted(lists[0]) == list(range(len(source)))
-    elif kind == RESHAPE:
-        fits = node.scalar(0, "I") == len(lists[0]) <= MAX_RANK
+        return len(lists[0]) == len(lists[1]) == len(source)
+    if kind == TRANSPOSE:
+        return stated == len(lists[0]) and sorted(lists[0]) == list(range(len(source)))
+    if kind == RESHAPE:
         check_shape(lists[0], "a reshape of XNNPACK")
-    else:
-        fits = node.scalar(0, "I") == len(lists[0]) == len(lists[1]) == len(source) and all(
-            begin + size <= room for begin, size, room in zip(*lists, source, strict=False)
-        )
-    if not fits:
-        refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {source}")
-
-
-def _check_order(kind: int, node: Table, there: set[int]) -> None:
-    """Refuse a node that reads what is not there yet, or writes what is: XNNPACK plans memory for each value once."""
-    where = NODES[kind]
-    reads = [node.scalar(field, "I") for field in (*where.inputs, *where.optional)]
-    writes = [node.scalar(field, "I") for field in where.outputs]
-    if any(each not in there for each in reads if each != NO_ID) or there.intersection(writes):
-        refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {writes} again")
-    there.update(writes)
+        return stated == len(lists[0]) <= MAX_RANK
+    return stated == len(lists[0]) == len(lists[1]) == len(source) and all(
+        begin + size <= room for begin, size, room in zip(*lists, source, strict=False)
+    )
 
 
 def _check_weights(kind: int, node: Table, values: dict[int, Shape], constants: set[int]) -> None:

@@ -10,16 +10,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.registry import load_optional
-
-PIPELINES: dict[str, str] = {
-    "text-classification": "edgeformer_runtime.pipelines.text:TextClassifier",
-    "text-embedding": "edgeformer_runtime.pipelines.text:TextEmbedder",
-    "image-classification": "edgeformer_runtime.pipelines.vision:ImageClassifier",
-    "speech-recognition": "edgeformer_runtime.pipelines.speech:Transcriber",
-}
-
-# What a task needs beside the runtime itself.
-EXTRAS: dict[str, str] = {"image-classification": "images", "speech-recognition": "speech"}
+from edgeformer_runtime.tasks.task import TASKS
 
 
 def open_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> Pipeline[Any, Any]:
@@ -33,9 +24,9 @@ def open_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> Pipeli
     Raises:
         InputError: the task needs a package that is not installed.
     """
-    task = bundle.manifest.task
-    kind = load_optional(PIPELINES[task], task, EXTRAS.get(task, "full"))
-    return cast(Pipeline[Any, Any], kind(bundle, engine, owned))
+    task = TASKS[bundle.manifest.task]
+    make = load_optional(task.pipeline, task.name, task.takes.extra)
+    return cast(Pipeline[Any, Any], make(bundle, engine, owned))
 
 
 def open_program_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -> ProgramPipeline[Any, Any]:

@@ -1,14 +1,16 @@
-"""What all pipelines share: a raw input in, a typed answer out."""
+"""What all pipelines share: a raw input in, a typed answer out, and work that is given up when nobody waits for it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.tasks.task import TASKS
 
 Raw = TypeVar("Raw")
 Answer = TypeVar("Answer")
@@ -32,9 +34,9 @@ class Pipeline(ABC, Generic[Raw, Answer]):
             EngineError: the model failed, or gave NaN or infinity.
         """
 
-    @abstractmethod
     def is_batch(self, raw: Any) -> bool:
         """Whether a call's argument is a list of inputs rather than one."""
+        return TASKS[self.bundle.manifest.task].takes.is_batch(raw)
 
     def __call__(self, raw: Any) -> Any:
         """Answer one raw input, or each of a list: a result, or a list of results in the same order."""
@@ -61,3 +63,29 @@ class Pipeline(ABC, Generic[Raw, Answer]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+# Work that ends when nobody wants its outcome any more: whoever does it asks now and then.
+
+
+IsCancelled = Callable[[], bool]
+"""Whether nobody wants the outcome any more. Called often, from the thread that works."""
+
+
+class Cancelled(EdgeFormerError):
+    """The work was given up before it was done, because its caller said so."""
+
+
+def never() -> bool:
+    """For callers that wait whatever it takes."""
+    return False
+
+
+def check(is_cancelled: IsCancelled) -> None:
+    """Go on, or give up.
+
+    Raises:
+        Cancelled: nobody wants the outcome any more.
+    """
+    if is_cancelled():
+        raise Cancelled("the work was given up: its caller no longer waits for it")

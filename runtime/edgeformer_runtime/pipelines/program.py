@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.memory import peak_rss_bytes
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Statistics
+from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
+from edgeformer_runtime.process import peak_rss_bytes
 
-Result = TypeVar("Result", ClassificationResult, EmbeddingResult)
+Result = TypeVar("Result", bound=ProgramResult)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,71 @@
-"""The answers of pipelines, and what they cost."""
+"""The answers of pipelines, what all of them offer, and what they cost."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.specs import Classification, Embedding
 from edgeformer_runtime.errors import InputError
+
+
+class Cost(Protocol):
+    """What every answer says of its cost; a frozen dataclass of numbers."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def total_ms(self) -> float:
+        """Wall clock of all."""
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """The whole process's largest resident memory so far."""
+
+
+class Result(Protocol):
+    """What the answers of every task offer; a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def truncated(self) -> bool:
+        """The input was too long and lost its end."""
+
+    @property
+    def statistics(self) -> Cost | None:
+        """What the answer cost; None where it was not measured."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the statistics as JSON values."""
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """The answer as a helper process sends it: JSON values and bytes."""
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> Result:
+        """The answer that a helper process sent, if a bundle with this postprocessing could have given it.
+
+        Raises:
+            BundleError, KeyError, TypeError, ValueError, AttributeError: it could not.
+        """
+
+
+class ProgramResult(Result, Protocol):
+    """An answer that is the output of one program."""
+
+    def expected_json(self) -> dict[str, Any]:
+        """What vectors store of the answer besides the program's outputs."""
+
+
+def header_of(result: Any) -> tuple[dict[str, Any], bytes]:
+    """`Result.to_frame` of answers that are JSON values."""
+    return {"result": strict_json.to_data(result)}, b""
 
 
 @dataclass(frozen=True)
@@ -19,6 +76,11 @@ class Statistics:
     run_ms: float
     postprocess_ms: float
     peak_rss_bytes: int
+
+    @property
+    def total_ms(self) -> float:
+        """The sum of the stages."""
+        return self.preprocess_ms + self.run_ms + self.postprocess_ms
 
 
 @dataclass(frozen=True)
@@ -65,6 +127,20 @@ class ClassificationResult:
         """What vectors store of the answer besides the program's outputs: the labels and scores."""
         return self.to_json()
 
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `Result.to_frame`."""
+        return header_of(self)
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Classification) -> ClassificationResult:  # noqa: ARG003
+        """See `Result.from_frame`: it has the manifest's labels, each with a probability."""
+        result = strict_json.from_data(cls, header["result"], "answer")
+        if sorted(result.labels) != sorted(head.labels) or len(result.scores) != len(result.labels):
+            raise ValueError("its labels are not the manifest's")
+        if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
+            raise ValueError("a score is none")
+        return result
+
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingResult:
@@ -87,3 +163,17 @@ class EmbeddingResult:
     def expected_json(self) -> dict[str, Any]:
         """What vectors store of the answer besides the program's outputs: nothing, it is the output."""
         return {}
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `Result.to_frame`."""
+        header = {"truncated": self.truncated, "statistics": strict_json.to_data(self.statistics)}
+        return header, np.ascontiguousarray(self.vector, np.float32).tobytes()
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Embedding) -> EmbeddingResult:
+        """See `Result.from_frame`: it has as many finite numbers as the manifest says."""
+        vector = np.frombuffer(body, np.float32).copy()
+        truncated = header["truncated"]
+        if vector.shape != (head.dim,) or not np.isfinite(vector).all() or not isinstance(truncated, bool):
+            raise ValueError(f"expected {head.dim} finite numbers, found {vector.shape}")
+        return cls(vector, truncated, strict_json.from_data(Statistics, header["statistics"], "answer"))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.cancellation import CancellableDecoder, IsCancelled, never
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
@@ -26,12 +25,13 @@ from edgeformer_runtime.decoding.timing import (
     trim_to_sound,
 )
 from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.memory import peak_rss_bytes
+from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
+from edgeformer_runtime.pipelines.base import IsCancelled, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
+from edgeformer_runtime.process import peak_rss_bytes
 
 TEMPERATURE_THAT_FORGETS = 0.5
 """Text found at a higher temperature, or not good enough at any, is no prompt for what follows: it may be made up."""
@@ -271,3 +271,37 @@ class SpeechSession:
 def _time(seconds: float) -> float:
     """Milliseconds are enough, and sums that mean the same time become the same number."""
     return round(seconds, 3)
+
+
+# A decoder that stops at its next step when nobody wants the text any more: a window may have thousands of them.
+
+
+class CancellableDecoder:
+    """Another decoder, asked before each of its calls; see `SpeechDecoder`."""
+
+    def __init__(self, decoder: SpeechDecoder, is_cancelled: IsCancelled) -> None:
+        """Watch over a decoder, which stays its owner's to close."""
+        self._decoder = decoder
+        self._is_cancelled = is_cancelled
+        self.rows = decoder.rows
+        self.prefill_tokens = decoder.prefill_tokens
+
+    def encode(self, mel: Floats) -> None:
+        """Hear a sound, unless cancelled."""
+        check(self._is_cancelled)
+        self._decoder.encode(mel)
+
+    def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
+        """Feed one token, unless cancelled."""
+        check(self._is_cancelled)
+        return self._decoder.step(token, position, row, mask)
+
+    def prefill(
+        self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
+    ) -> tuple[DecoderOutput, DecoderOutput]:
+        """Feed several tokens, unless cancelled."""
+        check(self._is_cancelled)
+        return self._decoder.prefill(tokens, position, row, mask, wanted)
+
+    def close(self) -> None:
+        """Nothing: the decoder is its owner's."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import numpy as np
-
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
@@ -30,10 +28,6 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""
         encoded = self._encoder.encode(raw)
         return Prepared(encoded.program, encoded.inputs, encoded.truncated)
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list of anything but integers is a batch; a tuple of two texts is a pair."""
-        return isinstance(raw, list) and not (raw and all(isinstance(item, (int, np.integer)) for item in raw))
 
     def raw_from_json(self, stored: Mapping[str, Any]) -> RawText:
         """{"text", "pair"?} or {"token_ids"}."""

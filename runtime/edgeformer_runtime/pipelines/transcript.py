@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.choices import check_choice
 from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.pipelines.results import header_of
+from edgeformer_runtime.registry import check_choice
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,20 @@ class Transcript:
         data: dict[str, Any] = strict_json.to_data(self)
         del data["statistics"]
         return data
+
+    @property
+    def truncated(self) -> bool:
+        """Never: long audio is heard window by window."""
+        return False
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `results.Result.to_frame`."""
+        return header_of(self)
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> Transcript:  # noqa: ARG003
+        """See `results.Result.from_frame`."""
+        return strict_json.from_data(cls, header["result"], "answer")
 
 
 # Transcripts as files: plain text, subtitles (SubRip, WebVTT) and JSON.

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import IMAGE_INPUT, IMAGE_PROGRAM, Classification
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import Classification, ImagePreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.pipelines.heads import classify
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
 from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
+from edgeformer_runtime.tasks.programs import IMAGE_INPUT, IMAGE_PROGRAM
 
 
 class ImageClassifier(ProgramPipeline[RawImage, ClassificationResult]):
@@ -30,10 +30,6 @@ class ImageClassifier(ProgramPipeline[RawImage, ClassificationResult]):
     def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
         """Labels and probabilities, best first."""
         return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)
-
-    def is_batch(self, raw: Any) -> bool:
-        """A list is a batch; an array is one image."""
-        return isinstance(raw, list)
 
     def raw_from_json(self, stored: Mapping[str, Any]) -> RawImage:
         """{"image"}: the name of a file of the bundle."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.specs import AudioPreprocessing
+from edgeformer_runtime.bundle.specs import MAX_FILTERS_FILE_BYTES, AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.registry import load_attribute
@@ -15,7 +15,6 @@ from edgeformer_runtime.registry import load_attribute
 MEL_FILTERS_TENSOR = "mel_filters"
 """The name of the one tensor in a file of filters."""
 
-MAX_FILTERS_FILE_BYTES = 64 << 20
 
 # Frames that are transformed at a time, so that they stay in the cache.
 _BLOCK_FRAMES = 128

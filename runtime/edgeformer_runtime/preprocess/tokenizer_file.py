@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle.specs import MAX_TOKENIZER_BYTES
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
 
-MAX_TOKENIZER_BYTES = 64 << 20
 MAX_STEPS = 32
 """Of a normalizer, a pre-tokenizer, a decoder or a post-processor, those inside of sequences counted."""
 MAX_GROWTH = 8.0
@@ -169,14 +169,18 @@ def _check_charsmap(value: Any, where: str) -> None:
 
 
 def _check_template(step: Mapping[str, Any], where: str) -> None:
-    """Each text stands in its template once: the tokens of a text come once."""
+    """Each text stands in its template once: the tokens of a text come once. Models have two types of tokens."""
     for form, texts in (("single", ["A"]), ("pair", ["A", "B"])):
         pieces = step.get(form)
         if not isinstance(pieces, list) or len(pieces) > MAX_TEMPLATE_PIECES:
             raise BundleError(f"{where}: {form}: expected at most {MAX_TEMPLATE_PIECES} pieces")
-        sequences = [piece.get("Sequence") for piece in pieces if isinstance(piece, dict) and "Sequence" in piece]
+        pieces = [piece for piece in pieces if isinstance(piece, dict)]
+        sequences = [piece["Sequence"] for piece in pieces if "Sequence" in piece]
         if [sequence.get("id") if isinstance(sequence, dict) else None for sequence in sequences] != texts:
             raise BundleError(f"{where}: {form}: expected {' and '.join(texts)}, once each")
+        kinds = [part.get("type_id", 0) for piece in pieces for part in piece.values() if isinstance(part, dict)]
+        if any(kind not in (0, 1) for kind in kinds):
+            raise BundleError(f"{where}: {form}: expected the token types 0 and 1, found {shorten(kinds)}")
     special = step.get("special_tokens")
     for token in special.values() if isinstance(special, dict) else ():
         ids = token.get("ids") if isinstance(token, dict) else None

@@ -5,36 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from starlette.responses import HTMLResponse, JSONResponse
 
-from edgeformer_runtime.bundle.specs import AudioPreprocessing
-from edgeformer_runtime.serve.inputs import (
-    BYTES_TYPE,
-    JSON_TYPE,
-    Answer,
-    Answers,
-    ClassificationAnswer,
-    ClassifyQuery,
-    EmbeddingAnswer,
-    EmbedQuery,
-    SpeechQuery,
-    TextInput,
-    TranscriptAnswer,
-    read_file,
-    read_texts,
-)
-from edgeformer_runtime.serve.metrics import ANSWER_PATH, MeasuredApp
+from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.serve.inputs import BYTES_TYPE, JSON_TYPE, REFUSALS, Answer, add_refusals
+from edgeformer_runtime.serve.metrics import MeasuredApp
 from edgeformer_runtime.serve.options import SameSite
-from edgeformer_runtime.serve.refusals import REFUSALS, add_refusals
-from edgeformer_runtime.serve.service import Service, Task, answer_at_once, transcribe
-from edgeformer_runtime.serve.streams import add_streams
+from edgeformer_runtime.serve.service import RequestPlan, Service
+from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.version import __version__
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -75,67 +60,32 @@ def make_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type=_METRICS_TYPE)
 
-    _ADD_ANSWERS[manifest.task](app, service)
-    if isinstance(manifest.preprocessing, AudioPreprocessing):
-        add_streams(app, service)
+    add_answers: Callable[[FastAPI, Service], None] = load_attribute(TASKS[manifest.task].serve)
+    add_answers(app, service)
     return app
 
 
 def describe(service: Service) -> dict[str, Any]:
     """What a client has to know, as JSON."""
     manifest, options = service.manifest, service.options
-    sound = manifest.preprocessing if isinstance(manifest.preprocessing, AudioPreprocessing) else None
+    takes = TASKS[manifest.task].takes
     return {
         "name": manifest.name,
         "task": manifest.task,
         "target": manifest.target,
         "precision": manifest.precision,
-        "input": manifest.preprocessing.kind,
+        "input": takes.kind,
         "labels": list(getattr(manifest.postprocessing, "labels", ())),
-        "sample_rate": None if sound is None else sound.sample_rate,
+        "sample_rate": getattr(manifest.preprocessing, "sample_rate", None),
         "max_body_bytes": options.max_body_bytes,
-        "max_inputs": options.max_inputs if manifest.preprocessing.kind == "text" else 1,
+        "max_inputs": options.max_inputs if takes.several else 1,
         "fallback_below": None if options.fallback is None else options.fallback.below,
     }
 
 
-def _add_text_classification(app: FastAPI, service: Service) -> None:
-    @app.post(ANSWER_PATH, summary="Classify texts", **_documents(ClassificationAnswer | Answers, _TEXT_BODY))
-    async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-        read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await _answer(service, request, Task(read, answer_at_once, query.top))
-
-
-def _add_text_embedding(app: FastAPI, service: Service) -> None:
-    @app.post(ANSWER_PATH, summary="Embed texts", **_documents(EmbeddingAnswer | Answers, _TEXT_BODY))
-    async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
-        read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await _answer(service, request, Task(read, answer_at_once))
-
-
-def _add_image_classification(app: FastAPI, service: Service) -> None:
-    @app.post(ANSWER_PATH, summary="Classify an image", **_documents(ClassificationAnswer, _file_body("image")))
-    async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
-        return await _answer(service, request, Task(partial(read_file, kind="image"), answer_at_once, query.top))
-
-
-def _add_speech_recognition(app: FastAPI, service: Service) -> None:
-    @app.post(ANSWER_PATH, summary="Transcribe a sound", **_documents(TranscriptAnswer, _file_body("audio")))
-    async def answer(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
-        task = Task(partial(read_file, kind="audio"), partial(transcribe, options=query.options()))
-        return await _answer(service, request, task)
-
-
-_ADD_ANSWERS = {
-    "text-classification": _add_text_classification,
-    "text-embedding": _add_text_embedding,
-    "image-classification": _add_image_classification,
-    "speech-recognition": _add_speech_recognition,
-}
-
-
-async def _answer(service: Service, request: Request, task: Task) -> Response:
-    inputs, answers = await service.answer(request, task)
+async def respond(service: Service, request: Request, plan: RequestPlan) -> Response:
+    """Answer a request's inputs as JSON: an answer, or {"answers"} of several inputs. Errors as of `Service.answer`."""
+    inputs, answers = await service.answer(request, plan)
     if inputs.several:
         return Response(b'{"answers":[' + b",".join(map(_json, answers)) + b"]}", media_type=JSON_TYPE)
     return Response(_json(answers[0]), media_type=JSON_TYPE)
@@ -145,7 +95,7 @@ def _json(answer: Answer) -> bytes:
     return answer.model_dump_json(exclude_none=True).encode()
 
 
-def _documents(answer: Any, body: dict[str, Any]) -> dict[str, Any]:
+def documents(answer: Any, body: dict[str, Any]) -> dict[str, Any]:
     """What OpenAPI says of an address: its answers and its body, which the service itself reads."""
     return {
         "response_model": None,
@@ -154,26 +104,10 @@ def _documents(answer: Any, body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _file_body(kind: str) -> dict[str, Any]:
+def file_body(kind: str) -> dict[str, Any]:
+    """What OpenAPI says of a body that is a file of a kind: "image" or "audio"."""
     schema = {"schema": {"type": "string", "format": "binary"}}
     return {f"{kind}/*": schema, BYTES_TYPE: schema}
-
-
-_TEXT_BODY = {
-    JSON_TYPE: {
-        "schema": {
-            "anyOf": [
-                TextInput.model_json_schema(),
-                {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "additionalProperties": False,
-                    "properties": {"inputs": {"type": "array", "minItems": 1, "items": TextInput.model_json_schema()}},
-                },
-            ]
-        }
-    }
-}
 
 
 # The page to try a bundle by hand: one file, which loads nothing from elsewhere and is not allowed to.

@@ -1,105 +1,109 @@
-"""What requests hold: JSON for texts, a file's bytes for an image or a sound; and the options beside them."""
+"""What every request and answer has, whatever the task: refusals, bodies within limits, a file's bytes, who answers."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, Literal
+from typing import Generic, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import from_json
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
-from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.decoding.options import TranscribeOptions
+from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.pipelines.base import Raw
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
-from edgeformer_runtime.pipelines.transcript import Transcript
-from edgeformer_runtime.preprocess.text import RawText
+from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.options import ServeOptions
-from edgeformer_runtime.serve.refusals import Refusal, busy, first_problem
+
+CLIENT_GONE = 499
+"""Nobody reads it but the metrics: nginx's status for a client that closed the connection before the answer."""
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer with a status of 400 or above."""
+
+    error: str
+
+
+class Refusal(Exception):
+    """A request that the service does not take.
+
+    Attributes:
+        status: the HTTP status.
+        message: one line: what was expected, what was found.
+        retry_after_s: when to try again, None: the same request will not be taken later either.
+    """
+
+    def __init__(self, status: int, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+def busy(what: str) -> Refusal:
+    """503: there is no room for it now."""
+    return Refusal(503, f"busy: {what}: try again later", retry_after_s=1)
+
+
+def first_problem(error: ValidationError | RequestValidationError) -> str:
+    """The first thing that is wrong with a document, in one line: where, and what was expected."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+# What each status means, as the service's documentation tells it.
+REFUSALS: dict[int | str, dict[str, object]] = {
+    400: {"model": ErrorBody, "description": "The body is no JSON."},
+    403: {"model": ErrorBody, "description": "A page of another site asks."},
+    408: {"model": ErrorBody, "description": "The body took too long to arrive."},
+    413: {"model": ErrorBody, "description": "The body, or the number of inputs, is above the limit."},
+    415: {"model": ErrorBody, "description": "The content type is not one that the bundle takes."},
+    421: {"model": ErrorBody, "description": "The Host is another one's: see --allow-host."},
+    422: {"model": ErrorBody, "description": "The input cannot be used."},
+    500: {"model": ErrorBody, "description": "The model failed."},
+    503: {"model": ErrorBody, "description": "No room now: Retry-After says when to try again."},
+    504: {"model": ErrorBody, "description": "The answer took too long."},
+}
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Let an application's errors become answers."""
+
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        status, message, headers = _describe(error)
+        return JSONResponse({"error": " ".join(message.split())}, status, headers)
+
+    known = (Refusal, InputError, EngineError, RequestValidationError, HTTPException, ClientDisconnect)
+    for kind in (*known, Exception):
+        app.add_exception_handler(kind, refuse)
+
+
+def _describe(error: Exception) -> tuple[int, str, dict[str, str] | None]:
+    """Status, message and headers for an error."""
+    if isinstance(error, Refusal):
+        wait = error.retry_after_s
+        return error.status, error.message, None if wait is None else {"Retry-After": str(wait)}
+    if isinstance(error, RequestValidationError):
+        return 422, first_problem(error), None
+    if isinstance(error, ClientDisconnect):
+        return CLIENT_GONE, "the client has gone", None
+    if isinstance(error, HTTPException):
+        return error.status_code, str(error.detail), dict(error.headers or {})
+    if isinstance(error, EdgeFormerError):
+        return (422 if isinstance(error, InputError) else 500), str(error), None
+    return 500, f"unexpected {type(error).__name__}: the service's log has more", None
+
 
 BYTES_TYPE = "application/octet-stream"
 JSON_TYPE = "application/json"
-MAX_TOKEN_IDS = 1 << 16
-"""In one input: far more than any bundle has positions."""
-MAX_JSON_VALUES = 1 << 18
-"""In one document: objects in Python take up to a hundred times the bytes of their JSON, and seconds to be made."""
-
-
-class Strict(BaseModel):
-    """A document whose every key is known, and whose values are not converted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class TextInput(Strict):
-    """One text, a text and its pair, or token ids in their place."""
-
-    text: str | None = None
-    pair: str | None = None
-    token_ids: list[int] | None = Field(None, max_length=MAX_TOKEN_IDS, fail_fast=True)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> TextInput:
-        if (self.text is None) == (self.token_ids is None) or (self.pair is not None and self.text is None):
-            raise ValueError('expected {"text"}, {"text", "pair"} or {"token_ids"}')
-        return self
-
-    def raw(self) -> RawText:
-        """What a text pipeline takes."""
-        if self.token_ids is not None:
-            return self.token_ids
-        return (self.text or "", self.pair) if self.pair is not None else (self.text or "")
-
-
-class TextInputs(Strict):
-    """Several texts, answered in this order by one answer."""
-
-    inputs: list[TextInput] = Field(min_length=1, fail_fast=True)
-
-
-class ClassifyQuery(BaseModel):
-    """Options in the address of a classification."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    top: int | None = Field(None, ge=1, description="How many labels to give, best first; default: all.")
-
-
-class EmbedQuery(BaseModel):
-    """An embedding takes no options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SpeechQuery(BaseModel):
-    """Options in the address of a transcription."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    language: str | None = Field(None, description="As en; default: found out.")
-    task: str = Field("transcribe", description="transcribe, or translate into English.")
-    beam_size: int = Field(1, ge=1, le=8, description="Hypotheses to follow.")
-    timestamps: bool = Field(False, description="The model's times of segments.")
-    words: bool = Field(False, description="The times of words.")
-    prompt: str | None = Field(None, description="Text before it, for names and style.")
-
-    def options(self) -> TranscribeOptions:
-        """What a transcriber takes.
-
-        Raises:
-            InputError: an option has a value that no transcriber takes.
-        """
-        return TranscribeOptions(
-            language=self.language,
-            task=self.task,
-            beam_size=self.beam_size,
-            timestamps=self.timestamps,
-            word_timestamps=self.words,
-            initial_prompt=self.prompt,
-        )
 
 
 @dataclass(frozen=True)
@@ -119,40 +123,8 @@ class Inputs(Generic[Raw]):
     content_type: str
 
 
-def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawText]:
-    """Texts from JSON.
-
-    Raises:
-        Refusal: 400 no JSON, 413 too many inputs, 415 another content type, 422 another document than expected.
-    """
-    if _media_type(content_type) != JSON_TYPE:
-        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
-    if _has_many_values(body):
-        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
-    try:
-        document: Any = from_json(body)
-    except ValueError as error:
-        raise Refusal(400, f"expected JSON: {error}") from None
-    several = isinstance(document, dict) and "inputs" in document
-    _check_keys(document, TextInputs if several else TextInput)
-    found = document["inputs"] if several else []
-    if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
-        raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
-    for item in found if isinstance(found, list) else ():
-        _check_keys(item, TextInput)
-    try:
-        texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
-    except ValidationError as error:
-        raise Refusal(422, first_problem(error)) from None
-
-    def single_body(index: int) -> bytes:
-        return texts[index].model_dump_json(exclude_none=True).encode()
-
-    return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
-
-
 def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
-    """An image or a sound: a file's bytes. What they are is for the decoder to say.
+    """An image or audio: a file's bytes. What they are is for the decoder to say.
 
     Args:
         body: the file.
@@ -162,8 +134,8 @@ def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
     Raises:
         Refusal: 415 another content type, 422 no bytes.
     """
-    media_type = _media_type(content_type)
-    if media_type != BYTES_TYPE and not media_type.startswith(f"{kind}/"):
+    found_type = media_type(content_type)
+    if found_type != BYTES_TYPE and not found_type.startswith(f"{kind}/"):
         found = content_type or "none"
         raise Refusal(415, f"expected a file as the body, Content-Type: {kind}/... or {BYTES_TYPE}, found {found}")
     if not body:
@@ -171,42 +143,12 @@ def read_file(body: bytes, content_type: str, kind: str) -> Inputs[bytes]:
     return Inputs((body,), False, lambda _: body, content_type)
 
 
-def _has_many_values(document: bytes) -> bool:
-    """Whether a document has more values than are taken, found without making them."""
-    if _count_values(document) < MAX_JSON_VALUES:
-        return False
-    plain = document.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') > 4 * MAX_JSON_VALUES:
-        return True
-    outside = b"".join(plain.split(b'"')[::2])  # texts may have any number of commas
-    return _count_values(outside) >= MAX_JSON_VALUES
-
-
-def _count_values(document: bytes) -> int:
-    return document.count(b",") + document.count(b"[") + document.count(b"{")
-
-
-def _check_keys(document: Any, kind: type[Strict]) -> None:
-    """Refuse the first unknown key: the model would list all of them.
-
-    Raises:
-        Refusal: 422, there is one.
-    """
-    unknown = (
-        next((key for key in document if key not in kind.model_fields), None) if isinstance(document, dict) else None
-    )
-    if unknown is not None:
-        raise Refusal(422, f"{shorten(unknown)[1:-1]}: expected none but {', '.join(kind.model_fields)}")
-
-
-def _media_type(content_type: str) -> str:
+def media_type(content_type: str) -> str:
+    """A content type in small letters and without its parameters."""
     return content_type.partition(";")[0].strip().lower()
 
 
 # The service's answers as documents: what the pipeline found, how sure it is, and who says so.
-
-
-Result = ClassificationResult | EmbeddingResult | Transcript
 
 
 class Answer(BaseModel):
@@ -225,52 +167,9 @@ class Answer(BaseModel):
     statistics: dict[str, float] | None = None
 
 
-class ClassificationAnswer(Answer):
-    """Labels and their probabilities, best first; `truncated`: the device saw a part of the input only."""
-
-    labels: list[str]
-    scores: list[float]
-    truncated: bool = False
-
-
-class EmbeddingAnswer(Answer):
-    """An embedding; `truncated`: the device saw a part of the input only."""
-
-    embedding: list[float]
-    truncated: bool = False
-
-
-class TranscriptAnswer(Answer):
-    """A transcript: its text, language, length in seconds, and segments as `edgeformer-runtime run --json` has them."""
-
-    text: str
-    language: str | None = None
-    duration: float | None = None
-    segments: list[dict[str, Any]] = []
-
-
-class Answers(BaseModel):
-    """The answers of a request with several inputs, in their order."""
-
-    answers: list[ClassificationAnswer | EmbeddingAnswer]
-
-
-def device_answer(result: Result, top: int | None = None) -> Answer:
-    """A pipeline's result as an answer of the device, with its `top` best labels, None: all."""
-    statistics = None if result.statistics is None else asdict(result.statistics)
-    if isinstance(result, Transcript):
-        return TranscriptAnswer(confidence=_transcript_confidence(result), statistics=statistics, **result.to_json())
-    if isinstance(result, EmbeddingResult):
-        return EmbeddingAnswer(truncated=result.truncated, statistics=statistics, **result.to_json())
-    shown = result if top is None else result.top(top)
-    return ClassificationAnswer(
-        confidence=result.score, truncated=result.truncated, statistics=statistics, **shown.to_json()
-    )
-
-
-def _transcript_confidence(transcript: Transcript) -> float:
-    """The least sure segment's: the geometric mean of its tokens' probabilities. Silence is certain."""
-    return min((math.exp(segment.mean_log_probability) for segment in transcript.segments), default=1.0)
+def cost_of(result: Result) -> dict[str, float] | None:
+    """A result's statistics as an answer has them."""
+    return None if result.statistics is None else asdict(result.statistics)
 
 
 # Bodies of requests, read with a limit on each, on all of them together, and on the time that they take.

@@ -15,9 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
-ANSWER_S = {"text": 60.0, "image": 60.0, "audio": 600.0}
-"""How long an answer may take where the options do not say: sound may be long."""
-
 
 @dataclass(frozen=True)
 class FallbackOptions:
@@ -59,7 +56,7 @@ class ServeOptions:
         max_waiting_bytes: of the bodies of all requests that are being read or answered; the next one gets 503.
         max_inputs: texts in one request; more is 413.
         upload_s: for a request's body to arrive; 408 after it.
-        answer_s: from a request's body to its answer, 504 after it; None: `ANSWER_S`.
+        answer_s: from a request's body to its answer, 504 after it; None: as the task says.
         max_streams: streams of sound at a time.
         stream_idle_s: a stream that sends nothing for so long is ended.
         stream_s: of sound in one stream; more ends it.
@@ -96,10 +93,6 @@ class ServeOptions:
             )
         for host in self.allow_hosts:
             check_host_name(host)
-
-    def answer_limit_s(self, kind: str) -> float:
-        """How long the answer to an input of a kind (text, image or audio) may take."""
-        return ANSWER_S[kind] if self.answer_s is None else self.answer_s
 
 
 # Who may ask: a request has to name this service as its host, and may not come from another site's page.

@@ -15,17 +15,20 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
 
+from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.serve.app import make_app
 from edgeformer_runtime.serve.connections import ACCEPTED_AT_ONCE, ConnectionLimits, Connections, most_connections
-from edgeformer_runtime.serve.options import LOOPBACK_NAMES
+from edgeformer_runtime.serve.options import LOOPBACK_NAMES, ServeOptions
 from edgeformer_runtime.serve.protocol import BoundedHttp, BoundedWebSocket
-from edgeformer_runtime.serve.service import Service
+from edgeformer_runtime.serve.service import Service, open_service
 from edgeformer_runtime.serve.streams import MAX_MESSAGE_BYTES
 
 BACKLOG = 512
@@ -254,3 +257,34 @@ def set_up_logs() -> None:
             },
         }
     )
+
+
+# What the command `serve` does.
+
+
+def serve_bundle(
+    path: Path,
+    host: str,
+    port: int,
+    options: ServeOptions,
+    threads: int,
+    required: Requirement,
+    isolated: bool | None = None,
+) -> None:
+    """Serve a bundle until the process is told to end.
+
+    Raises:
+        InputError: no such address, a port that is taken, or a fallback for a task that has none.
+        BundleError: the bundle does not follow BUNDLE.md, or is not what is required.
+        EngineError: its engine does not run here.
+    """
+    listening = open_socket(host, port)
+    try:
+        service = open_service(path, options, threads, required, isolated)
+    except BaseException:
+        listening.close()
+        raise
+    if not is_local(host):
+        err.print("note: who reaches this address can use the service: it asks for no password and encrypts nothing")
+    url = address(listening)
+    run_server(service, listening, lambda: out.print(f"{service.manifest.name} answers at {url}  (Ctrl-C ends it)"))

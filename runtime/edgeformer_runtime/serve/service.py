@@ -16,19 +16,16 @@ from starlette.requests import ClientDisconnect, Request
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.requirement import Required, requirement_of
-from edgeformer_runtime.cancellation import IsCancelled, check
-from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.pipelines.base import Pipeline
-from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.pipelines.transcription import Transcription
-from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError
-from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Result, device_answer
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check
+from edgeformer_runtime.pipelines.results import Result
+from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError, ReadFallback
+from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Refusal, busy
 from edgeformer_runtime.serve.metrics import Metrics
 from edgeformer_runtime.serve.options import ServeOptions
-from edgeformer_runtime.serve.refusals import Refusal, busy
 from edgeformer_runtime.serve.workers import NONE_ALIVE, Workers
+from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import verify
 
 Outcome = TypeVar("Outcome")
@@ -53,8 +50,11 @@ class Service:
         self.options = options
         self._open_pipeline = open_pipeline
         self._loaded = Loaded(open_pipeline, options, self._count_replaced)
-        if options.fallback is not None and self.manifest.task == "text-embedding":
-            raise InputError("fallback: embeddings have no confidence that could be too low, expected none for them")
+        gives = TASKS[self.manifest.task].gives
+        if options.fallback is not None and not gives.has_confidence:
+            raise InputError(
+                f"fallback: {gives.plural} have no confidence that could be too low, expected none for them"
+            )
         self.bodies = Bodies(options)
         self.metrics = Metrics(self)
         self.fallback = None if options.fallback is None else Fallback(options.fallback, self.manifest)
@@ -87,6 +87,12 @@ class Service:
             return "the service is ending"
         return None if self.workers.alive else NONE_ALIVE
 
+    @property
+    def answer_limit_s(self) -> float:
+        """How long an answer may take."""
+        usual_s, asked_s = TASKS[self.manifest.task].takes.answer_s, self.options.answer_s
+        return usual_s if asked_s is None else asked_s
+
     @contextmanager
     def stream_slot(self) -> Iterator[None]:
         """Room for one stream of sound, until the block ends.
@@ -104,7 +110,7 @@ class Service:
             self._streams -= 1
             self.metrics.streams.set(self._streams)
 
-    async def answer(self, request: Request, task: Task) -> tuple[Inputs[Any], list[Answer]]:
+    async def answer(self, request: Request, plan: RequestPlan) -> tuple[Inputs[Any], list[Answer]]:
         """Answer a request's inputs, in their order.
 
         Raises:
@@ -113,7 +119,7 @@ class Service:
             EngineError: the model failed.
             ClientDisconnect: nobody waits for the answer any more.
         """
-        return await self.unless_ended(self._answer(request, task))
+        return await self.unless_ended(self._answer(request, plan))
 
     async def unless_ended(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
         """What the work gives, unless the time to finish runs out before.
@@ -132,14 +138,16 @@ class Service:
             working.cancel()
             refused.cancel()
 
-    async def _answer(self, request: Request, task: Task) -> tuple[Inputs[Any], list[Answer]]:
+    async def _answer(self, request: Request, plan: RequestPlan) -> tuple[Inputs[Any], list[Answer]]:
         async with self.bodies.read(request) as body:
-            inputs = task.read(body, request.headers.get("content-type", ""))
-            results = await self._in_time(request, task.answer(self.workers, inputs))
-            answers = [device_answer(result, task.top) for result in results]
-            self.metrics.truncated.inc(sum(getattr(result, "truncated", False) for result in results))
-            if self.fallback is not None and FROM_DEVICE not in request.headers:
-                answers = await self._ask_in_doubt(self.fallback, inputs, answers, request.url.query)
+            inputs = plan.read(body, request.headers.get("content-type", ""))
+            results = await self._in_time(request, plan.answer(self.workers, inputs))
+            answers = [plan.to_answer(result) for result in results]
+            self.metrics.truncated.inc(sum(result.truncated for result in results))
+            if self.fallback is not None and plan.read_fallback is not None and FROM_DEVICE not in request.headers:
+                answers = await self._ask_in_doubt(
+                    self.fallback, plan.read_fallback, inputs, answers, request.url.query
+                )
         return inputs, answers
 
     async def _in_time(self, request: Request, work: Any) -> Any:
@@ -151,7 +159,7 @@ class Service:
         """
         working = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(request.receive())
-        limit_s = self.options.answer_limit_s(self.manifest.preprocessing.kind)
+        limit_s = self.answer_limit_s
         try:
             done, _ = await asyncio.wait((working, gone), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
             if not done:
@@ -164,7 +172,7 @@ class Service:
             gone.cancel()
 
     async def _ask_in_doubt(
-        self, fallback: Fallback, inputs: Inputs[Any], answers: Sequence[Answer], query: str
+        self, fallback: Fallback, read: ReadFallback, inputs: Inputs[Any], answers: Sequence[Answer], query: str
     ) -> list[Answer]:
         """The answers, the doubtful ones replaced by the fallback's where it has one."""
 
@@ -172,7 +180,7 @@ class Service:
             if not fallback.doubts(answer):
                 return answer
             try:
-                settled = await fallback.ask(answer, inputs.single_body(index), inputs.content_type, query)
+                settled = await fallback.ask(answer, read, inputs.single_body(index), inputs.content_type, query)
             except FallbackError as error:
                 settled = answer.model_copy(update={"fallback_error": str(error)})
             self.metrics.fallbacks.labels(settled.answered_by).inc()
@@ -267,10 +275,6 @@ def open_service(
 OpenPipeline = Callable[[], Pipeline[Any, Any]]
 """Opens the bundle that lies at the service's path now."""
 
-PATIENCE_S = {"text": 2.0, "image": 2.0, "audio": 15.0}
-"""Work that nobody waits for has so long to give up, of sound until its window has been heard; then its process is
-ended, or its worker replaced."""
-
 
 class Loaded:
     """A bundle's manifest and the workers that answer with it."""
@@ -306,7 +310,7 @@ class Loaded:
                 _verify(pipelines[0])
             undo.pop_all()
         self.manifest = pipelines[0].bundle.manifest
-        patience_s = PATIENCE_S[self.manifest.preprocessing.kind]
+        patience_s = TASKS[self.manifest.task].takes.patience_s
         self.workers = Workers(pipelines, options.max_waiting, self._open_same, on_replaced, patience_s)
 
     def _open_same(self) -> Pipeline[Any, Any]:
@@ -327,22 +331,24 @@ def _verify(pipeline: Pipeline[Any, Any]) -> None:
         raise BundleError(f"expected answers as recorded, found others in {found.first_diverging}: run verify")
 
 
-# How the inputs of one request are answered: all at once, or sound window by window, with others in between.
+# How the inputs of one request are answered.
 
 
 @dataclass(frozen=True)
-class Task:
+class RequestPlan:
     """How one request is to be answered.
 
     Attributes:
         read: its inputs from a body and its content type.
         answer: the results for its inputs, in their order.
-        top: how many labels the answer has, None: all, or no labels.
+        to_answer: a result as the device's answer.
+        read_fallback: an answer of a fallback; None: answers have no confidence, so that none is asked.
     """
 
     read: Callable[[bytes, str], Inputs[Any]]
     answer: Callable[[Workers, Inputs[Any]], Awaitable[list[Result]]]
-    top: int | None = None
+    to_answer: Callable[[Any], Answer]
+    read_fallback: ReadFallback | None = None
 
 
 async def answer_at_once(workers: Workers, inputs: Inputs[Any]) -> list[Result]:
@@ -359,33 +365,3 @@ async def answer_at_once(workers: Workers, inputs: Inputs[Any]) -> list[Result]:
         return results
 
     return await workers.run(run_all)
-
-
-async def transcribe(workers: Workers, inputs: Inputs[bytes], options: TranscribeOptions) -> list[Result]:
-    """Transcribe a sound window by window. What is shorter than this goes first, from the third turn on."""
-    (raw,) = inputs.raws
-    is_over = False
-    begun: Transcription | None = None
-
-    def is_cancelled() -> bool:
-        return is_over
-
-    def begin(pipeline: Pipeline[Any, Any]) -> tuple[Transcription, bool]:
-        nonlocal begun
-        begun = cast(Transcriber, pipeline).begin(raw, options, is_cancelled)
-        if is_over:
-            begun.close()
-        return begun, begun.advance()
-
-    with workers.place(), workers.lease() as pipeline:
-        try:
-            transcription, is_more = await workers.step(lambda *_: begin(pipeline))
-            turns = 1
-            while is_more:  # the second turn of a short sound finds that nothing is left
-                is_more = await workers.step(lambda *_: transcription.advance(), is_rest=turns > 1)
-                turns += 1
-            return [transcription.transcript()]
-        finally:
-            is_over = True  # a thread that is still at a window stops at its next token
-            if begun is not None:
-                workers.aside(begun.close)

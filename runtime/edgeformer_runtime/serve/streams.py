@@ -1,27 +1,37 @@
-"""Text while somebody speaks: sound arrives on a WebSocket, guesses and final segments go back."""
+"""The addresses of speech recognition: the transcript of a file, and text while somebody speaks, on a WebSocket."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
-from fastapi import FastAPI, Query, WebSocket
+from fastapi import FastAPI, Query, Request, Response, WebSocket
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.websockets import WebSocketDisconnect
 
+from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten, to_data
+from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import EdgeFormerError, InputError
-from edgeformer_runtime.pipelines.speech import Transcriber
+from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.results import Result
+from edgeformer_runtime.pipelines.speech import Transcriber, Transcription
 from edgeformer_runtime.pipelines.speech_stream import StreamUpdate
+from edgeformer_runtime.pipelines.transcript import Transcript
+from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.connections import WRITE_S
-from edgeformer_runtime.serve.inputs import SpeechQuery
-from edgeformer_runtime.serve.refusals import Refusal
-from edgeformer_runtime.serve.service import Service
+from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability
+from edgeformer_runtime.serve.inputs import Answer, Inputs, Refusal, cost_of, read_file
+from edgeformer_runtime.serve.metrics import ANSWER_PATH
+from edgeformer_runtime.serve.service import RequestPlan, Service
+from edgeformer_runtime.serve.workers import Workers
 
 STREAM_PATH = "/v1/stream"
 END = "end"
@@ -34,8 +44,154 @@ LAST_WORDS_S = 2.0
 
 Outcome = TypeVar("Outcome")
 
+DURATION_TOLERANCE_S = 1.0
+"""How far two decoders may disagree about how long a sound is, of which formats with frames state an estimate."""
+_Seconds = Annotated[float, Field(ge=0)]
+
 NORMAL, GONE, REFUSED, RESTART, TRY_AGAIN = 1000, 1006, 1008, 1012, 1013
 """Why a socket is closed (RFC 6455, section 7.4.1, and IANA's registry for 1012 and 1013)."""
+
+
+# Files of audio.
+
+
+class SpeechQuery(BaseModel):
+    """Options in the address of a transcription."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    language: str | None = Field(None, description="As en; default: found out.")
+    task: str = Field("transcribe", description="transcribe, or translate into English.")
+    beam_size: int = Field(1, ge=1, le=8, description="Hypotheses to follow.")
+    timestamps: bool = Field(False, description="The model's times of segments.")
+    words: bool = Field(False, description="The times of words.")
+    prompt: str | None = Field(None, description="Text before it, for names and style.")
+
+    def options(self) -> TranscribeOptions:
+        """What a transcriber takes.
+
+        Raises:
+            InputError: an option has a value that no transcriber takes.
+        """
+        return TranscribeOptions(
+            language=self.language,
+            task=self.task,
+            beam_size=self.beam_size,
+            timestamps=self.timestamps,
+            word_timestamps=self.words,
+            initial_prompt=self.prompt,
+        )
+
+
+class TranscriptAnswer(Answer):
+    """A transcript: its text, language, length in seconds, and segments as `edgeformer-runtime run --json` has them."""
+
+    text: str
+    language: str | None = None
+    duration: float | None = None
+    segments: list[dict[str, Any]] = Field([])
+
+
+def _transcript(result: Transcript) -> TranscriptAnswer:
+    return TranscriptAnswer(confidence=_confidence(result), statistics=cost_of(result), **result.to_json())
+
+
+def _confidence(transcript: Transcript) -> float:
+    """The least sure segment's: the geometric mean of its tokens' probabilities. Silence is certain."""
+    return min((math.exp(segment.mean_log_probability) for segment in transcript.segments), default=1.0)
+
+
+class _Word(Foreign):
+    start: _Seconds
+    end: _Seconds
+    text: str
+    probability: Probability
+
+
+class _Segment(Foreign):
+    start: _Seconds
+    end: _Seconds
+    text: str
+    words: list[_Word] = Field([])
+    mean_log_probability: Annotated[float, Field(le=0)] | None = None
+    no_speech_probability: Probability | None = None
+    compression_ratio: _Seconds | None = None
+    temperature: _Seconds | None = None
+    tokens: list[Annotated[int, Field(ge=0, lt=1 << 31)]] = Field([])
+    doubtful: bool = False
+
+
+class _Transcript(Foreign):
+    text: str
+    language: Annotated[str, Field(pattern="^[a-z]{2,8}$")] | None = None
+    duration: _Seconds | None = None
+    segments: list[_Segment] = Field([])
+
+
+def _read_transcript(document: bytes, device: TranscriptAnswer, _: Manifest) -> dict[str, Any]:
+    found = _Transcript.model_validate_json(document)
+    length = device.duration if device.duration is not None else found.duration
+    latest = float("inf") if length is None else length + DURATION_TOLERANCE_S
+    if found.duration is not None and length is not None and abs(found.duration - length) > DURATION_TOLERANCE_S:
+        raise ForeignAnswerError(f"duration: expected {length:g} s, found {found.duration:g}")
+    _check_times("segments", found.segments, latest)
+    for segment in found.segments:
+        _check_times("words", segment.words, latest)
+    return found.model_dump(exclude={"segments"}) | {
+        "segments": [segment.model_dump(exclude_unset=True) for segment in found.segments]
+    }
+
+
+def _check_times(what: str, timed: Sequence[_Word | _Segment], latest: float) -> None:
+    before = 0.0
+    for item in timed:
+        if not before <= item.start <= item.end <= latest:
+            raise ForeignAnswerError(f"{what}: expected rising times of at most {latest:g} s")
+        before = item.start
+
+
+async def transcribe(workers: Workers, inputs: Inputs[bytes], options: TranscribeOptions) -> list[Result]:
+    """Transcribe a sound window by window. What is shorter than this goes first, from the third turn on."""
+    (raw,) = inputs.raws
+    is_over = False
+    begun: Transcription | None = None
+
+    def is_cancelled() -> bool:
+        return is_over
+
+    def begin(pipeline: Pipeline[Any, Any]) -> tuple[Transcription, bool]:
+        nonlocal begun
+        begun = cast(Transcriber, pipeline).begin(raw, options, is_cancelled)
+        if is_over:
+            begun.close()
+        return begun, begun.advance()
+
+    with workers.place(), workers.lease() as pipeline:
+        try:
+            transcription, is_more = await workers.step(lambda *_: begin(pipeline))
+            turns = 1
+            while is_more:  # the second turn of a short sound finds that nothing is left
+                is_more = await workers.step(lambda *_: transcription.advance(), is_rest=turns > 1)
+                turns += 1
+            return [transcription.transcript()]
+        finally:
+            is_over = True  # a thread that is still at a window stops at its next token
+            if begun is not None:
+                workers.aside(begun.close)
+
+
+def add_speech_recognition(app: FastAPI, service: Service) -> None:
+    """Let an application transcribe files of audio, and streams."""
+
+    @app.post(ANSWER_PATH, summary="Transcribe a sound", **documents(TranscriptAnswer, file_body("audio")))
+    async def answer(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
+        work = partial(transcribe, options=query.options())
+        plan = RequestPlan(partial(read_file, kind="audio"), work, _transcript, _read_transcript)
+        return await respond(service, request, plan)
+
+    add_streams(app, service)
+
+
+# Streams of audio.
 
 
 def add_streams(app: FastAPI, service: Service) -> None:
@@ -81,7 +237,7 @@ async def _hear(socket: WebSocket, service: Service, query: SpeechQuery) -> None
     """
     rate = cast(AudioPreprocessing, service.manifest.preprocessing).sample_rate
     workers = service.workers
-    limit_s = service.options.answer_limit_s("audio")
+    limit_s = service.answer_limit_s
     is_over = False
 
     async def call(work: Callable[[], Outcome]) -> Outcome:

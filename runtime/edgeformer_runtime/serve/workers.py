@@ -17,11 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
-from edgeformer_runtime.cancellation import Cancelled, IsCancelled
 from edgeformer_runtime.errors import EdgeFormerError, EngineError
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
-from edgeformer_runtime.pipelines.base import Pipeline
-from edgeformer_runtime.serve.refusals import busy
+from edgeformer_runtime.pipelines.base import Cancelled, IsCancelled, Pipeline
+from edgeformer_runtime.serve.inputs import busy
 
 Outcome = TypeVar("Outcome")
 Work = Callable[[Pipeline[Any, Any], IsCancelled], Outcome]

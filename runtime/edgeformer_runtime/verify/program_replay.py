@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,32 +10,38 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import CASES_FILE, Embedding, Preprocessing
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.bundle.manifest import CASES_FILE
+from edgeformer_runtime.bundle.specs import Embedding
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
 RECORDED_TOLERANCE = 1e-4
 """Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation."""
 
-PIXEL_TOLERANCE_LEVELS = 2.01
-"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
 
+class ProgramReplay(ABC):
+    """Compares the stages "preprocess", each program's name, and "answer", of which each kind has its own way.
 
-class ProgramReplay:
-    """Compares the stages "preprocess", each program's name, and "answer"."""
+    Attributes:
+        pipeline: the bundle's.
+        tolerances: the bundle's.
+        scales: the largest value of each output over all cases.
+    """
 
     def __init__(self, bundle: Bundle, engine: Engine, tolerances: Tolerances, cases: Sequence[Case]) -> None:
         """See `verify.Replay`."""
-        self._pipeline = open_program_pipeline(bundle, engine)
-        self._tolerances = tolerances
-        self._scales = scales(case.outputs for case in cases)
-        self._input_tolerance = _input_tolerance(bundle.manifest.preprocessing)
-        names = ["preprocess", *(program.name for program in bundle.manifest.programs), "answer"]
+        self.pipeline = open_program_pipeline(bundle, engine)
+        self.tolerances = tolerances
+        self.scales = scales(case.outputs for case in cases)
+        manifest = bundle.manifest
+        self._input_tolerance = TASKS[manifest.task].takes.tolerance(manifest.preprocessing)
+        names = ["preprocess", *(program.name for program in manifest.programs), "answer"]
         self._found: dict[str, list[Comparison]] = {name: [] for name in names}
 
     def play(self, case: Case) -> None:
@@ -52,7 +59,7 @@ class ProgramReplay:
         return self._found
 
     def _preprocess(self, case: Case) -> Comparison:
-        pipeline, tolerance = self._pipeline, self._input_tolerance
+        pipeline, tolerance = self.pipeline, self._input_tolerance
         try:
             prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
         except InputError as error:
@@ -62,9 +69,9 @@ class ProgramReplay:
         return worst_of([compare(prepared.inputs[name], tensor, tolerance) for name, tensor in case.inputs.items()])
 
     def _program(self, case: Case) -> Comparison:
-        tolerance, known = self._tolerances.output, self._scales
+        tolerance, known = self.tolerances.output, self.scales
         try:
-            outputs = self._pipeline.engine.run(case.program, case.inputs)
+            outputs = self.pipeline.engine.run(case.program, case.inputs)
         except EngineError as error:
             limit = tolerance * max(known[name] for name in case.outputs)
             return Comparison(None, None, limit, ok=False, reason=str(error))
@@ -73,34 +80,54 @@ class ProgramReplay:
         )
 
     def _answer(self, case: Case) -> Comparison:
-        """The whole way from raw input: scores by label, or the embedding.
-
-        Scores within the tolerance can swap the best two labels only where these are within twice the tolerance.
-        """
-        pipeline, tolerances = self._pipeline, self._tolerances
-        head = pipeline.bundle.manifest.postprocessing
-        reference: Tensor
-        if isinstance(head, Embedding):
-            ((name, output),) = case.outputs.items()
-            reference = output[0]
-            tolerance = tolerances.score if head.normalized else tolerances.output * self._scales[name]
-        else:
-            reference = _scores(case.expected, case.expected["labels"])
-            tolerance = tolerances.score
+        """The whole way from raw input to the answer."""
+        pipeline, tolerance = self.pipeline, self.answer_tolerance(case)
         try:
             result = pipeline.run(pipeline.raw_from_json(case.raw))
         except EngineError as error:
             return Comparison(None, None, tolerance, ok=False, reason=str(error))
-        if isinstance(head, Embedding):
-            return compare(result.vector, reference, tolerance)
-        return self._misnamed(case) or compare(_scores(result.to_json(), case.expected["labels"]), reference, tolerance)
+        return self.compare_answer(case, result, tolerance)
+
+    def answer_tolerance(self, case: Case) -> float:  # noqa: ARG002
+        """How far an answer may be from the recorded one: as scores may."""
+        return self.tolerances.score
+
+    @abstractmethod
+    def compare_answer(self, case: Case, result: Any, tolerance: float) -> Comparison:
+        """Compare a pipeline's result with what the case has recorded."""
+
+
+class EmbeddingReplay(ProgramReplay):
+    """Compares embeddings as vectors."""
+
+    def answer_tolerance(self, case: Case) -> float:
+        """Of one that is not normalised a fraction of the outputs' scale."""
+        head = self.pipeline.bundle.manifest.postprocessing
+        assert isinstance(head, Embedding)
+        (name,) = case.outputs
+        return self.tolerances.score if head.normalized else self.tolerances.output * self.scales[name]
+
+    def compare_answer(self, case: Case, result: EmbeddingResult, tolerance: float) -> Comparison:
+        """Component by component."""
+        (output,) = case.outputs.values()
+        return compare(result.vector, output[0], tolerance)
+
+
+class LabelReplay(ProgramReplay):
+    """Compares scores by label."""
+
+    def compare_answer(self, case: Case, result: ClassificationResult, tolerance: float) -> Comparison:
+        """Scores within the tolerance can swap the best two labels only where these are within twice the tolerance."""
+        labels = case.expected["labels"]
+        reference = _scores(case.expected, labels)
+        return self._misnamed(case) or compare(_scores(result.to_json(), labels), reference, tolerance)
 
     def _misnamed(self, case: Case) -> Comparison | None:
         """What is wrong with the labels where the recorded logits do not give the recorded answer, without any engine.
 
         So labels in another order are named whatever the precision is, and however unlikely they are.
         """
-        labels, pipeline = case.expected["labels"], self._pipeline
+        labels, pipeline = case.expected["labels"], self.pipeline
         answer = pipeline.answer(case.outputs, pipeline.prepare(pipeline.raw_from_json(case.raw)))
         found, expected = _scores(answer.to_json(), labels), _scores(case.expected, labels)
         comparison = compare(found, expected, RECORDED_TOLERANCE)
@@ -115,11 +142,6 @@ class ProgramReplay:
         else:
             reason = "the recorded logits do not give the recorded scores: the activation is another"
         return replace(comparison, reason=reason)
-
-
-def _input_tolerance(spec: Preprocessing) -> float:
-    """Token ids have no tolerance: each of them selects another row of the embedding table. Pixels have a small one."""
-    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std)) if isinstance(spec, ImagePreprocessing) else 0.0
 
 
 def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:

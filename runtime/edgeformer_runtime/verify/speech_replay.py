@@ -7,17 +7,21 @@ from typing import Any, cast
 
 import numpy as np
 
+from edgeformer_runtime.bench.workload import Workload
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing
+from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, bucket_of
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.bundle.vectors import Case, Tolerances, bucket_of, sampled
-from edgeformer_runtime.decoding.rows import SEEN, hidden_rows
+from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
+from edgeformer_runtime.decoding.prompt import Prompt, feed
+from edgeformer_runtime.decoding.rows import SEEN
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import did_you_mean
+from edgeformer_runtime.tasks.speech import SAMPLED_VALUES
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
 MEL_TOLERANCE = 1e-3
@@ -137,12 +141,9 @@ def steps(
         The logits before each choice, the last one included.
     """
     decoder.encode(mel)
-    mask = hidden_rows(decoder.rows)
-    last = len(prompt) - 1
-    _, output = decoder.prefill(prompt, 0, 0, mask, (last, last))
-    mask[: len(prompt)] = SEEN
-    seen = [output.logits.copy()]
-    position = len(prompt)
+    context = feed(decoder, Prompt(tuple(prompt), start=0))
+    mask, position = context.mask, context.position
+    seen = [context.logits]
     while (token := choose(seen[-1])) is not None:
         output = decoder.step(token, position, position, mask)
         mask[position] = SEEN
@@ -163,6 +164,38 @@ def read_wav(transcriber: Transcriber, stored: Mapping[str, Any]) -> Floats:
     if len(samples) != stored["samples"]:
         raise InputError(f"expected {stored['samples']} samples, found {len(samples)}")
     return samples
+
+
+def speech_workload(bundle: Bundle, program: str | None) -> Workload:
+    """What a benchmark runs: the audio in the middle of the recorded ones, or that of an `encode`, from mel to text.
+
+    Raises:
+        BundleError: the bundle has no vectors.
+        InputError: no case begins with that program.
+    """
+    cases = {case.program: case for case in read_vectors(bundle)[0]}
+    chosen = program or list(cases)[len(cases) // 2]
+    if chosen not in cases:
+        guess = did_you_mean(chosen, cases)
+        raise InputError(
+            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+        )
+
+    def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:
+        transcriber = Transcriber(bundle, engine)
+        samples = read_wav(transcriber, cases[chosen].raw)
+        return lambda: transcriber.plain_text(samples)
+
+    return Workload(chosen, cases[chosen], bind)
+
+
+def sampled(tensor: Tensor) -> Tensor:
+    """(512,) values spread evenly over a tensor, or all of a smaller one: enough to see that it is another."""
+    flat = tensor.reshape(-1)
+    if flat.size <= SAMPLED_VALUES:
+        return flat
+    taken: Tensor = flat[np.arange(SAMPLED_VALUES) * flat.size // SAMPLED_VALUES]
+    return taken
 
 
 def centered(logits: Tensor) -> Tensor:

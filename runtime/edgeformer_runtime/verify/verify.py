@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.tasks.task import TASKS
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished cases and of all cases."""
-
-# How the cases of each kind of answer are replayed.
-REPLAYS: dict[str, str] = {
-    "classification": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "embedding": "edgeformer_runtime.verify.program_replay:ProgramReplay",
-    "transcription": "edgeformer_runtime.verify.speech_replay:SpeechReplay",
-}
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class LayerStage(Stage):
     distance: float | None = None
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """The outcome of a verification.
 
     Attributes:
@@ -80,6 +79,7 @@ class Verification:
         stages: in the order of execution.
         first_diverging: the first stage that is not ok, None where all are.
         note: what the verification cannot show, None where there is nothing to say.
+        refusals: why the gates of its conversion refused the bundle; none of one that they delivered.
     """
 
     ok: bool
@@ -87,13 +87,14 @@ class Verification:
     stages: tuple[Stage, ...]
     first_diverging: str | None
     note: str | None = None
+    refusals: tuple[str, ...] = ()
 
     def with_layers(self, layers: tuple[LayerStage, ...], note: str) -> Verification:
         """The same with stages of layers behind the first stage, and with a further sentence for `note`."""
         stages = (*self.stages[:1], *layers, *self.stages[1:])
         first = next((stage.name for stage in stages if not stage.ok), None)
         notes = " ".join(each for each in (self.note, note) if each is not None)
-        return Verification(first is None, self.executed_by, stages, first, notes or None)
+        return replace(self, ok=first is None, stages=stages, first_diverging=first, note=notes or None)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values without NaN: a figure that could not be computed is null."""
@@ -106,6 +107,12 @@ class Verification:
         if self.note is not None:
             document["note"] = self.note
         return document
+
+    def tables(self) -> list[RenderableType]:
+        """A row per stage, and the note."""
+        from edgeformer_runtime.cli.tables import verification_table
+
+        return [verification_table(self), *([self.note] if self.note else [])]
 
 
 class Replay(Protocol):
@@ -136,7 +143,7 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     cases, tolerances = read_vectors(bundle)
     opened = open_engine(bundle) if engine is None else engine
     try:
-        make: Any = load_attribute(REPLAYS[bundle.manifest.postprocessing.kind])
+        make: Any = load_attribute(TASKS[bundle.manifest.task].gives.replay)
         replay: Replay = make(bundle, opened, tolerances, cases)
         for index, case in enumerate(cases):
             replay.play(case)
@@ -148,6 +155,50 @@ def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | No
     finally:
         if engine is None:
             opened.close()
+
+
+def verify_file(
+    path: StrPath,
+    threads: int = 1,
+    required: Requirement = NO_REQUIREMENT,
+    isolated: bool = False,
+    progress: Progress | None = None,
+    engine_for: Callable[[Bundle], Engine | None] | None = None,
+    refine: Callable[[Bundle, Verification], Verification] | None = None,
+) -> Verification:
+    """Open a bundle, one that the gates of its conversion refused included, and replay its recorded vectors.
+
+    Args:
+        path: the bundle's folder or zip.
+        threads: for the target's own engine.
+        required: what the bundle must be.
+        isolated: replay the vectors in a process of its own; `engine_for` is not asked.
+        progress: called after each case.
+        engine_for: an engine in place of the target's own, or None where that is to be used.
+        refine: looks closer at what was found, or None.
+
+    Raises:
+        BundleError, EngineError: as `Bundle.open` and `verify`.
+        InputError: `isolated` with `refine`, which looks into the model in this process.
+    """
+    from edgeformer_runtime.cli.tables import refusals  # it imports this module
+
+    if isolated and refine is not None:
+        raise InputError("--isolated: layers are compared in this process, expected one of the two options")
+    with Bundle.open(path, required, allow_refused=True) as bundle:
+        if isolated:
+            from edgeformer_runtime.isolation.pipeline import verify_isolated
+
+            verification = verify_isolated(bundle, threads, progress=progress)
+        else:
+            engine = (None if engine_for is None else engine_for(bundle)) or open_engine(bundle, threads)
+            try:
+                verification = verify(bundle, engine, progress)
+            finally:
+                engine.close()
+        if refine is not None:
+            verification = refine(bundle, verification)
+        return replace(verification, refusals=tuple(refusals(bundle)))
 
 
 def _worst(name: str, comparisons: list[Comparison]) -> Stage:

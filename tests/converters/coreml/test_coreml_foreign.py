@@ -12,8 +12,8 @@ import torch
 from foreign_models import Foreign, foreign_models
 from torch import Tensor, nn
 
+from edgeformer.foreign_code import quiet_tools
 from edgeformer_converters.mil.interpreter import run
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import EngineError, InputError
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

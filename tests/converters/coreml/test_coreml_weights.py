@@ -14,13 +14,12 @@ from small_image import image_inputs, image_program
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 
 from edgeformer.convert.target import PRECISIONS
+from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered
-from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
-from edgeformer_converters.coreml.weights import WEIGHTS
+from edgeformer_converters.coreml.converter import PACKAGE, WEIGHTS, CoreMLConverter
 from edgeformer_converters.mil.interpreter import run
 from edgeformer_converters.mil.program import Function, Operation, read_program
-from edgeformer_converters.quiet import quiet_tools
 from edgeformer_runtime.errors import InputError
 
 pytestmark = [pytest.mark.coreml, pytest.mark.slow]

@@ -13,7 +13,7 @@ from checkpoint_factory import save_whisper
 from jfk_speech import greedy, jfk_mel, jfk_tokens
 from small_speech import Speech, differences, lower_to_all, mask_of, open_speech, script
 
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import PRECISIONS, Lowered
 from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 from edgeformer_converters.litert.graph import LiteRTGraph

@@ -10,7 +10,7 @@ from checkpoint_factory import save_whisper
 from jfk_speech import greedy, jfk_mel, jfk_tokens
 from small_speech import Speech, differences, lower_to_all, open_speech, script
 
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import PRECISIONS, Lowered
 from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
 from edgeformer_runtime.bundle.specs import HOST_STATE

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeformer.attention import ALL_KERNELS, KERNELS
-from edgeformer.attention.exact import chunked
+from edgeformer.attention.kernels import chunked
 from edgeformer.attention.mask import MASK_VALUE, additive_mask
 from edgeformer.convert.target import TARGETS
 
@@ -124,7 +124,7 @@ def test_every_target_has_a_kernel() -> None:
     assert {target.attention for target in TARGETS.values()} <= set(KERNELS)
 
 
-@pytest.mark.parametrize("length", [1301, 601])
+@pytest.mark.parametrize("length", [pytest.param(1301, marks=pytest.mark.slow), 601])
 @pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_slices_of_an_export_end_where_their_tensors_do(kernel: str, length: int) -> None:
     """Readers of bundles refuse a model file whose slices reach beyond."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeformer.bench.command import peer_contenders
-from edgeformer.bench.speech_peers import speech_contenders, speech_run
+from edgeformer.bench.peers import speech_contenders, speech_run
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle

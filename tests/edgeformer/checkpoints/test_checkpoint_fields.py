@@ -15,6 +15,8 @@ from checkpoint_factory import save_whisper, tokenizer
 
 from edgeformer.checkpoints.checkpoint import Checkpoint, check_attention, open_checkpoint
 from edgeformer.checkpoints.fields import (
+    AUDIO,
+    AUDIO_FIELDS,
     CONFIG_FIELDS,
     GENERATION_FIELDS,
     HONOURED,
@@ -28,8 +30,6 @@ from edgeformer.checkpoints.fields import (
     REFUSED,
     SENTENCE_FIELDS,
     SILENT,
-    SOUND_FIELDS,
-    SPEECH_KIND,
     TEXT,
     TOKENIZER_FIELDS,
     TRANSFORMER_FIELDS,
@@ -48,7 +48,7 @@ ALL: dict[str, Mapping[str, Field]] = {
     "sentence_bert_config.json": TRANSFORMER_FIELDS,
     "1_Pooling/config.json": POOLING_FIELDS,
     "generation_config.json": GENERATION_FIELDS,
-    "preprocessor_config.json": SOUND_FIELDS,
+    "preprocessor_config.json": AUDIO_FIELDS,
     "preprocessor_config.json of images": PIXEL_FIELDS,
     "pretrained_cfg": PRETRAINED_FIELDS,
     "2_Normalize/config.json": NORMALIZE_FIELDS,
@@ -81,14 +81,14 @@ def test_all_that_sentence_transformers_reads_is_known() -> None:
 
 
 def test_all_that_transformers_writes_is_known() -> None:
-    for name, kind in (("Bert", TEXT), ("DistilBert", TEXT), ("MobileBert", TEXT), ("Whisper", SPEECH_KIND)):
+    for name, kind in (("Bert", TEXT), ("DistilBert", TEXT), ("MobileBert", TEXT), ("Whisper", AUDIO)):
         written = getattr(transformers, f"{name}Config")().to_dict()
         assert set(written) <= set(CONFIG_FIELDS[kind]), name
         assert check_fields("config.json", written, CONFIG_FIELDS[kind]) == ()
     generation = transformers.GenerationConfig().to_dict()
     assert check_fields("generation_config.json", generation, GENERATION_FIELDS) == ()
     sound = transformers.WhisperFeatureExtractor().to_dict()
-    assert check_fields("preprocessor_config.json", sound, SOUND_FIELDS) == ()
+    assert check_fields("preprocessor_config.json", sound, AUDIO_FIELDS) == ()
     made = transformers.BertTokenizer(vocab=dict.fromkeys(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), 0))
     assert check_fields("tokenizer_config.json", made.init_kwargs, TOKENIZER_FIELDS) == ()
 
@@ -115,8 +115,8 @@ def test_unknown_fields_are_noted() -> None:
 
 
 def test_false_and_zero_are_not_one_another() -> None:
-    assert check_fields("preprocessor_config.json", {"dither": False}, SOUND_FIELDS)
-    assert not check_fields("preprocessor_config.json", {"dither": 0}, SOUND_FIELDS)
+    assert check_fields("preprocessor_config.json", {"dither": False}, AUDIO_FIELDS)
+    assert not check_fields("preprocessor_config.json", {"dither": 0}, AUDIO_FIELDS)
 
 
 BASES: dict[str, dict[str, Any]] = {
@@ -202,7 +202,7 @@ ELSEWHERE = {
         *("model_type", "architectures", "id2label", "num_labels", "attention_kernel", "is_decoder"),
         *("add_cross_attention", "tokenizer_class", "quantization_config", "label_descriptions", "layer_widths"),
     },
-    SPEECH_KIND: {
+    AUDIO: {
         *("architectures", "problem_type", "id2label", "num_labels", "attention_kernel", "is_decoder"),
         *("add_cross_attention", "tokenizer_class", "encoder_layer_widths", "decoder_layer_widths"),
         *("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id", "eos_token_id"),
@@ -257,7 +257,7 @@ def test_honoured_fields_of_config_json_change_the_model_or_are_refused(family: 
 
 @pytest.mark.parametrize("kind", CONFIG_FIELDS)
 def test_no_honoured_field_is_forgotten(kind: str) -> None:
-    families = {TEXT: ("bert", "distilbert", "mobilebert"), IMAGE: ("tinyvit",), SPEECH_KIND: ("whisper",)}[kind]
+    families = {TEXT: ("bert", "distilbert", "mobilebert"), IMAGE: ("tinyvit",), AUDIO: ("whisper",)}[kind]
     set_here = {name for family in families for name in CONFIG_SAMPLES[family]} | ELSEWHERE[kind]
     assert {name for name, field in CONFIG_FIELDS[kind].items() if field.treatment == HONOURED} <= set_here
 

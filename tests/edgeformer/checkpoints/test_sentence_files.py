@@ -18,8 +18,7 @@ from torch import Tensor
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
 from edgeformer.models.program import ProgramOptions
-from edgeformer.tasks.interface import interface_for
-from edgeformer.tasks.samples import TEXTS
+from edgeformer.tasks.text import EMBEDDING, TEXTS
 from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError
 
@@ -110,7 +109,7 @@ def test_pooling_and_norm_are_the_folders(
     torch.testing.assert_close(embedding(checkpoint, "turn the lights off"), expected, rtol=1e-4, atol=1e-5)
     module, _ = load_module(checkpoint, KERNELS["dense"])
     programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(16,)))
-    head = interface_for(checkpoint, programs, ProgramOptions(seq_lens=(16,))).postprocessing
+    head = EMBEDDING.spec(checkpoint, programs, ProgramOptions(seq_lens=(16,))).postprocessing
     assert head == Embedding(dim=32, normalized=normalized)
     assert any("has no Normalize" in note for note in checkpoint.notes) != normalized
 

@@ -18,9 +18,8 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.checkpoints.tokenizers import read_tokenizer
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.generation import SpeechSettings
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, WhisperConfig
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.errors import InputError
@@ -80,6 +79,7 @@ def test_a_multilingual_checkpoint(multilingual: Path) -> None:
     assert checkpoint.config.alignment_heads == ((0, 1), (1, 0))
 
 
+@pytest.mark.slow
 def test_tiny_en(assets: Path) -> None:
     checkpoint = open_checkpoint(str(assets / "whisper-tiny.en"))
     settings = speech_of(checkpoint)
@@ -176,6 +176,7 @@ def test_a_tokenizer_from_vocab_and_merges(multilingual: Path, copy: Path) -> No
     assert speech_of(open_checkpoint(str(copy))) == speech_of(open_checkpoint(str(multilingual)))
 
 
+@pytest.mark.slow
 def test_tiny_en_from_vocab_and_merges(assets: Path, tmp_path: Path) -> None:
     for name in ("vocab.json", "merges.txt", "added_tokens.json"):
         shutil.copy(assets / "whisper-tiny.en" / name, tmp_path / name)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgeformer.attention import KERNELS, AttentionKernel
-from edgeformer.attention import approximate as linear_attention
+from edgeformer.attention import KERNELS, AttentionKernel, kernels
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -34,8 +33,8 @@ training = { epochs = 40, batch_size = 4, learning_rate = 1e-3 }
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> AttentionKernel:
     """Two means in place of all keys, in tests' short texts."""
-    kernel = partial(linear_attention.linear, segments=2)
-    monkeypatch.setattr(linear_attention, "linear", kernel)
+    kernel = partial(kernels.linear, segments=2)
+    monkeypatch.setattr(kernels, "linear", kernel)
     return kernel
 
 

@@ -13,13 +13,13 @@ from torch import nn
 
 from edgeformer.compress.recipe import Training
 from edgeformer.compress.training import Run, _parameter_groups, _Plan
-from edgeformer_runtime.cli.console import err
+from edgeformer.progress import silent
 from edgeformer_runtime.errors import InputError
 
 
 def run(processes: int = 1, index: int = 0, seed: int = 0) -> Run:
     accelerator = SimpleNamespace(num_processes=processes, process_index=index, is_main_process=index == 0)
-    return Run(cast(Any, accelerator), err, seed, Path(), 60.0)
+    return Run(cast(Any, accelerator), silent, seed, Path(), 60.0)
 
 
 LENGTHS = torch.arange(23) % 7 + 3

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from edgeformer.attention import KERNELS
 from edgeformer.compress.compress import Compressed, CompressOptions, compress
 from edgeformer.models import tinyvit
-from edgeformer_runtime.cli.console import err
 from tests.checkpoint_factory import save_mobilebert, tokenizer
 
 LABELS = ("lights", "weather", "call")
@@ -150,4 +149,4 @@ def run(source: Path, recipe: str, data: Path | str, out: Path, **options: Any) 
     """`compress` with a recipe's text."""
     out.parent.mkdir(parents=True, exist_ok=True)
     path = save_recipe(out.parent / "recipe.toml", recipe)
-    return compress(CompressOptions(str(source), str(path), str(data), out, **options), err)
+    return compress(CompressOptions(str(source), str(path), str(data), out, **options))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from edgeformer.convert.agreement import Agreement, Reference, agreement
+from edgeformer.convert.agreement import Agreement, Reference, agreement, compare_embeddings, compare_labels
 from edgeformer_runtime.bundle.manifest import Classification, Embedding
 from edgeformer_runtime.engines.base import Tensor
 
@@ -42,7 +42,8 @@ def judged(
         )
         for index, (given, _) in enumerate(pairs)
     ]
-    return agreement(Table([own for _, own in pairs]), references, head)  # type: ignore[arg-type]
+    compare = compare_embeddings if isinstance(head, Embedding) else compare_labels
+    return agreement(Table([own for _, own in pairs]), references, head, compare)  # type: ignore[arg-type]
 
 
 def odds(ratio: float) -> tuple[float, float]:

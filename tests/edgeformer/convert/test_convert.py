@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import json
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,17 @@ import pytest
 import torch
 import transformers
 
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
-from edgeformer.convert.gate_inputs import gate_texts
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints import weights
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.convert import bundle_writer
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.layer_plan import LayerPlan, quantizable_layers
+from edgeformer.convert.result import Converted
+from edgeformer.tasks.text import gate_texts
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle import bundle as runtime_bundle
+from edgeformer_runtime.bundle import vectors
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import InputError
@@ -34,18 +44,41 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Converted]:
+def work() -> Counter[tuple[str, str]]:
+    """How often the conversion did what it should do once, with the file that it did it to."""
+    return Counter()
+
+
+@pytest.fixture(scope="module")
+def converted(
+    checkpoint: Path, work: Counter[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Converted]:
     out = tmp_path_factory.mktemp("dist")
-    rows = convert(
-        ConvertOptions(
-            source=str(checkpoint),
-            out=out,
-            targets=("litert", "coreml", "executorch", "onnx"),
-            precisions=PRECISIONS,
-            seq_lens=SEQ_LENS,
-            zipped=True,
+    with pytest.MonkeyPatch.context() as patch:
+
+        def count(owner: object, name: str, file_of: Callable[..., object]) -> None:
+            original = getattr(owner, name)
+
+            def counted(*arguments: object) -> object:
+                work[name, str(file_of(*arguments))] += 1
+                return original(*arguments)
+
+            patch.setattr(owner, name, counted)
+
+        count(weights, "load_weights", lambda files: files[0].name)
+        count(bundle_writer, "_sha256", lambda path: path.as_posix().partition("/new/")[2])
+        count(runtime_bundle, "_compare_hash", lambda name, entry, _: f"{name} {entry.sha256}")
+        count(vectors, "_read", lambda bundle: bundle.folder.name)
+        rows = convert(
+            ConvertOptions(
+                source=str(checkpoint),
+                out=out,
+                targets=("litert", "coreml", "executorch", "onnx"),
+                precisions=PRECISIONS,
+                seq_lens=SEQ_LENS,
+                zipped=True,
+            )
         )
-    )
     assert not list(out.glob(".edgeformer-*")), "the staging folder must go"
     return {(row.target, row.precision): row for row in rows}
 
@@ -55,6 +88,23 @@ def test_every_target_and_precision_passes_its_gates(converted: dict[tuple[str, 
     for row in converted.values():
         assert row.ok, row.problems
         assert [stage.name for stage in row.verification.stages] == ["preprocess", "seq_16", "seq_32", "answer"]
+
+
+def test_nothing_is_read_hashed_or_parsed_twice(
+    converted: dict[tuple[str, str], Converted], work: Counter[tuple[str, str]]
+) -> None:
+    assert {file: times for (name, file), times in work.items() if name == "load_weights"} == {"model.safetensors": 1}
+    bundles = {row.path.name: row.path for row in converted.values()}
+    files = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in bundles.items()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert {file: times for (name, file), times in work.items() if name == "_sha256"} == dict.fromkeys(files, 1)
+    # Bundles share files, which have one name and hash.
+    assert sum(times for (name, _), times in work.items() if name == "_compare_hash") == len(files)
+    assert {file: times for (name, file), times in work.items() if name == "_read"} == dict.fromkeys(bundles, 1)
 
 
 @pytest.mark.parametrize("target", RUNS_HERE)
@@ -97,6 +147,24 @@ def test_the_zip_is_the_same_bundle(converted: dict[tuple[str, str], Converted])
 def test_the_report_has_no_times(converted: dict[tuple[str, str], Converted]) -> None:
     report = json.loads((converted["litert", "fp32"].path / "report.json").read_text())
     assert set(report) == {"verification", "agreement", "partitions", "problems"}
+
+
+def test_the_report_of_a_mixed_bundle_has_the_format_of_each_layer(checkpoint: Path, tmp_path: Path) -> None:
+    plan = LayerPlan({"classifier": "fp32"}, default="int8")
+    plan.write(tmp_path / "plan.json")
+    options = ConvertOptions(
+        str(checkpoint),
+        tmp_path / "out",
+        targets=("onnx",),
+        precisions=("mixed",),
+        seq_lens=(16,),
+        plan=tmp_path / "plan.json",
+    )
+    (row,) = convert(options)
+    assert row.ok, row.problems
+    module, _ = load_module(open_checkpoint(str(checkpoint)), KERNELS["dense"])
+    layers = json.loads((row.path / "report.json").read_text())["layers"]
+    assert layers == {name: "fp32" if name == "classifier" else "int8" for name in quantizable_layers(module)}
 
 
 def test_the_report_says_how_often_the_answer_is_the_checkpoints(

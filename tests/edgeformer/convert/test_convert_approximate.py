@@ -11,7 +11,8 @@ import torch
 
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.result import Converted
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError

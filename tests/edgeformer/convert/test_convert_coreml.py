@@ -12,7 +12,8 @@ from checkpoint_factory import save_mobilebert
 from safetensors.torch import load_file, save_file
 
 from edgeformer.convert.bundle_writer import seal
-from edgeformer.convert.convert import Converted, ConvertOptions, convert
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.convert.result import Converted
 from edgeformer.convert.target import verification_engine
 from edgeformer_converters.mil.program import read_program
 from edgeformer_runtime.bundle.bundle import Bundle

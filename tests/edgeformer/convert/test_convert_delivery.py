@@ -36,7 +36,8 @@ def out(tmp_path: Path) -> Path:
 def delivered(original: Path, out: Path, *, zipped: bool = False) -> list[str]:
     with work_folder(out) as work:
         shutil.copytree(original, work / "tiny")
-        return deliver(work / "tiny", out / "tiny", zipped)
+        with Bundle.open(work / "tiny") as bundle:
+            return deliver(bundle, out / "tiny", zipped)
 
 
 def names(folder: Path) -> list[str]:
@@ -84,13 +85,14 @@ DELIVERER = """
 import shutil, sys
 from pathlib import Path
 from edgeformer.convert.bundle_writer import deliver
+from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.delivery import alone, work_folder
 original, out = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 while True:
     with work_folder(out) as work, alone(out / "tiny"):
         shutil.copytree(original, work / "tiny")
-        deliver(work / "tiny", out / "tiny", zipped=True)
+        deliver(Bundle.open(work / "tiny"), out / "tiny", zipped=True)
 """
 
 SIGNER = """
@@ -116,6 +118,7 @@ def killed(script: str, *arguments: object, after: float) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_delivery_leaves_a_bundle_at_its_place(original: Path, out: Path) -> None:
     delivered(original, out, zipped=True)
     generator = random.Random(0)
@@ -128,6 +131,7 @@ def test_a_killed_delivery_leaves_a_bundle_at_its_place(original: Path, out: Pat
 
 
 @posix
+@pytest.mark.slow
 def test_a_killed_signing_leaves_a_signed_bundle_of_some_release(original: Path, out: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     from edgeformer.signing import make_keys, sign_bundle

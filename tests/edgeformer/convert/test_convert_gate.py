@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from edgeformer.cli import app
 from edgeformer.convert import convert as conversion
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.convert.tables import converted_table
+from edgeformer.convert.result import converted_table
 from edgeformer.convert.target import EIGHT_BITS, PRECISIONS, Allowance
 from edgeformer.evaluate.evaluate import evaluate
 from edgeformer_runtime import load
@@ -23,6 +23,7 @@ from tests.checkpoint_factory import save_mobilebert
 from tests.edgeformer.compress import tiny
 from tests.edgeformer.convert.collapsing import save_collapsing
 
+pytestmark = pytest.mark.slow
 NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BITS.backstop)
 
 
@@ -48,7 +49,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """No int8 is good enough, and nothing that is refused is timed."""
     int8 = replace(PRECISIONS["dynamic-int8"], allowance=NOTHING)
     monkeypatch.setattr(conversion, "PRECISIONS", {**PRECISIONS, "dynamic-int8": int8})
-    monkeypatch.setattr(conversion, "latencies_of", lambda *_: pytest.fail("it was timed"))
+    monkeypatch.setattr(conversion, "median_latencies_ms", lambda *_: pytest.fail("it was timed"))
 
 
 def options(source: Path, out: Path, **changes: object) -> ConvertOptions:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeformer.convert.gate_inputs import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
-from edgeformer.tasks.samples import varied_images
+from edgeformer.tasks.image import varied_images
+from edgeformer.tasks.text import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
 
 
 def test_sentences_are_many_and_all_others() -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.convert.agreement import Agreement, Metric
-from edgeformer.convert.gate_inputs import Judged
+from edgeformer.convert.agreement import AccuracyChange, Agreement, Judged
 from edgeformer.convert.gates import (
     FINER,
     answers_problem,
@@ -18,7 +17,7 @@ from edgeformer.convert.gates import (
     way_forward,
 )
 from edgeformer.convert.target import EIGHT_BITS, PRECISIONS, Allowance
-from edgeformer.tasks.interface import Interface
+from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, TextPreprocessing
 from edgeformer_runtime.verify.verify import Stage, Verification
 
@@ -51,12 +50,12 @@ def test_what_a_user_would_lose_names_the_sample(values: dict[str, object], said
 def test_a_drop_of_accuracy_counts_beyond_chance() -> None:
     allowed = Allowance(lost=1, divergence=1, cosine=0, drop=0.02, backstop=EIGHT_BITS.backstop)
     # 5 points on 1000, 70 answers changed: 1.645 * sqrt(70) / 1000 is 1.4 points.
-    real = Metric(1000, 0.90, 0.85, 70)
+    real = AccuracyChange(1000, 0.90, 0.85, 70)
     assert drop_beyond_chance(real) == pytest.approx(0.05 - 1.645 * 70**0.5 / 1000)
     problem = answers_problem(changed(metric=real), allowed)
     assert problem is not None and "accuracy falls from 90.0% to 85.0% of 1000 labelled examples" in problem
     # The same drop on 20 examples is one answer, which says nothing.
-    assert answers_problem(changed(metric=Metric(20, 0.90, 0.85, 1)), allowed) is None
+    assert answers_problem(changed(metric=AccuracyChange(20, 0.90, 0.85, 1)), allowed) is None
 
 
 def test_a_failed_stage_names_its_sample() -> None:
@@ -77,7 +76,7 @@ def test_every_refusal_names_a_way_forward(name: str) -> None:
 def test_only_inputs_that_would_help_are_asked_for() -> None:
     nothing = Judged(None, None, keep_refused=False)
     given = Judged(Path("texts.csv"), "data.csv", keep_refused=False)
-    labels, embedding = Classification(("a",), "softmax"), Embedding(2, normalized=True)
+    labels, embedding = TASKS["text-classification"], TASKS["text-embedding"]
     assert [each.split()[0] for each in helpful_inputs(labels, nothing)] == ["--calibration", "--eval"]
     assert [each.split()[0] for each in helpful_inputs(embedding, nothing)] == ["--calibration"]
     assert helpful_inputs(labels, given) == ()
@@ -108,6 +107,7 @@ def test_what_is_recorded_is_held_to_a_backstop_below_fp16(
     name: str, labels: tuple[float, float], embedding: tuple[float, float]
 ) -> None:
     text = TextPreprocessing(None, 0, 100)
-    for head, expected in ((Classification(("a",), "softmax"), labels), (Embedding(2, normalized=True), embedding)):
-        found = Interface(text, head, {}, ()).tolerances(PRECISIONS[name])
+    heads = (Classification(("a",), "softmax"), Embedding(2, normalized=True))
+    for task, head, expected in zip(("classification", "embedding"), heads, (labels, embedding), strict=True):
+        found = TaskSpec(TASKS[f"text-{task}"], text, head, {}, ()).tolerances(PRECISIONS[name])
         assert (found.output, found.score) == expected

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeformer.convert.calibration import LARGEST_INT4, LARGEST_INT8, Grid, round_rows, round_weights
-from edgeformer.convert.layer_plan import quantized
+from edgeformer.convert.calibration import Grid, round_rows, round_weights
+from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8, quantized
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 

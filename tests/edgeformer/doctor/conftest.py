@@ -1,4 +1,4 @@
-"""Small bundles of every target, sound ones and ones with the mask that breaks devices; each made once per session."""
+"""Small bundles of every target, sound ones and ones with the mask that breaks devices; each made once per run."""
 
 from __future__ import annotations
 
@@ -14,39 +14,48 @@ from edgeformer.attention import mask
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from tests.checkpoint_factory import save_mobilebert
+from tests.conftest import MakeOnce
 from tests.runtime.tiny_bundle import seal
 
 TARGETS = ("litert", "onnx", "executorch", "coreml")
+NAME = "tiny"
 HUGE_MASK = -1e9
 
 Corrupt = Callable[[Path], None]
 
 
-def convert_to_all(source: Path, out: Path) -> dict[str, Path]:
-    rows = convert(ConvertOptions(str(source), out, targets=TARGETS, precisions=("fp32",), seq_lens=(16,)))
+def convert_to_all(source: Path, out: Path) -> None:
+    options = ConvertOptions(str(source), out, targets=TARGETS, precisions=("fp32",), seq_lens=(16,), name=NAME)
+    rows = convert(options)
     assert all(row.ok for row in rows), [row.problems for row in rows]
-    return {row.target: row.path for row in rows}
+
+
+def by_target(folder: Path) -> dict[str, Path]:
+    return {target: folder / f"{NAME}.{target}.fp32" for target in TARGETS}
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(make_once: MakeOnce) -> Path:
     labels = ("lights", "weather", "greeting")
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
-    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny", normalization_type="layer_norm", **names)
+    folder = make_once(
+        "doctor-source", lambda folder: save_mobilebert(folder / NAME, normalization_type="layer_norm", **names)
+    )
+    return folder / NAME
 
 
 @pytest.fixture(scope="session")
-def bundles(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(checkpoint: Path, make_once: MakeOnce) -> dict[str, Path]:
     """A bundle at fp32 by target."""
-    return convert_to_all(checkpoint, tmp_path_factory.mktemp("dist"))
+    return by_target(make_once("doctor-bundles", lambda folder: convert_to_all(checkpoint, folder)))
 
 
 @pytest.fixture(scope="session")
-def masked(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def masked(checkpoint: Path, make_once: MakeOnce) -> dict[str, Path]:
     """The same, but hidden positions get -1e9 added to their scores, as the public implementations do it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mask, "MASK_VALUE", HUGE_MASK)
-        return convert_to_all(checkpoint, tmp_path_factory.mktemp("masked"))
+        return by_target(make_once("doctor-masked", lambda folder: convert_to_all(checkpoint, folder)))
 
 
 @pytest.fixture

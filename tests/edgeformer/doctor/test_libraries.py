@@ -11,8 +11,7 @@ import pytest
 
 from edgeformer.doctor.check_bundle import _alignment
 from edgeformer.doctor.diagnosis import diagnose
-from edgeformer.doctor.examiner import Severity
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions, Severity
 from edgeformer_runtime.errors import InputError
 
 

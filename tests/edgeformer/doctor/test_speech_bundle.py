@@ -8,8 +8,7 @@ import pytest
 
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.doctor.diagnosis import Diagnosis, diagnose
-from edgeformer.doctor.examiner import Finding, Severity
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions, Finding, Severity
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.doctor.conftest import edit_manifest
 

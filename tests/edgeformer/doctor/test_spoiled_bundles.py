@@ -13,8 +13,7 @@ import onnx
 import pytest
 
 from edgeformer.doctor.diagnosis import Diagnosis, diagnose
-from edgeformer.doctor.examiner import Finding, Severity, examiner_for
-from edgeformer.doctor.options import DoctorOptions
+from edgeformer.doctor.examiner import DoctorOptions, Finding, Severity, examiner_for
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, InputError

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from edgeformer.checkpoints.sentence import with_prompt
-from edgeformer.doctor.check_tokenizer import (
+from edgeformer.doctor.check_task import (
     LINES,
     LONE_SURROGATE,
     _check_decoding,
@@ -110,7 +110,7 @@ def test_a_missing_reference_is_not_passed_over(zoo_tokenizer: str, monkeypatch:
     def missing(_: object) -> None:
         raise ImportError("No module named 'transformers'", name="transformers")
 
-    monkeypatch.setattr("edgeformer.doctor.check_tokenizer.word_piece_reference", missing)
+    monkeypatch.setattr("edgeformer.doctor.check_task.word_piece_reference", missing)
     found = _check_encoding(zoo_tokenizer, SPEC)
     assert found[1].severity is Severity.WARNING
     assert "pip install transformers" in found[1].do

@@ -9,8 +9,7 @@ import pytest
 
 from edgeformer.doctor.check_graph import _extremes
 from edgeformer.doctor.examination import peak_memory
-from edgeformer.doctor.model_view import Node, Program, Value
-from edgeformer.doctor.options import older, parse_version
+from edgeformer.doctor.examiner import Node, Program, Value, older, parse_version
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_runtime.errors import InputError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer.evaluate.label_sets import read_label_sets
+from edgeformer.evaluate.classification import read_label_sets
 from edgeformer_runtime.errors import InputError
 
 LABELS = ("joy", "anger, mild", "sadness")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import soundfile
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.data.clips import SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import evaluate
-from edgeformer.evaluate.speech import SpeechEvaluation, WordErrors, measure, speech_table
+from edgeformer.evaluate.speech import SpeechEvaluation, WordErrors, measure
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
@@ -81,10 +80,9 @@ def test_the_document_and_the_table(data: SpeechData) -> None:
     assert document["executed_by"] == "a parrot"
     assert document["clips"][1]["said"] == "good morning"
     assert document["clips"][1]["bundle"]["simple"] == {"errors": 0, "words": 2}
-    manifest = SimpleNamespace(name="x", target="onnx", precision="fp32", source=SimpleNamespace(id="y"))
-    assert speech_table(SimpleNamespace(manifest=manifest), found).row_count == 1
+    assert [table.row_count for table in found.tables()] == [1]
     both = measure(Parrot(SAID), Parrot(SAID), data, "a parrot")
-    assert speech_table(SimpleNamespace(manifest=manifest), both).row_count == 2
+    assert [table.row_count for table in both.tables()] == [2]
 
 
 def test_other_languages_have_no_english_words(data: SpeechData) -> None:

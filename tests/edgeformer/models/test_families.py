@@ -17,8 +17,8 @@ from edgeformer.convert.options import ConvertOptions
 from edgeformer.models.config import LAYER_WIDTH_KEYS
 from edgeformer.models.family import FAMILIES, family_for
 from edgeformer_runtime import load
-from edgeformer_runtime.bundle.manifest import TASKS
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.task import TASKS
 from tests.checkpoint_factory import save_mobilebert, save_whisper, tokenizer, vocabulary
 from tests.edgeformer.compress import tiny
 

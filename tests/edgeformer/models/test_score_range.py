@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.convert.reference import TorchEngine
 from edgeformer.convert.target import PRECISIONS, TARGETS, verification_engine
 from edgeformer.models.program import ProgramOptions
 from edgeformer.models.score_range import exact_masks, sample_inputs, score_range

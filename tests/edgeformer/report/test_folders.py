@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.report.collect import collect
+from edgeformer.evaluate.evaluate import Answers, share_interval
+from edgeformer.evaluate.speech import word_error_interval
+from edgeformer.report.collect import Variant, collect
 from edgeformer.report.html_page import page_of
-from edgeformer.report.page import page
-from edgeformer.report.variant import Variant, pareto, share_interval, word_error_interval
+from edgeformer.report.page import page, pareto
+from edgeformer.tasks.speech import WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import bundle_around
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE, parse
@@ -226,12 +228,16 @@ def test_only_variants_of_one_group_are_compared() -> None:
     assert pareto([bundle, same]) == (bundle,)
 
 
+def transcripts(truth: tuple[str, ...], given: tuple[str, ...]) -> Answers:
+    return Answers(WORD_ERRORS, 0.0, truth, truth, given)
+
+
 def test_intervals() -> None:
     # Wilson's of 80 of 100, as in Newcombe 1998's method 3.
     low, high = share_interval(0.8, 100)
     assert (low, high) == (pytest.approx(0.7112, abs=1e-4), pytest.approx(0.8667, abs=1e-4))
     assert share_interval(1.0, 3)[1] == 1.0 and share_interval(0.0, 3)[0] == 0.0
     # Two clips of four words with one error and none: 1/8, spread 2 * (2 * (1/2)^2), over 8 words.
-    found = word_error_interval(["a b c d", "a b c d"], ["a b c x", "a b c d"])
+    found = word_error_interval(transcripts(("a b c d", "a b c d"), ("a b c x", "a b c d")))
     assert found is not None and found[1] == pytest.approx(0.125 + 1.96 / 8)
-    assert word_error_interval(["a"], ["b"]) is None
+    assert word_error_interval(transcripts(("a",), ("b",))) is None

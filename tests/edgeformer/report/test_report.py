@@ -13,13 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeformer.cli import app
-from edgeformer.compress.budget.probe import Reading
 from edgeformer.compress.budget.search import Change
-from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
+from edgeformer.compress.budget.sensitivity import LayerCost, Reading, Sensitivity
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.report.collect import FolderReport, collect
-from edgeformer.report.page import page, pareto_plot
-from edgeformer.report.variant import Variant, pareto
+from edgeformer.report.collect import FolderReport, Variant, collect
+from edgeformer.report.page import page, pareto, pareto_plot
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compress import tiny
 

@@ -217,4 +217,4 @@ def test_command(texts: Made, text_source: Path, tmp_path: Path, capsys: pytest.
     assert err == f"{corrupted}: diverges from the reference, first at the stage layer mobilebert.encoder.layer.1\n"
     code, _, err = call(good, "--source", text_source)
     assert (code, err.count("\n")) == (2, 1)
-    assert "--source with --layers alone" in err
+    assert "--source is for --layers" in err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.bench import device as energy
+from edgeformer_runtime.bench import device
 from edgeformer_runtime.bench.device import (
     Counter,
     Device,
@@ -110,7 +110,7 @@ def test_rapl_counts_joules_and_begins_again(tmp_path: Path) -> None:
     assert isinstance(meter, Counter) and meter.name == "RAPL package-0"
     clock = iter((100.0, 102.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(energy.time, "perf_counter", lambda: next(clock))
+        patch.setattr(device.time, "perf_counter", lambda: next(clock))
         watts = meter.watts_during(lambda: (tmp_path / zone / "energy_uj").write_text("1000000"))
     assert watts == 1.0  # from 9 J over 10 J to 1 J, in 2 s
 

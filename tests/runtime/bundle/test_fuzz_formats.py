@@ -21,8 +21,7 @@ from tiny_image_bundle import SPEC
 from tiny_speech_bundle import HEAD, RATE, SOUND
 from tiny_speech_bundle import manifest as speech_manifest
 
-from edgeformer_runtime.bundle import reader as archive
-from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.bundle import archive, strict_json
 from edgeformer_runtime.bundle.manifest import Manifest, TextPreprocessing, parse
 from edgeformer_runtime.bundle.signature import check
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer

@@ -157,8 +157,8 @@ def test_a_corrupted_photo_is_named(tiny_image: Path) -> None:
 def test_every_property_of_a_case_is_checked_against_its_kind() -> None:
     from importlib import resources
 
-    from edgeformer_runtime.bundle.vectors import RAW_INPUTS
+    from edgeformer_runtime.tasks.task import TASKS
 
     schema = json.loads(resources.files("edgeformer_runtime").joinpath("cases.schema.json").read_text())
     keys = set(schema["properties"]["cases"]["items"]["properties"]["input"]["properties"])
-    assert keys == {key for forms in RAW_INPUTS.values() for form in forms for key in form}
+    assert keys == {key for task in TASKS.values() for form in task.takes.stored_forms for key in form}

@@ -140,10 +140,10 @@ def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]
     data = strict_json.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
     data["postprocessing"]["labels"] = labels
     text = json.dumps(data, separators=(",", ":"))
-    begun = time.monotonic()
+    started = time.process_time()
     with pytest.raises(BundleError, match="labels"):
         parse(text)
-    assert time.monotonic() - begun < 30  # seconds where 129 were, even on a busy machine
+    assert time.process_time() - started < 30  # CPU seconds, of which there were 129
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"])

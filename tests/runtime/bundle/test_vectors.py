@@ -27,7 +27,7 @@ def test_what_is_read_is_what_was_written(tiny: Path, tmp_path: Path) -> None:
     assert cases[0].inputs["input_ids"].tolist() == [[2, 4, 5, 6, 7, 11, 3, 0]]
     assert cases[0].inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1, 1, 0]]
     assert tolerances == Tolerances(1e-4, 1e-4)
-    write_vectors(tmp_path, cases, tolerances)
+    write_vectors(tmp_path, cases, tolerances, bundle.manifest)
     for name in (CASES, TENSORS):
         assert (tmp_path / name).read_bytes() == (tiny / name).read_bytes()
 
@@ -45,7 +45,7 @@ def test_a_reference_without_numbers_is_not_recorded(tmp_path: Path, bad: float)
     output = np.array([[1, bad]], dtype=np.float32)
     case = Case("p", {"text": "x"}, {}, {"input_ids": np.ones((1, 2), np.int32)}, {"output": output})
     with pytest.raises(BundleError, match="case 0: the reference's 'output' holds NaN or infinity"):
-        write_vectors(tmp_path, [case], Tolerances(0.1, 0.1))
+        write_vectors(tmp_path, [case], Tolerances(0.1, 0.1), manifest())
     assert not list(tmp_path.iterdir())
 
 
@@ -121,6 +121,22 @@ def test_corrupted_tensors(tiny: Path) -> None:
     ):
         save_file(good | {"0/output": value}, tiny / TENSORS)
         assert problem in reseal_and_read(tiny)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "problem"),
+    [
+        ("input_ids", 1 << 20, "expected numbers from 0 to "),
+        ("input_ids", -1, "expected numbers from 0 to "),
+        ("attention_mask", 2, "expected numbers from 0 to 1, found "),
+    ],
+)
+def test_numbers_that_the_model_has_no_row_for(tiny: Path, name: str, number: int, problem: str) -> None:
+    """ExecuTorch's Python binding ends the process where an embedding is asked for such a row."""
+    tensors = load_file(tiny / TENSORS)
+    tensors[f"0/{name}"][0, 0] = number
+    save_file(tensors, tiny / TENSORS)
+    assert f"0/{name}: {problem}" in reseal_and_read(tiny)
 
 
 def test_a_bundle_without_vectors_runs_but_has_nothing_to_verify(tiny: Path) -> None:

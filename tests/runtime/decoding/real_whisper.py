@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
-from edgeformer.convert.reference import TorchEngine
+from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.models.program import ProgramOptions
-from edgeformer.models.whisper.config import parse_config, with_alignment_heads
 from edgeformer.models.whisper.family import rename
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import transcription_layout, whisper_programs
 from edgeformer_runtime.bundle.specs import AudioPreprocessing, SpeechTokens, Transcription
 from edgeformer_runtime.decoding.options import TranscribeOptions

@@ -20,13 +20,19 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.executorch import _BINDING, CHOICE
 from edgeformer_runtime.engines.executorch_shim import build as building
-from edgeformer_runtime.engines.executorch_shim.build import build_shim
-from edgeformer_runtime.engines.executorch_shim.builds import LIBRARY_NAME, RECORD_NAME, Build, find_build, read_build
+from edgeformer_runtime.engines.executorch_shim.build import (
+    LIBRARY_NAME,
+    RECORD_NAME,
+    Build,
+    build_shim,
+    find_build,
+    read_build,
+)
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.executorch_shim.package import LIBRARIES, installed_package, read_library
 from edgeformer_runtime.errors import EngineError, InputError
 
-pytestmark = pytest.mark.executorch
+pytestmark = [pytest.mark.executorch, pytest.mark.slow]
 
 WITHOUT_TORCH = """
 import json, sys
@@ -73,7 +79,6 @@ def test_a_build_needs_its_own_folder_and_the_systems_libraries(executorch_shim:
     assert set(LIBRARIES) <= set(read_library(executorch_shim / LIBRARY_NAME).needed)
 
 
-@pytest.mark.slow
 def test_no_torch_and_the_same_numbers(tiny_executorch: Path, executorch_shim: Path, tmp_path: Path) -> None:
     answers = {}
     for runtime in ("python", str(executorch_shim)):
@@ -92,7 +97,6 @@ def test_no_torch_and_the_same_numbers(tiny_executorch: Path, executorch_shim: P
     np.testing.assert_allclose(scores, answers["python"][1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_both_runtimes_in_one_process(tiny_executorch: Path, executorch_shim: Path, monkeypatch) -> None:
     inputs = {name: np.ones((1, 8), np.int32) for name in ("input_ids", "attention_mask")}
     with Bundle.open(tiny_executorch) as bundle:
@@ -172,7 +176,6 @@ def wheel_of_installed(path: Path, name: str = "executorch", version: str | None
     return path
 
 
-@pytest.mark.slow
 def test_a_wheel_file_gives_the_same_build(executorch_shim: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     wheel = wheel_of_installed(tmp_path / "executorch.whl")
@@ -278,7 +281,6 @@ def test_the_users_cache(executorch_shim: Path, empty_cache: Path, monkeypatch: 
     assert find_build() == Build(newer, replace(record, compiler="another"))
 
 
-@pytest.mark.slow
 def test_the_shim_is_chosen_where_it_is_built(
     tiny_executorch: Path, executorch_shim: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +321,7 @@ def test_folders_that_are_no_build(
     # In a process of its own: libraries of one name are loaded once.
     script = f"""
 from pathlib import Path
-from edgeformer_runtime.engines.executorch_shim.builds import read_build
+from edgeformer_runtime.engines.executorch_shim.build import read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 ShimRuntime(read_build(Path({str(folder)!r})))
 """

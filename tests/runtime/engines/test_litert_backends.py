@@ -21,8 +21,7 @@ from tiny_bundle import manifest, seal
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import parse
 from edgeformer_runtime.engines import litert_backends, open_engine
-from edgeformer_runtime.engines.litert_backends import BACKENDS, CHOICE
-from edgeformer_runtime.engines.litert_interpreter import InterpreterEngine
+from edgeformer_runtime.engines.litert_backends import BACKENDS, CHOICE, InterpreterEngine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.verify.verify import verify
 

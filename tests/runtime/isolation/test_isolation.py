@@ -18,9 +18,8 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.frames import Frame, FrameError, read_frame, write_frame
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.isolation.process import Limits
+from edgeformer_runtime.isolation.process import Frame, FrameError, Limits, read_frame, write_frame
 from edgeformer_runtime.verify.verify import verify
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
@@ -61,6 +60,19 @@ def test_images_by_path_bytes_array_and_pillow_image(tiny_image_onnx: Path) -> N
             isolated(b"no image")
 
 
+@pytest.mark.executorch
+@pytest.mark.slow
+def test_both_runtimes_of_executorch(
+    tiny_executorch: Path, executorch_shim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch, which the Python binding brings, looks for libraries with a compiler when it is imported."""
+    for chosen, name in (("python", "(python)"), (str(executorch_shim), "(shim)")):
+        monkeypatch.setenv("EDGEFORMER_EXECUTORCH", chosen)
+        with load(tiny_executorch) as plain, load(tiny_executorch, isolated=True) as isolated:
+            assert isolated("turn the lights off").scores == plain("turn the lights off").scores
+            assert isolated.engine.executed_by.endswith(name)
+
+
 def test_a_zip_and_a_second_close(tiny_onnx: Path, tmp_path: Path) -> None:
     pack(tiny_onnx, tmp_path / "tiny.zip")
     pipeline = load(tmp_path / "tiny.zip", isolated=True)
@@ -78,6 +90,7 @@ def test_errors_of_inputs_are_the_same(isolated: IsolatedPipeline) -> None:
     assert isolated.run("hello").labels
 
 
+@pytest.mark.slow
 def test_what_is_too_long_is_refused_and_the_process_goes_on(isolated: IsolatedPipeline, tiny_onnx: Path) -> None:
     restarts, process = isolated.engine.helper.restarts, isolated.engine.helper._process
     long = "\u0301" * (6 << 20)  # six bytes each as JSON: longer than a message may be

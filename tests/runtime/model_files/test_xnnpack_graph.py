@@ -10,7 +10,7 @@ import pytest
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.model_files.executorch_file import check_executorch
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Table
+from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.refusal import Broken
 from edgeformer_runtime.model_files.xnnpack_graph import _HEADER, FULLY_CONNECTED, NO_ID
 
@@ -27,7 +27,7 @@ def graph_with_weights(data: memoryview) -> tuple[int, Table]:
         at = bytes(data).index(b"XH00", at + 4)
         _, _, start, size, _, _ = _HEADER.unpack_from(data, at - 4)
         begin = at - 4 + start
-        graph = FlatBuffer(data[begin : begin + size], b"XN01", "graph").root()
+        graph = FlatBuffer(data[begin : begin + size], b"XN01", "graph", Steps()).root()
         if any(each.scalar(0, "B") == FULLY_CONNECTED for each in graph.tables(1)):
             return begin, graph
 

@@ -14,10 +14,10 @@ from served import one_by_one
 from tiny_bundle import TinyEngine
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.cancellation import Cancelled, IsCancelled, check
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_pipeline
-from edgeformer_runtime.serve.refusals import Refusal
+from edgeformer_runtime.pipelines.base import Cancelled, IsCancelled, check
+from edgeformer_runtime.serve.inputs import Refusal
 from edgeformer_runtime.serve.workers import GATHER_S, SHORT_TURNS, Work, Workers
 
 

@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from rich.console import Console
 from tokenizers import Tokenizer
 
 from edgeformer.compress.augment import variant, word_neighbours
-from edgeformer.compress.batches import encode
+from edgeformer.compress.corpus import encode, shuffled_rows
+from edgeformer.compress.recipe import Training
 from edgeformer.compress.student import SPECIAL_TOKENS, shrink_tokenizer
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
 from tools.zoo import train_clinc150 as script
 from tools.zoo.clinc150_data import load_clinc150
-from tools.zoo.training import Schedule, predict, shuffled_batches
 
 SENTENCES = {
     "lights": [
@@ -129,22 +128,14 @@ def test_batches_cover_every_row_once() -> None:
     assert data.ids.shape == (100, 6)
     assert set(data.ids[data.lengths == 6][:, 5].tolist()) == {tokenizer().token_to_id("[SEP]")}
     torch.manual_seed(0)
-    batches = list(shuffled_batches(data, 8))
-    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == list(range(100))
-    for batch in batches:
-        assert batch.input_ids.shape[1] == batch.attention_mask.sum(1).max()
-        assert (batch.input_ids[batch.attention_mask == 0] == 0).all()
-    quiet = Console(quiet=True)
-    lengths = predict(lambda batch: batch.attention_mask.sum(1, keepdim=True), data, "", quiet, 16)[:, 0]
+    batches = shuffled_rows(data.lengths, 8)
+    assert sorted(torch.cat(batches).tolist()) == list(range(100))
+    for rows in batches:
+        input_ids, attention_mask, _ = data.inputs(rows)
+        assert input_ids.shape[1] == attention_mask.sum(1).max()
+        assert (input_ids[attention_mask == 0] == 0).all()
+    lengths = script.predict(lambda inputs: inputs[1].sum(1, keepdim=True), data, batch_size=16)[:, 0]
     assert torch.equal(lengths, data.lengths)
-
-
-def test_schedule_warms_up_and_ends_at_zero() -> None:
-    schedule = Schedule(epochs=1, batch_size=1, learning_rate=1.0)
-    factors = [schedule.factor(step, 100) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[9] == pytest.approx(1.0)
-    assert factors[100] == pytest.approx(0.0)
 
 
 @pytest.fixture
@@ -161,7 +152,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(script, "VOCAB_SIZE", 60)
     monkeypatch.setattr(script, "ARCHITECTURE", script.ARCHITECTURE | sizes)
-    monkeypatch.setattr(script, "STUDENT_SCHEDULE", Schedule(epochs=2, batch_size=16, learning_rate=1e-3))
+    monkeypatch.setattr(
+        script, "STUDENT_TRAINING", Training(epochs=2, batch_size=16, learning_rate=1e-3, schedule="cosine")
+    )
 
 
 @pytest.mark.usefixtures("small")

@@ -27,22 +27,36 @@ struct FlatShape: Sendable {
     subscript(slot: Int) -> FlatField? { slot < fields.count ? fields[slot] : nil }
 }
 
+/// What may be looked at in all flatbuffers of a file: tables, texts and numbers of arrays, each as often as something
+/// refers to it.
+final class Steps {
+    private static let most = 2_000_000
+    private var count = 0
+
+    /// Counts what is looked at: things that refer to one another in circles, or a million times to one, end here.
+    func spend(_ more: Int) throws {
+        count += more
+        guard count <= Self.most else {
+            throw Broken("corrupted: expected at most \(Self.most) tables, texts and numbers")
+        }
+    }
+}
+
 /// A flatbuffer that is read without trusting it: runtimes on phones follow whatever offsets it has.
 ///
 /// Every known field of a table has the type that its shape states, and lies inside the buffer, as does all below it.
 final class FlatBuffer {
-    /// What may be looked at in all: tables, texts and numbers of arrays, each as often as something refers to it.
-    private static let maxSteps = 2_000_000
     private static let maxDepth = 32
 
     /// The size of the buffer.
     let size: Int
     private let data: Data
-    private var steps = 0
+    private let steps: Steps
 
-    /// A reader of a buffer, from whose first byte offsets count.
-    init(_ data: Data) {
+    /// A reader of a buffer, from whose first byte offsets count; `steps` are the file's.
+    init(_ data: Data, _ steps: Steps = Steps()) {
         self.data = data
+        self.steps = steps
         size = data.count
     }
 
@@ -96,13 +110,8 @@ final class FlatBuffer {
         return String(decoding: data.dropFirst(place + 4).prefix(count), as: UTF8.self)
     }
 
-    /// Counts what is looked at: things that refer to one another in circles, or a million times to one, end here.
-    func spend(_ count: Int) throws {
-        steps += count
-        guard steps <= Self.maxSteps else {
-            throw corrupted("expected at most \(Self.maxSteps) tables, texts and numbers")
-        }
-    }
+    /// Counts what is looked at.
+    func spend(_ count: Int) throws { try steps.spend(count) }
 
     /// An error that says what is wrong with the file.
     func corrupted(_ how: String) -> Broken { Broken("corrupted: \(how)") }
@@ -178,7 +187,9 @@ struct FlatTable {
 
     /// Refuses a field that leaves its table.
     func inline(_ place: Int, _ count: Int) throws {
-        guard place >= begin + 4, place + count <= begin + bytes else { throw file.corrupted("a field leaves its table") }
+        guard place >= begin + 4, place + count <= begin + bytes else {
+            throw file.corrupted("a field leaves its table")
+        }
     }
 
     /// Where a field that is an offset leads.

@@ -33,13 +33,16 @@ struct MilValues {
     let weights: Data?
 
     /// A tensor's type, or a state's; nil: a list, or a text.
-    func type(_ range: Range<Int>, _ what: String, computed: Bool = true) throws -> MilType? {
+    func type(
+        _ range: Range<Int>, _ what: String, computed: Bool = true, inState: Bool = false
+    ) throws -> MilType? {
         let message = try file.message(range, [1, 2, 3, 4, 5], what)
         guard message.numbers.count == 1 else { throw Broken("\(what) has \(message.numbers.count) types") }
         if message.has(Self.tensor) { return try tensorType(try message.part(Self.tensor), what, computed) }
+        guard !inState else { throw Broken("\(what) is a state of no tensor") }
         if message.has(Self.state) {
             let wrapped = try file.message(try message.part(Self.state), [1], what).part(1)
-            guard let inner = try type(wrapped, what), !inner.isState else {
+            guard let inner = try type(wrapped, what, inState: true) else {
                 throw Broken("\(what) is a state of no tensor")
             }
             return MilType(dtype: inner.dtype, shape: inner.shape, isState: true)

@@ -21,8 +21,9 @@ enum PteFile {
         let (size, base) = (try header.number(16, 8), try header.number(24, 8))
         try Limits.check(0, size, before: data.count, "the program")
         try Limits.check(base, 0, before: data.count, "the segments' begin")
-        let program = try FlatBuffer(data.prefix(size)).root("ET12", PteLayout.program)
-        let segments = try PteSegments(data, program, base: base, programBytes: size)
+        let steps = Steps()
+        let program = try FlatBuffer(data.prefix(size), steps).root("ET12", PteLayout.program)
+        let segments = try PteSegments(data, steps, program, base: base, programBytes: size)
         for table in try program.tables(2) + program.tables(3) where try table.count(0, itemBytes: 1) > 0 {
             throw Broken("it has constants or delegates' data in its flatbuffer")
         }
@@ -53,12 +54,14 @@ enum PteFile {
 
 /// The parts of a file behind its flatbuffer.
 struct PteSegments {
+    /// The file's.
+    let steps: Steps
     private let data: Data
     private var places: [Range<Int>] = []
     private var named: [ExactString: Int] = [:]
 
-    init(_ data: Data, _ program: FlatTable, base: Int, programBytes: Int) throws {
-        self.data = data
+    init(_ data: Data, _ steps: Steps, _ program: FlatTable, base: Int, programBytes: Int) throws {
+        (self.data, self.steps) = (data, steps)
         for (number, table) in try program.tables(4).enumerated() {
             guard base >= programBytes else { throw Broken("its segments begin inside its program") }
             let (offset, size) = (try table.long(0), try table.long(1))
@@ -179,7 +182,8 @@ private struct PteMethod {
             guard operands.allSatisfy({ values[$0].kind == "T" }) else {
                 throw Broken("it gives a delegate what is no tensor")
             }
-            try XnnpackGraph.check(delegates[number], operands: operands.count, namedSize: segments.namedSize)
+            try XnnpackGraph.check(
+                delegates[number], operands: operands.count, namedSize: segments.namedSize, steps: segments.steps)
             return Self.delegateName
         }
         guard operators.indices.contains(number) else {

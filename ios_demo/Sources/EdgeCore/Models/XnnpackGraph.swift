@@ -106,8 +106,9 @@ struct XnnpackGraph {
     ///   - data: the delegate's segment.
     ///   - operands: how many the call has.
     ///   - namedSize: gives the size of named data by its key; refuses a key that there is none for.
+    ///   - steps: of the file: a million calls may be of one delegate.
     /// - Throws: `Broken`: with the rule.
-    static func check(_ data: Data, operands: Int, namedSize: (String) throws -> Int) throws {
+    static func check(_ data: Data, operands: Int, namedSize: (String) throws -> Int, steps: Steps) throws {
         guard data.count >= headerBytes, data.dropFirst(4).prefix(4).elementsEqual("XH00".utf8) else {
             throw Broken("XNNPACK's data does not begin with XH00")
         }
@@ -117,7 +118,7 @@ struct XnnpackGraph {
         let constantBytes = try header.number(22, 8)
         try Limits.check(begin, size, before: data.count, "XNNPACK's graph")
         try Limits.check(try header.number(18, 4), constantBytes, before: data.count, "XNNPACK's constants")
-        let table = try FlatBuffer(data.dropFirst(begin).prefix(size)).root("XN01", layout)
+        let table = try FlatBuffer(data.dropFirst(begin).prefix(size), steps).root("XN01", layout)
         let sizes = try table.tables(8).map { try constantSize($0, constantBytes, namedSize) }
         let externals = try table.uint(3)
         guard externals <= operands else {

@@ -180,7 +180,7 @@ private struct SpecialTokens: Sendable {
         let isSpecial = outer.has("SpecialToken")
         let inner = try outer.value(isSpecial ? "SpecialToken" : "Sequence")
         let record = try Record(inner.0, at: inner.path, keys: ["id", "type_id"])
-        let (id, type) = (try record.text("id"), try record.integer("type_id", 0...Int(Int32.max)))
+        let (id, type) = (try record.text("id"), try record.integer("type_id", 0...1))
         guard isSpecial else {
             guard id == "A" || id == "B" else { throw BundleError("\(path): expected A or B, found \(shown(id))") }
             return id == "A" ? .first(type: type) : .second(type: type)

@@ -1,22 +1,23 @@
-"""Building the shim: from executorch's wheel and the system's compiler to a folder that engines load."""
+"""Builds of the shim: what is known of each, where they are, and how one is made, by the system's compiler."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeformer_runtime.cache import make_private
-from edgeformer_runtime.delivery import check_names, work_folder
-from edgeformer_runtime.engines.executorch_shim import builds
-from edgeformer_runtime.engines.executorch_shim.builds import SOURCE, Build, Record
+from edgeformer_runtime.delivery import cache_folder, check_names, make_private, who_can_replace, work_folder
 from edgeformer_runtime.engines.executorch_shim.package import (
     Package,
     copy_libraries,
@@ -26,18 +27,129 @@ from edgeformer_runtime.engines.executorch_shim.package import (
     unpack_wheel,
 )
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.progress import Progress
+
+SOURCE = Path(__file__).with_name("shim.cpp")
+LIBRARY_NAME = "libedgeformer_executorch.so"
+RECORD_NAME = "build.json"
+AGAIN = "edgeformer-runtime build-executorch"
+"""What makes a build that fits."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a build was made from. Equal records are equal builds.
+
+    Attributes:
+        executorch: the version of the libraries.
+        compiler: the compiler's name and version, in its own words.
+        machine: what it runs on, as `uname -m` names it.
+        source_sha256: of the shim's source.
+    """
+
+    executorch: str
+    compiler: str
+    machine: str
+    source_sha256: str
+
+    @property
+    def folder_name(self) -> str:
+        """Where in a user's cache this build belongs: one folder for each record."""
+        key = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.executorch}-{self.machine}-{key}"
+
+    def to_json(self) -> str:
+        """The text of `build.json`."""
+        return json.dumps(asdict(self), sort_keys=True, indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build: a folder with the shim, and ExecuTorch's libraries beside it."""
+
+    folder: Path
+    record: Record
+
+    @property
+    def library(self) -> Path:
+        """The shim itself."""
+        return self.folder / LIBRARY_NAME
+
+    def to_json(self) -> dict[str, str | int]:
+        """The build for scripts: its folder, its record, and its size in bytes."""
+        size = sum(path.stat().st_size for path in self.folder.iterdir())
+        return {"folder": str(self.folder), "size_bytes": size, **asdict(self.record)}
+
+
+@cache
+def source_sha256() -> str:
+    """The hash of the shim's source, in hexadecimal: a build of another source speaks another interface."""
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+
+
+def builds_folder() -> Path:
+    """Where this user's builds are; it need not exist."""
+    return cache_folder() / "executorch"
+
+
+def read_build(folder: Path) -> Build:
+    """The build in a folder, if it fits this machine and this version of the package.
+
+    Raises:
+        EngineError: it is none, or does not fit.
+    """
+    try:
+        record = Record(**json.loads((folder / RECORD_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise EngineError(f"{folder}: expected a folder that `{AGAIN} --out` has written") from None
+    if record.source_sha256 != source_sha256():
+        raise EngineError(f"{folder}: built by another version of edgeformer-runtime: {AGAIN}")
+    if record.machine != platform.machine():
+        raise EngineError(f"{folder}: built for {record.machine}, this machine is {platform.machine()}: {AGAIN}")
+    return Build(folder, record)
+
+
+def find_build() -> Build | None:
+    """This user's build for this machine and version of the package, of several the newest; None: there is none.
+
+    Raises:
+        EngineError: another user could have put a library there.
+    """
+    fitting = []
+    for path in builds_folder().glob(f"*/{RECORD_NAME}"):
+        try:
+            fitting.append((path.stat().st_mtime_ns, read_build(path.parent)))
+        except EngineError:
+            continue  # made for another machine, or by another version of the package
+    if not fitting:
+        return None
+    build = max(fitting, key=lambda each: each[0])[1]
+    check_private(build)
+    return build
+
+
+def check_private(build: Build) -> None:
+    """Refuse a build that another user can replace: its libraries' code would run as this user.
+
+    Raises:
+        EngineError: names what is open to others.
+    """
+    for path in (*build.folder.glob("*.so*"), build.folder):
+        reason = who_can_replace(path)
+        if reason is not None:
+            raise EngineError(f"the shim is not loaded: {reason}: chmod go-w it, remove {build.folder}, and {AGAIN}")
+
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Report = Callable[[int, int], None]
 
 _STEPS = 3  # executorch's files are there, the shim is compiled, the build is complete
 _FOREIGN = ("libtorch", "libc10", "libpython")
 """The beginnings of what no library of a build may need."""
 
 
-def build_shim(wheel: Path | None = None, out: Path | None = None, report: Report | None = None) -> Build:
+def build_shim(wheel: Path | None = None, out: Path | None = None, report: Progress | None = None) -> Build:
     """Build the shim, or find that it is built.
 
     Args:
@@ -60,22 +172,22 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Repor
     with tempfile.TemporaryDirectory(prefix="edgeformer-") as scratch:
         package = _package(wheel, Path(scratch))
         _tell(report, 1)
-        record = Record(package.version, compiler.version, compiler.machine, builds.source_sha256())
-        folder = builds.builds_folder() / record.folder_name if out is None else out
+        record = Record(package.version, compiler.version, compiler.machine, source_sha256())
+        folder = builds_folder() / record.folder_name if out is None else out
         if folder.exists():
             _tell(report, _STEPS)
             return Build(folder, record)
         with _new_folder(folder) as unfinished:
-            compile_shim(compiler, package, unfinished / builds.LIBRARY_NAME)
+            compile_shim(compiler, package, unfinished / LIBRARY_NAME)
             _tell(report, 2)
             copy_libraries(package, unfinished)
             _check_needs(unfinished)
-            (unfinished / builds.RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
+            (unfinished / RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
             _tell(report, 3)
     return Build(folder, record)
 
 
-def _tell(report: Report | None, finished: int) -> None:
+def _tell(report: Progress | None, finished: int) -> None:
     if report is not None:
         report(finished, _STEPS)
 
@@ -105,7 +217,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         try:
             unfinished.rename(folder)
         except OSError:
-            if not (folder / builds.RECORD_NAME).is_file():  # else another process has built the same meanwhile
+            if not (folder / RECORD_NAME).is_file():  # else another process has built the same meanwhile
                 raise
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.executorch_shim.builds import AGAIN, Build
+from edgeformer_runtime.engines.executorch_shim.build import AGAIN, Build
 from edgeformer_runtime.errors import EngineError
 
 _MAX_RANK = 16

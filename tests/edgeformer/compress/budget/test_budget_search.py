@@ -8,9 +8,8 @@ from collections.abc import Mapping
 import pytest
 
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.probe import Reading
 from edgeformer.compress.budget.search import Candidate, Point, SearchResult, frontier, search, unreachable
-from edgeformer.compress.budget.sensitivity import LayerCost, Sensitivity
+from edgeformer.compress.budget.sensitivity import LayerCost, Reading, Sensitivity
 from edgeformer.convert.layer_plan import LayerPlan
 
 BYTES = {"fp32": 4000, "int8": 1000, "int4": 500}

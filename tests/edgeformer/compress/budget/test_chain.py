@@ -12,11 +12,9 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.bundle_evaluator import BundleEvaluator, Conversion
-from edgeformer.compress.budget.chain import Chain, ChainOptions, compress_to_budget
+from edgeformer.compress.budget.chain import BundleEvaluator, Chain, ChainOptions, Conversion, compress_to_budget
 from edgeformer.compress.model import open_model
 from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
-from edgeformer_runtime.cli.console import err
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compress import tiny
@@ -44,11 +42,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def meet(source: Path | str, budget: str, data: Path | str, out: Path, **changes: Any) -> Chain:
-    """A search with one short bucket, and with what `changes` says of its options."""
-    limits = {"target": "onnx", "seq_lens": (16,), "audio_seconds": (1.0,)} | changes.pop("conversion", {})
+    """A search with what `changes` says of its options."""
+    limits = {"target": "onnx"} | changes.pop("conversion", {})
     conversion = Conversion(data=str(data), **limits)
     options = ChainOptions(str(source), parse_budget(budget), str(data), out, conversion, **changes)
-    return compress_to_budget(options, err)
+    return compress_to_budget(options)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +130,9 @@ def test_images_meet_a_budget_by_a_recipe_where_formats_do_not(place: Path, tmp_
 
 def test_speech_meets_a_budget_of_words_and_size(place: Path, tmp_path: Path) -> None:
     source = save_whisper(tmp_path / "model")
-    made = meet(source, "wer_rise<=50%, size<=20MB", place / "clips", tmp_path / "out", formats=("int8",), bundles=1)
+    short = {"audio_seconds": (1.0,)}
+    limits = "wer_rise<=50%, size<=20MB"
+    made = meet(source, limits, place / "clips", tmp_path / "out", formats=("int8",), bundles=1, conversion=short)
     best = made.found.best
     assert made.found.met and best is not None
     assert best.values["size"] < made.found.points[0].values["size"]

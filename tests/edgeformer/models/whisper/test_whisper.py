@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
 from edgeformer.models.config import read_object
-from edgeformer.models.whisper.config import WhisperConfig, with_alignment_heads
 from edgeformer.models.whisper.family import FAMILY
-from edgeformer.models.whisper.model import Whisper
+from edgeformer.models.whisper.model import Whisper, WhisperConfig, with_alignment_heads
 from edgeformer_runtime.errors import InputError
 
 SMALL: dict[str, Any] = {

@@ -17,9 +17,8 @@ from edgeformer.attention import KERNELS
 from edgeformer.attention.mask import MASK_VALUE
 from edgeformer.models.config import read_object
 from edgeformer.models.program import Program, ProgramOptions
-from edgeformer.models.whisper.config import WhisperConfig
 from edgeformer.models.whisper.family import FAMILY
-from edgeformer.models.whisper.model import Whisper, silence_of, tail_bias, tail_positions
+from edgeformer.models.whisper.model import Whisper, WhisperConfig, silence_of, tail_bias, tail_positions
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer_runtime.bundle.specs import bucket_layout
 from edgeformer_runtime.errors import InputError
@@ -233,6 +232,7 @@ def test_programs_share_parameters_and_are_contiguous(model: tuple[Whisper, Whis
     assert used == of_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["host", "program"])
 def test_programs_export(model: tuple[Whisper, WhisperConfig], state: str) -> None:
     for program in make_programs(model, audio_positions=(100,), decoder_state=state):

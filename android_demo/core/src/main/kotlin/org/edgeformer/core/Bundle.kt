@@ -99,6 +99,7 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
             manifest.files.forEach { (name, entry) -> compareSize(name, entry, files) }
             if (required.keys != null) files.checkCanonical()
             checkSizes(manifest)
+            refuseHoles(manifest, files)
             required.check(manifest, readRelease(manifest, files))
             manifest.files.forEach { (name, entry) -> compareHash(name, entry, files) }
             Bundle(manifest, files)

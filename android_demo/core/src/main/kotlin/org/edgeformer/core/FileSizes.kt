@@ -40,4 +40,30 @@ internal fun checkSizes(manifest: Manifest) {
     }
 }
 
+private const val LARGE_BYTES = 64 * MIB
+private const val SAMPLES = 64
+private const val SAMPLE_BYTES = 4096
+
+/** So many samples of zeros are no model's: what was pruned has other numbers beside it. */
+private const val MOST_EMPTY_SAMPLES = 60
+
+/**
+ * Refuses a large file that is mostly holes, before its zeros are hashed: nothing was ever written there.
+ *
+ * Java cannot ask the file system, so samples of the file are looked at, evenly spread.
+ */
+internal fun refuseHoles(manifest: Manifest, files: BundleFiles) {
+    for ((name, entry) in manifest.files) {
+        if (entry.size < LARGE_BYTES) continue
+        val bytes = files.map(name)
+        val distance = (bytes.capacity() - SAMPLE_BYTES) / (SAMPLES - 1)
+        val empty = (0 until SAMPLES).count { sample ->
+            (0 until SAMPLE_BYTES).all { bytes.get(sample * distance + it) == 0.toByte() }
+        }
+        if (empty > MOST_EMPTY_SAMPLES) {
+            throw BundleError("${shorten(name)}: most of its ${entry.size} bytes were never written: download it again")
+        }
+    }
+}
+
 private fun folderOf(name: String) = name.substringBeforeLast('/', "")

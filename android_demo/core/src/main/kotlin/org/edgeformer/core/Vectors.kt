@@ -100,6 +100,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         val raw = fields.obj("input", ::readRaw)
         val expected = fields.obj("expected") { readExpected(it, program) }
         val inputs = take(inputSpecs(program)).mapValues { (_, tensor) -> normalised(tensor) }
+        (manifest.preprocessing as? TextPreprocessing)?.let { checkNumbers(inputs, it) }
         return Case(name, raw, expected, inputs, take(outputSpecs(program, expected))).also { index++ }
     }
 
@@ -176,6 +177,16 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         }
         if (!doubles(tensor).all { it.isFinite() }) throw BundleError("$TENSORS_FILE: $key holds NaN or infinity")
         spec.name to tensor
+    }
+
+    /** Token ids, masks and types number rows of tables, and not every engine looks how many there are. */
+    private fun checkNumbers(inputs: Map<String, Tensor>, spec: TextPreprocessing) {
+        for ((name, tensor) in inputs) {
+            val largest = if (name == "input_ids") (spec.vocabSize ?: Int.MAX_VALUE) - 1 else 1
+            if (doubles(tensor).any { it < 0 || it > largest }) {
+                throw BundleError("$TENSORS_FILE: $index/$name: expected numbers from 0 to $largest")
+            }
+        }
     }
 
     private fun normalised(tensor: Tensor): Tensor {

@@ -10,6 +10,7 @@ import org.junit.jupiter.api.TestFactory
 import org.junit.jupiter.api.io.TempDir
 import java.io.File
 import java.io.FileInputStream
+import java.io.RandomAccessFile
 import java.nio.file.Files
 import java.security.KeyPairGenerator
 import java.security.Signature
@@ -64,6 +65,22 @@ class BundleTest {
             File(it, "model.bin").delete()
             Files.createSymbolicLink(File(it, "model.bin").toPath(), File(it, "tokenizer.json").toPath())
         }
+    }
+
+    @Test
+    fun `a file that was never written is not hashed`() {
+        val (whole, written) = 100 * 1024 * 1024L to 16 * 1024 * 1024
+        fun write(folder: File, bytes: ByteArray) {
+            val manifest = File(folder, "manifest.json")
+            manifest.writeText(manifest.readText().replace("\"size\": 256", "\"size\": $whole"))
+            RandomAccessFile(File(folder, "model.bin"), "rw").use { file ->
+                file.write(bytes)
+                file.setLength(whole)
+            }
+        }
+        refused("were never written") { write(it, ByteArray(0)) }
+        // A sixth of it is there: it is hashed.
+        refused("SHA-256 differs") { write(it, ByteArray(written) { 1 }) }
     }
 
     @Test

@@ -6,6 +6,7 @@ import org.edgeformer.core.preprocess.RgbImage
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertFalse
 import org.junit.jupiter.api.Assertions.assertNull
+import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
@@ -69,6 +70,16 @@ class VerifyTest {
         val failing = verification("tiny-speech.zip") { _, _, _ -> error("out of memory") }
         assertEquals(listOf("encode", "step 0", "text"), failing.stages.filter { !it.ok }.map { it.name })
         assertTrue(failing.stages[1].reason.orEmpty().contains("out of memory"), failing.toString())
+    }
+
+    @Test
+    fun `recorded numbers that the model has no row for`() {
+        val manifest = File(unpacked("tiny-text.zip", place), "manifest.json")
+        manifest.writeText(manifest.readText().replace("\"vocab_size\": 12", "\"vocab_size\": 11"))
+        Bundle.open(manifest.parentFile).use { bundle ->
+            val error = assertThrows(BundleError::class.java) { Vectors.read(bundle) }
+            assertTrue("input_ids: expected numbers from 0 to 10" in error.message.orEmpty(), error.message)
+        }
     }
 
     @Test

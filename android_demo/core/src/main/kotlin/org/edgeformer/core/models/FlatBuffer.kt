@@ -5,7 +5,6 @@ import org.edgeformer.core.toStart
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** What may be looked at in all: tables, texts and numbers of arrays, each as often as something refers to it. */
 private const val MAX_STEPS = 2_000_000
 private const val MAX_DEPTH = 32
 
@@ -42,6 +41,20 @@ internal class FlatShape(private vararg val fields: FlatField?) {
 }
 
 /**
+ * What may be looked at in all flatbuffers of a file: tables, texts and numbers of arrays, each as often as something
+ * refers to it. Things that refer to one another in circles, or a million times to one, end here.
+ */
+internal class Steps {
+    private var count = 0
+
+    /** Counts what is looked at. */
+    fun spend(more: Int) {
+        count += minOf(more, MAX_STEPS) // no overflow: it is checked each time
+        if (count > MAX_STEPS) refuse("corrupted: expected at most $MAX_STEPS tables, texts and numbers")
+    }
+}
+
+/**
  * A flatbuffer that is read without trusting it: runtimes on phones follow whatever offsets it has.
  *
  * Every known field of a table has the type that its shape states, and lies inside the buffer, as does all below it.
@@ -49,10 +62,10 @@ internal class FlatShape(private vararg val fields: FlatField?) {
  * @param file the whole file.
  * @param begin where the buffer begins in it; its offsets count from there.
  * @param size of the buffer.
+ * @param steps of the file.
  */
-internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: Int) {
+internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: Int, private val steps: Steps) {
     private val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN).also { toStart(it) }
-    private var steps = 0
 
     /**
      * The table that the file begins with, after all of it was checked.
@@ -90,11 +103,8 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
         return count.toInt()
     }
 
-    /** Counts what is looked at: things that refer to one another in circles, or a million times to one, end here. */
-    fun spend(count: Int) {
-        steps += minOf(count, MAX_STEPS) // no overflow: it is checked each time
-        if (steps > MAX_STEPS) corrupted("expected at most $MAX_STEPS tables, texts and numbers")
-    }
+    /** Counts what is looked at. */
+    fun spend(count: Int) = steps.spend(count)
 
     /** The text at a place. */
     fun text(at: Int): String {

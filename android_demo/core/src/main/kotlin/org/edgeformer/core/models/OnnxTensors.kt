@@ -112,6 +112,7 @@ internal class OnnxTensors(private val wire: Protobuf) {
     private fun numbers(message: Message, type: OnnxType): List<Long> {
         if (!type.isInteger) refuse("an operand that decides a shape is no integer")
         val raw = message.piece(RAW_DATA) ?: return message.ints(type.field)
+        wire.spend(raw.size / (type.bits / 8), "a constant") // many operators may read one
         val mask = if (type.name.startsWith("u") && type.bits < 64) (1L shl type.bits) - 1 else -1L
         return List(raw.size / (type.bits / 8)) { wire.number(raw, it, type.bits / 8) and mask }
     }

@@ -45,7 +45,7 @@ internal class Protobuf(file: ByteBuffer) {
         val found = HashMap<Int, MutableList<Any>>()
         next = piece.begin
         while (next < piece.end) {
-            count(what)
+            spend(1, what)
             val key = varint(piece.end, what)
             val number = (key ushr 3).toInt()
             val kind = (key and 7).toInt()
@@ -62,7 +62,7 @@ internal class Protobuf(file: ByteBuffer) {
     fun integers(piece: Piece, what: String, add: (Long) -> Unit) {
         next = piece.begin
         while (next < piece.end) {
-            count(what)
+            spend(1, what)
             add(varint(piece.end, what))
         }
     }
@@ -103,8 +103,10 @@ internal class Protobuf(file: ByteBuffer) {
         refuse("$what ends inside an integer")
     }
 
-    private fun count(what: String) {
-        if (--left < 0) refuse("$what: the file has more than $MAX_FIELDS fields")
+    /** Counts what is looked at. */
+    fun spend(count: Int, what: String) {
+        left -= minOf(count, MAX_FIELDS)
+        if (left < 0) refuse("$what: the file has more than $MAX_FIELDS fields")
     }
 }
 

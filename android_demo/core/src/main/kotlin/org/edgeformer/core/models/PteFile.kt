@@ -17,7 +17,12 @@ private const val XNNPACK = "XnnpackBackend"
 private const val IN_SEGMENT = 1
 
 /** The parts of a file behind its flatbuffer: the place of each segment, and the number of the one that has named data. */
-internal class PteSegments(val file: ByteBuffer, private val places: List<Piece>, private val named: Map<String, Long>) {
+internal class PteSegments(
+    val file: ByteBuffer,
+    val steps: Steps,
+    private val places: List<Piece>,
+    private val named: Map<String, Long>,
+) {
     fun place(number: Long): Piece = places.getOrNull(minOf(number, MAX_SIZE.toLong()).toInt())
         ?: refuse("it names the segment $number of ${places.size}")
 
@@ -42,8 +47,9 @@ internal fun checkPte(file: ByteBuffer, programs: List<ProgramSpec>): Map<String
     val (size, base) = bytes.getLong(HEADER_AT + 8) to bytes.getLong(HEADER_AT + 16)
     checkRange(0, size, length, "the program")
     checkRange(base, 0, length, "the segments' begin")
-    val program = FlatBuffer(file, 0, size.toInt()).root("ET12", PTE)
-    val segments = segments(file, program, base, size)
+    val steps = Steps()
+    val program = FlatBuffer(file, 0, size.toInt(), steps).root("ET12", PTE)
+    val segments = segments(file, steps, program, base, size)
     if ((program.tables(2) + program.tables(3)).any { (it.bytes(0)?.size ?: 0) > 0 }) {
         refuse("it has constants or delegates' data in its flatbuffer")
     }
@@ -64,7 +70,7 @@ internal fun checkPte(file: ByteBuffer, programs: List<ProgramSpec>): Map<String
     return counts
 }
 
-private fun segments(file: ByteBuffer, program: FlatTable, base: Long, size: Long): PteSegments {
+private fun segments(file: ByteBuffer, steps: Steps, program: FlatTable, base: Long, size: Long): PteSegments {
     val places = program.tables(4).mapIndexed { number, table ->
         if (base < size) refuse("its segments begin inside its program")
         checkRange(table.long(0), table.long(1), file.capacity() - base, "segment $number")
@@ -77,7 +83,7 @@ private fun segments(file: ByteBuffer, program: FlatTable, base: Long, size: Lon
             refuse("it has the named data ${shorten(table.text(0))} twice, or in no segment")
         }
     }
-    return PteSegments(file, places, named)
+    return PteSegments(file, steps, places, named)
 }
 
 /** How many bytes there are from each offset of a segment on. */
@@ -148,7 +154,7 @@ private class PtePlan(
             val data = delegates.getOrNull(number) ?: refuse("it calls the delegate $number of ${delegates.size}")
             count(XNNPACK)
             if (operands.any { it.kind != 'T' }) refuse("it gives a delegate what is no tensor")
-            return checkXnnpack(segments.file, data, segments::namedSize, operands.size)
+            return checkXnnpack(segments.file, data, segments::namedSize, operands.size, segments.steps)
         }
         val name = operators.getOrNull(number) ?: refuse("it calls the kernel $number of ${operators.size}")
         count(name)

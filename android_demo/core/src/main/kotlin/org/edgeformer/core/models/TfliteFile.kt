@@ -22,9 +22,11 @@ private val STEERING_TYPES = setOf("int32", "int64", "int16", "int8", "uint8")
  * @throws Broken says which rule of BUNDLE.md and where.
  */
 internal fun checkTflite(file: ByteBuffer, programs: List<ProgramSpec>): Map<String, Int> {
-    val model = FlatBuffer(file, 0, file.capacity()).root("TFL3", TFLITE)
+    val steps = Steps()
+    val model = FlatBuffer(file, 0, file.capacity(), steps).root("TFL3", TFLITE)
     if (model.has(8) || model.has(9)) refuse("it refers to buffers in other files")
-    val reader = TensorReader(file, model.tables(4).mapIndexed { number, table -> bufferPlace(file, table, number) })
+    val places = model.tables(4).mapIndexed { number, table -> bufferPlace(file, table, number) }
+    val reader = TensorReader(file, places, steps)
     val operators = model.tables(1).map(::operatorOf)
     val counts = HashMap<String, Int>()
     val graphs = model.tables(2).map { TfliteGraph(reader, operators, it, counts) }
@@ -54,7 +56,7 @@ private fun bufferPlace(file: ByteBuffer, table: FlatTable, number: Int): Piece 
 }
 
 /** Reads the tensors of one file. */
-private class TensorReader(file: ByteBuffer, private val buffers: List<Piece>) {
+private class TensorReader(file: ByteBuffer, private val buffers: List<Piece>, private val steps: Steps) {
     private val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN)
 
     fun read(table: FlatTable, number: Int): TfliteTensor {
@@ -81,11 +83,14 @@ private class TensorReader(file: ByteBuffer, private val buffers: List<Piece>) {
         return TfliteTensor(shape, dtype, place.size > 0, if (isSteering) ({ numbers(place, bits, name) }) else null)
     }
 
-    private fun numbers(place: Piece, bits: Int, name: String): List<Long> = when (bits) {
-        8 -> (place.begin until place.end).map { bytes.get(it).toLong() and (if (name == "uint8") 0xFF else -1) }
-        16 -> (place.begin until place.end step 2).map { bytes.getShort(it).toLong() }
-        32 -> (place.begin until place.end step 4).map { bytes.getInt(it).toLong() }
-        else -> (place.begin until place.end step 8).map { bytes.getLong(it) }
+    private fun numbers(place: Piece, bits: Int, name: String): List<Long> {
+        steps.spend(place.size / (bits / 8)) // many operators may read one
+        return when (bits) {
+            8 -> (place.begin until place.end).map { bytes.get(it).toLong() and (if (name == "uint8") 0xFF else -1) }
+            16 -> (place.begin until place.end step 2).map { bytes.getShort(it).toLong() }
+            32 -> (place.begin until place.end step 4).map { bytes.getInt(it).toLong() }
+            else -> (place.begin until place.end step 8).map { bytes.getLong(it) }
+        }
     }
 
     private fun checkQuantization(table: FlatTable, shape: Shape, what: String) {

@@ -31,8 +31,9 @@ private val COMPUTED_TYPES = setOf(1, 2, 3, 4, 9, 11, 12, 14)
  * @param data the delegate's segment in it.
  * @param namedSize the size of named data by its key; refuses a key that there is none for.
  * @param operands how many the call has.
+ * @param steps of the file: a million calls may be of one delegate.
  */
-internal fun checkXnnpack(file: ByteBuffer, data: Piece, namedSize: (String) -> Long, operands: Int) {
+internal fun checkXnnpack(file: ByteBuffer, data: Piece, namedSize: (String) -> Long, operands: Int, steps: Steps) {
     val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN)
     if (data.size < HEADER_BYTES) refuse("XNNPACK's data is shorter than its header")
     val magic = String(CharArray(4) { (bytes.get(data.begin + 4 + it).toInt() and 0xFF).toChar() })
@@ -43,7 +44,7 @@ internal fun checkXnnpack(file: ByteBuffer, data: Piece, namedSize: (String) -> 
     val constantsSize = bytes.getLong(data.begin + 22)
     checkRange(start, size, data.size.toLong(), "XNNPACK's graph")
     checkRange(constants, constantsSize, data.size.toLong(), "XNNPACK's constants")
-    val graph = FlatBuffer(file, data.begin + start.toInt(), size.toInt()).root("XN01", XNNPACK_GRAPH)
+    val graph = FlatBuffer(file, data.begin + start.toInt(), size.toInt(), steps).root("XN01", XNNPACK_GRAPH)
     val sizes = graph.tables(8).map { constantSize(it, constantsSize, namedSize) }
     if (graph.uint(3) > operands) refuse("XNNPACK's graph has ${graph.uint(3)} operands, its call $operands")
     val values = XnnpackValues(graph, sizes)

@@ -16,6 +16,9 @@ private const val MAX_AFFIX_CHARACTERS = 64
 private const val MAX_TEMPLATE_PIECES = 32
 private val IDS = 0..Int.MAX_VALUE.toLong()
 
+/** A text or its second: the rows of a model's embedding of types. */
+private val TYPES = 0..1L
+
 /**
  * Token ids of a text or pair with its special tokens, and the type of each: 0 for the first text, 1 for the second.
  *
@@ -179,11 +182,11 @@ private fun readPart(fields: Fields, ids: Map<String, Int>): Part =
         fields.obj("SpecialToken") { token ->
             val name = token.string("id")
             val id = ids[name] ?: token.fail("id", "unknown special token ${shorten(name)}")
-            Part(null, id, token.int("type_id", IDS))
+            Part(null, id, token.int("type_id", TYPES))
         }
     } else {
         fields.obj("Sequence") { text ->
-            Part(if (text.choice("id", listOf("A", "B")) == "A") 0 else 1, 0, text.int("type_id", IDS))
+            Part(if (text.choice("id", listOf("A", "B")) == "A") 0 else 1, 0, text.int("type_id", TYPES))
         }
     }
 

@@ -1,0 +1,313 @@
+"""`eval` of classifiers: right answers class by class, and sets of labels where they stand for themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
+from edgeformer.evaluate.evaluate import (
+    Answers,
+    Asker,
+    ClassReport,
+    EvaluationResult,
+    LabelSetReport,
+    ask,
+    class_report,
+    label_set_report,
+)
+from edgeformer.tasks.text import ACCURACY
+from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.registry import did_you_mean
+
+TOP = 5
+SHOWN_MISTAKES = 5
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Fractions of the examples whose label is the best, or among the best five."""
+
+    top1: float
+    top5: float
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of examples.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the fraction of examples to which both give the same best label, None without a source.
+        truncated: how many inputs were too long for the bundle and lost their end.
+        report: the bundle's answers class by class.
+        answers: the bundle's, example by example.
+    """
+
+    executed_by: str
+    n: int
+    bundle: Accuracy
+    source: Accuracy | None
+    agreement: float | None
+    truncated: int
+    report: ClassReport
+    answers: Answers
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "top1",
+            "value": self.bundle.top1,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.top1,
+            "agreement": self.agreement,
+            "top5": self.bundle.top5,
+            "source_top5": None if self.source is None else self.source.top5,
+            **self.report.to_json(),
+            "truncated": self.truncated,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source; then the classes with the lowest F1, and the mistakes."""
+        table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        table.add_row(
+            self.model, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n)
+        )
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+        return [table, class_table(self.report.scores), *_mistakes(self.report)]
+
+
+def evaluate_classification(asker: Asker, data: str, limit: int | None) -> Evaluation | LabelSetEvaluation:
+    """Ask a classifier; of texts whose labels stand for themselves see `evaluate_label_sets`."""
+    manifest = asker.bundle.manifest
+    head = cast(Classification, manifest.postprocessing)
+    if head.activation == "sigmoid" and manifest.preprocessing.kind == "text":
+        return evaluate_label_sets(asker, data, limit)
+    return evaluate_classes(asker, data, limit)
+
+
+def best_labels(asker: Asker, data: str, limit: int | None) -> Answers:
+    """The best label of each example; see `evaluate_classes`."""
+    return evaluate_classes(asker, data, limit).answers
+
+
+def evaluate_classes(asker: Asker, data: str, limit: int | None) -> Evaluation:
+    """Ask a classifier about inputs that have one label each; see `open_data`."""
+    head = cast(Classification, asker.bundle.manifest.postprocessing)
+    with open_data(data, asker.bundle.manifest.preprocessing.kind, head.labels) as opened:
+        chosen = opened if limit is None else opened.limited(limit)
+        asked = ask(asker, chosen.examples, _best)
+    truth = [example.label for example in chosen.examples]
+    names = [head.labels[index] for index in truth]
+    index = {label: number for number, label in enumerate(head.labels)}
+    own, theirs = asked.own, asked.theirs
+    accuracy = _accuracy(own, names)
+    return Evaluation(
+        executed_by=asked.executed_by,
+        n=len(truth),
+        bundle=accuracy,
+        source=None if theirs is None else _accuracy(theirs, names),
+        agreement=None
+        if theirs is None
+        else _mean([mine[0] == other[0] for mine, other in zip(own, theirs, strict=True)]),
+        truncated=asked.truncated,
+        notes=(*chosen.notes, *asked.notes),
+        report=class_report(truth, [index[best[0]] for best in own], head.labels),
+        answers=Answers(
+            metric=ACCURACY,
+            value=accuracy.top1,
+            examples=tuple(example.name for example in chosen.examples),
+            truth=tuple(names),
+            given=tuple(best[0] for best in own),
+        ),
+    )
+
+
+def _mistakes(report: ClassReport) -> list[Table]:
+    """The most frequent confusions, where there are any."""
+    mistakes = report.most_confused(SHOWN_MISTAKES)
+    if not mistakes:
+        return []
+    table = Table("label", "taken for", "n", title="most frequent mistakes")
+    for label, other, count in mistakes:
+        table.add_row(label, other, str(count))
+    return [table]
+
+
+def _percents(accuracy: Accuracy) -> tuple[str, str]:
+    return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
+
+
+def _best(result: ClassificationResult) -> tuple[str, ...]:
+    return result.top(TOP).labels
+
+
+def _accuracy(answers: Sequence[tuple[str, ...]], truth: Sequence[str]) -> Accuracy:
+    pairs = list(zip(answers, truth, strict=True))
+    return Accuracy(_mean([label == best[0] for best, label in pairs]), _mean([label in best for best, label in pairs]))
+
+
+def _mean(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+# Classifiers whose labels stand for themselves: an input has any number of them.
+
+
+THRESHOLD = 0.5
+"""A label with at least this score is given."""
+SEPARATORS = ("|", ";", ",")
+SHOWN_CLASSES = 10
+
+COLUMNS = TableColumns("texts", (TEXT_COLUMNS.inputs, ("labels", *TEXT_COLUMNS.answers)), several=True)
+
+
+@dataclass(frozen=True)
+class LabelSetExample:
+    """A text and the indices of its labels."""
+
+    name: str
+    labels: frozenset[int]
+    read: Callable[[], str]
+
+
+@dataclass(frozen=True, repr=False)
+class LabelSetEvaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of examples.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the fraction of examples to which both give the same labels, None without a source.
+        truncated: how many inputs were too long for the bundle and lost their end.
+    """
+
+    executed_by: str
+    n: int
+    bundle: LabelSetReport
+    source: LabelSetReport | None
+    agreement: float | None
+    truncated: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "micro_f1",
+            "value": self.bundle.micro_f1,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.micro_f1,
+            "agreement": self.agreement,
+            "threshold": THRESHOLD,
+            **self.bundle.to_json(),
+            "truncated": self.truncated,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source; then the classes with the lowest F1."""
+        table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
+        return [table, class_table(self.bundle.scores)]
+
+
+def evaluate_label_sets(asker: Asker, data: str, limit: int | None) -> LabelSetEvaluation:
+    """Ask a text classifier with independent labels about texts and their sets of labels; see `read_label_sets`."""
+    head = cast(Classification, asker.bundle.manifest.postprocessing)
+    opened = read_label_sets(data, head.labels)
+    examples = opened if limit is None else spread(opened, limit)
+    index = {label: number for number, label in enumerate(head.labels)}
+
+    def given(result: ClassificationResult) -> NDArray[np.bool_]:
+        row = np.zeros(len(index), np.bool_)
+        row[[index[label] for label, score in zip(result.labels, result.scores, strict=True) if score >= THRESHOLD]] = 1
+        return row
+
+    asked = ask(asker, examples, given)
+    truth = np.array([[number in example.labels for number in range(len(index))] for example in examples])
+    own, theirs = np.array(asked.own), None if asked.theirs is None else np.array(asked.theirs)
+    return LabelSetEvaluation(
+        executed_by=asked.executed_by,
+        n=len(examples),
+        bundle=label_set_report(truth, own, head.labels),
+        source=None if theirs is None else label_set_report(truth, theirs, head.labels),
+        agreement=None if theirs is None else float((own == theirs).all(axis=1).mean()),
+        truncated=asked.truncated,
+        notes=asked.notes,
+    )
+
+
+def read_label_sets(data: str, labels: Sequence[str]) -> tuple[LabelSetExample, ...]:
+    """Texts with their labels: a list in JSON, or names with |, ; or commas between them; none: an empty cell or list.
+
+    Raises:
+        InputError: data that cannot be read, is empty, or has labels that the classifier does not know.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    path, key = locate(data)
+    examples = []
+    for row in read_table(path, key, COLUMNS):
+        text, answer = row.cells
+        names = _names(answer, index)
+        unknown = next((name for name in names if name not in index), None)
+        if unknown is not None:
+            raise InputError(
+                f"{data}: {row.name}: the bundle does not know the label {shorten(unknown)}: "
+                f"{did_you_mean(unknown, labels)}expected names of its "
+                f"own, as {shorten(labels[0])}, with | between them, or a list in JSON"
+            )
+        examples.append(LabelSetExample(row.name, frozenset(index[name] for name in names), partial(str, text)))
+    if not examples:
+        raise InputError(f"{data} holds no examples: expected texts with labels")
+    return tuple(examples)
+
+
+def _names(answer: str, known: dict[str, int]) -> list[str]:
+    """The labels in a cell. A label may hold a separator, so what is a label as it stands is not taken apart."""
+    if answer.startswith("[") and answer not in known:
+        try:
+            value = json.loads(answer)
+        except ValueError:
+            value = None
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            return value
+    if answer in known:
+        return [answer]
+    separator = next((each for each in SEPARATORS if each in answer), None)
+    return [name.strip() for name in answer.split(separator) if name.strip()] if separator else [answer] * bool(answer)
+
+
+def class_table(scores: Sequence[Any]) -> Table:
+    """The classes with the lowest F1, the lowest first, of those that occur in the data."""
+    worst = sorted((score for score in scores if score.support), key=lambda score: (score.f1, -score.support))
+    title = f"the {SHOWN_CLASSES} lowest of {len(scores)} classes" if len(worst) > SHOWN_CLASSES else "classes"
+    table = Table("label", "precision", "recall", "F1", "n", title=title)
+    for score in worst[:SHOWN_CLASSES]:
+        table.add_row(
+            score.label, f"{score.precision:.2%}", f"{score.recall:.2%}", f"{score.f1:.2%}", str(score.support)
+        )
+    return table
+
+
+def _figures(report: LabelSetReport) -> tuple[str, str, str]:
+    return f"{report.micro_f1:.2%}", f"{report.macro_f1:.2%}", f"{report.subset_accuracy:.2%}"

@@ -1,0 +1,201 @@
+"""The task of speech, recognition: what surrounds such a model, and speech to judge it by."""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW, ProgramOptions
+from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
+from edgeformer.tasks.text import TOKENIZER_FILE
+from edgeformer_runtime.bundle.manifest import Manifest
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioPreprocessing, Transcription
+from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.preprocess.silence import quietest_cut
+
+if TYPE_CHECKING:
+    from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.models.program import Program
+    from edgeformer.models.whisper.generation import SpeechSettings
+    from edgeformer_runtime.bundle.bundle import Bundle
+    from edgeformer_runtime.bundle.vectors import Case
+    from edgeformer_runtime.engines.base import Engine
+
+MEL_FILTERS_FILE = "mel_filters.safetensors"
+SAMPLE_FILE = "vectors/audio.wav"
+ENGLISH = "en"
+
+# Of Whisper's spectrograms (Radford et al. 2022, in its code's log_mel_spectrogram): not in any public config.
+LOG_FLOOR = 1e-10
+DYNAMIC_RANGE = 8.0
+
+SPEECH_FILE = Path(__file__).parents[1] / "zoo" / "speech_sample.flac"
+"""Half a minute of synthetic English speech that `tools/zoo/make_speech_sample.py` made."""
+FIRST_SENTENCE_S = 3.55
+"""Of its first sentence, with the pause behind it."""
+
+
+def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    from edgeformer.models.whisper.programs import transcription_layout
+
+    settings, tokenizer = checkpoint.speech, checkpoint.tokenizer_json
+    assert settings is not None and tokenizer is not None  # read_speech refuses a checkpoint without them
+    audio = audio_preprocessing(settings, checkpoint.config.num_mel_bins)
+    head = Transcription(
+        tokenizer=TOKENIZER_FILE,
+        tokens=settings.tokens,
+        suppress=settings.suppress,
+        suppress_at_start=settings.suppress_at_start,
+        seconds_per_timestamp=settings.seconds_per_timestamp,
+        max_initial_timestamp=settings.max_initial_timestamp,
+        **vars(transcription_layout(checkpoint.config, options)),
+    )
+    filters = mel_filter_bank(audio.n_mels, audio.n_fft, audio.sample_rate)
+    capacities = [bucket.positions * audio.samples_per_position for bucket in head.buckets]
+    wav, counts = speech(capacities, audio.sample_rate, head.tokens.reference_language == ENGLISH)
+    return TaskSpec(
+        task=RECOGNITION,
+        preprocessing=audio,
+        postprocessing=head,
+        assets={
+            TOKENIZER_FILE: tokenizer.encode(),
+            MEL_FILTERS_FILE: write_mel_filters(filters),
+            SAMPLE_FILE: wav,
+        },
+        samples=tuple({"audio": SAMPLE_FILE, "samples": count} for count in counts),
+        keeps_state=head.state == PROGRAM_STATE,
+    )
+
+
+def audio_preprocessing(speech: SpeechSettings, n_mels: int) -> AudioPreprocessing:
+    """How audio becomes the input of a Whisper with so many mel bands."""
+    return AudioPreprocessing(
+        sample_rate=speech.sample_rate,
+        n_fft=speech.n_fft,
+        hop_length=speech.hop_length,
+        n_mels=n_mels,
+        mel_filters=MEL_FILTERS_FILE,
+        window_seconds=speech.window_seconds,
+        log_floor=LOG_FLOOR,
+        dynamic_range=DYNAMIC_RANGE,
+    )
+
+
+def speech(capacities: Sequence[int], sample_rate: int, knows_english: bool = True) -> tuple[bytes, tuple[int, ...]]:
+    """Audio, and for each bucket how many samples from its start fit this bucket and not the one below.
+
+    Each ends in a pause if there is one: a word cut in two has no right answer that a small error would not change.
+    Nor has half a minute of English for a model that is to write another language: it repeats one sentence.
+
+    Args:
+        capacities: the most samples of each bucket, rising.
+        sample_rate: of the model, in Hz.
+        knows_english: whether English is among the languages that the model writes.
+
+    Returns:
+        A WAV file of one channel with 16 bits, and a count for each bucket.
+    """
+    longest = capacities[-1]
+    with open_audio(SPEECH_FILE, sample_rate) as reader:
+        spoken = reader.read(longest)
+    if not knows_english:
+        spoken = np.resize(spoken[: round(FIRST_SENTENCE_S * sample_rate)], longest)
+    samples = np.zeros(longest, np.float32)
+    samples[: len(spoken)] = spoken
+    below = (0, *capacities)
+    counts = tuple(
+        quietest_cut(samples, max(start + 1, end // 2), end, sample_rate)
+        for start, end in zip(below, capacities, strict=False)
+    )
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(sample_rate)
+        wav.writeframes((samples * 32767).round().astype("<i2").tobytes())
+    return file.getvalue(), counts
+
+
+def _record(bundle: Bundle, engine: Engine, samples: Sequence[Mapping[str, Any]]) -> list[Case]:
+    """A case for each bucket."""
+    from edgeformer_runtime.pipelines.speech import Transcriber
+    from edgeformer_runtime.verify.speech_replay import record
+
+    transcriber = Transcriber(bundle, engine)
+    return [record(transcriber, *pair) for pair in zip(samples, transcriber.spec.buckets, strict=True)]
+
+
+def _rerun(bundle: Bundle, engine: Engine, cases: Sequence[Case], per_program: int, steps: int) -> None:  # noqa: ARG001
+    """The shortest audio, as the programs of all buckets have the same weights: it is encoded, its prompt is decoded,
+    and so many tokens after it.
+    """
+    from edgeformer_runtime.bundle.specs import bucket_of
+    from edgeformer_runtime.pipelines.speech import Transcriber
+    from edgeformer_runtime.verify.speech_replay import read_wav
+    from edgeformer_runtime.verify.speech_replay import steps as decode
+
+    transcriber = Transcriber(bundle, engine)
+    case = next(case for case in cases if case.program == transcriber.spec.buckets[0].encode)
+    bucket = bucket_of(transcriber.spec, case.program)
+    mel = transcriber.mel(read_wav(transcriber, case.raw), bucket)
+    tokens = iter(case.expected["tokens"][:steps])
+    decode(transcriber.decoder(bucket), mel, case.expected["prompt"], lambda _: next(tokens, None))
+
+
+def _program_options(manifest: Manifest) -> ProgramOptions:
+    head = cast(Transcription, manifest.postprocessing)
+    return ProgramOptions(
+        audio_positions=tuple(bucket.positions for bucket in head.buckets),
+        window=TAIL_WINDOW if any(bucket.tail for bucket in head.buckets) else FULL_WINDOW,
+        prefill_tokens=head.prefill_tokens,
+        decoder_state=head.state,
+    )
+
+
+WORD_ERRORS = Metric(
+    name="wer",
+    change="wer_rise",
+    is_error=True,
+    answers="edgeformer.evaluate.speech:transcripts",
+    interval="edgeformer.evaluate.speech:word_error_interval",
+    noun="word errors",
+    same="edgeformer.evaluate.speech:same_words",
+    answers_are_texts=True,
+)
+"""Errors per word of the reference."""
+
+RECOGNITION = Task(
+    name="speech-recognition",
+    noun="speech recogniser",
+    takes="audio",
+    spec=_spec,
+    evaluation="edgeformer.evaluate.speech:evaluate_speech",
+    peers=Peers(("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.peers:speech_contenders"),
+    aliases=("asr", "automaticspeechrecognition", "speech", "transcription"),
+    writes=True,
+    scores="edgeformer.models.whisper.model:decoder_scores",
+    # The largest of some hundred thousand logits is farther out than that of a few labels, and a word in ten that
+    # sounds alike may be another. Below fp16 it is the letters that count: Whisper base in dynamic-int8 is off by .16
+    # of the largest output of its encoder, and writes what it wrote before.
+    tolerance_scale=(4 / 3, 2.0),
+    layers_as_outputs=True,
+    record=_record,
+    rerun=_rerun,
+    program_options=_program_options,
+    metric=WORD_ERRORS,
+    training=Training(
+        read="edgeformer.compress.speech:read_clips",
+        probe="edgeformer.compress.speech:SpeechProbe",
+        recipes=("whisper-fewer-layers",),
+    ),
+    checks={
+        "alignment_heads": "edgeformer.doctor.check_task:check_alignment_heads",
+        "tokenizer": "edgeformer.doctor.check_task:check_decoding",
+    },
+)

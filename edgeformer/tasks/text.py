@@ -1,0 +1,373 @@
+"""The tasks of texts, classification and embedding: what surrounds such a model, and texts to judge it by."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeformer.models.program import ProgramOptions
+from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
+from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.models.program import Program
+    from edgeformer_runtime.pipelines.text import TextPipeline
+
+TOKENIZER_FILE = "tokenizer.json"
+MAX_CALIBRATION_SAMPLES = 128
+TOKEN_SEQUENCES = 96
+"""Drawn for a model without a tokenizer."""
+
+# What keyboards and other apps send: plain sentences, a pair, nothing, other scripts, emoji, control characters.
+TEXTS: tuple[dict[str, Any], ...] = (
+    {"text": "turn the lights off in the living room"},
+    {"text": "What's the weather like in Zürich tomorrow?", "pair": "It will rain until noon."},
+    {"text": ""},
+    {"text": "naïve café \u2014 \u201cquoted\u201d, 3.14 & 50 % off! \U0001f600\U0001f44d\U0001f3fd"},
+    {"text": "שלום مرحبا 你好 สวัสดี"},
+    {"text": "tab\there\nnew line\u0000nul \u200bzero width"},
+)
+FILLER = "please remind me to call the bank about my savings account before the meeting on friday afternoon"
+
+
+def text_spec(task: Task, checkpoint: Checkpoint, programs: tuple[Program, ...], head: Any) -> TaskSpec:
+    """What surrounds a model of texts that answers with `head`, the manifest's postprocessing."""
+    tokenizer = checkpoint.tokenizer_json
+    lengths = _lengths(programs)
+    vocab_size = checkpoint.config.vocab_size
+    return TaskSpec(
+        task=task,
+        preprocessing=TextPreprocessing(TOKENIZER_FILE if tokenizer else None, checkpoint.pad_token_id, vocab_size),
+        postprocessing=head,
+        assets={TOKENIZER_FILE: tokenizer.encode()} if tokenizer else {},
+        samples=texts(lengths) if tokenizer else tuple(token_ids(lengths, vocab_size)),
+    )
+
+
+def _classification(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    return text_spec(CLASSIFICATION, checkpoint, programs, Classification(checkpoint.labels, checkpoint.activation))
+
+
+def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    output = programs[0].outputs[0]
+    return text_spec(EMBEDDING, checkpoint, programs, Embedding(output.shape[-1], checkpoint.normalize))
+
+
+def _lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:
+    """Of the buckets, rising."""
+    return sorted(program.inputs[0].shape[1] for program in programs)
+
+
+def _program_options(manifest: Manifest) -> ProgramOptions:
+    return ProgramOptions(seq_lens=tuple(program.inputs[0].shape[1] for program in manifest.programs))
+
+
+# Inputs that vectors are recorded from.
+
+
+def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """`TEXTS`, and for each bucket a text that is too long for the bucket below and fits."""
+    words = itertools.cycle(FILLER.split())
+    # A word is one token or a little more, so three quarters of the bucket in words stay inside it.
+    return TEXTS + tuple({"text": " ".join(itertools.islice(words, length * 3 // 4))} for length in lengths)
+
+
+def token_ids(lengths: Sequence[int], vocab_size: int) -> Iterator[dict[str, Any]]:
+    """For each bucket, sequences that fill it by a little over a half, by three quarters and wholly."""
+    generator = random.Random(0)
+    for length in lengths:
+        for count in (length // 2 + 1, length * 3 // 4, length):
+            yield {"token_ids": [generator.randrange(vocab_size) for _ in range(count)]}
+
+
+# Calibration.
+
+
+def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:
+    """Programs with texts as calibration inputs, `MAX_CALIBRATION_SAMPLES` at most.
+
+    Each text goes to the smallest bucket that it fits; a bucket that none fits gets all, cut or filled up.
+
+    Raises:
+        InputError: the model has no tokenizer, or the data hold no texts.
+    """
+    import torch
+
+    from edgeformer.data.labelled import spread
+    from edgeformer_runtime.preprocess.text import TextEncoder
+
+    chosen = spread(_calibration_texts(data), MAX_CALIBRATION_SAMPLES)
+    reads = spec.preprocessing
+    assert isinstance(reads, TextPreprocessing)
+    if reads.tokenizer is None:
+        raise InputError("calibration takes texts, and this model has no tokenizer: leave --calibration out")
+    tokenizer = spec.assets[reads.tokenizer].decode()
+    specs = {program.name: ProgramSpec(program.name, "", "", program.inputs, program.outputs) for program in programs}
+    encoder = TextEncoder(reads, tokenizer, list(specs.values()))
+    found: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in specs}
+    for text in chosen:
+        encoded = encoder.encode(text)
+        found[encoded.program].append(encoded.inputs)
+    for name in specs:
+        if not found[name]:
+            alone = TextEncoder(reads, tokenizer, [specs[name]])
+            found[name] = [alone.encode(text).inputs for text in chosen]
+    return tuple(
+        replace(
+            program,
+            calibration=tuple(
+                tuple(torch.from_numpy(inputs[each.name]) for each in program.inputs) for inputs in found[program.name]
+            ),
+        )
+        for program in programs
+    )
+
+
+def _calibration_texts(data: Path) -> Sequence[str]:
+    from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs
+    from edgeformer.models.config import MAX_TABLE_BYTES, read_text
+
+    if data.suffix.lower() == ".txt" and data.is_file():
+        lines = [line.strip() for line in read_text(data, MAX_TABLE_BYTES, str(data)).splitlines()]
+        found = [line for line in lines if line]
+    else:
+        path, key = locate(str(data))
+        if path.is_dir():
+            raise InputError(f"no calibration texts: {data} is a folder; expected a .csv, .tsv, .json, .jsonl or .txt")
+        found = [row.input for row in read_pairs(path, key, TEXT_COLUMNS)]
+    if not found:
+        raise InputError(f"no calibration texts in {data}: expected a text in each row")
+    return found
+
+
+# Ordinary texts that a conversion is judged on where nobody gave any: orders, questions, opinions, news, small talk.
+#
+# Written for this file. No classifier was trained on them, so their answers often lie near a boundary: a gate counts
+# those apart.
+
+
+SENTENCES: tuple[str, ...] = (
+    "please turn down the heating in the bedroom",
+    "set an alarm for half past six tomorrow morning",
+    "play something quiet from the nineties",
+    "add two litres of milk to my shopping list",
+    "how long does it take to drive to the airport right now",
+    "transfer fifty pounds from savings to my current account",
+    "what is my credit limit on the blue card",
+    "my card was declined at the petrol station, why?",
+    "I lost my wallet, freeze everything immediately",
+    "book a table for four at an Italian place on Saturday",
+    "how do you say good evening in Portuguese",
+    "remind me to water the plants every Thursday",
+    "will it rain in Bergen this afternoon",
+    "convert 300 grams of flour to cups",
+    "who wrote the book about the whale",
+    "cancel my appointment with the dentist",
+    "call my sister on her mobile",
+    "where is the nearest pharmacy that is still open",
+    "the parcel never arrived and nobody answers the phone",
+    "I would like my money back for these headphones",
+    "can I change the delivery address after ordering?",
+    "your last update broke the search, it finds nothing now",
+    "thanks, that solved it within a minute",
+    "how do I reset my password without the old phone",
+    "the app crashes whenever I open the camera",
+    "is breakfast included in the price of the room",
+    "we stayed three nights and slept badly on every one of them",
+    "spotless room, friendly people, and a view over the harbour",
+    "the soup was cold and the waiter did not care",
+    "best dumplings in town, worth the queue",
+    "a warm, funny and beautifully acted film",
+    "two hours of my life that I will never get back",
+    "not as bad as the critics say, but not good either",
+    "the plot makes no sense, yet I could not stop watching",
+    "an unforgettable performance in an otherwise dull play",
+    "the sequel repeats every joke of the first one",
+    "this album grows on you after the third listen",
+    "the battery lasts two days, the screen is gorgeous",
+    "cheap plastic, and it broke in the first week",
+    "does exactly what it promises, nothing more",
+    "I am so happy for you both, congratulations!",
+    "I can't believe she is gone, it still hurts",
+    "stop shouting at me, I did nothing wrong",
+    "honestly I am a little scared of tomorrow's exam",
+    "wow, I did not see that coming at all",
+    "ugh, this smells disgusting",
+    "the central bank left interest rates unchanged on Wednesday",
+    "shares in the carmaker fell eight per cent after a recall",
+    "the striker scored twice as the home side won 3-1",
+    "rain stopped play shortly before tea on the second day",
+    "voters will choose a new parliament in early spring",
+    "the minister denied that the talks had failed",
+    "firefighters saved all the animals from the burning barn",
+    "scientists found water ice below the dunes of Mars",
+    "a new telescope took the sharpest image of the galaxy so far",
+    "the company plans to hire two hundred engineers in Cork",
+    "the museum returned the bronze head to Nigeria",
+    "temperatures in the valley reached a record 41 degrees",
+    "photosynthesis turns carbon dioxide and water into sugar",
+    "the mitochondrion is where a cell makes most of its energy",
+    "a prime number has exactly two divisors",
+    "the treaty of 1648 ended thirty years of war",
+    "the kidney filters about 180 litres of blood a day",
+    "take one tablet twice a day with plenty of water",
+    "the patient reports headaches and a mild fever since Monday",
+    "no fracture is visible on the X-ray of the left wrist",
+    "the tenant shall pay the rent by the third day of each month",
+    "either party may end this agreement with four weeks' notice",
+    "the court dismissed the appeal with costs",
+    "import the module and call the function with a list of paths",
+    "TypeError: 'NoneType' object is not subscriptable, line 42",
+    "the query joins three tables and takes eleven seconds",
+    "git says that my branch has diverged from origin",
+    "you have won a FREE cruise, click here to claim your prize!!!",
+    "URGENT: your account will be closed unless you verify it today",
+    "hi mum, my phone is broken, text me on this number",
+    "lol ok see u at 8 then",
+    "brb, the pizza guy is here",
+    "anyone selling tickets for tonight? dm me",
+    "good morning everyone, coffee first, questions later",
+    "the meeting moved to room 4.12, please bring your laptops",
+    "attached you will find the signed contract and the invoice",
+    "could you send me the slides before noon?",
+    "I will be out of office until the 14th of August",
+    "what time does the last train to Leeds leave",
+    "my flight was delayed by five hours and I missed the connection",
+    "do I need a visa for a week in Japan",
+    "recommend a hike of about ten kilometres near Innsbruck",
+    "how many calories are in a banana",
+    "what can I cook with leeks, potatoes and cream",
+    "knead the dough for ten minutes and let it rise overnight",
+    "why is the sky blue",
+    "is it safe to mix these two medicines",
+    "tell me a joke about penguins",
+    "who are you and what can you do",
+    "that is not what I asked for",
+    "yes",
+    "no, never mind",
+    "12345",
+    "Wie wird das Wetter morgen in München?",
+    "¿Dónde puedo cambiar dinero cerca de la estación?",
+    "je voudrais réserver une chambre pour deux personnes",
+)
+"""A hundred and two."""
+
+PAIRS = 6
+"""So many sentences come a second time with the next one as their pair."""
+LONG_PER_BUCKET = 3
+"""Texts of several sentences for each bucket: its own limits are judged, too."""
+MOST_POSITIONS = 1 << 15
+FEWEST = 48
+"""Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens
+64: each costs a second in the slowest engine."""
+
+
+def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """The sentences, some as pairs, and for each bucket texts of several that need it, in the form of vectors.
+
+    Args:
+        lengths: of the buckets, rising.
+    """
+    from edgeformer.data.labelled import spread
+
+    single = [{"text": text} for text in spread(SENTENCES, max(FEWEST, MOST_POSITIONS // lengths[0]))]
+    pairs = [{"text": SENTENCES[2 * index], "pair": SENTENCES[2 * index + 1]} for index in range(PAIRS)]
+    words = itertools.cycle(" ".join(SENTENCES).split())
+    # A word is a token or a little more: see `texts`.
+    long = [
+        {"text": " ".join(itertools.islice(words, max(1, length * part // 8)))}
+        for length in lengths
+        for part in (4, 5, 6)[:LONG_PER_BUCKET]
+    ]
+    return (*single, *pairs, *long)
+
+
+def _gate_inputs(pipeline: TextPipeline[Any]) -> Iterator[tuple[str, Any]]:
+    """Ordinary texts, or drawn token ids where there is no tokenizer."""
+    manifest = pipeline.bundle.manifest
+    spec, lengths = manifest.preprocessing, _lengths(manifest.programs)
+    assert isinstance(spec, TextPreprocessing)
+    stored = gate_texts(lengths) if spec.tokenizer else _drawn_ids(lengths, spec.vocab_size or 1)
+    return ((shorten(each), pipeline.raw_from_json(each)) for each in stored)
+
+
+def _drawn_ids(lengths: Sequence[int], vocab_size: int) -> Iterator[dict[str, Any]]:
+    """Sequences of drawn ids, from 2 to the largest bucket long."""
+    generator = random.Random(1)
+    for _ in range(TOKEN_SEQUENCES):
+        count = generator.randint(2, lengths[-1])
+        yield {"token_ids": [generator.randrange(vocab_size) for _ in range(count)]}
+
+
+# The records.
+
+
+ACCURACY = Metric(
+    name="accuracy",
+    change="accuracy_drop",
+    is_error=False,
+    answers="edgeformer.evaluate.classification:best_labels",
+    noun="accuracy",
+)
+"""The share of inputs whose best label is the right one."""
+
+TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
+"""What runs text and image models."""
+
+CLASSIFICATION = Task(
+    name="text-classification",
+    noun="text classifier",
+    takes="text",
+    spec=_classification,
+    evaluation="edgeformer.evaluate.classification:evaluate_classification",
+    peers=TENSOR_PEERS,
+    aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
+    labelled=True,
+    judged_by_labels=True,
+    heads=("classifier.", "pre_classifier.", "pooler."),
+    headless="the checkpoint has no classifier: fine-tune it, or ask for the task text-embedding",
+    scores="edgeformer.models.score_range:text_scores",
+    score_backstop="probability",
+    program_options=_program_options,
+    calibrate=calibrate,
+    gate_inputs=_gate_inputs,
+    agreement="edgeformer.convert.agreement:compare_labels",
+    metric=ACCURACY,
+    training=Training(
+        read="edgeformer.compress.corpus:read_texts",
+        probe="edgeformer.compress.budget.sensitivity:Probe",
+        recipes=("prune-quarter", "prune-half", "mobilebert-student"),
+        student="edgeformer.compress.student:text_student",
+    ),
+    checks={
+        "labels": "edgeformer.doctor.check_task:check_labels",
+        "tokenizer": "edgeformer.doctor.check_task:check_encoding",
+    },
+)
+
+EMBEDDING = Task(
+    name="text-embedding",
+    noun="sentence embedder",
+    takes="text",
+    spec=_embedding,
+    evaluation="edgeformer.evaluate.embeddings:evaluate_embeddings",
+    peers=TENSOR_PEERS,
+    aliases=("embedding", "featureextraction", "sentencesimilarity"),
+    pooled=True,
+    scores="edgeformer.models.score_range:text_scores",
+    score_backstop="component",
+    program_options=_program_options,
+    calibrate=calibrate,
+    gate_inputs=_gate_inputs,
+    agreement="edgeformer.convert.agreement:compare_embeddings",
+    checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
+)

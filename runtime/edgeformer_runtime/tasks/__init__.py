@@ -1,0 +1,1 @@
+"""The tasks of bundles, a record each."""

@@ -1,0 +1,249 @@
+"""Tasks whose answer is the output of one program: classification and embedding of texts, classification of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
+from edgeformer_runtime.bundle.specs import (
+    MAX_TOKENIZER_BYTES,
+    Classification,
+    Embedding,
+    ImagePreprocessing,
+    ProgramSpec,
+    TensorSpec,
+    TextPreprocessing,
+    to_input,
+    to_levels,
+)
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.tasks.task import AnswerKind, InputKind, NamedFile, Task
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+IMAGE_PROGRAM = "image"
+IMAGE_INPUT = "pixels"
+SHOWN_COMPONENTS = 4
+
+PIXEL_TOLERANCE_LEVELS = 2.01
+"""Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's."""
+
+
+# Texts.
+
+
+def _text_files(spec: TextPreprocessing) -> tuple[NamedFile, ...]:
+    if spec.tokenizer is None:
+        return ()
+    return (NamedFile("preprocessing.tokenizer", spec.tokenizer, MAX_TOKENIZER_BYTES, is_model=False),)
+
+
+def _check_text(manifest: Manifest) -> None:
+    """The programs are buckets of different lengths."""
+    spec = manifest.preprocessing
+    assert isinstance(spec, TextPreprocessing)
+    if spec.pad_token_id >= (spec.vocab_size or 1 << 31):
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.pad_token_id is not below vocab_size")
+    for program in manifest.programs:
+        _check_text_inputs(program, f"{MANIFEST_NAME}: program {program.name}")
+    lengths = [program.inputs[0].shape[1] for program in manifest.programs]
+    check_unique((str(length) for length in lengths), "sequence length")
+
+
+def _check_text_inputs(program: ProgramSpec, where: str) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in program.inputs}
+    length = shapes.get("input_ids", ())
+    for tensor in program.inputs:
+        if tensor.name not in TEXT_INPUTS:
+            raise BundleError(f"{where}: unknown input {tensor.name!r}: text has {', '.join(TEXT_INPUTS)}")
+        if tensor.dtype != "int32" or len(tensor.shape) != 2 or tensor.shape[0] != 1 or tensor.shape != length:
+            raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
+
+
+def _largest_number(spec: TextPreprocessing, name: str) -> int:
+    """Of token ids, by the size of the vocabulary where it is known; a mask and a token type are 0 or 1."""
+    return (spec.vocab_size or 1 << 31) - 1 if name == "input_ids" else 1
+
+
+def _describe_text(spec: TextPreprocessing) -> str:
+    return f"text, {spec.tokenizer}" if spec.tokenizer else "token ids: there is no tokenizer"
+
+
+def is_batch_of_texts(raw: Any) -> bool:
+    """A list of anything but integers is a batch; a tuple of two texts is a pair."""
+    return isinstance(raw, list) and not (raw and all(isinstance(item, (int, np.integer)) for item in raw))
+
+
+TEXT = InputKind(
+    kind="text",
+    record=TextPreprocessing,
+    check=_check_text,
+    files=_text_files,
+    stored_forms=(("text",), ("pair", "text"), ("token_ids",)),
+    largest=_largest_number,
+    describe=_describe_text,
+    run="edgeformer_runtime.cli.text_files:run_texts",
+    takes="texts: expected them without options for images or sound",
+    asks_for="texts, or - for a text per line of stdin, or --input FILE",
+    options=("--pair", "--token-ids", "--top", "--input", "--column", "--pair-column", "-"),
+    is_batch=is_batch_of_texts,
+    frame="edgeformer_runtime.isolation.messages:text_frame",
+    several=True,
+)
+
+
+# Images.
+
+
+def _check_image(manifest: Manifest) -> None:
+    """There is one program, and its input is what the preprocessing gives."""
+    spec, programs = manifest.preprocessing, manifest.programs
+    assert isinstance(spec, ImagePreprocessing)
+    expected = TensorSpec(IMAGE_INPUT, "float32", (1, 3, spec.height, spec.width))
+    if [program.name for program in programs] != [IMAGE_PROGRAM] or programs[0].inputs != (expected,):
+        raise BundleError(
+            f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with one input {IMAGE_INPUT!r}, "
+            f"float32 of shape {expected.shape}"
+        )
+
+
+def _pixel_tolerance(spec: ImagePreprocessing) -> float:
+    return PIXEL_TOLERANCE_LEVELS / (255 * min(spec.std))
+
+
+def _describe_image(spec: ImagePreprocessing) -> str:
+    side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
+    return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
+
+
+IMAGE = InputKind(
+    kind="image",
+    record=ImagePreprocessing,
+    check=_check_image,
+    stored_forms=(("image",),),
+    stored_file="image",
+    stored_dtype="uint8",
+    to_stored=lambda spec, pixels: to_levels(pixels.astype(np.float32), spec),
+    from_stored=lambda spec, levels: to_input(levels.astype(np.uint8), spec),
+    tolerance=_pixel_tolerance,
+    describe=_describe_image,
+    run="edgeformer_runtime.cli.run:run_files",
+    takes="images: expected their paths",
+    asks_for="paths of images",
+    options=("--top",),
+    frame="edgeformer_runtime.isolation.messages:file_frame",
+    extra="images",
+)
+
+
+# Labels with scores.
+
+
+def check_only_output(manifest: Manifest, width: int) -> None:
+    """Refuse programs whose outputs are not one float32 tensor (1, width)."""
+    for program in manifest.programs:
+        shapes = [tensor.shape for tensor in program.outputs]
+        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
+            raise BundleError(
+                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
+            )
+
+
+def _check_labels(manifest: Manifest) -> None:
+    head = manifest.postprocessing
+    assert isinstance(head, Classification)
+    check_unique(head.labels, "label")
+    check_only_output(manifest, len(head.labels))
+
+
+def _check_scores(case: Mapping[str, Any], head: Classification, where: str) -> None:
+    expected = case["expected"]
+    labels = expected.get("labels")
+    if labels is None or sorted(labels) != sorted(head.labels) or len(expected["scores"]) != len(labels):
+        raise BundleError(f"{where}: expected: expected a score for each label of the manifest")
+    if not all(math.isfinite(score) and 0 <= score <= 1 for score in expected["scores"]):
+        raise BundleError(f"{where}: expected.scores: expected numbers from 0 to 1")
+
+
+def _show_labels(result: ClassificationResult, top: int) -> str:
+    best = result.top(top)
+    return "  ".join(f"{label} {score:.3f}" for label, score in zip(best.labels, best.scores, strict=True))
+
+
+CLASSIFICATION = AnswerKind(
+    kind="classification",
+    record=Classification,
+    check=_check_labels,
+    check_expected=_check_scores,
+    describe=lambda head: f"{len(head.labels)} labels, {head.activation}",
+    result="edgeformer_runtime.pipelines.results:ClassificationResult",
+    best=lambda result, top: result.top(top),
+    show=_show_labels,
+    has_confidence=True,
+    plural="labels",
+    replay="edgeformer_runtime.verify.program_replay:LabelReplay",
+)
+
+
+# Embeddings.
+
+
+def _check_embedding(manifest: Manifest) -> None:
+    head = manifest.postprocessing
+    assert isinstance(head, Embedding)
+    check_only_output(manifest, head.dim)
+
+
+def check_nothing_expected(case: Mapping[str, Any], _: Any, where: str) -> None:
+    """Vectors store nothing of an answer that is the program's output itself."""
+    if case["expected"]:
+        raise BundleError(f"{where}: expected: an embedding has neither labels nor text")
+
+
+def _show_embedding(result: EmbeddingResult, _: int) -> str:
+    start = ", ".join(f"{value:.4f}" for value in result.vector[:SHOWN_COMPONENTS])
+    return f"[{start}, ...] ({len(result.vector)} components)"
+
+
+EMBEDDING = AnswerKind(
+    kind="embedding",
+    record=Embedding,
+    check=_check_embedding,
+    check_expected=check_nothing_expected,
+    describe=lambda head: f"{head.dim} components{', normalised' if head.normalized else ''}",
+    result="edgeformer_runtime.pipelines.results:EmbeddingResult",
+    show=_show_embedding,
+    plural="embeddings",
+    replay="edgeformer_runtime.verify.program_replay:EmbeddingReplay",
+)
+
+
+TEXT_CLASSIFICATION = Task(
+    name="text-classification",
+    takes=TEXT,
+    gives=CLASSIFICATION,
+    pipeline="edgeformer_runtime.pipelines.text:TextClassifier",
+    serve="edgeformer_runtime.serve.routes:add_text_classification",
+)
+
+TEXT_EMBEDDING = Task(
+    name="text-embedding",
+    takes=TEXT,
+    gives=EMBEDDING,
+    pipeline="edgeformer_runtime.pipelines.text:TextEmbedder",
+    serve="edgeformer_runtime.serve.routes:add_text_embedding",
+)
+
+IMAGE_CLASSIFICATION = Task(
+    name="image-classification",
+    takes=IMAGE,
+    gives=CLASSIFICATION,
+    pipeline="edgeformer_runtime.pipelines.vision:ImageClassifier",
+    serve="edgeformer_runtime.serve.routes:add_image_classification",
+)

@@ -1,0 +1,163 @@
+"""Speech recognition: audio to a transcript, by the programs of a Whisper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from edgeformer_runtime.bundle.specs import (
+    MAX_FILTERS_FILE_BYTES,
+    MAX_TOKENIZER_BYTES,
+    AudioPreprocessing,
+    ProgramSpec,
+    TensorSpec,
+    Transcription,
+    bucket_layout,
+)
+from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.tasks.task import AnswerKind, CaseTensors, InputKind, NamedFile, Task
+
+SAMPLED_VALUES = 512
+"""What vectors keep of a long tensor, of millions of values."""
+
+
+def _specs(manifest: Manifest) -> tuple[AudioPreprocessing, Transcription]:
+    audio, head = manifest.preprocessing, manifest.postprocessing
+    assert isinstance(audio, AudioPreprocessing) and isinstance(head, Transcription)
+    return audio, head
+
+
+def _describe_audio(spec: AudioPreprocessing) -> str:
+    return f"sound, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
+
+
+AUDIO = InputKind(
+    kind="audio",
+    record=AudioPreprocessing,
+    files=lambda spec: (NamedFile("preprocessing.mel_filters", spec.mel_filters, MAX_FILTERS_FILE_BYTES),),
+    stored_forms=(("audio", "samples"),),
+    stored_file="audio",
+    describe=_describe_audio,
+    run="edgeformer_runtime.cli.run:run_audio",
+    takes="sound: expected paths of files",
+    asks_for="paths of files of sound",
+    options=("--language", "--task", "--beam-size", "--timestamps", "--words", "--prompt", "--format", "--out"),
+    frame="edgeformer_runtime.isolation.messages:file_frame",
+    answer_s=600.0,  # audio may be long
+    patience_s=15.0,  # a window that has begun is heard to its end
+    extra="speech",
+)
+
+
+def _check_speech(manifest: Manifest) -> None:
+    """The programs are those of the buckets, tensor by tensor."""
+    audio, head = _specs(manifest)
+    window = audio.window_seconds * audio.sample_rate
+    if head.buckets[-1].positions * audio.samples_per_position != window:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing.buckets: the last one must take {window} samples")
+    layouts = [layout for bucket in head.buckets for layout in bucket_layout(head, bucket, audio.n_mels)]
+    programs = {program.name: program for program in manifest.programs}
+    if len(layouts) != len(programs) or {layout.name for layout in layouts} != programs.keys():
+        raise BundleError(f"{MANIFEST_NAME}: programs: expected exactly those of postprocessing.buckets, each once")
+    for layout in layouts:
+        program = programs[layout.name]
+        for key, expected, found in (
+            ("inputs", layout.inputs, program.inputs),
+            ("outputs", layout.outputs, program.outputs),
+        ):
+            if found != expected:
+                wrong = next((a for a, b in zip(expected, found, strict=False) if a != b), None)
+                hint = f"{len(expected)} of them" if wrong is None else f"{wrong.name} as {wrong.dtype} {wrong.shape}"
+                raise BundleError(f"{MANIFEST_NAME}: program {program.name}: {key}: its bucket asks for {hint}")
+    _check_ids(head)
+
+
+def _check_ids(head: Transcription) -> None:
+    """No token id is beyond the logits."""
+    tokens = vars(head.tokens).copy()
+    ids = [*tokens.pop("languages").values(), *tokens.values(), *head.suppress, *head.suppress_at_start]
+    largest = max(token for token in ids if token is not None)
+    if largest >= head.vocab_size:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing: the token {largest} is not below vocab_size")
+
+
+def _check_transcript(case: Mapping[str, Any], head: Transcription, where: str) -> None:
+    expected = case["expected"]
+    bucket = next((bucket for bucket in head.buckets if bucket.encode == case["program"]), None)
+    if bucket is None or "text" not in expected:
+        raise BundleError(f"{where}: expected a bucket's encode program, and a text with its prompt and tokens")
+    tokens = [*expected["prompt"], *expected["tokens"]]
+    if max(tokens) >= head.vocab_size or len(tokens) > bucket.rows or len(expected["prompt"]) > head.prefill_tokens:
+        raise BundleError(
+            f"{where}: expected: expected at most {bucket.rows} tokens below {head.vocab_size}, and a prompt of at most"
+            f" {head.prefill_tokens}"
+        )
+
+
+def _encoders(manifest: Manifest) -> list[ProgramSpec]:
+    """The programs that encode, with which a case begins."""
+    _, head = _specs(manifest)
+    names = {bucket.encode for bucket in head.buckets}
+    return [program for program in manifest.programs if program.name in names]
+
+
+def _case_tensors(manifest: Manifest, program: ProgramSpec, expected: Mapping[str, Any]) -> CaseTensors:
+    """Samples of the tensors, which have millions of values, and of the logits of each step."""
+    _, head = _specs(manifest)
+    steps = len(expected["tokens"]) + 1
+    logits = TensorSpec("logits", "float32", (steps, min(head.vocab_size, SAMPLED_VALUES)))
+    inputs, outputs = (tuple(_sample(spec) for spec in specs) for specs in (program.inputs, program.outputs))
+    return inputs, (*outputs, logits)
+
+
+def _sample(spec: TensorSpec) -> TensorSpec:
+    return TensorSpec(spec.name, spec.dtype, (min(math.prod(spec.shape), SAMPLED_VALUES),))
+
+
+def _describe_transcription(head: Transcription) -> str:
+    languages = f"{len(head.tokens.languages)} languages" if head.tokens.languages else "English"
+    return f"text of {languages}, {len(head.buckets)} lengths of sound, state kept by the {head.state}"
+
+
+def _describe_buckets(manifest: Manifest) -> dict[str, str]:
+    """A line per bucket, as there are dozens of programs."""
+    audio, head = _specs(manifest)
+    return {
+        f"up to {bucket.positions * audio.samples_per_position / audio.sample_rate:g} s": (
+            f"{bucket.encode}, {bucket.prefill}, {bucket.decode}: {bucket.positions} positions and {bucket.tail} of"
+            f" silence, {bucket.rows} tokens"
+        )
+        for bucket in head.buckets
+    }
+
+
+TRANSCRIPTION = AnswerKind(
+    kind="transcription",
+    record=Transcription,
+    check=_check_speech,
+    files=lambda head: (NamedFile("postprocessing.tokenizer", head.tokenizer, MAX_TOKENIZER_BYTES),),
+    check_expected=_check_transcript,
+    describe=_describe_transcription,
+    result="edgeformer_runtime.pipelines.transcript:Transcript",
+    show=lambda transcript, _: str(transcript.text),
+    has_confidence=True,
+    plural="transcripts",
+    replay="edgeformer_runtime.verify.speech_replay:SpeechReplay",
+    workload="edgeformer_runtime.verify.speech_replay:speech_workload",
+    options="edgeformer_runtime.decoding.options:TranscribeOptions",
+    streams=True,
+    stepwise=True,
+    first_programs=_encoders,
+    case_tensors=_case_tensors,
+    describe_programs=_describe_buckets,
+)
+
+SPEECH_RECOGNITION = Task(
+    name="speech-recognition",
+    takes=AUDIO,
+    gives=TRANSCRIPTION,
+    pipeline="edgeformer_runtime.pipelines.speech:Transcriber",
+    serve="edgeformer_runtime.serve.streams:add_speech_recognition",
+)
