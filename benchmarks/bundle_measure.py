@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.intervals import center, prediction_interval
 from edgeformer.bench.command import peer_contenders
-from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import Converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
@@ -41,8 +41,8 @@ def measure(
     Returns:
         The model's entry in the results, and what `inspect` found.
     """
-    with Steps(steps_of(options)) as steps:
-        bundles = convert(options, steps)
+    with Steps() as steps:
+        bundles = convert(options, steps.at)
     runnable = [row for row in bundles if row.ok and TARGETS[row.target].format.reference_engine is None]
     with tempfile.TemporaryDirectory() as work, Bundle.open(runnable[0].path) as first:
         contenders = [bundle_contender(row.path) for row in runnable]

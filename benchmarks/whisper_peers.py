@@ -25,7 +25,7 @@ from benchmarks.speech_measure import Measured, measure, reference_clip
 from benchmarks.speech_models import PeerModels, size_bytes
 from benchmarks.tables import RESULTS, update_docs
 from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.target import TARGETS
 from edgeformer.demo import find_weights
 from edgeformer.progress import Steps
@@ -179,8 +179,8 @@ def _default_source() -> str:
 
 def _converted(options: ConvertOptions) -> list[Path]:
     """Bundles that passed their gates and run on this machine."""
-    with Steps(steps_of(options)) as steps:
-        found = convert(options, steps)
+    with Steps() as steps:
+        found = convert(options, steps.at)
     for row in found:
         for problem in row.problems:
             err.print(f"not measured: {row.target} {row.precision}: {problem}")

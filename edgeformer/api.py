@@ -1,7 +1,6 @@
 """The public functions, `edgeformer.convert` and its siblings: each does what the command of its name does.
 
-Options are refused before torch is imported, which takes seconds. Messages name options as the commands do: `--seq-len`
-is `seq_len` here.
+Options are refused before torch is imported, which takes seconds. Messages name them as commands do: `--seq-len`.
 """
 
 from __future__ import annotations
@@ -70,18 +69,15 @@ def convert(
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.
-        calibration: a folder of images, or a file of texts. "static-int8" needs it, and all int8 and int4 weights are
-            rounded for it.
-        calibration_method: how "static-int8" takes ranges: "min-max", "percentile" or "entropy".
-        eval_data: labelled data, as `evaluate` takes it: classifiers are judged on it, and accuracy before and after is
-            reported.
+        calibration: images (a folder) or texts (a file). "static-int8" needs it; int8, int4 weights are rounded by it.
+        calibration_method: how "static-int8" finds ranges: "min-max", "percentile" or "entropy".
+        eval_data: labelled data, as `evaluate` takes it, on which classifiers are judged, before and after.
         keep_refused: write what a gate refused, too, as `out/<bundle>.refused/`.
         plan: of "mixed": a JSON file of formats by layer; None: the checkpoint's own.
         attention: the attention kernel, "dense", "fused", "chunked" or "split_heads"; None: the target's own. For long
             texts, if the model was distilled into it: "sliding_window" or "linear".
         min_ios: of coreml: the oldest iOS to run on, 16, 17 or 18; None: 18.
-        prompt: of embedders: the name of the checkpoint's prompt that is put before every text, or "none"; None: its
-            default prompt.
+        prompt: of embedders: name of the checkpoint's prompt before every text, or "none"; None: its default prompt.
         language: of speech: the language to transcribe, by its code or English name, or "any"; None: the one that the
             checkpoint fixes, or all.
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
@@ -132,9 +128,10 @@ def convert(
         LayerPlan.read(plan)
     arguments.check_data(eval_data)
     arguments.check_source(source, revision)
-    from edgeformer.convert.convert import converted
+    from edgeformer.convert.convert import convert as run
+    from edgeformer.progress import silent
 
-    return converted(options, progress)
+    return run(options, progress or silent)
 
 
 def verify(
@@ -281,9 +278,9 @@ def benchmark(
         source: the checkpoint for the peers; None: the bundle's own.
         on: where to measure: "local", "ssh://user@host[:port]" or "adb://SERIAL".
         remote_runtime: with ssh: the command `edgeformer-runtime` there; None: it is installed for the measurement.
-        require_signature, require_name, require_version, isolated: see `verify`.
-        progress: called with "measuring", how many rounds are finished and how many there are; and with a line, 0 and 0
-            before each step of another machine.
+        require_signature, require_name, require_version: see `verify`.
+        isolated: see `verify`.
+        progress: called with "measuring", finished rounds and all; or with a line on another machine, 0 and 0.
 
     Returns:
         A report for each machine, with latencies in ms and memory in MiB.
@@ -384,8 +381,7 @@ def compress(
 ) -> Compressed | Chain:
     """Make a checkpoint smaller by a recipe, or until it meets a budget. The result is ready for `convert`.
 
-    A budget that cannot be met is no error: the result's `problem` says what is out of reach, its `path` is None, and
-    `found.best` the nearest point.
+    A budget that cannot be met is no error: `path` is None, `problem` says why, and `found.best` is the nearest point.
 
     Args:
         source: as of `convert`.
@@ -400,8 +396,7 @@ def compress(
         resume: of a recipe: resume an interrupted run of the same `out`.
         checkpoint_seconds: seconds from one saved state of training to the next; an interruption loses no more.
         target: of a budget: the target whose bundles are made and measured.
-        formats: of a budget: formats that layers may have besides fp32, of "fp16", "int8" and "int4"; None: the
-            target's own.
+        formats: of a budget: weight formats besides fp32, of "fp16", "int8" and "int4"; None: the target's own.
         seq_len, audio_seconds: of a budget: as of `convert`.
         examples: of a budget: number of examples of `data` on which layers are ranked.
         limit: of a budget: number of examples on which bundles are measured; None: all.
@@ -417,8 +412,6 @@ def compress(
     Example:
         >>> smaller = ef.compress("intents", "intents.csv", "smaller", recipe="prune-quarter")
         >>> smaller.report["steps"][-1]["results"]["parameters"] < smaller.report["before"]["parameters"]
-        True
-        >>> ef.convert(smaller.path, "dist", target="onnx", seq_len=16).ok
         True
     """
     from edgeformer.compress.budget.budget import parse_budget

@@ -15,7 +15,7 @@ from typing import cast
 import typer
 
 from edgeformer.checkpoints.sources import resolve_source
-from edgeformer.convert.convert import ConvertOptions, convert, steps_of
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
 from edgeformer.progress import Steps
@@ -90,7 +90,7 @@ def run_demo(folder: Path) -> None:
         out.print(f"Next: edgeformer run {litert.path} {show.next_input}")
 
 
-def _convert(show: Show, folder: Path) -> list[Converted]:
+def _convert(show: Show, folder: Path) -> ConversionResult:
     options = ConvertOptions(
         source=show.source,
         out=folder,
@@ -99,8 +99,8 @@ def _convert(show: Show, folder: Path) -> list[Converted]:
         seq_lens=(SEQ_LEN,),
         name=show.name,
     )
-    with Steps(steps_of(options)) as steps:
-        return convert(options, steps)
+    with Steps() as steps:
+        return convert(options, steps.at)
 
 
 def _answer(show: Show, row: Converted) -> None:
@@ -149,10 +149,10 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
         task=RECOGNITION.name,
         audio_seconds=AUDIO_SECONDS,
     )
-    with Steps(steps_of(options)) as steps:
-        rows = convert(options, steps)
-    print_converted(ConversionResult(tuple(rows)))
-    if not all(row.ok for row in rows):
+    with Steps() as steps:
+        rows = convert(options, steps.at)
+    print_converted(rows)
+    if not rows.ok:
         raise typer.Exit(1)
     (row,) = rows
     sample, _ = speech_sample()

@@ -30,7 +30,7 @@ class Steps:
         """`total`: how many steps there will be; None: `at` will tell."""
         self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
         self._console = Console(file=self._file)
-        self._bar = new_bar(self._console, redirect=False)
+        self._bar = new_bar(self._console)
         self._begun = 0
         self._lines: list[str] = []
         self._task = self._bar.add_task("", total=total, completed=-1, note="")

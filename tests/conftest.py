@@ -15,8 +15,8 @@ from tools.debian import locked
 REPOSITORY = Path(__file__).resolve().parents[1]
 ASSETS = Path(os.environ.get("EDGEFORMER_ASSETS", REPOSITORY.parent / "shared" / "assets")).resolve()
 
-# The export tools keep hundreds of thousands of objects alive and make as many with each conversion: at the usual rate
-# of full collections, walking over them takes an eighth of a conversion's CPU time.
+# The export tools keep hundreds of thousands of objects alive and make as many with each conversion: full collections
+# at their usual rate take an eighth of its CPU time.
 gc.set_threshold(700, 10, 100)
 
 # Tests choose ExecuTorch's runtime themselves: what this user's cache holds changes none of them.

@@ -329,7 +329,7 @@ def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Conten
         window="full",
     )
     found = []
-    for row in convert(options, lambda _: None):
+    for row in convert(options):
         if not row.ok:
             raise EngineError(f"the peer onnxruntime at {row.precision}: {'; '.join(row.problems)}")
         plain = bundle_contender(row.path, batch=batch)

@@ -119,7 +119,7 @@ def labels_of(
         raise InputError("labels must not be empty")
     if len(labels) < 2:
         raise InputError(
-            f"the checkpoint has one label, which makes it a regression or a reranker, no classifier: {TWO_LABELS}"
+            f"the checkpoint has one label, so it is a regression or a reranker and no classifier: {TWO_LABELS}"
         )
     return labels
 

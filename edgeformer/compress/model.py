@@ -83,10 +83,9 @@ def open_model(source: str, task: str | None = None) -> Model:
     checkpoint = open_checkpoint(source, task=task, prompt=NO_PROMPT)
     record = TASKS[checkpoint.task]
     if record.training is None:
-        trained = " or ".join(f"a {each.noun}" for each in TASKS.values() if each.training is not None)
         raise InputError(
-            f"{checkpoint.source.id} is a {record.noun}: expected {trained}, or a recipe whose first step is finetune "
-            "with new_head = true"
+            f"{checkpoint.source.id} is a {record.noun}: expected a classifier or a speech recogniser, or a recipe "
+            "whose first step is finetune with new_head = true"
         )
     if checkpoint.activation != "softmax":
         raise InputError(f"{checkpoint.source.id} gives several labels at once: expected a classifier with one")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,8 +65,6 @@ from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.verify.verify import Verification, verify
 
-Report = Callable[[str], None]
-
 REFUSED_SUFFIX = ".refused"
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
@@ -114,25 +112,20 @@ class Made:
     bundle: Bundle
 
 
-def _silent(step: str) -> None:
-    """Report to nobody."""
-
-
-def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted]:
+def convert(options: ConvertOptions, progress: Progress = silent) -> ConversionResult:
     """Convert a checkpoint into bundles `out/<name>.<target>.<precision>`.
 
     A bundle appears under its name only when it is complete and its gates passed; one of that name is replaced.
 
     Args:
         options: what to make.
-        report: called with a line before each step.
+        progress: called with each step, how many are finished and how many there are; and with a note, 0 and 0.
 
     Raises:
         InputError: a source, an option or a place for the output that cannot be used.
     """
-    jobs, notes = _plan(options, report)
-    for note in notes:
-        report(f"note: {note}")
+    steps = _Steps(options, progress)
+    jobs = _plan(options, steps)
     with ExitStack() as stack:
         staging = stack.enter_context(work_folder(options.out, create=True))
         stack.enter_context(scratch_in(staging))
@@ -141,49 +134,41 @@ def convert(options: ConvertOptions, report: Report = _silent) -> list[Converted
             check_space(staging, job.programs, 3 + len(job.precisions))
             for precision in job.precisions:
                 stack.enter_context(alone(options.out / job.bundle_name(precision)))
-        return [converted for job in jobs for converted in _run(job, options.out, staging, report)]
-
-
-def steps_of(options: ConvertOptions) -> int:
-    """How many steps `convert` will report, for a progress bar."""
-    lowered = {"fp32", *options.precisions}
-    return 1 + len(options.targets) * (len(lowered) + len(options.precisions))
-
-
-def converted(options: ConvertOptions, progress: Progress | None = None) -> ConversionResult:
-    """`convert`, with what it reported."""
-    steps = _Steps(steps_of(options), progress)
-    bundles = tuple(convert(options, steps))
+        bundles = tuple(converted for job in jobs for converted in _run(job, options.out, staging, steps))
     steps.finish()
     return ConversionResult(bundles, tuple(steps.notes))
 
 
 class _Steps:
-    """Counts the steps that `convert` reports, and keeps its notes."""
+    """Counts the steps of a conversion, and keeps its notes."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress = total, progress or silent
+    def __init__(self, options: ConvertOptions, progress: Progress) -> None:
+        lowered = {"fp32", *options.precisions}
+        self._total = 1 + len(options.targets) * (len(lowered) + len(options.precisions))
+        self._progress = progress
         self._step, self._started = "", 0
         self.notes: list[str] = []
 
-    def __call__(self, line: str) -> None:
-        if line.startswith("note: "):
-            self.notes.append(line.removeprefix("note: "))
-            self._progress(line, 0, 0)
-        else:
-            self._progress(line, self._started, self._total)
-            self._step = line
-            self._started += 1
+    def begin(self, step: str) -> None:
+        """The step before is finished."""
+        self._progress(step, self._started, self._total)
+        self._step = step
+        self._started += 1
+
+    def note(self, line: str) -> None:
+        """Tell what a user may want to know."""
+        self.notes.append(line)
+        self._progress(f"note: {line}", 0, 0)
 
     def finish(self) -> None:
         """The last step is finished, too."""
         self._progress(self._step, self._total, self._total)
 
 
-def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str, ...]]:
-    """The jobs, and notes on the checkpoint: everything that can be refused, before any expensive work."""
+def _plan(options: ConvertOptions, steps: _Steps) -> list[Job]:
+    """The jobs: everything that can be refused, before any expensive work."""
     converters = [converter_for(target, options.min_ios) for target in options.targets]
-    report(f"reading {options.source}")
+    steps.begin(f"reading {options.source}")
     checkpoint = open_checkpoint(
         options.source, options.revision, options.task, options.labels_file, options.prompt, options.language
     )
@@ -217,7 +202,9 @@ def _plan(options: ConvertOptions, report: Report) -> tuple[list[Job], tuple[str
     if problems:
         raise InputError("; ".join(dict.fromkeys(problems)))
     _check_places(jobs, options)
-    return jobs, tuple(dict.fromkeys((*unnoted, *notes)))
+    for note in dict.fromkeys((*unnoted, *notes)):
+        steps.note(note)
+    return jobs
 
 
 def _job(
@@ -260,10 +247,10 @@ def _check_places(jobs: Sequence[Job], options: ConvertOptions) -> None:
             check_destination(place.with_name(place.name + REFUSED_SUFFIX), zipped=False)
 
 
-def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
+def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target.name
-    report(f"{target}: lowering to fp32")
+    steps.begin(f"{target}: lowering to fp32")
     lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
     fp32 = _made(job, PRECISIONS["fp32"], lowered, staging)
     references = references_for(fp32.bundle, job.programs, job.judged)
@@ -273,7 +260,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
     for precision in job.precisions:
         made = fp32
         if precision.name != "fp32":
-            report(f"{target}: lowering to {precision.name}")
+            steps.begin(f"{target}: lowering to {precision.name}")
             storage = Storage(precision.recipe.weights, precision.name if precision.name in job.planned else None)
             if storage not in starts:
                 starts[storage] = _start(job, storage, lowered, staging)
@@ -281,7 +268,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
             folder = fresh_folder(staging, f"{target}.{precision.name}.lowered")
             small = job.converter.lower_precision(or_recorded(programs, cases), start, precision, folder)
             made = _made(job, precision, small, staging, cases)
-        report(f"{target}: verifying {precision.name}")
+        steps.begin(f"{target}: verifying {precision.name}")
         gated.append(_gate(job, made, fp32, references, out))
     for converted, sealed in gated:
         if converted.ok or converted.kept:
@@ -291,7 +278,7 @@ def _run(job: Job, out: Path, staging: Path, report: Report) -> list[Converted]:
             if converted.ok and discard(stale, staging):
                 notes.append(f"{stale} was refused by the gates of an earlier conversion, and is removed")
             for note in notes:
-                report(f"note: {note}")
+                steps.note(note)
     return [converted for converted, _ in gated]
 
 

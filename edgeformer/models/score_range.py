@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +16,7 @@ from torch import Tensor, nn
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text import TextConfig, TextEncoder
-from edgeformer.models.whisper.model import Whisper
 from edgeformer.tasks.text import FILLER, TEXTS
-from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
-from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -30,8 +26,6 @@ SAMPLE_LENGTH = 64
 
 _ROWS = 4
 """Of random tokens, beside the texts: a vocabulary holds tokens that no few texts have."""
-_AUDIO_POSITIONS, _AUDIO_TOKENS = 64, 48
-"""Of a sample of audio, which is noise, and of what is decoded from it."""
 
 
 def sample_inputs(config: TextConfig, tokenizer_json: str | None) -> Mapping[str, Tensor]:
@@ -66,39 +60,9 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
     ]
 
 
-def sample_audio(module: Whisper) -> Mapping[str, Tensor]:
-    """Noise as a spectrogram (B, n_mels, 2 T) float32, and random tokens (B, N)."""
-    config = module.config
-    positions = min(_AUDIO_POSITIONS, config.max_source_positions)
-    tokens = min(_AUDIO_TOKENS, config.max_target_positions)
-    generator = torch.Generator().manual_seed(0)
-    shape = (_ROWS, config.num_mel_bins, FRAMES_PER_POSITION * positions)
-    return {
-        "mel": torch.rand(shape, generator=generator) * 2 - 1,
-        "tokens": torch.randint(config.vocab_size, (_ROWS, tokens), generator=generator),
-    }
-
-
 def text_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
     """The range of a text model on `sample_inputs`."""
     return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
-
-
-def speech_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:  # noqa: ARG001
-    """The range of a speech model's decoder on `sample_audio`.
-
-    Raises:
-        InputError: the usual mask, which a bundle hides the unwritten slots of its cache with, is not safe for it.
-    """
-    assert isinstance(module, Whisper)
-    found = score_range(module, sample_audio(module), (layer.self_attn for layer in module.decoder.blocks))
-    found = replace(found, spread=max(found.spread, found.largest))  # an unwritten slot of the cache has the score 0
-    if found.mask != MASK_VALUE:
-        raise InputError(
-            f"the decoder's attention scores are up to {found.spread:.0f} apart, and a bundle hides slots of its "
-            f"cache with {MASK_VALUE:.0f}, which is not safe then: the checkpoint is damaged or its training diverged"
-        )
-    return found
 
 
 @torch.no_grad()
@@ -108,7 +72,7 @@ def score_range(
     """The range of a module's attention scores on these inputs, padding's own scores included.
 
     Args:
-        module: a text model or Whisper.
+        module: a model with attention.
         inputs: its arguments.
         parts: the modules whose attention counts; None: all.
     """

@@ -23,8 +23,8 @@ POOLINGS = (MEAN, CLS)
 """How an embedder makes one vector of its tokens'."""
 
 TWO_LABELS = (
-    "give a regression or a reranker of one label two, the first with zeros as its row of classifier.weight and of "
-    "classifier.bias: the softmax of the second is then the sigmoid of its score"
+    "add a label before it, with a row of zeros in classifier.weight and in classifier.bias; the softmax of the second "
+    "label is then the sigmoid of the checkpoint's score"
 )
 """What to do about one label."""
 

@@ -25,7 +25,7 @@ PACKAGES = {
     "verify": "layers",
     "evaluate": "embeddings",
     "compress": "recipe",
-    "doctor": "options",
+    "doctor": "diagnosis",
 }
 """Functions that share their name with a package, and a module of each."""
 

@@ -6,7 +6,8 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,7 +98,7 @@ class CoreMLConverter:
     ) -> Lowered:
         package = folder / PACKAGE
         layers = PlannedLayers(programs) if precision == "mixed" else None
-        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
+        with quiet_tools(), torch.no_grad(), without_moved_writes(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
                 _convert(programs[0], precision, self._ios, wide, layers).save(str(package))
@@ -139,20 +140,28 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
             )
         ),
         skip_model_load=True,
-        pass_pipeline=_passes(),
     )
     if layers is not None:
         return compress_by_plan(model, layers)
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
-def _passes() -> Any:
-    """coremltools' default passes but the one that moves writes of states forward, as it fails on several of them."""
-    import coremltools as ct
+@contextmanager
+def without_moved_writes() -> Iterator[None]:
+    """Within the context coremltools leaves writes of states at the end of a program, where they are.
 
-    pipeline = ct.PassPipeline()
-    pipeline.remove_passes({"common::canonicalize_inplace_pattern"})
-    return pipeline
+    Its pass `canonicalize_inplace_pattern` would move them forward, and fails with a KeyError where a program writes
+    several. `PassPipeline.remove_passes` leaves it out of `ct.convert`, but compressing weights runs the default passes
+    once more and takes no pipeline: so the pass itself is switched off, in this process alone, and put back.
+    """
+    from coremltools.converters.mil.mil.passes.defs.optimize_state import canonicalize_inplace_pattern
+
+    apply = canonicalize_inplace_pattern.apply
+    canonicalize_inplace_pattern.apply = lambda _, program: None  # noqa: ARG005
+    try:
+        yield
+    finally:
+        canonicalize_inplace_pattern.apply = apply
 
 
 def _spelled_gelu(x: Tensor, *, approximate: str = "none") -> Any:

@@ -39,9 +39,9 @@ from edgeformer.compress.corpus import read_data
 from edgeformer.compress.model import Model, open_model, write_model
 from edgeformer.compress.quantize_aware import fake_quantized
 from edgeformer.compress.recipe import load_recipe
-from edgeformer.convert.convert import ConvertOptions, Report, convert
+from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, CHECKPOINT_KEY, LayerPlan, check_formats
-from edgeformer.convert.result import Converted
+from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import TARGETS, check_target, verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.config import read_object
@@ -230,7 +230,7 @@ class _Job:
         progress = partial(self._progress, f"{stage}: sensitivity")
         costs = cached_sensitivity(model, probe, data.sha256(), target, self._formats, progress)
         bench = BundleEvaluator(
-            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._say
+            model, stage, options.conversion, self._work / f"bench-{stage}", self._source, self._progress
         )
         self._source = self._source or bench
         if options.budget.limit("latency") is not None and "latency" not in bench.fp32.values:
@@ -358,7 +358,7 @@ class BundleEvaluator:
         conversion: Conversion,
         folder: Path,
         source: BundleEvaluator | None = None,
-        report: Report = lambda line: None,  # noqa: ARG005
+        progress: Progress = silent,
     ) -> None:
         """Make the bundle at fp32.
 
@@ -368,13 +368,13 @@ class BundleEvaluator:
             conversion: how.
             folder: a new one for everything that is made; the caller removes it.
             source: of the source model; None: this is it.
-            report: called with a line before each step.
+            progress: called with each step of a conversion, and with a line before bundles are asked.
 
         Raises:
             InputError: the model cannot be converted, or the data not be used.
         """
         self._model, self._stage, self._conversion, self._folder = model, stage, conversion, folder
-        self._report = report
+        self._progress = progress
         self._made = 0
         self._checkpoint = folder / "checkpoint"
         folder.mkdir(parents=True)
@@ -404,7 +404,7 @@ class BundleEvaluator:
             return Point(self._stage, plan, {}, refused=row.problems[0])
         return self._measured(row, plan)
 
-    def _convert(self, precision: str) -> list[Converted]:
+    def _convert(self, precision: str) -> ConversionResult:
         self._made += 1
         out = self._folder / f"bundles-{self._made}"
         options = ConvertOptions(
@@ -416,12 +416,12 @@ class BundleEvaluator:
             audio_seconds=self._conversion.audio_seconds,
             name=self._stage,
         )
-        return convert(options, lambda step: self._report(f"{self._stage}: {step}"))
+        return convert(options, lambda step, *how_far: self._progress(f"{self._stage}: {step}", *how_far))
 
     def _measured(self, row: Converted, plan: LayerPlan) -> Point:
         """A delivered bundle's point."""
         with Bundle.open(row.path) as bundle, Bundle.open(self._source_bundle) as source:
-            self._report(f"{self._stage}: asking the bundle of {row.size_bytes / 1e6:.2f} MB")
+            self._progress(f"{self._stage}: asking the bundle of {row.size_bytes / 1e6:.2f} MB", 0, 0)
             answers = answers_of(bundle, self._conversion.data, self._conversion.limit)
             reference = self._answers = self._answers or answers
             same = answers.same_as(reference)

@@ -97,13 +97,12 @@ def print_text(text: str) -> None:
     sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
-def new_bar(console: Console, *, transient: bool = True, redirect: bool = True, disable: bool = False) -> Bar:
+def new_bar(console: Console, *, transient: bool = True, disable: bool = False) -> Bar:
     """The bar that every command shows: what is done, how much of it, a note such as the loss, the time that it takes.
 
     Args:
         console: nothing is shown where it is no terminal.
         transient: the bar goes when it is done.
-        redirect: what is printed meanwhile stands above the bar.
         disable: show nothing.
     """
     return Bar(
@@ -115,8 +114,8 @@ def new_bar(console: Console, *, transient: bool = True, redirect: bool = True, 
         TimeRemainingColumn(),
         console=console,
         transient=transient,
-        redirect_stdout=redirect,
-        redirect_stderr=redirect,
+        redirect_stdout=False,
+        redirect_stderr=False,  # rich would send stderr to `err`, which writes to stderr
         disable=disable or not console.is_terminal,
     )
 

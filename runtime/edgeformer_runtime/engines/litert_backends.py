@@ -18,7 +18,7 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.registry import did_you_mean, load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"
 """The environment variable that names one of `BACKENDS`; without it the first that is installed runs."""
@@ -97,7 +97,8 @@ def _chosen() -> tuple[str, tuple[str, str], Any]:
     """The backend's name, its package and version, and what it runs models with."""
     wanted = os.environ.get(CHOICE)
     if wanted and wanted not in BACKENDS:
-        raise InputError(f"{CHOICE}: expected one of {', '.join(BACKENDS)}, found {wanted!r}")
+        guess = did_you_mean(wanted, BACKENDS)
+        raise InputError(f"{CHOICE}: {guess}expected one of {', '.join(BACKENDS)}, found {wanted!r}")
     for name, backend in BACKENDS.items():
         package = backend.installed()
         if package is None or wanted not in (None, "", name):

@@ -95,8 +95,7 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int, 
         node = each.table(1)
         if kind not in NODES or node is None:
             refuse(f"XNNPACK's graph has a node of the kind {kind}, which is none that a reader knows")
-        _check_node(kind, node, values)
-        _check_order(kind, node, there)
+        _check_node(kind, node, values, there)
         if kind in (FULLY_CONNECTED, CONV, DEPTHWISE_CONV):
             _check_weights(kind, node, values, constants)
 
@@ -177,40 +176,40 @@ def _check_scales(value: Table, shape: Shape, sizes: list[int]) -> None:
         refuse(f"a tensor of XNNPACK has {found} scales for {needed} channels")
 
 
-def _check_node(kind: int, node: Table, values: dict[int, Shape]) -> None:
+def _check_node(kind: int, node: Table, values: dict[int, Shape], there: set[int]) -> None:
+    """Refuse a node whose lists do not go with its input, that reads what is not there yet, or writes what is: XNNPACK
+    plans memory for each value once.
+    """
     where = NODES[kind]
-    for field in (*where.inputs, *where.outputs, *where.optional):
-        number = node.scalar(field, "I")
-        if number not in values and not (field in where.optional and number == NO_ID):
+    inputs, outputs, optional = (
+        [node.scalar(field, "I") for field in fields] for fields in (where.inputs, where.outputs, where.optional)
+    )
+    reads = [*inputs, *optional]
+    present = [*inputs, *(number for number in optional if number != NO_ID)]
+    for number in (*present, *outputs):
+        if number not in values:
             refuse(f"a node of XNNPACK reads or writes the value {number}, which its graph has not")
-    if kind not in LISTS:
-        return
-    source = values[node.scalar(where.inputs[0], "I")]
+    if kind in LISTS and not _lists_fit(kind, node, values[inputs[0]]):
+        refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {values[inputs[0]]}")
+    if not there.issuperset(present) or not there.isdisjoint(outputs):
+        refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {outputs} again")
+    there.update(outputs)
+
+
+def _lists_fit(kind: int, node: Table, source: Shape) -> bool:
     lists = [node.integers(field, "I") for field in LISTS[kind]]
+    stated: int = node.scalar(0, "I")
     if kind == PAD:
-        fits = len(lists[0]) == len(lists[1]) == len(source)
         check_shape([sum(sizes) for sizes in zip(source, *lists, strict=False)], "a pad of XNNPACK")
-    elif kind == TRANSPOSE:
-        fits = node.scalar(0, "I") == len(lists[0]) and sorted(lists[0]) == list(range(len(source)))
-    elif kind == RESHAPE:
-        fits = node.scalar(0, "I") == len(lists[0]) <= MAX_RANK
+        return len(lists[0]) == len(lists[1]) == len(source)
+    if kind == TRANSPOSE:
+        return stated == len(lists[0]) and sorted(lists[0]) == list(range(len(source)))
+    if kind == RESHAPE:
         check_shape(lists[0], "a reshape of XNNPACK")
-    else:
-        fits = node.scalar(0, "I") == len(lists[0]) == len(lists[1]) == len(source) and all(
-            begin + size <= room for begin, size, room in zip(*lists, source, strict=False)
-        )
-    if not fits:
-        refuse(f"a node of XNNPACK of the kind {kind} does not go with its input of {source}")
-
-
-def _check_order(kind: int, node: Table, there: set[int]) -> None:
-    """Refuse a node that reads what is not there yet, or writes what is: XNNPACK plans memory for each value once."""
-    where = NODES[kind]
-    reads = [node.scalar(field, "I") for field in (*where.inputs, *where.optional)]
-    writes = [node.scalar(field, "I") for field in where.outputs]
-    if any(each not in there for each in reads if each != NO_ID) or there.intersection(writes):
-        refuse(f"a node of XNNPACK of the kind {kind} reads {reads} before they are written, or writes {writes} again")
-    there.update(writes)
+        return stated == len(lists[0]) <= MAX_RANK
+    return stated == len(lists[0]) == len(lists[1]) == len(source) and all(
+        begin + size <= room for begin, size, room in zip(*lists, source, strict=False)
+    )
 
 
 def _check_weights(kind: int, node: Table, values: dict[int, Shape], constants: set[int]) -> None:

@@ -20,6 +20,7 @@ from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
+from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.speech import SAMPLED_VALUES
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
@@ -175,7 +176,10 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     cases = {case.program: case for case in read_vectors(bundle)[0]}
     chosen = program or list(cases)[len(cases) // 2]
     if chosen not in cases:
-        raise InputError(f"speech is measured from mel to text: expected one of {', '.join(cases)}, found {program!r}")
+        guess = did_you_mean(chosen, cases)
+        raise InputError(
+            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+        )
 
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:
         transcriber = Transcriber(bundle, engine)

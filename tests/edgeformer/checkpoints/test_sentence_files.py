@@ -379,5 +379,5 @@ def test_a_cross_encoders_default_prompt_must_be_decided(cross_encoder: dict[int
 
 
 def test_a_cross_encoder_of_one_label_says_what_to_do(cross_encoder: dict[int, Path]) -> None:
-    with pytest.raises(InputError, match=r"one label, which makes it a regression or a reranker.*give .* two"):
+    with pytest.raises(InputError, match=r"one label, so it is a regression or a reranker.*add a label before it"):
         open_checkpoint(str(cross_encoder[1]))

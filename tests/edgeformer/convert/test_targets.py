@@ -68,6 +68,7 @@ def test_an_unknown_format_lists_what_there_is() -> None:
         file_format("paddle")
 
 
+@pytest.mark.slow
 def test_another_authors_target_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS.entries, "web", TOY)  # type: ignore[attr-defined]
     source = str(save_mobilebert(tmp_path / "checkpoint"))

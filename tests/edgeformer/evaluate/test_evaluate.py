@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from edgeformer import cli
 from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate import side_by_side
 from edgeformer.evaluate.evaluate import evaluate
 from edgeformer.models.tinyvit import FAMILY
 from edgeformer_runtime import load
@@ -126,7 +125,7 @@ class Stubborn:
 def test_disagreement(
     bundle_path: Path, ranked: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_by_side, "verification_engine", lambda _: Stubborn())
+    monkeypatch.setattr("edgeformer.evaluate.evaluate.verification_engine", lambda _: Stubborn())
     data = table(tmp_path / "a.json", [best[0] for best in ranked])
     with Bundle.open(bundle_path) as bundle:
         found = evaluate(bundle, data)

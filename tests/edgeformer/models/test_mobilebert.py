@@ -146,6 +146,7 @@ def test_default_size_has_the_public_keys(assets: Path, file: str, overrides: di
     assert sum(p.numel() for p in module.parameters()) == stored["num_parameters"]
 
 
+@pytest.mark.slow
 def test_programs_share_one_module_and_export() -> None:
     config = FAMILY.parse_config(SMALL)
     module = FAMILY.build(config, "text-classification", 5, KERNELS["dense"])

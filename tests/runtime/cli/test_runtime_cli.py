@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -96,6 +100,7 @@ def test_bench_json(call: Call, tiny_onnx: Path) -> None:
     assert (row["engine"], row["threads"], row["ratio_to_first"]) == ("onnx", 2, 1.0)
 
 
+@pytest.mark.slow
 def test_bench_table(call: Call, tiny_onnx: Path) -> None:
     code, out, err = call("bench", tiny_onnx, "--rounds", 6, "--threads", "1,2", "--program", "all", "--batch", 2)
     assert (code, err) == (0, "")
@@ -203,3 +208,23 @@ def test_help_without_arguments(call: Call) -> None:
     assert code == 0
     for word in ("run", "verify", "bench", "inspect", "--debug"):
         assert word in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo terminals")
+def test_a_bar_in_a_terminal_ends(tiny_onnx: Path) -> None:
+    """Bars write to stderr, so stderr must not be redirected to them."""
+    reader, terminal = os.openpty()
+    script = "import sys; from edgeformer_runtime.cli.app import main; main()"
+    command = [sys.executable, "-c", script, "verify", str(tiny_onnx)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
+        killer = Timer(120, process.kill)  # a bar that recurses would never end
+        killer.start()
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while part := os.read(reader, 1 << 16):
+                shown += part
+        assert process.wait() == 0
+        killer.cancel()
+    os.close(reader)
+    assert b"verifying" in shown

@@ -187,7 +187,9 @@ struct FlatTable {
 
     /// Refuses a field that leaves its table.
     func inline(_ place: Int, _ count: Int) throws {
-        guard place >= begin + 4, place + count <= begin + bytes else { throw file.corrupted("a field leaves its table") }
+        guard place >= begin + 4, place + count <= begin + bytes else {
+            throw file.corrupted("a field leaves its table")
+        }
     }
 
     /// Where a field that is an offset leads.

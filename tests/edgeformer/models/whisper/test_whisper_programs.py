@@ -232,6 +232,7 @@ def test_programs_share_parameters_and_are_contiguous(model: tuple[Whisper, Whis
     assert used == of_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["host", "program"])
 def test_programs_export(model: tuple[Whisper, WhisperConfig], state: str) -> None:
     for program in make_programs(model, audio_positions=(100,), decoder_state=state):

@@ -141,7 +141,7 @@ def test_another_authors_task_is_refused_where_it_has_no_part(source: Path) -> N
     assert open_checkpoint(str(source)).task == "text-classification"
     with pytest.raises(InputError, match="unknown task for tinyvit 'text-scoring': expected one of image-classific"):
         open_checkpoint("cifar10-tinyvit", task="text-scoring")
-    with pytest.raises(InputError, match="a text scorer: expected a text classifier or a image classifier"):
+    with pytest.raises(InputError, match="a text scorer: expected a classifier or a speech recogniser"):
         open_model(str(source), "text-scoring")
     with pytest.raises(InputError, match="--eval is for classifiers, and this does text-scoring"):
         convert(ConvertOptions(str(source), source / "out", ("onnx",), task="text-scoring", evaluation=str(source)))
