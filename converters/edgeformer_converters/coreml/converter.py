@@ -276,7 +276,7 @@ class Linear:
     block_size: int = 32
 
     def compress(self, model: Any) -> Any:
-        """A copy of a coremltools model whose weights are stored so; those that blocks do not divide stay in half."""
+        """A copy of a coremltools model with its weights stored so; those that blocks do not divide stay in float16."""
         import coremltools.optimize.coreml as optimize
 
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=self.quantizer()))
@@ -325,7 +325,7 @@ WEIGHTS: Mapping[str, Linear | Palette] = {
 
 # A format for each layer in Core ML: the layer's constant is found by its values.
 #
-# fp32 layers compute in float32; the other ones in half, with weights in half, in int8 or in int4.
+# fp32 layers compute in float32; the other ones in float16, with weights in float16, in int8 or in int4.
 
 
 _INPUTS_FIRST = ("matmul",)
@@ -340,7 +340,7 @@ def stays_float(layers: PlannedLayers, operation: Any) -> bool:
 def compress_by_plan(model: Any, layers: PlannedLayers) -> Any:
     """A copy of a coremltools model whose layers' weights are stored as planned; those found are marked.
 
-    A layer of int4 whose channels blocks do not divide stays in half, as in the precision int4.
+    A layer of int4 whose channels blocks do not divide stays in float16, as in the precision int4.
     """
     import coremltools.optimize.coreml as optimize
 

@@ -334,21 +334,21 @@ def causal_mask(count: int) -> Tensor:
     return torch.triu(torch.full((count, count), MASK_VALUE), diagonal=1)
 
 
-# The silent tail: what stands in for the part of Whisper's window that has no sound.
+# The silent tail: what stands in for the part of Whisper's window that has no audio.
 #
 # Whisper was trained on windows of 30 seconds, padded with silence. Cutting the window short makes it run away, and
 # computing the padding costs time. But what the encoder makes of pure silence is a constant: so only the positions that
-# hold sound are computed, and a few positions of silence, computed in advance, join what attention sees. Each stands
+# hold audio are computed, and a few positions of silence, computed in advance, join what attention sees. Each stands
 # for a run of n missing ones, which n equal keys with equal values would be in a softmax if log n were added to the
 # score of one. Measured on tiny.en over 42 clips of 2 to 18 s: 30 word errors in 586 words, as with the whole window;
 # without the logarithms 663.
 
 
 SILENT_MEL = -0.6
-"""What the spectrogram of silence is taken to be behind any sound: the mean of what padded clips have there."""
+"""What the spectrogram of silence is taken to be behind any audio: the mean of what padded clips have there."""
 
 EXACT_POSITIONS = 32
-"""Missing positions right behind the sound that stand for themselves: the encoder looks at its neighbours most."""
+"""Missing positions right behind the audio that stand for themselves: the encoder looks at its neighbours most."""
 
 SPREAD_POSITIONS = 32
 """Runs that the rest of the missing positions is divided into, each represented by the one in its middle."""
@@ -397,7 +397,7 @@ class Silence:
 
 @torch.no_grad()
 def silence_of(model: Whisper) -> Silence:
-    """Run a window of silence through the encoder: once per model, at the price of one window of sound."""
+    """Run a window of silence through the encoder: once per model, at the price of one window of audio."""
     encoder, config = model.encoder, model.config
     frames = FRAMES_PER_POSITION * config.max_source_positions
     x = encoder.stem(torch.full((1, config.num_mel_bins, frames), SILENT_MEL))
