@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden android ios pi \
-  older-cpu browser clean
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden torch-range android ios \
+  pi older-cpu browser clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -84,6 +84,10 @@ api-docs: setup ## docs/api.md, from the docstrings
 
 golden: setup ## rewrites tests/golden from the reference implementations
 	@$(BIN)/python -m tests.golden.make
+
+# Each version of torch is installed into build/torch-range, over .venv's other packages.
+torch-range: setup ## conversions beside the oldest and the newest torch that pyproject.toml admits
+	@$(BIN)/python -m tools.torch_range
 
 # The app in android_demo, without Gradle: compiled, tested, packaged, checked. Packages are kept in ~/.cache/edgeformer.
 android: setup ## builds, tests and checks the Android app; needs Debian

@@ -51,7 +51,7 @@ JSON = "application/json"
 WRONG_EVERY = 20
 SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli.app import main; main()", "serve")
 MAX_BODY_MB = 1
-SOUND_SECONDS = 7200
+AUDIO_SECONDS = 7200
 LOG = Path(tempfile.gettempdir()) / f"serve_load.{os.getpid()}.log"
 RELOADS = 3
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -82,7 +82,7 @@ class Scenario:
         may_be_busy: 503 is a due status, too.
         killed: the service is killed and started again halfway.
         attacked: attackers are there all the time, and the bundle is reloaded.
-        sound: a long sound for attackers of speech.
+        audio: a long audio for attackers of speech.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Scenario:
     may_be_busy: bool = False
     killed: bool = False
     attacked: bool = False
-    sound: bytes | None = None
+    audio: bytes | None = None
 
 
 @dataclass
@@ -185,16 +185,16 @@ def image_questions(bundle: Path) -> list[Question]:
 
 
 def speech_questions(bundle: Path) -> list[Question]:
-    """Clips below 4 seconds, and what is no sound."""
+    """Clips below 4 seconds, and what is no audio."""
     lines = (ASSETS / "speech" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     names = [clip["file"] for clip in map(json.loads, lines) if clip["duration"] < 4]
     files = [(ASSETS / "speech" / name).read_bytes() for name in names]
     kind = "audio/wav"
     good = [Question(file, kind, 200, found) for file, found in zip(files, direct_answers(bundle, files), strict=True)]
-    return _mixed(good, [Question(b"no sound", kind, 422), Question(b"{}", JSON, 415)])
+    return _mixed(good, [Question(b"no audio", kind, 422), Question(b"{}", JSON, 415)])
 
 
-def long_sound(seconds: int) -> bytes:
+def long_audio(seconds: int) -> bytes:
     """An mp3 of somebody who speaks for so long, over and over, at 8 kbit/s: two hours fit the largest body."""
     import numpy as np
     import soundfile
@@ -292,7 +292,7 @@ async def run(scenario: Scenario) -> Outcome:
             asyncio.create_task(ask_on(scenario, port, places.randrange(len(scenario.questions)), end, outcome))
             for _ in range(scenario.clients)
         ]
-        attack = Attack(port, asyncio.get_running_loop().time() + scenario.seconds, scenario.sound)
+        attack = Attack(port, asyncio.get_running_loop().time() + scenario.seconds, scenario.audio)
         attacking = asyncio.create_task(attack_until_over(attack)) if scenario.attacked else None
         while time.perf_counter() < end:
             if (
@@ -395,7 +395,7 @@ def scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
         yield Scenario("speech", arguments.speech, questions, 8, arguments.seconds / 2, workers)
         attacked = Scenario("speech, beside attackers", arguments.speech, questions, 8, arguments.seconds, workers)
         yield replace(
-            attacked, attacked=True, sound=long_sound(SOUND_SECONDS), options=(*workers, "--max-body-mb", "16")
+            attacked, attacked=True, audio=long_audio(AUDIO_SECONDS), options=(*workers, "--max-body-mb", "16")
         )
 
 
