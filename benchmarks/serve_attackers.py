@@ -25,14 +25,14 @@ class Attack:
     Attributes:
         port: of the service on loopback.
         end: when it is over.
-        sound: a long sound for services of speech, None: there is none.
+        audio: a long audio for services of speech, None: there is none.
         attempts: by attacker, how often each tried.
         statuses: by attacker and status, what it was told; 0: nothing.
     """
 
     port: int
     end: float
-    sound: bytes | None = None
+    audio: bytes | None = None
     attempts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
 
@@ -40,28 +40,28 @@ class Attack:
         """Whether the attackers stop."""
         return asyncio.get_running_loop().time() >= self.end
 
-    async def try_once(self, name: str, *parts: bytes, pause_s: float = 0.0, hears: bool = True) -> None:
+    async def try_once(self, name: str, *parts: bytes, pause_s: float = 0.0, transcribes: bool = True) -> None:
         """Connect, send parts with pauses between them, and hear what the service says, or leave."""
         self.attempts[name] += 1
         status = 0
         with suppress(OSError, asyncio.TimeoutError):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            hearing = asyncio.ensure_future(reader.read(64))
+            transcribing = asyncio.ensure_future(reader.read(64))
             try:
                 with suppress(ConnectionError):
                     for part in parts:
-                        if hearing.done():  # it has been refused, and goes on for a while only
+                        if transcribing.done():  # it has been refused, and goes on for a while only
                             break
                         writer.write(part)
                         await asyncio.wait_for(writer.drain(), 30)
                         await asyncio.sleep(pause_s)
-                if hears:
-                    answer = await asyncio.wait_for(hearing, 60)
+                if transcribes:
+                    answer = await asyncio.wait_for(transcribing, 60)
                     status = int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
             finally:
-                hearing.cancel()
+                transcribing.cancel()
                 writer.transport.abort()
-        if hears:
+        if transcribes:
             self.statuses[f"{name} {status}"] += 1
 
 
@@ -91,17 +91,17 @@ async def _giant_text(attack: Attack) -> None:
     await attack.try_once("giant text", _posted(json.dumps({"text": text}).encode()))
 
 
-async def _long_sound(attack: Attack) -> None:
-    await attack.try_once("long sound", _posted(attack.sound or b"", b"audio/mpeg"))
+async def _long_audio(attack: Attack) -> None:
+    await attack.try_once("long audio", _posted(attack.audio or b"", b"audio/mpeg"))
 
 
 async def _gone(attack: Attack) -> None:
     request = _posted(b'{"text": "turn the lights off"}')
-    await attack.try_once("gone", request[: random.randrange(1, len(request) + 1)], hears=False)
+    await attack.try_once("gone", request[: random.randrange(1, len(request) + 1)], transcribes=False)
 
 
-async def _gone_sound(attack: Attack) -> None:
-    await attack.try_once("gone sound", _posted(attack.sound or b"", b"audio/mpeg"), pause_s=1.0, hears=False)
+async def _gone_audio(attack: Attack) -> None:
+    await attack.try_once("gone audio", _posted(attack.audio or b"", b"audio/mpeg"), pause_s=1.0, transcribes=False)
 
 
 async def _many_values(attack: Attack) -> None:
@@ -134,7 +134,7 @@ ATTACKERS: tuple[tuple[Callable[[Attack], Awaitable[None]], int], ...] = (
 )
 """Each attacker, and how many of it there are at a time."""
 
-SOUND_ATTACKERS: tuple[tuple[Callable[[Attack], Awaitable[None]], int], ...] = ((_long_sound, 2), (_gone_sound, 1))
+AUDIO_ATTACKERS: tuple[tuple[Callable[[Attack], Awaitable[None]], int], ...] = ((_long_audio, 2), (_gone_audio, 1))
 
 
 async def attack_until_over(attack: Attack) -> None:
@@ -145,7 +145,7 @@ async def attack_until_over(attack: Attack) -> None:
             await attacker(attack)
             await asyncio.sleep(PAUSE_S)
 
-    kinds = (*ATTACKERS, *(SOUND_ATTACKERS if attack.sound else ()))
+    kinds = (*ATTACKERS, *(AUDIO_ATTACKERS if attack.audio else ()))
     trying = [asyncio.ensure_future(keep_trying(attacker)) for attacker, count in kinds for _ in range(count)]
     await asyncio.sleep(max(0.0, attack.end - asyncio.get_running_loop().time()))
     for task in trying:

@@ -51,7 +51,7 @@ JSON = "application/json"
 WRONG_EVERY = 20
 SERVE = (sys.executable, "-c", "from edgeformer_runtime.cli.app import main; main()", "serve")
 MAX_BODY_MB = 1
-SOUND_SECONDS = 7200
+AUDIO_SECONDS = 7200
 LOG = Path(tempfile.gettempdir()) / f"serve_load.{os.getpid()}.log"
 RELOADS = 3
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -82,7 +82,7 @@ class Scenario:
         may_be_busy: 503 is a due status, too.
         killed: the service is killed and started again halfway.
         attacked: attackers are there all the time, and the bundle is reloaded.
-        sound: a long sound for attackers of speech.
+        audio: a long audio for attackers of speech.
     """
 
     name: str
@@ -94,13 +94,14 @@ class Scenario:
     may_be_busy: bool = False
     killed: bool = False
     attacked: bool = False
-    sound: bytes | None = None
+    audio: bytes | None = None
 
 
 @dataclass
 class Outcome:
-    """What came of a scenario; times in seconds, memory in bytes."""
+    """What came of a scenario; times in seconds, memory in bytes. `load_before` is the machine's over one minute."""
 
+    load_before: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
@@ -118,6 +119,8 @@ class Outcome:
         times = sorted(self.latencies)
         return {
             "scenario": scenario.name,
+            "bundle": scenario.bundle.name,
+            "load_before": self.load_before,
             "clients": scenario.clients,
             "seconds": scenario.seconds,
             "answers_per_second": round(len(times) / scenario.seconds, 1),
@@ -182,24 +185,25 @@ def image_questions(bundle: Path) -> list[Question]:
 
 
 def speech_questions(bundle: Path) -> list[Question]:
-    """Clips below 4 seconds, and what is no sound."""
+    """Clips below 4 seconds, and what is no audio."""
     lines = (ASSETS / "speech" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     names = [clip["file"] for clip in map(json.loads, lines) if clip["duration"] < 4]
     files = [(ASSETS / "speech" / name).read_bytes() for name in names]
     kind = "audio/wav"
     good = [Question(file, kind, 200, found) for file, found in zip(files, direct_answers(bundle, files), strict=True)]
-    return _mixed(good, [Question(b"no sound", kind, 422), Question(b"{}", JSON, 415)])
+    return _mixed(good, [Question(b"no audio", kind, 422), Question(b"{}", JSON, 415)])
 
 
-def long_sound(seconds: int) -> bytes:
-    """An mp3 of somebody who speaks for so long, over and over."""
+def long_audio(seconds: int) -> bytes:
+    """An mp3 of somebody who speaks for so long, over and over, at 8 kbit/s: two hours fit the largest body."""
     import numpy as np
     import soundfile
 
     samples, rate = soundfile.read(ASSETS / "speech" / "jfk.wav", dtype="float32")
     repeated = np.tile(samples, -(-seconds * rate // len(samples)))[: seconds * rate]
     file = io.BytesIO()
-    soundfile.write(file, repeated, rate, format="MP3", subtype="MPEG_LAYER_III")
+    low = {"compression_level": 0.99, "bitrate_mode": "CONSTANT"}
+    soundfile.write(file, repeated, rate, format="MP3", subtype="MPEG_LAYER_III", **low)
     return file.getvalue()
 
 
@@ -276,7 +280,7 @@ def _problem(question: Question, response: httpx.Response) -> str | None:
 
 async def run(scenario: Scenario) -> Outcome:
     """Run a scenario."""
-    outcome = Outcome()
+    outcome = Outcome(round(os.getloadavg()[0], 1))
     port = free_port()
     process = start(scenario, port)
     try:
@@ -288,7 +292,7 @@ async def run(scenario: Scenario) -> Outcome:
             asyncio.create_task(ask_on(scenario, port, places.randrange(len(scenario.questions)), end, outcome))
             for _ in range(scenario.clients)
         ]
-        attack = Attack(port, asyncio.get_running_loop().time() + scenario.seconds, scenario.sound)
+        attack = Attack(port, asyncio.get_running_loop().time() + scenario.seconds, scenario.audio)
         attacking = asyncio.create_task(attack_until_over(attack)) if scenario.attacked else None
         while time.perf_counter() < end:
             if (
@@ -391,7 +395,7 @@ def scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
         yield Scenario("speech", arguments.speech, questions, 8, arguments.seconds / 2, workers)
         attacked = Scenario("speech, beside attackers", arguments.speech, questions, 8, arguments.seconds, workers)
         yield replace(
-            attacked, attacked=True, sound=long_sound(SOUND_SECONDS), options=(*workers, "--max-body-mb", "16")
+            attacked, attacked=True, audio=long_audio(AUDIO_SECONDS), options=(*workers, "--max-body-mb", "16")
         )
 
 

@@ -1,7 +1,7 @@
 """The engines of the speech benchmark, by the name under which its processes load them."""
 
 from edgeformer.bench.whisper_engines import (
-    Heard,
+    Hypothesis,
     Samples,
     Transcribe,
     bundle,
@@ -10,4 +10,4 @@ from edgeformer.bench.whisper_engines import (
     whisper_cpp,
 )
 
-__all__ = ["Heard", "Samples", "Transcribe", "bundle", "faster_whisper", "transformers", "whisper_cpp"]
+__all__ = ["Hypothesis", "Samples", "Transcribe", "bundle", "faster_whisper", "transformers", "whisper_cpp"]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.speech_clips import Sound
+from benchmarks.speech_clips import Audio
 from benchmarks.speech_results import FEW_TOKENS, PAIRS, Clip, Run, Times
 from edgeformer.evaluate.speech import WordErrors, count_word_errors, simple_words, total
 from edgeformer_runtime.bench.contender import Contender
@@ -19,7 +19,7 @@ REFERENCE_CLIP = "jfk.wav"
 
 @dataclass(frozen=True)
 class Measured:
-    """The times in the contenders' order, what was heard, and how many words it has."""
+    """The times in the contenders' order, what was transcribed, and how many words it has."""
 
     times: tuple[Times, ...]
     clips: tuple[Clip, ...]
@@ -38,14 +38,14 @@ class Entry:
         self._pairs: list[tuple[Run, Run]] = []
         self._errors = WordErrors(0, 0)
 
-    def read(self, sounds: Sequence[Sound]) -> list[float]:
-        """Read the sounds; their lengths in seconds."""
-        parts = [[str(sound.file), sound.start, sound.end] for sound in sounds]
+    def read(self, recordings: Sequence[Audio]) -> list[float]:
+        """Read the recordings; their lengths in seconds."""
+        parts = [[str(audio.file), audio.start, audio.end] for audio in recordings]
         seconds: list[float] = self._child.ask({"clips": {"parts": parts}})["seconds"]
         return seconds
 
     def score(self, texts: Sequence[str]) -> int:
-        """Hear every clip once, untimed, and count the errors; how many words the texts have."""
+        """Transcribe every clip once, untimed, and count the errors; how many words the texts have."""
         heard = [str(self._hear(clip)["text"]) for clip in range(len(texts))]
         self._errors = total(
             count_word_errors(said, text, simple_words) for said, text in zip(texts, heard, strict=True)
@@ -53,7 +53,7 @@ class Entry:
         return self._errors.words
 
     def run(self, clip: int, max_tokens: int | None = None) -> Run:
-        """Hear one clip, timed."""
+        """Transcribe one clip, timed."""
         heard = self._hear(clip, max_tokens)
         return Run(float(heard["wall_s"]), float(heard["cpu_s"]), int(heard["tokens"]))
 
@@ -79,7 +79,7 @@ class Entry:
 
 def measure(
     contenders: Sequence[Contender],
-    sounds: Sequence[Sound],
+    recordings: Sequence[Audio],
     rounds: int,
     report: Callable[[str], None],
     worker: str = WORKER,
@@ -88,32 +88,32 @@ def measure(
 
     Args:
         contenders: each gets a process.
-        sounds: the clips.
-        rounds: how often each clip is heard, after a first time that is not timed.
+        recordings: the clips.
+        rounds: how often each clip is transcribed, after a first time that is not timed.
         report: called with a line before each step.
         worker: the module of the processes.
 
     Raises:
         EngineError: a contender failed; the message names it.
     """
-    texts = [sound.text for sound in sounds]
-    cut = reference_clip([sound.file.name for sound in sounds])
+    texts = [audio.text for audio in recordings]
+    cut = reference_clip([audio.file.name for audio in recordings])
     with ExitStack() as stack:
         entries = []
         for contender in contenders:
             report(f"loading {contender.name} {contender.precision}")
             entries.append(Entry(contender, stack.enter_context(Child(contender, 1, worker))))
         report("warming up and counting word errors")
-        lengths, *_ = [entry.read(sounds) for entry in entries]
+        lengths, *_ = [entry.read(recordings) for entry in entries]
         words, *_ = [entry.score(texts) for entry in entries]
         for finished in range(rounds):
             report(f"round {finished + 1} of {rounds}")
             # Clip by clip, so that a noisy moment of the machine meets all contenders alike.
-            turns = [[entry.run(clip) for entry in entries] for clip in range(len(sounds))]
+            turns = [[entry.run(clip) for entry in entries] for clip in range(len(recordings))]
             for entry, runs in zip(entries, zip(*turns, strict=True), strict=True):
                 entry.keep(runs, cut)
         times = tuple(entry.finish() for entry in entries)
-    named = tuple(Clip(sound.file.name, seconds) for sound, seconds in zip(sounds, lengths, strict=True))
+    named = tuple(Clip(audio.file.name, seconds) for audio, seconds in zip(recordings, lengths, strict=True))
     return Measured(times, named, words)
 
 

@@ -37,7 +37,7 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True)
 class Clip:
-    """The name of a sound's file, and its length in seconds."""
+    """The name of a recording's file, and its length in seconds."""
 
     file: str
     seconds: float
@@ -45,7 +45,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Run:
-    """One clip heard once: seconds of wall clock, processor seconds of all threads, and tokens of text."""
+    """One clip transcribed once: seconds of wall clock, processor seconds of all threads, and tokens of text."""
 
     wall_s: float
     cpu_s: float
@@ -120,7 +120,7 @@ def _row(times: Times, reference: Times, clips: Sequence[Clip], reference_clip: 
 
 
 def _reference_seconds(times: Times, clip: int) -> list[float]:
-    """Processor seconds of the reference clip in each round: the median of all that a round heard it whole."""
+    """Processor seconds of the reference clip in each round: the median of a round's runs that transcribed it whole."""
     each = len(times.pairs) // len(times.rounds)
     whole = [run.cpu_s for run, _ in times.pairs]
     return [

@@ -30,18 +30,18 @@ class SpeechWorker:
         return {"load": self.load, "clips": self.clips, "hear": self.hear, "finish": finish}
 
     def load(self, factory: str, arguments: dict[str, Any], threads: int) -> dict[str, Any]:
-        """Call the factory. What a model does for the first time only, it does when it hears its first clips."""
+        """Call the factory. What a model does for the first time only, it does when it transcribes its first clips."""
         start = time.perf_counter()
         self._transcribe = load_attribute(factory)(**arguments, threads=threads)
         return {"load_ms": (time.perf_counter() - start) * 1e3}
 
     def clips(self, parts: list[tuple[str, float, float | None]]) -> dict[str, Any]:
-        """Read the clips, as `speech_clips.Sound` names them, so that no time has a file's reading in it."""
+        """Read the clips, as `speech_clips.Audio` names them, so that no time has a file's reading in it."""
         self._clips = [_read(*part) for part in parts]
         return {"seconds": [len(clip) / SAMPLE_RATE for clip in self._clips]}
 
     def hear(self, clip: int, max_tokens: int | None) -> dict[str, Any]:
-        """From samples to text: wall clock and the processor time of all threads, in seconds, and what was heard."""
+        """From samples to text: wall clock and the processor time of all threads, in seconds, and the hypothesis."""
         assert self._transcribe is not None
         wall, cpu = time.perf_counter(), time.process_time()
         heard = self._transcribe(self._clips[clip], max_tokens)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _read(file: str, start: float, end: float | None) -> Samples:
-    """Samples (N,) of a part of a sound file, as one channel at 16 kHz."""
+    """Samples (N,) of a part of an audio file, as one channel at 16 kHz."""
     from edgeformer_runtime.preprocess.audio import open_audio
 
     with open_audio(file, SAMPLE_RATE) as reader:

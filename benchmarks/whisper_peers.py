@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import speech_results
-from benchmarks.speech_clips import read_manifest, sample_sounds
+from benchmarks.speech_clips import read_manifest, sample_recordings
 from benchmarks.speech_measure import Measured, measure, reference_clip
 from benchmarks.speech_models import PeerModels, size_bytes
 from benchmarks.tables import RESULTS, update_docs
@@ -116,7 +116,7 @@ def main() -> None:
     options = _arguments()
     source = options.source or _default_source()
     checkpoint = open_checkpoint(source, task=TASK)
-    sounds = read_manifest(options.clips) if options.clips else sample_sounds()
+    recordings = read_manifest(options.clips) if options.clips else sample_recordings()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         bundles = options.bundle or _converted(
@@ -129,7 +129,7 @@ def main() -> None:
         )
         ours = [bundle_contender(path) for path in bundles]
         peers = peer_contenders(options.peers, checkpoint, options.cache, work)
-        measured = measure([*ours, *peers], sounds, options.rounds, report=err.print)
+        measured = measure([*ours, *peers], recordings, options.rounds, report=err.print)
     results = results_of(measured, options.model or checkpoint.source.id.rpartition(":")[2])
     out.print(speech_results.terminal_table(results))
     if options.json is not None:

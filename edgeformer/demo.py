@@ -112,7 +112,7 @@ def _answer(show: Show, row: Converted) -> None:
             out.print(f"  {shown} → {answer.label} ({answer.score:.2f})")
 
 
-# `demo --speech`: Whisper tiny.en, converted to LiteRT at int8, verified, and asked what is said in a few sounds.
+# `demo --speech`: Whisper tiny.en, converted to LiteRT at int8, verified, and asked what is said in a few recordings.
 
 
 SPEECH_TARGET, SPEECH_PRECISION = "litert", "dynamic-int8"
@@ -129,11 +129,11 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
 
     Args:
         folder: where the bundle goes.
-        files: sounds to transcribe beside the sample that ships.
+        files: recordings to transcribe beside the sample that ships.
         weights: a folder or hub id; None: see `find_weights`.
 
     Raises:
-        InputError: a file is no sound, or there are no weights.
+        InputError: a file is no audio, or there are no weights.
     """
     for file in files:
         open_audio(file, _ANY_RATE).close()  # refuse what cannot be read before a minute of work
@@ -164,13 +164,13 @@ def run_speech_demo(folder: Path, files: Sequence[Path], weights: str | None) ->
 
 
 def _transcribe(transcriber: Transcriber, file: Path) -> None:
-    """Print what is said in a sound, and how long it took to find out."""
+    """Print what is said in a recording, and how long it took to find out."""
     with progress_bar(f"transcribing {file.name}") as report:
         transcript = transcriber.run(file, progress=lambda done, seconds: report(round(done), round(seconds or done)))
     assert transcript.statistics is not None
     seconds = transcript.statistics.total_ms / 1e3
     out.print(
-        f"{file.name}, {transcript.duration:.1f} s, heard in {seconds:.2f} s by one thread, "
+        f"{file.name}, {transcript.duration:.1f} s, transcribed in {seconds:.2f} s by one thread, "
         f"{seconds / transcript.duration:.3f} of its length:"
     )
     out.print(f"  {transcript.text}")

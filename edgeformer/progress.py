@@ -19,7 +19,7 @@ def silent(step: str, finished: int, total: int) -> None:
 
 
 class Steps:
-    """A bar that advances when the next step begins; where stderr is no terminal, a line per step.
+    """A bar that advances when the next step starts; where stderr is no terminal, a line per step.
 
     Such a line waits for the second step: an input that is refused while it is read gives its error's line alone.
 
@@ -36,7 +36,7 @@ class Steps:
         self._task = self._bar.add_task("", total=total, completed=-1, note="")
 
     def __call__(self, step: str) -> None:
-        """Begin a step; what begins with "note: " is printed and is no step."""
+        """Begin a step; what starts with "note: " is printed and is no step."""
         if step.startswith("note: "):
             self._lines.append(step)
         else:

@@ -127,7 +127,7 @@ def save_whisper(folder: Path, *, multilingual: bool = True, decoder_layers: int
         generation.task_to_id = {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}
     model.eval().save_pretrained(folder)
     seconds = model.config.max_source_positions // 50
-    sound = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=seconds)
-    sound.save_pretrained(folder)
+    audio = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=seconds)
+    audio.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder

@@ -30,6 +30,7 @@ class Model:
         precisions: a bundle each, all of one conversion.
         source: gives the checkpoint's id, or the path of one that it writes into a folder.
         seq_lens: of text.
+        audio_seconds: of speech alone, which `convert` insists on.
         takes_images: it is calibrated, as static-int8 needs it.
         target: of the bundles.
     """
@@ -38,6 +39,7 @@ class Model:
     precisions: tuple[str, ...]
     source: Callable[[Path], str]
     seq_lens: tuple[int, ...] = (32,)
+    audio_seconds: tuple[float, ...] | None = None
     takes_images: bool = False
     target: str = "litert"
 
@@ -100,7 +102,7 @@ def _making(model: Model) -> Callable[[Path, Path], None]:
             seq_lens=model.seq_lens,
             name=model.name,
             calibration=write_images(scratch / "images") if model.takes_images else None,
-            audio_seconds=(2.0,),
+            audio_seconds=model.audio_seconds,
         )
         for converted in convert(options):
             if not converted.ok:

@@ -45,8 +45,8 @@ class _Dex:
         self._class_count, self._classes = header[10], header[11]
 
     def classes(self) -> list[DexClass]:
-        begins = (self._classes + index * _CLASS_DEFINITION_BYTES for index in range(self._class_count))
-        return [self._class(begin) for begin in begins]
+        starts = (self._classes + index * _CLASS_DEFINITION_BYTES for index in range(self._class_count))
+        return [self._class(begin) for begin in starts]
 
     def _class(self, begin: int) -> DexClass:
         type_index, *_, data_begin, _ = struct.unpack_from("<8I", self._data, begin)

@@ -279,13 +279,13 @@ def speech_contenders(
 ) -> list[Contender]:
     """See `command.peer_contenders`. Conversions are kept in the user's cache."""
     chosen = workload(bundle, program)
-    sound = folder / "sound.npy"
-    np.save(sound, _samples(bundle, chosen.case.raw))
+    audio = folder / "audio.npy"
+    np.save(audio, _samples(bundle, chosen.case.raw))
     models = PeerModels(checkpoint, cache_folder() / "bench")
     found: list[Contender] = []
 
     def add(name: str, precision: str, engine: str, arguments: dict[str, str], model: Path) -> None:
-        settings = {"engine": engine, "arguments": arguments, "sound": str(sound), "batch": batch}
+        settings = {"engine": engine, "arguments": arguments, "audio": str(audio), "batch": batch}
         factory = "edgeformer.bench.peers:speech_run"
         found.append(Contender(name, name, precision, factory, settings, size_bytes(model), chosen.program, batch))
 
@@ -306,10 +306,10 @@ def speech_contenders(
     return found
 
 
-def speech_run(engine: str, arguments: dict[str, str], sound: str, batch: int, threads: int) -> Run:
-    """One of `whisper_engines` on one sound, from samples to text."""
+def speech_run(engine: str, arguments: dict[str, str], audio: str, batch: int, threads: int) -> Run:
+    """One of `whisper_engines` on one recording, from samples to text."""
     transcribe = load_attribute(f"edgeformer.bench.whisper_engines:{engine}")(**arguments, threads=threads)
-    samples = np.load(sound)
+    samples = np.load(audio)
 
     def run() -> object:
         return [transcribe(samples, None) for _ in range(batch)]
@@ -349,7 +349,7 @@ def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Conten
 
 
 def _samples(bundle: Bundle, raw: dict[str, Any]) -> np.ndarray:
-    """(N,) float32 of a recorded sound, of which a case hears the first `samples`."""
+    """(N,) float32 of a recording, of which a case transcribes the first `samples`."""
     spec = bundle.manifest.preprocessing
     assert isinstance(spec, AudioPreprocessing)
     with open_audio(bundle.path(raw["audio"]), spec.sample_rate) as reader:

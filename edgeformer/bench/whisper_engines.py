@@ -1,4 +1,4 @@
-"""Engines that run Whisper: each factory loads a model and gives a function from samples to what was heard.
+"""Engines that run Whisper: each factory loads a model and gives a function from samples to what was transcribed.
 
 They are called in a process of their own, so each imports only what it needs. All decode alike: greedily, in English,
 without timestamps, without a second try at a higher temperature, without a detector of speech before the model.
@@ -20,14 +20,14 @@ LANGUAGE = "en"
 
 
 @dataclass(frozen=True)
-class Heard:
+class Hypothesis:
     """The text of a clip and the number of its tokens."""
 
     text: str
     tokens: int
 
 
-Transcribe = Callable[[Samples, int | None], Heard]
+Transcribe = Callable[[Samples, int | None], Hypothesis]
 """Samples (N,) float32 at 16 kHz, and how many tokens to stop at (None: where the model does)."""
 
 
@@ -45,10 +45,10 @@ def bundle(path: str, threads: int) -> Transcribe:
         "no_speech_threshold": None,
     }
 
-    def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
+    def transcribe(samples: Samples, max_tokens: int | None) -> Hypothesis:
         limit: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}
         transcript = transcriber.run(samples, TranscribeOptions(**settings, **limit))
-        return Heard(transcript.text, sum(len(segment.tokens) for segment in transcript.segments))
+        return Hypothesis(transcript.text, sum(len(segment.tokens) for segment in transcript.segments))
 
     return transcribe
 
@@ -59,7 +59,7 @@ def faster_whisper(folder: str, precision: str, threads: int) -> Transcribe:
 
     model = WhisperModel(folder, device="cpu", compute_type=precision, cpu_threads=threads)
 
-    def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
+    def transcribe(samples: Samples, max_tokens: int | None) -> Hypothesis:
         segments, _ = model.transcribe(
             samples,
             language=LANGUAGE,
@@ -74,7 +74,7 @@ def faster_whisper(folder: str, precision: str, threads: int) -> Transcribe:
             max_new_tokens=max_tokens,
         )
         found = list(segments)  # it computes as it is read
-        return Heard("".join(each.text for each in found), sum(len(each.tokens) for each in found))
+        return Hypothesis("".join(each.text for each in found), sum(len(each.tokens) for each in found))
 
     return transcribe
 
@@ -96,10 +96,10 @@ def whisper_cpp(file: str, threads: int) -> Transcribe:
         print_realtime=False,
     )
 
-    def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
+    def transcribe(samples: Samples, max_tokens: int | None) -> Hypothesis:
         segments = model.transcribe(samples, max_tokens=max_tokens or 0)
         tokens = sum(native.whisper_full_n_tokens(model._ctx, index) for index in range(len(segments)))
-        return Heard("".join(each.text for each in segments), tokens)
+        return Hypothesis("".join(each.text for each in segments), tokens)
 
     return transcribe
 
@@ -117,12 +117,12 @@ def transformers(folder: str, threads: int) -> Transcribe:
     multilingual = getattr(model.generation_config, "is_multilingual", False)  # older checkpoints do not say
     spoken = {"language": LANGUAGE, "task": "transcribe"} if multilingual else {}
 
-    def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
+    def transcribe(samples: Samples, max_tokens: int | None) -> Hypothesis:
         limit = {} if max_tokens is None else {"max_new_tokens": max_tokens}
         features = extract(samples, sampling_rate=extract.sampling_rate, return_tensors="pt").input_features
         with torch.inference_mode():
             tokens = model.generate(features, num_beams=1, do_sample=False, **spoken, **limit)[0]
         text = tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
-        return Heard(text, int((tokens < model.generation_config.eos_token_id).sum()))
+        return Hypothesis(text, int((tokens < model.generation_config.eos_token_id).sum()))
 
     return transcribe

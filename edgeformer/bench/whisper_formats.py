@@ -80,7 +80,7 @@ class PeerModels:
         return [tokenizer.bytes_of(token) for token in range(speech.tokens.end)]
 
     def _write_public(self, folder: Path) -> None:
-        """What transformers needs: weights, sizes, the tokens that steer it, the features of sound, the tokenizer."""
+        """What transformers needs: weights, sizes, the tokens that steer it, the features of audio, the tokenizer."""
         import torch
         import transformers
 

@@ -52,7 +52,7 @@ class Contents:
 
 
 def is_ctranslate2(path: Path) -> bool:
-    """Whether a file begins as CTranslate2's do; pickles and zips begin otherwise."""
+    """Whether a file starts as CTranslate2's do; pickles and zips begin otherwise."""
     with path.open("rb") as file:
         head = file.read(6)
     if len(head) < 6:
@@ -178,7 +178,7 @@ def _dequantized(name: str, tensor: Tensor, scale: Tensor) -> Tensor:
 
 # A Whisper in CTranslate2's format as a public checkpoint: its config and its tensors under their public names.
 #
-# CTranslate2 keeps the projections of queries, keys and values in one layer, those of the sound's keys and values in
+# CTranslate2 keeps the projections of queries, keys and values in one layer, those of the encoder's keys and values in
 # another, and gives the keys' projection a bias, which is zero and which no softmax would notice if it were not.
 
 

@@ -260,7 +260,7 @@ def with_prompt(tokenizer_json: str, prompt: str) -> str:
     """A tokenizer that gives for a text what it gave for the prompt and the text in one.
 
     That is exact where no token can reach from the prompt into the text: WordPiece over BERT's words, and a prompt
-    that ends in a space or a mark, and that no added token begins in. Of a pair, the first text gets it.
+    that ends in a space or a mark, and that no added token starts in. Of a pair, the first text gets it.
 
     Raises:
         InputError: the prompt would not be tokenized by itself; then the app has to put it before its texts.
@@ -288,7 +288,7 @@ def with_prompt(tokenizer_json: str, prompt: str) -> str:
 
 
 def _reaches_in(spec: dict[str, Any], prompt: str) -> bool:
-    """Whether an added token begins in the prompt and may end in a text."""
+    """Whether an added token starts in the prompt and may end in a text."""
     folded = prompt.casefold()
     ends = [folded[start:] for start in range(len(folded))]
     contents = [str(token["content"]).casefold() for token in spec.get("added_tokens", [])]

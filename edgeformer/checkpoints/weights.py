@@ -311,7 +311,7 @@ def _check(family: Family[Any], raw: Mapping[str, Any], values: int, where: str,
 
 def _compare(what: str, stated: int, limit: int, there: str) -> None:
     if stated > limit:
-        raise InputError(f"{what} comes to {_short(stated)}, and {there}")
+        raise InputError(f"{what} is {_short(stated)}, and {there}")
 
 
 def _short(number: int) -> str:

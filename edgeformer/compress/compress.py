@@ -307,7 +307,7 @@ def _begin(job: _Job, resume: bool) -> list[Results]:
 
 
 def _still_valid(plan: dict[str, Any], inputs: dict[str, Any], folder: Path) -> list[Results]:
-    """The results of the steps that the recipe still begins with; steps behind them may have changed."""
+    """The results of the steps that the recipe still starts with; steps behind them may have changed."""
     then, now = plan["inputs"], json.loads(json.dumps(inputs))
     for key in now:
         if key != "steps" and then[key] != now[key]:

@@ -60,7 +60,7 @@ class Training:
         warmup: share of the updates in which it rises from zero.
         weight_decay: of matrices and kernels; norms and biases have none.
         clip_norm: longest gradient (L2 norm over all parameters); 0: any.
-        keep_zeros: weights of linear layers and embeddings that are zero when the step begins stay zero.
+        keep_zeros: weights of linear layers and embeddings that are zero when the step starts stay zero.
     """
 
     epochs: int = 3
@@ -198,7 +198,7 @@ class Distill:
         training: how.
         loss: what the student learns from.
         augment: how the data is varied.
-        student: fields of a public config.json, for a new student that begins from the teacher where shapes allow. Of
+        student: fields of a public config.json, for a new student that starts from the teacher where shapes allow. Of
             texts, a `vocab_size` below the teacher's keeps the pieces that the data needs and then the most frequent
             ones. Absent: the model as it stands is the student, and the teacher is the source or --teacher.
     """

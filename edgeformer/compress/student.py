@@ -42,7 +42,7 @@ def make_student(fields: Mapping[str, Any], teacher: Model, data: Data, seed: in
 
     Args:
         fields: of its config.json. Where they name no other architecture than the teacher's, they change the teacher's.
-        teacher: whose labels, tokenizer and weights it begins with.
+        teacher: whose labels, tokenizer and weights it starts with.
         data: of texts, whose pieces a smaller vocabulary keeps.
         seed: of the weights that are not the teacher's.
 

@@ -96,7 +96,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to: its number of updates, and the running loss at the end."""
+    """What a training was: its number of updates, and the running loss at the end."""
 
     updates: int
     loss: float

@@ -143,7 +143,7 @@ def latency_warning(precision: str, latency_ms: float, fp32_latency_ms: float) -
         return None
     return (
         f"{precision} is {latency_ms / fp32_latency_ms:.2f} times as slow as fp32 on this machine "
-        f"({latency_ms:.1f} against {fp32_latency_ms:.1f} ms): prefer fp32 where size does not decide"
+        f"({latency_ms:.2f} against {fp32_latency_ms:.2f} ms): prefer fp32 where size does not decide"
     )
 
 

@@ -136,7 +136,7 @@ class Lowered:
         files: names inside `folder`, with `/` for nested files (a Core ML package is a folder).
         entries: for each program's name the file, or package folder, and the entry in it that run the program.
         operators: how often each operator of the target's own vocabulary occurs.
-        partitions: how many pieces the delegate got, or None where the target has no delegate to count.
+        partitions: how many partitions the delegate got, or None where the target has no delegate to count.
     """
 
     folder: Path
@@ -231,7 +231,7 @@ def _load(name: str) -> object:
 
 @dataclass(frozen=True)
 class Backstop:
-    """How far what was recorded may be where answers are judged otherwise: it tells a broken model from a sound one.
+    """How far what was recorded may be where answers are judged otherwise: it tells a broken model from an intact one.
 
     Attributes:
         output: relative to the largest value that the output has in all cases.
@@ -285,8 +285,8 @@ class Precision:
 # things: outputs off by .043 and .103 with palette6, .217 and .219 with palette4, .178 and .247 with int4; scores by
 # .034, .127 and .044 at most. Steps of tiny.en are off by .22 with palette6 and .43 with int4, and say the same; with
 # palette4 it says something else, which its tolerance must not hide.
-# fp16's is what arithmetic in half costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
-# int8's tolerance is what sound quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
+# fp16's is what arithmetic in float16 costs in ExecuTorch: what tiny.en's decoder attends to is off by up to .0102.
+# int8's tolerance is what audio quantizers need on MiniLM: components of its embeddings are off by up to 0.11 of the
 # largest one while the sentences' cosines stay above 0.997. A corrupted weight is off by far more.
 EIGHT_BITS = Allowance(lost=0.05, divergence=0.08, cosine=0.97, drop=0.02, backstop=Backstop(0.25, 0.35, 0.1))
 FOUR_BITS = Allowance(lost=0.15, divergence=0.15, cosine=0.9, drop=0.05, backstop=Backstop(0.5, 0.5, 0.25))

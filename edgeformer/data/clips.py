@@ -1,4 +1,4 @@
-"""Sound and what is said in it, to evaluate on: a folder, or a table of paths and texts."""
+"""Audio and what is said in it, to evaluate on: a folder, or a table of paths and texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeformer_runtime.errors import InputError
 MANIFEST_FILE = "manifest.jsonl"
 """The table of a folder that has one."""
 
-SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 
 CLIP_COLUMNS = PairColumns(
     "clips",
@@ -52,10 +52,10 @@ class SpeechData:
 
 
 def read_speech_data(data: str) -> SpeechData:
-    """Clips and their texts. Sound is read later, clip by clip; that each file exists is checked now.
+    """Clips and their texts. Audio is read later, clip by clip; that each file exists is checked now.
 
     Args:
-        data: a folder with a `manifest.jsonl`; a folder of sound files, at any depth, each with a .txt beside it; or a
+        data: a folder with a `manifest.jsonl`; a folder of audio files, at any depth, each with a .txt beside it; or a
             .csv, .tsv, .json or .jsonl table of files and texts, with paths relative to its own folder. `FILE:key`
             names a list in a JSON object.
 
@@ -72,26 +72,26 @@ def read_speech_data(data: str) -> SpeechData:
     clips = tuple(Clip(row.input, table.parent / row.input, row.answer) for row in rows)
     for row, clip in zip(rows, clips, strict=True):
         if not _is_file(clip.path):
-            raise InputError(f"{table}: {row.name}: no sound file at {shorten(str(clip.path), 200)[1:-1]}")
+            raise InputError(f"{table}: {row.name}: no audio file at {shorten(str(clip.path), 200)[1:-1]}")
     return SpeechData(clips, ())
 
 
 def _beside(folder: Path) -> SpeechData:
-    """Sound files with a .txt of the same name; those without are noted, hidden ones are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and path.is_file())
-    sounds = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    """Audio files with a .txt of the same name; those without are noted, hidden ones are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    recordings = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     clips = [
         Clip(path.relative_to(folder).as_posix(), path, _read_text(path.with_suffix(".txt")))
-        for path in sounds
+        for path in recordings
         if path.with_suffix(".txt").is_file()
     ]
     if not clips:
         raise InputError(
-            f"{folder} holds no clips: expected a {MANIFEST_FILE}, or sound files ({', '.join(SOUND_SUFFIXES)}) with a "
+            f"{folder} holds no clips: expected a {MANIFEST_FILE}, or audio files ({', '.join(AUDIO_SUFFIXES)}) with a "
             ".txt beside each"
         )
-    silent = len(sounds) - len(clips)
-    notes = (f"{silent} of {len(sounds)} sound files of {folder} have no .txt beside them and are not used",)
+    silent = len(recordings) - len(clips)
+    notes = (f"{silent} of {len(recordings)} audio files of {folder} have no .txt beside them and are not used",)
     return SpeechData(tuple(clips), notes if silent else ())
 
 

@@ -224,7 +224,7 @@ class Library:
         name: its name, in an archive with folders.
         alignment: the smallest alignment of a loaded segment in bytes; None: it has 32 bits, whose devices have small
             pages.
-        offset: where it begins in an APK that maps it from there; None: it is a file of its own, or is unpacked.
+        offset: where it starts in an APK that maps it from there; None: it is a file of its own, or is unpacked.
     """
 
     name: str

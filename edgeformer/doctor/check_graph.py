@@ -223,7 +223,7 @@ def _failed(failure: str) -> Finding:
     )
 
 
-# Check: the delegate gets the model in few pieces.
+# Check: the delegate gets the model in few partitions.
 
 
 PARTITIONS = "partitions"
@@ -233,7 +233,7 @@ NAMED_OPERATORS = 4
 
 
 def check_partitions(examination: Examination) -> Iterable[Finding]:
-    """Programs that are cut into many pieces, and what is predicted to fall back."""
+    """Programs that are cut into many partitions, and what is predicted to fall back."""
     if not examination.partitions:
         return [fine(PARTITIONS, "the CPU runs every operator: there is no delegate to divide the programs for")]
     worst = max(examination.partitions, key=lambda found: found.pieces)
@@ -243,7 +243,7 @@ def check_partitions(examination: Examination) -> Iterable[Finding]:
         return [
             warning(
                 PARTITIONS,
-                f"{worst.program}: {worst.delegate} gets {worst.pieces} pieces, outside are {_most(worst.outside)}",
+                f"{worst.program}: {worst.delegate} gets {worst.pieces} partitions, outside are {_most(worst.outside)}",
                 "at each border tensors are copied and threads wait",
                 "use another attention kernel (--attention) or precision: see the operators that are outside",
             )
@@ -252,7 +252,8 @@ def check_partitions(examination: Examination) -> Iterable[Finding]:
         return [
             info(
                 PARTITIONS,
-                f"{worst.delegate} gets {worst.pieces} pieces of {worst.program}, outside are {_most(worst.outside)}",
+                f"{worst.delegate} gets {worst.pieces} partitions of {worst.program}, "
+                f"outside are {_most(worst.outside)}",
             )
         ]
     left_out = [found.program for found in examination.partitions if not found.pieces]
@@ -264,7 +265,7 @@ def check_partitions(examination: Examination) -> Iterable[Finding]:
             )
         ]
     rest = f", but for {_most(worst.outside)}" if worst.outside else ""
-    return [fine(PARTITIONS, f"{worst.delegate} gets each program in one piece{rest}")]
+    return [fine(PARTITIONS, f"{worst.delegate} gets each program in one partition{rest}")]
 
 
 def _predicted(found: Partitioning) -> Finding:

@@ -101,7 +101,7 @@ class Diagnosis(Shown):
     Attributes:
         name: of the bundle's or library's file.
         runtime: the runtime that was asked about, with its version; None: none was.
-        delegate: who takes pieces of the programs; None: nobody.
+        delegate: who takes partitions of the programs; None: nobody.
         operators: each operator of the model's files, and whether the runtime has it.
         programs: what is known of each program.
         findings: errors first, then warnings, then the rest, in the order of the checks.
@@ -281,7 +281,7 @@ def _programs(diagnosis: Diagnosis) -> Table:
         "activations": [_activations(program) for program in diagnosis.programs],
     }
     if diagnosis.delegate is not None:
-        columns[f"pieces for {diagnosis.delegate}"] = [_pieces(program) for program in diagnosis.programs]
+        columns[f"partitions for {diagnosis.delegate}"] = [_pieces(program) for program in diagnosis.programs]
         columns["outside"] = [_outside(program) for program in diagnosis.programs]
     if any(program.largest is not None for program in diagnosis.programs):
         columns["largest value"] = [

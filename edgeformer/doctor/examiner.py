@@ -215,7 +215,7 @@ class Partitioning:
 
     Attributes:
         program: its name.
-        delegate: who takes the pieces: "XNNPACK", "Neural Engine".
+        delegate: who takes the partitions: "XNNPACK", "Neural Engine".
         pieces: how many it gets.
         outside: how often each operator is left to the runtime.
         measured: found in the file or by running the delegate here; otherwise by rule.

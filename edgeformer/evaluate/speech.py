@@ -35,11 +35,11 @@ class Listener(Protocol):
     """What is evaluated: a `Transcriber`, or a stand-in."""
 
     def run(self, raw: Any) -> Transcript:
-        """What is said in a sound."""
+        """What is said in a recording."""
 
 
 @dataclass(frozen=True)
-class Heard:
+class ClipHypothesis:
     """A model's transcript of a clip and what it cost.
 
     Attributes:
@@ -65,8 +65,8 @@ class ClipRow:
 
     name: str
     said: str
-    bundle: Heard
-    source: Heard | None
+    bundle: ClipHypothesis
+    source: ClipHypothesis | None
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Score:
 
     Attributes:
         simple: errors in words of lower case without punctuation.
-        whisper: errors after Whisper's normaliser of English, None as in `Heard`.
-        real_time_factor: seconds of work per second of sound; below 1 is faster than speech.
+        whisper: errors after Whisper's normaliser of English, None as in `ClipHypothesis`.
+        real_time_factor: seconds of work per second of audio; below 1 is faster than speech.
     """
 
     simple: WordErrors
@@ -93,7 +93,7 @@ class SpeechEvaluation(EvaluationResult):
         rows: the clips in the order of the data.
         bundle: of the bundle.
         source: of the source model: fp32 in torch, always over its whole window; None where it was not at hand.
-        agreement: the fraction of clips in which both hear the same words, None without a source.
+        agreement: the fraction of clips to which both give the same words, None without a source.
     """
 
     executed_by: str
@@ -206,7 +206,7 @@ def measure(
 ) -> SpeechEvaluation:
     """Score a listener, and a reference where there is one, over clips.
 
-    Each hears the first clip once before, so that what happens only once is not measured.
+    Each transcribes the first clip once before, so that what happens only once is not measured.
 
     Args:
         listener: what is evaluated.
@@ -221,11 +221,11 @@ def measure(
     normalised, note = _normaliser()
     listeners = [listener, *([] if reference is None else [reference])]
     for each in listeners:
-        _hear(each, data.clips[0], normalised)
+        _transcribe(each, data.clips[0], normalised)
     rows = []
     for number, clip in enumerate(data.clips, 1):
-        heard = [_hear(each, clip, normalised) for each in listeners]
-        rows.append(ClipRow(clip.name, clip.text, heard[0], heard[1] if reference is not None else None))
+        hypotheses = [_transcribe(each, clip, normalised) for each in listeners]
+        rows.append(ClipRow(clip.name, clip.text, hypotheses[0], hypotheses[1] if reference is not None else None))
         if progress is not None:
             progress(number, len(data.clips))
     sources = [row.source for row in rows if row.source is not None]
@@ -261,7 +261,7 @@ def _normaliser() -> tuple[Words | None, tuple[str, ...]]:
         return None, (str(error),)
 
 
-def _hear(listener: Listener, clip: Clip, normalised: Words | None) -> Heard:
+def _transcribe(listener: Listener, clip: Clip, normalised: Words | None) -> ClipHypothesis:
     start = time.perf_counter()
     try:
         found = listener.run(clip.path)
@@ -269,7 +269,7 @@ def _hear(listener: Listener, clip: Clip, normalised: Words | None) -> Heard:
         raise InputError(f"{shorten(clip.name, 200)[1:-1]}: {error}") from None
     seconds = time.perf_counter() - start
     english = found.language in (None, ENGLISH)
-    return Heard(
+    return ClipHypothesis(
         text=found.text,
         language=found.language,
         sound_seconds=found.duration,
@@ -279,19 +279,20 @@ def _hear(listener: Listener, clip: Clip, normalised: Words | None) -> Heard:
     )
 
 
-def _score(heard: Sequence[Heard]) -> Score:
-    whisper = [each.whisper for each in heard if each.whisper is not None]
+def _score(hypotheses: Sequence[ClipHypothesis]) -> Score:
+    whisper = [each.whisper for each in hypotheses if each.whisper is not None]
     return Score(
-        simple=total(each.simple for each in heard),
-        whisper=total(whisper) if len(whisper) == len(heard) else None,
-        real_time_factor=sum(each.run_seconds for each in heard) / max(sum(each.sound_seconds for each in heard), 1e-9),
+        simple=total(each.simple for each in hypotheses),
+        whisper=total(whisper) if len(whisper) == len(hypotheses) else None,
+        real_time_factor=sum(each.run_seconds for each in hypotheses)
+        / max(sum(each.sound_seconds for each in hypotheses), 1e-9),
     )
 
 
 def _source_listener(bundle: Bundle, checkpoint: Checkpoint) -> Listener:
-    """The source model in torch as it was published: it always hears its whole window, without stand-ins for silence.
+    """The source model in torch as it was published: always with its whole window, without stand-ins for silence.
 
-    All else, from sound to mel and from logits to text, is the bundle's.
+    All else, from audio to mel and from logits to text, is the bundle's.
     """
     spec = cast(Transcription, bundle.manifest.postprocessing)
     audio = cast(AudioPreprocessing, bundle.manifest.preprocessing)
@@ -334,17 +335,17 @@ class WordErrors:
         return self.errors / max(1, self.words)
 
 
-def count_word_errors(said: str, heard: str, words: Words) -> WordErrors:
+def count_word_errors(reference: str, hypothesis: str, words: Words) -> WordErrors:
     """The edit distance (Levenshtein 1966) between the words of two texts."""
-    reference, hypothesis = words(said), words(heard)
-    distances = list(range(len(hypothesis) + 1))  # from the words said so far to each beginning of what was heard
-    for count, word in enumerate(reference, 1):
+    expected, found = words(reference), words(hypothesis)
+    distances = list(range(len(found) + 1))  # from the reference's words so far to each start of the hypothesis
+    for count, word in enumerate(expected, 1):
         diagonal, distances[0] = distances[0], count
-        for index, other in enumerate(hypothesis, 1):
+        for index, other in enumerate(found, 1):
             replaced = diagonal + (word != other)
             diagonal = distances[index]
             distances[index] = min(replaced, diagonal + 1, distances[index - 1] + 1)
-    return WordErrors(distances[-1], len(reference))
+    return WordErrors(distances[-1], len(expected))
 
 
 def total(each: Iterable[WordErrors]) -> WordErrors:

@@ -13,15 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.attention.mask import additive_mask
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
-    Layers,
-    Pooler,
     PositionIds,
     TextClassifier,
     TextEmbedder,
@@ -261,19 +258,11 @@ class Layer(StackedLayer):
 
 
 class BertEncoder(TextEncoder):
-    """Token ids to hidden states; the pooler is held for the classifier."""
+    """BERT's, or DistilBERT's, which has no token types."""
 
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
-        super().__init__()
-        self.embeddings = Embeddings(config)
-        self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
-        self.pooler = Pooler(config.hidden_size) if pooler else None
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """(B, S) int32 each, token_type_ids None for DistilBERT, to (B, S or 1, C) float32."""
-        bias = additive_mask(attention_mask, self.mask_value)
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
-        return hidden
+        layers = (Layer(config, widths, attention) for widths in config.layer_widths)
+        super().__init__(Embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:

@@ -50,7 +50,7 @@ class Family(Generic[Config]):
         sizes: parts of the weights, as fields of config.json by `model_type`: the product of a part's fields is a
             number of values that the weight files hold.
         classifiers: what a config's `architectures` calls a text classifier, by `model_type`.
-        width_keys: by the beginning of a layer's name, the field of config.json for what pruning left of such layers.
+        width_keys: by the start of a layer's name, the field of config.json for what pruning left of such layers.
         describe_weights: shapes of public tensors to a config.json, for weight files that come alone; None where the
             shapes are another model's.
         read_extras: (folder, parsed config, config.json, tokenizer, language or None) to what other files say; None:

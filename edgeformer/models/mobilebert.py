@@ -16,15 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.attention.mask import additive_mask
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
-    Layers,
-    Pooler,
     PositionIds,
     TextClassifier,
     TextEmbedder,
@@ -339,15 +336,15 @@ class Layer(StackedLayer):
 
 
 class MobileBertEncoder(TextEncoder):
-    """Token ids to hidden states; the pooler is held for the classifier."""
+    """MobileBERT's, whose embeddings see their neighbours."""
+
+    embeddings: Embeddings
 
     def __init__(
         self, config: MobileBertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool
     ) -> None:
-        super().__init__()
-        self.embeddings = Embeddings(config)
-        self.encoder = Layers((Layer(config, widths, attention) for widths in config.layer_widths), first_token_only)
-        self.pooler = Pooler(config.hidden_size) if pooler else None
+        layers = (Layer(config, widths, attention) for widths in config.layer_widths)
+        super().__init__(Embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
 
     def silence_padding(self, pad_token_id: int) -> bool:
         """The convolution over three neighbours would see padding behind the last token, where a text ends in zeros."""
@@ -356,12 +353,6 @@ class MobileBertEncoder(TextEncoder):
             return False
         row.zero_()
         return True
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Three times (B, S) int32 to (B, S or 1, C) float32."""
-        bias = additive_mask(attention_mask, self.mask_value)
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
-        return hidden
 
 
 def build(config: MobileBertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:

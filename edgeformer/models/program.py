@@ -39,8 +39,8 @@ class ProgramOptions:
 
     Attributes:
         seq_lens: of texts: the tokens of each bucket.
-        audio_positions: of speech: the encoder's positions of each bucket; one is 20 ms of sound.
-        window: of speech: "tail" (the sound that is there, and silence computed in advance for the rest of the window)
+        audio_positions: of speech: the encoder's positions of each bucket; one is 20 ms of audio.
+        window: of speech: "tail" (the audio that is there, and silence computed in advance for the rest of the window)
             or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
         prefill_tokens: of speech: tokens that the decoder takes at once.
         decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".

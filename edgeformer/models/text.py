@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeformer.attention.mask import additive_mask
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -87,14 +88,27 @@ class Layers(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Base of the encoders: `forward(input_ids, attention_mask, token_type_ids) -> hidden (B, S or 1, C)`.
+    """Base of the encoders: token ids to hidden states.
 
     `mask_value` is what hidden positions add to their scores; None: the usual.
     """
 
     mask_value: float | None = None
-    encoder: Layers
-    pooler: Pooler | None
+
+    def __init__(
+        self, embeddings: nn.Module, blocks: Iterable[nn.Module], pooler_size: int | None, first_token_only: bool
+    ) -> None:
+        """`pooler_size`: C of the pooler, which is held for the classifier; None: there is none."""
+        super().__init__()
+        self.embeddings = embeddings
+        self.encoder = Layers(blocks, first_token_only)
+        self.pooler = None if pooler_size is None else Pooler(pooler_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """(B, S) int32 each, token_type_ids None where the model has none, to (B, S or 1, C) float32."""
+        bias = additive_mask(attention_mask, self.mask_value)
+        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
+        return hidden
 
     def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
         """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""

@@ -293,7 +293,7 @@ _AUTHORS_PARTS = (
 )
 
 _AUTHORS_DOWNSAMPLE = re.compile(r"^layers\.(\d+)\.downsample\.")
-"""It ends a stage there and begins the next one in timm."""
+"""It ends a stage there and starts the next one in timm."""
 
 
 def timm_names(state: Mapping[str, T]) -> dict[str, T]:

@@ -122,7 +122,7 @@ def _changes(variant: Variant) -> str:
     metric = task_metrics().get(variant.metric or "")
     if metric is not None and metric.answers_are_texts:
         rows = [(each.example, each.truth, each.source, each.answer) for each in changes[:MOST_CHANGES]]
-        shown = table(("clip", "said", "heard at fp32", "heard by this"), rows)
+        shown = table(("clip", "reference", "hypothesis at fp32", "hypothesis of this"), rows)
         left = len(changes) - len(rows)
     else:
         pairs = Counter((change.truth, change.source, change.answer) for change in changes)

@@ -179,7 +179,7 @@ RECOGNITION = Task(
     peers=Peers(("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.peers:speech_contenders"),
     aliases=("asr", "automaticspeechrecognition", "speech", "transcription"),
     writes=True,
-    scores="edgeformer.models.whisper.model:decoder_scores",
+    scores="edgeformer.models.whisper.family:decoder_scores",
     # The largest of some hundred thousand logits is farther out than that of a few labels, and a word in ten that
     # sounds alike may be another. Below fp16 it is the letters that count: Whisper base in dynamic-int8 is off by .16
     # of the largest output of its encoder, and writes what it wrote before.

@@ -167,7 +167,7 @@ class Task:
         agreement: "module:attribute" of how outputs are compared with the source's, a function like
             `agreement.compare_labels`; None where there are no `gate_inputs`.
         evaluation: "module:attribute" of (Asker, data, limit) to what `eval` tells, a
-            `side_by_side.EvaluationResult`.
+            `evaluate.EvaluationResult`.
         metric: by which budgets and reports compare; None: they do not.
         training: how it is trained; None: it is not.
         peers: other engines to measure against.

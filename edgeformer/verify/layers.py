@@ -33,7 +33,7 @@ def add_layers(bundle: Bundle, verification: Verification, source: str | None = 
     """A verification with a stage for each block of the source model, in front of the programs' stages.
 
     A layer's distance from the reference may be what an output's largest difference may be, as a fraction: the
-    bundle's `tolerances.output`, or but for speech the precision's own, as outputs have a wider backstop. Sound
+    bundle's `tolerances.output`, or but for speech the precision's own, as outputs have a wider backstop. Audio
     conversions of the built-in models stay below 2e-6 at fp32, 2e-3 at fp16, 5e-2 at int8 and 2.3e-1 at 4 bits, where
     1e-4, 1e-2, 1.5e-1 and 3e-1 are allowed.
 

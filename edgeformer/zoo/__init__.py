@@ -33,11 +33,11 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
-SOUND_FILE, TEXT_FILE = "speech_sample.flac", "speech_sample.json"
+AUDIO_FILE, TEXT_FILE = "speech_sample.flac", "speech_sample.json"
 
 
 def speech_sample() -> tuple[Path, str]:
-    """The sample that ships with the package: its sound file and what is said in it."""
+    """The sample that ships with the package: its audio file and what is said in it."""
     folder = Path(str(files("edgeformer.zoo")))
     text: str = json.loads((folder / TEXT_FILE).read_text(encoding="utf-8"))["text"]
-    return folder / SOUND_FILE, text
+    return folder / AUDIO_FILE, text

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from benchmarks.speech_contenders import Heard, Samples, Transcribe
+from benchmarks.speech_contenders import Hypothesis, Samples, Transcribe
 
 WORDS = ("good", "morning", "and", "welcome", "to", "the", "mountain", "railway")
 
 
 def parrot(threads: int, fail: bool = False) -> Transcribe:
-    """One that always hears the same words, or fails."""
+    """One that always transcribes the same words, or fails."""
     assert threads == 1
 
-    def transcribe(samples: Samples, max_tokens: int | None) -> Heard:
+    def transcribe(samples: Samples, max_tokens: int | None) -> Hypothesis:
         if fail:
-            raise RuntimeError("no sound")
+            raise RuntimeError("no audio")
         assert len(samples) > 16000
         words = WORDS[:max_tokens]
-        return Heard(" ".join(words), len(words))
+        return Hypothesis(" ".join(words), len(words))
 
     return transcribe

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import speech_results
-from benchmarks.speech_clips import Sound, read_manifest, sample_sounds
+from benchmarks.speech_clips import Audio, read_manifest, sample_recordings
 from benchmarks.speech_measure import measure
 from benchmarks.speech_results import Clip, Run, Times
 from benchmarks.whisper_peers import results_of
@@ -68,8 +68,8 @@ def test_tables_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_every_contender_hears_every_clip() -> None:
-    sounds = sample_sounds()[:2]
-    measured = measure([contender("one"), contender("two")], sounds, rounds=2, report=print)
+    recordings = sample_recordings()[:2]
+    measured = measure([contender("one"), contender("two")], recordings, rounds=2, report=print)
     assert [clip.file for clip in measured.clips] == ["speech_sample.flac"] * 2
     assert 2 < measured.clips[0].seconds < 4
     assert measured.words == 8 + 11
@@ -82,10 +82,10 @@ def test_every_contender_hears_every_clip() -> None:
 
 
 def test_a_contender_that_fails_is_named() -> None:
-    with pytest.raises(EngineError, match=r"broken: RuntimeError: no sound"):
-        measure([contender("broken", {"fail": True})], sample_sounds()[:1], 1, report=print)
+    with pytest.raises(EngineError, match=r"broken: RuntimeError: no audio"):
+        measure([contender("broken", {"fail": True})], sample_recordings()[:1], 1, report=print)
 
 
 def test_a_manifest_names_files_beside_it(tmp_path: Path) -> None:
     (tmp_path / "clips.jsonl").write_text('{"file": "a.wav", "text": "one", "licence": "CC0"}\n\n')
-    assert read_manifest(tmp_path / "clips.jsonl") == [Sound(tmp_path / "a.wav", "one")]
+    assert read_manifest(tmp_path / "clips.jsonl") == [Audio(tmp_path / "a.wav", "one")]

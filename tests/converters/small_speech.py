@@ -57,7 +57,7 @@ class Speech:
             read_bytes=self.interface.assets.__getitem__,
         )
 
-    def sound(self, seed: int) -> NDArray[np.float32]:
+    def audio(self, seed: int) -> NDArray[np.float32]:
         """Seeded noise as a spectrogram of the bucket's length."""
         shape = self.programs[0].inputs[0].shape
         return (np.random.default_rng(seed).standard_normal(shape) * 0.5).astype(np.float32)
@@ -79,11 +79,11 @@ def reference_decoder(folder: Path, positions: tuple[int, ...]) -> SpeechDecoder
 
 
 def script(decoder: SpeechDecoder, speech: Speech) -> list[DecoderOutput]:
-    """Two sounds: a padded prefill and steps of two hypotheses whose rows lie scattered, then everything anew."""
+    """Two recordings: a padded prefill and steps of two hypotheses whose rows lie scattered, then everything anew."""
     random = np.random.default_rng(7)
     results: list[DecoderOutput] = []
     for seed in (0, 1):
-        decoder.encode(speech.sound(seed))
+        decoder.encode(speech.audio(seed))
         rows = [int(row) for row in random.permutation(decoder.rows - 8)[:12] + 8]
         tokens = [int(token) for token in random.integers(0, speech.spec.vocab_size, 18)]
         hypotheses = [mask_of(decoder, []) for _ in range(2)]

@@ -114,7 +114,7 @@ def test_a_plan_of_floats_changes_nothing(
     lowered = lower(converter, module, LayerPlan(default="fp32"), fp32, tmp_path)
     (program,) = text_programs(module, (16,))
     inputs = text_inputs(program)
-    # Core ML's other operators compute in half.
+    # Core ML's other operators compute in float16.
     limit = 1e-2 if converter.target.name == "coreml" else 1e-5
     np.testing.assert_allclose(run(lowered, inputs), reference(program, inputs), rtol=0, atol=limit)
 

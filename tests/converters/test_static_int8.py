@@ -1,4 +1,4 @@
-"""int8 of a program on images: calibrated or not, near to fp32, small, and in one piece where a delegate runs it."""
+"""int8 of a program on images: calibrated or not, near to fp32, small, in one partition where a delegate runs it."""
 
 from __future__ import annotations
 

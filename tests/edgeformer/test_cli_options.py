@@ -122,7 +122,7 @@ def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> 
         "bench x --html PLACE",
         "bench x --plot PLACE",
         "pack x --out PLACE",
-        "run x sound.wav --out PLACE",
+        "run x audio.wav --out PLACE",
         "sign --new-key PLACE",
         "sign PLACE --key x",
     ],

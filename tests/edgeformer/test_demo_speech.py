@@ -14,7 +14,7 @@ from edgeformer_runtime.cli.console import run_app
     ("arguments", "message"),
     [
         (("--speech", "--out", "OUT", "missing.wav"), "no audio file at missing.wav"),
-        (("--speech", "--out", "OUT", "TEXT"), "is not a sound file: expected wav, flac, ogg or mp3"),
+        (("--speech", "--out", "OUT", "TEXT"), "is not an audio file: expected wav, flac, ogg or mp3"),
         (("--speech", "--out", "OUT", "--weights", "no/such-model-anywhere"), "no checkpoint 'no/such-model-anywhere'"),
         (("--speech", "--out", "OUT", "--weights", "clinc150-mobilebert"), "speech-recognition"),
         (("--out", "OUT", "TEXT"), "files and --weights are for the demo of speech"),
@@ -29,7 +29,7 @@ def test_bad_arguments_are_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "text.wav").write_text("no audio")
     places = {"OUT": str(tmp_path / "dist"), "TEXT": str(tmp_path / "text.wav")}
     with pytest.raises(SystemExit) as exit_:
         run_app(app, ["demo", *(places.get(argument, argument) for argument in arguments)])

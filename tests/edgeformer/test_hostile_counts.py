@@ -292,9 +292,7 @@ def test_a_student_of_more_weights_than_its_teacher() -> None:
     check_student(family, student, 1_000_000)
     check_student(family, student | {"vocab_size": 100_000}, 10_000_000)
     said = refused(lambda: check_student(family, student | {"vocab_size": 100_000}, 1_000_000))
-    assert said.startswith(
-        "student: vocab_size * embedding_size comes to 12800000, and the teacher has 1000000 weights"
-    )
+    assert said.startswith("student: vocab_size * embedding_size is 12800000, and the teacher has 1000000 weights")
     for field in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size"):
         assert field in refused(lambda field=field: check_student(family, student | {field: 1 << 40}, 1_000_000))
 

@@ -1,4 +1,4 @@
-"""The sound that speech bundles are recorded from touches every bucket, and has an answer in the model's language."""
+"""The audio that speech bundles are recorded from touches every bucket, and has an answer in the model's language."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_model_without_english_hears_one_sentence_of_it() -> None:
     wav, counts = speech([5 * RATE, 30 * RATE], RATE, knows_english=False)
     whole, _ = soundfile.read(io.BytesIO(english))
     samples, _ = soundfile.read(io.BytesIO(wav))
-    sentence = whole[: round(3.55 * RATE)]  # it ends at 3.098 s, and the next one begins at 3.698 s
+    sentence = whole[: round(3.55 * RATE)]  # it ends at 3.098 s, and the next one starts at 3.698 s
     assert len(samples) == 30 * RATE
     for start in range(0, 30 * RATE, len(sentence)):
         part = samples[start : start + len(sentence)]

@@ -24,7 +24,7 @@ def files() -> dict[str, bytes]:
     arrays: dict[str, np.ndarray] = {}
     for name, levels in _sounds():
         arrays[f"{len(cases)}/samples"] = levels
-        cases.append({"name": name, **_heard(samples_of(levels))})
+        cases.append({"name": name, **_expected(samples_of(levels))})
     return {
         "silence.json": document(f"edgeformer-runtime {__version__}", cases, sample_rate=RATE, longest=LONGEST),
         "silence.safetensors": tensors(arrays),
@@ -36,7 +36,7 @@ def samples_of(levels: np.ndarray) -> np.ndarray:
     return ((levels.astype(np.float32) - 128) / 128).astype(np.float32)
 
 
-def _heard(samples: np.ndarray) -> dict[str, Any]:
+def _expected(samples: np.ndarray) -> dict[str, Any]:
     count = len(samples)
     pauses = [
         {
@@ -55,7 +55,7 @@ def _windows(samples: np.ndarray) -> Iterator[list[Any]]:
     """[length, whether it is heard] of all windows in turn."""
     while len(samples):
         window = next_window(samples[: LONGEST + 1], LONGEST, RATE)
-        yield [window.end, window.is_heard]
+        yield [window.end, window.has_speech]
         samples = samples[window.end :]
 
 

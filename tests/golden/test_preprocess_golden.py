@@ -24,7 +24,7 @@ def image_arrays() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def sound_arrays() -> dict[str, np.ndarray]:
+def audio_arrays() -> dict[str, np.ndarray]:
     return load_file(FOLDER / "log_mel.safetensors")
 
 
@@ -37,10 +37,10 @@ def test_image(index: int, image_arrays: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("index", range(len(SOUNDS)), ids=lambda index: SOUNDS[index]["name"])
-def test_log_mel(index: int, sound_arrays: dict[str, np.ndarray]) -> None:
+def test_log_mel(index: int, audio_arrays: dict[str, np.ndarray]) -> None:
     case = SOUNDS[index]
     spec = strict_json.from_data(AudioPreprocessing, case["preprocessing"], "log_mel.json")
-    log_mel = LogMel(spec, sound_arrays["mel_filters"])
-    samples = sound_arrays.get(f"{index}/samples", np.zeros(0, np.float32))
+    log_mel = LogMel(spec, audio_arrays["mel_filters"])
+    samples = audio_arrays.get(f"{index}/samples", np.zeros(0, np.float32))
     assert len(samples) == case["samples"]
-    np.testing.assert_allclose(log_mel(samples, case["frames"])[0], sound_arrays[f"{index}/mel"], atol=1e-4)
+    np.testing.assert_allclose(log_mel(samples, case["frames"])[0], audio_arrays[f"{index}/mel"], atol=1e-4)

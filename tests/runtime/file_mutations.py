@@ -1,7 +1,7 @@
 """Ways to corrupt one file of a bundle that keep it well-formed: the content changes, not the encoding.
 
 `mutations.py` flips and cuts bytes; most of that ends at a reader's first check. Here protobuf messages are taken apart
-and put together again with right lengths, flatbuffers keep their layout, images and sounds are those of every codec.
+and put together again with right lengths, flatbuffers keep their layout, images and audio are of every codec.
 """
 
 from __future__ import annotations
@@ -275,8 +275,8 @@ def _other_image(files: Files, name: str, generator: Random) -> None:
     files[name] = bytes(data)
 
 
-def _other_sound(files: Files, name: str, generator: Random) -> None:
-    """The sound in another format, rate or length, often with a corrupted head."""
+def _other_audio(files: Files, name: str, generator: Random) -> None:
+    """The audio in another format, rate or length, often with a corrupted head."""
     try:
         samples, _ = soundfile.read(io.BytesIO(files[name]), dtype="float32")
     except (RuntimeError, TypeError):
@@ -312,7 +312,7 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[Change, ...]]] = {
     "cases": (("cases.json",), (*_JSON, *_BYTES[:2])),
     "tensors": ((".safetensors",), _BYTES),
     "image": ((".png", ".jpg"), (_other_image, _other_image, *_BYTES)),
-    "sound": ((".wav", ".flac"), (_other_sound, _other_sound, *_BYTES)),
+    "audio": ((".wav", ".flac"), (_other_audio, _other_audio, *_BYTES)),
     "protobuf": ((".onnx", ".mlmodel"), (*(_edit_message,) * 10, *_BYTES)),
     "flatbuffer": ((".tflite", ".pte"), (*(_edit_table,) * 6, *(_edit_small,) * 4, *_BYTES)),
     "weights": ((".onnx.data", "weight.bin"), _BYTES),

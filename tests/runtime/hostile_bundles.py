@@ -32,7 +32,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 WAYS = ("readers", "engine", "isolated")
 START_SECONDS, PROCESS_SECONDS = 1800, 300
-"""After so long without an answer the process is ended: at first it imports libraries, and opens what is sound."""
+"""After so long without an answer the process is ended: at first it imports libraries, and opens what is valid."""
 
 
 @dataclass

@@ -95,7 +95,7 @@ class Peak:
             Path("/proc/self/clear_refs").write_text("5")
 
     def end(self) -> int:
-        """What it came to. The helpers' never falls, as the system keeps the largest."""
+        """What it was. The helpers' never falls, as the system keeps the largest."""
         if self._of_helpers:
             return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
         status = Path("/proc/self/status").read_text()
@@ -104,7 +104,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Original:
-    """A sound bundle: its files, its manifest, and the peak of memory with which it opens and runs."""
+    """A recording bundle: its files, its manifest, and the peak of memory with which it opens and runs."""
 
     folder: Path
     files: Files
@@ -179,11 +179,11 @@ def use_isolated(folder: Path) -> str:
 
 
 def _ask(pipeline: Any, manifest: Manifest, folder: Path) -> None:
-    """An input of each kind; of images and sounds the bundle's own, which may be the corrupted one."""
+    """An input of each kind; of images and recordings the bundle's own, which may be the corrupted one."""
     kind = manifest.preprocessing.kind
     inputs: list[Any] = ["turn the lights off", "", "x" * 5000] if kind == "text" else []
     if kind != "text":
-        inputs = [path for path in sorted((folder / "vectors").iterdir()) if kind_of(path.name) in ("image", "sound")][
+        inputs = [path for path in sorted((folder / "vectors").iterdir()) if kind_of(path.name) in ("image", "audio")][
             :3
         ]
     for each in inputs:
@@ -289,10 +289,10 @@ def work(bundles: list[Path], way: str, seeds: range, kinds: list[str], place: P
     worker = Worker(way, place)
     allowed: dict[Path, float] = {}
     for folder in (*bundles, *bundles):  # twice, as at first libraries are imported
-        sound = worker.try_files(_original(folder, tuple(kinds)).files)
-        if sound.wrong or sound.end not in ("ok", "diverges"):
-            raise SystemExit(f"{folder.name} itself: {sound}")
-        allowed[folder] = sound.peak_bytes
+        audio = worker.try_files(_original(folder, tuple(kinds)).files)
+        if audio.wrong or audio.end not in ("ok", "diverges"):
+            raise SystemExit(f"{folder.name} itself: {audio}")
+        allowed[folder] = audio.peak_bytes
     if way == "isolated":  # the largest peak of all helpers is all that the system tells
         allowed = dict.fromkeys(bundles, max(allowed.values()))
     for seed in seeds:

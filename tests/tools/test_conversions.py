@@ -82,6 +82,8 @@ def test_a_model_is_converted_once_to_all_its_precisions(monkeypatch: pytest.Mon
     assert [path.name for path in made] == ["it.litert.fp32", "it.litert.dynamic-int8"] * 2
     assert list(made.values()) == ["fp32", "dynamic-int8"] * 2 and all(path.is_dir() for path in made)
     assert [options.calibration is None for options in asked] == [True, False]
+    for options in asked:
+        options.check_for("image-classification")  # as `convert` does, which the test replaces
 
 
 def test_a_failed_gate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,12 @@ from tools.pi.convolutions import write_convolutions
 
 MODELS = (
     # Random weights, as an emulator takes minutes for published ones.
-    Model("speech", ("fp32", "dynamic-int8"), lambda folder: str(save_whisper(folder, multilingual=False))),
+    Model(
+        "speech",
+        ("fp32", "dynamic-int8"),
+        lambda folder: str(save_whisper(folder, multilingual=False)),
+        audio_seconds=(2.0,),
+    ),
     Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert"),
     Model("things", ("fp32", "dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True),
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer.zoo import SOUND_FILE, TEXT_FILE
+from edgeformer.zoo import AUDIO_FILE, TEXT_FILE
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute
@@ -24,7 +24,7 @@ from edgeformer_runtime.registry import load_attribute
 SAMPLE_RATE = 16000
 
 VOICE, WORDS_PER_MINUTE, PITCH = "en-gb", 160, 50
-"""Of the voices and speeds that were tried, one whose every word Whisper tiny.en hears."""
+"""Of the voices and speeds that were tried, one whose every word Whisper tiny.en transcribes."""
 
 SENTENCES = (
     "Good morning, and welcome to the mountain railway.",
@@ -53,7 +53,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class SpeechSample:
-    """A sample's sound (N,) float32 at 16 kHz, and its sentences."""
+    """A sample's audio (N,) float32 at 16 kHz, and its sentences."""
 
     samples: Samples
     sentences: tuple[Sentence, ...]
@@ -86,8 +86,8 @@ def make_sample(voice: str = VOICE, words_per_minute: int = WORDS_PER_MINUTE, pi
 
 
 def write_sample(sample: SpeechSample, folder: Path) -> None:
-    """Write the sound as 16-bit flac and its text beside it."""
-    load_attribute("soundfile:write")(folder / SOUND_FILE, sample.samples, SAMPLE_RATE, subtype="PCM_16")
+    """Write the audio as 16-bit flac and its text beside it."""
+    load_attribute("soundfile:write")(folder / AUDIO_FILE, sample.samples, SAMPLE_RATE, subtype="PCM_16")
     document = {"text": sample.text, "sentences": [asdict(sentence) for sentence in sample.sentences]}
     (folder / TEXT_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -114,11 +114,11 @@ def _silence(seconds: float) -> Samples:
 def main() -> None:
     """Make the sample and write it."""
     parser = argparse.ArgumentParser(description="Make the zoo's sample of speech.")
-    parser.add_argument("--out", type=Path, required=True, help="the folder for the sound and its text")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the audio and its text")
     arguments = parser.parse_args()
     sample = make_sample()
     write_sample(sample, arguments.out)
-    print(f"{len(sample.samples) / SAMPLE_RATE:.1f} s of speech in {arguments.out / SOUND_FILE}")
+    print(f"{len(sample.samples) / SAMPLE_RATE:.1f} s of speech in {arguments.out / AUDIO_FILE}")
 
 
 if __name__ == "__main__":

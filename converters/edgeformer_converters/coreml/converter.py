@@ -6,7 +6,8 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,7 +98,7 @@ class CoreMLConverter:
     ) -> Lowered:
         package = folder / PACKAGE
         layers = PlannedLayers(programs) if precision == "mixed" else None
-        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
+        with quiet_tools(), torch.no_grad(), without_moved_writes(), TemporaryDirectory() as scratch:
             if len(programs) == 1:
                 entries = {programs[0].name: (PACKAGE, MAIN)}
                 _convert(programs[0], precision, self._ios, wide, layers).save(str(package))
@@ -139,20 +140,28 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
             )
         ),
         skip_model_load=True,
-        pass_pipeline=_passes(),
     )
     if layers is not None:
         return compress_by_plan(model, layers)
     return WEIGHTS[precision].compress(model) if precision in WEIGHTS else model
 
 
-def _passes() -> Any:
-    """coremltools' default passes but the one that moves writes of states forward, as it fails on several of them."""
-    import coremltools as ct
+@contextmanager
+def without_moved_writes() -> Iterator[None]:
+    """Within the context coremltools leaves writes of states at the end of a program, where they are.
 
-    pipeline = ct.PassPipeline()
-    pipeline.remove_passes({"common::canonicalize_inplace_pattern"})
-    return pipeline
+    Its pass `canonicalize_inplace_pattern` would move them forward, and fails with a KeyError where a program writes
+    several. `PassPipeline.remove_passes` leaves it out of `ct.convert`, but compressing weights runs the default passes
+    once more and takes no pipeline: so the pass itself is switched off, in this process alone, and put back.
+    """
+    from coremltools.converters.mil.mil.passes.defs.optimize_state import canonicalize_inplace_pattern
+
+    apply = canonicalize_inplace_pattern.apply
+    canonicalize_inplace_pattern.apply = lambda _, program: None  # noqa: ARG005
+    try:
+        yield
+    finally:
+        canonicalize_inplace_pattern.apply = apply
 
 
 def _spelled_gelu(x: Tensor, *, approximate: str = "none") -> Any:
@@ -267,7 +276,7 @@ class Linear:
     block_size: int = 32
 
     def compress(self, model: Any) -> Any:
-        """A copy of a coremltools model whose weights are stored so; those that blocks do not divide stay in half."""
+        """A copy of a coremltools model with its weights stored so; those that blocks do not divide stay in float16."""
         import coremltools.optimize.coreml as optimize
 
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=self.quantizer()))
@@ -316,7 +325,7 @@ WEIGHTS: Mapping[str, Linear | Palette] = {
 
 # A format for each layer in Core ML: the layer's constant is found by its values.
 #
-# fp32 layers compute in float32; the other ones in half, with weights in half, in int8 or in int4.
+# fp32 layers compute in float32; the other ones in float16, with weights in float16, in int8 or in int4.
 
 
 _INPUTS_FIRST = ("matmul",)
@@ -331,7 +340,7 @@ def stays_float(layers: PlannedLayers, operation: Any) -> bool:
 def compress_by_plan(model: Any, layers: PlannedLayers) -> Any:
     """A copy of a coremltools model whose layers' weights are stored as planned; those found are marked.
 
-    A layer of int4 whose channels blocks do not divide stays in half, as in the precision int4.
+    A layer of int4 whose channels blocks do not divide stays in float16, as in the precision int4.
     """
     import coremltools.optimize.coreml as optimize
 

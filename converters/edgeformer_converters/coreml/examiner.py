@@ -57,7 +57,7 @@ IOS_OF_SPECIFICATION: dict[int, Version] = {
 # What a state's operators are called in a file; coremltools' registry knows them by other names.
 OPSET_OF_STATES = 9
 STATE_OPERATORS = ("read_state", "write_state")
-# The blob format of weights begins each of them at a multiple of this.
+# The blob format of weights starts each of them at a multiple of this.
 ALIGNMENT_BYTES = 64
 FIRST_OPERANDS = ("query", "key", "value", "x", "y")
 # What is known in public of the Neural Engine: it computes in float16, on tensors of up to four axes.

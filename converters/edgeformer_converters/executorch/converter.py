@@ -36,13 +36,13 @@ from edgeformer_runtime.bundle.manifest import Requirements
 
 MODEL_FILE = "model.pte"
 LAYER_FORMATS = {nn.Linear: ("fp32", "int8", "int4"), nn.Conv2d: ("fp32", "int8"), nn.Embedding: ("fp32", "int8")}
-"""What each kind of layer can be stored in: half weights make XNNPACK compute in half, which is for whole models."""
+"""What each kind of layer can be stored in. float16 weights make XNNPACK compute in float16: for whole models only."""
 
 
 class ExecuTorchConverter:
     """to_edge_transform_and_lower with the XNNPACK partitioner.
 
-    fp16 stores and computes in half, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
+    fp16 stores and computes in float16, which pays on ARMv8.2 cores and costs 40 % on x86, where it is emulated.
     dynamic-int8 is PT2E quantization: linear weights per channel in int8, activations quantized per row while the model
     runs, embedding tables per row in int8. static-int8 takes the ranges of activations from calibration inputs. int4 is
     dynamic-int8 with linear layers' weights in 4 bits, per channel; mixed has a format for each layer. The apps and
@@ -138,7 +138,7 @@ def _export(program: Program, precision: str) -> Any:
 
 
 def _with_state(exported: Any, program: Program) -> Any:
-    """An exported program of a set that keeps state, in as few pieces as XNNPACK can take it."""
+    """An exported program of a set that keeps state, in as few partitions as XNNPACK can take it."""
     module = exported.module()
     for rewrite in (write_rows_by_index, slice_instead_of_select, normalize_in_delegate):
         rewrite(module)
@@ -154,10 +154,10 @@ def _partitioner() -> Any:
     )
 
     class ConnectedPartitioner(XnnpackPartitioner):  # type: ignore[misc]
-        """Takes the largest connected pieces of what XNNPACK can do.
+        """Takes the largest connected partitions of what XNNPACK can do.
 
-        The partitioner's own grouping, operator by operator, leaves dynamically quantized MobileBERT in 6 pieces for 2
-        layers and 10 for 4, where fp32 has 2 whatever its depth.
+        The partitioner's own grouping, operator by operator, leaves dynamically quantized MobileBERT in 6 partitions
+        for 2 layers and 10 for 4, where fp32 has 2 whatever its depth.
         """
 
         def generate_partitions(self, ep: Any) -> Any:

@@ -1,8 +1,8 @@
 """int8 in ExecuTorch: PT2E quantization for XNNPACK, dynamic or from calibration inputs.
 
-TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread, as many pieces as at fp32. Columns
-as in `litert/quantize.py`; the rows from the second on have weights rounded to nearest and were measured over six
-photographs:
+TinyViT-5M (seeded weights, which are harder than trained ones), one x86-64 thread, as many partitions as at fp32.
+Columns as in `litert/quantize.py`; the rows from the second on have weights rounded to nearest and were measured over
+six photographs:
 
 | | ms | cosine | difference | file of fp32's |
 |---|---|---|---|---|

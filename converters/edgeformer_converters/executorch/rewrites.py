@@ -83,8 +83,8 @@ def _inside(graph: Graph, rows: Any, new: Any, axis: int, count: int) -> tuple[A
 def normalize_in_delegate(module: GraphModule) -> None:
     """Spell layer normalisation with what XNNPACK can do: means are products with a column of 1 / C.
 
-    Every layer norm outside cuts the graph in two: a Whisper decoder of two layers is one piece instead of eight. One
-    that half precision has put between two casts is computed in half: XNNPACK casts nothing.
+    Every layer norm outside cuts the graph in two: a Whisper decoder of two layers is one partition instead of eight.
+    One that half precision has put between two casts is computed in float16: XNNPACK casts nothing.
     """
     graph = module.graph
     columns: dict[tuple[int, torch.dtype], Any] = {}

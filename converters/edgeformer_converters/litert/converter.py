@@ -32,9 +32,9 @@ class LiteRTConverter:
 
     dynamic-int8 stores weights per channel in int8 (embedding tables included, biases and norms in float32) and
     quantizes activations while it runs. static-int8 takes the ranges of activations from calibration inputs. fp16
-    stores the weights in half; a CPU computes in float32, a GPU in half. weight-int8 stores them in int8 and computes
-    in float32. int4 is dynamic-int8 with linear layers' weights in 4 bits, per channel; mixed has a format for each
-    layer.
+    stores the weights in float16; a CPU computes in float32, a GPU in float16. weight-int8 stores them in int8 and
+    computes in float32. int4 is dynamic-int8 with linear layers' weights in 4 bits, per channel; mixed has a format
+    for each layer.
     """
 
     # Apple: what the LiteRT pods build for; Android: the oldest API of the LiteRT 2 archive.
@@ -122,7 +122,7 @@ def _store_weights_in_half(source: Path, destination: Path) -> None:
 
 
 def count_partitions(graph: LiteRTGraph) -> int:
-    """How many pieces XNNPACK makes of all signatures together; signatures of the same operators are counted alike."""
+    """How many partitions XNNPACK makes of all signatures; signatures of the same operators are counted alike."""
     counts: dict[tuple[str, ...], int] = {}
     for index, operators in enumerate(graph.sequences()):
         if operators not in counts:
@@ -131,7 +131,7 @@ def count_partitions(graph: LiteRTGraph) -> int:
 
 
 def _partitions(content: bytearray) -> int:
-    """How many pieces XNNPACK makes of a model's first graph."""
+    """How many partitions XNNPACK makes of a model's first graph."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=bytes(content), num_threads=1)

@@ -1,4 +1,4 @@
-"""How doctor looks into a `.tflite`: its graph, its operators' versions, XNNPACK's pieces and its values' ranges."""
+"""How doctor looks into a `.tflite`: graph, operators' versions, XNNPACK's partitions and values' ranges."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class LiteRTExaminer:
         return tuple(found)
 
     def computes_in_half(self, precision: str) -> bool:  # noqa: ARG002
-        """Never on a CPU: float16 weights are widened. A GPU computes in half whatever the precision is."""
+        """Never on a CPU: float16 weights are widened. A GPU computes in float16 whatever the precision is."""
         return False
 
     def observed(self, bundle: Bundle, view: ModelView, observe: Observe) -> Engine:
@@ -120,7 +120,7 @@ class _File:
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self._bytes[4:8] != b"TFL3":
-            raise BundleError(f"{name}: no .tflite file: expected TFL3 at its begin, found {self._bytes[4:8]!r}")
+            raise BundleError(f"{name}: no .tflite file: expected TFL3 at its start, found {self._bytes[4:8]!r}")
         self._model: Any = schema.Model.GetRootAs(self._bytes, 0)
         self._types = {code: type_name for type_name, code in vars(schema.TensorType).items() if isinstance(code, int)}
         names = {code: each for each, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -226,7 +226,7 @@ def _keys(indices: Any) -> tuple[str, ...]:
 
 
 def _delegated(content: bytearray) -> tuple[int, Counter[str]]:
-    """How many pieces XNNPACK takes of a model's only graph, and what it leaves."""
+    """How many partitions XNNPACK takes of a model's only graph, and what it leaves."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:

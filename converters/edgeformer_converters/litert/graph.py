@@ -217,7 +217,7 @@ def store_compactly(source: Path, path: Path) -> None:
     """Write a `.tflite` again, smaller.
 
     Large constants follow the flatbuffer, as in models of more than 2 GB, and each knows its offset and size. So two
-    can share a place: those of equal content, and one that another begins with, as tables of positions do that differ
+    can share a place: those of equal content, and one that another starts with, as tables of positions do that differ
     in length alone. Weights of equal integers and other scales may not: XNNPACK's weight cache knows weights by their
     address, and would take the first one's scales for both. Equal quantization parameters are one table of the
     flatbuffer: every signature would repeat those of a table of embeddings, 12 bytes a row. Tensors are numbered: their

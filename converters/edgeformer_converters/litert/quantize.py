@@ -151,7 +151,7 @@ def _by_method(programs: Sequence[Program], content: bytes | bytearray, ranges: 
 # | format | operator | how XNNPACK computes |
 # |---|---|---|
 # | fp32 | as it is | in float |
-# | fp16 | weights in half | in float; they are widened once, when the model loads |
+# | fp16 | weights in float16 | in float; they are widened once, when the model loads |
 # | int8 | weights per channel, activations quantized while it runs | in int8 |
 # | int4 | the same with weights of 4 bits | in int8, two weights a byte |
 
@@ -164,7 +164,7 @@ _SPATIAL = "spatial"
 def quantize_by_plan(programs: Sequence[Program], source: Path, destination: Path) -> None:
     """Write the model of a float `.tflite` in which every layer has the format that its program says.
 
-    Spatial convolutions, which plans leave out, are stored in half.
+    Spatial convolutions, which plans leave out, are stored in float16.
 
     Args:
         programs: what the signatures are, with `layer_formats`.
@@ -200,7 +200,7 @@ def quantize_by_plan(programs: Sequence[Program], source: Path, destination: Pat
 
 
 def _name_by_format(graph: LiteRTGraph, layers: PlannedLayers) -> None:
-    """Give each planned operator's result a name that begins with the format; others keep theirs."""
+    """Give each planned operator's result a name that starts with the format; others keep theirs."""
     spatial = {name for _, name, weights in graph.spatial_convolutions() if weights <= MOST_FLOAT_WEIGHTS}
     for subgraph in graph.model.subgraphs:
         for operator in subgraph.operators:

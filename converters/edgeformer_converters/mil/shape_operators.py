@@ -151,10 +151,10 @@ def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
 
 
 def reshape_like(
-    x: Tensor, ref_tensors: Sequence[Tensor], begins: Sequence[int], ends: Sequence[int], end_masks: Sequence[bool]
+    x: Tensor, ref_tensors: Sequence[Tensor], starts: Sequence[int], ends: Sequence[int], end_masks: Sequence[bool]
 ) -> Tensor:
     """The same values in a shape put together of parts of other tensors' shapes; a mask opens a part's end."""
-    parts = zip(several(ref_tensors), each_of(begins), each_of(ends), each_of(end_masks), strict=True)
+    parts = zip(several(ref_tensors), each_of(starts), each_of(ends), each_of(end_masks), strict=True)
     sizes = [ref.shape[begin:] if to_end else ref.shape[begin:end] for ref, begin, end, to_end in parts]
     return x.reshape([size for part in sizes for size in part])
 

@@ -115,7 +115,7 @@ def _windows(x: Tensor, kernel: list[int], strides: list[int]) -> Tensor:
 
 
 def _ceil_extra(size: int, pair: tuple[int, int], kernel: int, stride: int) -> int:
-    """How much further padding a last window that begins inside the input or its front padding reaches into."""
+    """How much further padding a last window that starts inside the input or its front padding reaches into."""
     padded = size + sum(pair)
     count = -(-(padded - kernel) // stride) + 1
     if sum(pair) and (count - 1) * stride >= size + pair[0]:
@@ -278,7 +278,7 @@ def resize(
 
 
 def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
-    """The last two axes without so many values at their begins and ends."""
+    """The last two axes without so many values at their starts and ends."""
     (top, bottom), (left, right) = ints(crop_height), ints(crop_width)
     return F.pad(x, [-left, -right, -top, -bottom])
 

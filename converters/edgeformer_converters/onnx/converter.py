@@ -31,8 +31,8 @@ LAYER_FORMATS = {nn.Linear: FORMATS, nn.Conv2d: FORMATS[:3], nn.Embedding: FORMA
 class OnnxConverter:
     """torch.onnx's exporter for fp32; ONNX Runtime's quantizers for int8.
 
-    fp16 stores the weights in half and computes in float32: ONNX Runtime folds the casts when it loads, so latency is
-    fp32's. A graph that computes in half is no faster on a CPU without half kernels, and far less exact.
+    fp16 stores the weights in float16 and computes in float32: ONNX Runtime folds the casts when it loads, so latency
+    is fp32's. A graph that computes in float16 is no faster on a CPU without float16 kernels, and far less exact.
 
     dynamic-int8 holds weights per channel and embedding tables per tensor in int8, biases and norms in float32.
     static-int8 takes the ranges of activations from calibration inputs. weight-int8 stores weights in int8 and computes
@@ -129,7 +129,7 @@ def _save(models: dict[str, onnx.ModelProto], folder: Path) -> Lowered:
     return Lowered(folder, files, entries, dict(sorted(operators.items())), None)
 
 
-# How ONNX models are kept: no trace of the machine, weights once for all the programs, half weights where asked.
+# How ONNX models are kept: no trace of the machine, weights once for all the programs, float16 weights where asked.
 
 
 WEIGHTS_FILE = "weights.bin"

@@ -282,7 +282,7 @@ def activation_ranges(
 # | format | node | how ONNX Runtime computes |
 # |---|---|---|
 # | fp32 | as it is | in float |
-# | fp16 | weights in half and a Cast | in float; sessions widen them once, when they load |
+# | fp16 | weights in float16 and a Cast | in float; sessions widen them once, when they load |
 # | int8 | as in dynamic-int8 | in int8; convolutions in float |
 # | int4 | MatMulNBits: blocks of 32 weights with a scale each | activations in int8 per row and block |
 

@@ -58,7 +58,7 @@ def changes_between(source: Answers, other: Answers) -> tuple[Change, ...]:
 
 @dataclass(frozen=True)
 class Point:
-    """A plan and what its bundle came to.
+    """A plan and what its bundle was.
 
     Attributes:
         stage: how the model was made smaller before: "quantize" for not at all, or a recipe's name.

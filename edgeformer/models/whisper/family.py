@@ -1,4 +1,4 @@
-"""Whisper as a family: its tasks, the names in its public checkpoints, its programs."""
+"""Whisper as a family: its tasks, the names in its public checkpoints, its programs, and the range of its scores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
+from edgeformer.attention.mask import MASK_VALUE, ScoreRange
 from edgeformer.models.config import read_object, write_json
 from edgeformer.models.family import Family
+from edgeformer.models.score_range import score_range
 from edgeformer.models.text import unwrapped
 from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
 from edgeformer.models.whisper.model import Whisper, WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import whisper_programs
 from edgeformer.tasks.speech import RECOGNITION
+from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
 from edgeformer_runtime.errors import InputError
 
 SPEECH_TASKS = (RECOGNITION.name,)
@@ -113,3 +116,39 @@ FAMILY = Family(
     keep_extras=_keep_extras,
     write_extras=_write_extras,
 )
+
+# How far the scores of the decoder's attention to its own tokens spread.
+
+_AUDIO_POSITIONS, _AUDIO_TOKENS = 64, 48
+"""Of a sample of audio, which is noise, and of what is decoded from it."""
+_SAMPLES = 4
+
+
+def sample_audio(module: Whisper) -> Mapping[str, Tensor]:
+    """Noise as a spectrogram (B, n_mels, 2 T) float32, and random tokens (B, N)."""
+    config = module.config
+    positions = min(_AUDIO_POSITIONS, config.max_source_positions)
+    tokens = min(_AUDIO_TOKENS, config.max_target_positions)
+    generator = torch.Generator().manual_seed(0)
+    shape = (_SAMPLES, config.num_mel_bins, FRAMES_PER_POSITION * positions)
+    return {
+        "mel": torch.rand(shape, generator=generator) * 2 - 1,
+        "tokens": torch.randint(config.vocab_size, (_SAMPLES, tokens), generator=generator),
+    }
+
+
+def decoder_scores(module: nn.Module, checkpoint: Any) -> ScoreRange:  # noqa: ARG001
+    """The range of a Whisper's decoder on `sample_audio`.
+
+    Raises:
+        InputError: the usual mask, which a bundle hides the unwritten slots of its cache with, is not safe for it.
+    """
+    assert isinstance(module, Whisper)
+    found = score_range(module, sample_audio(module), (layer.self_attn for layer in module.decoder.blocks))
+    found = replace(found, spread=max(found.spread, found.largest))  # an unwritten slot of the cache has the score 0
+    if found.mask != MASK_VALUE:
+        raise InputError(
+            f"the decoder's attention scores are up to {found.spread:.0f} apart, and a bundle hides slots of its "
+            f"cache with {MASK_VALUE:.0f}, which is not safe then: the checkpoint is damaged or its training diverged"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""What a Whisper checkpoint says beside its weights: tokens, suppressed ones, languages, alignment, the sound it takes.
+"""What a Whisper checkpoint says beside its weights: tokens, suppressed ones, languages, alignment, the audio it takes.
 
 Published checkpoints say it in generation_config.json, preprocessor_config.json and the tokenizer; older ones and
 CTranslate2's have parts of it in config.json; those of fine-tuners often lack some files. What can be known from the
@@ -56,9 +56,9 @@ class SpeechSettings:
         suppress_at_start: ids that are no first answer, rising.
         seconds_per_timestamp: from one timestamp token to the next.
         max_initial_timestamp: the latest first timestamp of a window, in seconds.
-        sample_rate: of the sound, in Hz.
+        sample_rate: of the audio, in Hz.
         n_fft, hop_length: samples of a frame, and from one to the next.
-        window_seconds: the longest sound that the encoder takes.
+        window_seconds: the longest audio that the encoder takes.
     """
 
     tokens: SpeechTokens
@@ -118,7 +118,7 @@ def read_speech(
         notes += ("generation_config.json states no task: a bundle transcribes, and transformers leaves the task open",)
     suppress, suppress_notes = _suppressed(ids, stated, tokens)
     at_start, start_notes = _suppressed_at_start(ids, stated, tokens)
-    rate, n_fft, hop_length, seconds = _sound(folder, config)
+    rate, n_fft, hop_length, seconds = _audio(folder, config)
     initial = fields.read_int(stated, "max_initial_timestamp_index", _INITIAL_TIMESTAMPS)
     settings = SpeechSettings(
         tokens=tokens,
@@ -225,7 +225,7 @@ def _languages(ids: Mapping[str, int], stated: Mapping[str, Any]) -> dict[str, i
 
 
 def _fixed_language(stated: Mapping[str, Any], ids: Mapping[str, int], languages: Mapping[str, int]) -> str | None:
-    """The code of the language that the checkpoint transcribes whatever it hears; None: it finds out.
+    """The code of the language that the checkpoint transcribes whatever it transcribes; None: it finds out.
 
     Raises:
         InputError: a language that the model does not know, or a task that is not transcription.
@@ -309,7 +309,7 @@ def _suppressed_at_start(
     """The ids that are no first answer. Where nobody lists them: those of openai/whisper, with a note."""
     if "begin_suppress_tokens" in stated:
         return stated["begin_suppress_tokens"], ()
-    note = "the checkpoint does not list what no transcript begins with: the end of the text and a space are kept out"
+    note = "the checkpoint does not list what no transcript starts with: the end of the text and a space are kept out"
     return [tokens.end] + ([ids[_SPACE]] if _SPACE in ids else []), (note,)
 
 
@@ -330,7 +330,7 @@ def _alignment_heads(stated: Mapping[str, Any]) -> tuple[Head, ...]:
     return tuple((pair[0], pair[1]) for pair in value)
 
 
-def _sound(folder: Path, config: WhisperConfig) -> tuple[int, int, int, int]:
+def _audio(folder: Path, config: WhisperConfig) -> tuple[int, int, int, int]:
     """Rate in Hz, n_fft and hop_length in samples, and the window in seconds."""
     # Newer versions of transformers keep the same settings inside of processor_config.json.
     raw = _read(folder / "preprocessor_config.json") or _read(folder / "processor_config.json").get(

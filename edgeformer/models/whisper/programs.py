@@ -1,7 +1,7 @@
-"""Whisper's programs: `encode_<T>`, `prefill_<T>` and `decode_<T>` for each length T of sound.
+"""Whisper's programs: `encode_<T>`, `prefill_<T>` and `decode_<T>` for each length T of audio.
 
 All programs of a model hold the very same parameters, so that a file stores them once. Key: T positions computed from
-sound, S = T + tail, L rows of the self-attention cache, N tokens of one call (1, or P for prefill), H heads, D head
+audio, S = T + tail, L slots of the self-attention cache, N tokens of one call (1, or P for prefill), H heads, D head
 dim, C = H*D, V vocabulary, A alignment heads.
 """
 
@@ -63,7 +63,7 @@ def transcription_layout(config: WhisperConfig, options: ProgramOptions) -> Spee
     fewest = min(bucket.rows for bucket in buckets)
     if options.prefill_tokens >= fewest:
         raise InputError(
-            f"tokens of prefill must be fewer than the {fewest} rows of a cache, found {options.prefill_tokens}"
+            f"tokens of prefill must be fewer than the {fewest} slots of a cache, found {options.prefill_tokens}"
         )
     return SpeechLayout(
         vocab_size=config.vocab_size,
@@ -91,7 +91,7 @@ def _bucket(positions: int, config: WhisperConfig) -> AudioBucket:
 
 
 class Encode(nn.Module):
-    """Sound to the cross-attention keys and values of every decoder layer, silence behind the sound.
+    """Audio to the cross-attention keys and values of every decoder layer, silence behind the audio.
 
     Attention is the target's own kernel. The chunked one is there for the asking: at T = 600 LiteRT takes 174 ms with
     it and 166 without (tiny.en, fp32, CPU time of one thread).
@@ -166,7 +166,7 @@ class CachedLayer(FeedForward):
         cross: tuple[Tensor, Tensor],
         bias: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """N tokens see the rows of the cache that the mask shows, those before them in this call, and themselves.
+        """N tokens see the slots of the cache that the mask shows, those before them in this call, and themselves.
 
         Args:
             x: (N, C).
@@ -198,8 +198,8 @@ class CachedLayer(FeedForward):
         if bias is not None:
             scores = scores + bias
         cross_weights = scores.softmax(dim=-1)
-        heard = self._mixed(cross_weights, cross[1].reshape(heads, -1, head_dim))
-        x = x + self.cross_out_proj(_merge(heard))
+        attended = self._mixed(cross_weights, cross[1].reshape(heads, -1, head_dim))
+        x = x + self.cross_out_proj(_merge(attended))
         return self.feed_forward(x), keys, values, cross_weights
 
     def _scores(self, queries: Tensor, keys: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ private struct Entry {
     let name: String
     let size: Int
     let crc: Int
-    /// Where the member's header begins.
+    /// Where the member's header starts.
     let local: Int
     /// Where its bytes begin.
     let data: Int

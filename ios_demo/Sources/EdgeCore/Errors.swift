@@ -21,7 +21,7 @@ public struct BundleError: EdgeFormerError {
     public init(_ message: String) { self.message = message }
 }
 
-/// An input (text, image, sound, option) that cannot be used.
+/// An input (text, image, audio, option) that cannot be used.
 public struct InputError: EdgeFormerError {
     public let message: String
 

@@ -6,7 +6,7 @@ enum FileSizes {
     private static let vectorsFolder = "vectors/"
     /// Of a tokenizer's file, and of mel filters.
     private static let maxTableBytes = 64 * mebibyte
-    /// Of an image or a sound among the vectors.
+    /// Of an image or a recording among the vectors.
     private static let maxRawInputBytes = 128 * mebibyte
     /// Of a LiteRT or ONNX model: offsets in FlatBuffers and lengths in Protocol Buffers are 31 bits.
     private static let maxModelBytes = Int(Int32.max)

@@ -8,7 +8,7 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case textEmbedding = "text-embedding"
     /// Labels with scores for an image.
     case imageClassification = "image-classification"
-    /// A transcript of a sound.
+    /// A transcript of a recording.
     case speechRecognition = "speech-recognition"
 }
 

@@ -51,8 +51,8 @@ enum ManifestChecks {
         case (.imageClassification, .image(let image), .classification(let head)):
             try checkImage(image, manifest)
             try checkLabels(head, manifest)
-        case (.speechRecognition, .audio(let sound), .transcription(let head)):
-            try checkSpeech(sound, head, manifest)
+        case (.speechRecognition, .audio(let audio), .transcription(let head)):
+            try checkSpeech(audio, head, manifest)
         default:
             throw fault("preprocessing and postprocessing are not those of \(manifest.task.rawValue)")
         }
@@ -109,16 +109,16 @@ enum ManifestChecks {
     }
 
     /// The files are there, and the programs are those of the buckets, tensor by tensor.
-    private static func checkSpeech(_ sound: AudioPreprocessing, _ head: Transcription, _ manifest: Manifest) throws {
+    private static func checkSpeech(_ audio: AudioPreprocessing, _ head: Transcription, _ manifest: Manifest) throws {
         for (key, name) in [
-            ("preprocessing.mel_filters", sound.melFilters), ("postprocessing.tokenizer", head.tokenizer),
+            ("preprocessing.mel_filters", audio.melFilters), ("postprocessing.tokenizer", head.tokenizer),
         ] where manifest.files[name] == nil {
             throw fault("\(key): \(shown(name)) is not among files")
         }
-        guard head.largestBucket.positions * sound.samplesPerPosition == sound.windowSamples else {
-            throw fault("postprocessing.buckets: the last one must take \(sound.windowSamples) samples")
+        guard head.largestBucket.positions * audio.samplesPerPosition == audio.windowSamples else {
+            throw fault("postprocessing.buckets: the last one must take \(audio.windowSamples) samples")
         }
-        let layouts = head.buckets.flatMap { SpeechLayout.programs(of: $0, in: head, nMels: sound.nMels) }
+        let layouts = head.buckets.flatMap { SpeechLayout.programs(of: $0, in: head, nMels: audio.nMels) }
         guard layouts.count == manifest.programs.count,
             Set(layouts.map(\.name)) == Set(manifest.programs.map(\.name))
         else {

@@ -149,7 +149,7 @@ struct Record {
     }
 }
 
-/// Whether a text begins with an ASCII letter or digit and goes on with those, dots, underscores and hyphens.
+/// Whether a text starts with an ASCII letter or digit and goes on with those, dots, underscores and hyphens.
 func isWord(_ text: String, longest: Int = 64) -> Bool {
     guard let first = text.utf8.first, isAlphanumeric(first), text.utf8.count <= longest else { return false }
     return text.utf8.allSatisfy { isAlphanumeric($0) || $0 == 0x2E || $0 == 0x5F || $0 == 0x2D }

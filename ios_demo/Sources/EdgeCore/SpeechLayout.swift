@@ -1,6 +1,6 @@
 /// The inputs and outputs of a speech bucket's programs, from the numbers in its manifest. BUNDLE.md has it in words.
 ///
-/// Key: T positions computed from sound, S = T + tail, L rows of the self-attention cache, P tokens of a prefill, H heads,
+/// Key: T positions computed from audio, S = T + tail, L slots of the self-attention cache, P tokens of a prefill, H heads,
 /// D head dim, V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].
 enum SpeechLayout {
     static let framesPerPosition = 2

@@ -30,7 +30,7 @@ final class SpeechReplay: Replay {
             case .transcript(let reference, let prompt, let tokens) = recorded.expected,
             let bucket = model.spec.buckets.first(where: { $0.encode == recorded.program })
         else {
-            throw BundleError("\(Manifest.casesFile): expected a sound with its transcript")
+            throw BundleError("\(Manifest.casesFile): expected a recording with its transcript")
         }
         let (samples, spectrogram): ([Float], Tensor)
         do {

@@ -8,11 +8,11 @@ public enum StateKeeper: String, CaseIterable, Sendable {
 
 /// The ids of the tokens that steer a Whisper decoder (Radford et al. 2022, figure 1). nil: the model has none.
 public struct SpeechTokens: Equatable, Sendable {
-    /// Begins every transcript.
+    /// Starts every transcript.
     public let start: Int
     /// Ends every transcript; text tokens are those below it.
     public let end: Int
-    /// Begins a prompt, the text that came before.
+    /// Starts a prompt, the text that came before.
     public let startOfPrevious: Int?
     /// The model's word for "nobody speaks".
     public let noSpeech: Int?
@@ -33,15 +33,15 @@ public struct SpeechTokens: Equatable, Sendable {
     }
 }
 
-/// Programs for sound of up to `positions` positions of the encoder.
+/// Programs for audio of up to `positions` positions of the encoder.
 public struct AudioBucket: Hashable, Sendable {
-    /// T, positions that are computed from sound.
+    /// T, positions that are computed from audio.
     public let positions: Int
     /// Positions of precomputed silence that stand in for the rest of the window; attention has S = T + tail.
     public let tail: Int
-    /// L, rows of the decoder's self-attention cache: tokens of prompt and transcript together.
+    /// L, slots of the decoder's self-attention cache: tokens of prompt and transcript together.
     public let rows: Int
-    /// The name of the program that hears.
+    /// The name of the program that transcribes.
     public let encode: String
     /// The name of the program that takes several tokens.
     public let prefill: String
@@ -67,7 +67,7 @@ public struct Transcription: Equatable, Sendable {
     public let heads: Int
     /// D, of the decoder.
     public let headDim: Int
-    /// A, heads whose attention to the sound the programs give.
+    /// A, heads whose attention to the audio the programs give.
     public let alignmentHeads: Int
     /// P, tokens that `prefill` takes at once.
     public let prefillTokens: Int

@@ -50,7 +50,7 @@ struct Case {
     let program: String
     let raw: StoredInput
     let expected: ExpectedAnswer
-    /// The program's inputs by name; of sound a sampled part, of images 8-bit values.
+    /// The program's inputs by name; of audio a sampled part, of images 8-bit values.
     let inputs: [String: Tensor]
     /// The reference's outputs by name; of speech sampled parts, and `logits` row by row.
     let outputs: [String: Tensor]

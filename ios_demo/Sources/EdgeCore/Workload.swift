@@ -1,14 +1,14 @@
 import Foundation
 
-/// What a benchmark runs of a bundle: a program on its largest recorded input, or of speech a recorded sound, mel to text.
+/// What a benchmark runs of a bundle: a program on its largest recorded input, or of speech a recording, mel to text.
 ///
 /// Not for several threads at once.
 public final class Workload {
-    /// The program that runs; of speech the one that begins, with all that follows it.
+    /// The program that runs; of speech the one that starts, with all that follows it.
     public let program: String
     private let work: () throws -> Void
 
-    /// The largest recorded input; of speech the sound in the middle of the recorded ones.
+    /// The largest recorded input; of speech the audio in the middle of the recorded ones.
     ///
     /// - Throws: `BundleError`: the bundle has no vectors.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
@@ -16,7 +16,7 @@ public final class Workload {
         if case .audio(let spec) = bundle.manifest.preprocessing {
             let recorded = cases[cases.count / 2]
             guard case .audio(let file, let count) = recorded.raw.form else {
-                throw BundleError("\(Manifest.casesFile): expected a sound")
+                throw BundleError("\(Manifest.casesFile): expected a recording")
             }
             let bytes = try bundle.readBytes(file)
             let samples = try Audio.readWav(bytes, sampleRate: spec.sampleRate, count: count, file: file)

@@ -171,12 +171,12 @@
         }
     }
 
-    /// A decoder's own state, and what encode heard, which stays in Core ML's arrays.
+    /// A decoder's own state, and what encode encoded, which stays in Core ML's arrays.
     private final class CoreMLBucket: BucketPrograms {
         /// What lasts from call to call.
         private struct Memory {
             var state: MLState?
-            var heard: [String: MLFeatureValue] = [:]
+            var encoded: [String: MLFeatureValue] = [:]
         }
 
         private let engine: CoreMLEngine
@@ -188,9 +188,9 @@
             self.bucket = bucket
         }
 
-        func hear(_ mel: Tensor) throws {
+        func encodeAudio(_ mel: Tensor) throws {
             try engine.withFunction(bucket.encode) { encode in
-                memory.heard = try encode.predict(["mel": MLFeatureValue(mel)], state: try encode.makeState())
+                memory.encoded = try encode.predict(["mel": MLFeatureValue(mel)], state: try encode.makeState())
             }
         }
 
@@ -199,7 +199,7 @@
                 // Made from one function and given to both, as both have the same states.
                 let state = try memory.state ?? function.makeState()
                 memory.state = state
-                let features = steering.mapValues { MLFeatureValue($0) }.merging(memory.heard) { $1 }
+                let features = steering.mapValues { MLFeatureValue($0) }.merging(memory.encoded) { $1 }
                 return try function.tensors(try function.predict(features, state: state))
             }
         }

@@ -55,7 +55,7 @@ public actor BundleSession {
     /// Labels with scores for an image file.
     public func classify(file: Data) throws -> ClassificationResult { try images().run(file) }
 
-    /// The bundle's transcriber, which takes sound whole or as it arrives.
+    /// The bundle's transcriber, which takes audio whole or as it arrives.
     public func transcriber() throws -> Transcriber {
         let pipeline = try openedSpeech ?? Transcriber(bundle, engine: engine)
         openedSpeech = pipeline

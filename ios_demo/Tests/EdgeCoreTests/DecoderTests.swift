@@ -112,7 +112,7 @@ private final class ListeningPrograms: BucketPrograms {
 
     init(_ spec: Transcription) { self.spec = spec }
 
-    func hear(_ mel: Tensor) {}
+    func encodeAudio(_ mel: Tensor) {}
 
     func run(_ program: String, _ steering: [String: Tensor]) -> [String: Tensor] {
         last = steering

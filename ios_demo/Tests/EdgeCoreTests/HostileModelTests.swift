@@ -21,11 +21,11 @@ final class HostileModelTests: XCTestCase {
         var random = SplitMix(state: 1)
         for item in try Golden.cases("hostile_models.json") where item["error"].isNull {
             guard let target = targets[item["target"].text ?? ""] else { continue }
-            let sound = try files(item)
-            let name = try XCTUnwrap(sound.keys.sorted().first { !$0.hasSuffix("Manifest.json") })
+            let valid = try files(item)
+            let name = try XCTUnwrap(valid.keys.sorted().first { !$0.hasSuffix("Manifest.json") })
             for _ in 0..<1000 {
-                var changed = sound
-                var bytes = try XCTUnwrap(sound[name])
+                var changed = valid
+                var bytes = try XCTUnwrap(valid[name])
                 for _ in 0..<Int.random(in: 1...3, using: &random) {
                     bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
                 }

@@ -11,7 +11,7 @@ final class SelfTestTests: XCTestCase {
         return try SelfTest.run(bundle, engine: ChangingEngine(recorded, change), decoder: decodePng)
     }
 
-    func testSoundBundlesPassEveryStage() throws {
+    func testSpeechBundlesPassEveryStage() throws {
         for name in ["tiny-text.zip", "tiny-image.zip", "tiny-speech.zip"] {
             let found = try verify(name)
             XCTAssertTrue(found.ok, "\(name): \(found)")

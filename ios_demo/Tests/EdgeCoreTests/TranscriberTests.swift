@@ -8,7 +8,7 @@ final class TranscriberTests: XCTestCase {
         let longest = try XCTUnwrap(try Vectors(bundle).cases.last)
         guard case .audio(let file, let count) = longest.raw.form, case .transcript(let text, _, _) = longest.expected
         else {
-            throw XCTSkip("no sound")
+            throw XCTSkip("no audio")
         }
         let transcriber = try Transcriber(bundle, engine: try RecordedEngine(bundle))
         let samples = try Audio.readWav(
@@ -16,7 +16,7 @@ final class TranscriberTests: XCTestCase {
         return (transcriber, samples, text)
     }
 
-    func testTheRecordedSoundSaysItsText() async throws {
+    func testTheRecordingSaysItsText() async throws {
         let (transcriber, samples, text) = try opened()
         let found = try await transcriber.transcribe(samples)
         XCTAssertEqual(found.text, text)
@@ -25,7 +25,7 @@ final class TranscriberTests: XCTestCase {
         XCTAssertEqual(found.duration, Double(samples.count) / Double(transcriber.sampleRate), accuracy: 1e-9)
     }
 
-    func testLongSoundIsHeardInWindows() async throws {
+    func testLongAudioIsHeardInWindows() async throws {
         let (transcriber, samples, _) = try opened()
         let long = [[Float]](repeating: samples, count: 3).flatMap { $0 }
         let found = try await transcriber.transcribe(long)

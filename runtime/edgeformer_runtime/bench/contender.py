@@ -79,7 +79,7 @@ class Sweep:
     Attributes:
         threads: numbers of threads.
         batches: how many inputs one run answers. A bundle's programs take one input, so it runs them one by one.
-        programs: the programs that run, which stand for lengths of texts and sounds; ("all",): each that the first
+        programs: the programs that run, which stand for lengths of texts and recordings; ("all",): each that the first
             bundle can be measured on; (): its largest.
     """
 

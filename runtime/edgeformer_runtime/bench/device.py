@@ -241,7 +241,7 @@ class Counter:
     """A counter of microjoules that a driver keeps."""
 
     def __init__(self, name: str, file: Path, range_uj: int | None) -> None:
-        """`range_uj`: at which value it begins again from zero; None: never."""
+        """`range_uj`: at which value it starts again from zero; None: never."""
         self.name = name
         self._file = file
         self._range_uj = range_uj

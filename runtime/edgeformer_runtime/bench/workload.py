@@ -19,7 +19,7 @@ class Workload:
     """One recorded case as something to run again and again.
 
     Attributes:
-        program: the program that runs, or with which an answer of several programs begins.
+        program: the program that runs, or with which an answer of several programs starts.
         case: what it runs on.
         bind: the call that a benchmark times, of a bundle that stays open as long as it is used, and its engine.
     """
@@ -34,7 +34,7 @@ def workload(bundle: Bundle, program: str | None = None) -> Workload:
 
     Raises:
         BundleError: the bundle has no vectors.
-        InputError: the bundle has no such program, or none that begins there.
+        InputError: the bundle has no such program, or none that starts there.
     """
     choose: Callable[[Bundle, str | None], Workload] = load_attribute(TASKS[bundle.manifest.task].gives.workload)
     return choose(bundle, program)

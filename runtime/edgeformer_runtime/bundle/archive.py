@@ -174,7 +174,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive_bytes: int) -> dict[s
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise BundleError(f"{shown} is compressed: expected a stored zip, as a bundle's is: {HOW_TO_PACK}")
         if member.header_offset < 0:
-            raise BundleError(f"{shown}: corrupted or truncated zip: its begin is missing")
+            raise BundleError(f"{shown}: corrupted or truncated zip: its start is missing")
         if member.file_size > MAX_FILE_BYTES:
             raise BundleError(f"{shown}: expected at most {MAX_FILE_BYTES} bytes, found {member.file_size}")
         sizes[name] = member.file_size
@@ -225,7 +225,7 @@ def check_layout(file: IO[bytes], directory: int, count: int, archive_bytes: int
 
     Args:
         file: the zip, which can be sought in.
-        directory: where its directory begins.
+        directory: where its directory starts.
         count: how many members it has.
         archive_bytes: its size.
 

@@ -76,9 +76,9 @@ class SpeechTokens:
     """The ids of the tokens that steer a Whisper decoder (Radford et al. 2022, figure 1). None: the model has none.
 
     Attributes:
-        start: begins every transcript.
+        start: starts every transcript.
         end: ends every transcript.
-        start_of_previous: begins a prompt, the text that came before.
+        start_of_previous: starts a prompt, the text that came before.
         no_speech: the model's word for "nobody speaks"; its probability after `start` is what matters.
         no_timestamps: asks for text alone.
         first_timestamp: 0.00 seconds; each further id is `seconds_per_timestamp` later.
@@ -104,12 +104,12 @@ class SpeechTokens:
 
 @dataclass(frozen=True)
 class AudioBucket:
-    """Programs for sound of up to `positions` positions of the encoder.
+    """Programs for audio of up to `positions` positions of the encoder.
 
     Attributes:
-        positions: T, positions that are computed from sound.
+        positions: T, positions that are computed from audio.
         tail: positions of precomputed silence that stand in for the rest of the window; attention has S = T + tail.
-        rows: L, rows of the decoder's self-attention cache: tokens of prompt and transcript together.
+        rows: L, slots of the decoder's self-attention cache: tokens of prompt and transcript together.
         encode, prefill, decode: names of programs.
     """
 
@@ -132,7 +132,7 @@ class Transcription:
         suppress_at_start: ids that are no first answer.
         vocab_size: V, length of the logits.
         layers, heads, head_dim: of the decoder; they shape its caches.
-        alignment_heads: A, heads whose attention to the sound the programs give, for the times of words.
+        alignment_heads: A, heads whose attention to the audio the programs give, for the times of words.
         prefill_tokens: P, tokens that `prefill` takes at once.
         state: who keeps the decoder's self-attention cache: "host" (it is an input, and new rows are outputs) or
             "program" (the program writes the rows that it is told to).
@@ -178,17 +178,17 @@ def bucket_of(head: Transcription, encode: str) -> AudioBucket:
 
 @dataclass(frozen=True)
 class AudioPreprocessing:
-    """Sound to a log-mel spectrogram (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
+    """Audio to a log-mel spectrogram (Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak
     Supervision", section 2.2).
 
     Attributes:
-        sample_rate: of the model, in Hz; sound of another rate is resampled.
+        sample_rate: of the model, in Hz; audio of another rate is resampled.
         n_fft: samples of one frame, under a periodic Hann window.
         hop_length: samples from one frame to the next; an encoder position is two frames.
         n_mels: bands of the mel scale.
         mel_filters: the bundle's file with the filter bank: safetensors, one float32 tensor `mel_filters` of shape
             (n_mels, n_fft // 2 + 1).
-        window_seconds: the longest sound that one run of the model takes.
+        window_seconds: the longest audio that one run of the model takes.
         log_floor: what powers are raised to before the logarithm (base 10).
         dynamic_range: how far below the largest value of the window others may lie, in powers of ten.
     """
@@ -337,7 +337,7 @@ class ProgramSpec:
 
 # The inputs and outputs of a speech bucket's programs, from the numbers in its manifest. BUNDLE.md has it in words.
 #
-# Key: T positions computed from sound, S = T + tail, L rows of the self-attention cache, P tokens of a prefill, H
+# Key: T positions computed from audio, S = T + tail, L slots of the self-attention cache, P tokens of a prefill, H
 # heads, D head dim, V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].
 
 

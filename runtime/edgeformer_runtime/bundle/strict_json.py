@@ -282,7 +282,7 @@ def _hints(record: type) -> dict[str, Any]:
 # Checks JSON values against the package's JSON Schema files and says in one line what is wrong first, and where.
 #
 # Only the keywords that those files use are known. A check ends at the first error and looks at counts before it looks
-# into anything, so that a hostile file costs no more than a sound one of its size.
+# into anything, so that a hostile file costs no more than an intact one of its size.
 
 
 Schema = Mapping[str, Any]

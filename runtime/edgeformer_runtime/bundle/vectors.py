@@ -280,7 +280,7 @@ class TensorFile:
         position = 0
         for entry in sorted(entries.values(), key=lambda each: (each.begin, each.end)):
             if entry.begin != position:
-                raise self._corrupted(f"{shorten(entry.spec.name)} begins at {entry.begin}, expected {position}")
+                raise self._corrupted(f"{shorten(entry.spec.name)} starts at {entry.begin}, expected {position}")
             position = entry.end
         if position != size:
             raise self._corrupted(f"its tensors end at {position} of {size} bytes")

@@ -165,7 +165,7 @@ def _jsonl(file: IO[bytes], columns: Columns, name: str) -> Iterator[Row]:  # no
 
 
 def _record(number: int, line: str, columns: Columns) -> Row:
-    """A text, a list that begins with one, or an object that holds one."""
+    """A text, a list that starts with one, or an object that holds one."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Beam search over rows of one cache: hypotheses share the rows of what they have in common."""
+"""Beam search over slots of one cache: hypotheses share the rows of what they have in common."""
 
 from __future__ import annotations
 

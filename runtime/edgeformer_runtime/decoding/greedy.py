@@ -24,11 +24,11 @@ class Search:
     """What every search of one window works with.
 
     Attributes:
-        decoder: has encoded the sound and been fed the prompt.
+        decoder: has encoded the audio and been fed the prompt.
         context: the prompt.
         rules: what may follow.
         tokens: of the manifest.
-        max_tokens: the longest hypothesis; the rows of the cache may end it sooner.
+        max_tokens: the longest hypothesis; the slots of the cache may end it sooner.
         keep_alignments: whether hypotheses get their alignments.
         stop_loops: whether a hypothesis ends when it repeats itself.
     """

@@ -16,7 +16,7 @@ class Hypothesis:
         log_probabilities: of each token, and of the end where it was reached.
         ended: the model said that the transcript is complete.
         looped: the search gave up since the same text came again and again.
-        alignments: (A, T) float32 for each entry of `log_probabilities`: where in the sound the decoder looked when
+        alignments: (A, T) float32 for each entry of `log_probabilities`: where in the audio the decoder looked when
             it said so. Empty where nobody asked for them.
     """
 

@@ -74,7 +74,7 @@ class LogitRules:
             logits[: self._end] = NEVER
         latest = next((token for token in reversed(said) if token >= first), None)
         if latest is not None:
-            # A segment that has begun may not end where it begins; the one that follows may begin where it ended.
+            # A segment that has begun may not end where it starts; the one that follows may begin where it ended.
             logits[first : latest if ends_in_time and not ends_in_pair else latest + 1] = NEVER
         self._prefer_timestamps(logits)
 

@@ -16,10 +16,10 @@ class TranscribeOptions:
     """How to transcribe. The defaults are those of Radford et al. 2022, section 4.5, but for greedy decoding.
 
     Attributes:
-        language: a code as "en"; None: found out from the first sound that is no silence.
+        language: a code as "en"; None: found out from the first audio that is no silence.
         task: "transcribe", or "translate" into English.
-        timestamps: let the model say when its segments begin and end. Without, a segment is a window of sound.
-        word_timestamps: time each word, from the decoder's attention to the sound.
+        timestamps: let the model say when its segments begin and end. Without, a segment is a window of audio.
+        word_timestamps: time each word, from the decoder's attention to the audio.
         initial_prompt: text that comes before, to set names, spelling and style.
         condition_on_previous_text: what was transcribed last is the prompt of the next window.
         beam_size: hypotheses that the search follows at temperature 0; 1 is greedy.

@@ -17,7 +17,7 @@ from edgeformer_runtime.registry import did_you_mean
 
 @dataclass(frozen=True)
 class Prompt:
-    """Tokens to feed; `start` is where the one that begins a transcript stands."""
+    """Tokens to feed; `start` is where the one that starts a transcript stands."""
 
     tokens: tuple[int, ...]
     start: int
@@ -31,8 +31,8 @@ class Context:
         position: of the next token, which is also how many rows the prompt takes.
         mask: (L,) float32, sees the prompt's rows.
         logits: (V,) float32, what may come first.
-        alignment: (A, T) float32, where the prompt's last token looks in the sound.
-        start_logits: (V,) float32, what may follow the token that begins a transcript.
+        alignment: (A, T) float32, where the prompt's last token looks in the audio.
+        start_logits: (V,) float32, what may follow the token that starts a transcript.
     """
 
     position: int
@@ -78,7 +78,7 @@ def build_prompt(
         tokens: of the manifest.
         rows: L of the decoder's cache: previous text gets at most half of it, and loses its beginning.
         options: task and timestamps.
-        language: of the sound, as "en".
+        language: of the audio, as "en".
         previous: text tokens of what came before.
 
     Raises:
@@ -146,7 +146,7 @@ def token_probability(logits: Floats, token: int | None) -> float | None:
 def detect_language(decoder: SpeechDecoder, tokens: SpeechTokens) -> dict[str, float]:
     """How probable each of a multilingual model's languages is, the likeliest first; they sum to 1.
 
-    The decoder has encoded a sound and is fed the start alone, into its first row.
+    The decoder has encoded a recording and is fed the start alone, into its first row.
     """
     logits = decoder.step(tokens.start, 0, 0, hidden_rows(decoder.rows)).logits
     codes = sorted(tokens.languages, key=lambda code: float(-logits[tokens.languages[code]]))

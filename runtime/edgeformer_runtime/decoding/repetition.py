@@ -1,4 +1,4 @@
-"""Loops: a decoder that has lost the sound says the same again and again (Radford et al. 2022, section 4.5)."""
+"""Loops: a decoder that has lost the audio says the same again and again (Radford et al. 2022, section 4.5)."""
 
 from __future__ import annotations
 

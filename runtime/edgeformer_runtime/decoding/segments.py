@@ -28,7 +28,7 @@ class Spans:
 
     Attributes:
         segments: in order; times never fall.
-        resume: in seconds, from where on the model left sound for the next window, since it saw no end of what begins
+        resume: in seconds, from where on the model left audio for the next window, since it saw no end of what starts
             there; None: the window is done.
     """
 
@@ -39,7 +39,7 @@ class Spans:
 def split_at_timestamps(tokens: Sequence[int], spec: Transcription, seconds: float) -> Spans:
     """Segments of tokens.
 
-    Text without a timestamp before it begins where the last segment ended; text without one behind it lasts until
+    Text without a timestamp before it starts where the last segment ended; text without one behind it lasts until
     the window ends. Timestamps behind the window's end are moved there.
 
     Args:

@@ -38,7 +38,7 @@ def timed_words(
 
     Args:
         pieces: from `SpeechTokenizer.words`, N tokens in all.
-        starts: (N + 1,) when each token begins, and when what follows the last one does, in seconds.
+        starts: (N + 1,) when each token starts, and when what follows the last one does, in seconds.
         probabilities: of the N tokens.
     """
     words = []
@@ -51,14 +51,14 @@ def timed_words(
     return words
 
 
-def trim_to_sound(words: Sequence[TimedWord], sounding: Sequence[tuple[float, float]]) -> list[TimedWord]:
+def trim_to_speech(words: Sequence[TimedWord], sounding: Sequence[tuple[float, float]]) -> list[TimedWord]:
     """Words without the pauses that they begin or end with.
 
-    The path of an alignment gives all of the sound to some token, so that a pause belongs to one of its neighbours.
+    The path of an alignment gives all of the audio to some token, so that a pause belongs to one of its neighbours.
 
     Args:
         words: in order.
-        sounding: (begin, end) in seconds, in order: the sound between its pauses. A word outside all of them stays.
+        sounding: (begin, end) in seconds, in order: the audio between its pauses. A word outside all of them stays.
     """
     trimmed = []
     for word in words:
@@ -109,7 +109,7 @@ def join_punctuation(words: Sequence[TimedWord]) -> list[TimedWord]:
     return joined if opening is None else [*joined, opening]
 
 
-# When each token was said, from where in the sound the decoder looked (Radford et al. 2022's alignment heads).
+# When each token was said, from where in the audio the decoder looked (Radford et al. 2022's alignment heads).
 
 
 MEDIAN_WIDTH = 7
@@ -123,14 +123,14 @@ _MEDIAN_COMPARISONS = (
 
 
 def token_positions(attention: Floats, positions: int) -> NDArray[np.intp]:
-    """The position of the sound at which each token begins.
+    """The position of the audio at which each token starts.
 
     Each head's attention is taken relative to what it gives a position on average over the tokens, smoothed, and the
     mean over heads is the gain of the path that dynamic time warping looks for.
 
     Args:
         attention: (N, A, T) float32, of the A alignment heads when the decoder said each of N tokens.
-        positions: how many of T hold sound that is to be aligned, at least 1.
+        positions: how many of T hold audio that is to be aligned, at least 1.
 
     Returns:
         (N,) positions that never fall, the first one 0.
@@ -139,8 +139,8 @@ def token_positions(attention: Floats, positions: int) -> NDArray[np.intp]:
     for head in range(attention.shape[1]):  # one at a time stays in the processor's cache
         gain += _gain_of(attention[:, head, :positions])
     rows, columns = cheapest_path(-gain.astype(np.float64))
-    begins = np.concatenate(([True], np.diff(rows) > 0))
-    return columns[begins]
+    starts = np.concatenate(([True], np.diff(rows) > 0))
+    return columns[starts]
 
 
 def median_filter(values: Floats) -> Floats:
@@ -161,9 +161,9 @@ def median_filter(values: Floats) -> Floats:
 
 def _gain_of(attention: Floats) -> Floats:
     """One head's attention (N, T), relative to the mean over the tokens and smoothed."""
-    heard = attention / np.maximum(attention.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    spread = heard.std(axis=0)
-    return median_filter((heard - heard.mean(axis=0)) / np.where(spread > 0, spread, np.float32(1)))
+    weights = attention / np.maximum(attention.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    spread = weights.std(axis=0)
+    return median_filter((weights - weights.mean(axis=0)) / np.where(spread > 0, spread, np.float32(1)))
 
 
 # Dynamic time warping: the cheapest monotone path through a matrix of costs.

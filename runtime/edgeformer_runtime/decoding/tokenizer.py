@@ -47,7 +47,7 @@ class SpeechTokenizer:
     def text(self, tokens: Iterable[int]) -> str:
         """The text of tokens; special ones have none.
 
-        Bytes at the end that are only the beginning of a character are held back; others that are no UTF-8 become
+        Bytes at the end that are only the start of a character are held back; others that are no UTF-8 become
         U+FFFD.
         """
         decoder = _utf8_decoder()

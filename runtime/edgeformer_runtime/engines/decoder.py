@@ -17,7 +17,7 @@ class DecoderOutput:
 
     Attributes:
         logits: (V,) float32, the caller's to change until the next call.
-        alignment: (A, T) float32, attention of the alignment heads from this token to the sound; rows do not sum to 1
+        alignment: (A, T) float32, attention of the alignment heads from this token to the audio; rows do not sum to 1
             where silence stands in for a part of the window.
     """
 
@@ -40,7 +40,7 @@ class SpeechDecoder(Protocol):
     """P, the most tokens that `prefill` takes."""
 
     def encode(self, mel: Floats) -> None:
-        """Hear a sound; everything fed before is forgotten. mel: (1, n_mels, 2 T) float32."""
+        """Encode a recording; everything fed before is forgotten. mel: (1, n_mels, 2 T) float32."""
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token, written to `row`; it sees the rows of `mask` and itself."""

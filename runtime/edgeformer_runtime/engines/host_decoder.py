@@ -54,25 +54,25 @@ class HostStateDecoder:
         self._closed = False
 
     def encode(self, mel: Floats) -> None:
-        """Hear a sound; see `SpeechDecoder.encode`."""
+        """Encode a recording; see `SpeechDecoder.encode`."""
         self._check_open()
         self._cross = dict(self._run(self._bucket.encode, {"mel": mel}))
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token; see `SpeechDecoder.step`."""
-        self._check_open(heard=True)
+        self._check_open(encoded=True)
         check_rows(row, 1, self.rows)
         check_mask(mask, self.rows)
         inputs = {"token": _int32(token), "position": _int32(position), "mask": mask}
         outputs = self._run(self._bucket.decode, inputs | self._arrays | self._cross)
         self._cache.write(row, 1, outputs)
-        return DecoderOutput(_floats(outputs["logits"]), self._sound(outputs["alignment"]))
+        return DecoderOutput(_floats(outputs["logits"]), self._audio(outputs["alignment"]))
 
     def prefill(
         self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
     ) -> tuple[DecoderOutput, DecoderOutput]:
         """Feed up to P tokens at once; see `SpeechDecoder.prefill`."""
-        self._check_open(heard=True)
+        self._check_open(encoded=True)
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
         check_mask(mask, self.rows)
@@ -80,7 +80,7 @@ class HostStateDecoder:
         outputs = self._run(self._bucket.prefill, inputs | self._arrays | self._cross)
         self._cache.write(row, len(tokens), outputs)
         logits = _floats(outputs["logits"])
-        alignment = self._sound(outputs["alignment"])
+        alignment = self._audio(outputs["alignment"])
         return DecoderOutput(logits[0], alignment[:, :0]), DecoderOutput(logits[1], alignment)
 
     def close(self) -> None:
@@ -89,26 +89,26 @@ class HostStateDecoder:
         self._cross, self._arrays = {}, {}
         self._cache.clear()
 
-    def _check_open(self, heard: bool = False) -> None:
-        check_open(self._closed, not heard or bool(self._cross))
+    def _check_open(self, encoded: bool = False) -> None:
+        check_open(self._closed, not encoded or bool(self._cross))
 
-    def _sound(self, alignment: Tensor) -> Floats:
-        """The columns of (A, S) that stand for sound."""
+    def _audio(self, alignment: Tensor) -> Floats:
+        """The columns of (A, S) that stand for audio."""
         return _floats(alignment)[:, : self._bucket.positions]
 
 
-def check_open(closed: bool, heard: bool) -> None:
-    """Raises EngineError: the decoder is closed, or is fed tokens before any sound."""
+def check_open(closed: bool, encoded: bool) -> None:
+    """Raises EngineError: the decoder is closed, or is fed tokens before any audio."""
     if closed:
         raise EngineError("the speech decoder is closed")
-    if not heard:
-        raise EngineError("the speech decoder has heard nothing yet: call encode first")
+    if not encoded:
+        raise EngineError("the speech decoder has encoded nothing yet: call encode first")
 
 
 def check_rows(row: int, count: int, rows: int) -> None:
     """Raises InputError: `count` tokens from `row` on do not lie in a cache of so many rows."""
     if not 0 <= row <= rows - count:
-        raise InputError(f"expected {count} of the cache's rows 0 to {rows - 1}, found {row} to {row + count - 1}")
+        raise InputError(f"expected {count} of the cache's slots 0 to {rows - 1}, found {row} to {row + count - 1}")
 
 
 def check_mask(mask: Floats, rows: int) -> None:

@@ -289,16 +289,16 @@ class LiteRTDecoder:
         inputs = self._encode.outputs | {name: tensor.buffer for name, tensor in given.items()}
         self._prefill, self._decode = _Call(prefill, inputs), _Call(decode, inputs)
         self._cache = HostCache(bucket, spec, self._given)
-        self._heard = self._closed = False
+        self._encoded = self._closed = False
 
     def encode(self, mel: Floats) -> None:
-        """Hear a sound; see `SpeechDecoder.encode`."""
-        check_open(self._closed, heard=True)
+        """Encode a recording; see `SpeechDecoder.encode`."""
+        check_open(self._closed, encoded=True)
         check_tensor(self._encode.program, self._mel_spec, mel)
-        self._heard = False
+        self._encoded = False
         self._encode.inputs[self._mel_spec.name].write(mel)
         self._execute(self._encode)
-        self._heard = True
+        self._encoded = True
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token; see `SpeechDecoder.step`."""
@@ -327,7 +327,7 @@ class LiteRTDecoder:
 
     def _feed(self, call: _Call, values: Mapping[str, Any], row: int, count: int, mask: Floats) -> Mapping[str, Tensor]:
         """Run decode or prefill on values for its small inputs, and keep the rows of its `count` tokens."""
-        check_open(self._closed, self._heard)
+        check_open(self._closed, self._encoded)
         check_rows(row, count, self.rows)
         check_mask(mask, self.rows)
         for name, value in (*values.items(), ("mask", mask)):
@@ -340,7 +340,7 @@ class LiteRTDecoder:
         self._run(call.program, call.inputs, call.outputs)
 
     def _alignment(self, results: Mapping[str, Tensor]) -> Floats:
-        """The columns of (A, S) that stand for sound, as an array of the caller's own."""
+        """The columns of (A, S) that stand for audio, as an array of the caller's own."""
         return _floats(results["alignment"])[:, : self._positions].copy()
 
 

@@ -58,7 +58,7 @@ def silence_destructors() -> None:
     """Close stderr when the process has left Python, before native destructors run that were registered so far.
 
     LiteRT's log as they run, and have no switch for it. All that Python has to say has been said by then. Where the C
-    library has no such hook, as on Windows, they are heard.
+    library has no such hook, as on Windows, they are transcribed.
     """
     with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)

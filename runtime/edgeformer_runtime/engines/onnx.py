@@ -31,7 +31,7 @@ class OnnxEngine(CheckedEngine):
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Open a session per model file; see `open_engine`.
 
-        Each session has its own copy of the weights, so those of a speech model, three for each length of sound, are
+        Each session has its own copy of the weights, so those of a speech model, three for each length of audio, are
         opened when they are first needed.
         """
         super().__init__(bundle.manifest.programs)

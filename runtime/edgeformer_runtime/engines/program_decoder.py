@@ -77,25 +77,25 @@ class ProgramStateDecoder:
         self._closed = False
 
     def encode(self, mel: Floats) -> None:
-        """Hear a sound; see `SpeechDecoder.encode`. The rows of what was fed before are hidden by the masks to come."""
+        """Encode audio; see `SpeechDecoder.encode`. The masks to come hide the slots of what was fed before."""
         check_open(self._closed, True)
         self._cross = dict(self._run(self._bucket.encode, {"mel": mel}))
         self._owners.take(self._bucket, self)
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token; see `SpeechDecoder.step`."""
-        self._check_heard()
+        self._check_encoded()
         check_rows(row, 1, self.rows)
         check_mask(mask, self.rows)
         steered = {"token": _int32(token), "position": _int32(position), "row": _int32(row), "mask": mask}
         outputs = self._run(self._bucket.decode, steered | self._cross)
-        return DecoderOutput(outputs["logits"], self._sound(outputs["alignment"]))
+        return DecoderOutput(outputs["logits"], self._audio(outputs["alignment"]))
 
     def prefill(
         self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
     ) -> tuple[DecoderOutput, DecoderOutput]:
         """Feed up to P tokens at once; see `SpeechDecoder.prefill`."""
-        self._check_heard()
+        self._check_encoded()
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
         check_mask(mask, self.rows)
@@ -104,7 +104,7 @@ class ProgramStateDecoder:
         rows[: len(tokens)] = np.arange(row, row + len(tokens))
         steered = {"tokens": padded, "positions": positions, "rows": rows, "mask": mask, "wanted": _int32(*wanted)}
         outputs = self._run(self._bucket.prefill, steered | self._cross)
-        logits, alignment = outputs["logits"], self._sound(outputs["alignment"])
+        logits, alignment = outputs["logits"], self._audio(outputs["alignment"])
         return DecoderOutput(logits[0], alignment[:, :0]), DecoderOutput(logits[1], alignment)
 
     def close(self) -> None:
@@ -115,12 +115,12 @@ class ProgramStateDecoder:
             if self._release is not None:
                 self._release()
 
-    def _check_heard(self) -> None:
+    def _check_encoded(self) -> None:
         check_open(self._closed, bool(self._cross))
         self._owners.check(self._bucket, self)
 
-    def _sound(self, alignment: Floats) -> Floats:
-        """The columns of (A, S) that stand for sound."""
+    def _audio(self, alignment: Floats) -> Floats:
+        """The columns of (A, S) that stand for audio."""
         return alignment[:, : self._bucket.positions]
 
 

@@ -83,7 +83,7 @@ class _Helper:
         self._engine = open_engine(self._bundle, int(opening["threads"]))
         self._pipeline: Any = open_pipeline(self._bundle, self._engine) if opening["answers"] else None
         self._streams: Any = None
-        self._sounds: Any = None
+        self._recordings: Any = None
         self.described = {
             "name": self._engine.name,
             "executed_by": self._engine.executed_by,
@@ -97,8 +97,8 @@ class _Helper:
             return self._run(question, answers)
         if kind.endswith(" stream"):
             return self._stream(kind, question)
-        if kind.endswith(" sound"):
-            return self._sound(kind, question)
+        if kind.endswith(" audio"):
+            return self._audio(kind, question)
         if kind == "program":
             return self._run_program(question)
         if kind == "verify":
@@ -125,12 +125,13 @@ class _Helper:
         answer: Frame = answers[kind](question)
         return answer
 
-    def _sound(self, kind: str, question: Frame) -> Frame:
+    def _audio(self, kind: str, question: Frame) -> Frame:
         from edgeformer_runtime.isolation.pipeline import Transcriptions
 
-        if self._sounds is None:
-            self._sounds = Transcriptions(self._pipeline.begin)
-        answers = {"begin sound": self._sounds.begin, "hear sound": self._sounds.hear, "drop sound": self._sounds.drop}
+        if self._recordings is None:
+            self._recordings = Transcriptions(self._pipeline.begin)
+        held = self._recordings
+        answers = {"begin audio": held.begin, "advance audio": held.advance, "drop audio": held.drop}
         answer: Frame = answers[kind](question)
         return answer
 

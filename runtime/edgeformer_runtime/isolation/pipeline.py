@@ -34,7 +34,7 @@ Ask = Callable[[Frame], Frame]
 
 
 class IsolatedStream:
-    """A `TranscriptStream` whose sound goes to the helper process. It ends with that process."""
+    """A `TranscriptStream` whose audio goes to the helper process. It ends with that process."""
 
     def __init__(self, ask: Ask, options: TranscribeOptions | None, stream_options: StreamOptions | None) -> None:
         """ask: sends a question and gives the answer."""
@@ -48,13 +48,13 @@ class IsolatedStream:
         self._number = _field(ask(Frame(header)), "stream", int)
 
     def feed(self, block: RawAudio) -> list[StreamUpdate]:
-        """Hear what follows; see `TranscriptStream.feed`."""
+        """Transcribe what follows; see `TranscriptStream.feed`."""
         frame = file_frame(block, "audio")
         question = {**frame.header, "question": "feed stream", "stream": self._number}
         return _updates(self._ask(Frame(question, frame.body)))
 
     def finish(self) -> list[StreamUpdate]:
-        """End the sound: what is left becomes final. A second call gives nothing."""
+        """End the audio: what is left becomes final. A second call gives nothing."""
         if self._transcript is not None:
             return []
         answer = self._ask(Frame({"question": "finish stream", "stream": self._number}))
@@ -129,15 +129,15 @@ def _field(answer: Frame, name: str, kind: type) -> Any:
     return value
 
 
-# One sound transcribed in a helper process, window by window, so that others may ask it in between.
+# One recording transcribed in a helper process, window by window, so that others may ask it in between.
 
 
 MOST_SOUNDS = 1024
-"""That a process keeps; the one that was heard the longest ago makes room."""
+"""That a process keeps; the one that was transcribed the longest ago makes room."""
 
 
 class IsolatedTranscription:
-    """A `Transcription` whose sound lies in the helper process. It ends with that process."""
+    """A `Transcription` whose audio lies in the helper process. It ends with that process."""
 
     def __init__(self, ask: Ask, raw: RawAudio, options: TranscribeOptions | None, is_cancelled: IsCancelled) -> None:
         """Use `IsolatedPipeline.begin`."""
@@ -146,13 +146,13 @@ class IsolatedTranscription:
         self._transcript: Transcript | None = None
         frame = file_frame(raw, "audio")
         stated = None if options is None else strict_json.to_data(options)
-        question = {**frame.header, "question": "begin sound", "options": stated}
-        self._number = ask(Frame(question, frame.body)).header.get("sound")
+        question = {**frame.header, "question": "begin audio", "options": stated}
+        self._number = ask(Frame(question, frame.body)).header.get("audio")
 
     def advance(self) -> bool:
-        """Hear the next window; False: there was nothing left. Errors as of `Transcription.advance`."""
+        """Transcribe the next window; False: there was nothing left. Errors as of `Transcription.advance`."""
         check(self._is_cancelled)
-        answer = self._ask(Frame({"question": "hear sound", "sound": self._number})).header
+        answer = self._ask(Frame({"question": "advance audio", "audio": self._number})).header
         if "transcript" not in answer:
             return True
         try:
@@ -168,13 +168,13 @@ class IsolatedTranscription:
             EngineError: something is.
         """
         if self._transcript is None:
-            raise EngineError("an isolated sound tells its transcript at its end: call advance until it says False")
+            raise EngineError("an isolated audio tells its transcript at its end: call advance until it says False")
         return self._transcript
 
     def close(self) -> None:
-        """Forget the sound in the process. A second call does nothing."""
+        """Forget the audio in the process. A second call does nothing."""
         if self._transcript is None:
-            self._ask(Frame({"question": "drop sound", "sound": self._number}))
+            self._ask(Frame({"question": "drop audio", "audio": self._number}))
 
     def __enter__(self) -> IsolatedTranscription:
         return self
@@ -186,31 +186,31 @@ class IsolatedTranscription:
 
 
 class Transcriptions:
-    """The sounds of a helper process, by number."""
+    """The recordings of a helper process, by number."""
 
     def __init__(self, begin: Callable[[Any, TranscribeOptions | None], Any]) -> None:
         self._begin = begin
-        self._sounds: OrderedDict[int, Any] = OrderedDict()
+        self._recordings: OrderedDict[int, Any] = OrderedDict()
         self._next = 0
 
     def begin(self, question: Frame) -> Frame:
-        """A new sound's number."""
+        """A new audio's number."""
         stated = question.header["options"]
         options = None if stated is None else strict_json.from_data(TranscribeOptions, stated, "options")
-        if len(self._sounds) >= MOST_SOUNDS:
-            self._sounds.popitem(last=False)[1].close()
+        if len(self._recordings) >= MOST_SOUNDS:
+            self._recordings.popitem(last=False)[1].close()
         self._next += 1
-        self._sounds[self._next] = self._begin(read_raw(question), options)
-        return Frame({"sound": self._next})
+        self._recordings[self._next] = self._begin(read_raw(question), options)
+        return Frame({"audio": self._next})
 
-    def hear(self, question: Frame) -> Frame:
-        """Hear a window; the transcript where nothing was left, and the sound is forgotten."""
-        number = question.header["sound"]
-        if number not in self._sounds:
-            raise EngineError("the sound has ended with its process: send it again")
-        self._sounds.move_to_end(number)
+    def advance(self, question: Frame) -> Frame:
+        """Transcribe a window; the transcript where nothing was left, and the audio is forgotten."""
+        number = question.header["audio"]
+        if number not in self._recordings:
+            raise EngineError("the audio has ended with its process: send it again")
+        self._recordings.move_to_end(number)
         try:
-            if self._sounds[number].advance():
+            if self._recordings[number].advance():
                 return Frame({})
             return Frame({"transcript": strict_json.to_data(self._drop(number).transcript())})
         except BaseException:
@@ -218,15 +218,15 @@ class Transcriptions:
             raise
 
     def drop(self, question: Frame) -> Frame:
-        """Forget a sound."""
-        self._drop(question.header["sound"])
+        """Forget a recording."""
+        self._drop(question.header["audio"])
         return Frame({})
 
     def _drop(self, number: int) -> Any:
-        sound = self._sounds.pop(number, None)
-        if sound is not None:
-            sound.close()
-        return sound
+        audio = self._recordings.pop(number, None)
+        if audio is not None:
+            audio.close()
+        return audio
 
 
 class IsolatedEngine:
@@ -319,8 +319,8 @@ class IsolatedPipeline(Pipeline[Any, Any]):
     def begin(
         self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
     ) -> IsolatedTranscription:
-        """Of a task with streams: one sound to transcribe window by window; see `Transcriber.begin`."""
-        self._check_streams("sound")
+        """Of a task with streams: one recording to transcribe window by window; see `Transcriber.begin`."""
+        self._check_streams("audio")
         return IsolatedTranscription(self._ask, raw, options, is_cancelled)
 
     def open_stream(
@@ -330,7 +330,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         is_cancelled: IsCancelled = never,
     ) -> IsolatedStream:
         """Of a task with streams: a transcript of what is still arriving; see `Transcriber.open_stream`."""
-        self._check_streams("stream of sound")
+        self._check_streams("stream of audio")
 
         def ask(question: Frame) -> Frame:
             check(is_cancelled)

@@ -22,7 +22,7 @@ from edgeformer_runtime.progress import AudioProgress
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_BODY_BYTES = 256 << 20
-"""Of a sound's or image's file, and of a tensor."""
+"""Of a recording's or image's file, and of a tensor."""
 
 _PREFIX = struct.Struct("<4sIQ")
 _MAGIC = b"EFI1"
@@ -303,7 +303,7 @@ class Limits:
     Attributes:
         memory_bytes: of private memory; None: 1 GiB and eight times the bundle.
         open_s: for the bundle to open, or to be verified.
-        call_s: for one answer; of speech for each window of sound.
+        call_s: for one answer; of speech for each window of audio.
     """
 
     memory_bytes: int | None = None

@@ -243,7 +243,7 @@ TYPES: dict[int, tuple[str, int, int]] = {
     36: ("", 2, 10), 37: ("", 1, 9), 38: ("", 6, 13), 39: ("", 3, 12),
 }  # fmt: skip
 
-# Sentinel, data type, size and offset of the data, which begins a weight's 64 bytes of metadata.
+# Sentinel, data type, size and offset of the data, which starts a weight's 64 bytes of metadata.
 _METADATA = struct.Struct("<IIQQ")
 
 _METADATA_BYTES = 64

@@ -396,7 +396,7 @@ class ValueReader:
 
     def _check_content(self, what: str, buffer: int, size: int, constant: bool, state: int) -> None:
         if not constant and state >= len(self._states):
-            refuse(f"{what} begins with the state {state} of {len(self._states)}")
+            refuse(f"{what} starts with the state {state} of {len(self._states)}")
         room = self._constants if constant else self._states[state]
         if buffer >= len(room) or size > room[buffer]:
             refuse(f"{what} has fewer bytes than its shape needs")

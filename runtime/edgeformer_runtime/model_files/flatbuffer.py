@@ -47,7 +47,7 @@ class FlatBuffer:
             refuse(f"no {what}: expected {identifier.decode()} in bytes 4 to 7, found {found!r}")
 
     def root(self) -> Table:
-        """The table that the buffer begins with."""
+        """The table that the buffer starts with."""
         return self.table(self.follow(0))
 
     def follow(self, at: int) -> int:
@@ -127,7 +127,7 @@ class Table:
         return None if at is None else self._buffer.data[at : at + count]
 
     def offset(self, field: int) -> int | None:
-        """Where a vector of bytes begins in the buffer."""
+        """Where a vector of bytes starts in the buffer."""
         return self._vector(field, 1)[0]
 
     def integers(self, field: int, code: str = "i") -> tuple[int, ...]:

@@ -212,7 +212,7 @@ class TensorReader:
         self._data = data
         self._buffers = buffers
         self._steps = steps
-        self._sound: set[tuple[int, Shape]] = set()
+        self._audio: set[tuple[int, Shape]] = set()
 
     def read(self, table: Table, number: int) -> Tensor:
         """One tensor."""
@@ -251,7 +251,7 @@ class TensorReader:
         return read
 
     def _check_quantization(self, table: Table | None, shape: Shape, what: str) -> None:
-        if table is None or (table.at, shape) in self._sound:
+        if table is None or (table.at, shape) in self._audio:
             return
         scales, zeros = table.count(2, 4), table.count(3, 8)
         axis = table.scalar(6, "i")
@@ -261,7 +261,7 @@ class TensorReader:
             refuse(f"{what} has {zeros} zero points for {scales} scales")
         if table.has(5) and table.scalar(4, "B") != BLOCKWISE:
             refuse(f"{what} has details of its quantization that no reader knows")
-        self._sound.add((table.at, shape))
+        self._audio.add((table.at, shape))
 
 
 def read_buffers(data: memoryview, tables: list[Table]) -> list[Place]:

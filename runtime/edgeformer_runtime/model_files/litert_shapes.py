@@ -215,32 +215,32 @@ def _split_v(call: Call) -> list[Shape]:
 
 
 def _slice(call: Call) -> list[Shape]:
-    shape, begins, sizes = call.shape(0), call.constant(1), call.constant(2)
-    if not len(begins) == len(sizes) == len(shape):
-        refuse(f"it takes {len(begins)} begins and {len(sizes)} sizes of {shape}")
-    found = [room - begin if size == -1 else size for room, begin, size in zip(shape, begins, sizes, strict=True)]
-    for room, begin, size in zip(shape, begins, found, strict=True):
+    shape, starts, sizes = call.shape(0), call.constant(1), call.constant(2)
+    if not len(starts) == len(sizes) == len(shape):
+        refuse(f"it takes {len(starts)} starts and {len(sizes)} sizes of {shape}")
+    found = [room - begin if size == -1 else size for room, begin, size in zip(shape, starts, sizes, strict=True)]
+    for room, begin, size in zip(shape, starts, found, strict=True):
         if not (0 <= begin <= room and 0 <= size <= room - begin):
-            refuse(f"it takes {sizes[:9]} elements from {begins[:9]} on of {shape}")
+            refuse(f"it takes {sizes[:9]} elements from {starts[:9]} on of {shape}")
     return [tuple(found)]
 
 
 def _strided_slice(call: Call) -> list[Shape]:
-    shape, begins, ends, steps = call.shape(0), call.constant(1), call.constant(2), call.constant(3)
+    shape, starts, ends, steps = call.shape(0), call.constant(1), call.constant(2), call.constant(3)
     begin_mask, end_mask, shrink = call.option(0), call.option(1), call.option(4)
     if (
-        not len(begins) == len(ends) == len(steps) <= len(shape)
+        not len(starts) == len(ends) == len(steps) <= len(shape)
         or call.option(2)
         or call.option(3)
         or call.option(5, "?")
     ):
-        refuse("its begins, ends and steps are not as many, or it has an ellipsis, new axes or offsets")
+        refuse("its starts, ends and steps are not as many, or it has an ellipsis, new axes or offsets")
     found = []
     for axis, size in enumerate(shape):
-        if axis >= len(begins):
+        if axis >= len(starts):
             found.append(size)
             continue
-        begin, end, step = begins[axis], ends[axis], steps[axis]
+        begin, end, step = starts[axis], ends[axis], steps[axis]
         if shrink >> axis & 1:
             if not -size <= begin < size or step < 1:
                 refuse(f"it takes number {begin} of {size}")
@@ -336,10 +336,10 @@ def _squeeze(call: Call) -> list[Shape]:
 
 
 def _dynamic_update_slice(call: Call) -> list[Shape]:
-    target, update, begins = call.shape(0), call.shape(1), call.shape(2)
+    target, update, starts = call.shape(0), call.shape(1), call.shape(2)
     if (
         len(update) != len(target)
-        or begins != (len(target),)
+        or starts != (len(target),)
         or any(size > room for size, room in zip(update, target, strict=True))
     ):
         refuse(f"it writes {update} into {target}")

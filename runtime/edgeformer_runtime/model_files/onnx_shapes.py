@@ -212,12 +212,12 @@ def _split(call: Call) -> list[Shape]:
 
 def _slice(call: Call) -> list[Shape]:
     shape = list(call.shape(0))
-    begins, ends = call.constant(1), call.constant(2)
-    axes = rules.axes_of(call.constant(3) if call.has(3) else range(len(begins)), len(shape))
-    steps = call.constant(4) if call.has(4) else [1] * len(begins)
-    if not len(begins) == len(ends) == len(axes) == len(steps):
-        refuse("its begins, ends, axes and steps are not as many")
-    for axis, begin, end, step in zip(axes, begins, ends, steps, strict=True):
+    starts, ends = call.constant(1), call.constant(2)
+    axes = rules.axes_of(call.constant(3) if call.has(3) else range(len(starts)), len(shape))
+    steps = call.constant(4) if call.has(4) else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        refuse("its starts, ends, axes and steps are not as many")
+    for axis, begin, end, step in zip(axes, starts, ends, steps, strict=True):
         shape[axis] = rules.sliced(shape[axis], begin, end, step)
     return [tuple(shape)]
 

@@ -133,7 +133,7 @@ def tiled(shape: Shape, repeats: Sequence[int]) -> Shape:
 
 
 def sliced(size: int, begin: int, end: int, step: int) -> int:
-    """How many of an axis's elements a slice takes; negative begins and ends count from the axis's end.
+    """How many of an axis's elements a slice takes; negative starts and ends count from the axis's end.
 
     An end of 2^31 - 1 and more, or for steps backwards of less than -2^31 + 2, is the axis's own. What reaches outside
     otherwise is refused, as engines clamp it in ways of their own.

@@ -77,7 +77,7 @@ def check_xnnpack(data: memoryview, named: Callable[[str], int], operands: int, 
         refuse("XNNPACK's data is shorter than its header")
     magic, length, start, size, constants, constants_size = _HEADER.unpack_from(data)
     if magic != _MAGIC or length != _HEADER.size:
-        refuse(f"XNNPACK's data begins with {magic!r}: expected {_MAGIC!r}")
+        refuse(f"XNNPACK's data starts with {magic!r}: expected {_MAGIC!r}")
     check_range(start, size, len(data), "XNNPACK's graph")
     check_range(constants, constants_size, len(data), "XNNPACK's constants")
     graph = FlatBuffer(data[start : start + size], b"XN01", "graph of XNNPACK", steps).root()

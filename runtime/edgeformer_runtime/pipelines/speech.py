@@ -1,4 +1,4 @@
-"""Speech pipeline: sound to a transcript."""
+"""Speech pipeline: audio to a transcript."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, neve
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
-from edgeformer_runtime.pipelines.speech_windows import SoundBuffer
+from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
 from edgeformer_runtime.progress import AudioProgress
 
 
 class Transcription:
-    """A sound that is being transcribed, whose windows are for one thread at a time; `close` is for any."""
+    """A recording that is being transcribed, whose windows are for one thread at a time; `close` is for any."""
 
     def __init__(self, model: SpeechModel, session: SpeechSession, raw: RawAudio, is_cancelled: IsCancelled) -> None:
         """Use `Transcriber.begin`."""
@@ -34,26 +34,26 @@ class Transcription:
         self._is_cancelled = is_cancelled
         self._rate = model.audio.sample_rate
         self._reader: AudioReader = open_audio(raw, self._rate)
-        self._buffer = SoundBuffer()
+        self._buffer = AudioBuffer()
         self._segments: list[Segment] = []
         self._lock = threading.Lock()
 
     @property
     def done_seconds(self) -> float:
-        """Of sound that has been heard."""
+        """Of audio that has been transcribed."""
         return self._buffer.start / self._rate
 
     @property
     def seconds(self) -> float | None:
-        """Of all sound, None where that is unknown."""
+        """Of all audio, None where that is unknown."""
         return self._reader.seconds
 
     def advance(self) -> bool:
-        """Hear the next window, or skip silence; False: there was nothing left.
+        """Transcribe the next window, or skip silence; False: there was nothing left.
 
         Raises:
             Cancelled: nobody wants the transcript any more.
-            InputError: the sound is corrupted from here on.
+            InputError: the audio is corrupted from here on.
             EngineError: the model failed, or gave NaN or infinity.
         """
         with self._lock:
@@ -66,15 +66,15 @@ class Transcription:
             self._buffer.append(self._reader.read(missing))
         if not len(self._buffer.samples):
             return False
-        self._segments += self._session.hear_next(self._buffer)
+        self._segments += self._session.transcribe_next(self._buffer)
         return True
 
     def transcript(self) -> Transcript:
-        """What has been heard so far."""
+        """What has been transcribed so far."""
         return self._session.transcript(self._segments, self._buffer.end)
 
     def close(self) -> None:
-        """Release the sound's file, once no window is being heard. A second call does nothing."""
+        """Release the recording's file, once no window is being transcribed. A second call does nothing."""
         with self._lock:
             self._reader.close()
 
@@ -88,9 +88,9 @@ class Transcription:
 
 
 class Transcriber(Pipeline[RawAudio, Transcript]):
-    """Transcribes sound: a path, a file's bytes, an array at the model's rate, or a pair of an array and its rate.
+    """Transcribes audio: a path, a file's bytes, an array at the model's rate, or a pair of an array and its rate.
 
-    Sound longer than the model's window is heard in windows that end in pauses, in constant memory; long silence is
+    Audio longer than the model's window is cut into windows that end in pauses, in constant memory; long silence is
     skipped. Calls from several threads take turns, window by window.
     """
 
@@ -110,7 +110,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         progress: AudioProgress | None = None,
         is_cancelled: IsCancelled = never,
     ) -> Transcript:
-        """Transcribe one sound.
+        """Transcribe one recording.
 
         Args:
             raw: see `RawAudio`.
@@ -119,7 +119,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
             is_cancelled: asked before each step of the decoder.
 
         Raises:
-            InputError: the sound cannot be read, or the model cannot do what the options ask for.
+            InputError: the audio cannot be read, or the model cannot do what the options ask for.
             EngineError: the model failed, or gave NaN or infinity.
             Cancelled: nobody wants the transcript any more.
         """
@@ -132,7 +132,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
     def begin(
         self, raw: RawAudio, options: TranscribeOptions | None = None, is_cancelled: IsCancelled = never
     ) -> Transcription:
-        """One sound to transcribe window by window; arguments and errors as of `run`."""
+        """One recording to transcribe window by window; arguments and errors as of `run`."""
         session = SpeechSession(self._model, options or self.options, is_cancelled)
         return Transcription(self._model, session, raw, is_cancelled)
 
@@ -142,7 +142,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         stream_options: StreamOptions | None = None,
         is_cancelled: IsCancelled = never,
     ) -> TranscriptStream:
-        """A transcript of sound that is still arriving.
+        """A transcript of audio that is still arriving.
 
         Args:
             options: in place of the transcriber's own.
@@ -161,7 +161,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         options: TranscribeOptions | None = None,
         stream_options: StreamOptions | None = None,
     ) -> Iterator[StreamUpdate]:
-        """Transcribe sound block by block; see `open_stream`. The last update is final."""
+        """Transcribe audio block by block; see `open_stream`. The last update is final."""
         stream = self.open_stream(options, stream_options)
         for block in blocks:
             yield from stream.feed(block)

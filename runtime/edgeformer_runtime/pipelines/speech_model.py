@@ -1,4 +1,4 @@
-"""A speech bundle opened: its tokenizer, its mel filters, and the decoder of the length of sound in use."""
+"""A speech bundle opened: its tokenizer, its mel filters, and the decoder of the length of audio in use."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class SpeechModel:
 
     @property
     def window_samples(self) -> int:
-        """Samples that the model hears at once, at most."""
+        """Samples that the model transcribes at once, at most."""
         return self.audio.window_seconds * self.audio.sample_rate
 
     @property
     def seconds_per_position(self) -> float:
-        """Of sound, for each position of the encoder."""
+        """Of audio, for each position of the encoder."""
         return self.audio.samples_per_position / self.audio.sample_rate
 
     def bucket_for(self, samples: int) -> AudioBucket:
@@ -56,7 +56,7 @@ class SpeechModel:
         positions = -(-samples // self.audio.samples_per_position)
         bucket = next((bucket for bucket in self.spec.buckets if bucket.positions >= positions), None)
         if bucket is None:
-            raise InputError(f"expected at most {self.window_samples} samples of sound at once, found {samples}")
+            raise InputError(f"expected at most {self.window_samples} samples of audio at once, found {samples}")
         return bucket
 
     def mel(self, samples: Samples, bucket: AudioBucket) -> Samples:
@@ -66,7 +66,7 @@ class SpeechModel:
     def decoder(self, bucket: AudioBucket) -> SpeechDecoder:
         """The open decoder of a bucket, which takes the place of another bucket's.
 
-        Only one is open: its caches have some MB, opening takes 1 to 3 ms, and hearing a sound a hundred times that.
+        Only one is open: its caches have some MB, opening takes 1 to 3 ms, and a transcript a hundred times that.
         """
         if self._decoder is None or self._bucket != bucket:
             self._close_decoder()

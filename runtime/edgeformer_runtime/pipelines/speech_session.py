@@ -1,4 +1,4 @@
-"""One sound being transcribed, window by window."""
+"""One recording being transcribed, window by window."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from edgeformer_runtime.decoding.timing import (
     join_punctuation,
     timed_words,
     token_positions,
-    trim_to_sound,
+    trim_to_speech,
 )
 from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
 from edgeformer_runtime.pipelines.base import IsCancelled, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
-from edgeformer_runtime.pipelines.speech_windows import SoundBuffer, is_worth_a_retry, next_window
+from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 from edgeformer_runtime.process import peak_rss_bytes
@@ -41,7 +41,7 @@ PAUSES_BETWEEN_WORDS = PauseOptions(min_pause_seconds=0.2, margin_seconds=0.04)
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _WindowSegments:
     """What a window holds; `resume`: the sample from which on the next window has to begin, None for its end."""
 
     segments: tuple[Segment, ...]
@@ -49,7 +49,7 @@ class _Heard:
 
 
 class SpeechSession:
-    """The language, the previous text and the costs of one sound; not for several threads at once."""
+    """The language, the previous text and the costs of one recording; not for several threads at once."""
 
     def __init__(self, model: SpeechModel, options: TranscribeOptions, is_cancelled: IsCancelled = never) -> None:
         """Begin.
@@ -74,31 +74,31 @@ class SpeechSession:
         self._mel_s = self._encode_s = self._decode_s = 0.0
         self._tokens = self._windows = 0
 
-    def hear_next(self, buffer: SoundBuffer) -> tuple[Segment, ...]:
+    def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
 
         Args:
-            buffer: not empty; all sound that is left, or more of it than a window.
+            buffer: not empty; all audio that is left, or more of it than a window.
 
         Raises:
             EngineError: the model failed, or gave NaN or infinity.
         """
         rate = self._model.audio.sample_rate
         window = next_window(buffer.samples, self._model.window_samples, rate)
-        if window.is_heard:
-            return self.hear_first(buffer, window.end)
+        if window.has_speech:
+            return self.transcribe_first(buffer, window.end)
         buffer.drop(window.end)
         return ()
 
-    def hear_first(self, buffer: SoundBuffer, size: int) -> tuple[Segment, ...]:
+    def transcribe_first(self, buffer: AudioBuffer, size: int) -> tuple[Segment, ...]:
         """Transcribe the buffer's first samples, at most a window's, and drop those that are done with."""
         samples = buffer.samples[:size]
-        heard = self._hear(samples, buffer.start)
+        found = self._transcribe(samples, buffer.start)
         done = size
-        if heard.resume is not None and is_worth_a_retry(samples, heard.resume, self._model.audio.sample_rate):
-            done = heard.resume
+        if found.resume is not None and is_worth_a_retry(samples, found.resume, self._model.audio.sample_rate):
+            done = found.resume
         buffer.drop(done)
-        return heard.segments
+        return found.segments
 
     def guess(self, samples: Samples) -> str:
         """What samples (N,) may say, found quickly; nothing is remembered of it."""
@@ -112,23 +112,23 @@ class SpeechSession:
             self._decode_s += time.perf_counter() - begin
         return decoded.text.strip()
 
-    def _hear(self, samples: Samples, start: int) -> _Heard:
-        """Transcribe samples that begin at sample `start` of the whole sound."""
+    def _transcribe(self, samples: Samples, start: int) -> _WindowSegments:
+        """Transcribe samples that begin at sample `start` of the whole recording."""
         with self._model.lock:
             decoder = self._encode(samples)
             begin = time.perf_counter()
             if self.language is None:
                 self.language = self._detected(decoder)
             decoded = self._decode(decoder, self._options, self._rules)
-            heard = self._segments(decoded, samples, start)
+            found = self._segments(decoded, samples, start)
             self._decode_s += time.perf_counter() - begin
         self._windows += 1
         self._tokens += len(decoded.hypothesis.tokens)
         self._remember(decoded)
-        return heard
+        return found
 
     def transcript(self, segments: Sequence[Segment], samples: int) -> Transcript:
-        """All segments of a sound of so many samples as its transcript."""
+        """All segments of a recording of so many samples as its transcript."""
         return Transcript(
             text=self.join(segments),
             language=self.language,
@@ -188,7 +188,7 @@ class SpeechSession:
         rows = max(bucket.rows for bucket in self._model.spec.buckets)
         self._previous = (self._previous + said)[-rows:]  # more would never be fed
 
-    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> _Heard:
+    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> _WindowSegments:
         rate = self._model.audio.sample_rate
         tokens = decoded.hypothesis.tokens
         spans = split_at_timestamps(tokens, self._model.spec, len(samples) / rate)
@@ -201,7 +201,7 @@ class SpeechSession:
             if text:
                 segments.append(self._segment(decoded, span, text, said, timed, start / rate))
         resume = None if spans.resume is None else round(spans.resume * rate)
-        return _Heard(tuple(segments), resume)
+        return _WindowSegments(tuple(segments), resume)
 
     def _segment(
         self,
@@ -254,7 +254,7 @@ class SpeechSession:
         starts: NDArray[np.float64],
         sounding: Sequence[tuple[float, float]],
     ) -> list[list[TimedWord]]:
-        """The words of each span, from where each text token of all spans begins, and the pauses of the sound."""
+        """The words of each span, from where each text token of all spans starts, and the pauses of the audio."""
         found = decoded.hypothesis
         words = []
         first = 0
@@ -262,7 +262,7 @@ class SpeechSession:
             end = first + len(span.entries)
             pieces = self._model.tokenizer.words([found.tokens[index] for index in span.entries], self.language or "en")
             probabilities = [math.exp(found.log_probabilities[index]) for index in span.entries]
-            timed = trim_to_sound(timed_words(pieces, starts[first : end + 1], probabilities), sounding)
+            timed = trim_to_speech(timed_words(pieces, starts[first : end + 1], probabilities), sounding)
             words.append(join_punctuation(clip_long_words(timed)))
             first = end
         return words
@@ -287,7 +287,7 @@ class CancellableDecoder:
         self.prefill_tokens = decoder.prefill_tokens
 
     def encode(self, mel: Floats) -> None:
-        """Hear a sound, unless cancelled."""
+        """Transcribe a recording, unless cancelled."""
         check(self._is_cancelled)
         self._decoder.encode(mel)
 

@@ -1,4 +1,4 @@
-"""Text while sound arrives: first a guess, then, at a pause, what stays."""
+"""Text while audio arrives: first a guess, then, at a pause, what stays."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.speech_model import SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
-from edgeformer_runtime.pipelines.speech_windows import SoundBuffer
+from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio, open_audio
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 
 LOOK_SECONDS = 0.1
-"""New sound after which pauses are looked for: blocks may be much shorter."""
+"""New audio after which pauses are looked for: blocks may be much shorter."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class StreamOptions:
     """When a stream gives text.
 
     Attributes:
-        partial_seconds: new sound after which the guess is made anew.
+        partial_seconds: new audio after which the guess is made anew.
         pause_seconds: a pause that ends a sentence of `settled_seconds`: its text becomes final.
         long_pause_seconds: a pause that ends any sentence.
-        settled_seconds: sound that is long enough to be understood without what follows.
+        settled_seconds: audio that is long enough to be understood without what follows.
     """
 
     partial_seconds: float = 1.0
@@ -49,7 +49,7 @@ class StreamUpdate:
     Attributes:
         final: segments that are new and will not change.
         partial: a guess at what follows them; it replaces the last one.
-        seconds: of sound that has arrived.
+        seconds: of audio that has arrived.
     """
 
     final: tuple[Segment, ...]
@@ -58,7 +58,7 @@ class StreamUpdate:
 
 
 class TranscriptStream:
-    """Takes sound as it arrives. Not for several threads at once."""
+    """Takes audio as it arrives. Not for several threads at once."""
 
     def __init__(self, model: SpeechModel, session: SpeechSession, options: StreamOptions) -> None:
         """Use `Transcriber.open_stream`."""
@@ -66,14 +66,14 @@ class TranscriptStream:
         self._session = session
         self._options = options
         self._rate = model.audio.sample_rate
-        self._buffer = SoundBuffer()
+        self._buffer = AudioBuffer()
         self._looked_at = self._guessed_at = 0
         self._partial = ""
         self._segments: list[Segment] = []
         self._finished = False
 
     def feed(self, block: RawAudio) -> list[StreamUpdate]:
-        """Take the next sound.
+        """Take the next audio.
 
         Args:
             block: of any length; an array (N,) of floats or integers at the model's rate, or what else `open_audio`
@@ -83,7 +83,7 @@ class TranscriptStream:
             What is new, often nothing.
 
         Raises:
-            InputError: the block is no sound, or the stream has ended.
+            InputError: the block is no audio, or the stream has ended.
             EngineError: the model failed, or gave NaN or infinity.
         """
         if self._finished:
@@ -93,23 +93,23 @@ class TranscriptStream:
                 self._buffer.append(samples)
         updates: list[StreamUpdate] = []
         while len(self._buffer.samples) > self._model.window_samples:
-            updates += self._final(self._session.hear_next(self._buffer))
+            updates += self._final(self._session.transcribe_next(self._buffer))
         if self._buffer.end - self._looked_at < LOOK_SECONDS * self._rate:
             return updates
         self._looked_at = self._buffer.end
         pause = self._sentence_end()
         if pause is not None:
-            updates += self._final(self._session.hear_first(self._buffer, pause))
+            updates += self._final(self._session.transcribe_first(self._buffer, pause))
         elif self._buffer.end - self._guessed_at >= self._options.partial_seconds * self._rate:
             updates += self._guess()
         return updates
 
     def finish(self) -> list[StreamUpdate]:
-        """End the sound: what is left becomes final. A second call gives nothing."""
+        """End the audio: what is left becomes final. A second call gives nothing."""
         self._finished = True
         updates: list[StreamUpdate] = []
         while len(self._buffer.samples):
-            updates += self._final(self._session.hear_next(self._buffer))
+            updates += self._final(self._session.transcribe_next(self._buffer))
         return updates
 
     def transcript(self) -> Transcript:

@@ -1,4 +1,4 @@
-"""Long sound in windows that a model can hear at once, cut where nobody speaks; long silence is skipped."""
+"""Long audio in windows that a model can transcribe at once, cut where nobody speaks; long silence is skipped."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from edgeformer_runtime.pipelines.speech_model import Samples
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
 
 SKIPPED_PAUSE = PauseOptions(min_pause_seconds=3.0, margin_seconds=0.5)
-"""A pause that no window has inside: hearing it costs time, and it is where models make up text."""
+"""A pause that no window has inside: transcribing it costs time, and it is where models make up text."""
 SHORTEST_RETRY_SECONDS = 1.0
-"""Sound that a window left over is heard again if there is so much of it, and so much before it."""
+"""Audio that a window left over is transcribed again if there is so much of it, and so much before it."""
 
 
-class SoundBuffer:
-    """Sound that has been read and not yet transcribed.
+class AudioBuffer:
+    """Audio that has been read and not yet transcribed.
 
     Attributes:
-        start: the sample of the whole sound at which the buffer begins.
+        start: the sample of the whole recording at which the buffer starts.
         samples: (N,) float32.
     """
 
@@ -29,7 +29,7 @@ class SoundBuffer:
 
     @property
     def end(self) -> int:
-        """The sample of the whole sound at which the buffer ends."""
+        """The sample of the whole recording at which the buffer ends."""
         return self.start + len(self.samples)
 
     def append(self, samples: Samples) -> None:
@@ -44,16 +44,16 @@ class SoundBuffer:
 
 @dataclass(frozen=True)
 class Window:
-    """The first samples of a buffer, [0, end): to be heard, or to be skipped."""
+    """The first samples of a buffer, [0, end): to be transcribed, or to be skipped."""
 
     end: int
-    is_heard: bool
+    has_speech: bool
 
 
 def next_window(samples: Samples, longest: int, sample_rate: int) -> Window:
     """What to do with a buffer next; it is to be filled again before the next call.
 
-    Sound behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is
+    Audio behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is
     cut in the best pause of its second half.
 
     Args:
@@ -63,20 +63,20 @@ def next_window(samples: Samples, longest: int, sample_rate: int) -> Window:
     """
     ranges = speech_ranges(samples, sample_rate, SKIPPED_PAUSE)
     if not ranges:
-        return Window(len(samples), is_heard=False)
+        return Window(len(samples), has_speech=False)
     pause = round(SKIPPED_PAUSE.min_pause_seconds * sample_rate)
     begin, end = ranges[0]
     if begin >= pause:
-        return Window(begin, is_heard=False)
+        return Window(begin, has_speech=False)
     if len(ranges) == 1 and len(samples) - end < pause:
         end = len(samples)
     if end > longest:
         end = quietest_cut(samples[:longest], longest // 2, longest, sample_rate)
-    return Window(end, is_heard=True)
+    return Window(end, has_speech=True)
 
 
 def is_worth_a_retry(samples: Samples, done: int, sample_rate: int) -> bool:
-    """Whether what a window left over from sample `done` on is to be heard again."""
+    """Whether what a window left over from sample `done` on is to be transcribed again."""
     shortest = SHORTEST_RETRY_SECONDS * sample_rate
     rest = samples[done:]
     return done >= shortest and len(rest) >= shortest and not is_silent(rest, sample_rate)

@@ -19,7 +19,7 @@ class Word:
     """A word with the punctuation around it.
 
     Attributes:
-        start, end: in seconds from the begin of the sound.
+        start, end: in seconds from the start of the audio.
         text: without spaces around it.
         probability: mean of its tokens'.
     """
@@ -35,7 +35,7 @@ class Segment:
     """Text that was said in one piece.
 
     Attributes:
-        start, end: in seconds from the begin of the sound; they never fall from one segment to the next.
+        start, end: in seconds from the start of the audio; they never fall from one segment to the next.
         text: without spaces around it.
         words: with their times; empty where they were not asked for.
         mean_log_probability: of the window's tokens.
@@ -64,9 +64,9 @@ class SpeechStatistics:
 
     Attributes:
         mel_ms, encode_ms, decode_ms: wall clock of the stages; decode_ms has the text's search and its words' times.
-        total_ms: wall clock of all, with reading and cutting the sound.
+        total_ms: wall clock of all, with reading and cutting the audio.
         tokens: of text and timestamps in the answer.
-        windows: pieces of sound that the model heard; skipped silence is none.
+        windows: windows of audio that the model transcribed; skipped silence is none.
         peak_rss_bytes: the whole process's largest resident memory so far.
     """
 
@@ -81,13 +81,13 @@ class SpeechStatistics:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said in a sound.
+    """What was said in a recording.
 
     Attributes:
         text: of all segments.
         language: a code as "en": as asked for or found out; None where all is silence and nothing was asked for.
         segments: in order.
-        duration: of the sound in seconds.
+        duration: of the audio in seconds.
         statistics: what the transcript cost; None where it was not measured.
     """
 
@@ -105,7 +105,7 @@ class Transcript:
 
     @property
     def truncated(self) -> bool:
-        """Never: long audio is heard window by window."""
+        """Never: long audio is transcribed window by window."""
         return False
 
     def to_frame(self) -> tuple[dict[str, Any], bytes]:

@@ -1,4 +1,4 @@
-"""Sound from files and arrays, as a stream of mono float32 samples at a model's rate."""
+"""Audio from files and arrays, as a stream of mono float32 samples at a model's rate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _UNFINISHED_BYTES = 4096
 
 
 class AudioSource(Protocol):
-    """Sound as it comes, block by block.
+    """Audio as it comes, block by block.
 
     Attributes:
         what: what messages call it.
@@ -72,7 +72,7 @@ class AudioSource(Protocol):
 
 
 class AudioReader:
-    """A sound as mono samples at one rate, in constant memory whatever its length. Not for several threads at once."""
+    """A recording as mono samples at one rate, in constant memory for any length. Not for several threads at once."""
 
     def __init__(self, source: AudioSource, sample_rate: int) -> None:
         """Use `open_audio`."""
@@ -94,10 +94,10 @@ class AudioReader:
         """The next samples.
 
         Returns:
-            (n,) float32, full scale is 1; the caller's own. n is below `count` only at the end of the sound.
+            (n,) float32, full scale is 1; the caller's own. n is below `count` only at the end of the audio.
 
         Raises:
-            InputError: the file is corrupted or cut short, or the sound holds NaN, infinity or absurd values.
+            InputError: the file is corrupted or cut short, or the audio holds NaN, infinity or absurd values.
         """
         blocks, found = [self._pending], len(self._pending)
         while found < count and not self._ended:
@@ -144,7 +144,7 @@ class AudioReader:
 
 
 def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
-    """Open a sound for reading as mono at `sample_rate`.
+    """Open a recording for reading as mono at `sample_rate`.
 
     Files are wav (8 to 32 bit, float), flac, ogg with Vorbis or Opus, and mp3; libsndfile reads more, and is not asked
     to. Channels are averaged; resampling is soxr's high quality. A wav or flac file that was cut short is refused; mp3
@@ -156,20 +156,20 @@ def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
         sample_rate: of the samples that are read, in Hz.
 
     Raises:
-        InputError: no such file, not sound, a rate or number of channels out of range, or an array of another kind.
+        InputError: no such file, not audio, a rate or number of channels out of range, or an array of another kind.
     """
     if isinstance(raw, (str, PathLike)):
         return AudioReader(_open_path(Path(raw)), sample_rate)
     if isinstance(raw, (bytes, bytearray, memoryview)):
         data = bytes(raw)
-        what = f"a sound of {len(data)} bytes"
+        what = f"a recording of {len(data)} bytes"
         return AudioReader(_FileSource(io.BytesIO(data), lambda: io.BytesIO(data), what), sample_rate)
     if isinstance(raw, np.ndarray):
         return AudioReader(_ArraySource(raw, sample_rate), sample_rate)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray):
         return AudioReader(_ArraySource(*raw), sample_rate)
     raise InputError(
-        f"expected a sound as a path, a file's bytes, an array or (array, sample rate), found {type(raw).__name__}"
+        f"expected a recording as a path, a file's bytes, an array or (array, sample rate), found {type(raw).__name__}"
     )
 
 
@@ -179,7 +179,7 @@ def _open_path(path: Path) -> _FileSource:
         path.open("rb").close()
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise InputError(f"cannot read the sound {what}: {reason}") from None
+        raise InputError(f"cannot read the audio {what}: {reason}") from None
     # As bytes: a path need not be text. Windows' are, and are not bytes.
     return _FileSource(str(path) if os.name == "nt" else os.fsencode(path), lambda: path.open("rb"), what)
 
@@ -190,13 +190,13 @@ class _FileSource:
     def __init__(self, file: str | bytes | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> None:
         """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
         self.what = what
-        self._failure = load_optional("soundfile:SoundFileError", "reading sound files", "speech")
+        self._failure = load_optional("soundfile:SoundFileError", "reading audio files", "speech")
         _check_start(reopen, what)
         try:
-            self._file = load_optional("soundfile:SoundFile", "reading sound files", "speech")(file)
+            self._file = load_optional("soundfile:SoundFile", "reading audio files", "speech")(file)
         except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
             raise InputError(
-                f"{what} is not a sound file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
+                f"{what} is not an audio file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
             ) from None
         try:
             _check_coding(self._file.format, self._file.subtype, what)
@@ -239,9 +239,9 @@ class _ArraySource:
     def __init__(self, array: NDArray[Any], rate: Any) -> None:
         kind, size = array.dtype.kind, array.dtype.itemsize
         if not (kind == "f" or (kind in "iu" and size <= 4)):
-            raise InputError(f"expected a sound array of floats or of 8 to 32 bit integers, found {array.dtype}")
+            raise InputError(f"expected a recording array of floats or of 8 to 32 bit integers, found {array.dtype}")
         if array.ndim not in (1, 2):
-            raise InputError(f"expected a sound array (samples,) or (samples, channels), found shape {array.shape}")
+            raise InputError(f"expected a recording array (samples,) or (samples, channels), found shape {array.shape}")
         if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
             raise InputError(f"expected a sample rate in Hz as a number, found {type(rate).__name__}")
         self._array = array if array.ndim == 2 else array[:, None]
@@ -272,7 +272,7 @@ def _check_start(reopen: Callable[[], IO[bytes]], what: str) -> None:
     wave = start[:4] == b"RIFF" and start[8:] == b"WAVE"
     mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
     if not (wave or mp3 or start[:4] in (b"fLaC", b"OggS")):
-        raise InputError(f"{what} is not a sound file: expected wav, flac, ogg or mp3")
+        raise InputError(f"{what} is not an audio file: expected wav, flac, ogg or mp3")
 
 
 def _check_coding(container: str, coding: str, what: str) -> None:

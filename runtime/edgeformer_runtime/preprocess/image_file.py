@@ -343,7 +343,7 @@ def _check_bytes(image: Image.Image | HeifFile, kind: str, stated: tuple[int, in
 
 def _not_an_image(kind: str | None) -> str:
     if kind is not None:
-        return f"a corrupted image: it begins as {kind} and is none"
+        return f"a corrupted image: it starts as {kind} and is none"
     return f"not an image: expected one of {', '.join((*FORMATS, HEIC))}"
 
 

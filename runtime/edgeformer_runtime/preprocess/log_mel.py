@@ -110,10 +110,10 @@ def _check_filters(filters: NDArray[np.float32], spec: AudioPreprocessing) -> No
 class LogMel:
     """Turns samples into a model's input. Calls from several threads are safe: nothing changes after init.
 
-    The steps are the reference's (transformers' WhisperFeatureExtractor): pad the sound with zeros to the whole window,
+    The steps are the reference's (transformers' WhisperFeatureExtractor): pad the audio with zeros to the whole window,
     reflect the window at both ends by half a frame, take the power spectrum of each frame but the last under a periodic
     Hann window, apply the filters, take the logarithm, raise what lies too far below the largest value of the whole
-    window, scale. Frames of the zeros behind the sound are constant, so only those that touch the sound are computed,
+    window, scale. Frames of the zeros behind the audio are constant, so only those that touch the audio are computed,
     and the result is the reference's: the largest value is found among all of these, wherever `frames` ends.
 
     The matrix product with the filters is done without BLAS, which would start as many threads as the machine has cores
@@ -146,7 +146,7 @@ class LogMel:
         return self._spec.window_seconds * self._spec.sample_rate
 
     def __call__(self, samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
-        """The first `frames` frames of the window that begins with `samples`.
+        """The first `frames` frames of the window that starts with `samples`.
 
         Args:
             samples: (N,) float32 at the spec's rate, N from 0 to `window_samples`.
@@ -160,7 +160,7 @@ class LogMel:
         """
         window_frames = self.window_samples // self._spec.hop_length
         self._check(samples, frames, window_frames)
-        # A frame is centered on its time, so one that begins before the sound's end touches it.
+        # A frame is centered on its time, so one that starts before the recording's end touches it.
         sounding = min(window_frames, -(-(len(samples) + self._spec.n_fft // 2) // self._spec.hop_length))
         with np.errstate(over="ignore", invalid="ignore"):  # shows in the largest value, below
             mel = self._mel(self._padded(samples, sounding), sounding)
@@ -180,7 +180,7 @@ class LogMel:
         if samples.dtype != np.float32 or samples.ndim != 1:
             raise InputError(f"expected float32 samples (N,), found {samples.dtype} of shape {samples.shape}")
         if len(samples) > self.window_samples:
-            raise InputError(f"expected at most {self.window_samples} samples, found {len(samples)}: cut the sound")
+            raise InputError(f"expected at most {self.window_samples} samples, found {len(samples)}: cut the audio")
         if not 1 <= frames <= window_frames:
             raise InputError(f"expected 1 to {window_frames} frames, found {frames}")
 

@@ -1,7 +1,7 @@
-"""Where a sound pauses, by its energy alone: cheap, and good enough to cut speech between words and to skip waiting.
+"""Where a recording pauses, by its energy alone: cheap, and good enough to cut between words and to skip waiting.
 
-Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no sound.
-What counts as a pause is relative to the sound: a little above its own noise floor. Where there is no contrast between
+Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no audio.
+What counts as a pause is relative to the audio: a little above its own noise floor. Where there is no contrast between
 floor and top, as in steady noise, nothing is a pause: to transcribe noise costs time, to skip speech costs words.
 """
 
@@ -89,7 +89,7 @@ def quietest_cut(samples: Samples, earliest: int, latest: int, sample_rate: int)
     levels = _levels(samples[earliest:latest], sample_rate)
     if not len(levels):
         return (earliest + latest) // 2
-    # The threshold is the whole sound's: a range without speech would have none of its own.
+    # The threshold is the whole recording's: a range without speech would have none of its own.
     first, end = _longest(levels < _threshold(_levels(samples, sample_rate)))
     if (end - first) * FRAME_SECONDS < _CUT_SECONDS:
         width = min(len(levels), round(_CUT_SECONDS / FRAME_SECONDS))
@@ -100,7 +100,7 @@ def quietest_cut(samples: Samples, earliest: int, latest: int, sample_rate: int)
 
 
 def speech_ranges(samples: Samples, sample_rate: int, options: PauseOptions = DEFAULT_PAUSES) -> list[tuple[int, int]]:
-    """The parts of a sound between its long pauses.
+    """The parts of a recording between its long pauses.
 
     Args:
         samples: (N,) float32.
@@ -126,7 +126,7 @@ def speech_ranges(samples: Samples, sample_rate: int, options: PauseOptions = DE
 
 
 def trim(samples: Samples, sample_rate: int, options: PauseOptions = DEFAULT_PAUSES) -> tuple[int, int]:
-    """Where the sound begins and ends, in samples: (0, 0) where `is_silent`; pauses between stay."""
+    """Where the audio starts and ends, in samples: (0, 0) where `is_silent`; pauses between stay."""
     ranges = speech_ranges(samples, sample_rate, options)
     return (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
 
@@ -148,7 +148,7 @@ def _levels(samples: Samples, sample_rate: int) -> Levels:
 
 
 def _threshold(levels: Levels) -> float:
-    """The level below which a frame is a pause; below all levels where the sound has no contrast."""
+    """The level below which a frame is a pause; below all levels where the audio has no contrast."""
     if not len(levels):
         return -np.inf
     floor, top = float(np.percentile(levels, _FLOOR_PERCENTILE)), float(levels.max())
@@ -161,8 +161,8 @@ def _threshold(levels: Levels) -> float:
 def _longest(quiet: NDArray[np.bool_]) -> tuple[int, int]:
     """The longest run of frames, (first, end); (0, 0) without one. Of equals, the later: it leaves the shorter rest."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]])))
-    begins, ends = edges[::2], edges[1::2]
-    if not len(begins):
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
         return 0, 0
-    index = len(begins) - 1 - int((ends - begins)[::-1].argmax())
-    return int(begins[index]), int(ends[index])
+    index = len(starts) - 1 - int((ends - starts)[::-1].argmax())
+    return int(starts[index]), int(ends[index])

@@ -211,7 +211,7 @@ _MARKS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _CHINESE = range(0x4E00, 0xA000)
 
 _REWRITING = {"ByteLevel", "Nmt", "Prepend", "Replace", "Strip"}
-"""Normalizers that may take a space away or that see where a text begins and ends."""
+"""Normalizers that may take a space away or that see where a text starts and ends."""
 
 
 class TextCut:
@@ -273,11 +273,11 @@ class TextCut:
         """The most characters between two places to cut, and all where none are known."""
         if self._places is None:
             return len(text)
-        begins = [0, *(place.start() for place in self._places.finditer(text)), len(text)]
-        return max(end - begin for begin, end in pairwise(begins))
+        starts = [0, *(place.start() for place in self._places.finditer(text)), len(text)]
+        return max(end - begin for begin, end in pairwise(starts))
 
     def _all(self, text: str) -> int:
-        """The tokens of the whole text, counted part by part where a part begins as the text does."""
+        """The tokens of the whole text, counted part by part where a part starts as the text does."""
         if not self._whole_words:
             return self._count(text)
         total = position = 0
@@ -300,7 +300,7 @@ def _uncut(text: str) -> InputError:
 def _places(settings: Mapping[str, Any]) -> re.Pattern[str] | None:
     """What a text may be cut before, None where nothing is known to be safe.
 
-    BERT begins a word at each space, mark and Chinese character, the others at a space between letters. An added token
+    BERT starts a word at each space, mark and Chinese character, the others at a space between letters. An added token
     that could reach over the cut, or that looks at what follows it, forbids it.
     """
     added = settings.get("added_tokens") or []
@@ -343,7 +343,7 @@ SOLID = (
     (0x3041, 0x3096), (0x30A1, 0x30FA), (0xAC00, 0xD7A3),  # kana, Hangul
     (0x1F300, 0x1F320), (0x1F400, 0x1F4F7), (0x1F600, 0x1F64F), (0x1F680, 0x1F6C5),  # emoji
 )  # fmt: skip
-"""Ranges of characters of which BERT's normalizer leaves one at least, and at none of which BERT begins a word."""
+"""Ranges of characters of which BERT's normalizer leaves one at least, and at none of which BERT starts a word."""
 
 LOOSE = ((0x300, 0x34E), (0x350, 0x36F), (0x200D, 0x200D), (0xFE0F, 0xFE0F))
 """Marks and joiners that it leaves or removes, by its options; nor do they begin a word."""

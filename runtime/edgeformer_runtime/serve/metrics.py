@@ -34,7 +34,7 @@ class Metrics:
             "edgeformer_fallbacks", "Doubtful answers, by who answered then.", ["answered_by"], registry=registry
         )
         self.truncated = Counter("edgeformer_truncated_inputs", "Inputs that were too long.", registry=registry)
-        self.streams = Gauge("edgeformer_streams", "Streams of sound that are open.", registry=registry)
+        self.streams = Gauge("edgeformer_streams", "Streams of audio that are open.", registry=registry)
         self.connections = Gauge("edgeformer_connections", "Connections that are open.", registry=registry)
         self.closed = Counter(
             "edgeformer_closed_connections",

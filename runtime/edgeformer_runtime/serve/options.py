@@ -57,9 +57,9 @@ class ServeOptions:
         max_inputs: texts in one request; more is 413.
         upload_s: for a request's body to arrive; 408 after it.
         answer_s: from a request's body to its answer, 504 after it; None: as the task says.
-        max_streams: streams of sound at a time.
+        max_streams: streams of audio at a time.
         stream_idle_s: a stream that sends nothing for so long is ended.
-        stream_s: of sound in one stream; more ends it.
+        stream_s: of audio in one stream; more ends it.
         finish_s: within which the process ends when it is told to.
         allow_hosts: names, beside this machine's own, that requests may name as the service's host.
         fallback: whom to ask in doubt, None: nobody.

@@ -128,7 +128,7 @@ class BoundedHttp(HttpToolsProtocol):
         return True
 
     def on_headers_complete(self) -> None:
-        """A head is complete: its request begins, or waits for those before it."""
+        """A head is complete: its request starts, or waits for those before it."""
         self._moved = True
         self._head_since = None
         self._body_since = self.loop.time()

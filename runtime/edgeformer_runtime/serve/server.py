@@ -180,7 +180,7 @@ def run_server(service: Service, listening: socket.socket, when_ready: Callable[
         backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_S,
         ws_max_size=MAX_MESSAGE_BYTES,
-        ws_per_message_deflate=False,  # sound in samples gets no smaller
+        ws_per_message_deflate=False,  # audio in samples gets no smaller
         timeout_graceful_shutdown=cast(Any, (ANSWER_SHARE + REFUSE_SHARE) * options.finish_s),
     )
     server = _Server(config, service, connections)

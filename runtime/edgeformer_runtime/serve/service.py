@@ -95,7 +95,7 @@ class Service:
 
     @contextmanager
     def stream_slot(self) -> Iterator[None]:
-        """Room for one stream of sound, until the block ends.
+        """Room for one stream of audio, until the block ends.
 
         Raises:
             Refusal: 503, as many are open as there may be.

@@ -45,7 +45,7 @@ LAST_WORDS_S = 2.0
 Outcome = TypeVar("Outcome")
 
 DURATION_TOLERANCE_S = 1.0
-"""How far two decoders may disagree about how long a sound is, of which formats with frames state an estimate."""
+"""How far two decoders may disagree about how long a recording is, of which formats with frames state an estimate."""
 _Seconds = Annotated[float, Field(ge=0)]
 
 NORMAL, GONE, REFUSED, RESTART, TRY_AGAIN = 1000, 1006, 1008, 1012, 1013
@@ -150,7 +150,7 @@ def _check_times(what: str, timed: Sequence[_Word | _Segment], latest: float) ->
 
 
 async def transcribe(workers: Workers, inputs: Inputs[bytes], options: TranscribeOptions) -> list[Result]:
-    """Transcribe a sound window by window. What is shorter than this goes first, from the third turn on."""
+    """Transcribe a recording window by window. What is shorter than this goes first, from the third turn on."""
     (raw,) = inputs.raws
     is_over = False
     begun: Transcription | None = None
@@ -169,7 +169,7 @@ async def transcribe(workers: Workers, inputs: Inputs[bytes], options: Transcrib
         try:
             transcription, is_more = await workers.step(lambda *_: begin(pipeline))
             turns = 1
-            while is_more:  # the second turn of a short sound finds that nothing is left
+            while is_more:  # the second turn of a short audio finds that nothing is left
                 is_more = await workers.step(lambda *_: transcription.advance(), is_rest=turns > 1)
                 turns += 1
             return [transcription.transcript()]
@@ -182,7 +182,7 @@ async def transcribe(workers: Workers, inputs: Inputs[bytes], options: Transcrib
 def add_speech_recognition(app: FastAPI, service: Service) -> None:
     """Let an application transcribe files of audio, and streams."""
 
-    @app.post(ANSWER_PATH, summary="Transcribe a sound", **documents(TranscriptAnswer, file_body("audio")))
+    @app.post(ANSWER_PATH, summary="Transcribe a recording", **documents(TranscriptAnswer, file_body("audio")))
     async def answer(request: Request, query: Annotated[SpeechQuery, Query()]) -> Response:
         work = partial(transcribe, options=query.options())
         plan = RequestPlan(partial(read_file, kind="audio"), work, _transcript, _read_transcript)
@@ -195,7 +195,7 @@ def add_speech_recognition(app: FastAPI, service: Service) -> None:
 
 
 def add_streams(app: FastAPI, service: Service) -> None:
-    """Let an application take streams of sound.
+    """Let an application take streams of audio.
 
     A client sends binary messages of 16 bit little-endian mono samples at the bundle's rate, then the text "end". The
     service sends {"final": segments, "partial": text, "seconds"} as it goes, and last {"done": true, "text",
@@ -233,7 +233,7 @@ async def _hear(socket: WebSocket, service: Service, query: SpeechQuery) -> None
     Raises:
         WebSocketDisconnect: the client has gone.
         Refusal: too many streams, nothing came for too long, or the service ends.
-        EdgeFormerError: what came is no sound, or the model failed.
+        EdgeFormerError: what came is no audio, or the model failed.
     """
     rate = cast(AudioPreprocessing, service.manifest.preprocessing).sample_rate
     workers = service.workers
@@ -274,7 +274,7 @@ async def _next_block(socket: WebSocket, service: Service) -> NDArray[np.int16] 
         if not receiving.done():
             if ending.done():
                 return None
-            raise Refusal(408, f"expected sound, nothing came for {idle_s:g} s")
+            raise Refusal(408, f"expected audio, nothing came for {idle_s:g} s")
         message = receiving.result()
     finally:
         receiving.cancel()

@@ -30,7 +30,7 @@ def _specs(manifest: Manifest) -> tuple[AudioPreprocessing, Transcription]:
 
 
 def _describe_audio(spec: AudioPreprocessing) -> str:
-    return f"sound, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
+    return f"audio, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
 
 
 AUDIO = InputKind(
@@ -41,12 +41,12 @@ AUDIO = InputKind(
     stored_file="audio",
     describe=_describe_audio,
     run="edgeformer_runtime.cli.run:run_audio",
-    takes="sound: expected paths of files",
-    asks_for="paths of files of sound",
+    takes="audio: expected paths of files",
+    asks_for="paths of files of audio",
     options=("--language", "--task", "--beam-size", "--timestamps", "--words", "--prompt", "--format", "--out"),
     frame="edgeformer_runtime.isolation.messages:file_frame",
     answer_s=600.0,  # audio may be long
-    patience_s=15.0,  # a window that has begun is heard to its end
+    patience_s=15.0,  # a window that has begun is transcribed to its end
     extra="speech",
 )
 
@@ -97,7 +97,7 @@ def _check_transcript(case: Mapping[str, Any], head: Transcription, where: str) 
 
 
 def _encoders(manifest: Manifest) -> list[ProgramSpec]:
-    """The programs that encode, with which a case begins."""
+    """The programs that encode, with which a case starts."""
     _, head = _specs(manifest)
     names = {bucket.encode for bucket in head.buckets}
     return [program for program in manifest.programs if program.name in names]
@@ -118,7 +118,7 @@ def _sample(spec: TensorSpec) -> TensorSpec:
 
 def _describe_transcription(head: Transcription) -> str:
     languages = f"{len(head.tokens.languages)} languages" if head.tokens.languages else "English"
-    return f"text of {languages}, {len(head.buckets)} lengths of sound, state kept by the {head.state}"
+    return f"text of {languages}, {len(head.buckets)} lengths of audio, state kept by the {head.state}"
 
 
 def _describe_buckets(manifest: Manifest) -> dict[str, str]:

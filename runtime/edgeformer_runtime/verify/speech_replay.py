@@ -107,7 +107,7 @@ class SpeechReplay:
 
 
 def record(transcriber: Transcriber, stored: Mapping[str, Any], bucket: AudioBucket) -> Case:
-    """Hear one stored sound in a bucket and keep each stage, as vectors need it."""
+    """Transcribe one stored recording in a bucket and keep each stage, as vectors need it."""
     samples = read_wav(transcriber, stored)
     mel = transcriber.mel(samples, bucket)
     encoded = transcriber.engine.run(bucket.encode, {"mel": mel})
@@ -156,7 +156,7 @@ def read_wav(transcriber: Transcriber, stored: Mapping[str, Any]) -> Floats:
     """The samples (N,) that a stored input means.
 
     Raises:
-        InputError: the file is no sound, or shorter than it says.
+        InputError: the file is no audio, or shorter than it says.
     """
     rate = cast(AudioPreprocessing, transcriber.bundle.manifest.preprocessing).sample_rate
     with open_audio(transcriber.bundle.path(stored["audio"]), rate) as reader:
@@ -171,7 +171,7 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
 
     Raises:
         BundleError: the bundle has no vectors.
-        InputError: no case begins with that program.
+        InputError: no case starts with that program.
     """
     cases = {case.program: case for case in read_vectors(bundle)[0]}
     chosen = program or list(cases)[len(cases) // 2]

@@ -108,7 +108,7 @@ def test_two_decoders_of_a_bucket_have_states_of_their_own(lowered: dict[str, Lo
     engine = MilReferenceEngine(speech.bundle(lowered["fp16"]))
     one, other = (engine.open_decoder(speech.bucket, speech.spec) for _ in range(2))
     for decoder in (one, other):
-        decoder.encode(speech.sound(0))
+        decoder.encode(speech.audio(0))
     one.step(5, 0, 0, mask_of(one, []))
     alone = one.step(6, 1, 1, mask_of(one, [0])).logits
     one.step(5, 0, 0, mask_of(one, []))
@@ -118,7 +118,7 @@ def test_two_decoders_of_a_bucket_have_states_of_their_own(lowered: dict[str, Lo
 
 def test_a_run_without_a_decoder_forgets(lowered: dict[str, Lowered], speech: Speech) -> None:
     engine = MilReferenceEngine(speech.bundle(lowered["fp16"]))
-    cross = engine.run(speech.bucket.encode, {"mel": speech.sound(0)})
+    cross = engine.run(speech.bucket.encode, {"mel": speech.audio(0)})
 
     def step(token: int, row: int, seen: list[int]) -> np.ndarray:
         mask = np.full(speech.bucket.rows, -1000, np.float32)
@@ -172,12 +172,12 @@ def test_the_engine_of_core_ml_gives_each_decoder_a_state(
         patch.setitem(sys.modules, "coremltools", stand_in)
         engine = CoreMLEngine(bundle, 1)
     one, other = (engine.open_decoder(speech.bucket, speech.spec) for _ in range(2))
-    other.encode(speech.sound(3))
+    other.encode(speech.audio(3))
     other.step(9, 0, 0, mask_of(other, []))
     largest, lowest = differences(script(one, speech), expected)
     assert largest < 1e-2
     assert lowest > 0.99999
-    cross = engine.run(speech.bucket.encode, {"mel": speech.sound(0)})
+    cross = engine.run(speech.bucket.encode, {"mel": speech.audio(0)})
     steering = {name: np.zeros(1, np.int32) for name in ("token", "position", "row")}
     assert engine.run(speech.bucket.decode, steering | {"mask": mask_of(one, [])} | cross)["logits"].any()
 

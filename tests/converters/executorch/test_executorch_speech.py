@@ -106,7 +106,7 @@ def test_programs_are_few_pieces_and_write_rows_in_place(fp32: Lowered) -> None:
 def test_each_decoder_has_a_state_of_its_own(engine: ExecuTorchEngine, speech: Speech) -> None:
     one, other = (engine.open_decoder(speech.bucket, speech.spec) for _ in range(2))
     for decoder in (one, other):
-        decoder.encode(speech.sound(0))
+        decoder.encode(speech.audio(0))
     one.step(5, 0, 0, mask_of(one, []))
     alone = one.step(6, 1, 1, mask_of(one, [0])).logits
     one.step(5, 0, 0, mask_of(one, []))
@@ -117,12 +117,12 @@ def test_each_decoder_has_a_state_of_its_own(engine: ExecuTorchEngine, speech: S
 def test_misuse_of_a_decoder_is_refused(engine: ExecuTorchEngine, speech: Speech) -> None:
     decoder = engine.open_decoder(speech.bucket, speech.spec)
     mask = mask_of(decoder, [])
-    with pytest.raises(EngineError, match="has heard nothing yet: call encode first"):
+    with pytest.raises(EngineError, match="has encoded nothing yet: call encode first"):
         decoder.step(5, 0, 0, mask)
     with pytest.raises(InputError, match=r"encode_100: mel: expected float32 \(1, 80, 200\)"):
-        decoder.encode(speech.sound(0)[:, :, :10])
-    decoder.encode(speech.sound(0))
-    with pytest.raises(InputError, match="expected 1 of the cache's rows"):
+        decoder.encode(speech.audio(0)[:, :, :10])
+    decoder.encode(speech.audio(0))
+    with pytest.raises(InputError, match="expected 1 of the cache's slots"):
         decoder.step(5, 0, decoder.rows, mask)
     with pytest.raises(InputError, match="mask: expected float32"):
         decoder.step(5, 0, 0, mask[1:])
@@ -135,7 +135,7 @@ def test_misuse_of_a_decoder_is_refused(engine: ExecuTorchEngine, speech: Speech
 def test_no_decoder_works_after_its_engine(fp32: Lowered, speech: Speech, executorch: Runtime) -> None:
     engine = ExecuTorchEngine(speech.bundle(fp32), 1, executorch)
     decoder = engine.open_decoder(speech.bucket, speech.spec)
-    decoder.encode(speech.sound(0))
+    decoder.encode(speech.audio(0))
     engine.close()
     with pytest.raises(EngineError, match="the executorch engine is closed"):
         decoder.step(5, 0, 0, mask_of(decoder, []))

@@ -44,7 +44,7 @@ def engine_of(speech: Speech, lowered: Lowered) -> Any:
 
 
 def of_bucket(speech: Speech, number: int) -> Speech:
-    """The same, as the scripts of calls take it, with the sounds of one bucket."""
+    """The same, as the scripts of calls take it, with the recordings of one bucket."""
     return Speech(speech.programs[3 * number : 3 * number + 3], speech.interface)
 
 
@@ -87,7 +87,7 @@ def test_every_step_answers_as_torch_does(
 
 def test_run_gives_what_a_decoder_gives(lowered: dict[str, Lowered], speech: Speech) -> None:
     engine = engine_of(speech, lowered["fp32"])
-    bucket, mel = speech.spec.buckets[0], speech.sound(3)
+    bucket, mel = speech.spec.buckets[0], speech.audio(3)
     decoder = engine.open_decoder(bucket, speech.spec)
     decoder.encode(mel)
     mask = mask_of(decoder, [])
@@ -105,11 +105,11 @@ def test_decoders_do_not_disturb_one_another(lowered: dict[str, Lowered], speech
     same = engine.open_decoder(speech.spec.buckets[0], speech.spec)
     results = []
     for disturbed in (False, True):
-        alone.encode(speech.sound(0))
+        alone.encode(speech.audio(0))
         alone.prefill([5, 6, 7], 0, 0, mask_of(alone, []), (0, 2))
         if disturbed:
-            for decoder, sound in ((other, of_bucket(speech, 1).sound(1)), (same, speech.sound(2))):
-                decoder.encode(sound)
+            for decoder, audio in ((other, of_bucket(speech, 1).audio(1)), (same, speech.audio(2))):
+                decoder.encode(audio)
                 decoder.prefill([9, 8], 0, 0, mask_of(decoder, []), (0, 1))
         results.append(alone.step(8, 3, 3, mask_of(alone, [0, 1, 2])).logits.copy())
     np.testing.assert_array_equal(*results)
@@ -120,14 +120,14 @@ def test_refuses(lowered: dict[str, Lowered], speech: Speech) -> None:
     engine = engine_of(speech, lowered["fp32"])
     decoder = engine.open_decoder(speech.spec.buckets[0], speech.spec)
     mask = mask_of(decoder, [])
-    with pytest.raises(EngineError, match="heard nothing yet"):
+    with pytest.raises(EngineError, match="encoded nothing yet"):
         decoder.step(1, 0, 0, mask)
     with pytest.raises(InputError, match=r"mel: expected float32 \(1, 80, 100\), found float32 \(1, 80, 99\)"):
-        decoder.encode(speech.sound(0)[:, :, 1:])
-    decoder.encode(speech.sound(0))
+        decoder.encode(speech.audio(0)[:, :, 1:])
+    decoder.encode(speech.audio(0))
     with pytest.raises(InputError, match="mask: expected float32"):
         decoder.step(1, 0, 0, mask[1:])
-    with pytest.raises(InputError, match="of the cache's rows"):
+    with pytest.raises(InputError, match="of the cache's slots"):
         decoder.step(1, 0, decoder.rows, mask)
     with pytest.raises(InputError, match="expected 1 to 8 tokens, found 9"):
         decoder.prefill([1] * 9, 0, 0, mask, (0, 0))

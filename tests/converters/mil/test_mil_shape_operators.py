@@ -29,7 +29,7 @@ CASES: list[Case] = [
      np.pad(IMAGE, ((0, 0), (0, 0), (1, 2), (3, 0)), mode="reflect")),
     ("pad", {"x": X, "pad": vector(2, 1, 0, 0, 1, 5), "mode": "replicate"},
      np.pad(X, ((2, 1), (0, 0), (1, 5)), mode="edge")),
-    ("reshape_like", {"x": X, "ref_tensors": [torch.zeros(4, 7), torch.zeros(9, 2, 3)], "begins": [0, 1],
+    ("reshape_like", {"x": X, "ref_tensors": [torch.zeros(4, 7), torch.zeros(9, 2, 3)], "starts": [0, 1],
                       "ends": [1, 0], "end_masks": [False, True]}, X.reshape(4, 2, 3)),
     ("flatten2d", {"x": X}, X.reshape(2, 12)),
     ("flatten2d", {"x": X, "axis": -1}, X.reshape(6, 4)),

@@ -50,9 +50,9 @@ def test_every_step_answers_as_torch_does(
     engine = engine_of(speech, lowered[precision])
     reference = TorchEngine(speech.programs)
     for number, bucket in enumerate(speech.spec.buckets):
-        sounds = Speech(speech.programs[3 * number : 3 * number + 3], speech.interface)
-        found = script(engine.open_decoder(bucket, speech.spec), sounds)
-        largest, lowest = differences(found, script(reference.open_decoder(bucket, speech.spec), sounds))
+        recordings = Speech(speech.programs[3 * number : 3 * number + 3], speech.interface)
+        found = script(engine.open_decoder(bucket, speech.spec), recordings)
+        largest, lowest = differences(found, script(reference.open_decoder(bucket, speech.spec), recordings))
         assert largest < tolerance
         assert lowest > cosine
     engine.close()
@@ -62,7 +62,7 @@ def test_sessions_open_when_they_are_needed(lowered: dict[str, Lowered], speech:
     engine = engine_of(speech, lowered["fp32"])
     assert not engine._sessions
     bucket = speech.spec.buckets[1]
-    engine.open_decoder(bucket, speech.spec).encode(Speech(speech.programs[3:], speech.interface).sound(0))
+    engine.open_decoder(bucket, speech.spec).encode(Speech(speech.programs[3:], speech.interface).audio(0))
     assert list(engine._sessions) == [f"{bucket.encode}.onnx"]
     engine.close()
 

@@ -87,8 +87,8 @@ def test_all_that_transformers_writes_is_known() -> None:
         assert check_fields("config.json", written, CONFIG_FIELDS[kind]) == ()
     generation = transformers.GenerationConfig().to_dict()
     assert check_fields("generation_config.json", generation, GENERATION_FIELDS) == ()
-    sound = transformers.WhisperFeatureExtractor().to_dict()
-    assert check_fields("preprocessor_config.json", sound, AUDIO_FIELDS) == ()
+    audio = transformers.WhisperFeatureExtractor().to_dict()
+    assert check_fields("preprocessor_config.json", audio, AUDIO_FIELDS) == ()
     made = transformers.BertTokenizer(vocab=dict.fromkeys(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), 0))
     assert check_fields("tokenizer_config.json", made.init_kwargs, TOKENIZER_FIELDS) == ()
 
@@ -235,7 +235,7 @@ def test_honoured_fields_of_pretrained_cfg_change_the_pixels_or_labels() -> None
 
 
 def meaning(raw: Mapping[str, Any]) -> Any:
-    """What a config.json comes to, without its files."""
+    """What a config.json is, without its files."""
     family = family_for(raw)
     config = family.parse_config(raw)
     task = task_of(family, {"architectures": ["BertForSequenceClassification"], **raw}, (), None, SentenceFiles())

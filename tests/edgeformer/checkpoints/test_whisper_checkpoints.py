@@ -121,7 +121,7 @@ def test_without_generation_and_preprocessor_config(multilingual: Path, copy: Pa
     assert settings.tokens.languages == {}
     assert len(checkpoint.notes) == 2
     assert "no suppressed tokens" in checkpoint.notes[0]
-    assert "what no transcript begins with" in checkpoint.notes[1]
+    assert "what no transcript starts with" in checkpoint.notes[1]
     control = ("startoftranscript", "nospeech", "transcribe", "translate", "startofprev", "startoflm")
     assert settings.suppress == tuple(sorted(ids[f"<|{name}|>"] for name in control))
     assert settings.suppress_at_start == tuple(sorted((ids["Ġ"], ids["<|endoftext|>"])))
@@ -146,9 +146,9 @@ def test_without_generation_and_preprocessor_config(multilingual: Path, copy: Pa
 
 
 def test_settings_inside_of_processor_config(copy: Path) -> None:
-    sound = json.loads((copy / "preprocessor_config.json").read_text())
+    audio = json.loads((copy / "preprocessor_config.json").read_text())
     (copy / "preprocessor_config.json").unlink()
-    change(copy / "processor_config.json", feature_extractor=sound | {"n_fft": 320})
+    change(copy / "processor_config.json", feature_extractor=audio | {"n_fft": 320})
     assert speech_of(open_checkpoint(str(copy))).n_fft == 320
 
 
@@ -264,7 +264,7 @@ def test_refuses_what_contradicts_itself(copy: Path, corrupt: Callable[[Path], N
 
 @pytest.mark.parametrize("language", ["de", "German", "<|de|>"])
 def test_a_fixed_language_is_the_only_one(copy: Path, language: str) -> None:
-    """transformers then answers in it whatever it hears; with no other to choose from, so does a bundle."""
+    """transformers then answers in it whatever it transcribes; with no other to choose from, so does a bundle."""
     change(copy / "generation_config.json", language=language, task="transcribe")
     checkpoint = open_checkpoint(str(copy))
     tokens = speech_of(checkpoint).tokens

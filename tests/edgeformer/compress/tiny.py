@@ -130,7 +130,7 @@ def save_images(folder: Path, each: int = 6) -> Path:
 
 
 def save_clips(folder: Path) -> Path:
-    """Four sounds of a second with a text beside each."""
+    """Four recordings of a second with a text beside each."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number, text in enumerate(("turn the lights off", "what is the weather", "the music is on", "please")):

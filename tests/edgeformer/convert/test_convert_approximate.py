@@ -51,7 +51,7 @@ def logits_in_torch(checkpoint: Path, bundle: Path, kernel: str) -> tuple[torch.
 def test_every_target_carries_it(kernel: str, checkpoint: Path, tmp_path: Path) -> None:
     reports: list[str] = []
     options = ConvertOptions(str(checkpoint), tmp_path, TARGETS, ("fp32",), (LENGTH,), attention=kernel)
-    rows = {row.target: row for row in convert(options, reports.append)}
+    rows = {row.target: row for row in convert(options, lambda line, *_: reports.append(line))}
     assert tuple(rows) == TARGETS
     for row in rows.values():
         assert row.ok, row.problems

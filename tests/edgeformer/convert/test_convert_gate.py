@@ -139,7 +139,7 @@ def test_a_delivery_removes_what_an_earlier_run_kept_as_refused(
     cells = {str(column.header): list(column.cells) for column in converted_table([refused]).columns}
     assert cells["latency"] == ["not measured"]
     said: list[str] = []
-    (row,) = convert(options(source, tmp_path), said.append)
+    (row,) = convert(options(source, tmp_path), lambda line, *_: said.append(line))
     assert row.ok and [path.name for path in tmp_path.iterdir()] == ["tiny.onnx.dynamic-int8"]
     note = f"note: {refused.path} was refused by the gates of an earlier conversion, and is removed"
     assert [line for line in said if "refused" in line] == [note]

@@ -58,9 +58,9 @@ def test_every_stage_is_verified_in_every_bucket(converted: Converted) -> None:
 
 def test_a_bundle_transcribes_with_what_its_manifest_says(converted: Converted) -> None:
     generator = np.random.default_rng(0)
-    sound = (generator.normal(size=20000) * 0.1).astype(np.float32)
+    audio = (generator.normal(size=20000) * 0.1).astype(np.float32)
     with load(converted.path) as transcriber:
-        first, again = transcriber(sound), transcriber([sound])[0]
+        first, again = transcriber(audio), transcriber([audio])[0]
     assert first.text == again.text
     assert first.duration == pytest.approx(20000 / 16000)
 
@@ -159,6 +159,6 @@ def test_below_fp16_letters_count_and_outputs_have_a_backstop(
     name: str, expected: tuple[float, float], converted: Converted
 ) -> None:
     with Bundle.open(converted.path) as bundle:
-        head, sound = bundle.manifest.postprocessing, bundle.manifest.preprocessing
-    found = TaskSpec(RECOGNITION, sound, head, {}, ()).tolerances(PRECISIONS[name])
+        head, audio = bundle.manifest.postprocessing, bundle.manifest.preprocessing
+    found = TaskSpec(RECOGNITION, audio, head, {}, ()).tolerances(PRECISIONS[name])
     assert (found.output, found.score) == pytest.approx(expected)

@@ -17,13 +17,13 @@ CLIPS = [("a.wav", "Hello, world."), ("deep/b.flac", "naïve 👍"), ("deep/c.MP
 def folder(tmp_path: Path) -> Path:
     for name, _ in CLIPS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"sound")
+        (tmp_path / name).write_bytes(b"audio")
     return tmp_path
 
 
 def read(data: Path | str) -> list[tuple[str, str]]:
     found = read_speech_data(str(data))
-    assert all(clip.path.read_bytes() == b"sound" for clip in found.clips)
+    assert all(clip.path.read_bytes() == b"audio" for clip in found.clips)
     assert found.notes == ()
     return [(clip.name, clip.text) for clip in found.clips]
 
@@ -58,16 +58,16 @@ def test_tables(folder: Path, name: str, content: str) -> None:
         assert read(folder) == CLIPS
 
 
-def test_texts_beside_sounds(folder: Path) -> None:
+def test_texts_beside_recordings(folder: Path) -> None:
     for name, text in CLIPS:
         (folder / name).with_suffix(".txt").write_text(text + "\n", encoding="utf-8-sig")
     (folder / ".hidden.wav").write_bytes(b"")
     (folder / "notes.txt").write_text("not a clip")
     assert read(folder) == CLIPS
-    (folder / "z.ogg").write_bytes(b"sound")
+    (folder / "z.ogg").write_bytes(b"audio")
     found = read_speech_data(str(folder))
     assert len(found.clips) == 3
-    assert found.notes == (f"1 of 4 sound files of {folder} have no .txt beside them and are not used",)
+    assert found.notes == (f"1 of 4 audio files of {folder} have no .txt beside them and are not used",)
 
 
 def test_the_assets(assets: Path) -> None:
@@ -83,9 +83,9 @@ def test_the_assets(assets: Path) -> None:
     ("name", "content", "problem"),
     [
         ("t.csv", b"", "holds no clips"),
-        ("t.csv", b"file,text\nabsent.wav,x\n", "line 2: no sound file at"),
+        ("t.csv", b"file,text\nabsent.wav,x\n", "line 2: no audio file at"),
         ("t.csv", b"a.wav,x\na.wav\n", "line 2: expected 2 columns, file and text, found 1"),
-        ("t.json", b'[["a\\u0000.wav", "x"]]', "item 0: no sound file at"),
+        ("t.json", b'[["a\\u0000.wav", "x"]]', "item 0: no audio file at"),
         ("t.json", b"3", "expected a list of [file, text]"),
         ("t.jsonl", b'{"file": "a.wav"}\n', 'expected [file, text] or {"file", "text"}'),
         ("t.jsonl", b"{", "line 1 is not JSON"),
@@ -98,7 +98,7 @@ def test_corrupted_tables(folder: Path, name: str, content: bytes, problem: str)
 
 
 def test_corrupted_folders(folder: Path) -> None:
-    assert "holds no clips: expected a manifest.jsonl, or sound files" in refused(folder)
+    assert "holds no clips: expected a manifest.jsonl, or audio files" in refused(folder)
     (folder / "a.txt").write_bytes(b"\xff")
     assert "expected UTF-8 text, found byte 0xff" in refused(folder)
     (folder / "a.txt").write_bytes(b"x" * (1 << 21))

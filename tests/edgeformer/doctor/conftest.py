@@ -1,4 +1,4 @@
-"""Small bundles of every target, sound ones and ones with the mask that breaks devices; each made once per run."""
+"""Small bundles of every target, valid ones and ones with the mask that breaks devices; each made once per run."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_head_that_the_decoder_does_not_have_is_told(diagnosis: Diagnosis) -> 
     assert "1 of 2 alignment heads are beyond the decoder's 1 layers" in found[0].what
 
 
-def test_values_of_the_shortest_sound_are_seen(diagnosis: Diagnosis) -> None:
+def test_values_of_the_shortest_audio_are_seen(diagnosis: Diagnosis) -> None:
     (finding,) = of(diagnosis, "float16")
     assert finding.severity is Severity.FINE
     seen = {program.name: program.largest for program in diagnosis.programs}

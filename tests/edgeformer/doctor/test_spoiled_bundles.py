@@ -1,4 +1,4 @@
-"""Bundles that break on devices, and sound ones: doctor names the cause, and nothing where there is none."""
+"""Bundles that break on devices, and valid ones: doctor names the cause, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def worst(diagnosis: Diagnosis) -> list[Finding]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_sound_bundle_has_no_error_and_no_warning(target: str, bundles: dict[str, Path]) -> None:
+def test_an_intact_bundle_has_no_error_and_no_warning(target: str, bundles: dict[str, Path]) -> None:
     diagnosis = examine(bundles[target])
     assert diagnosis.ok
     assert worst(diagnosis) == []
@@ -181,7 +181,7 @@ def test_a_dropped_operator_is_named(
 
 
 def corrupt_largest(name: str) -> Callable[[Path], None]:
-    """Put NaN at the begin of a model file's largest constant."""
+    """Put NaN at the start of a model file's largest constant."""
 
     def corrupt(folder: Path) -> None:
         with Bundle.open(folder) as bundle:

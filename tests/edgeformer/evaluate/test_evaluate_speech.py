@@ -28,7 +28,7 @@ SAID = {"a": "It cost twenty dollars, Mr. Smith.", "b": "good morning", "c": ""}
 
 
 class Parrot:
-    """Answers with what it was taught by a file's name, and reads the sound for its length."""
+    """Answers with what it was taught by a file's name, and reads the audio for its length."""
 
     def __init__(self, texts: dict[str, str], language: str | None = "en") -> None:
         self.texts, self.language, self.heard = texts, language, []  # type: ignore[var-annotated]
@@ -101,8 +101,8 @@ def test_without_the_normaliser(data: SpeechData, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_corrupted_clip_is_named(data: SpeechData) -> None:
-    data.clips[1].path.write_bytes(b"no sound")
-    with pytest.raises(InputError, match=r"^b\.wav: .* is not a sound file"):
+    data.clips[1].path.write_bytes(b"no audio")
+    with pytest.raises(InputError, match=r"^b\.wav: .* is not an audio file"):
         measure(Parrot(SAID), None, data, "a parrot")
 
 
@@ -117,8 +117,8 @@ def test_an_isolated_bundle_hears_the_same(tmp_path: Path) -> None:
         assert [each.bundle.text for each in isolated.rows] == [each.bundle.text for each in plain.rows]
         assert (isolated.bundle.simple, isolated.agreement) == (plain.bundle.simple, plain.agreement)
         assert isolated.executed_by == plain.executed_by
-        (clips / "0.wav").write_bytes(b"no sound")
-        with pytest.raises(InputError, match=r"^0\.wav: .* is not a sound file"):
+        (clips / "0.wav").write_bytes(b"no audio")
+        with pytest.raises(InputError, match=r"^0\.wav: .* is not an audio file"):
             evaluate(bundle, clips, isolated=True)
 
 

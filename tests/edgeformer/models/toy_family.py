@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.config import read_int
 from edgeformer.models.family import Family
-from edgeformer.models.text import Layers, TextClassifier, TextEncoder, check_task, id2label, masked_mean, text_programs
+from edgeformer.models.text import TextClassifier, TextEncoder, check_task, id2label, masked_mean, text_programs
 
 BASE = "bag"
 
@@ -27,10 +27,8 @@ class BagConfig:
 
 class BagOfWords(TextEncoder):
     def __init__(self, config: BagConfig) -> None:
-        super().__init__()
-        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.encoder = Layers((), first_token_only=True)
-        self.pooler = None
+        embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        super().__init__(embeddings, (), pooler_size=None, first_token_only=True)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:  # noqa: ARG002
         return masked_mean(self.embeddings(input_ids), attention_mask)[:, None]

@@ -1,4 +1,4 @@
-"""`verify --layers` names the layer whose weight is corrupted, in every format, and no layer of a sound bundle."""
+"""`verify --layers` names the layer whose weight is corrupted, in every format, and no layer of a valid bundle."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def layers(verification: Verification) -> tuple[str, ...]:
 
 
 @BUNDLES
-def test_sound_texts(texts: Made, text_source: Path, target: str, precision: str) -> None:
+def test_audio_texts(texts: Made, text_source: Path, target: str, precision: str) -> None:
     plain, found = inspected(texts[target, precision], text_source)
     assert plain.ok and found.ok and found.first_diverging is None
     assert layers(found) == TEXT_LAYERS
@@ -131,7 +131,7 @@ def test_sound_texts(texts: Made, text_source: Path, target: str, precision: str
 
 
 @BUNDLES
-def test_sound_images(images: Made, image_source: Path, target: str, precision: str) -> None:
+def test_audio_images(images: Made, image_source: Path, target: str, precision: str) -> None:
     plain, found = inspected(images[target, precision], image_source)
     assert plain.ok and found.ok
     assert layers(found) == IMAGE_LAYERS

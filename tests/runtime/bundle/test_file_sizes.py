@@ -37,10 +37,10 @@ BIG = (4 << 30) - 1
     ],
 )
 def test_each_kind_of_file_has_its_limit(name: str, most: int) -> None:
-    sound = replace(manifest(), files={name: FileEntry("0" * 64, most)})
-    file_sizes.check_sizes(sound)
+    valid = replace(manifest(), files={name: FileEntry("0" * 64, most)})
+    file_sizes.check_sizes(valid)
     with pytest.raises(BundleError, match=f"{name}: expected at most {most} bytes, found {most + 1}"):
-        file_sizes.check_sizes(replace(sound, files={name: FileEntry("0" * 64, most + 1)}))
+        file_sizes.check_sizes(replace(valid, files={name: FileEntry("0" * 64, most + 1)}))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vectors/cases.json", "model.bin", "notes.txt"])
@@ -113,10 +113,10 @@ def test_tensors_are_read_as_safetensors_does(tmp_path: Path) -> None:
     ("header", "size", "message"),
     [
         ({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}, 4, "not those of its shape"),
-        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "begins at 4, expected 0"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, 8, "starts at 4, expected 0"),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, 8, "end at 4 of 8 bytes"),
         ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, 4, "end at 8 of 4 bytes"),
-        ({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"}, 4, "begins at 0, expected 4"),
+        ({name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for name in "ab"}, 4, "starts at 0, expected 4"),
         ({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, 4, "expected numbers"),
         ({"a": {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]}}, 4, "not those of its shape"),
         ({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, 2, "expected one of F32"),

@@ -217,7 +217,7 @@ def test_images(form: str, data: st.DataObject) -> None:
         assert encoded.shape == (1, 3, SPEC.height, SPEC.width)
 
 
-def encoded_sound(form: str) -> bytes:
+def encoded_audio(form: str) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.sin(np.arange(2000) / 5).astype(np.float32) / 2, 8000, format=form)
     return buffer.getvalue()
@@ -226,8 +226,8 @@ def encoded_sound(form: str) -> bytes:
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
 @fuzz
 @given(data=st.data())
-def test_sounds(form: str, data: st.DataObject) -> None:
-    content = encoded_sound(form)
+def test_recordings(form: str, data: st.DataObject) -> None:
+    content = encoded_audio(form)
     head = mutated(content[:60]).map(lambda start: start + content[60:])
     try:
         with open_audio(data.draw(head | mutated(content)), RATE) as reader:

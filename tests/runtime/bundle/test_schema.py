@@ -26,7 +26,7 @@ def document(name: str) -> dict[str, Any]:
     return json.loads(resources.files("edgeformer_runtime").joinpath(name).read_text(encoding="utf-8"))
 
 
-def sound(name: str) -> list[dict[str, Any]]:
+def audio(name: str) -> list[dict[str, Any]]:
     """Documents that follow a schema, but for what was not filled in."""
     if name == "cases.schema.json":
         cases = [
@@ -95,7 +95,7 @@ def changed(value: Any, rng: random.Random) -> Any:
 def test_it_agrees_with_jsonschema(name: str) -> None:
     reference = jsonschema.Draft202012Validator(document(name))
     rng, refused = random.Random(name), 0
-    originals = sound(name)
+    originals = audio(name)
     for original in originals:
         strict_json.check(original, name, "t")
     for number in range(1500):

@@ -19,5 +19,5 @@ def tiny_english(assets: Path) -> Transcriber:
 
 @pytest.fixture(scope="session")
 def tiny_english_full(assets: Path) -> Transcriber:
-    """The assets' tiny.en that always hears 30 seconds, in torch."""
+    """The assets' tiny.en that always transcribes 30 seconds, in torch."""
     return open_tiny_english(assets / "whisper-tiny.en", FULL_WINDOW)

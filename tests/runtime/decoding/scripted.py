@@ -1,4 +1,4 @@
-"""Speech models made of a few lines: decoders whose logits are a function of the tokens, or of tones in the sound."""
+"""Speech models made of a few lines: decoders whose logits are a function of the tokens, or of tones in the audio."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def says(*transcript: int, likelihood: float = 20.0, prompt: int = 2) -> Script:
 
 
 TONES = {chr(ord("a") + index): 300 * 1.25**index for index in range(10)}
-"""Hz of each letter that `ToneEngine` can hear."""
+"""Hz of each letter that `ToneEngine` can transcribe."""
 
 
 def tones(text: str, letter_seconds: float = 0.4, gap_seconds: float = 0.3) -> np.ndarray:
-    """Sound of letters; each space of the text is a gap, and so is the silence behind each letter."""
+    """Audio of letters; each space of the text is a gap, and so is the silence behind each letter."""
     time = np.arange(round(letter_seconds * RATE)) / RATE
     gap = np.zeros(round(gap_seconds * RATE))
     parts = [
@@ -147,7 +147,7 @@ def tones(text: str, letter_seconds: float = 0.4, gap_seconds: float = 0.3) -> n
 
 
 class ToneDecoder(ScriptedDecoder):
-    """Hears tones in the mel: each is a word of one letter, with its times where timestamps are asked for."""
+    """Transcribes tones in the mel: each is a word of one letter, with its times where timestamps are asked for."""
 
     def __init__(self, rows: int, positions: int) -> None:
         super().__init__(self._logits, rows, positions=positions)
@@ -168,7 +168,7 @@ class ToneDecoder(ScriptedDecoder):
             self._heard.append((begin // 2, max(begin // 2 + 1, end // 2), self._letter_of_band[nearest]))
 
     def _transcript(self, timestamps: bool) -> list[tuple[int, int]]:
-        """Tokens, and the position of the sound that each belongs to."""
+        """Tokens, and the position of the audio that each belongs to."""
         said = []
         for begin, end, letter in self._heard:
             text = [(SPACE, begin), (ord(letter), (begin + end) // 2)] if said else [(ord(letter), begin)]
@@ -178,7 +178,7 @@ class ToneDecoder(ScriptedDecoder):
         return [*said, (TOKENS.end, said[-1][1] + 8 if said else 0)]
 
     def _next(self, tokens: tuple[int, ...]) -> tuple[int, int, int] | None:
-        """The token that follows, and the positions from where it begins to where the one behind it does."""
+        """The token that follows, and the positions from where it starts to where the one behind it does."""
         prompt = tokens.index(TOKENS.start) + 1 if TOKENS.start in tokens else len(tokens)
         timestamps = TOKENS.no_timestamps not in tokens
         said = len(tokens) - prompt - (not timestamps)
@@ -235,7 +235,7 @@ class ToneEngine:
 def tone_transcriber(
     engine: ToneEngine | None = None, options: TranscribeOptions | None = None, **changed
 ) -> Transcriber:
-    """A transcriber that hears tones, with buckets of 5, 10, 20 and 30 seconds."""
+    """A transcriber that transcribes tones, with buckets of 5, 10, 20 and 30 seconds."""
     spec = make_spec(**({"rows": 448, "positions": (250, 500, 1000, 1500)} | changed))
     files = {
         "tokenizer.json": byte_tokenizer().encode(),

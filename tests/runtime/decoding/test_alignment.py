@@ -20,7 +20,7 @@ from edgeformer_runtime.decoding.timing import (
     median_filter,
     timed_words,
     token_positions,
-    trim_to_sound,
+    trim_to_speech,
 )
 from edgeformer_runtime.decoding.tokenizer import TextPiece
 
@@ -74,14 +74,14 @@ def test_median_as_in_transformers(length: int) -> None:
 
 
 def test_tokens_begin_where_their_attention_does() -> None:
-    begins = [0, 12, 30, 55, 80]
+    starts = [0, 12, 30, 55, 80]
     attention = np.full((5, 2, 120), 1e-3, np.float32)
-    for token, (begin, end) in enumerate(itertools.pairwise([*begins, 100])):
+    for token, (begin, end) in enumerate(itertools.pairwise([*starts, 100])):
         attention[token, :, begin:end] = 0.1
-    np.testing.assert_array_equal(token_positions(attention, 100), begins)
-    # Positions behind the sound are not looked at, however much attention they get.
+    np.testing.assert_array_equal(token_positions(attention, 100), starts)
+    # Positions behind the audio are not looked at, however much attention they get.
     attention[:, :, 100:] = 5.0
-    np.testing.assert_array_equal(token_positions(attention, 100), begins)
+    np.testing.assert_array_equal(token_positions(attention, 100), starts)
     assert list(token_positions(attention[:1], 100)) == [0]
     assert list(token_positions(attention, 1)) == [0] * 5
     np.testing.assert_array_equal(token_positions(np.zeros((3, 1, 10), np.float32), 10) >= 0, [True] * 3)
@@ -99,9 +99,9 @@ def word(text: str, start: float, end: float) -> TimedWord:
 
 def test_pauses_are_no_parts_of_words() -> None:
     words = [word(" a", 0.0, 1.0), word(" b", 1.0, 2.0), word(" c", 2.0, 3.0), word(" d", 3.0, 3.5)]
-    trimmed = trim_to_sound(words, [(0.4, 1.3), (1.8, 2.0), (2.1, 2.6)])
+    trimmed = trim_to_speech(words, [(0.4, 1.3), (1.8, 2.0), (2.1, 2.6)])
     assert [(each.start, each.end) for each in trimmed] == [(0.4, 1.0), (1.0, 1.3), (2.1, 2.6), (3.0, 3.5)]
-    assert trim_to_sound(words, []) == words
+    assert trim_to_speech(words, []) == words
 
 
 def test_long_words_at_pauses_are_clipped() -> None:

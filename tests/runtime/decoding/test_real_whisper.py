@@ -31,7 +31,7 @@ JFK_WORDS = [
     ("what", 8.66, 8.94), ("you", 8.94, 9.28), ("can", 9.28, 9.5), ("do", 9.5, 9.72), ("for", 9.72, 9.92),
     ("your", 9.92, 10.22), ("country", 10.22, 10.5),
 ]  # fmt: skip
-# Where the sound of jfk.wav is loud, in seconds, from its waveform: nobody speaks between these.
+# Where the audio of jfk.wav is loud, in seconds, from its waveform: nobody speaks between these.
 JFK_SPEECH = [(0.28, 2.16), (3.24, 3.74), (3.96, 4.34), (5.36, 7.6), (8.14, 10.42)]
 
 
@@ -119,26 +119,26 @@ def test_times_of_words(tiny_english: Transcriber, assets: Path, timestamps: boo
     assert words[9].start == pytest.approx(6.02, abs=0.1)  # "country"
 
 
-def test_long_sound_and_streams(tiny_english: Transcriber, assets: Path) -> None:
+def test_long_audio_and_streams(tiny_english: Transcriber, assets: Path) -> None:
     """Clips one after the other: no window holds them all, and a stream cuts them at other pauses."""
     names = ["harvard.wav", "jfk.wav", "libri_3436-172162-0000.wav", "LJ050-0131.wav"]
     clips = {
         clip["file"]: clip for clip in map(json.loads, (assets / "speech" / "manifest.jsonl").read_text().splitlines())
     }
     pause = np.zeros(16000, np.float32)
-    sound = np.concatenate([part for name in names for part in (samples_of(assets / "speech" / name), pause)])
+    audio = np.concatenate([part for name in names for part in (samples_of(assets / "speech" / name), pause)])
     reference = " ".join(clips[name]["text"] for name in names)
     single = sum(word_errors(clips[name]["text"], tiny_english.run(assets / "speech" / name).text) for name in names)
-    whole = tiny_english.run(sound)
+    whole = tiny_english.run(audio)
     assert whole.statistics.windows > 1
     assert word_errors(reference, whole.text) <= single + 2
-    blocks = np.array_split(sound, len(sound) // 8000)
+    blocks = np.array_split(audio, len(audio) // 8000)
     updates = list(tiny_english.stream(blocks, stream_options=StreamOptions(partial_seconds=15.0)))
     streamed = " ".join(segment.text for update in updates for segment in update.final)
     assert word_errors(reference, streamed) <= single + 2
     # They hear the clips in other windows: of 123 words a few come out as "asked" or "ask", "a" or "the".
     assert word_errors(whole.text, streamed) <= 5
-    timed = tiny_english.run(sound, TranscribeOptions(timestamps=True, word_timestamps=True))
+    timed = tiny_english.run(audio, TranscribeOptions(timestamps=True, word_timestamps=True))
     assert word_errors(whole.text, timed.text) <= 6
     starts = [word.start for segment in timed.segments for word in segment.words]
     assert starts == sorted(starts)

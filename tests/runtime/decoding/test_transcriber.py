@@ -1,4 +1,4 @@
-"""The transcriber on sound of any length, with a model that hears tones: every word once, in order, in time."""
+"""The transcriber on audio of any length, with a model that recognises tones: every word once, in order, in time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_times(transcript: Transcript) -> None:
         assert not series or (series[0] >= 0 and series[-1] <= transcript.duration)
 
 
-def test_a_short_sound() -> None:
+def test_a_short_audio() -> None:
     engine = ToneEngine()
     transcriber = tone_transcriber(engine)
     found = transcriber.run(tones("abc"))
@@ -60,41 +60,41 @@ def test_times_are_where_the_tones_are() -> None:
         check_times(found)
         words = [word for segment in found.segments for word in segment.words]
         assert [word.text for word in words] == list("abcd")
-        begins = np.array([0.0, 1.0, 1.7, 3.3])
-        np.testing.assert_allclose([word.start for word in words], begins, atol=0.05)
-        np.testing.assert_allclose([word.end for word in words], begins + 0.4, atol=0.12)
+        starts = np.array([0.0, 1.0, 1.7, 3.3])
+        np.testing.assert_allclose([word.start for word in words], starts, atol=0.05)
+        np.testing.assert_allclose([word.end for word in words], starts + 0.4, atol=0.12)
         assert len(found.segments) == (4 if chosen.timestamps else 1)
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-def test_long_sound_is_heard_once_and_in_order(timestamps: bool) -> None:
+def test_long_audio_is_heard_once_and_in_order(timestamps: bool) -> None:
     engine = ToneEngine()
     transcriber = tone_transcriber(engine)
     done: list[tuple[float, float | None]] = []
-    sound = tones(TALK)
-    found = transcriber.run(sound, TranscribeOptions(timestamps=timestamps), lambda *at: done.append(at))
+    audio = tones(TALK)
+    found = transcriber.run(audio, TranscribeOptions(timestamps=timestamps), lambda *at: done.append(at))
     assert found.text == spaced(TALK)
-    assert found.duration == pytest.approx(len(sound) / RATE)
+    assert found.duration == pytest.approx(len(audio) / RATE)
     check_times(found)
     assert done[-1] == (found.duration, found.duration)
     assert [at for at, _ in done] == sorted({at for at, _ in done})
-    assert found.statistics.windows == len(done) < len(sound) / RATE / 15 + 1
-    # The rest of the sound takes the smallest bucket that holds it; few decoders stay open.
+    assert found.statistics.windows == len(done) < len(audio) / RATE / 15 + 1
+    # The rest of the audio takes the smallest bucket that holds it; few decoders stay open.
     assert engine.open_now <= 3
 
 
 def test_words_are_not_cut() -> None:
     rng = np.random.default_rng(5)
     text = "".join(rng.choice(list(ALPHABET + "  "), 150))
-    sound = tones(text, letter_seconds=0.5, gap_seconds=0.15)
-    assert tone_transcriber().run(sound).text == spaced(text)
+    audio = tones(text, letter_seconds=0.5, gap_seconds=0.15)
+    assert tone_transcriber().run(audio).text == spaced(text)
 
 
 def test_long_silence_is_skipped() -> None:
     engine = ToneEngine()
     silence = np.zeros(20 * RATE, np.float32)
-    sound = np.concatenate([silence, tones("abc"), silence, silence, silence, tones("de"), silence])
-    found = tone_transcriber(engine).run(sound, TranscribeOptions(timestamps=True))
+    audio = np.concatenate([silence, tones("abc"), silence, silence, silence, tones("de"), silence])
+    found = tone_transcriber(engine).run(audio, TranscribeOptions(timestamps=True))
     assert found.text == "a b c d e"
     assert engine.opened == [250]
     assert found.statistics.windows == 2
@@ -142,13 +142,13 @@ def test_prompts_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech_session, "build_prompt", build)
     options = TranscribeOptions(initial_prompt="names", condition_on_previous_text=True)
     transcriber = tone_transcriber()
-    sound = tones(TALK[:60])
-    assert transcriber.run(sound, options).text == spaced(TALK[:60])
+    audio = tones(TALK[:60])
+    assert transcriber.run(audio, options).text == spaced(TALK[:60])
     first, second = (bytes(token for token in prompt.tokens[1 : prompt.start]) for prompt in prompts)
     assert first == b" names"
     assert second.startswith(b" namesa b c d")
     prompts.clear()
-    transcriber.run(sound, replace(options, condition_on_previous_text=False))
+    transcriber.run(audio, replace(options, condition_on_previous_text=False))
     assert {bytes(prompt.tokens[1 : prompt.start]) for prompt in prompts} == {b" names"}
 
 
@@ -198,21 +198,21 @@ def test_reference_answer() -> None:
 
 
 @pytest.mark.parametrize("block_seconds", [0.02, 0.5, 7.0, 200.0])
-def test_streams_agree_with_whole_sounds(block_seconds: float) -> None:
-    sound = tones(TALK[:60] + "      " + TALK[60:90])
+def test_streams_agree_with_whole_recordings(block_seconds: float) -> None:
+    audio = tones(TALK[:60] + "      " + TALK[60:90])
     size = round(block_seconds * RATE)
-    blocks = [sound[begin : begin + size] for begin in range(0, len(sound), size)]
+    blocks = [audio[begin : begin + size] for begin in range(0, len(audio), size)]
     updates = list(tone_transcriber().stream(blocks))
     final = [segment for update in updates for segment in update.final]
     assert " ".join(segment.text for segment in final) == spaced(TALK[:90])
     assert updates[-1].partial == ""
-    check_times(Transcript("", None, tuple(final), len(sound) / RATE))
+    check_times(Transcript("", None, tuple(final), len(audio) / RATE))
     partials = [update for update in updates if update.partial]
     if block_seconds <= 0.5:
         assert len(partials) > 20
         gaps = np.diff([update.seconds for update in partials])
         assert gaps.min() >= 1 - 1e-6
-        # A guess is the beginning of what becomes final, but for the word that is being said.
+        # A guess is the start of what becomes final, but for the word that is being said.
         for update, following in itertools.pairwise(updates):
             if update.partial and following.final:
                 assert following.final[0].text.startswith(update.partial[:-2])
@@ -305,7 +305,7 @@ def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--pair", "x"], "tones takes sound: expected paths of files, found --pair"),
+        (["--pair", "x"], "tones takes audio: expected paths of files, found --pair"),
         (["--top", "2"], "found --top"),
         (["-"], "found -"),
         (["--language", "xx"], "this model knows English only"),
@@ -326,7 +326,7 @@ def test_files_that_are_not_there(call: Call) -> None:
     assert call("nowhere.wav")[:2] == (2, "")
 
 
-def test_texts_take_no_options_of_sound(
+def test_texts_take_no_options_of_audio(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny: Path
 ) -> None:
     from tiny_bundle import TinyEngine
@@ -336,4 +336,4 @@ def test_texts_take_no_options_of_sound(
     monkeypatch.setattr("edgeformer_runtime.load", lambda *_, **__: load(tiny, engine=TinyEngine()))
     code, out, err = Call(capsys)("hello", "--words")
     assert (code, out) == (2, "")
-    assert "tiny takes texts: expected them without options for images or sound, found --words" in err
+    assert "tiny takes texts: expected them without options for images or audio, found --words" in err

@@ -88,9 +88,9 @@ def test_what_encode_gives_is_what_the_others_take(decoder: HostStateDecoder, re
 
 def test_refuses(decoder: HostStateDecoder) -> None:
     for call, problem in (
-        (lambda: decoder.step(1, 0, 10, MASK), "1 of the cache's rows 0 to 9, found 10 to 10"),
+        (lambda: decoder.step(1, 0, 10, MASK), "1 of the cache's slots 0 to 9, found 10 to 10"),
         (lambda: decoder.step(1, 0, -1, MASK), "found -1 to -1"),
-        (lambda: decoder.prefill([1, 2], 0, 9, MASK, (0, 1)), "2 of the cache's rows 0 to 9, found 9 to 10"),
+        (lambda: decoder.prefill([1, 2], 0, 9, MASK, (0, 1)), "2 of the cache's slots 0 to 9, found 9 to 10"),
         (lambda: decoder.prefill([], 0, 0, MASK, (0, 0)), "expected 1 to 4 tokens, found 0"),
         (lambda: decoder.prefill([1] * 5, 0, 0, MASK, (0, 0)), "expected 1 to 4 tokens, found 5"),
         (lambda: decoder.prefill([1, 2], 0, 0, MASK, (0, 2)), "wanted tokens of 0 to 1, found 0, 2"),
@@ -101,9 +101,9 @@ def test_refuses(decoder: HostStateDecoder) -> None:
             call()
 
 
-def test_nothing_before_a_sound_and_after_the_end(recorder: Recorder) -> None:
+def test_nothing_before_a_audio_and_after_the_end(recorder: Recorder) -> None:
     decoder = HostStateDecoder(recorder.run, BUCKET, SPEC)
-    with pytest.raises(EngineError, match="heard nothing yet: call encode first"):
+    with pytest.raises(EngineError, match="encoded nothing yet: call encode first"):
         decoder.step(1, 0, 0, MASK)
     decoder.close()
     decoder.close()

@@ -253,7 +253,7 @@ def test_frames() -> None:
 
     stream = io.BytesIO()
     write_frame(stream, Frame({"text": "\ud800 é"}, b"body"))
-    with pytest.raises(FrameError, match="surrogate"):  # what a parent hears is valid Unicode
+    with pytest.raises(FrameError, match="surrogate"):  # what a parent reads is valid Unicode
         through(stream.getvalue())
     assert read_frame(io.BytesIO(stream.getvalue()), trusted=True).header == {"text": "\ud800 é"}
     stream = io.BytesIO()

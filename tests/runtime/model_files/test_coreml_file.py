@@ -77,7 +77,7 @@ def check(model: Any, weights: bytes | None = None, items: Any = None, files: tu
     return check_coreml(files, lambda name: memoryview(content[name]), [PROGRAM])
 
 
-def test_a_sound_package_is_taken() -> None:
+def test_an_intact_package_is_taken() -> None:
     assert check(make_model()) == Counter({"add": 1})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +48,7 @@ SOUND: list[tuple[Any, ...]] = [
 
 
 @pytest.mark.parametrize(("operator", "inputs", "outputs", "options"), SOUND, ids=[each[0] for each in SOUND])
-def test_sound_operators_are_taken(operator: str, inputs: list[Part], outputs: list[Part], options: Any) -> None:
+def test_valid_operators_are_taken(operator: str, inputs: list[Part], outputs: list[Part], options: Any) -> None:
     model = one_operator(operator, inputs, outputs, options)
     assert check_litert(memoryview(model), [PROGRAM]) == Counter({"ADD": 1, operator: 1})
 
@@ -226,4 +227,22 @@ def another_type(model: Any, schema: Any) -> None:
 def test_structure(change: Callable[[Any, Any], None], reason: str) -> None:
     model = one_operator("ADD", [X, X], [X], ("AddOptions", {}), change)
     with pytest.raises(Broken, match=reason):
+        check_litert(memoryview(model), [PROGRAM])
+
+
+def test_many_operators_that_read_one_constant() -> None:
+    """Each reads 4096 indices, and an operator takes a hundred bytes: what a file asks for is bounded, not its size."""
+
+    def repeat(model: Any, _: Any) -> None:
+        graph = model.subgraphs[0]
+        gather = graph.operators[-1]
+        for _ in range(600):
+            graph.tensors.append(graph.tensors[gather.outputs[0]])
+            again = copy.copy(gather)
+            again.outputs = [len(graph.tensors) - 1]
+            graph.operators.append(again)
+
+    indices, gathered = Part((4096,), "INT32", [0] * 4096), [Part((4096, 4))]
+    model = one_operator("GATHER", [X, indices], gathered, ("GatherOptions", {"axis": 0}), repeat)
+    with pytest.raises(Broken, match="more than 2000000 tables, numbers and letters"):
         check_litert(memoryview(model), [PROGRAM])

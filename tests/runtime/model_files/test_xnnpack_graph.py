@@ -1,4 +1,4 @@
-"""Graphs of XNNPACK made to harm, inside a sound `.pte`: refused before XNNPACK packs weights by their numbers."""
+"""Graphs of XNNPACK made to harm, inside a valid `.pte`: refused before XNNPACK packs weights by their numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Change = Callable[[Table], tuple[Table, int, int]]
 
 
 def graph_with_weights(data: memoryview) -> tuple[int, Table]:
-    """The first graph that has a fully connected node, and where it begins."""
+    """The first graph that has a fully connected node, and where it starts."""
     at = 0
     while True:
         at = bytes(data).index(b"XH00", at + 4)

@@ -1,4 +1,4 @@
-"""Reading sound: every format against libsndfile, resampling against soxr in one piece, and what is refused."""
+"""Reading audio: every format against libsndfile, resampling against soxr in one piece, and what is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMATS = [
 """Container, coding, and the largest error of a sample; lossy ones are compared by their largest deviation."""
 
 
-def sound(count: int, seed: int = 0) -> np.ndarray:
+def audio(count: int, seed: int = 0) -> np.ndarray:
     """Noise of low frequencies, within -0.9 to 0.9."""
     noise = np.cumsum(np.random.default_rng(seed).standard_normal(count + 64))
     smooth = np.convolve(noise - np.convolve(noise, np.ones(64) / 64, "same"), np.ones(8) / 8, "same")[:count]
@@ -59,9 +59,9 @@ def everything(raw: Any, rate: int = RATE, step: int = 1 << 40) -> np.ndarray:
 @pytest.mark.parametrize(("container", "coding", "error"), FORMATS)
 def test_formats(container: str, coding: str, error: float, tmp_path: Path) -> None:
     rate = 48000 if coding == "OPUS" else RATE
-    samples = sound(3 * rate + 77)
+    samples = audio(3 * rate + 77)
     data = encoded(samples, rate, container, coding)
-    path = tmp_path / "sound"
+    path = tmp_path / "audio"
     path.write_bytes(data)
     found = everything(data, rate)
     # One rounding: what mpg123 gives depends on how much is asked for at a time.
@@ -76,7 +76,7 @@ def test_formats(container: str, coding: str, error: float, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
 def test_resampling_by_block_equals_resampling_at_once(rate: int) -> None:
-    samples = sound(BLOCK_FRAMES * 2 + 1234)
+    samples = audio(BLOCK_FRAMES * 2 + 1234)
     expected = soxr.resample(samples, rate, RATE)
     for step in (1 << 40, 4097):
         found = everything((samples, rate), step=step)
@@ -92,7 +92,7 @@ def test_a_tone_survives_resampling() -> None:
 
 
 def test_channels_are_averaged() -> None:
-    left, right = sound(5000, 1), sound(5000, 2)
+    left, right = audio(5000, 1), audio(5000, 2)
     stereo = np.stack([left, right], axis=1)
     np.testing.assert_allclose(everything(stereo), (left + right) / 2, atol=1e-7)
     np.testing.assert_allclose(everything(encoded(stereo, RATE, "WAV", "FLOAT")), (left + right) / 2, atol=1e-7)
@@ -107,7 +107,7 @@ def test_integers_scale_by_their_range(dtype: str) -> None:
 
 
 def test_every_kind_of_input_gives_the_same(tmp_path: Path) -> None:
-    samples = sound(4000)
+    samples = audio(4000)
     data = encoded(samples, RATE, "WAV", "FLOAT")
     path = tmp_path / "täl.wav"
     path.write_bytes(data)
@@ -118,13 +118,13 @@ def test_every_kind_of_input_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_reading_in_any_step_gives_the_same() -> None:
-    samples = sound(BLOCK_FRAMES + 500)
+    samples = audio(BLOCK_FRAMES + 500)
     for step in (1000, BLOCK_FRAMES, BLOCK_FRAMES + 1, len(samples)):
         np.testing.assert_array_equal(everything(samples, step=step), samples)
 
 
 def test_what_is_read_is_the_callers_own() -> None:
-    samples = sound(100)
+    samples = audio(100)
     with open_audio(samples, RATE) as reader:
         reader.read(50)[:] = 7
         np.testing.assert_array_equal(reader.read(50), samples[50:])
@@ -143,7 +143,7 @@ def test_what_is_read_is_the_callers_own() -> None:
 )  # fmt: skip
 def test_only_what_is_promised_is_decoded(container: str, coding: str) -> None:
     try:
-        data = encoded(sound(4000), 8000, container, coding)
+        data = encoded(audio(4000), 8000, container, coding)
     except Exception as error:  # not every build of libsndfile writes all of them
         pytest.skip(str(error))
     with pytest.raises(InputError, match="expected wav") as caught:
@@ -152,7 +152,7 @@ def test_only_what_is_promised_is_decoded(container: str, coding: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
-def test_no_samples_are_a_sound(rate: int) -> None:
+def test_no_samples_are_a_audio(rate: int) -> None:
     empty = np.empty(0, np.float32)
     for raw in ((empty, rate), encoded(empty, rate, "WAV", "PCM_16"), encoded(empty, rate, "WAVEX", "PCM_24")):
         assert len(everything(raw)) == 0
@@ -160,21 +160,21 @@ def test_no_samples_are_a_sound(rate: int) -> None:
             assert reader.seconds == 0
 
 
-def test_clipped_and_overdriven_sound_is_taken_as_it_is() -> None:
+def test_clipped_and_overdriven_audio_is_taken_as_it_is() -> None:
     clipped = np.where(np.arange(4000) % 40 < 20, 1.0, -1.0)
     np.testing.assert_array_equal(everything(clipped), clipped)
     np.testing.assert_array_equal(everything(clipped * 32768), clipped * 32768)
 
 
 def test_a_wav_of_unstated_length_is_read_to_its_end() -> None:
-    data = bytearray(encoded(sound(1000), RATE, "WAV", "PCM_16"))
+    data = bytearray(encoded(audio(1000), RATE, "WAV", "PCM_16"))
     place = data.index(b"data") + 4
     data[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
     assert len(everything(bytes(data))) == 1000
 
 
 def test_a_recording_that_was_never_finished_is_not_silence() -> None:
-    data = bytearray(encoded(sound(5000), RATE, "WAV", "PCM_16"))
+    data = bytearray(encoded(audio(5000), RATE, "WAV", "PCM_16"))
     place = data.index(b"data") + 4
     data[place : place + 4] = bytes(4)
     with pytest.raises(InputError, match="states that it has no samples, found 10000 bytes"):
@@ -184,14 +184,14 @@ def test_a_recording_that_was_never_finished_is_not_silence() -> None:
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
 @pytest.mark.parametrize(("container", "coding"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")])
 def test_a_file_that_was_cut_short_is_refused(container: str, coding: str, share: float) -> None:
-    data = encoded(sound(30000), RATE, container, coding)
-    with pytest.raises(InputError, match=r"cut short|not a sound file"):
+    data = encoded(audio(30000), RATE, container, coding)
+    with pytest.raises(InputError, match=r"cut short|not an audio file"):
         everything(data[: int(len(data) * share)])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_values_that_are_no_sound_are_refused_with_their_place(value: float) -> None:
-    samples = sound(BLOCK_FRAMES * 2)
+def test_values_that_are_no_audio_are_refused_with_their_place(value: float) -> None:
+    samples = audio(BLOCK_FRAMES * 2)
     samples[BLOCK_FRAMES + 16] = value
     for raw in (samples, np.stack([samples, samples], axis=1), encoded(samples, RATE, "WAV", "FLOAT")):
         with pytest.raises(InputError, match=r"at sample 16400 \(1\.025 s\): expected finite"):
@@ -209,14 +209,14 @@ def wav(rate: int, channels: int) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "not a sound file"),
-        (b"hello " * 100, "not a sound file: expected wav, flac, ogg or mp3"),
-        (b"RIFF", "not a sound file"),
-        (wav(RATE, 1)[:30], "not a sound file"),
+        (b"", "not an audio file"),
+        (b"hello " * 100, "not an audio file: expected wav, flac, ogg or mp3"),
+        (b"RIFF", "not an audio file"),
+        (wav(RATE, 1)[:30], "not an audio file"),
         (wav(999, 1), "999 Hz: expected 1000 to 768000"),
         (wav(768_001, 1), "768001 Hz"),
         (wav(RATE, MAX_CHANNELS + 1), "65 channels: expected 1 to 64"),
-        ("/no/such/sound.wav", "No such file"),
+        ("/no/such/audio.wav", "No such file"),
         ("/tmp", "directory"),
         ("bad\0name", "null"),
         (np.zeros((2, 16000), np.float32), "16000 channels"),
@@ -242,15 +242,15 @@ def test_refusals_are_one_line(raw: Any, message: str) -> None:
 
 
 def test_bare_samples_are_not_guessed(tmp_path: Path) -> None:
-    path = tmp_path / "sound.raw"
+    path = tmp_path / "audio.raw"
     path.write_bytes(bytes(1000))
-    with pytest.raises(InputError, match="not a sound file"):
+    with pytest.raises(InputError, match="not an audio file"):
         open_audio(path, RATE)
 
 
 def test_nothing_stays_open(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    path = tmp_path / "sound.wav"
-    path.write_bytes(encoded(sound(100), RATE, "WAV", "PCM_16"))
+    path = tmp_path / "audio.wav"
+    path.write_bytes(encoded(audio(100), RATE, "WAV", "PCM_16"))
     reader = open_audio(path, RATE)
     reader.close()
     reader.close()

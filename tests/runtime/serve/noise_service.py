@@ -1,4 +1,4 @@
-"""A process that serves the tiny speech bundle, whose model hears noise: `python noise_service.py BUNDLE`."""
+"""A process that serves the tiny speech bundle, whose model transcribes noise: `python noise_service.py BUNDLE`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 `python odd_service.py BUNDLE OPTIONS`: OPTIONS is JSON for `ServeOptions`, and "allow_deaths": how many pipelines open
 again. A text "sleep S" takes S seconds and gives up when told to; "hang S" does not give up; "panic" raises what is no
-Exception; others are answered as usual. A speech bundle's model hears noise.
+Exception; others are answered as usual. A speech bundle's model transcribes noise.
 """
 
 from __future__ import annotations

@@ -30,6 +30,6 @@ def one_by_one(pipelines: Sequence[Pipeline[Any, Any]]) -> Callable[[], Pipeline
 
 
 def open_noise(path: Path) -> Pipeline[Any, Any]:
-    """A transcriber that hears noise."""
+    """A transcriber that transcribes noise."""
     bundle = Bundle.open(path)
     return open_pipeline(bundle, NoiseEngine(bundle.manifest.programs), owned=True)

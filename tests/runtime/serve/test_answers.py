@@ -63,18 +63,18 @@ def test_image(connect: Connect, tiny_image_onnx: Path, content_type: str) -> No
     assert (answer["labels"], answer["scores"]) == (list(expected.labels), list(expected.scores))
 
 
-def test_sound(connect: Connect, tiny_speech: Path) -> None:
-    sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
+def test_audio(connect: Connect, tiny_speech: Path) -> None:
+    audio = (tiny_speech / "vectors" / "audio.wav").read_bytes()
     pipeline = open_noise(tiny_speech)
-    expected = pipeline.run(sound)
+    expected = pipeline.run(audio)
     assert expected.text
     client = connect([pipeline])
-    answer = client.post("/v1/answer", content=sound, headers={"Content-Type": "audio/wav"}).json()
+    answer = client.post("/v1/answer", content=audio, headers={"Content-Type": "audio/wav"}).json()
     assert answer["text"] == expected.text
     assert answer["duration"] == 1.0
     assert answer["segments"] == expected.to_json()["segments"]
     assert 0 < answer["confidence"] <= 1
-    refused = client.post("/v1/answer?task=sing", content=sound, headers={"Content-Type": "audio/wav"})
+    refused = client.post("/v1/answer?task=sing", content=audio, headers={"Content-Type": "audio/wav"})
     assert (refused.status_code, "unknown task" in refused.json()["error"]) == (422, True)
 
 

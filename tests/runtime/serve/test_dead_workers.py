@@ -70,7 +70,7 @@ def test_a_hanging_worker_is_replaced_when_its_client_goes(tiny_onnx: Path) -> N
         assert metric(served.port, 'edgeformer_replaced_workers_total{reason="stuck"}') == 1
 
 
-def send_sound(port: int, seconds: float) -> socket.socket:
+def send_audio(port: int, seconds: float) -> socket.socket:
     file = io.BytesIO()
     tone = (np.sin(np.arange(round(seconds * RATE)) * 0.3) * 8000).astype("<i2")
     soundfile.write(file, tone, RATE, format="WAV", subtype="PCM_16")
@@ -81,19 +81,19 @@ def send_sound(port: int, seconds: float) -> socket.socket:
     return connection
 
 
-def sound_answer(connection: socket.socket) -> Answer:
+def audio_answer(connection: socket.socket) -> Answer:
     with connection:
         return next(answers(received(connection)))
 
 
-def test_long_sound_lets_others_have_the_worker(tiny_speech: Path) -> None:
-    """An hour of sound, which takes the tiny bundle minutes, holds nobody up, and its work ends with its client."""
+def test_long_audio_lets_others_have_the_worker(tiny_speech: Path) -> None:
+    """An hour of audio, which takes the tiny bundle minutes, holds nobody up, and its work ends with its client."""
     with odd(tiny_speech, answer_s=60.0, finish_s=3.0) as served:
-        alone = sound_answer(send_sound(served.port, 1.0)).json()
-        with send_sound(served.port, 1800.0):
+        alone = audio_answer(send_audio(served.port, 1.0)).json()
+        with send_audio(served.port, 1800.0):
             wait_for(lambda: metric(served.port, "edgeformer_unanswered_requests") >= 1)
             for _ in range(3):
-                beside = sound_answer(send_sound(served.port, 1.0)).json()
+                beside = audio_answer(send_audio(served.port, 1.0)).json()
                 assert (beside["text"], beside["segments"]) == (alone["text"], alone["segments"])
             assert metric(served.port, "edgeformer_unanswered_requests") == 1
         wait_for(lambda: metric(served.port, "edgeformer_unanswered_requests") == 0)
@@ -101,10 +101,10 @@ def test_long_sound_lets_others_have_the_worker(tiny_speech: Path) -> None:
         assert metric(served.port, 'edgeformer_replaced_workers_total{reason="stuck"}') == 0
 
 
-def test_long_sound_ends_at_its_deadline(tiny_speech: Path) -> None:
+def test_long_audio_ends_at_its_deadline(tiny_speech: Path) -> None:
     with odd(tiny_speech, answer_s=1.0, finish_s=3.0) as served:
-        assert sound_answer(send_sound(served.port, 1800.0)).status == 504
-        assert sound_answer(send_sound(served.port, 1.0)).status == 200
+        assert audio_answer(send_audio(served.port, 1800.0)).status == 504
+        assert audio_answer(send_audio(served.port, 1.0)).status == 200
         assert metric(served.port, 'edgeformer_replaced_workers_total{reason="stuck"}') == 0
 
 

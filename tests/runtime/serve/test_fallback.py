@@ -243,9 +243,9 @@ def test_transcripts_that_are_not_believed(
 ) -> None:
     url, handler = elsewhere
     handler.answer = staticmethod(lambda: (200, json.dumps(found).encode()))
-    sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
+    audio = (tiny_speech / "vectors" / "audio.wav").read_bytes()
     client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
-    answer = client.post("/v1/answer", content=sound, headers={"Content-Type": "audio/wav"}).json()
+    answer = client.post("/v1/answer", content=audio, headers={"Content-Type": "audio/wav"}).json()
     assert answer["answered_by"] == "device"
     assert answer["fallback_error"].startswith(OTHER + reason)
 
@@ -256,7 +256,7 @@ def test_nobody_there(connect: Connect, tiny_onnx: Path) -> None:
     assert (answer["answered_by"], answer["fallback_error"].split(":")[0]) == ("device", "ConnectError")
 
 
-def test_sound_goes_with_its_options(
+def test_audio_goes_with_its_options(
     connect: Connect, tiny_speech: Path, elsewhere: tuple[str, type[Elsewhere]]
 ) -> None:
     url, handler = elsewhere
@@ -268,12 +268,12 @@ def test_sound_goes_with_its_options(
         "unknown": 1,
     }
     handler.answer = staticmethod(lambda: (200, json.dumps(said).encode()))
-    sound = (tiny_speech / "vectors" / "audio.wav").read_bytes()
+    audio = (tiny_speech / "vectors" / "audio.wav").read_bytes()
     client = connect([open_noise(tiny_speech)], fallback=FallbackOptions(url, below=1.0))
-    answer = client.post("/v1/answer?language=en", content=sound, headers={"Content-Type": "audio/wav"}).json()
+    answer = client.post("/v1/answer?language=en", content=audio, headers={"Content-Type": "audio/wav"}).json()
     assert (answer["answered_by"], answer["text"]) == ("fallback", "what was said")
     assert (answer["segments"], "unknown" in answer) == ([SEGMENT | {"doubtful": True}], False)
-    assert (handler.asked[0]["body"], handler.asked[0]["path"]) == (sound, "/v1/answer?language=en")
+    assert (handler.asked[0]["body"], handler.asked[0]["path"]) == (audio, "/v1/answer?language=en")
     assert handler.asked[0]["headers"]["Content-Type"] == "audio/wav"
 
 

@@ -108,14 +108,14 @@ def test_body_without_a_length_is_cut_off_at_the_limit(connect: Connect, tiny_on
 
 
 def test_files_that_are_refused(connect: Connect, tiny_image_onnx: Path, tiny_speech: Path) -> None:
-    image, sound = connect(tiny_image_onnx), connect([open_noise(tiny_speech)])
+    image, audio = connect(tiny_image_onnx), connect([open_noise(tiny_speech)])
     for client, content_type, body, status, problem in (
         (image, "image/png", b"no image", 422, "is not an image"),
         (image, "image/png", b"", 422, "found nothing"),
         (image, "audio/wav", b"x", 415, "Content-Type: image/..."),
         (image, "application/json", b"{}", 415, "Content-Type: image/..."),
-        (sound, "audio/wav", b"no sound", 422, "is not a sound file"),
-        (sound, "image/png", b"x", 415, "Content-Type: audio/..."),
+        (audio, "audio/wav", b"no audio", 422, "is not an audio file"),
+        (audio, "image/png", b"x", 415, "Content-Type: audio/..."),
     ):
         refused = client.post("/v1/answer", content=body, headers={"Content-Type": content_type})
         assert (refused.status_code, problem in refused.json()["error"]) == (status, True), refused.text

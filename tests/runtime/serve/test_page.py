@@ -127,13 +127,13 @@ def test_speaking(visit: Visit, tiny_speech: Path) -> None:
         assert stop.get_attribute("aria-pressed") == "true"
         page.locator("#final, #partial").filter(has_text=re.compile(r"\S")).first.wait_for()
         stop.click()
-        page.get_by_text("s of sound.").wait_for()
+        page.get_by_text("s of audio.").wait_for()
         assert page.locator("#final").inner_text()
         assert page.locator("#partial").inner_text() == ""
         assert float(page.locator("#cost").inner_text().split()[0]) > 0.5
         record.wait_for()
         # A file of the same bundle.
-        page.get_by_label("Sound: wav, flac, ogg or mp3").set_input_files(tiny_speech / "vectors" / "audio.wav")
+        page.get_by_label("Audio: wav, flac, ogg or mp3").set_input_files(tiny_speech / "vectors" / "audio.wav")
         page.get_by_text("Answered by the device").wait_for()
         assert page.locator("#final").inner_text()
 

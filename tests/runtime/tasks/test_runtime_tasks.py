@@ -178,13 +178,13 @@ def test_another_authors_task_answers(toy: Path, command: Callable[..., tuple[in
     assert code == 0 and "a score, times 0.5" in out and "text-scoring" in out
     code, _, err = command("run", toy, "hello", "--language", "en")
     assert code == 2
-    assert err == "error: toy takes texts: expected them without options for images or sound, found --language\n"
+    assert err == "error: toy takes texts: expected them without options for images or audio, found --language\n"
 
 
 def test_another_authors_task_answers_in_a_helper_process(toy: Path) -> None:
     with load(toy, isolated=True) as pipeline:
         assert pipeline("hello").score == 1.5
-        with pytest.raises(InputError, match="text-scoring takes no sound"):
+        with pytest.raises(InputError, match="text-scoring takes no audio"):
             pipeline.begin(b"")  # type: ignore[attr-defined]
 
 

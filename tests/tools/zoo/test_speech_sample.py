@@ -1,4 +1,4 @@
-"""The sample of speech that ships: sound and text belong together, and Whisper hears every word."""
+"""The sample of speech that ships: audio and text belong together, and Whisper transcribes every word."""
 
 from __future__ import annotations
 

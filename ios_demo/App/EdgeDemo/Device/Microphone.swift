@@ -56,7 +56,7 @@ final class Microphone {
     }
 }
 
-/// Sound of one format as mono samples at another rate, block by block. Used on the audio thread alone.
+/// Audio of one format as mono samples at another rate, block by block. Used on the audio thread alone.
 private final class Resampler: @unchecked Sendable {
     private let converter: AVAudioConverter
     private let target: AVAudioFormat

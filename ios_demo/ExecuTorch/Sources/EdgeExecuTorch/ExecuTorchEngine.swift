@@ -109,7 +109,7 @@ private final class ExecuTorchBucket: BucketPrograms {
     private let module: Module
     private let bucket: AudioBucket
     private let programs: [String: ProgramSpec]
-    private var heard: [String: Value] = [:]
+    private var encoded: [String: Value] = [:]
 
     init(_ bundle: ModelBundle, _ bucket: AudioBucket) throws {
         let used = bundle.manifest.programs.filter { [bucket.encode, bucket.decode].contains($0.name) }
@@ -121,13 +121,13 @@ private final class ExecuTorchBucket: BucketPrograms {
         self.bucket = bucket
     }
 
-    func hear(_ mel: EdgeCore.Tensor) throws {
-        heard = try ExecuTorchEngine.execute(
+    func encodeAudio(_ mel: EdgeCore.Tensor) throws {
+        encoded = try ExecuTorchEngine.execute(
             try program(bucket.encode), ["mel": ExecuTorchEngine.value(mel)], module)
     }
 
     func run(_ name: String, _ steering: [String: EdgeCore.Tensor]) throws -> [String: EdgeCore.Tensor] {
-        let inputs = steering.mapValues(ExecuTorchEngine.value).merging(heard) { $1 }
+        let inputs = steering.mapValues(ExecuTorchEngine.value).merging(encoded) { $1 }
         return try ExecuTorchEngine.execute(try program(name), inputs, module)
             .compactMapValues(ExecuTorchEngine.tensor)
     }

@@ -1,6 +1,6 @@
 /// One hypothesis, the likeliest token each time. Its tokens lie in the rows behind the prompt, so that a row is a position.
 struct Greedy {
-    /// Has encoded the sound and been fed the prompt.
+    /// Has encoded the audio and been fed the prompt.
     let decoder: any SpeechDecoder
     /// The prompt.
     let context: Context
@@ -8,7 +8,7 @@ struct Greedy {
     let rules: LogitRules
     /// Of the manifest.
     let tokens: SpeechTokens
-    /// The longest hypothesis; the rows of the cache may end it sooner.
+    /// The longest hypothesis; the slots of the cache may end it sooner.
     let maxTokens: Int
     /// Whether a hypothesis ends when it repeats itself.
     var stopsLoops = true

@@ -56,7 +56,7 @@ struct LogitRules: Sendable {
             forbid(&logits, 0, end)
         }
         if let latest = said.last(where: { $0 >= first }) {
-            // A segment that has begun may not end where it begins; the one that follows may begin where it ended.
+            // A segment that has begun may not end where it starts; the one that follows may begin where it ended.
             forbid(&logits, first, endsInTime && !endsInPair ? latest : latest + 1)
         }
         preferTimestamps(&logits)

@@ -8,11 +8,11 @@ public enum SpeechTask: String, CaseIterable, Sendable {
 
 /// How to transcribe. The thresholds are those of Radford et al. 2022, section 4.5.
 public struct TranscribeOptions: Sendable {
-    /// A code as "en"; nil: found out from the first sound that is no silence.
+    /// A code as "en"; nil: found out from the first audio that is no silence.
     public var language: String?
     /// Transcribe, or translate into English.
     public var task = SpeechTask.transcribe
-    /// Let the model say when its segments begin and end. Without, a segment is a window of sound.
+    /// Let the model say when its segments begin and end. Without, a segment is a window of audio.
     public var timestamps = false
     /// A probability of no speech above this makes an improbable text silence.
     public var noSpeechThreshold: Float = 0.6

@@ -53,7 +53,7 @@ struct Context {
     let mask: [Float]
     /// (V) what may come first.
     let logits: [Float]
-    /// (V) what may follow the token that begins a transcript.
+    /// (V) what may follow the token that starts a transcript.
     let startLogits: [Float]
 
     /// Feed a prompt, from the first row on. A short part comes first, so that the last calls are full ones.
@@ -96,7 +96,7 @@ struct Context {
     }
 }
 
-/// The likeliest of a multilingual model's languages. The decoder has encoded a sound and is fed the start alone.
+/// The likeliest of a multilingual model's languages. The decoder has encoded a recording and is fed the start alone.
 func detectLanguage(_ decoder: any SpeechDecoder, _ tokens: SpeechTokens) throws -> String? {
     let mask = Rows.allHidden(decoder.rows)
     let logits = try decoder.step(tokens.start, position: 0, row: 0, mask: mask).logits

@@ -1,4 +1,4 @@
-/// Loops: a decoder that has lost the sound says the same again and again (Radford et al. 2022, section 4.5).
+/// Loops: a decoder that has lost the audio says the same again and again (Radford et al. 2022, section 4.5).
 enum Repetition {
     private static let longestPeriod = 40
     /// A loop is text that stands there so often in a row; refrains of songs rarely do.

@@ -12,10 +12,10 @@ struct Span: Equatable {
 struct Spans: Equatable {
     /// In order; times never fall.
     let segments: [Span]
-    /// In seconds, from where on the model left sound for the next window; nil: the window is done.
+    /// In seconds, from where on the model left audio for the next window; nil: the window is done.
     let resume: Double?
 
-    /// Text without a timestamp before it begins where the last segment ended; text without one behind it lasts until the
+    /// Text without a timestamp before it starts where the last segment ended; text without one behind it lasts until the
     /// window ends, after `seconds`. Timestamps behind the window's end are moved there.
     init(_ tokens: [Int], _ spec: Transcription, seconds: Double) {
         let first = spec.tokens.firstTimestamp

@@ -36,7 +36,7 @@ struct SpeechTokenizer: Sendable {
 
     /// The text of tokens; special ones have none.
     ///
-    /// Bytes at the end that are only the beginning of a character are held back; others that are no UTF-8 become U+FFFD.
+    /// Bytes at the end that are only the start of a character are held back; others that are no UTF-8 become U+FFFD.
     ///
     /// - Throws: `BundleError`: the file has no such token.
     func text(_ tokens: some Sequence<Int>) throws -> String {

@@ -18,7 +18,7 @@ public protocol SpeechDecoder: AnyObject {
     /// P, the most tokens that `prefill` takes.
     var prefillTokens: Int { get }
 
-    /// Hear a sound, mel (1, nMels, 2 T); everything fed before is forgotten.
+    /// Encode a recording, mel (1, nMels, 2 T); everything fed before is forgotten.
     func encode(_ mel: Tensor) throws
 
     /// Feed one token, written to `row`; it sees the rows of `mask` and itself.
@@ -40,7 +40,7 @@ enum DecoderInputs {
     static func check(row: Int, count: Int, mask: [Float], rows: Int) throws {
         guard row >= 0, row <= rows - count else {
             throw InputError(
-                "expected \(count) of the cache's rows 0 to \(rows - 1), found \(row) to \(row + count - 1)")
+                "expected \(count) of the cache's slots 0 to \(rows - 1), found \(row) to \(row + count - 1)")
         }
         guard mask.count == rows else { throw InputError("mask: expected \(rows) values, found \(mask.count)") }
     }
@@ -74,5 +74,5 @@ enum DecoderInputs {
         return (0..<count).map { DecoderOutput(logits: Array(logits[$0 * size..<($0 + 1) * size])) }
     }
 
-    static let deaf = EngineError("the speech decoder has heard nothing yet: call encode first")
+    static let deaf = EngineError("the speech decoder has encoded nothing yet: call encode first")
 }

@@ -1,9 +1,9 @@
-/// A bucket's programs that keep their own state, and what encode heard, in whatever form the engine has it.
+/// A bucket's programs that keep their own state, and what encode encoded, in whatever form the engine has it.
 ///
 /// Each decoder has one of its own, so that several may be in use at once.
 public protocol BucketPrograms: AnyObject {
     /// Run `encode` on mel (1, nMels, 2 T) and keep what it gives.
-    func hear(_ mel: Tensor) throws
+    func encodeAudio(_ mel: Tensor) throws
 
     /// Run `prefill` or `decode` on what it takes besides the tensors that `encode` gave; its outputs by name.
     func run(_ program: String, _ steering: [String: Tensor]) throws -> [String: Tensor]
@@ -34,7 +34,7 @@ public final class ProgramStateDecoder: SpeechDecoder {
     }
 
     public func encode(_ mel: Tensor) throws {
-        try programs.hear(mel)
+        try programs.encodeAudio(mel)
         hasHeard = true
     }
 

@@ -60,7 +60,7 @@ final class FlatBuffer {
         size = data.count
     }
 
-    /// The table that the file begins with, after all of it was checked.
+    /// The table that the file starts with, after all of it was checked.
     ///
     /// - Parameters:
     ///   - identifier: the four letters that tell the format.
@@ -69,7 +69,7 @@ final class FlatBuffer {
     /// - Throws: `Broken`: the file is another, or leaves itself.
     func root(_ identifier: String, _ shape: FlatShape) throws -> FlatTable {
         guard size >= 8, data.dropFirst(4).prefix(4).elementsEqual(identifier.utf8) else {
-            throw corrupted("expected '\(identifier)' at its begin")
+            throw corrupted("expected '\(identifier)' at its start")
         }
         let table = try FlatTable(self, try offset(0))
         try check(table, shape, depth: 0)

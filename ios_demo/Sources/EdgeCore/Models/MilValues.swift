@@ -22,7 +22,7 @@ struct MilValues {
         31: ("uint8", 8, 3), 32: ("uint16", 16, 7), 33: ("uint32", 32, 15), 34: ("uint64", 64, 0), 35: ("", 4, 11),
         36: ("", 2, 10), 37: ("", 1, 9), 38: ("", 6, 13), 39: ("", 3, 12),
     ]
-    // A weight begins with 64 bytes of metadata: sentinel (4), data type (4), size (8) and offset (8) of the data.
+    // A weight starts with 64 bytes of metadata: sentinel (4), data type (4), size (8) and offset (8) of the data.
     private static let metadataBytes = 64
     private static let sentinel = 0xDEAD_BEEF
     private static let weightsName = "@model_path/weights/weight.bin"

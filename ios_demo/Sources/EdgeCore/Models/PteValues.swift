@@ -97,7 +97,7 @@ struct PteValues {
 
     private func checkContent(_ what: String, _ buffer: Int, _ size: Int, _ isConstant: Bool, _ state: Int) throws {
         guard isConstant || states.indices.contains(state) else {
-            throw Broken("\(what) begins with the state \(state) of \(states.count)")
+            throw Broken("\(what) starts with the state \(state) of \(states.count)")
         }
         let rooms = isConstant ? constants : states[state]
         guard rooms.indices.contains(buffer), size <= rooms[buffer] else {

@@ -1,8 +1,8 @@
-/// A speech bundle opened: its tokenizer, its mel filters, and the decoders of the lengths of sound in use.
+/// A speech bundle opened: its tokenizer, its mel filters, and the decoders of the lengths of audio in use.
 ///
 /// Not for several threads at once: `Transcriber` takes turns.
 final class SpeechModel {
-    /// Decoders that are kept open: a sound's windows, its last window, and one more. Each holds caches of some MB.
+    /// Decoders that are kept open: a recording's windows, its last window, and one more. Each holds caches of some MB.
     private static let openDecoders = 3
 
     let audio: AudioPreprocessing
@@ -35,7 +35,7 @@ final class SpeechModel {
     /// - Throws: `InputError`: they are more than a window's.
     func bucket(for samples: Int) throws -> AudioBucket {
         guard let bucket = spec.buckets.first(where: { $0.positions * audio.samplesPerPosition >= samples }) else {
-            throw InputError("expected at most \(audio.windowSamples) samples of sound at once, found \(samples)")
+            throw InputError("expected at most \(audio.windowSamples) samples of audio at once, found \(samples)")
         }
         return bucket
     }

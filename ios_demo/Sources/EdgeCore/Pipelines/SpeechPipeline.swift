@@ -1,6 +1,6 @@
-/// Transcribes sound at the model's rate, given whole or as it arrives. An actor: calls take turns, off the main thread.
+/// Transcribes audio at the model's rate, given whole or as it arrives. An actor: calls take turns, off the main thread.
 ///
-/// Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped.
+/// Audio longer than the model's window is transcribed in windows that end in pauses; long silence is skipped.
 public actor Transcriber {
     /// Of the samples that the model takes, in Hz.
     public nonisolated let sampleRate: Int
@@ -15,21 +15,21 @@ public actor Transcriber {
         sampleRate = model.audio.sampleRate
     }
 
-    /// Transcribe one sound.
+    /// Transcribe one recording.
     ///
     /// - Parameters:
     ///   - samples: (N) from -1 to 1, at `sampleRate`.
     ///   - options: how.
-    ///   - progress: called after each window with the seconds of sound that are done.
-    /// - Returns: all segments of the sound.
-    /// - Throws: `InputError`: the sound cannot be used, or the model cannot do what the options ask for.
+    ///   - progress: called after each window with the seconds of audio that are done.
+    /// - Returns: all segments of the audio.
+    /// - Throws: `InputError`: the audio cannot be used, or the model cannot do what the options ask for.
     ///   `EngineError`: the model failed. `CancellationError`: the task was cancelled.
     public func transcribe(
         _ samples: [Float], options: TranscribeOptions = TranscribeOptions(),
         progress: (@Sendable (Double) -> Void)? = nil
     ) throws -> Transcript {
         let session = try SpeechSession(model, options)
-        var buffer = SoundBuffer()
+        var buffer = AudioBuffer()
         var segments: [Segment] = []
         var taken = 0
         while taken < samples.count || !buffer.samples.isEmpty {
@@ -37,13 +37,13 @@ public actor Transcriber {
             let missing = max(0, model.audio.windowSamples + 1 - buffer.samples.count)
             buffer.append(samples.dropFirst(taken).prefix(missing))
             taken = min(samples.count, taken + missing)
-            segments += try session.hearNext(&buffer)
+            segments += try session.transcribeNext(&buffer)
             progress?(Double(buffer.start) / Double(sampleRate))
         }
         return session.transcript(segments, samples: buffer.end)
     }
 
-    /// Begin a transcript of sound that is still arriving; another one that is open ends.
+    /// Begin a transcript of audio that is still arriving; another one that is open ends.
     ///
     /// - Throws: `InputError`: the model cannot do what the options ask for.
     public func openStream(

@@ -1,6 +1,6 @@
 import Foundation
 
-/// One sound being transcribed, window by window; not for several threads at once.
+/// One recording being transcribed, window by window; not for several threads at once.
 final class SpeechSession {
     private(set) var language: String?
     private(set) var statistics = SpeechStatistics()
@@ -18,16 +18,16 @@ final class SpeechSession {
     }
 
     /// Transcribe the first window of a buffer and drop it, or drop silence. The buffer is not empty.
-    func hearNext(_ buffer: inout SoundBuffer) throws -> [Segment] {
+    func transcribeNext(_ buffer: inout AudioBuffer) throws -> [Segment] {
         let window = SpeechWindow.next(
             buffer.samples, longest: model.audio.windowSamples, sampleRate: model.audio.sampleRate)
-        if window.isHeard { return try hearFirst(&buffer, window.end) }
+        if window.hasSpeech { return try transcribeFirst(&buffer, window.end) }
         buffer.drop(window.end)
         return []
     }
 
     /// Transcribe the buffer's first samples, at most a window's, and drop those that are done with.
-    func hearFirst(_ buffer: inout SoundBuffer, _ size: Int) throws -> [Segment] {
+    func transcribeFirst(_ buffer: inout AudioBuffer, _ size: Int) throws -> [Segment] {
         let rate = model.audio.sampleRate
         let samples = Array(buffer.samples.prefix(size))
         let decoder = try encode(samples)
@@ -54,7 +54,7 @@ final class SpeechSession {
         return try decode(try encode(samples), quick).text.stripped()
     }
 
-    /// All segments of a sound of so many samples as its transcript.
+    /// All segments of a recording of so many samples as its transcript.
     func transcript(_ segments: [Segment], samples: Int) -> Transcript {
         let isSpaced = !SpeechTokenizer.languagesWithoutSpaces.contains(language ?? "")
         return Transcript(

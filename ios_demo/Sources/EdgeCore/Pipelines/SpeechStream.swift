@@ -1,12 +1,12 @@
 /// When a stream gives text, in seconds.
 public struct StreamOptions: Sendable {
-    /// New sound after which the guess is made anew.
+    /// New audio after which the guess is made anew.
     public var partialSeconds = 1.0
     /// A pause that ends a sentence of `settledSeconds`: its text becomes final.
     public var pauseSeconds = 0.7
     /// A pause that ends any sentence.
     public var longPauseSeconds = 1.5
-    /// Sound that is long enough to be understood without what follows.
+    /// Audio that is long enough to be understood without what follows.
     public var settledSeconds = 8.0
 
     /// The defaults.
@@ -19,20 +19,20 @@ public struct StreamUpdate: Equatable, Sendable {
     public let final: [Segment]
     /// A guess at what follows them; it replaces the last one.
     public let partial: String
-    /// Of sound that has arrived.
+    /// Of audio that has arrived.
     public let seconds: Double
 }
 
-/// Takes sound as it arrives: first a guess, then, at a pause, what stays. Not for several threads at once.
+/// Takes audio as it arrives: first a guess, then, at a pause, what stays. Not for several threads at once.
 final class SpeechStream {
-    /// New sound after which pauses are looked for: blocks may be much shorter.
+    /// New audio after which pauses are looked for: blocks may be much shorter.
     private static let lookSeconds = 0.1
 
     private let session: SpeechSession
     private let options: StreamOptions
     private let rate: Int
     private let windowSamples: Int
-    private var buffer = SoundBuffer()
+    private var buffer = AudioBuffer()
     private var lookedAt = 0
     private var guessedAt = 0
     private var partial = ""
@@ -49,21 +49,21 @@ final class SpeechStream {
     func feed(_ samples: [Float]) throws -> [StreamUpdate] {
         buffer.append(samples)
         var updates: [StreamUpdate] = []
-        while buffer.samples.count > windowSamples { updates += final(try session.hearNext(&buffer)) }
+        while buffer.samples.count > windowSamples { updates += final(try session.transcribeNext(&buffer)) }
         guard Double(buffer.end - lookedAt) >= Self.lookSeconds * Double(rate) else { return updates }
         lookedAt = buffer.end
         if let pause = sentenceEnd() {
-            updates += final(try session.hearFirst(&buffer, pause))
+            updates += final(try session.transcribeFirst(&buffer, pause))
         } else if Double(buffer.end - guessedAt) >= options.partialSeconds * Double(rate) {
             updates += try guess()
         }
         return updates
     }
 
-    /// End the sound: what is left becomes final.
+    /// End the audio: what is left becomes final.
     func finish() throws -> [StreamUpdate] {
         var updates: [StreamUpdate] = []
-        while !buffer.samples.isEmpty { updates += final(try session.hearNext(&buffer)) }
+        while !buffer.samples.isEmpty { updates += final(try session.transcribeNext(&buffer)) }
         return updates
     }
 

@@ -1,8 +1,8 @@
 /// Text that was said in one piece.
 public struct Segment: Equatable, Sendable {
-    /// In seconds from the begin of the sound.
+    /// In seconds from the start of the audio.
     public let start: Double
-    /// In seconds from the begin of the sound.
+    /// In seconds from the start of the audio.
     public let end: Double
     /// Without spaces around it.
     public let text: String
@@ -24,11 +24,11 @@ public struct SpeechStatistics: Equatable, Sendable {
     public internal(set) var decodeMs = 0.0
     /// Of text and timestamps in the answer.
     public internal(set) var tokens = 0
-    /// Pieces of sound that the model heard; skipped silence is none.
+    /// Windows of audio that the model transcribed; skipped silence is none.
     public internal(set) var windows = 0
 }
 
-/// What was said in a sound.
+/// What was said in a recording.
 public struct Transcript: Equatable, Sendable {
     /// Of all segments.
     public let text: String
@@ -36,7 +36,7 @@ public struct Transcript: Equatable, Sendable {
     public let language: String?
     /// In order.
     public let segments: [Segment]
-    /// Of the sound, in seconds.
+    /// Of the audio, in seconds.
     public let duration: Double
     /// What the transcript cost.
     public let statistics: SpeechStatistics

@@ -1,6 +1,6 @@
 import Foundation
 
-/// Sound as vectors store it: a WAV file of one channel and 16 bits.
+/// Audio as vectors store it: a WAV file of one channel and 16 bits.
 enum Audio {
     /// The first `count` samples of a WAV file, from -1 to 1.
     ///

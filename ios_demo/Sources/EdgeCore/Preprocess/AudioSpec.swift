@@ -1,4 +1,4 @@
-/// What a speech model expects of its sound (Radford et al. 2022, section 2.2), as data.
+/// What a speech model expects of its audio (Radford et al. 2022, section 2.2), as data.
 public struct AudioPreprocessing: Equatable, Sendable {
     /// Of the model, in Hz.
     public let sampleRate: Int
@@ -10,7 +10,7 @@ public struct AudioPreprocessing: Equatable, Sendable {
     public let nMels: Int
     /// The bundle's file with the filter bank, (nMels, nFft / 2 + 1).
     public let melFilters: String
-    /// The longest sound that one run of the model takes.
+    /// The longest audio that one run of the model takes.
     public let windowSeconds: Int
     /// What powers are raised to before the logarithm (base 10).
     public let logFloor: Double
@@ -38,6 +38,6 @@ public struct AudioPreprocessing: Equatable, Sendable {
     /// Samples that one position of the encoder stands for: two frames, as its second convolution has stride 2.
     public var samplesPerPosition: Int { 2 * hopLength }
 
-    /// Samples of the longest sound that one run takes.
+    /// Samples of the longest audio that one run takes.
     public var windowSamples: Int { windowSeconds * sampleRate }
 }

@@ -2,7 +2,7 @@ import Foundation
 
 /// Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2).
 ///
-/// Only the frames that touch the sound are computed: those of the zeros behind it are constant.
+/// Only the frames that touch the audio are computed: those of the zeros behind it are constant.
 struct LogMel: Sendable {
     static let tensorName = "mel_filters"
     private let spec: AudioPreprocessing
@@ -39,7 +39,7 @@ struct LogMel: Sendable {
         }
     }
 
-    /// The first `frames` frames of the window that begins with the samples.
+    /// The first `frames` frames of the window that starts with the samples.
     ///
     /// - Parameters:
     ///   - samples: (N) at the spec's rate, N from 0 to the window's.
@@ -48,9 +48,9 @@ struct LogMel: Sendable {
     /// - Throws: `InputError`: too many samples, or samples that are not finite.
     func spectrogram(_ samples: [Float], frames: Int) throws -> Tensor {
         guard samples.count <= spec.windowSamples else {
-            throw InputError("expected at most \(spec.windowSamples) samples, found \(samples.count): cut the sound")
+            throw InputError("expected at most \(spec.windowSamples) samples, found \(samples.count): cut the audio")
         }
-        // A frame is centered on its time, so one that begins before the sound's end touches it.
+        // A frame is centered on its time, so one that starts before the recording's end touches it.
         let touched = (samples.count + spec.nFft / 2 + spec.hopLength - 1) / spec.hopLength
         let sounding = min(spec.windowSamples / spec.hopLength, touched)
         let logs = bandLogs(padded(samples, sounding), sounding)

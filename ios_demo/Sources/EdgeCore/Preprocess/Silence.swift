@@ -8,10 +8,10 @@ struct PauseOptions: Sendable {
     var marginSeconds = 0.25
 }
 
-/// Where a sound pauses, by its energy alone.
+/// Where a recording pauses, by its energy alone.
 ///
 /// Levels are in decibels below full scale, each of 20 ms with its mean removed. What counts as a pause is relative to the
-/// sound: a little above its own noise floor. Where there is no contrast between floor and top, nothing is a pause.
+/// audio: a little above its own noise floor. Where there is no contrast between floor and top, nothing is a pause.
 enum Silence {
     private static let frameSeconds = 0.02
     private static let silentLevel = -65.0
@@ -31,7 +31,7 @@ enum Silence {
         let size = frameSamples(sampleRate)
         let found = levels(samples[earliest..<latest], sampleRate)
         guard !found.isEmpty else { return (earliest + latest) / 2 }
-        // The threshold is the whole sound's: a range without speech would have none of its own.
+        // The threshold is the whole recording's: a range without speech would have none of its own.
         let limit = threshold(levels(samples[...], sampleRate))
         var pause = longestRun(found.map { $0 < limit })
         if Double(pause.count) * frameSeconds < cutSeconds {
@@ -44,7 +44,7 @@ enum Silence {
         return min(latest, earliest + (pause.lowerBound + pause.upperBound) * size / 2)
     }
 
-    /// The parts of a sound between its long pauses, in order; none where it is silent, all in one without contrast.
+    /// The parts of a recording between its long pauses, in order; none where it is silent, all in one without contrast.
     static func speechRanges(_ samples: [Float], sampleRate: Int, _ options: PauseOptions = PauseOptions()) -> [Range<
         Int
     >] {
@@ -80,7 +80,7 @@ enum Silence {
         }
     }
 
-    /// The level below which a frame is a pause; below all levels where the sound has no contrast.
+    /// The level below which a frame is a pause; below all levels where the audio has no contrast.
     private static func threshold(_ levels: [Double]) -> Double {
         guard let top = levels.max() else { return -.infinity }
         let floor = percentile(levels, floorPercentile)

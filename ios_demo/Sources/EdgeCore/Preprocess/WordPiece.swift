@@ -98,7 +98,7 @@ struct WordPieceTokenizer: Sendable {
         }
     }
 
-    /// The longest piece of the vocabulary that a word begins with, then of its rest; unknown where one is missing.
+    /// The longest piece of the vocabulary that a word starts with, then of its rest; unknown where one is missing.
     private func pieces(of word: ArraySlice<UInt32>) -> [Int] {
         guard word.count <= maxWordLength else { return [unknown] }
         var ids: [Int] = []

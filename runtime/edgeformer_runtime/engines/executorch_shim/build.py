@@ -146,7 +146,7 @@ if TYPE_CHECKING:
 
 _STEPS = 3  # executorch's files are there, the shim is compiled, the build is complete
 _FOREIGN = ("libtorch", "libc10", "libpython")
-"""The beginnings of what no library of a build may need."""
+"""The start of what no library of a build may need."""
 
 
 def build_shim(wheel: Path | None = None, out: Path | None = None, report: Progress | None = None) -> Build:

@@ -13,7 +13,7 @@ import java.io.IOException
 /**
  * Measures every installed bundle, also those of several attention kernels, and checks it against its vectors.
  *
- * Started by `edgeformer bench --on adb://` it begins by itself, with the bundles that the intent names alone, and
+ * Started by `edgeformer bench --on adb://` it starts by itself, with the bundles that the intent names alone, and
  * writes the report into the app's own folder, where adb fetches it.
  */
 class BenchActivity : Activity() {

@@ -16,7 +16,7 @@ import org.edgeformer.engine.defaultThreads
 /**
  * What was measured of a bundle on this device.
  *
- * @property program which ran; of speech the one that begins.
+ * @property program which ran; of speech the one that starts.
  * @property sizeBytes of all its files.
  * @property loadMs from opening the bundle, hash checks included, to the engine being ready.
  * @property medianMs of the runs of the workload; [p90Ms] nine of ten took no longer.
@@ -46,7 +46,7 @@ private const val ENOUGH_NS = 3_000_000_000L
 private const val KIB_PER_MIB = 1024.0
 
 /**
- * Loads a bundle, runs its largest recorded input again and again (of speech the recorded sound in the middle, from mel
+ * Loads a bundle, runs its largest recorded input again and again (of speech the recorded audio in the middle, from mel
  * to text), and replays its vectors.
  *
  * @throws org.edgeformer.core.EdgeFormerError the bundle or its engine cannot be used, or there are no vectors.
@@ -91,12 +91,12 @@ private fun workload(open: OpenBundle): Workload {
     }
     val transcriber = Transcriber(open.bundle, open.engine)
     val middle = cases[cases.size / 2]
-    val samples = soundOf(open, middle, transcriber.sampleRate)
+    val samples = audioOf(open, middle, transcriber.sampleRate)
     return Workload(middle.program, { transcriber.run(samples) }, transcriber::close)
 }
 
-/** What is heard of a recorded sound; verification checks that it has so many samples. */
-private fun soundOf(open: OpenBundle, case: Case, sampleRate: Int): FloatArray =
+/** What is transcribed of a recording; verification checks that it has so many samples. */
+private fun audioOf(open: OpenBundle, case: Case, sampleRate: Int): FloatArray =
     readWav(open.bundle.readBytes(case.raw.getValue("audio") as String), sampleRate)
         .copyOf(case.raw.getValue("samples") as Int)
 

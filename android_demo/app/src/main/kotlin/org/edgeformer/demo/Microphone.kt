@@ -8,7 +8,7 @@ import java.io.IOException
 import java.util.concurrent.LinkedBlockingQueue
 
 /**
- * Mono sound from the microphone, recorded by a thread of its own until [stop]: none is lost while a model works.
+ * Mono audio from the microphone, recorded by a thread of its own until [stop]: none is lost while a model works.
  *
  * Needs the permission to record.
  *
@@ -35,7 +35,7 @@ class Microphone(sampleRate: Int) : Closeable {
     /** The next tenth of a second, samples in -1..1; waits for it. Null behind the end. */
     fun next(): FloatArray? = blocks.take().takeIf { it !== END }
 
-    /** Ends the sound; what was heard before can still be taken. From any thread. */
+    /** Ends the audio; what was transcribed before can still be taken. From any thread. */
     fun stop() {
         recording = false
     }

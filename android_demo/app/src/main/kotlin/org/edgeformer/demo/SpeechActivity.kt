@@ -57,12 +57,12 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
         window.addFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
         said.setLength(0)
         answer.text = ""
-        use(::listen) { (heardSeconds, workedSeconds) ->
-            show(getString(R.string.speech_finished, heardSeconds, workedSeconds))
+        use(::listen) { (audioSeconds, workedSeconds) ->
+            show(getString(R.string.speech_finished, audioSeconds, workedSeconds))
         }
     }
 
-    /** The button waits until what was heard is transcribed. */
+    /** The button waits until what was transcribed is transcribed. */
     private fun stop() {
         if (!recording) return
         recording = false
@@ -71,7 +71,7 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
         window.clearFlags(WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON)
     }
 
-    /** Transcribes until the button is pressed; seconds of sound, and seconds of work on it. Off the main thread. */
+    /** Transcribes until the button is pressed; seconds of audio, and seconds of work on it. Off the main thread. */
     private fun listen(transcriber: Transcriber): Pair<Double, Double> {
         val microphone = try {
             Microphone(transcriber.sampleRate)
@@ -79,24 +79,24 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
             tasks.post(::stop)
             throw InputError(getString(R.string.microphone_failed))
         }
-        var heard = 0L
+        var samples = 0L
         var worked = 0L
         microphone.use {
             val stream = transcriber.openStream()
             while (true) {
                 val block = it.next() ?: break
                 if (!recording || tasks.cancelled) it.stop()
-                heard += block.size
+                samples += block.size
                 val begin = System.nanoTime()
-                tell(stream.feed(block), heard.toDouble() / transcriber.sampleRate)
+                tell(stream.feed(block), samples.toDouble() / transcriber.sampleRate)
                 worked += System.nanoTime() - begin
                 if (tasks.cancelled) return 0.0 to 0.0
             }
             val begin = System.nanoTime()
-            tell(stream.finish(), heard.toDouble() / transcriber.sampleRate)
+            tell(stream.finish(), samples.toDouble() / transcriber.sampleRate)
             worked += System.nanoTime() - begin
         }
-        return heard.toDouble() / transcriber.sampleRate to worked / 1e9
+        return samples.toDouble() / transcriber.sampleRate to worked / 1e9
     }
 
     private fun tell(updates: List<StreamUpdate>, seconds: Double) = tasks.post {

@@ -38,7 +38,7 @@ private const val PLAIN_FILE_MODE = 0x81A4
  * them.
  *
  * @param channel of the file; `close` closes it.
- * @param start where the zip begins in the file.
+ * @param start where the zip starts in the file.
  * @param length of the zip.
  */
 class Archive private constructor(

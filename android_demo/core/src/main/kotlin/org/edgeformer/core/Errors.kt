@@ -9,7 +9,7 @@ open class EdgeFormerError(message: String, cause: Throwable? = null) : Exceptio
 /** A bundle that does not follow BUNDLE.md: corrupted, foreign, or made by a newer version. */
 class BundleError(message: String, cause: Throwable? = null) : EdgeFormerError(message, cause)
 
-/** An input (text, image, sound, argument) that cannot be used. */
+/** An input (text, image, audio, argument) that cannot be used. */
 class InputError(message: String, cause: Throwable? = null) : EdgeFormerError(message, cause)
 
 /** An engine that is missing, too old, failed, or gave NaN. */

@@ -10,7 +10,7 @@ private const val MAX_TENSORS_BYTES = 1024 * MIB
 /** Of a tokenizer's file, and of mel filters. */
 private const val MAX_TABLE_BYTES = 64 * MIB
 
-/** Of an image or a sound among the vectors. */
+/** Of an image or a recording among the vectors. */
 private const val MAX_RAW_INPUT_BYTES = 128 * MIB
 
 /** Of a LiteRT or ONNX model: offsets in FlatBuffers and lengths in Protocol Buffers are 31 bits. */

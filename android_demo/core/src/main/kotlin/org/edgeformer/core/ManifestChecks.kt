@@ -105,17 +105,17 @@ private fun checkImage(spec: ImagePreprocessing, programs: List<ProgramSpec>) {
 }
 
 /** The files are there, and the programs are those of the buckets, tensor by tensor. */
-private fun checkSpeech(sound: AudioPreprocessing, head: Transcription, manifest: Manifest) {
-    if (sound.melFilters !in manifest.files) {
-        refuse("preprocessing.mel_filters: ${shorten(sound.melFilters)} is not among files")
+private fun checkSpeech(audio: AudioPreprocessing, head: Transcription, manifest: Manifest) {
+    if (audio.melFilters !in manifest.files) {
+        refuse("preprocessing.mel_filters: ${shorten(audio.melFilters)} is not among files")
     }
     if (head.tokenizer !in manifest.files) {
         refuse("postprocessing.tokenizer: ${shorten(head.tokenizer)} is not among files")
     }
-    if (head.buckets.last().positions.toLong() * sound.samplesPerPosition != sound.windowSamples.toLong()) {
-        refuse("postprocessing.buckets: the last one must take ${sound.windowSamples} samples")
+    if (head.buckets.last().positions.toLong() * audio.samplesPerPosition != audio.windowSamples.toLong()) {
+        refuse("postprocessing.buckets: the last one must take ${audio.windowSamples} samples")
     }
-    val layouts = head.buckets.flatMap { bucketLayout(head, it, sound.nMels) }
+    val layouts = head.buckets.flatMap { bucketLayout(head, it, audio.nMels) }
     val programs = manifest.programs.associateBy { it.name }
     if (layouts.size != programs.size || layouts.map { it.name }.toSet() != programs.keys) {
         refuse("programs: expected exactly those of postprocessing.buckets, each once")

@@ -14,7 +14,7 @@ fun cacheNames(layers: Int, kind: String): List<String> =
  * `encode`, `prefill` and `decode` of a bucket, in this order, from the numbers in the manifest. BUNDLE.md has it in
  * words.
  *
- * Key: T positions computed from sound, S = T + tail, L rows of the self-attention cache, P tokens of a prefill,
+ * Key: T positions computed from audio, S = T + tail, L slots of the self-attention cache, P tokens of a prefill,
  * V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].
  */
 fun bucketLayout(spec: Transcription, bucket: AudioBucket, nMels: Int): List<ProgramLayout> {

@@ -31,16 +31,16 @@ internal class SpeechReplay(
     override fun play(case: Case) {
         val bucket = transcriber.spec.buckets.first { it.encode == case.program }
         val samples: FloatArray
-        val heard: FloatTensor
+        val spectrogram: FloatTensor
         try {
             samples = read(case)
-            heard = transcriber.mel(samples, bucket)
+            spectrogram = transcriber.mel(samples, bucket)
         } catch (error: InputError) {
             throw BundleError("$CASES_FILE: the input ${shorten(case.raw)} cannot be used: ${error.message}", error)
         }
-        mel.add(compare(sampled(heard.toArray()), case.inputs.getValue("mel"), MEL_TOLERANCE))
-        encode.add(compareEncoded(case, heard))
-        steps.add(compareSteps(case, bucket, heard))
+        mel.add(compare(sampled(spectrogram.toArray()), case.inputs.getValue("mel"), MEL_TOLERANCE))
+        encode.add(compareEncoded(case, spectrogram))
+        steps.add(compareSteps(case, bucket, spectrogram))
         text.add(compareText(case, samples))
     }
 
@@ -59,10 +59,10 @@ internal class SpeechReplay(
         return samples.copyOf(count)
     }
 
-    private fun compareEncoded(case: Case, heard: FloatTensor): Comparison {
+    private fun compareEncoded(case: Case, spectrogram: FloatTensor): Comparison {
         val references = case.outputs.filterKeys { it != "logits" }
         val outputs = try {
-            transcriber.engine.run(case.program, mapOf("mel" to heard))
+            transcriber.engine.run(case.program, mapOf("mel" to spectrogram))
         } catch (error: EngineError) {
             return Comparison.failed(references.keys.maxOf { scales.limit(it, tolerances.output) }, error)
         }
@@ -76,12 +76,12 @@ internal class SpeechReplay(
     }
 
     /** One comparison per step; what all logits have in common changes no probability. */
-    private fun compareSteps(case: Case, bucket: AudioBucket, heard: FloatTensor): List<Comparison> {
+    private fun compareSteps(case: Case, bucket: AudioBucket, spectrogram: FloatTensor): List<Comparison> {
         val expected = case.expected as Expected.Text
         val rows = rowsOf(case.outputs.getValue("logits") as FloatTensor)
         val found = ArrayList<Comparison>()
         try {
-            feedAll(transcriber.decoder(bucket), heard, expected) { logits ->
+            feedAll(transcriber.decoder(bucket), spectrogram, expected) { logits ->
                 found.add(scales.compare("logits", centered(sampled(logits)), rows[found.size], tolerances.output))
             }
         } catch (error: EngineError) {
@@ -106,8 +106,8 @@ internal class SpeechReplay(
 /**
  * Encodes, feeds the prompt and then the recorded tokens one by one, and shows the logits before each and at the end.
  */
-private fun feedAll(decoder: SpeechDecoder, heard: FloatTensor, expected: Expected.Text, show: (FloatArray) -> Unit) {
-    decoder.encode(heard)
+private fun feedAll(decoder: SpeechDecoder, spectrogram: FloatTensor, expected: Expected.Text, show: (FloatArray) -> Unit) {
+    decoder.encode(spectrogram)
     val mask = hiddenRows(decoder.rows)
     val last = expected.prompt.size - 1
     show(decoder.prefill(expected.prompt, 0, 0, mask, last to last).second.logits)

@@ -9,9 +9,9 @@ enum class State { HOST, PROGRAM }
 /**
  * The ids of the tokens that steer a Whisper decoder (Radford et al. 2022, figure 1). Null: the model has none.
  *
- * @property start begins every transcript.
+ * @property start starts every transcript.
  * @property end ends every transcript.
- * @property startOfPrevious begins a prompt, the text that came before.
+ * @property startOfPrevious starts a prompt, the text that came before.
  * @property noSpeech the model's word for "nobody speaks"; its probability after [start] is what matters.
  * @property noTimestamps asks for text alone.
  * @property firstTimestamp 0.00 seconds; each further id is `secondsPerTimestamp` later.
@@ -52,11 +52,11 @@ data class SpeechTokens(
 }
 
 /**
- * Programs for sound of up to [positions] positions of the encoder.
+ * Programs for audio of up to [positions] positions of the encoder.
  *
- * @property positions T, positions that are computed from sound.
+ * @property positions T, positions that are computed from audio.
  * @property tail positions of precomputed silence that stand in for the rest of the window; attention has S = T + tail.
- * @property rows L, rows of the decoder's self-attention cache: tokens of prompt and transcript together.
+ * @property rows L, slots of the decoder's self-attention cache: tokens of prompt and transcript together.
  * @property encode the name of a program, as are [prefill] and [decode].
  */
 data class AudioBucket(
@@ -88,7 +88,7 @@ data class AudioBucket(
  * @property suppressAtStart ids that are no first answer.
  * @property vocabSize V, length of the logits.
  * @property layers of the decoder; with [heads] and [headDim] they shape its caches.
- * @property alignmentHeads A, heads whose attention to the sound the programs give.
+ * @property alignmentHeads A, heads whose attention to the audio the programs give.
  * @property prefillTokens P, tokens that `prefill` takes at once.
  * @property state who keeps the decoder's self-attention cache.
  * @property secondsPerTimestamp from one timestamp token to the next.

@@ -44,7 +44,7 @@ sealed class Expected {
  *
  * @property program the name of the program that runs it.
  * @property raw the raw input as it is stored: {"text", "pair"?}, {"token_ids"}, {"image"} or {"audio", "samples"}.
- * @property inputs the program's inputs by name; of sound a part of them ([sampled]).
+ * @property inputs the program's inputs by name; of audio a part of them ([sampled]).
  * @property outputs the reference's outputs by name; of speech parts, and `logits` row by row.
  */
 class Case(
@@ -86,7 +86,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
     private val head = manifest.postprocessing
 
     /** The programs that begin a case: all of them, or of speech those that encode. */
-    private val begins = if (head is Transcription) {
+    private val starts = if (head is Transcription) {
         manifest.programs.filter { program -> head.buckets.any { it.encode == program.name } }
     } else {
         manifest.programs
@@ -94,8 +94,8 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
 
     fun read(fields: Fields): Case {
         val name = fields.string("program", length = 1..64)
-        val known = begins.joinToString(", ") { it.name }
-        val program = begins.firstOrNull { it.name == name }
+        val known = starts.joinToString(", ") { it.name }
+        val program = starts.firstOrNull { it.name == name }
             ?: fields.fail("program", "expected one of $known, found ${shorten(name)}")
         val raw = fields.obj("input", ::readRaw)
         val expected = fields.obj("expected") { readExpected(it, program) }
@@ -108,7 +108,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         val unknown = left.keys.minOrNull()
         if (unknown != null) throw BundleError("$TENSORS_FILE: unknown tensor ${shorten(unknown)}")
         // A program without a case would pass every verification unseen.
-        val unseen = begins.firstOrNull { program -> cases.none { it.program == program.name } } ?: return
+        val unseen = starts.firstOrNull { program -> cases.none { it.program == program.name } } ?: return
         throw BundleError("$CASES_FILE: no case runs the program ${unseen.name}")
     }
 
@@ -152,7 +152,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         is Embedding -> Expected.Output
     }
 
-    /** Images are stored as 8-bit values, sound and its outputs in part. */
+    /** Images are stored as 8-bit values, audio and its outputs in part. */
     private fun inputSpecs(program: ProgramSpec): List<TensorSpec> = when (manifest.preprocessing) {
         is ImagePreprocessing -> program.inputs.map { it.copy(dtype = "uint8") }
         else -> if (head is Transcription) program.inputs.map(::part) else program.inputs

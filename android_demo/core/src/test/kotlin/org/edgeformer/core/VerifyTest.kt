@@ -116,11 +116,11 @@ private class RecordedEngine(bundle: Bundle, private val change: (String, String
     private var heard: Case? = null
 
     override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val begins = cases.filter { it.program == program.name }
+        val starts = cases.filter { it.program == program.name }
         val outputs = when {
-            begins.isEmpty() -> spoken(program, inputs)
-            "mel" in inputs -> begins.first().also { heard = it }.outputs
-            else -> begins.minByOrNull { case -> distance(case, inputs) }?.outputs.orEmpty()
+            starts.isEmpty() -> spoken(program, inputs)
+            "mel" in inputs -> starts.first().also { heard = it }.outputs
+            else -> starts.minByOrNull { case -> distance(case, inputs) }?.outputs.orEmpty()
         }
         return program.outputs.associate { spec ->
             val values = (outputs[spec.name] as FloatTensor?)?.toArray() ?: FloatArray(spec.size)
@@ -131,7 +131,7 @@ private class RecordedEngine(bundle: Bundle, private val change: (String, String
 
     /** What follows a token: in the row of its place behind the prompt. */
     private fun spoken(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val case = heard ?: error("nothing was heard")
+        val case = heard ?: error("nothing was transcribed")
         val rows = case.outputs.getValue("logits") as FloatTensor
         val width = rows.shape[1]
         val prompt = (case.expected as Expected.Text).prompt.size

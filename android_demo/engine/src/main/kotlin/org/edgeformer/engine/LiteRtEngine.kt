@@ -40,7 +40,7 @@ class LiteRtEngine(private val bundle: Bundle, private val cache: File, private 
     override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> =
         buffers.getOrPut(program.name) { makeBuffers(program) }.run(inputs)
 
-    /** A decoder with buffers of its own. What the sound gave is written into them once, not for each token. */
+    /** A decoder with buffers of its own. What the audio gave is written into them once, not for each token. */
     override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder {
         if (spec.state != State.HOST) throw EngineError("a LiteRT model keeps no state: convert the bundle again")
         val names = listOf(bucket.encode, bucket.prefill, bucket.decode)

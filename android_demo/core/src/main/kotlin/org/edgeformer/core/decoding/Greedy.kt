@@ -6,8 +6,8 @@ import org.edgeformer.core.engines.SpeechDecoder
 /**
  * What the search of one window works with.
  *
- * @property decoder has encoded the sound and been fed the prompt.
- * @property maxTokens the longest hypothesis; the rows of the cache may end it sooner.
+ * @property decoder has encoded the audio and been fed the prompt.
+ * @property maxTokens the longest hypothesis; the slots of the cache may end it sooner.
  * @property stopLoops whether the hypothesis ends when it repeats itself.
  */
 internal class Search(

@@ -58,7 +58,7 @@ internal class LogitRules(private val spec: Transcription, private val timestamp
         }
         val latest = said.lastOrNull { it >= firstTimestamp }
         if (latest != null) {
-            // A segment that has begun may not end where it begins; the one that follows may begin where it ended.
+            // A segment that has begun may not end where it starts; the one that follows may begin where it ended.
             logits.fill(NEVER, firstTimestamp, if (endsInTime && !endsInPair) latest else latest + 1)
         }
         preferTimestamps(logits)

@@ -8,8 +8,8 @@ enum class SpeechTask { TRANSCRIBE, TRANSLATE }
 /**
  * How to transcribe: greedily, at temperature 0.
  *
- * @property language a code as "en"; null: found out from the first sound that is no silence.
- * @property timestamps let the model say when its segments begin and end. Without, a segment is a window of sound.
+ * @property language a code as "en"; null: found out from the first audio that is no silence.
+ * @property timestamps let the model say when its segments begin and end. Without, a segment is a window of audio.
  * @property logProbabilityThreshold a mean log probability of tokens below this is improbable.
  * @property noSpeechThreshold a probability of no speech above this makes an improbable text silence.
  * @property maxTokens the longest text of a window, in tokens.

@@ -8,7 +8,7 @@ import org.edgeformer.core.engines.SpeechDecoder
 import org.edgeformer.core.shorten
 import kotlin.math.exp
 
-/** Tokens to feed before a transcript; `start` is where the one that begins it stands. */
+/** Tokens to feed before a transcript; `start` is where the one that starts it stands. */
 internal class Prompt(val tokens: List<Int>, val start: Int)
 
 /**
@@ -17,7 +17,7 @@ internal class Prompt(val tokens: List<Int>, val start: Int)
  * @property position of the next token, which is also how many rows the prompt takes.
  * @property mask (L), sees the prompt's rows.
  * @property logits (V), what may come first.
- * @property startLogits (V), what may follow the token that begins a transcript.
+ * @property startLogits (V), what may follow the token that starts a transcript.
  */
 internal class Context(val position: Int, val mask: FloatArray, val logits: FloatArray, val startLogits: FloatArray)
 
@@ -104,7 +104,7 @@ internal fun tokenProbability(logits: FloatArray, token: Int?): Double? {
 }
 
 /**
- * The likeliest of a multilingual model's languages. The decoder has encoded a sound and is fed the start alone, into
+ * The likeliest of a multilingual model's languages. The decoder has encoded a recording and is fed the start alone, into
  * its first row.
  */
 internal fun detectLanguage(decoder: SpeechDecoder, tokens: SpeechTokens): String {

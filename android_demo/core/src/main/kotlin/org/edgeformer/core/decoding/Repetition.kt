@@ -9,7 +9,7 @@ private const val REPEATS = 4
 private const val SHORTEST_LOOP = 16
 
 /**
- * The period of the loop that the tokens end with, 0 if there is none: a decoder that has lost the sound says the same
+ * The period of the loop that the tokens end with, 0 if there is none: a decoder that has lost the audio says the same
  * again and again (Radford et al. 2022, section 4.5).
  */
 internal fun loopPeriod(tokens: List<Int>): Int {

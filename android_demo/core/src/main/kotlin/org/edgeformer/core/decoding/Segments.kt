@@ -8,15 +8,15 @@ internal class Span(val start: Double, val end: Double, val entries: List<Int>)
 /**
  * A window's segments, whose times never fall.
  *
- * @property resume in seconds, from where on the model left sound for the next window, since it saw no end of what
- *   begins there; null: the window is done.
+ * @property resume in seconds, from where on the model left audio for the next window, since it saw no end of what
+ *   starts there; null: the window is done.
  */
 internal class Spans(val segments: List<Span>, val resume: Double?)
 
 /**
  * Segments of tokens, text and timestamps, in a window of so many seconds.
  *
- * Text without a timestamp before it begins where the last segment ended; text without one behind it lasts until the
+ * Text without a timestamp before it starts where the last segment ended; text without one behind it lasts until the
  * window ends. Timestamps behind the window's end are moved there.
  */
 internal fun splitAtTimestamps(tokens: List<Int>, spec: Transcription, seconds: Double): Spans {

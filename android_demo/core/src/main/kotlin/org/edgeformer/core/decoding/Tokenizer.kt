@@ -24,7 +24,7 @@ internal class SpeechTokenizer(data: ByteArray, private val name: String, privat
     private val written: Array<String?> = read(data)
 
     /**
-     * The text of tokens; special ones have none. Bytes at the end that are only the beginning of a character are held
+     * The text of tokens; special ones have none. Bytes at the end that are only the start of a character are held
      * back; others that are no UTF-8 become U+FFFD.
      */
     fun text(tokens: List<Int>): String {
@@ -71,7 +71,7 @@ private val BYTE_OF: Map<Char, Int> = HashMap<Char, Int>().apply {
 }
 
 /**
- * UTF-8 as text; each longest beginning of a character that does not go on becomes one U+FFFD (Unicode, section 3.9).
+ * UTF-8 as text; each longest start of a character that does not go on becomes one U+FFFD (Unicode, section 3.9).
  */
 private fun wholeCharacters(bytes: ByteArray): String {
     val text = StringBuilder()
@@ -94,7 +94,7 @@ private fun wholeCharacters(bytes: ByteArray): String {
     return text.toString()
 }
 
-/** How many bytes a character has that begins with this one; 0: none begins so. */
+/** How many bytes a character has that starts with this one; 0: none starts so. */
 private fun lengthOf(first: Int) = when (first) {
     in 0x00..0x7F -> 1
     in 0xC2..0xDF -> 2

@@ -20,7 +20,7 @@ interface SpeechDecoder : Closeable {
     /** P, the most tokens that [prefill] takes. */
     val prefillTokens: Int
 
-    /** Hears a sound, (1, n_mels, 2 T); everything fed before is forgotten. */
+    /** Transcribes a recording, (1, n_mels, 2 T); everything fed before is forgotten. */
     fun encode(mel: FloatTensor)
 
     /** Feeds one token, written to `row`; it sees the rows of `mask` and itself. */

@@ -30,7 +30,7 @@ class HostStateDecoder(private val run: Run, private val bucket: AudioBucket, pr
     private var closed = false
 
     override fun encode(mel: FloatTensor) {
-        checkOpen(closed, heard = true)
+        checkOpen(closed, encoded = true)
         cross = run(bucket.encode, mapOf("mel" to mel))
     }
 
@@ -94,14 +94,14 @@ class HostStateDecoder(private val run: Run, private val bucket: AudioBucket, pr
     }
 }
 
-internal fun checkOpen(closed: Boolean, heard: Boolean) {
+internal fun checkOpen(closed: Boolean, encoded: Boolean) {
     if (closed) throw EngineError("the speech decoder is closed")
-    if (!heard) throw EngineError("the speech decoder has heard nothing yet: call encode first")
+    if (!encoded) throw EngineError("the speech decoder has encoded nothing yet: call encode first")
 }
 
 internal fun checkRows(row: Int, count: Int, rows: Int) {
     if (row !in 0..rows - count) {
-        throw InputError("expected $count of the cache's rows 0 to ${rows - 1}, found $row to ${row + count - 1}")
+        throw InputError("expected $count of the cache's slots 0 to ${rows - 1}, found $row to ${row + count - 1}")
     }
 }
 

@@ -28,7 +28,7 @@ class ProgramStateDecoder(
 
     /** The rows of what was fed before are hidden by the masks to come. */
     override fun encode(mel: FloatTensor) {
-        checkOpen(closed, heard = true)
+        checkOpen(closed, encoded = true)
         cross = run(bucket.encode, mapOf("mel" to mel))
     }
 

@@ -60,7 +60,7 @@ internal class Steps {
  * Every known field of a table has the type that its shape states, and lies inside the buffer, as does all below it.
  *
  * @param file the whole file.
- * @param begin where the buffer begins in it; its offsets count from there.
+ * @param begin where the buffer starts in it; its offsets count from there.
  * @param size of the buffer.
  * @param steps of the file.
  */
@@ -68,13 +68,13 @@ internal class FlatBuffer(file: ByteBuffer, private val begin: Int, val size: In
     private val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN).also { toStart(it) }
 
     /**
-     * The table that the file begins with, after all of it was checked.
+     * The table that the file starts with, after all of it was checked.
      *
      * @param identifier the four letters that tell the format.
      */
     fun root(identifier: String, shape: FlatShape): FlatTable {
         val found = String(CharArray(4) { if (size < 8) ' ' else (bytes.get(begin + 4 + it).toInt() and 0xFF).toChar() })
-        if (found != identifier) corrupted("expected '$identifier' at its begin, found ${shorten(found)}")
+        if (found != identifier) corrupted("expected '$identifier' at its start, found ${shorten(found)}")
         return FlatTable(this, offset(0)).also { check(it, shape, 0) }
     }
 

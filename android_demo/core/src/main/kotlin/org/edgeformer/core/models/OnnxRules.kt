@@ -185,14 +185,14 @@ private fun split(call: OnnxCall): List<Sizes> {
 
 private fun cut(call: OnnxCall): Sizes {
     val shape = call.shape(0)
-    val (begins, ends) = call.constant(1) to call.constant(2)
-    val axes = axesOf(if (call.has(3)) call.constant(3) else begins.indices.map { it.toLong() }, shape.size)
-    val steps = if (call.has(4)) call.constant(4) else List(begins.size) { 1L }
-    if (setOf(begins.size, ends.size, axes.size, steps.size).size != 1) {
-        refuse("its begins, ends, axes and steps are not as many")
+    val (starts, ends) = call.constant(1) to call.constant(2)
+    val axes = axesOf(if (call.has(3)) call.constant(3) else starts.indices.map { it.toLong() }, shape.size)
+    val steps = if (call.has(4)) call.constant(4) else List(starts.size) { 1L }
+    if (setOf(starts.size, ends.size, axes.size, steps.size).size != 1) {
+        refuse("its starts, ends, axes and steps are not as many")
     }
     val sizes = shape.sizes().toMutableList()
-    axes.forEachIndexed { place, axis -> sizes[axis] = sliced(shape[axis], begins[place], ends[place], steps[place]) }
+    axes.forEachIndexed { place, axis -> sizes[axis] = sliced(shape[axis], starts[place], ends[place], steps[place]) }
     return sizes
 }
 

@@ -95,7 +95,7 @@ internal class PteValues(private val constants: List<Long>, private val states: 
         val rooms = when {
             isConstant -> constants
             state in states.indices.map { it.toLong() } -> states[state.toInt()]
-            else -> refuse("$what begins with the state $state of ${states.size}")
+            else -> refuse("$what starts with the state $state of ${states.size}")
         }
         if (buffer >= rooms.size || size > rooms[buffer.toInt()]) refuse("$what has fewer bytes than its shape needs")
     }

@@ -115,7 +115,7 @@ internal fun tiled(shape: Shape, repeats: List<Long>): Sizes {
 }
 
 /**
- * How many of an axis's elements a slice takes; negative begins and ends count from the axis's end.
+ * How many of an axis's elements a slice takes; negative starts and ends count from the axis's end.
  *
  * An end of 2^31 - 1 and more, or for steps backwards of less than -2^31 + 2, is the axis's own. What reaches outside
  * otherwise is refused, as engines clamp it in ways of their own.

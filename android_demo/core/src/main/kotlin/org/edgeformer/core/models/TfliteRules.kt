@@ -207,15 +207,15 @@ private fun splitBySizes(call: TfliteCall): List<Sizes> {
 }
 
 private fun cut(call: TfliteCall): Sizes {
-    val (shape, begins, sizes) = Triple(call.shape(0), call.constant(1), call.constant(2))
-    if (begins.size != shape.size || sizes.size != shape.size) {
-        refuse("it takes ${begins.size} begins and ${sizes.size} sizes of $shape")
+    val (shape, starts, sizes) = Triple(call.shape(0), call.constant(1), call.constant(2))
+    if (starts.size != shape.size || sizes.size != shape.size) {
+        refuse("it takes ${starts.size} starts and ${sizes.size} sizes of $shape")
     }
     return shape.mapIndexed { axis, room ->
-        val begin = begins[axis]
+        val begin = starts[axis]
         val size = if (sizes[axis] == -1L) room - begin else sizes[axis]
         if (begin !in 0..room || size !in 0..room - begin) {
-            refuse("it takes ${sizes.take(9)} elements from ${begins.take(9)} on of $shape")
+            refuse("it takes ${sizes.take(9)} elements from ${starts.take(9)} on of $shape")
         }
         size
     }
@@ -223,21 +223,21 @@ private fun cut(call: TfliteCall): Sizes {
 
 private fun strided(call: TfliteCall): Sizes {
     val shape = call.shape(0)
-    val (begins, ends, steps) = Triple(call.constant(1), call.constant(2), call.constant(3))
-    val isFit = begins.size == ends.size && ends.size == steps.size && steps.size <= shape.size &&
+    val (starts, ends, steps) = Triple(call.constant(1), call.constant(2), call.constant(3))
+    val isFit = starts.size == ends.size && ends.size == steps.size && steps.size <= shape.size &&
         call.int(2) == 0L && call.int(3) == 0L && !call.flag(5)
-    if (!isFit) refuse("its begins, ends and steps are not as many, or it has an ellipsis, new axes or offsets")
+    if (!isFit) refuse("its starts, ends and steps are not as many, or it has an ellipsis, new axes or offsets")
     val (beginMask, endMask, shrinkMask) = Triple(call.int(0), call.int(1), call.int(4))
     return shape.mapIndexedNotNull { axis, size ->
         when {
-            axis >= begins.size -> size.toLong()
+            axis >= starts.size -> size.toLong()
             shrinkMask shr axis and 1 == 1L -> {
-                if (begins[axis] !in -size until size || steps[axis] < 1) refuse("it takes number ${begins[axis]} of $size")
+                if (starts[axis] !in -size until size || steps[axis] < 1) refuse("it takes number ${starts[axis]} of $size")
                 null
             }
             steps[axis] < 1 -> refuse("it has the step ${steps[axis]}")
             else -> {
-                val begin = if (beginMask shr axis and 1 == 1L) 0 else begins[axis]
+                val begin = if (beginMask shr axis and 1 == 1L) 0 else starts[axis]
                 val end = if (endMask shr axis and 1 == 1L) size.toLong() else ends[axis]
                 sliced(size, begin, end, steps[axis])
             }
@@ -290,8 +290,8 @@ private fun broadcastTo(call: TfliteCall): Sizes {
 }
 
 private fun updated(call: TfliteCall): Sizes {
-    val (target, update, begins) = Triple(call.shape(0), call.shape(1), call.shape(2))
-    val isFit = update.size == target.size && begins == listOf(target.size) && target.indices.all { update[it] <= target[it] }
+    val (target, update, starts) = Triple(call.shape(0), call.shape(1), call.shape(2))
+    val isFit = update.size == target.size && starts == listOf(target.size) && target.indices.all { update[it] <= target[it] }
     if (!isFit) refuse("it writes $update into $target")
     return target.sizes()
 }

@@ -16,7 +16,7 @@ import org.edgeformer.core.preprocess.readMelFilters
 import java.io.Closeable
 
 /**
- * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of sound
+ * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of audio
  * in use. Hold `lock` while the decoder is in use.
  */
 internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
@@ -33,7 +33,7 @@ internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     fun bucketFor(samples: Int): AudioBucket {
         val positions = (samples + audio.samplesPerPosition - 1) / audio.samplesPerPosition
         return spec.buckets.firstOrNull { it.positions >= positions }
-            ?: throw InputError("expected at most ${audio.windowSamples} samples of sound at once, found $samples")
+            ?: throw InputError("expected at most ${audio.windowSamples} samples of audio at once, found $samples")
     }
 
     /** The input of a bucket's `encode`, (1, n_mels, 2 T), for samples (N). */
@@ -42,7 +42,7 @@ internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
 
     /**
      * The open decoder of a bucket, which takes the place of another bucket's: its caches have some MB, and opening it
-     * takes a hundredth of hearing a sound.
+     * takes a hundredth of transcribing a recording.
      */
     fun decoder(bucket: AudioBucket): SpeechDecoder {
         open?.let { (known, decoder) -> if (known == bucket) return decoder }

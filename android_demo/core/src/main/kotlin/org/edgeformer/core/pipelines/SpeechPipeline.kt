@@ -15,9 +15,9 @@ import org.edgeformer.core.engines.SpeechDecoder
 import java.io.Closeable
 
 /**
- * Transcribes sound at the model's rate.
+ * Transcribes audio at the model's rate.
  *
- * Sound longer than the model's window is heard in windows that end in pauses; long silence is skipped. Calls from
+ * Audio longer than the model's window is transcribed in windows that end in pauses; long silence is skipped. Calls from
  * several threads take turns, window by window. `close` releases the decoder; engine and bundle stay the caller's to
  * close.
  */
@@ -28,7 +28,7 @@ class Transcriber(
 ) : Closeable {
     private val model = SpeechModel(bundle, engine)
 
-    /** Of the sound that it takes, in Hz. */
+    /** Of the audio that it takes, in Hz. */
     val sampleRate: Int get() = model.audio.sampleRate
 
     internal val spec: Transcription get() = model.spec
@@ -36,7 +36,7 @@ class Transcriber(
     /**
      * Transcribes samples (N) from -1 to 1.
      *
-     * @param progress called after each window with the seconds of sound that are done.
+     * @param progress called after each window with the seconds of audio that are done.
      * @throws org.edgeformer.core.InputError the samples hold NaN, or the model cannot do what the options ask for.
      * @throws org.edgeformer.core.EngineError the model failed, or gave NaN or infinity.
      */
@@ -46,7 +46,7 @@ class Transcriber(
         progress: (seconds: Double) -> Unit = {},
     ): Transcript {
         val session = SpeechSession(model, options)
-        val buffer = SoundBuffer()
+        val buffer = AudioBuffer()
         val segments = ArrayList<Segment>()
         var taken = 0
         while (true) {
@@ -55,13 +55,13 @@ class Transcriber(
             if (count > 0) buffer.append(samples.copyOfRange(taken, taken + count))
             taken += maxOf(count, 0)
             if (buffer.samples.isEmpty()) break
-            segments += session.hearNext(buffer)
+            segments += session.transcribeNext(buffer)
             progress(buffer.start.toDouble() / sampleRate)
         }
         return session.transcript(segments, buffer.end)
     }
 
-    /** A transcript of sound that is still arriving; see [run] for what it throws. */
+    /** A transcript of audio that is still arriving; see [run] for what it throws. */
     fun openStream(
         options: TranscribeOptions = this.options,
         streamOptions: StreamOptions = StreamOptions(),

@@ -15,12 +15,12 @@ import org.edgeformer.core.decoding.splitAtTimestamps
 import org.edgeformer.core.engines.SpeechDecoder
 
 /**
- * One sound being transcribed, window by window: its language and its costs. Not for several threads at once.
+ * One recording being transcribed, window by window: its language and its costs. Not for several threads at once.
  *
  * @throws org.edgeformer.core.InputError the model does not know the language or the task that the options ask for.
  */
 internal class SpeechSession(private val model: SpeechModel, private val options: TranscribeOptions) {
-    private class Heard(val segments: List<Segment>, val resume: Int?)
+    private class WindowSegments(val segments: List<Segment>, val resume: Int?)
 
     private val rate = model.audio.sampleRate
     private val begin = System.nanoTime()
@@ -40,22 +40,22 @@ internal class SpeechSession(private val model: SpeechModel, private val options
     /**
      * Transcribes the first window of a buffer and drops it, or drops silence.
      *
-     * @param buffer not empty; all sound that is left, or more of it than a window.
+     * @param buffer not empty; all audio that is left, or more of it than a window.
      */
-    fun hearNext(buffer: SoundBuffer): List<Segment> {
+    fun transcribeNext(buffer: AudioBuffer): List<Segment> {
         val window = nextWindow(buffer.samples, model.audio.windowSamples, rate, model.silence)
-        if (window.isHeard) return hearFirst(buffer, window.end)
+        if (window.hasSpeech) return transcribeFirst(buffer, window.end)
         buffer.drop(window.end)
         return emptyList()
     }
 
     /** Transcribes the buffer's first samples, at most a window's, and drops those that are done with. */
-    fun hearFirst(buffer: SoundBuffer, size: Int): List<Segment> {
+    fun transcribeFirst(buffer: AudioBuffer, size: Int): List<Segment> {
         val samples = buffer.samples.copyOf(size)
-        val heard = hear(samples, buffer.start)
-        val isRetried = heard.resume != null && isWorthARetry(samples, heard.resume, rate, model.silence)
-        buffer.drop(if (isRetried) heard.resume else size)
-        return heard.segments
+        val found = transcribe(samples, buffer.start)
+        val isRetried = found.resume != null && isWorthARetry(samples, found.resume, rate, model.silence)
+        buffer.drop(if (isRetried) found.resume else size)
+        return found.segments
     }
 
     /** What samples (N) may say; nothing is remembered of it. */
@@ -64,7 +64,7 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         return synchronized(model.lock) { decode(encode(samples), options.copy(timestamps = false)).text.trim() }
     }
 
-    /** All segments of a sound of so many samples as its transcript. */
+    /** All segments of a recording of so many samples as its transcript. */
     fun transcript(segments: List<Segment>, samples: Int) = Transcript(
         text = segments.filter { it.text.isNotEmpty() }
             .joinToString(if (language in LANGUAGES_WITHOUT_SPACES) "" else " ") { it.text },
@@ -81,8 +81,8 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         ),
     )
 
-    /** Transcribes samples that begin at sample `start` of the whole sound. */
-    private fun hear(samples: FloatArray, start: Int): Heard {
+    /** Transcribes samples that begin at sample `start` of the whole recording. */
+    private fun transcribe(samples: FloatArray, start: Int): WindowSegments {
         val decoded = synchronized(model.lock) {
             val decoder = encode(samples)
             if (language == null) language = detectLanguage(decoder, model.spec.tokens)
@@ -92,7 +92,7 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         tokens += decoded.hypothesis.tokens.size
         val spans = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
         val segments = spans.segments.map { segment(decoded, it, start.toDouble() / rate) }
-        return Heard(segments.filter { it.text.isNotEmpty() }, spans.resume?.let { Math.rint(it * rate).toInt() })
+        return WindowSegments(segments.filter { it.text.isNotEmpty() }, spans.resume?.let { Math.rint(it * rate).toInt() })
     }
 
     private fun segment(decoded: Decoded, span: Span, offset: Double): Segment {

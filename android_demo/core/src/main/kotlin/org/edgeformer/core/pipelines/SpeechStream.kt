@@ -3,16 +3,16 @@ package org.edgeformer.core.pipelines
 import org.edgeformer.core.InputError
 import org.edgeformer.core.preprocess.PauseOptions
 
-/** New sound after which pauses are looked for: blocks may be much shorter. */
+/** New audio after which pauses are looked for: blocks may be much shorter. */
 private const val LOOK_SECONDS = 0.1
 
 /**
  * When a stream gives text.
  *
- * @property partialSeconds new sound after which the guess is made anew.
+ * @property partialSeconds new audio after which the guess is made anew.
  * @property pauseSeconds a pause that ends a sentence of [settledSeconds]: its text becomes final.
  * @property longPauseSeconds a pause that ends any sentence.
- * @property settledSeconds sound that is long enough to be understood without what follows.
+ * @property settledSeconds audio that is long enough to be understood without what follows.
  */
 data class StreamOptions(
     val partialSeconds: Double = 1.0,
@@ -32,12 +32,12 @@ data class StreamOptions(
  *
  * @property final segments that are new and will not change.
  * @property partial a guess at what follows them; it replaces the last one.
- * @property seconds of sound that has arrived.
+ * @property seconds of audio that has arrived.
  */
 data class StreamUpdate(val final: List<Segment>, val partial: String, val seconds: Double)
 
 /**
- * Text while sound arrives: first a guess, then, at a pause, what stays. Not for several threads at once; open it with
+ * Text while audio arrives: first a guess, then, at a pause, what stays. Not for several threads at once; open it with
  * [Transcriber.openStream].
  */
 class TranscriptStream internal constructor(
@@ -46,7 +46,7 @@ class TranscriptStream internal constructor(
     private val options: StreamOptions,
 ) {
     private val rate = model.audio.sampleRate
-    private val buffer = SoundBuffer()
+    private val buffer = AudioBuffer()
     private val segments = ArrayList<Segment>()
     private var lookedAt = 0
     private var guessedAt = 0
@@ -57,7 +57,7 @@ class TranscriptStream internal constructor(
     val transcript: Transcript get() = session.transcript(segments, buffer.end)
 
     /**
-     * Takes the next sound: (N) samples at the model's rate, from -1 to 1, of any number.
+     * Takes the next audio: (N) samples at the model's rate, from -1 to 1, of any number.
      *
      * @return what is new, often nothing.
      * @throws InputError the stream has ended.
@@ -67,23 +67,23 @@ class TranscriptStream internal constructor(
         if (isFinished) throw InputError("the stream has ended: open another one")
         buffer.append(block)
         val updates = ArrayList<StreamUpdate>()
-        while (buffer.samples.size > model.audio.windowSamples) updates += settle(session.hearNext(buffer))
+        while (buffer.samples.size > model.audio.windowSamples) updates += settle(session.transcribeNext(buffer))
         if (buffer.end - lookedAt < LOOK_SECONDS * rate) return updates
         lookedAt = buffer.end
         val pause = sentenceEnd()
         if (pause != null) {
-            updates += settle(session.hearFirst(buffer, pause))
+            updates += settle(session.transcribeFirst(buffer, pause))
         } else if (buffer.end - guessedAt >= options.partialSeconds * rate) {
             updates += guess()
         }
         return updates
     }
 
-    /** Ends the sound: what is left becomes final. A second call gives nothing. */
+    /** Ends the audio: what is left becomes final. A second call gives nothing. */
     fun finish(): List<StreamUpdate> {
         isFinished = true
         val updates = ArrayList<StreamUpdate>()
-        while (buffer.samples.isNotEmpty()) updates += settle(session.hearNext(buffer))
+        while (buffer.samples.isNotEmpty()) updates += settle(session.transcribeNext(buffer))
         return updates
     }
 

@@ -3,7 +3,7 @@ package org.edgeformer.core.pipelines
 /**
  * Text that was said in one piece.
  *
- * @property start in seconds from the begin of the sound, as is [end]; they never fall from one segment to the next.
+ * @property start in seconds from the start of the audio, as is [end]; they never fall from one segment to the next.
  * @property text without spaces around it.
  * @property meanLogProbability of the window's tokens.
  * @property noSpeechProbability that nobody speaks in the window; null where the model has no token for it.
@@ -23,7 +23,7 @@ data class Segment(
  * What a transcript cost, in milliseconds.
  *
  * @property tokens of text and timestamps in the answer.
- * @property windows pieces of sound that the model heard; skipped silence is none.
+ * @property windows windows of audio that the model transcribed; skipped silence is none.
  */
 data class SpeechStatistics(
     val melMs: Double,
@@ -35,11 +35,11 @@ data class SpeechStatistics(
 )
 
 /**
- * What was said in a sound.
+ * What was said in a recording.
  *
  * @property text of all segments.
  * @property language a code as "en": as asked for or found out; null where all is silence and nothing was asked for.
- * @property duration of the sound in seconds.
+ * @property duration of the audio in seconds.
  */
 data class Transcript(
     val text: String,

@@ -9,7 +9,7 @@ private const val DATA_CHUNK = "data"
 
 /**
  * The samples (N) of a WAV file of one channel and 16 bits at `sampleRate`, from -1 to 1: what recorded vectors hold.
- * An app's own sound comes from the microphone at the model's rate.
+ * An app's own audio comes from the microphone at the model's rate.
  *
  * @throws InputError another kind of file, or one that is cut short.
  */
@@ -21,7 +21,7 @@ fun readWav(data: ByteArray, sampleRate: Int): FloatArray {
     while (next + 8 <= data.size) {
         val size = file.getInt(next + 4).toLong() and 0xFFFFFFFFL
         val content = next + 8
-        if (content + size > data.size) throw InputError("the sound was cut short")
+        if (content + size > data.size) throw InputError("the audio was cut short")
         when (name(data, next)) {
             FORMAT_CHUNK -> isUsable = size >= 16 && isMono16(file, content, sampleRate)
             DATA_CHUNK -> {
@@ -31,7 +31,7 @@ fun readWav(data: ByteArray, sampleRate: Int): FloatArray {
         }
         next = (content + size + size % 2).toInt()
     }
-    throw InputError("the sound has no samples")
+    throw InputError("the audio has no samples")
 }
 
 private fun isMono16(file: ByteBuffer, at: Int, sampleRate: Int): Boolean {

@@ -5,14 +5,14 @@ import org.edgeformer.core.Fields
 import org.edgeformer.core.Preprocessing
 
 /**
- * Sound to a log-mel spectrogram (Radford et al. 2022, section 2.2).
+ * Audio to a log-mel spectrogram (Radford et al. 2022, section 2.2).
  *
  * @property sampleRate of the model, in Hz.
  * @property nFft samples of one frame, under a periodic Hann window.
  * @property hopLength samples from one frame to the next; an encoder position is two frames.
  * @property nMels bands of the mel scale.
  * @property melFilters the bundle's file with the filter bank.
- * @property windowSeconds the longest sound that one run of the model takes.
+ * @property windowSeconds the longest audio that one run of the model takes.
  * @property logFloor what powers are raised to before the logarithm (base 10).
  * @property dynamicRange how far below the largest value of the window others may lie, in powers of ten.
  */
@@ -31,7 +31,7 @@ data class AudioPreprocessing(
     /** Samples that one position of the encoder stands for: two frames, as its second convolution has stride 2. */
     val samplesPerPosition: Int get() = 2 * hopLength
 
-    /** The most samples that the model hears at once. */
+    /** The most samples that the model transcribes at once. */
     val windowSamples: Int get() = windowSeconds * sampleRate
 
     init {

@@ -33,8 +33,8 @@ internal fun readMelFilters(file: ByteBuffer, spec: AudioPreprocessing): FloatTe
  * Log-mel spectrograms as Whisper was trained on them (Radford et al. 2022, section 2.2). Calls from several threads
  * are safe.
  *
- * The sound is continued with zeros to the whole window, and the window mirrored at both ends by half a frame. Frames
- * of these zeros are constant, so only those that touch the sound are computed.
+ * The audio is continued with zeros to the whole window, and the window mirrored at both ends by half a frame. Frames
+ * of these zeros are constant, so only those that touch the audio are computed.
  *
  * @param filters as [readMelFilters] gives them.
  */
@@ -55,7 +55,7 @@ internal class LogMel(private val spec: AudioPreprocessing, filters: FloatTensor
     }
 
     /**
-     * The first `frames` frames of the window that begins with `samples`: (1, n_mels, frames).
+     * The first `frames` frames of the window that starts with `samples`: (1, n_mels, frames).
      *
      * @param samples (N) at the spec's rate, N from 0 to a window's.
      * @throws InputError too many samples or frames, NaN, or absurd values.
@@ -63,10 +63,10 @@ internal class LogMel(private val spec: AudioPreprocessing, filters: FloatTensor
     fun mel(samples: FloatArray, frames: Int): FloatTensor {
         val windowFrames = spec.windowSamples / spec.hopLength
         if (samples.size > spec.windowSamples) {
-            throw InputError("expected at most ${spec.windowSamples} samples, found ${samples.size}: cut the sound")
+            throw InputError("expected at most ${spec.windowSamples} samples, found ${samples.size}: cut the audio")
         }
         if (frames !in 1..windowFrames) throw InputError("expected 1 to $windowFrames frames, found $frames")
-        // A frame is centered on its time, so one that begins before the sound's end touches it.
+        // A frame is centered on its time, so one that starts before the recording's end touches it.
         val sounding = minOf(windowFrames, (samples.size + half + spec.hopLength - 1) / spec.hopLength)
         val log = logPowers(samples, sounding)
         var largest = Float.NEGATIVE_INFINITY

@@ -37,10 +37,10 @@ data class PauseOptions(val minPauseSeconds: Double = 0.6, val marginSeconds: Do
 }
 
 /**
- * Where a sound pauses, by its energy alone: cheap, and good enough to cut speech between words and to skip waiting.
+ * Where a recording pauses, by its energy alone: cheap, and good enough to cut speech between words and to skip waiting.
  *
- * Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no sound.
- * What counts as a pause is relative to the sound: a little above its own noise floor. Where there is no contrast
+ * Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no audio.
+ * What counts as a pause is relative to the audio: a little above its own noise floor. Where there is no contrast
  * between floor and top, as in steady noise, nothing is a pause. Ranges are in samples, their end is not part of them.
  */
 class Silence(private val sampleRate: Int) {
@@ -50,7 +50,7 @@ class Silence(private val sampleRate: Int) {
     fun isSilent(samples: FloatArray, start: Int = 0, end: Int = samples.size): Boolean =
         levels(samples, start, end).all { it < SILENT_DBFS }
 
-    /** The parts of a sound between its long pauses; none where it is silent, all in one where there is no contrast. */
+    /** The parts of a recording between its long pauses; none where it is silent, all in one where there is no contrast. */
     fun speechRanges(samples: FloatArray, options: PauseOptions = PauseOptions()): List<IntRange> {
         val levels = levels(samples, 0, samples.size)
         val least = maxOf(SILENT_DBFS, threshold(levels))
@@ -83,7 +83,7 @@ class Silence(private val sampleRate: Int) {
         }
         val levels = levels(samples, earliest, latest)
         if (levels.isEmpty()) return (earliest + latest) / 2
-        // The threshold is the whole sound's: a range without speech would have none of its own.
+        // The threshold is the whole recording's: a range without speech would have none of its own.
         val threshold = threshold(levels(samples, 0, samples.size))
         var (first, end) = longestRun(levels, threshold)
         if ((end - first) * FRAME_SECONDS < CUT_SECONDS) {
@@ -109,7 +109,7 @@ class Silence(private val sampleRate: Int) {
         }
     }
 
-    /** The level below which a frame is a pause; below all levels where the sound has no contrast. */
+    /** The level below which a frame is a pause; below all levels where the audio has no contrast. */
     private fun threshold(levels: DoubleArray): Double {
         val top = levels.maxOrNull() ?: return Double.NEGATIVE_INFINITY
         val floor = percentile(levels, FLOOR_PERCENTILE)

@@ -107,7 +107,7 @@ private class ScriptedDecoder(private val case: Json, private val spec: Transcri
     override val rows = spec.buckets[0].rows
     override val prefillTokens = spec.prefillTokens
 
-    override fun encode(mel: FloatTensor) = error("there is no sound")
+    override fun encode(mel: FloatTensor) = error("there is no audio")
 
     override fun step(token: Int, position: Int, row: Int, mask: FloatArray): DecoderOutput {
         assertEquals(position, row)

@@ -32,9 +32,9 @@ class HostileModelsTest {
     fun `changed bytes end in nothing else than a refusal`() {
         val random = Random(0)
         for (case in cases.filter { it["error"].isNull }) {
-            val sound = bytesOf(case)
+            val valid = bytesOf(case)
             repeat(2000) {
-                val changed = sound.copyOf()
+                val changed = valid.copyOf()
                 repeat(1 + random.nextInt(3)) { changed[random.nextInt(changed.size)] = random.nextInt().toByte() }
                 try {
                     check(case, changed)

@@ -20,7 +20,7 @@ import kotlin.math.PI
 import kotlin.math.sin
 
 /**
- * Sound of tones with a model that hears which of two it is, for up to a second at once: windows, segments, streams.
+ * Audio of tones with a model that recognises which of two it is, for up to a second at once: windows, segments, streams.
  */
 class SpeechTest {
     private val bundle = Bundle.open(Golden.file("tiny-speech.zip"))
@@ -28,7 +28,7 @@ class SpeechTest {
     private val transcriber = Transcriber(bundle, engine)
 
     @Test
-    fun `a window of sound is a segment`() {
+    fun `a window of audio is a segment`() {
         val found = transcriber.run(tone(LOW, 0.4) + silence(0.3))
         assertEquals("low", found.text)
         assertEquals(listOf(0.0 to 0.7), found.segments.map { it.start to it.end })
@@ -39,10 +39,10 @@ class SpeechTest {
     }
 
     @Test
-    fun `long sound is cut in pauses`() {
-        val sound = tone(LOW, 0.5) + silence(0.3) + tone(HIGH, 0.5) + silence(0.3) + tone(LOW, 0.2) + silence(0.1)
+    fun `long audio is cut in pauses`() {
+        val audio = tone(LOW, 0.5) + silence(0.3) + tone(HIGH, 0.5) + silence(0.3) + tone(LOW, 0.2) + silence(0.1)
         var seconds = 0.0
-        val found = transcriber.run(sound) { seconds = it }
+        val found = transcriber.run(audio) { seconds = it }
         assertEquals("low high low", found.text)
         assertEquals(found.duration, seconds, 1e-9)
         val starts = found.segments.map { it.start }
@@ -75,9 +75,9 @@ class SpeechTest {
             ),
         )
         val updates = ArrayList<StreamUpdate>()
-        val sound = silence(0.2) + tone(LOW, 0.4) + silence(0.5) + tone(HIGH, 0.4)
-        for (start in sound.indices step 800) {
-            updates += stream.feed(sound.copyOfRange(start, minOf(start + 800, sound.size)))
+        val audio = silence(0.2) + tone(LOW, 0.4) + silence(0.5) + tone(HIGH, 0.4)
+        for (start in audio.indices step 800) {
+            updates += stream.feed(audio.copyOfRange(start, minOf(start + 800, audio.size)))
         }
         val before = updates.size
         updates += stream.finish()
@@ -118,7 +118,7 @@ private const val RATE = 16000
 private const val LOW = 300.0
 private const val HIGH = 3000.0
 
-/** Says "low" or "high": in which half of the bands the sound is louder. */
+/** Says "low" or "high": in which half of the bands the audio is louder. */
 private class ToneEngine : Engine {
     override val name = "tones"
     override val executedBy = "tones"

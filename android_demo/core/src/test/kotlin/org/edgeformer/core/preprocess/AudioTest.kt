@@ -15,16 +15,16 @@ import kotlin.math.abs
 import kotlin.math.cos
 import kotlin.math.sin
 
-class SoundTest {
+class AudioTest {
     private val cases = Golden.json("log_mel.json")["cases"].list
-    private val sounds = Golden.tensors("log_mel.safetensors")
+    private val recordings = Golden.tensors("log_mel.safetensors")
     private val silence = Golden.json("silence.json")
     private val recordings = Golden.tensors("silence.safetensors")
 
     @TestFactory
     fun `log-mel as in transformers`() = Golden.tests(cases, { _, case -> case["name"].text }) { index, case ->
-        val samples = (sounds["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
-        val expected = (sounds.getValue("$index/mel") as FloatTensor).toArray()
+        val samples = (recordings["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
+        val expected = (recordings.getValue("$index/mel") as FloatTensor).toArray()
         val found = logMel(case).mel(samples, case["frames"].int).toArray()
         assertEquals(expected.size, found.size)
         val worst = expected.indices.maxOf { abs(expected[it] - found[it]) }
@@ -45,7 +45,7 @@ class SoundTest {
     }
 
     @Test
-    fun `what is no sound`() {
+    fun `what is no audio`() {
         val case = cases.first()
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(16001), 100) }
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(10), 101) }
@@ -77,7 +77,7 @@ class SoundTest {
         var rest = samples
         while (rest.isNotEmpty()) {
             val window = nextWindow(rest.copyOf(minOf(rest.size, longest + 1)), longest, rate, heard)
-            found.add(window.end to window.isHeard)
+            found.add(window.end to window.hasSpeech)
             rest = rest.copyOfRange(window.end, rest.size)
         }
         return found
@@ -85,6 +85,6 @@ class SoundTest {
 
     private fun logMel(case: Json): LogMel {
         val spec = case["preprocessing"].read { fields -> fields.skip("kind").let { AudioPreprocessing.read(fields) } }
-        return LogMel(spec, sounds.getValue("mel_filters") as FloatTensor)
+        return LogMel(spec, recordings.getValue("mel_filters") as FloatTensor)
     }
 }

@@ -2,7 +2,7 @@ import XCTest
 
 @testable import EdgeCore
 
-final class SoundTests: XCTestCase {
+final class AudioTests: XCTestCase {
     func testLogMel() throws {
         let golden = try Golden.json("log_mel.json")
         let data = try Golden.data("log_mel.safetensors")
@@ -59,7 +59,7 @@ final class SoundTests: XCTestCase {
             }
             for expected in item["windows"].items {
                 let window = SpeechWindow.next(Array(samples.prefix(longest + 1)), longest: longest, sampleRate: rate)
-                XCTAssertEqual(window, SpeechWindow(end: expected[0].int, isHeard: expected[1].flag), name)
+                XCTAssertEqual(window, SpeechWindow(end: expected[0].int, hasSpeech: expected[1].flag), name)
                 samples.removeFirst(window.end)
             }
             XCTAssertTrue(samples.isEmpty, name)
