@@ -10,7 +10,7 @@ from tests.golden.make import GENERATORS, make
 LARGEST_BYTES = 2_500_000
 
 
-SLOW = ("unicode",)
+SLOW = ("unicode", "zips")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_mixed_targets_say_how_much_of_each_image_there_is() -> None:
         torch.testing.assert_close(targets.sum(dim=1), torch.ones(4))
 
 
+@pytest.mark.slow
 def test_a_short_run_writes_a_checkpoint(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     folders = [tmp_path / "first", tmp_path / "second"]
