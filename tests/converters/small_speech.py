@@ -49,6 +49,7 @@ class Speech:
         )
         return SimpleNamespace(
             manifest=SimpleNamespace(
+                task="speech-recognition",
                 programs=programs,
                 preprocessing=self.interface.preprocessing,
                 postprocessing=self.interface.postprocessing,

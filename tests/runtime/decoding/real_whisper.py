@@ -68,7 +68,7 @@ def open_tiny_english(folder: Path, window: str, options: TranscribeOptions | No
         "tokenizer.json": (folder / "tokenizer.json").read_bytes(),
         AUDIO.mel_filters: write_mel_filters(mel_filter_bank(80, 400, 16000)),
     }
-    manifest = SimpleNamespace(preprocessing=AUDIO, postprocessing=spec)
+    manifest = SimpleNamespace(task="speech-recognition", preprocessing=AUDIO, postprocessing=spec)
     return Transcriber(
         SimpleNamespace(manifest=manifest, read_bytes=files.__getitem__), TorchEngine(programs), options=options
     )
