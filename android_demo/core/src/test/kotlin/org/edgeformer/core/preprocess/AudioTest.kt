@@ -17,14 +17,14 @@ import kotlin.math.sin
 
 class AudioTest {
     private val cases = Golden.json("log_mel.json")["cases"].list
-    private val recordings = Golden.tensors("log_mel.safetensors")
+    private val clips = Golden.tensors("log_mel.safetensors")
     private val silence = Golden.json("silence.json")
     private val recordings = Golden.tensors("silence.safetensors")
 
     @TestFactory
     fun `log-mel as in transformers`() = Golden.tests(cases, { _, case -> case["name"].text }) { index, case ->
-        val samples = (recordings["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
-        val expected = (recordings.getValue("$index/mel") as FloatTensor).toArray()
+        val samples = (clips["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
+        val expected = (clips.getValue("$index/mel") as FloatTensor).toArray()
         val found = logMel(case).mel(samples, case["frames"].int).toArray()
         assertEquals(expected.size, found.size)
         val worst = expected.indices.maxOf { abs(expected[it] - found[it]) }
@@ -85,6 +85,6 @@ class AudioTest {
 
     private fun logMel(case: Json): LogMel {
         val spec = case["preprocessing"].read { fields -> fields.skip("kind").let { AudioPreprocessing.read(fields) } }
-        return LogMel(spec, recordings.getValue("mel_filters") as FloatTensor)
+        return LogMel(spec, clips.getValue("mel_filters") as FloatTensor)
     }
 }
