@@ -287,7 +287,7 @@ class CancellableDecoder:
         self.prefill_tokens = decoder.prefill_tokens
 
     def encode(self, mel: Floats) -> None:
-        """Transcribe a recording, unless cancelled."""
+        """Encode a recording, unless cancelled."""
         check(self._is_cancelled)
         self._decoder.encode(mel)
 
