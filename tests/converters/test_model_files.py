@@ -101,10 +101,12 @@ def text_hashes(target: str, folder: Path) -> dict[str, str]:
 
 def text_hashes_of_a_process(target: str, folder: Path, hash_seed: str) -> dict[str, str]:
     folder.mkdir()
-    script = "import json, sys, pathlib, test_model_files as tests\n"
-    script += "print(json.dumps(tests.text_hashes(sys.argv[1], pathlib.Path(sys.argv[2]))))"
     here = Path(__file__).parent
-    environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{here}:{here.parent}", "OMP_NUM_THREADS": "1"}
+    # The packages first: the folder of tests has folders of their names.
+    script = "import json, sys, pathlib, edgeformer, edgeformer_runtime\n"
+    script += f"sys.path += {[str(here), str(here.parent)]}\nimport test_model_files as tests\n"
+    script += "print(json.dumps(tests.text_hashes(sys.argv[1], pathlib.Path(sys.argv[2]))))"
+    environment = {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script, target, str(folder)],
         env=os.environ | environment,
