@@ -110,9 +110,8 @@ def test_pruned_models_convert(kind: str, tmp_path: Path) -> None:
     groups = unit_groups(model.module)
     kept = {group: torch.arange(max(1, group.count // (2 + number % 2))) for number, group in enumerate(groups)}
     write_model(without_units(model, kept), tmp_path / "pruned")
-    options = ConvertOptions(
-        str(tmp_path / "pruned"), tmp_path / "dist", targets=("onnx",), seq_lens=(16,), audio_seconds=(2.5,)
-    )
+    lengths: dict[str, Any] = {"mobilebert": {"seq_lens": (16,)}, "whisper": {"audio_seconds": (2.5,)}}.get(kind, {})
+    options = ConvertOptions(str(tmp_path / "pruned"), tmp_path / "dist", targets=("onnx",), **lengths)
     (row,) = convert(options)
     assert row.ok, row.problems
 

@@ -241,7 +241,7 @@ def test_bad_options_are_refused_in_one_line_and_leave_nothing(
 
 
 def test_an_interrupt_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    def interrupt(step: str) -> None:
+    def interrupt(step: str, *_: int) -> None:
         if "verifying" in step:
             raise KeyboardInterrupt
 
