@@ -217,7 +217,7 @@ def test_refuses_impossible_lengths(seq_lens: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("task", "num_labels", "message"),
     [
-        ("text-classification", 1, "regression"),
+        ("text-classification", 1, "at least 2 labels"),
         ("translation", 3, "text-classification, text-embedding"),
     ],
 )

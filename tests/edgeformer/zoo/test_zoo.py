@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from rich.console import Console
 from tokenizers import Tokenizer
 
 from edgeformer.attention import KERNELS
@@ -87,7 +86,7 @@ def test_clinc150_is_as_accurate_as_its_card_says(assets: Path) -> None:
     data = load_clinc150(assets / "text" / "clinc150" / "data_small.json")
     stated = re.search(r"test, 4500 in-scope sentences \| ([\d.]+)%", (ZOO[NAME].folder / "README.md").read_text())
     assert stated is not None
-    accuracy = evaluate(NAME, data.test, Console(quiet=True))
+    accuracy = evaluate(NAME, data.test)
     assert accuracy >= 0.85
     assert accuracy == pytest.approx(float(stated.group(1)) / 100, abs=1e-3)
 

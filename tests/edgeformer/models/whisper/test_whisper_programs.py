@@ -280,7 +280,7 @@ def test_the_whole_window_is_one_bucket(model: tuple[Whisper, WhisperConfig]) ->
         ({"audio_positions": (100, 301)}, "at most this model's 300, found 301"),
         ({"audio_positions": (0,)}, "at least 1"),
         ({"audio_positions": ()}, "at least 1"),
-        ({"prefill_tokens": 128, "audio_positions": (100,)}, "fewer than the 128 rows"),
+        ({"prefill_tokens": 128, "audio_positions": (100,)}, "fewer than the 128 slots"),
         ({"prefill_tokens": 1}, "at least 2 tokens"),
         ({"window": "half"}, "expected one of tail, full"),
         ({"decoder_state": "nobody"}, "expected one of host, program"),
