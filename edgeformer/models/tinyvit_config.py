@@ -19,8 +19,6 @@ _STD = (0.229, 0.224, 0.225)
 _CROP_PCT = 0.95
 """What timm states for each of its TinyViT checkpoints."""
 
-IMAGENET_CLASSES = 1000
-
 _NUM_CLASSES = 1000
 
 _STAGE_ARGS = ("embed_dims", "depths", "num_heads", "window_sizes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import fields
 from html import escape
@@ -16,19 +17,19 @@ WIDTH = 160
 """Characters of a line where there is no terminal whose width could be asked for."""
 
 
-class Shown:
+class Shown(ABC):
     """Base of frozen dataclasses that are made with `repr=False`.
 
     Texts that come from files are escaped, so that neither a terminal nor a browser obeys them.
     """
 
+    @abstractmethod
     def tables(self) -> Sequence[RenderableType]:
         """What the command prints of it, from top to bottom: tables of rich, and texts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_json(self) -> Any:
         """What the command prints with --json."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         try:

@@ -221,8 +221,6 @@ DIMENSION: Fields = {1: "bytes", 2: "bytes"}
 
 CONSTANT_SIZE: Fields = {1: "int"}
 
-LIST_TYPE: Fields = {1: "bytes", 2: "bytes"}
-
 VALUE: Fields = {1: "bytes", 2: "bytes", 3: "bytes", 5: "bytes"}
 
 IMMEDIATE: Fields = {1: "bytes", 2: "bytes", 3: "bytes", 4: "bytes"}

@@ -304,7 +304,6 @@ DTYPES: dict[int, tuple[str, int]] = {
 # KernelTypes, by number; the kinds are those of `KERNELS`.
 KINDS = {1: "N", 2: "I", 3: "B", 4: "D", 5: "T", 6: "X", 7: "L", 8: "F", 9: "A", 10: "V", 11: "O"}
 STATIC, DYNAMIC_BOUND = 0, 1
-NO_STATE = 0xFFFFFFFFFFFFFFFF
 _ACCEPTED = {"S": "IBD", "O": "OV", "D": "DI", "B": "B"}
 
 

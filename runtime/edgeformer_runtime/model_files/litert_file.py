@@ -15,8 +15,6 @@ from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 
-_PLACEHOLDER_CODE = 127
-
 
 def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
     """Refuse a file that breaks a rule of BUNDLE.md.
