@@ -37,7 +37,8 @@ def check_model_files(bundle: Bundle) -> Rows:
     for program in manifest.programs:
         for name, rows in contents.rows.get(program.name, {}).items():
             number = largest(manifest, program, name)
-            if number is not None and rows <= number < MAX_NUMBER:
+            # A table of one row is that of a model without token types: a run that asks for another row is refused.
+            if number is not None and 1 < rows <= number < MAX_NUMBER:
                 raise BundleError(
                     f"{program.file}: {program.name}: the input {shown(name)} may be {number}, the model's table has"
                     f" {rows} rows: {WAY_ON}"

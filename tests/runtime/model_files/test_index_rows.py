@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +76,19 @@ def test_without_a_vocabulary_each_run_is_held_to_the_table(stating: Callable[[i
                 InputError, match=rf"input_ids: expected numbers from 0 to {len(WORDS) - 1}, .*{number}"
             ):
                 engine.run(program.name, inputs)
+        engine.close()
+
+
+def test_a_table_of_one_row_is_held_to_it_at_each_run(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a BERT with type_vocab_size 1, whose tokenizer gives type 0 alone."""
+    with Bundle.open(tiny_onnx) as bundle:
+        program = bundle.manifest.programs[0]
+        found = Contents(Counter(bundle.manifest.operators), {program.name: {"attention_mask": 1}})
+        monkeypatch.setattr("edgeformer_runtime.model_files.read_contents", lambda _: found)
+        engine = open_engine(bundle)
+        inputs = {spec.name: np.ones(spec.shape, spec.dtype) for spec in program.inputs}
+        with pytest.raises(InputError, match=r"attention_mask: expected numbers from 0 to 0, .*found 0 to 1"):
+            engine.run(program.name, inputs)
         engine.close()
 
 
