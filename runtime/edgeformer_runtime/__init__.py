@@ -64,6 +64,7 @@ def load(
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.errors import InputError
     from edgeformer_runtime.pipelines import open_pipeline
+    from edgeformer_runtime.process import give_back_memory
 
     if isolated and engine is not None:
         raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
@@ -83,6 +84,7 @@ def load(
         pipeline = open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
         if engine is None:  # which has looked through the model files
             bundle.remember()
+        give_back_memory()
         return pipeline
     except BaseException:
         bundle.close()
