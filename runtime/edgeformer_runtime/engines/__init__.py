@@ -46,7 +46,8 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     target = bundle.manifest.target
     try:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
-        check_model_files(bundle)
+        if not bundle.known:
+            check_model_files(bundle)
         return make(bundle, threads)
     except ImportError as error:
         raise EngineError(f"a bundle for {target} needs the package {error.name}: {INSTALL[target]}") from error

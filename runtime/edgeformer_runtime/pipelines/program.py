@@ -6,13 +6,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.bundle.vectors import Case
 
 Result = TypeVar("Result", bound=ProgramResult)
 
@@ -63,6 +65,8 @@ class ProgramPipeline(Pipeline[Raw, Result]):
 
     def record(self, stored: Mapping[str, Any]) -> Case:
         """Run one stored input and keep each stage, as vectors need it."""
+        from edgeformer_runtime.bundle.vectors import Case
+
         prepared = self.prepare(self.raw_from_json(stored))
         outputs = self.engine.run(prepared.program, prepared.inputs)
         expected = self.answer(outputs, prepared).expected_json()

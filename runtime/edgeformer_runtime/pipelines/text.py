@@ -22,7 +22,7 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
         """Use `edgeformer_runtime.load`."""
         super().__init__(bundle, engine, owned)
         spec = cast(TextPreprocessing, bundle.manifest.preprocessing)
-        self._encoder = TextEncoder(spec, _tokenizer_json(bundle, spec), bundle.manifest.programs)
+        self._encoder = TextEncoder(spec, _tokenizer_json(bundle, spec), bundle.manifest.programs, bundle.known)
 
     def prepare(self, raw: RawText) -> Prepared:
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""

@@ -36,13 +36,20 @@ class Encoded:
 class TextEncoder:
     """Turns raw text into the inputs of a program. Calls from several threads are safe: nothing changes after init."""
 
-    def __init__(self, spec: TextPreprocessing, tokenizer_json: str | None, programs: Sequence[ProgramSpec]) -> None:
+    def __init__(
+        self,
+        spec: TextPreprocessing,
+        tokenizer_json: str | None,
+        programs: Sequence[ProgramSpec],
+        known: bool = False,
+    ) -> None:
         """Load the tokenizer.
 
         Args:
             spec: the manifest's preprocessing.
             tokenizer_json: the text of the tokenizer file, None where the spec names none.
             programs: the buckets; dimension 1 of their inputs is the length.
+            known: the tokenizer file was checked before, as `Bundle.known` says.
 
         Raises:
             BundleError: the tokenizer file cannot be used.
@@ -51,7 +58,7 @@ class TextEncoder:
         self._buckets = sorted((program.inputs[0].shape[1], program) for program in programs)  # lengths are unique
         self._longest = self._buckets[-1][0]
         where = spec.tokenizer or "the tokenizer"
-        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, self._longest)
+        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, self._longest, known)
         self._vocab_size = spec.vocab_size
         if self._vocab_size is None and self._tokenizer is not None:
             self._vocab_size = max(self._tokenizer.vocabulary_size, 1)
