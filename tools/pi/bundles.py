@@ -12,14 +12,12 @@ from tools.code_key import CONVERSION, code_key
 from tools.conversions import Model, kept
 from tools.pi.convolutions import write_convolutions
 
-# Random weights, as an emulator takes minutes for published ones. One layer of each half and a window of six seconds:
-# lowering is what takes time here, and more of the same has no other operators.
+# Random weights, as an emulator takes minutes for published ones. One layer of each half: lowering is what takes time
+# here, and more of the same has no other operators.
 SPEECH = Model(
     "speech",
     ("fp32", "dynamic-int8"),
-    lambda folder: str(
-        save_whisper(folder, multilingual=False, encoder_layers=1, decoder_layers=1, max_source_positions=300)
-    ),
+    lambda folder: str(save_whisper(folder, multilingual=False, encoder_layers=1, decoder_layers=1)),
     audio_seconds=(2.0,),
 )
 MODELS = (
