@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -96,6 +98,7 @@ class OnnxConverter:
 
 
 def _export(program: Program) -> onnx.ModelProto:
+    _remember_operators()
     exported = torch.onnx.export(
         program.module,
         program.example_inputs(),
@@ -108,6 +111,15 @@ def _export(program: Program) -> onnx.ModelProto:
     model = exported.model_proto
     _name_outputs(model, [spec.name for spec in program.outputs])
     return model
+
+
+@cache
+def _remember_operators() -> None:
+    """onnxscript parses its 500 operators' sources anew at every export, a fifth of a small one's time; now once."""
+    from onnxscript import values
+
+    operator: Any = values.TracedOnnxFunction
+    operator.function_ir = property(cache(operator.function_ir.fget))
 
 
 def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
