@@ -320,6 +320,17 @@ ACCURACY = Metric(
 )
 """The share of inputs whose best label is the right one."""
 
+SPEARMAN = Metric(
+    name="spearman",
+    change="spearman_drop",
+    is_error=False,
+    answers="edgeformer.evaluate.embeddings:scored_pairs",
+    noun="Spearman correlation",
+    interval="edgeformer.evaluate.embeddings:correlation_interval",
+    alike="edgeformer.evaluate.embeddings:mean_cosine",
+)
+"""Of the cosines of pairs of texts with the scores that people gave them."""
+
 TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
 """What runs text and image models."""
 
@@ -369,5 +380,6 @@ EMBEDDING = Task(
     calibrate=calibrate,
     gate_inputs=_gate_inputs,
     agreement="edgeformer.convert.agreement:compare_embeddings",
+    metric=SPEARMAN,
     checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
 )

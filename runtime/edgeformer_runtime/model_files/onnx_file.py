@@ -9,7 +9,16 @@ from typing import Any
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.onnx_shapes import (
+    GATHERS,
+    MOVES,
+    OWN_OPERATORS,
+    RULES,
+    Attribute,
+    Call,
+    indexed_rows,
+)
 from edgeformer_runtime.model_files.onnx_values import TYPES, Known, known_constant, read_tensor
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
@@ -40,7 +49,7 @@ DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
 _EMPTY = memoryview(b"")
 
 
-def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Counter[str]:
+def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Contents:
     """Refuse a file that breaks a rule of BUNDLE.md.
 
     Args:
@@ -49,7 +58,7 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
         programs: those that the manifest says this file is.
 
     Returns:
-        How often each operator occurs.
+        How often each operator occurs, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -63,7 +72,8 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
     graph = one(model, 7)
     if graph is None:
         refuse("it has no graph: expected an ONNX model")
-    return _Graph(reader, graph, sizes, programs).counts
+    found = _Graph(reader, graph, sizes, programs)
+    return Contents(found.counts, {program.name: found.rows for program in programs})
 
 
 def _domain(name: str) -> str:
@@ -94,11 +104,13 @@ class _Graph:
             _compare(program.outputs, outputs, "output")
         for name, shape, dtype in inputs:
             self._make(name, Known(shape, dtype))
+        self._trace = IndexTrace(name for name, _, _ in inputs)
         for each in message.get(5, ()):
             self._make(*read_tensor(reader, each, sizes))
         for each in message.get(1, ()):
             self._run(each)
         check_live(self._steps, self._computed)
+        self.rows = self._trace.rows({name: name for name, _, _ in inputs})
         for name, shape, _ in outputs:
             if name not in self._values or self._values[name].shape != shape:
                 refuse(f"its output {shown(name)} is not made as it is declared")
@@ -168,7 +180,12 @@ class _Graph:
             if name and name not in self._values:
                 refuse(f"it reads {shown(name)}, which nothing before it makes")
             operands.append(self._values[name] if name else None)
-        shapes = RULES[operator](Call(operands, attributes, len(outputs)))
+        call = Call(operands, attributes, len(outputs))
+        shapes = RULES[operator](call)
+        if operator in MOVES:
+            self._trace.move(inputs[0], outputs)
+        elif operator in GATHERS:
+            self._trace.index(inputs[1], indexed_rows(operator, call))
         if len(outputs) > len(shapes):
             refuse(f"it has {len(outputs)} outputs")
         return [Known(check_shape(shape, "its result")) for shape in shapes[: len(outputs)]]

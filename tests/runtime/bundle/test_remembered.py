@@ -18,6 +18,9 @@ from edgeformer_runtime.bundle import remembered
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError
 
+ROWS = {"seq_8": {"input_ids": 30}}
+"""What the checks of model files found in the bundle of a note."""
+
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="nothing is remembered where ctime is no time of change")
 
 
@@ -36,9 +39,16 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def known(tiny: Path) -> Path:
     """A bundle with a note."""
     with Bundle.open(tiny) as opened:
+        opened.rows = ROWS
         opened.remember()
-    assert Bundle.open(tiny, remembered=True).known
+    assert Bundle.open(tiny, remembered=True).rows == ROWS
     return tiny
+
+
+def test_model_files_that_were_not_looked_through_are_no_reason_for_a_note(tiny: Path) -> None:
+    with Bundle.open(tiny) as opened:
+        opened.remember()
+    assert not is_known(tiny)
 
 
 def is_known(folder: Path) -> bool:
