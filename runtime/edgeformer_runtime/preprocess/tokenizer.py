@@ -46,9 +46,29 @@ class Encoding(Protocol):
     def overflowing(self) -> list[Any]:
         """What was cut off."""
 
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens as the vocabulary has them."""
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """For each token its first character and the one behind its last, in the text that was given."""
+
+    @property
+    def word_ids(self) -> list[int | None]:
+        """For each token the number of its word in its text; None: a special token."""
+
+    @property
+    def sequence_ids(self) -> list[int | None]:
+        """For each token 0 for the text or 1 for its pair; None: a special token."""
+
 
 class Tokenizer:
     """A tokenizer from a stranger's file. Calls from several threads are safe: nothing changes after init.
+
+    Attributes:
+        continuation: what stands before a token that continues a word, as ##; None: nothing does.
+        unknown: the token for a word that the vocabulary does not have; None: there is none.
 
     The library is written in Rust. Where that panics, Python sees a PanicException, which is no Exception, and the
     process's stderr a report of its own: neither leaves this class.
@@ -67,6 +87,9 @@ class Tokenizer:
                 room.
         """
         settings = read_tokenizer_file(text, where)
+        model = settings.get("model") or {}
+        self.continuation: str | None = model.get("continuing_subword_prefix") or None
+        self.unknown: str | None = model.get("unk_token") if isinstance(model.get("unk_token"), str) else None
         self._where = where
         self._vocabulary_size: int | None = None
         kinds = {step["type"] for part in ("normalizer", "pre_tokenizer") for step in steps(part, settings.get(part))}
