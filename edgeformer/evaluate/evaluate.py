@@ -224,13 +224,16 @@ class Asked(Generic[Answer]):
     notes: tuple[str, ...]
 
 
-def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answer]) -> Asked[Answer]:
+def ask(
+    asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answer], options: Any = None
+) -> Asked[Answer]:
     """Ask both about every input.
 
     Args:
         asker: whom.
         questions: the inputs.
         take: what is kept of a pipeline's result.
+        options: of each call, where the task's answers have some; None: the bundle's own.
 
     Raises:
         InputError: an input cannot be used, or `asker.source` is not the bundle's.
@@ -245,13 +248,13 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
         truncated = 0
         for number, question in enumerate(questions, 1):
             try:
-                prepared = pipelines[0].prepare(question.read())
+                windows = pipelines[0].windows(question.read())
             except InputError as error:
                 raise InputError(f"{shorten(question.name)[1:-1]}: {error}") from None
-            truncated += prepared.truncated
+            truncated += windows[0].truncated
             for pipeline, taken in zip(pipelines, answers, strict=True):
-                outputs = pipeline.engine.run(prepared.program, prepared.inputs)
-                taken.append(take(pipeline.answer(outputs, prepared)))
+                outputs = [pipeline.engine.run(window.program, window.inputs) for window in windows]
+                taken.append(take(pipeline.answer_windows(outputs, windows, options)))
             if asker.progress is not None:
                 asker.progress(number, len(questions))
     finally:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -95,6 +94,8 @@ def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances, m
     strict_json.check(document, "cases.schema.json", CASES_FILE)
     (folder / CASES_FILE).parent.mkdir(exist_ok=True)
     (folder / CASES_FILE).write_text(strict_json.dumps(document), encoding="utf-8", newline="\n")
+    from safetensors.numpy import save  # reading goes without it
+
     (folder / TENSORS_FILE).write_bytes(save(dict(sorted(tensors.items()))))
 
 

@@ -47,10 +47,11 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     target = bundle.manifest.target
     try:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
-        rows = check_model_files(bundle)
+        if bundle.rows is None:
+            bundle.rows = check_model_files(bundle)
         engine = make(bundle, threads)
         if isinstance(engine, CheckedEngine):
-            engine.rows = rows
+            engine.rows = bundle.rows
         return engine
     except ImportError as error:
         raise EngineError(f"a bundle for {target} needs the package {error.name}: {INSTALL[target]}") from error

@@ -165,6 +165,8 @@ class AnswerKind:
         workload: what `bench` runs, a function of a bundle and the name of a program or None.
         options: the class of options that a call of the pipeline takes beside the input; None: there are none. Such a
             pipeline reports progress, too.
+        run_options: the options of `run` that have a meaning for such answers, beside those of the input.
+        call_options: from the options of `run` to those of a call, or None for the bundle's own.
         streams: the pipeline takes input that is still arriving (`begin`, `open_stream`).
         stepwise: one answer takes several of dozens of programs, and an engine loads each at its first call.
         first_programs: the programs that begin a case of the vectors.
@@ -187,6 +189,8 @@ class AnswerKind:
     replay: Lazy
     workload: Lazy = "edgeformer_runtime.bench.workload:program_workload"
     options: Lazy | None = None
+    run_options: tuple[str, ...] = ()
+    call_options: Callable[[Any], Any] = lambda _: None
     streams: bool = False
     stepwise: bool = False
     first_programs: Callable[[Manifest], Sequence[ProgramSpec]] = all_programs
@@ -221,6 +225,8 @@ TASKS: Registry[Task] = Registry(
     {
         "text-classification": "edgeformer_runtime.tasks.programs:TEXT_CLASSIFICATION",
         "text-embedding": "edgeformer_runtime.tasks.programs:TEXT_EMBEDDING",
+        "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
+        "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
     },
