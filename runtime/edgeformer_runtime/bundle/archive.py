@@ -14,12 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from edgeformer_runtime.bundle.folder import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.strict_json import check_distinct, check_name, shorten
 from edgeformer_runtime.errors import BundleError
 
-MAX_FILES = 10_000
-MAX_UNLISTED = 2
-"""The manifest and its signature, which the manifest does not list."""
 MAX_FILE_BYTES = (4 << 30) - 1
 MAX_DIRECTORY_BYTES = 16 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can hold

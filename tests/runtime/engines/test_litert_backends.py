@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,10 +109,15 @@ def installed(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
         try:
             return packages[package.replace("-", "_")]
         except KeyError:
-            raise litert_backends.PackageNotFoundError(package) from None
+            raise metadata.PackageNotFoundError(package) from None
 
-    monkeypatch.setattr(litert_backends, "version", find)
-    monkeypatch.setattr(litert_backends, "load_attribute", lambda _: pretended())
+    def load(entry: str) -> Any:
+        if entry.endswith(":__version__"):
+            raise ImportError(entry)
+        return pretended()
+
+    monkeypatch.setattr(metadata, "version", find)
+    monkeypatch.setattr(litert_backends, "load_attribute", load)
     monkeypatch.delenv(CHOICE, raising=False)
 
 
