@@ -158,7 +158,7 @@ def verify(
             which one must; None: any bundle is taken.
         require_name: the name that the bundle must have.
         require_version: the lowest release of it that is taken.
-        isolated: replay in a process without network and other files, with limits: for bundles of strangers.
+        isolated: replay in a process without network and other files, with limits: for untrusted bundles.
         threads: how many threads the engine may use.
         progress: called with "verifying", how many recorded cases are finished and how many there are.
 

@@ -69,7 +69,7 @@ Isolated = Annotated[
     bool,
     typer.Option(
         "--isolated",
-        help="For bundles of strangers: open the bundle in a process with limits, without network and other files.",
+        help="For untrusted bundles: open the bundle in a process with limits, without network and other files.",
     ),
 ]
 
