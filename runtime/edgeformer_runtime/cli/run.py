@@ -185,7 +185,8 @@ def _tell_doubts(name: str, transcript: Transcript) -> None:
     if doubtful:
         times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)
         err.print(
-            f"note: {name}: doubtful at {times}: no attempt gave a probable text there, and this is the likeliest"
+            f"note: {name}: doubtful at {times}: no attempt gave a probable text there that does not repeat itself, and"
+            " this is the best"
         )
 
 

@@ -11,7 +11,7 @@ from edgeformer_runtime.decoding.greedy import Search, follow, likeliest, sample
 from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import token_probability
-from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period
+from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period, repeats_phrase
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 
 
@@ -26,7 +26,8 @@ class Decoded:
         compression_ratio: of the text; high is repetitive.
         no_speech_probability: None where the model has no token for it.
         silent: nobody speaks: the text was improbable and its absence probable.
-        doubtful: no temperature gave a result that is good enough; this is the best of them.
+        doubtful: no temperature gave a result that is good enough, and this is the best of them; or it is a sample that
+            says one phrase again and again.
     """
 
     hypothesis: Hypothesis
@@ -44,7 +45,8 @@ def decode_with_fallback(
     """Try the temperatures in turn; the first result that is good enough counts.
 
     Where none is, the likeliest counts of those that are not repetitive, or else of all (as in faster-whisper), and is
-    marked as doubtful: a sample at a high temperature is often made up.
+    marked as doubtful: a sample at a high temperature is often made up. So is a sample that is good enough and says one
+    phrase again and again.
 
     Raises:
         EngineError: the logits hold NaN or infinity.
@@ -59,7 +61,8 @@ def decode_with_fallback(
         if decoded.silent:
             return replace(decoded, hypothesis=replace(found, tokens=(), log_probabilities=(), alignments=()), text="")
         if not (_is_repetitive(decoded, options) or _is_improbable(decoded, options)):
-            return decoded
+            said = [token for token in found.tokens if token < search.tokens.first_timestamp]
+            return replace(decoded, doubtful=temperature > 0 and repeats_phrase(said))
         tried.append(decoded)
     candidates = [each for each in tried if not _is_repetitive(each, options)] or tried
     best = max(candidates, key=lambda each: each.hypothesis.mean_log_probability)
