@@ -65,8 +65,8 @@ def convert(
         precision: "fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed" (a format per layer) or
             for coreml "palette6" and "palette4"; or several.
         seq_len: sequence lengths of text models in tokens; the model file has a program for each.
-        task: "text-classification", "text-embedding", "image-classification" or "speech-recognition"; None: the
-            checkpoint's own.
+        task: "text-classification", "text-embedding", "question-answering", "token-classification",
+            "image-classification" or "speech-recognition"; None: the checkpoint's own.
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.

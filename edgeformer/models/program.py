@@ -78,6 +78,8 @@ class Program:
     `calibration_method` is how ranges are taken from them (`METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
     (`edgeformer.convert.layer_plan`); empty: there is no plan.
+    `any_length` says that the module takes inputs of any length in dimension 1, from 2 up to this program's, as a file
+    with a symbolic size can: programs that say so differ in nothing but that length.
     `part` is what stands before the names in `module` in the whole model: "decoder." where it is that part alone.
     """
 
@@ -88,6 +90,7 @@ class Program:
     calibration: tuple[tuple[Tensor, ...], ...] = ()
     calibration_method: str = MIN_MAX
     layer_formats: Mapping[str, str] = field(default_factory=dict)
+    any_length: bool = False
     part: str = ""
 
     def example_inputs(self) -> tuple[Tensor, ...]:

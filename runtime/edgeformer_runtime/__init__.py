@@ -82,8 +82,7 @@ def load(
 
             return IsolatedPipeline(bundle, threads)
         pipeline = open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
-        if engine is None:  # which has looked through the model files
-            bundle.remember()
+        bundle.remember()
         give_back_memory()
         return pipeline
     except BaseException:

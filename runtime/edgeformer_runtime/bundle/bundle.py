@@ -31,6 +31,7 @@ from edgeformer_runtime.tasks.task import TASKS
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle import archive
     from edgeformer_runtime.bundle.unpacked import Copy
+    from edgeformer_runtime.model_files.index_rows import Rows
 
 MAX_FILES = folder.MAX_FILES
 Reader: TypeAlias = "archive.Reader | folder.Reader"
@@ -60,6 +61,8 @@ class Bundle:
         """What was made of a file, by its name, for who asks again while the bundle is open: see `read_vectors`."""
         self._folder = folder
         self._checked = checked
+        self.rows: Rows | None = None if checked is None else checked.rows
+        """What `check_model_files` found; None: the model files have not been looked through."""
         self._remove = None if copy is None else weakref.finalize(self, copy.close)
 
     @classmethod
@@ -170,12 +173,12 @@ class Bundle:
     @property
     def known(self) -> bool:
         """Whether these very files were checked when they were loaded before, and not now."""
-        return self._checked is not None and self._checked.before
+        return self._checked is not None and self._checked.rows is not None
 
     def remember(self) -> None:
-        """Note that these files were checked, model files and all: see `open`. A copy's are gone after `close`."""
-        if self._checked is not None and not self._checked.before:
-            remembered.remember(self._folder, self._checked.state, self._checked.from_s)
+        """Note that these files were checked, if model files were, too: see `open`. A copy's are gone after `close`."""
+        if self._checked is not None and self.rows is not None and not self.known:
+            remembered.remember(self._folder, self._checked.state, self.rows, self._checked.from_s)
 
     def close(self) -> None:
         """Let go of the temporary copy, if there is one. A second call does nothing."""
@@ -228,11 +231,11 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
 
 
 class _Checked(NamedTuple):
-    """What was checked of a folder: the state of its files and when that was, or `before`, when they were loaded."""
+    """What was checked of a folder: the state of its files and when that was, or before, with what was found then."""
 
     state: remembered.State
     from_s: float
-    before: bool
+    rows: Rows | None = None
 
 
 def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trusted: bool) -> Bundle:
@@ -241,15 +244,15 @@ def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trust
     with folder.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, required, keys)
         state = remembered.state_of(reader.stats)
-        if trusted and not keys and remembered.is_known(path, state):
-            return Bundle(path, manifest, signature, checked=_Checked(state, from_s, before=True))
+        if trusted and not keys and (rows := remembered.rows_of(path, state)) is not None:
+            return Bundle(path, manifest, signature, checked=_Checked(state, from_s, rows))
         file_sizes.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
         if keys:
             copy = _unpacked(reader, manifest, raw)
             return Bundle(copy.folder, manifest, signature, copy)
         _compare_hashes(reader, manifest)
-    return Bundle(path, manifest, signature, checked=_Checked(state, from_s, before=False))
+    return Bundle(path, manifest, signature, checked=_Checked(state, from_s))
 
 
 def _open_zip(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:

@@ -17,10 +17,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeformer_runtime.delivery import cache_folder, make_private, who_can_replace
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.model_files.index_rows import Rows
 
 VALID_S = 7 * 24 * 3600
 """A note that is older does not count."""
@@ -40,25 +44,28 @@ def state_of(stats: Mapping[str, os.stat_result]) -> State:
     return {name: [each.st_size, each.st_ino, each.st_mtime_ns, each.st_ctime_ns] for name, each in stats.items()}
 
 
-def is_known(folder: Path, state: State) -> bool:
-    """Whether a note says that these very files were checked."""
+def rows_of(folder: Path, state: State) -> Rows | None:
+    """What `check_model_files` found of these very files; None: no note says that they were checked."""
     if os.name != "posix":
-        return False
+        return None
     with suppress(OSError, ValueError, RecursionError, InputError):
         path = _place(folder)
         with path.open("rb") as file:
             age_s = time.time() - os.fstat(file.fileno()).st_mtime
             noted = json.loads(file.read(_MAX_BYTES))
-        return 0 <= age_s <= VALID_S and noted == _note(state) and who_can_replace(path) is None
-    return False
+        rows: Rows | None = noted.get("rows") if isinstance(noted, dict) else None
+        if 0 <= age_s <= VALID_S and noted == _note(state, rows) and who_can_replace(path) is None:
+            return rows
+    return None
 
 
-def remember(folder: Path, state: State, checked_from_s: float) -> None:
+def remember(folder: Path, state: State, rows: Rows, checked_from_s: float) -> None:
     """Note that the files were checked; where that cannot be, the next `load` checks them again.
 
     Args:
         folder: the bundle's.
         state: of its files before they were checked.
+        rows: what `check_model_files` found.
         checked_from_s: when that was, as `time.time` has it.
     """
     last_change_ns = max(max(times) for _, _, *times in state.values())
@@ -70,7 +77,7 @@ def remember(folder: Path, state: State, checked_from_s: float) -> None:
         if who_can_replace(path.parent) is not None:
             return
         fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(_note(state)), encoding="utf-8")
+        fresh.write_text(json.dumps(_note(state, rows)), encoding="utf-8")
         fresh.replace(path)
         for old in _oldest(path.parent):
             old.unlink()
@@ -82,8 +89,8 @@ def _place(folder: Path) -> Path:
     return cache_folder() / "checked" / f"{found.st_dev:x}-{found.st_ino:x}.json"
 
 
-def _note(state: State) -> dict[str, object]:
-    return {"code": [__version__, *_code()], "files": state}
+def _note(state: State, rows: Rows | None) -> dict[str, object]:
+    return {"code": [__version__, *_code()], "files": state, "rows": rows}
 
 
 def _code() -> Iterator[int]:

@@ -1,14 +1,16 @@
-"""ONNX Runtime: one `.onnx` file per program."""
+"""ONNX Runtime: a `.onnx` file for each program, or one for all lengths of a text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 import onnxruntime
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
+from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
@@ -44,6 +46,7 @@ class OnnxEngine(CheckedEngine):
         self._options.add_session_config_entry(*PRECISE_INT8)
         self._path = bundle.path
         self._sessions: dict[str, Any] = {}
+        self._any_length: set[str] = set()
         if not TASKS[bundle.manifest.task].gives.stepwise:
             for program in bundle.manifest.programs:
                 self._session(program)
@@ -62,20 +65,41 @@ class OnnxEngine(CheckedEngine):
             except Exception as error:  # the library's errors share no base class
                 raise EngineError(f"{self.executed_by} cannot open {file}: {shorten(str(error), 200)[1:-1]}") from error
             _compare(program, session)
+            if _takes_any_length(session):
+                self._any_length.add(file)
             self._sessions[file] = session
         return self._sessions[file]
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = [spec.name for spec in program.outputs]
         session = self._session(program)
+        given = without_padding(inputs) if program.file in self._any_length else dict(inputs)
         try:
-            outputs = cast(list[Tensor], session.run(names, dict(inputs)))
+            outputs = cast(list[Tensor], session.run(names, given))
         except Exception as error:  # the library's errors share no base class: `run` says this one in our words
             raise RuntimeError(str(error)) from error
         return dict(zip(names, outputs, strict=True))
 
     def _release(self) -> None:
         self._sessions.clear()
+
+
+def _takes_any_length(session: Any) -> bool:
+    """Whether the length of the inputs is symbolic and no output has it: what is left of padding cannot be missed."""
+    symbolic = [
+        any(isinstance(size, str) for tensor in tensors for size in tensor.shape)
+        for tensors in (session.get_inputs(), session.get_outputs())
+    ]
+    return symbolic == [True, False]
+
+
+def without_padding(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs of a text, (1, S) each, up to the last position that its mask does not hide; views of them."""
+    mask = inputs.get("attention_mask")
+    if mask is None or not mask.any():
+        return dict(inputs)
+    length = max(int(np.flatnonzero(mask)[-1]) + 1, SHORTEST_TEXT)
+    return {name: tensor[..., :length] for name, tensor in inputs.items()}
 
 
 def _compare(program: ProgramSpec, session: Any) -> None:

@@ -48,6 +48,22 @@ class Encoding(Protocol):
     def overflowing(self) -> list[Any]:
         """What was cut off."""
 
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens as the vocabulary has them."""
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """For each token its first character and the one behind its last, in the text that was given."""
+
+    @property
+    def word_ids(self) -> list[int | None]:
+        """For each token the number of its word in its text; None: a special token."""
+
+    @property
+    def sequence_ids(self) -> list[int | None]:
+        """For each token 0 for the text or 1 for its pair; None: a special token."""
+
 
 class Tokenizer:
     """A tokenizer from a stranger's file. Calls from several threads are safe: nothing changes after init.
@@ -130,6 +146,16 @@ class Tokenizer:
         with self._calls():
             count: int = self._library.num_special_tokens_to_add(pair)
         return count
+
+    @cached_property
+    def continuation(self) -> str | None:
+        """What stands before a token that continues a word, as ##; None: nothing does."""
+        return getattr(self._library.model, "continuing_subword_prefix", None) or None
+
+    @cached_property
+    def unknown(self) -> str | None:
+        """The token for a word that the vocabulary does not have; None: there is none."""
+        return getattr(self._library.model, "unk_token", None)
 
     @property
     def vocabulary_size(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_factory import save_whisper
+from lowered_bundle import check_files
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 
 from edgeformer.convert.target import PRECISIONS, Lowered
@@ -77,6 +78,11 @@ def test_every_step_answers_as_torch_does(
     largest, lowest = differences(script(decoder, speech), expected)
     assert largest < tolerance
     assert lowest > cosine
+
+
+def test_the_runtime_takes_every_file(lowered: dict[str, Lowered], speech: Speech) -> None:
+    for each in lowered.values():
+        check_files("coreml", speech.programs, each)
 
 
 def test_what_states_do_not_touch_is_exact_at_fp32(

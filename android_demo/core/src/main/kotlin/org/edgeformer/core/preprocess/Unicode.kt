@@ -58,15 +58,15 @@ internal object Unicode {
 
     /** Runs of combining marks in the order of their classes; equal classes keep their order. */
     private fun sortMarks(text: CodePoints) {
-        for (index in 1 until text.size) {
-            val code = text[index]
-            val rank = combining[code] ?: continue
-            var place = index
-            while (place > 0 && (combining[text[place - 1]] ?: 0) > rank) {
-                text[place] = text[place - 1]
-                place--
+        var start = 0
+        while (start < text.size) {
+            var end = start
+            while (end < text.size && text[end] in combining) end++
+            if (end - start > 1) {
+                val marks = List(end - start) { text[start + it] }
+                marks.sortedBy(combining::getValue).forEachIndexed { index, code -> text[start + index] = code }
             }
-            text[place] = code
+            start = end + 1
         }
     }
 
@@ -149,7 +149,6 @@ internal class CodePoints(capacity: Int = 16) {
     }
 
     fun string(start: Int = 0, end: Int = size) = String(codes, start, end - start)
-
 
     companion object {
         fun of(text: String): CodePoints {
