@@ -50,6 +50,7 @@ def convert(
     window: str = "tail",
     audio_seconds: float | Sequence[float] | None = None,
     zipped: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> ConversionResult:
     """Convert a checkpoint into verified bundles `out/<name>.<target>.<precision>/`.
@@ -83,6 +84,8 @@ def convert(
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
+        jobs: how many targets to convert at the same time, each in a process of its own; a script that asks for more
+            than one is to start under `if __name__ == "__main__":`.
         progress: called with each step, how many steps are finished and how many there are; None: nothing is told.
 
     Raises:
@@ -120,6 +123,7 @@ def convert(
         prompt=prompt,
         language=language,
         zipped=zipped,
+        jobs=jobs,
         window=window,
         audio_seconds=None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds"),
     )
