@@ -21,6 +21,7 @@ from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, detect_language, feed
+from edgeformer_runtime.decoding.repetition import loop_period
 from edgeformer_runtime.decoding.segments import Span, fit_to_pauses, split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.decoder import DecoderOutput
@@ -43,6 +44,7 @@ def files() -> dict[str, bytes]:
     cases += [_window(spec, *case) for case in _windows()]
     cases += [_window(multilingual, *case) for case in _multilingual_windows()]
     cases += [_fitted(*case) for case in _times()]
+    cases += [{"kind": "loop", "said": said, "stretches": n, "period": loop_period(said, n)} for said, n in _LOOPS]
     cases += [{"kind": "join", "texts": list(texts), "joined": joined} for texts, joined in _JOINED]
     versions = f"transformers {transformers.__version__}, edgeformer"
     return {
@@ -310,6 +312,19 @@ def _times() -> Iterator[tuple[str, list[list[float]], list[list[float]]]]:
     yield "within a pause", [[1.0, 2.0]], [[0.0, 0.5], [2.5, 3.0]]
     yield "no audio", [[0.0, 1.0]], []
     yield "two in one", [[0.5, 0.6], [0.6, 0.7], [0.7, 3.0]], [[0.5, 3.25]]
+
+
+_LOOPS = (
+    ([7] * 15, 0),
+    ([7] * 16, 0),
+    ([7] * 16, 15),
+    ([7] * 16, 16),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 3),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 9),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 10),
+    ([1, 2, 3, 4, 5] * 4 + [6], 0),
+)
+"""Text tokens, and the stretches of audio between pauses: so often they may have been said."""
 
 
 _JOINED = (

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
+from edgeformer_runtime.decoding.repetition import loop_period
 from edgeformer_runtime.decoding.segments import Span, fit_to_pauses
 from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
@@ -22,6 +23,7 @@ from tests.golden.make_silence import samples_of
 GOLDEN = json.loads((FOLDER / "decoding.json").read_text(encoding="utf-8"))
 RULES = [case for case in GOLDEN["cases"] if case["kind"] == "rules"]
 WINDOWS = [case for case in GOLDEN["cases"] if case["kind"] == "window"]
+LOOPS = [case for case in GOLDEN["cases"] if case["kind"] == "loop"]
 TIMES = [case for case in GOLDEN["cases"] if case["kind"] == "times"]
 JOINED = [case for case in GOLDEN["cases"] if case["kind"] == "join"]
 SILENCE = json.loads((FOLDER / "silence.json").read_text(encoding="utf-8"))
@@ -50,6 +52,11 @@ def test_window(case: dict[str, Any]) -> None:
     expected = case["expected"]
     exact = ("prompt", "tokens", "text", "segments", "resume", "looped", "silent", "doubtful")
     assert {key: found[key] for key in exact} == {key: expected[key] for key in exact}
+
+
+@pytest.mark.parametrize("case", LOOPS, ids=range(len(LOOPS)))
+def test_loops(case: dict[str, Any]) -> None:
+    assert loop_period(case["said"], case["stretches"]) == case["period"]
 
 
 @pytest.mark.parametrize("case", TIMES, ids=lambda case: case["name"])

@@ -31,6 +31,13 @@ final class DecodingTests: XCTestCase {
         }
     }
 
+    func testLoops() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "loop" {
+            let found = Repetition.loopPeriod(item["said"].ints, stretches: item["stretches"].int)
+            XCTAssertEqual(found, item["period"].int)
+        }
+    }
+
     func testTimesFitToPauses() throws {
         for item in try Golden.cases("decoding.json") where item["kind"].text == "times" {
             let spans = Spans(item["times"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) })

@@ -72,10 +72,10 @@ def decode_with_fallback(
         decoded = Decoded(found, text, temperature, ratio, no_speech, silent=False)
         if _is_silent(decoded, options, sounding_seconds):
             return _silenced(decoded)
-        if not (_is_repetitive(decoded, options) or _is_improbable(decoded, options)):
+        if not (_is_repetitive(decoded, options, search) or _is_improbable(decoded, options)):
             return decoded
         tried.append(decoded)
-    candidates = [each for each in tried if not _is_repetitive(each, options)] or tried
+    candidates = [each for each in tried if not _is_repetitive(each, options, search)] or tried
     best = max(candidates, key=lambda each: each.hypothesis.mean_log_probability)
     best = replace(_without_loop(best, tokenizer, search.tokens.first_timestamp), doubtful=True)
     return _silenced(best) if _is_silent(best, options, sounding_seconds) else best
@@ -93,9 +93,10 @@ def _decode(
     return max(found, key=lambda hypothesis: hypothesis.score(options.length_penalty))
 
 
-def _is_repetitive(decoded: Decoded, options: TranscribeOptions) -> bool:
-    threshold = options.compression_ratio_threshold
-    return decoded.hypothesis.looped or (threshold is not None and decoded.compression_ratio > threshold)
+def _is_repetitive(decoded: Decoded, options: TranscribeOptions, search: Search) -> bool:
+    threshold, found = options.compression_ratio_threshold, decoded.hypothesis
+    is_compressible = threshold is not None and decoded.compression_ratio > threshold
+    return found.looped or (is_compressible and not search.is_said_repeatedly(found))
 
 
 def _is_improbable(decoded: Decoded, options: TranscribeOptions) -> bool:

@@ -183,6 +183,7 @@ class SpeechSession:
             tokens=tokens,
             max_tokens=options.max_tokens,
             keep_alignments=options.word_timestamps,
+            stretches=len(sounding),
         )
         seconds = sum(end - begin for begin, end in sounding)
         return decode_with_fallback(search, self._model.tokenizer, options, self._generator, seconds)

@@ -337,6 +337,16 @@ def test_repetition_that_is_no_loop_is_seen_afterwards() -> None:
     assert found.doubtful
 
 
+@pytest.mark.parametrize(("stretches", "times"), [(0, 1), (9, 1), (10, 10), (15, 10)])
+def test_what_is_said_ten_times_is_no_loop(stretches: int, times: int) -> None:
+    script = says(*b"I will not be late. " * 10, likelihood=300.0)
+    said = fall_back(script, rows=448, max_tokens=224, stretches=stretches)
+    assert said.text == "I will not be late. " * times
+    assert said.doubtful == (times == 1)
+    if times == 10:
+        assert said.temperature == 0.0 and said.compression_ratio > 2.4
+
+
 def test_silence() -> None:
     def silent(tokens: tuple[int, ...]) -> np.ndarray:
         logits = says(*b"Thank you", likelihood=4.0)(tokens)

@@ -103,7 +103,8 @@ final class SpeechSession {
             context: try Context(decoder, prompt),
             rules: LogitRules(model.spec, timestamps: options.timestamps),
             tokens: tokens,
-            maxTokens: options.maxTokens
+            maxTokens: options.maxTokens,
+            stretches: sounding.count
         )
         let seconds = sounding.reduce(0) { $0 + $1.upperBound - $1.lowerBound }
         return try Decoded(search, model.tokenizer, options, soundingSeconds: seconds)

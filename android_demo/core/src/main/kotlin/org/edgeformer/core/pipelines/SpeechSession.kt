@@ -142,7 +142,8 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         val tokens = model.spec.tokens
         val prompt = buildPrompt(tokens, options, language ?: detectLanguage(decoder, tokens))
         val rules = LogitRules(model.spec, options.timestamps)
-        val search = Search(decoder, feed(decoder, prompt), rules, tokens, options.maxTokens)
+        val context = feed(decoder, prompt)
+        val search = Search(decoder, context, rules, tokens, options.maxTokens, stretches = sounding.size)
         val seconds = sounding.sumOf { it.second - it.first }
         return decodeWindow(search, model.tokenizer, options, seconds).also { decodeNs += System.nanoTime() - start }
     }

@@ -88,6 +88,11 @@ class DecodingTest {
     }
 
     @TestFactory
+    fun loops() = Golden.tests(cases("loop"), { index, _ -> "$index" }) { _, case ->
+        assertEquals(case["period"].int, loopPeriod(case["said"].ints, case["stretches"].int))
+    }
+
+    @TestFactory
     fun `times fit to pauses`() = Golden.tests(cases("times"), { _, case -> case["name"].text }) { _, case ->
         fun pairs(key: String) = case[key].list.map { it.list[0].double to it.list[1].double }
         val spans = pairs("times").map { (start, end) -> Span(start, end, emptyList()) }
