@@ -33,7 +33,7 @@ def convert(
     *,
     target: str | Sequence[str] = "litert",
     precision: str | Sequence[str] = "fp32",
-    seq_len: int | Sequence[int] = 128,
+    seq_len: int | Sequence[int] | None = None,
     task: str | None = None,
     name: str | None = None,
     labels: StrPath | None = None,
@@ -63,7 +63,8 @@ def convert(
         target: "litert", "coreml", "executorch" or "onnx", or several.
         precision: "fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed" (a format per layer) or
             for coreml "palette6" and "palette4"; or several.
-        seq_len: sequence lengths of text models in tokens; the model file has a program for each.
+        seq_len: sequence lengths of text models in tokens; the model file has a program for each, and a text goes to
+            the shortest that it fits. None: the target's own choice, up to 128 or the checkpoint's own maximum.
         task: "text-classification", "text-embedding", "image-classification" or "speech-recognition"; None: the
             checkpoint's own.
         name: of the bundles; None: after the source.
@@ -105,7 +106,7 @@ def convert(
         out=out,
         targets=arguments.at_least_one(target, "target"),
         precisions=arguments.at_least_one(precision, "precision"),
-        seq_lens=arguments.rising(seq_len, int, "--seq-len"),
+        seq_lens=None if seq_len is None else arguments.rising(seq_len, int, "--seq-len"),
         task=task,
         name=name,
         labels_file=labels,
@@ -397,7 +398,7 @@ def compress(
         checkpoint_seconds: seconds from one saved state of training to the next; an interruption loses no more.
         target: of a budget: the target whose bundles are made and measured.
         formats: of a budget: weight formats besides fp32, of "fp16", "int8" and "int4"; None: the target's own.
-        seq_len, audio_seconds: of a budget: as of `convert`.
+        seq_len, audio_seconds: of a budget: as of `convert`; one length, as each bundle that is tried is converted.
         examples: of a budget: number of examples of `data` on which layers are ranked.
         limit: of a budget: number of examples on which bundles are measured; None: all.
         bundles: of a budget: the most bundles to make of one model.

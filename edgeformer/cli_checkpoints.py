@@ -161,8 +161,12 @@ def convert(
         ),
     ],
     seq_len: Annotated[
-        str, typer.Option(help="Text: sequence lengths in tokens, as 32,64,128; a program for each.")
-    ] = "128",
+        str | None,
+        typer.Option(
+            help="Text: sequence lengths in tokens, as 32,64,128; a program for each. Default: the target's own, up to "
+            "128."
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -245,7 +249,7 @@ def convert(
             out,
             target=several(target),
             precision=several(precision),
-            seq_len=numbers(seq_len, int, "--seq-len", "32,64,128"),
+            seq_len=None if seq_len is None else numbers(seq_len, int, "--seq-len", "32,64,128"),
             task=task,
             name=name,
             labels=labels,

@@ -212,7 +212,7 @@ def _job(
 ) -> tuple[Job, tuple[str, ...]]:
     """One target's job, made of a module with the attention kernel of that name; and notes on its sequence lengths."""
     wanted = options.programs_for(converter.target)
-    lengths, cuts = capped(checkpoint, wanted.seq_lens)
+    lengths, cuts = capped(checkpoint, wanted.seq_lens, asked=options.seq_lens is not None)
     wanted = replace(wanted, seq_lens=lengths)
     programs = checkpoint.programs(module, wanted)
     spec = TASKS[checkpoint.task].spec(checkpoint, programs, wanted)
