@@ -34,6 +34,8 @@ class ConvertOptions:
     Attributes:
         name: None: after the source.
         seq_lens: of texts: the tokens of each program; None: the target's own choice, as far as the checkpoint goes.
+        lengths_from: of texts: a file of them, .csv, .tsv, .jsonl or .txt, for whose lengths programs are chosen.
+        lengths_column: its column of texts; None: "text", "sentence" or the only one.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
         calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
             needs it, and all int8 and int4 weights are rounded for it.
@@ -72,6 +74,8 @@ class ConvertOptions:
     min_ios: int | None = None
     prompt: str | None = None
     language: str | None = None
+    lengths_from: OptionalPathField = OptionalPathField()  # noqa: RUF009
+    lengths_column: str | None = None
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -86,6 +90,10 @@ class ConvertOptions:
         check_choice(self.calibration_method, METHODS, "calibration method")
         if self.seq_lens is not None and not (self.seq_lens and min(self.seq_lens) >= SHORTEST_TEXT):
             raise InputError(f"expected sequence lengths of at least {SHORTEST_TEXT}, found {list(self.seq_lens)}")
+        if self.lengths_from is not None and self.seq_lens is not None:
+            raise InputError("--lengths-from chooses the lengths: leave --seq-len out")
+        if self.lengths_column is not None and self.lengths_from is None:
+            raise InputError("--column names the texts of --lengths-from: give that, too")
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(
@@ -121,6 +129,8 @@ class ConvertOptions:
         takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
+        if takes != "text" and self.lengths_from is not None:
+            raise InputError(f"--lengths-from is for texts, and the task is {task}: leave it out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""
