@@ -161,8 +161,20 @@ def convert(
         ),
     ],
     seq_len: Annotated[
-        str, typer.Option(help="Text: sequence lengths in tokens, as 32,64,128; a program for each.")
-    ] = "128",
+        str | None,
+        typer.Option(
+            help="Text: sequence lengths in tokens, as 32,64,128; a program for each. Default: the target's own, up to "
+            "128."
+        ),
+    ] = None,
+    lengths_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text: in place of --seq-len, a file of texts (.csv, .tsv, .jsonl, .txt) for which the lengths are "
+            "chosen that leave the least to padding."
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the texts of --lengths-from.")] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -248,7 +260,9 @@ def convert(
             out,
             target=several(target),
             precision=several(precision),
-            seq_len=numbers(seq_len, int, "--seq-len", "32,64,128"),
+            seq_len=None if seq_len is None else numbers(seq_len, int, "--seq-len", "32,64,128"),
+            lengths_from=lengths_from,
+            column=column,
             task=task,
             name=name,
             labels=labels,
