@@ -120,14 +120,14 @@ def _bundles() -> dict[str, bytes]:
     """Bundles with the tokenizer that has tokens of each kind."""
     words = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))
 
-    def make(task: str, head: Any) -> bytes:
+    def make(task: str, head: Any, name: str) -> bytes:
         def fill(folder: Path) -> None:
             (folder / "tokenizer.json").write_text(words["tokenizers"]["added"], encoding="utf-8")
-            seal(folder, replace(tiny.tokens(task, head, LENGTHS), preprocessing=SPEC))
+            seal(folder, replace(tiny.tokens(task, head, LENGTHS), name=name, preprocessing=SPEC))
 
         return zipped(fill)
 
     return {
-        SPANS: make("question-answering", SpanExtraction(STRIDE, 15)),
-        ENTITIES: make("token-classification", TokenLabels(LABELS, ("O",), "simple", STRIDE)),
+        SPANS: make("question-answering", SpanExtraction(STRIDE, 15), "places-spans"),
+        ENTITIES: make("token-classification", TokenLabels(LABELS, ("O",), "simple", STRIDE), "places-entities"),
     }

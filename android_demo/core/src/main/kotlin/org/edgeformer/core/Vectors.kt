@@ -1,7 +1,7 @@
 package org.edgeformer.core
 
 import org.edgeformer.core.pipelines.Entity
-import org.edgeformer.core.pipelines.Span
+import org.edgeformer.core.pipelines.AnswerSpan
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.normalisationTable
 import org.edgeformer.core.preprocess.toInput
@@ -38,7 +38,7 @@ sealed class Expected {
     data class Text(val text: String, val prompt: List<Int>, val tokens: List<Int>) : Expected()
 
     /** Answers to a question, best first. */
-    data class Spans(val answers: List<Span>) : Expected()
+    data class Spans(val answers: List<AnswerSpan>) : Expected()
 
     /** Entities, in the order of the text. */
     data class Entities(val entities: List<Entity>) : Expected()
@@ -146,7 +146,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
             Expected.Spans(
                 fields.objects("answers", 0..100) {
                     val (text, start, end) = readPlace(it, context)
-                    Span(text, start, end, it.number("score", 0.0, 4096.0))
+                    AnswerSpan(text, start, end, it.number("score", 0.0, 4096.0))
                 },
             )
         }

@@ -42,7 +42,7 @@ data class ClassificationResult(
 class EmbeddingResult(val vector: FloatArray, val truncated: Boolean = false, val statistics: Statistics? = null)
 
 /** An answer: [text] stands from code point [start] to before [end] of the context. An empty one: there is none. */
-data class Span(val text: String, val start: Int, val end: Int, val score: Double)
+data class AnswerSpan(val text: String, val start: Int, val end: Int, val score: Double)
 
 /**
  * Answers to a question.
@@ -50,7 +50,7 @@ data class Span(val text: String, val start: Int, val end: Int, val score: Doubl
  * @property answers best first; none where the context has no token that could be one.
  * @property statistics what the answer cost; null where it was not measured.
  */
-data class SpanResult(val answers: List<Span>, val statistics: Statistics? = null)
+data class SpanResult(val answers: List<AnswerSpan>, val statistics: Statistics? = null)
 
 /** [text] stands from code point [start] to before [end] of the text, and has the label. */
 data class Entity(val text: String, val label: String, val start: Int, val end: Int, val score: Double)

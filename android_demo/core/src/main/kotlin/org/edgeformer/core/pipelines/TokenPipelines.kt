@@ -85,7 +85,7 @@ class QuestionAnswerer(bundle: Bundle, engine: Engine) : WindowPipeline<SpanResu
         options: SpanOptions,
     ): SpanResult {
         val longest = options.maxAnswerTokens ?: head.maxAnswerTokens
-        val found = LinkedHashMap<String, Span>()
+        val found = LinkedHashMap<String, AnswerSpan>()
         var nothing = Double.POSITIVE_INFINITY
         for ((output, window) in outputs.zip(windows)) {
             val (places, source) = window.places!! to window.source!!
@@ -97,10 +97,10 @@ class QuestionAnswerer(bundle: Bundle, engine: Engine) : WindowPipeline<SpanResu
                 val text = slice(source, start, end)
                 val known = found[text.lowercase(Locale.ROOT)]
                 found[text.lowercase(Locale.ROOT)] =
-                    known?.copy(score = known.score + span.score) ?: Span(text, start, end, span.score)
+                    known?.copy(score = known.score + span.score) ?: AnswerSpan(text, start, end, span.score)
             }
         }
-        val all = found.values + if (options.unanswerable) listOf(Span("", 0, 0, nothing)) else emptyList()
+        val all = found.values + if (options.unanswerable) listOf(AnswerSpan("", 0, 0, nothing)) else emptyList()
         return SpanResult(all.sortedByDescending { it.score }.take(options.top)) // stable
     }
 

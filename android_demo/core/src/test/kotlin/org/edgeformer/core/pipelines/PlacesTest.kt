@@ -93,7 +93,7 @@ class PlacesTest {
             assertThrows(InputError::class.java) { pipeline.run("hello ".repeat(60), "hello") }
             assertThrows(InputError::class.java) { pipeline.run("hello", "a".repeat(200_001)) }
             assertThrows(InputError::class.java) { SpanOptions(top = 0) }
-            assertEquals(emptyList<Span>(), pipeline.run("hello", " ").answers)
+            assertEquals(emptyList<AnswerSpan>(), pipeline.run("hello", " ").answers)
         }
     }
 }
