@@ -71,7 +71,7 @@ class TextTest {
         return Golden.tests(unicode["blocks"].list, { _, block -> "%06X".format(block["first"].int) }) { _, block ->
             val codes = (block["first"].int until block["first"].int + size).filter { it !in 0xD800..0xDFFF }
             for ((name, normalizer) in NORMALIZERS) {
-                val found = hash(codes) { normalizer.normalize(CodePoints().apply { add(it) }).string() }
+                val found = hash(codes) { normalizer.normalize(CodePoints().apply { add(it, 0) }).string() }
                 assertEquals(block[name].text, found, name)
             }
             assertEquals(block["split"].text, hash(codes) { words(it).joinToString("|") }, "split")
