@@ -68,7 +68,8 @@ def convert_in_processes(options: ConvertOptions, progress: Progress) -> Convers
     outcomes = {child.target: child.outcome for child in done if child.outcome is not None}
     ordered = [outcomes[target] for target in options.targets]
     notes = dict.fromkeys(note for result in ordered for note in result.notes)
-    return ConversionResult(tuple(bundle for result in ordered for bundle in result), tuple(notes))
+    lengths = tuple(each for result in ordered for each in result.lengths)
+    return ConversionResult(tuple(bundle for result in ordered for bundle in result), tuple(notes), lengths)
 
 
 def _start(options: ConvertOptions) -> _Child:
