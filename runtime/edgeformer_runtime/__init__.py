@@ -35,7 +35,7 @@ def load(
         require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes, or several
             of which one must; None: any bundle is taken.
         isolated: open the bundle in a process of its own, without network and other files and with limits on memory and
-            time, which can die without this one: for bundles of strangers. It goes without `engine`.
+            time, which can die without this one: for untrusted bundles. It goes without `engine`.
         allow_refused: take a bundle that the gates of its conversion refused, too.
         require_name: the name that the bundle must have; None: any.
         require_version: the lowest release of it that is taken; None: any, or none at all.

@@ -54,7 +54,7 @@ class Reader:
             BundleError: no such member, larger than `max_bytes`, or corrupted.
         """
         if name not in self.sizes:
-            raise BundleError(f"{self._path}: no {name} in it, at its root: expected a bundle's zip: {HOW_TO_PACK}")
+            raise BundleError(f"{self._path}: it has no {name} at its root, so it is not a bundle's zip: {HOW_TO_PACK}")
         if self.sizes[name] > max_bytes:
             raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {self.sizes[name]}")
         with self.open(name) as file:

@@ -207,7 +207,7 @@ def _check_embedding(manifest: Manifest) -> None:
 def check_nothing_expected(case: Mapping[str, Any], _: Any, where: str) -> None:
     """Vectors store nothing of an answer that is the program's output itself."""
     if case["expected"]:
-        raise BundleError(f"{where}: expected: an embedding has neither labels nor text")
+        raise BundleError(f'{where}: an embedding has neither labels nor text: "expected" must be empty')
 
 
 def _show_embedding(result: EmbeddingResult, _: int) -> str:

@@ -34,7 +34,7 @@ POSITIONS = (100,)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("whisper"))
+    return save_whisper(tmp_path_factory.mktemp("whisper"), encoder_layers=1)
 
 
 @pytest.fixture(scope="module")

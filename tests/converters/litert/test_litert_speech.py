@@ -28,7 +28,7 @@ POSITIONS = (50, 100)
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
-    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300)
+    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300, encoder_layers=1)
     return open_speech(folder, "litert", POSITIONS, HOST_STATE)
 
 

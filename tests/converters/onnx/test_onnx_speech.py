@@ -24,7 +24,7 @@ COMMA_AND_STOP = (11, 13)
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
-    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300)
+    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300, encoder_layers=1)
     return open_speech(folder, "onnx", POSITIONS, HOST_STATE)
 
 
