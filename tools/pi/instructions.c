@@ -5,24 +5,30 @@
 #include <stddef.h>
 #include <stdio.h>
 
-enum { GETPRIORITY = 141, ASKED = 77, ADD_U64 = 0 };
+enum { GETPRIORITY = 141, ASKED = 77, NO_REGISTERS = 0 };
 
 typedef uint64_t Id;
 struct Block;
 typedef void (*OnBlock)(Id, struct Block *);
+typedef void (*OnRun)(unsigned, void *);
 typedef void (*OnCall)(Id, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                        uint64_t);
 void qemu_plugin_register_vcpu_tb_trans_cb(Id, OnBlock);
-void qemu_plugin_register_vcpu_tb_exec_inline(struct Block *, int, void *, uint64_t);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct Block *, OnRun, int, void *);
 size_t qemu_plugin_tb_n_insns(const struct Block *);
 void qemu_plugin_register_vcpu_syscall_cb(Id, OnCall);
 
-int qemu_plugin_version = 1;
+int qemu_plugin_version = PLUGIN_VERSION;
 static uint64_t executed;
+
+static void ran(unsigned cpu, void *instructions) {
+  (void)cpu;
+  __atomic_fetch_add(&executed, (uintptr_t)instructions, __ATOMIC_RELAXED);
+}
 
 static void translated(Id id, struct Block *block) {
   (void)id;
-  qemu_plugin_register_vcpu_tb_exec_inline(block, ADD_U64, &executed, qemu_plugin_tb_n_insns(block));
+  qemu_plugin_register_vcpu_tb_exec_cb(block, ran, NO_REGISTERS, (void *)(uintptr_t)qemu_plugin_tb_n_insns(block));
 }
 
 static void called(Id id, unsigned cpu, int64_t number, uint64_t first, uint64_t b, uint64_t c, uint64_t d, uint64_t e,

@@ -75,8 +75,7 @@ def count_instructions(pi: EmulatedPi, compared: Sequence[Sequence[Path]], shim:
     """
     debian.install({QEMU[0]: "qemu-user", "gcc": "gcc"})
     with tempfile.TemporaryDirectory(prefix="edgeformer-pi-") as scratch:
-        plugin = Path(scratch) / "instructions.so"
-        debian.call(["gcc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(plugin), str(_PLUGIN)])
+        plugin = build_plugin(Path(scratch))
         command = [*QEMU, "-plugin", str(plugin), "-L", str(pi.root)]
         command.append(str(pi.root / "usr" / "bin" / f"python{PYTHON_VERSION}"))
         found: list[Counted] = []
@@ -84,6 +83,18 @@ def count_instructions(pi: EmulatedPi, compared: Sequence[Sequence[Path]], shim:
             counts = [_count([*command, str(_ANSWERS), str(path)], {CHOICE: str(shim)}) for path in paths]
             found += [Counted(path.name, count, count / counts[0]) for path, count in zip(paths, counts, strict=True)]
     return found
+
+
+def build_plugin(folder: Path) -> Path:
+    """The plugin for this machine's qemu, compiled into a folder."""
+    told = subprocess.run([QEMU[0], "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"version (\d+)", told)
+    # qemu 9 takes no plugins of the interface's first version, and qemu 8 none of the second.
+    version = 1 if release is not None and int(release[1]) < 9 else 2
+    plugin = folder / "instructions.so"
+    flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", f"-DPLUGIN_VERSION={version}"]
+    debian.call(["gcc", *flags, "-o", str(plugin), str(_PLUGIN)])
+    return plugin
 
 
 def _count(command: Sequence[str], environment: Mapping[str, str]) -> int:

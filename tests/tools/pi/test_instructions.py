@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tools.debian import SetupError
-from tools.pi.instructions import QEMU, instructions_between
+from tools.pi.instructions import QEMU, build_plugin, instructions_between
 
-PLUGIN = Path(__file__).parents[3] / "tools/pi/instructions.c"
 ASKING = """
 #include <sys/resource.h>
 
@@ -41,9 +40,10 @@ def test_anything_else_is_told(printed: str) -> None:
 )
 def test_the_plugin_counts_a_loop(tmp_path: Path) -> None:
     """At -O0 a turn of the loop takes nine instructions or ten: a few loads, two sums, a comparison, a branch."""
-    source, program, plugin = tmp_path / "asking.c", tmp_path / "asking", tmp_path / "plugin.so"
+    source, program = tmp_path / "asking.c", tmp_path / "asking"
     source.write_text(ASKING)
     subprocess.run(["aarch64-linux-gnu-gcc", "-static", "-O0", "-o", program, source], check=True)
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", plugin, PLUGIN], check=True)
-    done = subprocess.run([*QEMU, "-plugin", str(plugin), str(program)], stderr=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [*QEMU, "-plugin", str(build_plugin(tmp_path)), str(program)], stderr=subprocess.PIPE, text=True, check=True
+    )
     assert 7e6 < instructions_between(done.stderr, "the loop") < 14e6
