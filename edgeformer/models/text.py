@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeformer.attention.kernels import ANY_LENGTH
 from edgeformer.attention.mask import additive_mask
 from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
@@ -307,9 +309,16 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
             module=module,
             inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in config.input_names),
             outputs=(TensorSpec(module.output_name, "float32", module.output_shape(seq_len)),),
+            any_length=max(seq_lens) <= _longest_of_any(module),
         )
         for seq_len in sorted(set(seq_lens))
     )
+
+
+def _longest_of_any(module: nn.Module) -> int:
+    """Up to how many positions a model computes alike whatever the length; 0: its attention has loops over them."""
+    kernels = [each.attention for each in module.modules() if isinstance(each, AttentionModule)]
+    return min((ANY_LENGTH.get(kernel, 0) for kernel in kernels), default=0)
 
 
 # The activations that public text configs name in `hidden_act`.

@@ -66,6 +66,8 @@ class Metric:
         is_error: whether less is better.
         answers: "module:attribute" of (Asker, data, limit) to the `Answers` of a bundle.
         same: "module:attribute" of (answer, answer) to whether they are the same; None: they are equal.
+        alike: "module:attribute" of two `Answers` to how alike they are, of answers none of which is the same as
+            another; None: the share of the same ones.
         interval: "module:attribute" of `Answers` to what holds the value with 95 %, or None; None: the value is a share
             of the examples, whose interval is known.
         noun: what a picture's axis says.
@@ -79,6 +81,7 @@ class Metric:
     noun: str
     interval: str | None = None
     same: str | None = None
+    alike: str | None = None
     answers_are_texts: bool = False
 
     def loss(self, value: float, reference: float) -> float:

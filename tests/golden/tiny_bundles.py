@@ -111,7 +111,7 @@ class SpeakingEngine:
 
     def __init__(self, manifest: Manifest) -> None:
         self._programs = {program.name: program for program in manifest.programs}
-        self._prompt = len(build_prompt(tiny.SPEECH_TOKENS, 24, TranscribeOptions(), "en").tokens)
+        self._prompt = len(build_prompt(tiny.SPEECH_TOKENS, 24, TranscribeOptions(timestamps=False), "en").tokens)
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         part, _, positions = program.partition("_")

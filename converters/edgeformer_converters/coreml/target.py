@@ -46,4 +46,5 @@ TARGET = Target(
     int4=Int4(block=32, has_offsets=True),
     aliases=("mlpackage", "apple", "ios"),
     ios_releases=tuple(MACOS_OF_IOS),
+    one_program_before_ios=18,
 )

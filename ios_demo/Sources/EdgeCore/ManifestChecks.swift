@@ -34,7 +34,7 @@ enum ManifestChecks {
         }
         guard inFolder == (manifest.target == .coreml) else {
             throw fault(
-                "program \(program.name): \(shown(program.file)): a model is a folder for coreml and a file for others")
+                "program \(program.name): \(shown(program.file)): a Core ML model is a folder, any other a file")
         }
         try checkUnique((program.inputs + program.outputs).map(\.name), "input or output of \(program.name)")
     }

@@ -61,6 +61,19 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(measured.p90Ms, 3.7, accuracy: 1e-9)
         XCTAssertEqual(Measurement(program: "p", times: [7], footprintBytes: nil).p90Ms, 7)
     }
+
+    func testAllAudioThatWaitsIsTakenAtOnce() async {
+        let waiting = WaitingAudio()
+        for block in 0..<30 { waiting.append([Float](repeating: Float(block), count: 2)) }
+        var blocks = waiting.blocks.makeAsyncIterator()
+        let first = await blocks.next()
+        XCTAssertEqual(first, (0..<30).flatMap { [Float($0), Float($0)] })
+        waiting.append([7])
+        waiting.finish()
+        let (second, third) = (await blocks.next(), await blocks.next())
+        XCTAssertEqual(second, [7])
+        XCTAssertNil(third)
+    }
 }
 
 /// Makes up outputs from inputs as the engine does that the golden text bundle was recorded with.

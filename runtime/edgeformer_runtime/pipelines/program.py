@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
@@ -17,6 +16,7 @@ from edgeformer_runtime.process import peak_rss_bytes
 from edgeformer_runtime.progress import Progress
 
 if TYPE_CHECKING:
+    from edgeformer_runtime.bundle.vectors import Case
     from edgeformer_runtime.preprocess.text import Places
 
 Result = TypeVar("Result", bound=ProgramResult)
@@ -106,6 +106,8 @@ class ProgramPipeline(Pipeline[Raw, Result]):
 
     def record(self, stored: Mapping[str, Any]) -> Case:
         """Run one stored input and keep each stage, as vectors need it; of several windows the first one's tensors."""
+        from edgeformer_runtime.bundle.vectors import Case
+
         windows = self.windows(self.raw_from_json(stored))
         outputs = [self.engine.run(window.program, window.inputs) for window in windows]
         expected = self.answer_windows(outputs, windows).expected_json()

@@ -26,7 +26,7 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
 
     def make_encoder(self, bundle: Bundle, spec: TextPreprocessing) -> TextEncoder:
         """What makes tensors of a text."""
-        return TextEncoder(spec, tokenizer_json(bundle, spec), bundle.manifest.programs)
+        return TextEncoder(spec, tokenizer_json(bundle, spec), bundle.manifest.programs, known=bundle.known)
 
     def prepare(self, raw: RawText) -> Prepared:
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""

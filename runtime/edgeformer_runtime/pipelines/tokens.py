@@ -146,7 +146,8 @@ class WindowPipeline(TextPipeline[Result]):
 
     def make_encoder(self, bundle: Bundle, spec: TextPreprocessing) -> TextEncoder:
         """One that divides texts in place of cutting them."""
-        return TextEncoder(spec, tokenizer_json(bundle, spec), bundle.manifest.programs, windowed=True)
+        programs = bundle.manifest.programs
+        return TextEncoder(spec, tokenizer_json(bundle, spec), programs, windowed=True, known=bundle.known)
 
     def prepare(self, raw: RawText) -> Prepared:
         """The first window."""

@@ -75,6 +75,7 @@ class TextEncoder:
         tokenizer_json: str | None,
         programs: Sequence[ProgramSpec],
         windowed: bool = False,
+        known: bool = False,
     ) -> None:
         """Load the tokenizer.
 
@@ -83,6 +84,7 @@ class TextEncoder:
             tokenizer_json: the text of the tokenizer file, None where the spec names none.
             programs: the buckets; dimension 1 of their inputs is the length.
             windowed: texts are read in windows, by `windows` alone, and nothing of them is cut off.
+            known: the tokenizer file was checked before, as `Bundle.known` says.
 
         Raises:
             BundleError: the tokenizer file cannot be used.
@@ -91,9 +93,8 @@ class TextEncoder:
         self._buckets = sorted((program.inputs[0].shape[1], program) for program in programs)  # lengths are unique
         self._longest = self._buckets[-1][0]
         where = spec.tokenizer or "the tokenizer"
-        self._tokenizer = (
-            None if tokenizer_json is None else Tokenizer(tokenizer_json, where, None if windowed else self._longest)
-        )
+        longest = None if windowed else self._longest
+        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, longest, known)
         self._vocab_size = spec.vocab_size
         if self._vocab_size is None and self._tokenizer is not None:
             self._vocab_size = max(self._tokenizer.vocabulary_size, 1)

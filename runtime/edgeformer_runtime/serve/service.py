@@ -328,7 +328,7 @@ def _verify(pipeline: Pipeline[Any, Any]) -> None:
     is_isolated = isinstance(pipeline, IsolatedPipeline)
     found = verify_isolated(pipeline.bundle) if is_isolated else verify(pipeline.bundle, pipeline.engine)
     if not found.ok:
-        raise BundleError(f"expected answers as recorded, found others in {found.first_diverging}: run verify")
+        raise BundleError(f"answers differ from the recorded ones, first in {found.first_diverging}: run verify")
 
 
 # How the inputs of one request are answered.

@@ -33,7 +33,7 @@ private fun checkProgram(manifest: Manifest, program: ProgramSpec) {
         refuse("$where: its file ${shorten(program.file)} is neither a file nor a folder of files")
     }
     if (inFolder != (manifest.target == Target.COREML)) {
-        refuse("$where: ${shorten(program.file)}: a model is a folder for coreml and a file for others")
+        refuse("$where: ${shorten(program.file)}: a Core ML model is a folder, any other a file")
     }
     checkUnique((program.inputs + program.outputs).map { it.name }, "input or output of ${program.name}")
 }

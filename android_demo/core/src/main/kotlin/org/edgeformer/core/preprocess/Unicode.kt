@@ -69,17 +69,19 @@ internal object Unicode {
 
     /** Runs of combining marks in the order of their classes; equal classes keep their order. */
     private fun sortMarks(text: CodePoints) {
-        for (index in 1 until text.size) {
-            val (code, kind) = text[index] to text.origin(index)
-            val rank = combining[code] ?: continue
-            var place = index
-            while (place > 0 && (combining[text[place - 1]] ?: 0) > rank) {
-                text[place] = text[place - 1]
-                text.setOrigin(place, text.origin(place - 1))
-                place--
+        var start = 0
+        while (start < text.size) {
+            var end = start
+            while (end < text.size && text[end] in combining) end++
+            if (end - start > 1) {
+                val order = (start until end).sortedBy { combining.getValue(text[it]) }
+                val marks = order.map { text[it] to text.origin(it) }
+                marks.forEachIndexed { index, (code, origin) ->
+                    text[start + index] = code
+                    text.setOrigin(start + index, origin)
+                }
             }
-            text[place] = code
-            text.setOrigin(place, kind)
+            start = end + 1
         }
     }
 
@@ -175,7 +177,6 @@ internal class CodePoints(capacity: Int = 16) {
     }
 
     fun string(start: Int = 0, end: Int = size) = String(codes, start, end - start)
-
 
     companion object {
         fun of(text: String): CodePoints {

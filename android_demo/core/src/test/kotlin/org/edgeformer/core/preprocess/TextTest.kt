@@ -87,6 +87,14 @@ class TextTest {
     }
 
     @Test
+    fun `a text of marks alone`() {
+        // U+0301 has class 230, U+0316 class 220. Sorted mark by mark, these take minutes.
+        val marks = CodePoints().apply { repeat(40_000) { add(0x301, 0); add(0x316, 0) } }
+        val sorted = Unicode.decompose(marks)
+        assertEquals("\u0316".repeat(40_000) + "\u0301".repeat(40_000), sorted.string())
+    }
+
+    @Test
     fun `what is no input`() {
         val encoder = encoder(zoo, 8)
         assertThrows(InputError::class.java) { encoder.encode(RawText.Single("half \ud83d of a pair")) }
