@@ -52,6 +52,7 @@ def convert(
     window: str = "tail",
     audio_seconds: float | Sequence[float] | None = None,
     zipped: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> ConversionResult:
     """Convert a checkpoint into verified bundles `out/<name>.<target>.<precision>/`.
@@ -68,8 +69,8 @@ def convert(
         seq_len: sequence lengths of text models in tokens, a program for each; None: the target's own, up to 128.
         lengths_from: in place of `seq_len`: a .csv, .tsv, .jsonl or .txt of texts whose lengths decide.
         column: of its texts; None: "text", "sentence" or the only one.
-        task: "text-classification", "text-embedding", "image-classification" or "speech-recognition"; None: the
-            checkpoint's own.
+        task: "text-classification", "text-embedding", "question-answering", "token-classification",
+            "image-classification" or "speech-recognition"; None: the checkpoint's own.
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.
@@ -87,6 +88,8 @@ def convert(
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
+        jobs: how many targets to convert at the same time, each in a process of its own; a script that asks for more
+            than one is to start under `if __name__ == "__main__":`.
         progress: called with each step, how many steps are finished and how many there are; None: nothing is told.
 
     Raises:
@@ -126,6 +129,7 @@ def convert(
         prompt=prompt,
         language=language,
         zipped=zipped,
+        jobs=jobs,
         window=window,
         audio_seconds=None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds"),
     )
@@ -165,7 +169,7 @@ def verify(
             which one must; None: any bundle is taken.
         require_name: the name that the bundle must have.
         require_version: the lowest release of it that is taken.
-        isolated: replay in a process without network and other files, with limits: for bundles of strangers.
+        isolated: replay in a process without network and other files, with limits: for untrusted bundles.
         threads: how many threads the engine may use.
         progress: called with "verifying", how many recorded cases are finished and how many there are.
 

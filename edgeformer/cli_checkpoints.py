@@ -178,8 +178,8 @@ def convert(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-classification, text-embedding, image-classification or speech-recognition. Default: the "
-            "checkpoint's own.",
+            help="text-classification, text-embedding, question-answering, token-classification, image-classification "
+            "or speech-recognition. Default: the checkpoint's own.",
             autocompletion=completing("tasks"),
         ),
     ] = None,
@@ -247,6 +247,9 @@ def convert(
         ),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write OUT/<bundle>.zip.")] = False,
+    jobs: Annotated[
+        int, typer.Option(help="How many targets to convert at the same time, each in a process of its own.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
@@ -273,6 +276,7 @@ def convert(
             min_ios=min_ios,
             prompt=prompt,
             language=language,
+            jobs=jobs,
             window=window,
             audio_seconds=seconds,
             zipped=zipped,

@@ -217,7 +217,7 @@ def _ncnn_model(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], inputs: Pa
     found = _ncnn_output(model, inputs, folder)
     difference = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
     if not difference <= NCNN_TOLERANCE:
-        raise InputError(f"ncnn computes other numbers with this model, {difference:.2g} off: leave it out")
+        raise InputError(f"ncnn's outputs of this model differ by {difference:.2g} from the bundle's: leave it out")
     return model
 
 

@@ -46,6 +46,7 @@ from edgeformer.convert.gates import (
 from edgeformer.convert.layer_plan import LARGEST_INT4, plan_for, planned
 from edgeformer.convert.lengths import ChosenLengths, lengths_for
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
+from edgeformer.convert.parallel import convert_in_processes
 from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import (
     PRECISIONS,
@@ -127,6 +128,8 @@ def convert(options: ConvertOptions, progress: Progress = silent) -> ConversionR
     Raises:
         InputError: a source, an option or a place for the output that cannot be used.
     """
+    if options.jobs > 1 and len(options.targets) > 1:
+        return convert_in_processes(options, progress)
     steps = _Steps(options, progress)
     jobs = _plan(options, steps)
     with ExitStack() as stack:

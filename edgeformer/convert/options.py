@@ -27,6 +27,9 @@ LONGEST_WINDOW_SECONDS = 30
 """Whisper's window."""
 
 
+MAX_JOBS = 64
+
+
 @dataclass(frozen=True)
 class ConvertOptions:
     """What `convert` is asked for.
@@ -51,6 +54,7 @@ class ConvertOptions:
         language: of speech: the one that the bundle transcribes, by its code or English name, or "any"; None: the one
             that the checkpoint fixes, or all.
         min_ios: of Core ML: the oldest release of iOS to run on; None: the newest that the converter knows.
+        jobs: how many targets are converted at the same time, each in a process of its own.
     """
 
     source: TextField = TextField()  # noqa: RUF009 (a descriptor)
@@ -74,6 +78,7 @@ class ConvertOptions:
     min_ios: int | None = None
     prompt: str | None = None
     language: str | None = None
+    jobs: int = 1
     lengths_from: OptionalPathField = OptionalPathField()  # noqa: RUF009
     lengths_column: str | None = None
 
@@ -117,6 +122,8 @@ class ConvertOptions:
         for each in for_ios:
             if self.min_ios is not None:
                 each.check_ios(self.min_ios)
+        if not 1 <= self.jobs <= MAX_JOBS:
+            raise InputError(f"--jobs: expected 1 to {MAX_JOBS}, found {self.jobs}")
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
 

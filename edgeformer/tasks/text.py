@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.models.program import Program
     from edgeformer_runtime.pipelines.text import TextPipeline
+    from edgeformer_runtime.preprocess.text import Encoded, TextEncoder
+
+Item = TypeVar("Item")
 
 TOKENIZER_FILE = "tokenizer.json"
 MAX_CALIBRATION_SAMPLES = 128
@@ -42,7 +45,7 @@ FILLER = "please remind me to call the bank about my savings account before the 
 def text_spec(task: Task, checkpoint: Checkpoint, programs: tuple[Program, ...], head: Any) -> TaskSpec:
     """What surrounds a model of texts that answers with `head`, the manifest's postprocessing."""
     tokenizer = checkpoint.tokenizer_json
-    lengths = _lengths(programs)
+    lengths = bucket_lengths(programs)
     vocab_size = checkpoint.config.vocab_size
     return TaskSpec(
         task=task,
@@ -70,7 +73,7 @@ def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
     return text_spec(EMBEDDING, checkpoint, programs, Embedding(output.shape[-1], checkpoint.normalize))
 
 
-def _lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:
+def bucket_lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:
     """Of the buckets, rising."""
     return sorted(program.inputs[0].shape[1] for program in programs)
 
@@ -121,27 +124,46 @@ def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tupl
     Raises:
         InputError: the model has no tokenizer, or the data hold no texts.
     """
+    from edgeformer.data.labelled import spread
+
+    chosen = spread(calibration_texts(data), MAX_CALIBRATION_SAMPLES)
+    return calibrate_on(programs, spec, chosen, lambda encoder, text: (encoder.encode(text),))
+
+
+def calibrate_on(
+    programs: tuple[Program, ...],
+    spec: TaskSpec,
+    chosen: Sequence[Item],
+    encode: Callable[[TextEncoder, Item], Iterable[Encoded]],
+    windowed: bool = False,
+) -> tuple[Program, ...]:
+    """Programs with what an encoder makes of each item as calibration inputs; see `calibrate`.
+
+    Args:
+        programs, spec: of the bundle.
+        chosen: the items.
+        encode: (encoder, item) to its inputs.
+        windowed: of the encoder.
+    """
     import torch
 
-    from edgeformer.data.labelled import spread
     from edgeformer_runtime.preprocess.text import TextEncoder
 
-    chosen = spread(_calibration_texts(data), MAX_CALIBRATION_SAMPLES)
     reads = spec.preprocessing
     assert isinstance(reads, TextPreprocessing)
     if reads.tokenizer is None:
         raise InputError("calibration takes texts, and this model has no tokenizer: leave --calibration out")
     tokenizer = spec.assets[reads.tokenizer].decode()
     specs = {program.name: ProgramSpec(program.name, "", "", program.inputs, program.outputs) for program in programs}
-    encoder = TextEncoder(reads, tokenizer, list(specs.values()))
+    encoder = TextEncoder(reads, tokenizer, list(specs.values()), windowed)
     found: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in specs}
-    for text in chosen:
-        encoded = encoder.encode(text)
-        found[encoded.program].append(encoded.inputs)
+    for item in chosen:
+        for encoded in encode(encoder, item):
+            found[encoded.program].append(encoded.inputs)
     for name in specs:
         if not found[name]:
-            alone = TextEncoder(reads, tokenizer, [specs[name]])
-            found[name] = [alone.encode(text).inputs for text in chosen]
+            alone = TextEncoder(reads, tokenizer, [specs[name]], windowed)
+            found[name] = [encoded.inputs for item in chosen for encoded in encode(alone, item)]
     return tuple(
         replace(
             program,
@@ -153,7 +175,12 @@ def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tupl
     )
 
 
-def _calibration_texts(data: Path) -> Sequence[str]:
+def calibration_texts(data: Path) -> Sequence[str]:
+    """The texts of a file for calibration.
+
+    Raises:
+        InputError: it holds none.
+    """
     from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs
     from edgeformer.models.config import MAX_TABLE_BYTES, read_text
 
@@ -316,7 +343,7 @@ def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
 def _gate_inputs(pipeline: TextPipeline[Any]) -> Iterator[tuple[str, Any]]:
     """Ordinary texts, or drawn token ids where there is no tokenizer."""
     manifest = pipeline.bundle.manifest
-    spec, lengths = manifest.preprocessing, _lengths(manifest.programs)
+    spec, lengths = manifest.preprocessing, bucket_lengths(manifest.programs)
     assert isinstance(spec, TextPreprocessing)
     stored = gate_texts(lengths) if spec.tokenizer else _drawn_ids(lengths, spec.vocab_size or 1)
     return ((shorten(each), pipeline.raw_from_json(each)) for each in stored)
@@ -342,6 +369,17 @@ ACCURACY = Metric(
 )
 """The share of inputs whose best label is the right one."""
 
+SPEARMAN = Metric(
+    name="spearman",
+    change="spearman_drop",
+    is_error=False,
+    answers="edgeformer.evaluate.embeddings:scored_pairs",
+    noun="Spearman correlation",
+    interval="edgeformer.evaluate.embeddings:correlation_interval",
+    alike="edgeformer.evaluate.embeddings:mean_cosine",
+)
+"""Of the cosines of pairs of texts with the scores that people gave them."""
+
 TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
 """What runs text and image models."""
 
@@ -353,6 +391,7 @@ CLASSIFICATION = Task(
     evaluation="edgeformer.evaluate.classification:evaluate_classification",
     peers=TENSOR_PEERS,
     aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
+    architecture="ForSequenceClassification",
     labelled=True,
     judged_by_labels=True,
     heads=("classifier.", "pre_classifier.", "pooler."),
@@ -391,5 +430,6 @@ EMBEDDING = Task(
     calibrate=calibrate,
     gate_inputs=_gate_inputs,
     agreement="edgeformer.convert.agreement:compare_embeddings",
+    metric=SPEARMAN,
     checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
 )

@@ -22,11 +22,11 @@ from typing import Any
 from tools.code_key import REPOSITORY
 from tools.conversions import bundles
 from tools.debian import SetupError
+from tools.pi import shims
 from tools.pi.bundles import MODELS, convolutions, tiny_litert
 from tools.pi.comparison import Comparison, compare_files
 from tools.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
 from tools.pi.emulated_tests import run_tests
-from tools.pi.shims import compare_shims, executorch_models
 from tools.pi.wheels import install_runtime, versions
 
 REPORT = REPOSITORY / "build" / "pi-report.json"
@@ -48,7 +48,7 @@ def main() -> int:
             with _step("bundles, beside the runtime's tests"):
                 exact = convolutions()
                 made = {**bundles(MODELS), exact: "static-int8"}
-                for_executorch = bundles(executorch_models())
+                for_executorch = bundles(shims.MODELS)
                 tested = _tell("tests", tests.result())
             with _step("verify"):
                 command = pi.site_packages / "bin" / "edgeformer-runtime"
@@ -57,7 +57,7 @@ def main() -> int:
         with _step("compare"):
             compared = _compare(pi, made, exact)
         with _step("ExecuTorch without torch"):
-            compared += compare_shims(pi, for_executorch)
+            compared += shims.compare_shims(pi, for_executorch)
     except SetupError as error:
         print(f"make pi: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,6 +133,7 @@ def graphs_of(programs: Sequence[Program]) -> tuple[Graph, ...]:
 
 
 def _export(graph: Graph) -> onnx.ModelProto:
+    _remember_operators()
     program = graph.program
     length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
     exported = torch.onnx.export(
@@ -146,6 +149,15 @@ def _export(graph: Graph) -> onnx.ModelProto:
     model = exported.model_proto
     _name_outputs(model, [spec.name for spec in program.outputs])
     return model
+
+
+@cache
+def _remember_operators() -> None:
+    """onnxscript parses its 500 operators' sources anew at every export, a fifth of a small one's time; now once."""
+    from onnxscript import values
+
+    operator: Any = values.TracedOnnxFunction
+    operator.function_ir = property(cache(operator.function_ir.fget))
 
 
 def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

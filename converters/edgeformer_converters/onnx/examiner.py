@@ -121,9 +121,9 @@ def _load(name: str, path: Path) -> onnx.ModelProto:
             if any(each.data_location == TensorProto.EXTERNAL for each in (attribute.t, *attribute.tensors)):
                 raise ValueError(f"the attribute {attribute.name} refers to another file")
     except Exception as error:  # protobuf and onnx share no base class
-        raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
+        raise BundleError(f"{name}: not an ONNX model: {' '.join(str(error).split())[:200]}") from None
     if not model.graph.node:  # almost any bytes are a message of fields that nobody knows
-        raise BundleError(f"{name}: no ONNX model: its graph has no operator")
+        raise BundleError(f"{name}: not an ONNX model: its graph has no operator")
     return model
 
 

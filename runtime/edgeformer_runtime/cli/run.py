@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgeformer_runtime.cli.tables import answers_table
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import Pipeline, run_with
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
@@ -23,11 +23,13 @@ from edgeformer_runtime.tasks.task import TASKS
 
 DEFAULT_TOP = 3
 STDIN = "-"
+ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
+"""Which belong to a kind of answers and not of inputs."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of `run` as they were given; None or False: not given. Each fits some kinds of input only."""
+    """The options of `run` as they were given, or their defaults. Each fits some kinds of input only."""
 
     pair: str | None = None
     token_ids: bool = False
@@ -35,7 +37,7 @@ class RunOptions:
     language: str | None = None
     task: str | None = None
     beam_size: int | None = None
-    timestamps: bool = False
+    timestamps: bool | None = None
     words: bool = False
     prompt: str | None = None
     file_format: str | None = None
@@ -43,6 +45,8 @@ class RunOptions:
     file: str | None = None
     column: str | None = None
     pair_column: str | None = None
+    unanswerable: bool = False
+    aggregation: str | None = None
 
     def __post_init__(self) -> None:
         check_names(self.folder)
@@ -51,8 +55,8 @@ class RunOptions:
         """For each option whether it was given."""
         spelled = {"file_format": "--format", "folder": "--out", "file": "--input"}
         return {
-            spelled.get(name, "--" + name.replace("_", "-")): value not in (None, False)
-            for name, value in vars(self).items()
+            spelled.get(field.name, "--" + field.name.replace("_", "-")): getattr(self, field.name) != field.default
+            for field in fields(self)
         }
 
 
@@ -72,11 +76,16 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
 
 
 def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOptions) -> None:
-    takes = TASKS[manifest.task].takes
+    task = TASKS[manifest.task]
+    takes, known = task.takes, (*task.takes.options, *task.gives.run_options)
     given = options.given() | {STDIN: STDIN in inputs}
     for option, is_given in given.items():
-        if is_given and option not in takes.options:
-            raise InputError(f"{manifest.name} takes {takes.takes}, found {option}")
+        if is_given and option not in known:
+            raise InputError(
+                f"{manifest.name} takes {takes.takes}, found {option}"
+                if option not in ANSWER_OPTIONS
+                else f"{manifest.name} does {manifest.task}, which has no {option}"
+            )
     if not inputs and options.file is None:
         raise InputError(f"expected {takes.asks_for}")
 
@@ -93,7 +102,7 @@ def answer_all(
     results: list[Result] = []
     with progress_bar("running") as report:
         for index, raw in enumerate(raws):
-            results.append(pipeline.run(raw))
+            results.append(run_one(pipeline, raw, options))
             report(index + 1, len(raws))
     for index, result in enumerate(results):
         if result.truncated:
@@ -106,14 +115,16 @@ def answer_all(
         out.print(answers_table(given, results, gives, options.top or DEFAULT_TOP))
 
 
+def run_one(pipeline: Pipeline[Any, Any], raw: Any, options: RunOptions) -> Any:
+    """Answer one raw input, with options of the call where the task's answers have some."""
+    return run_with(pipeline, raw, TASKS[pipeline.bundle.manifest.task].gives.call_options(options))
+
+
 def best_of(pipeline: Pipeline[Any, Any], result: Result, options: RunOptions) -> dict[str, Any]:
     """A result's JSON, with its best parts alone where their number was given."""
     if options.top is not None:
         result = TASKS[pipeline.bundle.manifest.task].gives.best(result, options.top)
     return result.to_json()
-
-
-SUBTITLES = ("srt", "vtt")
 
 
 def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
@@ -124,8 +135,7 @@ def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_j
         language=options.language,
         task=options.task or "transcribe",
         beam_size=options.beam_size or 1,
-        # Subtitles without any times would show half a minute of text at once.
-        timestamps=options.timestamps or (file_format in SUBTITLES and not options.words),
+        timestamps=options.timestamps is not False,
         word_timestamps=options.words,
         initial_prompt=options.prompt,
     )
@@ -171,7 +181,8 @@ def _tell_doubts(name: str, transcript: Transcript) -> None:
     if doubtful:
         times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)
         err.print(
-            f"note: {name}: doubtful at {times}: no attempt gave a probable text there, and this is the likeliest"
+            f"note: {name}: doubtful at {times}: no attempt gave a probable text there that does not repeat itself, and"
+            " this is the best"
         )
 
 

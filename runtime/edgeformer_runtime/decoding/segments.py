@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeformer_runtime.bundle.specs import Transcription
+
+NEAR_PAUSE_SECONDS = 0.4
+"""A time that the model gives is taken for that of a pause so near."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,30 @@ def split_at_timestamps(tokens: Sequence[int], spec: Transcription, seconds: flo
         segments.append(Span(start, max(start, seconds), tuple(entries)))
     ends_in_pair = len(tokens) >= 2 and min(tokens[-2:]) >= first
     return Spans(tuple(segments), start if segments and ends_in_pair and start < seconds else None)
+
+
+def fit_to_pauses(spans: Sequence[Span], sounding: Sequence[tuple[float, float]]) -> tuple[Span, ...]:
+    """Segments that start behind, and end before, the pauses that their times lie in or near.
+
+    Models often let a segment start where the last one ended, before the pause between them.
+
+    Args:
+        spans: in order; times never fall, before and after.
+        sounding: (begin, end) in seconds, in order: the audio between its pauses.
+    """
+    edges = [0.0, *(time for pair in sounding for time in pair), float("inf")]
+    pauses = list(zip(edges[::2], edges[1::2], strict=True))
+    fitted: list[Span] = []
+    for span in spans:
+        least = fitted[-1].end if fitted else 0.0
+        _, start = _nearest(pauses, span.start)
+        end, _ = _nearest(pauses, span.end)
+        start = max(least, start if start < span.end else span.start)
+        fitted.append(replace(span, start=start, end=max(start, end if end > start else span.end)))
+    return tuple(fitted)
+
+
+def _nearest(pauses: Sequence[tuple[float, float]], time: float) -> tuple[float, float]:
+    """The pause at or near a time, and else the time itself as one without length."""
+    distance, pause = min((max(begin - time, time - end, 0.0), (begin, end)) for begin, end in pauses)
+    return pause if distance <= NEAR_PAUSE_SECONDS else (time, time)

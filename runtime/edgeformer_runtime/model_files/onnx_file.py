@@ -7,10 +7,33 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
-from edgeformer_runtime.model_files.onnx_values import TYPES, Known, known_constant, read_tensor
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.onnx_shapes import (
+    GATHERS,
+    MOVES,
+    OWN_OPERATORS,
+    RULES,
+    Attribute,
+    Call,
+    indexed_rows,
+)
+from edgeformer_runtime.model_files.onnx_values import (
+    DATA_TYPE,
+    DIMS,
+    ELSEWHERE,
+    ENTRY,
+    LOCATION,
+    NAME,
+    TENSOR,
+    TYPES,
+    Known,
+    known_constant,
+    read_tensor,
+)
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
@@ -40,6 +63,34 @@ DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
 _EMPTY = memoryview(b"")
 
 
+class Elsewhere(NamedTuple):
+    """A constant whose bytes lie in another file of the model's folder."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    file: str
+    offset: int
+    length: int
+
+
+def constants_elsewhere(data: memoryview) -> list[Elsewhere]:
+    """The constants of a file that `check_onnx` took, as far as they lie in others and numpy has their type."""
+    reader = WireReader(strict=True)
+    graph = reader.message(one(reader.message(data, MODEL, "the model"), 7), GRAPH, "the graph")
+    found = []
+    for each in graph.get(5, ()):
+        tensor = reader.message(each, TENSOR, "a tensor")
+        bits, _, dtype = TYPES[one(tensor, DATA_TYPE)]
+        if one(tensor, LOCATION, 0) == 1 and bits == np.dtype(dtype).itemsize * 8:
+            entries = [reader.message(entry, ENTRY, "a tensor") for entry in tensor[ELSEWHERE]]
+            place = {text(one(entry, 1), "a tensor"): text(one(entry, 2), "a tensor") for entry in entries}
+            shape = tuple(signed(size) for size in tensor.get(DIMS, ()))
+            name = text(one(tensor, NAME), "a tensor")
+            found.append(Elsewhere(name, dtype, shape, place["location"], int(place["offset"]), int(place["length"])))
+    return found
+
+
 class Declared(NamedTuple):
     """An input or output of the graph; None among its sizes: the length, which is symbolic."""
 
@@ -52,7 +103,7 @@ class Declared(NamedTuple):
         return tuple(length if size is None else size for size in self.sizes)
 
 
-def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Counter[str]:
+def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Contents:
     """Refuse a file that breaks a rule of BUNDLE.md.
 
     Args:
@@ -61,7 +112,7 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
         programs: those that the manifest says this file is.
 
     Returns:
-        How often each operator occurs.
+        How often each operator occurs, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -75,7 +126,8 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
     graph = one(model, 7)
     if graph is None:
         refuse("it has no graph: expected an ONNX model")
-    return _Graph(reader, graph, sizes, programs).counts
+    found = _Graph(reader, graph, sizes, programs)
+    return Contents(found.counts, {program.name: found.rows for program in programs})
 
 
 def _domain(name: str) -> str:
@@ -105,11 +157,13 @@ class _Graph:
         length = max(_length(program, inputs, outputs) for program in programs)
         for each in inputs:
             self._make(each.name, Known(check_shape(each.at(length), f"the input {shown(each.name)}"), each.dtype))
+        self._trace = IndexTrace(each.name for each in inputs)
         for each in message.get(5, ()):
             self._make(*read_tensor(reader, each, sizes))
         for each in message.get(1, ()):
             self._run(each)
         check_live(self._steps, self._computed)
+        self.rows = self._trace.rows({each.name: each.name for each in inputs})
         for each in outputs:
             if each.name not in self._values or self._values[each.name].shape != each.at(length):
                 refuse(f"its output {shown(each.name)} is not made as it is declared")
@@ -186,7 +240,12 @@ class _Graph:
             if name and name not in self._values:
                 refuse(f"it reads {shown(name)}, which nothing before it makes")
             operands.append(self._values[name] if name else None)
-        found = RULES[operator](Call(operands, attributes, len(outputs), self._symbol is not None))
+        call = Call(operands, attributes, len(outputs), self._symbol is not None)
+        found = RULES[operator](call)
+        if operator in MOVES:
+            self._trace.move(inputs[0], outputs)
+        elif operator in GATHERS:
+            self._trace.index(inputs[1], indexed_rows(operator, call))
         if len(outputs) > len(found):
             refuse(f"it has {len(outputs)} outputs")
         return [

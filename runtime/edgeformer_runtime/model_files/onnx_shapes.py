@@ -372,3 +372,21 @@ RULES: dict[str, Rule] = {
 
 OWN_OPERATORS = frozenset({"MatMulNBits"})
 """Of ONNX Runtime's own domain; all others are of ONNX's."""
+
+MOVES = frozenset({
+    "Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+"""The results' numbers are those of the first operand."""
+
+GATHERS = frozenset({"Gather", "GatherElements", "GatherND"})
+"""Their second operand numbers the rows of the first."""
+
+
+def indexed_rows(operator: str, call: Call) -> int:
+    """How many rows the table of a call in `GATHERS` has; its rule has seen that the call is sound."""
+    table = call.shape(0)
+    if operator != "GatherND":
+        return table[rules.axis_of(call.integer("axis", 0), len(table))]
+    batch = call.integer("batch_dims", 0)
+    return min(table[batch : batch + call.shape(1)[-1]])

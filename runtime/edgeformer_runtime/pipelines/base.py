@@ -66,6 +66,11 @@ class Pipeline(ABC, Generic[Raw, Answer]):
         self.close()
 
 
+def run_with(pipeline: Any, raw: Any, options: Any) -> Any:
+    """Answer one raw input, with options where there are some: not every pipeline takes them."""
+    return pipeline.run(raw) if options is None else pipeline.run(raw, options)
+
+
 # Work that ends when nobody wants its outcome any more: whoever does it asks now and then.
 
 

@@ -74,7 +74,7 @@ def check(model: Any, weights: bytes | None = None, items: Any = None, files: tu
         MODEL_FILE: model.SerializeToString(),
         WEIGHTS_FILE: make_weights() if weights is None else weights,
     }
-    return check_coreml(files, lambda name: memoryview(content[name]), [PROGRAM])
+    return check_coreml(files, lambda name: memoryview(content[name]), [PROGRAM]).operators
 
 
 def test_an_intact_package_is_taken() -> None:

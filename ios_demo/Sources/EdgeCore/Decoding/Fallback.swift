@@ -6,27 +6,47 @@ struct Decoded {
     let text: String
     /// nil where the model has no token for it.
     let noSpeechProbability: Float?
-    /// Nobody speaks: the text was improbable and its absence probable.
+    /// Nobody speaks: the text was improbable and its absence probable, or it was little for its audio.
     let isSilent: Bool
     /// The text is improbable or ended in a loop: there is no other try here, so it is marked.
     let isDoubtful: Bool
 
+    /// Of audio that sounds. Who speaks says 10 to 20, and 5 ideographs; models give less for music, noise and animals.
+    private static let sparseLettersPerSecond = 4.0
+
     /// Decode a window. Improbable text where nobody seems to speak is dropped; a loop at the end is said once.
     ///
+    /// `soundingSeconds` are those of the window's audio, without its pauses.
+    ///
     /// - Throws: `EngineError`: the logits hold NaN or infinity.
-    init(_ search: Greedy, _ tokenizer: SpeechTokenizer, _ options: TranscribeOptions) throws {
+    init(
+        _ search: Greedy, _ tokenizer: SpeechTokenizer, _ options: TranscribeOptions, soundingSeconds: Double
+    ) throws {
         noSpeechProbability = try search.context.probabilityAtStart(search.tokens.noSpeech)
         var found = try search.follow()
-        let isImprobable = found.meanLogProbability < options.logProbabilityThreshold
-        isSilent = isImprobable && (noSpeechProbability.map { $0 > options.noSpeechThreshold } ?? false)
-        isDoubtful = !isSilent && (isImprobable || found.looped)
-        if isSilent {
-            (found.tokens, found.logProbabilities) = ([], [])
-        } else if found.looped {
-            Self.cutLoop(&found, firstTimestamp: search.tokens.firstTimestamp)
-        }
+        let likelihood = found.meanLogProbability
+        let isUnsure = likelihood < options.logProbabilityThreshold || found.looped
+        if found.looped { Self.cutLoop(&found, firstTimestamp: search.tokens.firstTimestamp) }
+        let said = try tokenizer.text(found.tokens)
+        isSilent = Self.standsForNoSpeech(
+            said, likelihood, noSpeechProbability, isUnsure, options, soundingSeconds: soundingSeconds)
+        isDoubtful = !isSilent && isUnsure
+        if isSilent { (found.tokens, found.logProbabilities) = ([], []) }
         hypothesis = found
-        text = try tokenizer.text(found.tokens)
+        text = isSilent ? "" : said
+    }
+
+    /// Little text for its audio need not be as improbable as other text.
+    private static func standsForNoSpeech(
+        _ text: String, _ likelihood: Double, _ noSpeech: Float?, _ isUnsure: Bool, _ options: TranscribeOptions,
+        soundingSeconds: Double
+    ) -> Bool {
+        guard let noSpeech else { return false }
+        if noSpeech > options.noSpeechThreshold, likelihood < options.logProbabilityThreshold { return true }
+        let letters = text.filter { $0.isLetter || $0.isNumber }.count
+        let isSparse = Double(letters) < sparseLettersPerSecond * soundingSeconds
+        return isSparse && likelihood < options.logProbabilityThreshold / 2
+            && noSpeech > options.noSpeechThreshold / (isUnsure ? 12 : 2)
     }
 
     /// Timestamps are no part of loops.

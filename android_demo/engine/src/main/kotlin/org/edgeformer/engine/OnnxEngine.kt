@@ -48,18 +48,19 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
         if (bundle.manifest.postprocessing !is Transcription) orClosed { programs.values.forEach(::session) }
     }
 
+    /** Outputs are written where they stay: caches of speech go in again, token for token, without a copy. */
     override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val given = LinkedHashMap<String, OnnxTensor>()
+        val outputs = program.outputs.associate { it.name to zeros(it) }
+        val opened = ArrayList<OnnxTensor>()
         try {
             val session = session(program)
             val needed = if (program.file in anyLength) withoutPadding(inputs) else inputs
-            needed.mapValuesTo(given) { (_, tensor) -> toOnnx(tensor) }
-            session.run(given, program.outputs.map { it.name }.toSet()).use { results ->
-                val found = results.associate { (name, value) -> name to value as OnnxTensor }
-                return program.outputs.associate { it.name to fromOnnx(found.getValue(it.name), it) }
-            }
+            val given = needed.mapValues { (_, tensor) -> toOnnx(tensor).also(opened::add) }
+            val written = outputs.mapValues { (_, tensor) -> toOnnx(tensor).also(opened::add) }
+            session.run(given, written).close()
+            return outputs
         } finally {
-            given.values.forEach(OnnxTensor::close)
+            opened.forEach(OnnxTensor::close)
         }
     }
 
@@ -94,11 +95,8 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
         }
     }
 
-    /** A copy: ONNX Runtime's own memory goes with the results. */
-    private fun fromOnnx(tensor: OnnxTensor, spec: TensorSpec): Tensor {
-        val shape = tensor.info.shape.map { it.toInt() }
-        return if (spec.dtype == "int32") IntTensor(shape, tensor.intBuffer) else FloatTensor(shape, tensor.floatBuffer)
-    }
+    private fun zeros(spec: TensorSpec): Tensor =
+        if (spec.dtype == "int32") IntTensor.direct(spec.shape) else FloatTensor.direct(spec.shape)
 }
 
 /** Whether a size is symbolic: the length of the inputs. Without one in the outputs, what is left of padding cannot be missed. */

@@ -13,6 +13,9 @@ internal class Span(val start: Double, val end: Double, val entries: List<Int>)
  */
 internal class Spans(val segments: List<Span>, val resume: Double?)
 
+/** A time that the model gives is taken for that of a pause so near. */
+private const val NEAR_PAUSE_SECONDS = 0.4
+
 /**
  * Segments of tokens, text and timestamps, in a window of so many seconds.
  *
@@ -37,4 +40,32 @@ internal fun splitAtTimestamps(tokens: List<Int>, spec: Transcription, seconds: 
     if (entries.isNotEmpty()) segments.add(Span(start, maxOf(start, seconds), entries))
     val endsInPair = tokens.size >= 2 && tokens.takeLast(2).all { it >= first }
     return Spans(segments, if (segments.isNotEmpty() && endsInPair && start < seconds) start else null)
+}
+
+/**
+ * Segments that start behind, and end before, the pauses that their times lie in or near. Models often let a segment
+ * start where the last one ended, before the pause between them.
+ *
+ * @param spans in order; times never fall, before and after.
+ * @param sounding begin and end in seconds, in order: the audio between its pauses.
+ */
+internal fun fitToPauses(spans: List<Span>, sounding: List<Pair<Double, Double>>): List<Span> {
+    val edges = listOf(0.0) + sounding.flatMap { listOf(it.first, it.second) } + Double.POSITIVE_INFINITY
+    val pauses = edges.chunked(2) { (begin, end) -> begin to end }
+    val fitted = ArrayList<Span>()
+    for (span in spans) {
+        val least = fitted.lastOrNull()?.end ?: 0.0
+        val behind = nearest(pauses, span.start).second
+        val before = nearest(pauses, span.end).first
+        val start = maxOf(least, if (behind < span.end) behind else span.start)
+        fitted.add(Span(start, maxOf(start, if (before > start) before else span.end), span.entries))
+    }
+    return fitted
+}
+
+/** The pause at or near a time, and else the time itself as one without length. */
+private fun nearest(pauses: List<Pair<Double, Double>>, time: Double): Pair<Double, Double> {
+    val distance = { (begin, end): Pair<Double, Double> -> maxOf(begin - time, time - end, 0.0) }
+    val pause = pauses.minByOrNull(distance) ?: return time to time
+    return if (distance(pause) <= NEAR_PAUSE_SECONDS) pause else time to time
 }
