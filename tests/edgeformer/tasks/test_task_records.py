@@ -87,7 +87,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(group: str) -> list[EntryPoint]:
         return [EntryPoint("text-scoring", entries[group], group)] if group in entries else []
 
-    monkeypatch.setattr("edgeformer_runtime.registry.entry_points", found)
+    monkeypatch.setattr("importlib.metadata.entry_points", found)
 
 
 @pytest.fixture
