@@ -36,6 +36,8 @@ final class SpeechSession {
         let samples = Array(buffer.samples.prefix(size))
         let sounding = sounding(samples)
         let decoder = try encode(samples)
+        // A guess at a stream's first second does not decide this for all of it.
+        if language == nil { language = try detectLanguage(decoder, model.spec.tokens) }
         let decoded = try decode(decoder, options, sounding)
         statistics.windows += 1
         statistics.tokens += decoded.hypothesis.tokens.count
@@ -108,8 +110,8 @@ final class SpeechSession {
         let start = clock.now
         defer { statistics.decodeMs += (clock.now - start).milliseconds }
         let tokens = model.spec.tokens
-        if language == nil { language = try detectLanguage(decoder, tokens) }
-        let prompt = try Prompt(tokens, options, language: language ?? "en")
+        let spoken = try language ?? detectLanguage(decoder, tokens)
+        let prompt = try Prompt(tokens, options, language: spoken ?? "en")
         let search = Greedy(
             decoder: decoder,
             context: try Context(decoder, prompt),
