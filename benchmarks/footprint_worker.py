@@ -25,7 +25,12 @@ def edgeformer(task: str, model: Path) -> Answer:  # noqa: ARG001
     from edgeformer_runtime import load
 
     pipeline = load(model)
-    return lambda raw: str(pipeline(raw).label)
+
+    def answer(raw: str) -> str:
+        result = pipeline(raw)
+        return str(result.label) if hasattr(result, "label") else f"{len(result.vector)} numbers"
+
+    return answer
 
 
 def litert(task: str, model: Path) -> Answer:
@@ -33,10 +38,14 @@ def litert(task: str, model: Path) -> Answer:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(model / "model.tflite"), num_threads=1)
-    (entry,) = interpreter.get_signature_list()
-    runner = interpreter.get_signature_runner(entry)
-    prepare, labels = _by_hand(task, model)
-    return lambda raw: labels[int(runner(**prepare(raw))["logits"].argmax())]
+    prepare, name = _by_hand(task, model)
+
+    def answer(raw: str) -> str:
+        entry, inputs = prepare(raw)
+        (output,) = interpreter.get_signature_runner(entry)(**inputs).values()
+        return name(output)
+
+    return answer
 
 
 def onnxruntime(task: str, model: Path) -> Answer:
@@ -48,11 +57,14 @@ def onnxruntime(task: str, model: Path) -> Answer:
     options.intra_op_num_threads = 1
     (file,) = model.glob("*.onnx")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    prepare, labels = _by_hand(task, model)
+    prepare, name = _by_hand(task, model)
     names = {each.name for each in session.get_inputs()}
-    return lambda raw: labels[
-        int(session.run(None, {name: value for name, value in prepare(raw).items() if name in names})[0].argmax())
-    ]
+
+    def answer(raw: str) -> str:
+        _, inputs = prepare(raw)
+        return name(session.run(None, {key: value for key, value in inputs.items() if key in names})[0])
+
+    return answer
 
 
 def transformers(task: str, model: Path) -> Answer:
@@ -77,43 +89,51 @@ def transformers(task: str, model: Path) -> Answer:
 CONTENDERS = {each.__name__: each for each in (edgeformer, litert, onnxruntime, transformers)}
 
 
-def _by_hand(task: str, model: Path) -> tuple[Callable[[str], dict[str, Any]], list[str]]:
-    """What prepares an input for a bundle's program, and its labels."""
+def _by_hand(task: str, model: Path) -> tuple[Callable[[str], tuple[str, dict[str, Any]]], Callable[[Any], str]]:
+    """What prepares an input for a bundle's program, which it names, and what makes an answer of the output."""
     import numpy as np
 
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
-    spec, labels = manifest["preprocessing"], manifest["postprocessing"]["labels"]
+    spec, labels = manifest["preprocessing"], manifest["postprocessing"].get("labels")
+
+    def name(output: Any) -> str:
+        return f"{output.size} numbers" if labels is None else labels[int(output.argmax())]
+
     if task == "image":
         from PIL import Image
 
         side, mean, std = spec["height"], np.float32(spec["mean"]), np.float32(spec["std"])
 
-        def read(path: str) -> dict[str, Any]:
+        (program,) = manifest["programs"]
+
+        def read(path: str) -> tuple[str, dict[str, Any]]:
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR), np.float32)
-            return {"pixels": ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)}
+            scaled = ((pixels / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
+            return program["entry"], {"pixels": scaled}
 
-        return read, labels
+        return read, name
 
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(model / spec["tokenizer"]))
-    (program,) = manifest["programs"]
-    length = program["inputs"][0]["shape"][1]
-    wanted = {each["name"] for each in program["inputs"]}
-    tokenizer.enable_padding(length=length, pad_id=spec["pad_token_id"])
-    tokenizer.enable_truncation(length)
+    programs = sorted((program["inputs"][0]["shape"][1], program["entry"]) for program in manifest["programs"])
+    wanted = {each["name"] for each in manifest["programs"][0]["inputs"]}
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(programs[-1][0])
 
-    def encode(text: str) -> dict[str, Any]:
+    def encode(text: str) -> tuple[str, dict[str, Any]]:
         encoded = tokenizer.encode(text)
+        length, entry = next(each for each in programs if each[0] >= len(encoded.ids))
+        encoded.pad(length, pad_id=spec["pad_token_id"])
         arrays = {
             "input_ids": encoded.ids,
             "attention_mask": encoded.attention_mask,
             "token_type_ids": encoded.type_ids,
         }
-        return {name: np.array([ids], np.int32) for name, ids in arrays.items() if name in wanted}
+        return entry, {key: np.array([ids], np.int32) for key, ids in arrays.items() if key in wanted}
 
-    return encode, labels
+    return encode, name
 
 
 def _resident_bytes(key: str) -> int:

@@ -17,7 +17,13 @@ from tools.code_key import CONVERSION, code_key
 FOLDER = "conversions"
 """In the cache."""
 
-MAKERS = (*CONVERSION, "tools/conversions.py", "tools/calibration_images.py", "tests/checkpoint_factory.py")
+MAKERS = (
+    *CONVERSION,
+    "tools/conversions.py",
+    "tools/calibration_images.py",
+    "tests/checkpoint_factory.py",
+    "tests/edgeformer/compress/tiny.py",
+)
 """The code that decides what a bundle is."""
 
 
@@ -46,7 +52,13 @@ class Model:
 
 # For the emulated older CPU, the Android app and the benchmark's tests.
 INTENTS_ONNX = Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert", target="onnx")
-THINGS_ONNX = Model("things", ("fp32", "dynamic-int8"), lambda _: "cifar10-tinyvit", target="onnx")
+THINGS_ONNX = Model(
+    "things",
+    ("fp32", "dynamic-int8", "static-int8"),
+    lambda _: "cifar10-tinyvit",
+    takes_images=True,
+    target="onnx",
+)
 
 
 def bundles(models: Sequence[Model]) -> dict[Path, str]:

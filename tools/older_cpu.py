@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools import debian
-from tools.conversions import INTENTS_ONNX, THINGS_ONNX, Model, bundles
+from tools.conversions import INTENTS_ONNX, THINGS_ONNX, bundles
 from tools.pi.bundles import MODELS
 
 EMULATOR = ("qemu-x86_64-static", "-cpu", "Haswell")
@@ -25,11 +25,7 @@ CONCURRENT = 2
 
 # LiteRT's, of texts and images: speech takes ten minutes in emulation and has no other kernels.
 LITERT_MODELS = tuple(model for model in MODELS if model.name != "speech")
-ONNX_MODELS = (
-    INTENTS_ONNX,
-    THINGS_ONNX,
-    Model("things", ("static-int8",), lambda _: "cifar10-tinyvit", takes_images=True, target="onnx"),
-)
+ONNX_MODELS = (INTENTS_ONNX, THINGS_ONNX)
 
 
 def emulated(arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:

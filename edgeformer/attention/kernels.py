@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, bias_rows, key_bias, spans
 
 MAX_QUERIES = 640
@@ -65,6 +66,10 @@ def _add_bias(scores: Tensor, bias: Tensor, batch: int) -> Tensor:
         # Three dimensions all the way: a reshape to (B, H, T, S) and back would cut XNNPACK's partition in two.
         return scores + bias.reshape(bias.shape[1:])
     return (scores.reshape(batch, rows // batch, query_len, key_len) + bias).reshape(rows, query_len, key_len)
+
+
+ANY_LENGTH: dict[AttentionKernel, int] = {dense: MAX_QUERIES}
+"""Kernels that compute alike for every length up to so many positions: an export need not know which one it is."""
 
 
 # Attention as the one operator that Core ML keeps whole from iOS 18 on.

@@ -147,9 +147,9 @@ class AdbHost:
         if request.sweep != Sweep():
             raise InputError(f"{self.name}: the app measures the largest program with its own number of threads, alone")
         if request.required != NO_REQUIREMENT:
-            raise InputError(f"{self.name}: the app checks no signatures: verify them here")
+            raise InputError(f"{self.name}: the app checks no signatures: run edgeformer verify on this machine first")
         if request.isolated:
-            raise InputError(f"{self.name}: the app runs bundles in its own process: expected no --isolated")
+            raise InputError(f"{self.name}: the app always runs bundles in its own process: leave out --isolated")
         if shutil.which("adb") is None:
             raise InputError(f"{self.name}: there is no adb here: install Android's platform tools")
         tell(f"{self.name}: connecting")

@@ -92,10 +92,11 @@ def onnxruntime_run(model: str, inputs: str, precision: str, threads: int) -> Ru
     """
     import onnxruntime
 
-    from edgeformer_runtime.engines.onnx import PRECISE_INT8
+    from edgeformer_runtime.engines.onnx import PRECISE_INT8, saturates
 
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*PRECISE_INT8)
+    if saturates():
+        options.add_session_config_entry(*PRECISE_INT8)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -216,7 +217,7 @@ def _ncnn_model(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], inputs: Pa
     found = _ncnn_output(model, inputs, folder)
     difference = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
     if not difference <= NCNN_TOLERANCE:
-        raise InputError(f"ncnn computes other numbers with this model, {difference:.2g} off: leave it out")
+        raise InputError(f"ncnn's outputs of this model differ by {difference:.2g} from the bundle's: leave it out")
     return model
 
 

@@ -160,7 +160,7 @@ class SshHost:
             expected, found = _version(OLDEST_PYTHON), _version(place.python)
             raise InputError(f"{self.name}: expected Python {expected} or newer there, found {found}")
         if not place.venv:
-            raise InputError(f"{self.name}: python3 there has no venv: on Debian, apt install python3-venv")
+            raise InputError(f"{self.name}: its python3 has no module venv: on Debian, apt install python3-venv")
         wheel = write_runtime_wheel(work)
         extras = sorted((targets - {"litert"}) | {"full"} | ({"trust"} if request.required.keys else set()))
         tell(f"{self.name}: installing the runtime")

@@ -27,8 +27,6 @@ HEADS_OF_NO_TASK = {
     "ForPreTraining": "was pre-trained and not fine-tuned for a task",
     "LMHeadModel": "predicts the next token",
     "ForNextSentencePrediction": "predicts whether a sentence follows",
-    "ForTokenClassification": "labels tokens",
-    "ForQuestionAnswering": "marks answers in a text",
     "ForMultipleChoice": "chooses between answers",
 }
 """Heads of transformers' text models that no task here has, by what their classes' names end in."""
@@ -70,15 +68,22 @@ def task_of(
 
 
 def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
-    """Of a text model, which of its two tasks, by the class that it was saved as; of none, by its tensors."""
+    """Of a text model, which of its tasks, by the class that it was saved as; of none, by its tensors."""
     names = [str(name) for name in raw.get("architectures") or []]
-    if any(name.endswith("ForSequenceClassification") for name in names):
-        return CLASSIFICATION.name
+    for task in TASKS.values():
+        made = next((name for name in names if task.architecture and name.endswith(task.architecture)), None)
+        if made is not None:
+            if asked is not None and TASKS[asked].built_as != task.built_as:
+                raise InputError(
+                    f"config.json: a {made} does {task.name} and has no head for {asked}: leave --task out, or say "
+                    f"--task {EMBEDDING.name} for the mean of its encoder's hidden states"
+                )
+            return task.name
     for name in names:
         found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
         if found is not None:
             raise InputError(
-                f"config.json: a {name} {found}, which is no task here: fine-tune it for sequence classification, "
+                f"config.json: a {name} {found}, which is no task here: fine-tune it for one of {_architectures()}, "
                 f"or say --task {EMBEDDING.name} for the mean of its encoder's hidden states"
             )
     if asked is not None:
@@ -87,7 +92,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
         return EMBEDDING.name
     if names:
         raise InputError(
-            f"config.json: a {names[0]} is not known: expected a ...ForSequenceClassification or ...Model; say --task "
+            f"config.json: a {names[0]} is not known: expected a ...{_architectures()} or ...Model; say --task "
             f"{EMBEDDING.name} for the mean of its encoder's hidden states"
         )
     if raw.get("classifier_activation") is False:
@@ -96,7 +101,13 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
     heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
-    return CLASSIFICATION.name if "classifier" in heads else EMBEDDING.name
+    able = (task for task in TASKS.values() if task.architecture and task.heads[0].rstrip(".") in heads)
+    return next(able, EMBEDDING).name
+
+
+def _architectures() -> str:
+    """What classes of transformers with a head that a task here has end in, for messages."""
+    return ", ".join(task.architecture for task in TASKS.values() if task.architecture)
 
 
 def labels_of(
@@ -117,7 +128,7 @@ def labels_of(
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
     if not all(labels):
         raise InputError("labels must not be empty")
-    if len(labels) < 2:
+    if len(labels) < 2 and task == CLASSIFICATION.name:
         raise InputError(
             f"the checkpoint has one label, so it is a regression or a reranker and no classifier: {TWO_LABELS}"
         )

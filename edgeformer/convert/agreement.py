@@ -26,6 +26,9 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.heads import ACTIVATIONS
+from edgeformer_runtime.pipelines.program import ProgramPipeline
+from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
+from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
 
 BOUNDARY_MARGIN = math.log(2)
 BOUNDARY_SHARE = 0.25
@@ -43,6 +46,7 @@ class Reference:
     Attributes:
         sample: the raw input, shortened, for messages.
         label: the index of the right label, None where it is not known.
+        places: where the tokens stand in the raw input, of tasks that answer with places.
     """
 
     program: str
@@ -50,6 +54,7 @@ class Reference:
     outputs: dict[str, Tensor]
     sample: str
     label: int | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,46 @@ def compare_embeddings(found: Sequence[ComparedOutput], broken: int, head: Any) 
     return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
 
 
+def compare_spans(found: Sequence[ComparedOutput], broken: int, head: SpanExtraction) -> Agreement:
+    """Of outputs that are logits of starts and ends: each span that could be an answer is what a label is elsewhere."""
+
+    def spans(values: _Values, places: Places) -> _Values:
+        rows = values.reshape(-1, SPAN_ENDS)[: len(places.texts)][places.texts == PAIR]
+        longest = min(head.max_answer_tokens, len(rows))
+        pairs = [rows[: len(rows) - more, 0] + rows[more:, 1] for more in range(longest)]
+        return np.concatenate(pairs)
+
+    return compare_labels(
+        [
+            (reference, spans(own, reference.places), spans(given, reference.places))
+            for reference, own, given in found
+            if reference.places is not None and (reference.places.texts == PAIR).any()
+        ],
+        broken,
+        _SOFTMAX,
+    )
+
+
+def compare_tokens(found: Sequence[ComparedOutput], broken: int, head: TokenLabels) -> Agreement:
+    """Of outputs that are logits of each token's labels, over the tokens that either model takes for an entity's: most
+    others are of none, and would hide what is lost. Where there are none of those, over all.
+    """
+    outside = [index for index, label in enumerate(head.labels) if label in head.outside]
+    tokens: list[ComparedOutput] = []
+    for reference, own, given in found:
+        if reference.places is None:
+            continue
+        rows = np.flatnonzero(reference.places.texts != SPECIAL)
+        pairs = (values.reshape(-1, len(head.labels))[rows] for values in (own, given))
+        tokens += [(reference, *pair) for pair in zip(*pairs, strict=True)]
+    entities = [each for each in tokens if any(int(values.argmax()) not in outside for values in each[1:])]
+    return compare_labels(entities or tokens, broken, _SOFTMAX)
+
+
+_SOFTMAX = Classification((), "softmax")
+"""Of answers one of which holds."""
+
+
 def _answer(reference: Reference, own: _Values, given: _Values, activation: str, limit: float) -> _Answer:
     """One input's logits against the source's; what is not finite is certain of something else."""
     before = ACTIVATIONS[activation](given)
@@ -273,9 +318,11 @@ def references_for(bundle: Bundle, programs: Sequence[Program], judged: Judged) 
     return (*built_in_references(bundle, programs), *given)
 
 
-def recorded_references(cases: Iterable[Case]) -> Iterator[Reference]:
-    """The recorded samples."""
-    return (Reference(case.program, case.inputs, case.outputs, shorten(case.raw)) for case in cases)
+def recorded_references(cases: Iterable[Case], pipeline: ProgramPipeline[Any, Any]) -> Iterator[Reference]:
+    """The recorded samples, of which a pipeline of the bundle tells where the tokens stand."""
+    for case in cases:
+        places = pipeline.prepare(pipeline.raw_from_json(case.raw)).places
+        yield Reference(case.program, case.inputs, case.outputs, shorten(case.raw), places=places)
 
 
 def calibration_references(programs: Sequence[Program]) -> tuple[Reference, ...]:
@@ -351,4 +398,4 @@ def check_labelled(data: str, checkpoint: Checkpoint) -> None:
 def _reference(pipeline: Any, sample: str, raw: Any, label: int | None) -> Reference:
     prepared = pipeline.prepare(raw)
     outputs = pipeline.engine.run(prepared.program, prepared.inputs)
-    return Reference(prepared.program, prepared.inputs, outputs, sample, label)
+    return Reference(prepared.program, prepared.inputs, outputs, sample, label, prepared.places)

@@ -13,6 +13,7 @@ from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification
 
@@ -163,9 +164,10 @@ def agreement_of(
         return None, None
     labelled = [each for each in references if each.label is not None]
     cases, _ = read_vectors(bundle)
-    judged = labelled if len(labelled) >= ENOUGH_LABELLED else (*recorded_references(cases), *references)
     opened = engine or open_engine(bundle, threads=1)
     try:
+        recorded = recorded_references(cases, open_program_pipeline(bundle, opened))
+        judged = labelled if len(labelled) >= ENOUGH_LABELLED else (*recorded, *references)
         return agreement(opened, judged, bundle.manifest.postprocessing, load_attribute(compare)), None
     except EngineError as error:
         return None, f"answers: the engine failed: {error}"

@@ -124,7 +124,7 @@ class LayerPlan:
             raise InputError(f"{where}: expected version {PLAN_VERSION}, found {shorten(value.get('version'))}")
         layers, default = value.get("layers", {}), value.get("default", "int8")
         if not isinstance(layers, dict) or not all(isinstance(each, str) for each in (default, *layers.values())):
-            raise InputError(f"{where}: expected formats by the names of layers, and a default")
+            raise InputError(f'{where}: expected formats by the names of layers as "layers", and a format as "default"')
         return cls(layers, default)
 
     @classmethod

@@ -13,11 +13,22 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TableColumns, locate, read_table, spread
-from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask, pearson, spearman
+from edgeformer.evaluate.evaluate import (
+    Answers,
+    Asked,
+    Asker,
+    EvaluationResult,
+    ask,
+    pearson,
+    rank_interval,
+    spearman,
+)
+from edgeformer.tasks.text import SPEARMAN
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 
 LEAST_PAIRS = 2
+NO_CORRELATION = "all scores or all cosines are the same: there is no correlation to state"
 COLUMNS = TableColumns(
     "pairs of texts",
     (
@@ -54,6 +65,17 @@ class Correlation:
     pearson: float | None
 
 
+@dataclass(frozen=True)
+class EmbeddingAnswers(Answers):
+    """Of pairs: `given` are the cosines in digits.
+
+    Attributes:
+        vectors: of each different text, in the order of the data, (N, D).
+    """
+
+    vectors: NDArray[np.float64]
+
+
 @dataclass(frozen=True, repr=False)
 class EmbeddingEvaluation(EvaluationResult):
     """What was found.
@@ -66,6 +88,7 @@ class EmbeddingEvaluation(EvaluationResult):
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         truncated: how many texts were too long for the bundle and lost their end.
+        answers: of the bundle, pair by pair; None where there is no correlation.
     """
 
     executed_by: str
@@ -75,6 +98,7 @@ class EmbeddingEvaluation(EvaluationResult):
     agreement: float | None
     least: float | None
     truncated: int
+    answers: EmbeddingAnswers | None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
@@ -118,7 +142,7 @@ def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> Embedding
     own, theirs = _correlations(asked, pairs, places)
     notes = asked.notes
     if own.spearman is None:
-        notes = (*notes, "all scores or all cosines are the same: there is no correlation to state")
+        notes = (*notes, NO_CORRELATION)
     alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
     return EmbeddingEvaluation(
         executed_by=asked.executed_by,
@@ -129,6 +153,40 @@ def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> Embedding
         least=None if alike is None else float(alike.min()),
         truncated=asked.truncated,
         notes=notes,
+        answers=None if own.spearman is None else _answers(own.spearman, asked.own, pairs, places),
+    )
+
+
+def scored_pairs(asker: Asker, data: str, limit: int | None) -> EmbeddingAnswers:
+    """The cosine of each pair; see `evaluate_embeddings`."""
+    answers = evaluate_embeddings(asker, data, limit).answers
+    if answers is None:
+        raise InputError(f"{data}: {NO_CORRELATION}")
+    return answers
+
+
+def mean_cosine(answers: EmbeddingAnswers, other: EmbeddingAnswers) -> float:
+    """Of the embeddings of each text by two models."""
+    return float(_cosines(answers.vectors, other.vectors).mean())
+
+
+def correlation_interval(answers: Answers) -> tuple[float, float] | None:
+    """What holds the correlation with 95 %."""
+    return rank_interval(answers.value, len(answers.given))
+
+
+def _answers(
+    value: float, vectors: Sequence[NDArray[np.float64]], pairs: Sequence[ScoredPair], places: dict[str, int]
+) -> EmbeddingAnswers:
+    rows = np.array(vectors)
+    firsts, seconds = ([places[pair.texts[side]] for pair in pairs] for side in (0, 1))
+    return EmbeddingAnswers(
+        metric=SPEARMAN,
+        value=value,
+        examples=tuple(pair.name for pair in pairs),
+        truth=tuple(f"{pair.score:g}" for pair in pairs),
+        given=tuple(f"{cosine:.4f}" for cosine in _cosines(rows[firsts], rows[seconds])),
+        vectors=rows,
     )
 
 

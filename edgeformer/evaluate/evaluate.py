@@ -86,7 +86,8 @@ def answers_of(
     manifest = bundle.manifest
     metric = TASKS[manifest.task].metric
     if metric is None:
-        raise InputError(f"{manifest.name} does {manifest.task}: expected a classifier or a transcriber")
+        expected = ", ".join(task.noun for task in TASKS.values() if task.metric is not None)
+        raise InputError(f"{manifest.name} does {manifest.task}, which has no metric: expected one of {expected}")
     asker = Asker(bundle, progress=progress, engine=engine, alone=True)
     found: Answers = load_attribute(metric.answers)(asker, data, limit)
     return found
@@ -196,6 +197,13 @@ class Answers:
         same = operator.eq if self.metric.same is None else load_attribute(self.metric.same)
         return tuple(bool(same(one, another)) for one, another in zip(self.given, other.given, strict=True))
 
+    def agreement_with(self, other: Answers) -> float:
+        """How alike both are: the share of the same answers, or what the metric has in its place."""
+        if self.metric.alike is not None:
+            return float(load_attribute(self.metric.alike)(self, other))
+        same = self.same_as(other)
+        return sum(same) / len(same)
+
 
 @dataclass(frozen=True)
 class Asked(Generic[Answer]):
@@ -216,13 +224,16 @@ class Asked(Generic[Answer]):
     notes: tuple[str, ...]
 
 
-def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answer]) -> Asked[Answer]:
+def ask(
+    asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answer], options: Any = None
+) -> Asked[Answer]:
     """Ask both about every input.
 
     Args:
         asker: whom.
         questions: the inputs.
         take: what is kept of a pipeline's result.
+        options: of each call, where the task's answers have some; None: the bundle's own.
 
     Raises:
         InputError: an input cannot be used, or `asker.source` is not the bundle's.
@@ -237,13 +248,13 @@ def ask(asker: Asker, questions: Sequence[Question], take: Callable[[Any], Answe
         truncated = 0
         for number, question in enumerate(questions, 1):
             try:
-                prepared = pipelines[0].prepare(question.read())
+                windows = pipelines[0].windows(question.read())
             except InputError as error:
                 raise InputError(f"{shorten(question.name)[1:-1]}: {error}") from None
-            truncated += prepared.truncated
+            truncated += windows[0].truncated
             for pipeline, taken in zip(pipelines, answers, strict=True):
-                outputs = pipeline.engine.run(prepared.program, prepared.inputs)
-                taken.append(take(pipeline.answer(outputs, prepared)))
+                outputs = [pipeline.engine.run(window.program, window.inputs) for window in windows]
+                taken.append(take(pipeline.answer_windows(outputs, windows, options)))
             if asker.progress is not None:
                 asker.progress(number, len(questions))
     finally:
@@ -422,6 +433,15 @@ def _quotient(above: Any, below: Any) -> NDArray[np.float64]:
 
 
 Z_95 = 1.96
+
+
+def rank_interval(correlation: float, n: int) -> tuple[float, float] | None:
+    """What holds Spearman's correlation of n pairs with 95 % (Bonett and Wright 2000); None of so few pairs."""
+    if n <= 3 or abs(correlation) >= 1:
+        return None
+    reach = Z_95 * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    middle = math.atanh(correlation)
+    return math.tanh(middle - reach), math.tanh(middle + reach)
 
 
 def share_interval(share: float, n: int) -> tuple[float, float]:

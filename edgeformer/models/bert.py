@@ -19,10 +19,12 @@ from edgeformer.models.family import Family
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
+    TOKEN_HEADS,
     PositionIds,
     TextClassifier,
     TextEmbedder,
     TextEncoder,
+    TokenScorer,
     attention_heads,
     check_task,
     id2label,
@@ -266,8 +268,11 @@ class BertEncoder(TextEncoder):
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
-    """A TextClassifier or TextEmbedder in eval mode with untrained weights."""
+    """A TextClassifier, TextEmbedder or TokenScorer in eval mode with untrained weights."""
     check_task(task, num_labels)
+    if task in TOKEN_HEADS:
+        encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
+        return TokenScorer(BASE, encoder, config.hidden_size, task, num_labels).eval()
     if task == "text-embedding":
         return TextEmbedder(
             BASE, BertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "int32")
 """Of inputs and outputs; torch has them under the same names."""
-DEFAULT_SEQ_LENS = (128,)
+DEFAULT_SEQ_LENS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Of texts, in tokens. Orders to an assistant have 12 on average, sentences of reviews 26."""
+LONGEST_DEFAULT = DEFAULT_SEQ_LENS[-1:]
 POSITIONS_PER_SECOND = 50
 """Of the encoders of speech models: two frames of 10 ms each."""
 DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
@@ -48,7 +50,7 @@ class ProgramOptions:
             multiplied element by element: equal but for rounding.
     """
 
-    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    seq_lens: tuple[int, ...] = LONGEST_DEFAULT
     audio_positions: tuple[int, ...] = DEFAULT_AUDIO_POSITIONS
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8
@@ -78,6 +80,8 @@ class Program:
     `calibration_method` is how ranges are taken from them (`METHODS`).
     `layer_formats` says, for the precision `mixed`, the weight format of each quantizable layer by its name in `module`
     (`edgeformer.convert.layer_plan`); empty: there is no plan.
+    `any_length` says that the module takes inputs of any length in dimension 1, from 2 up to this program's, as a file
+    with a symbolic size can: programs that say so differ in nothing but that length.
     `part` is what stands before the names in `module` in the whole model: "decoder." where it is that part alone.
     """
 
@@ -88,6 +92,7 @@ class Program:
     calibration: tuple[tuple[Tensor, ...], ...] = ()
     calibration_method: str = MIN_MAX
     layer_formats: Mapping[str, str] = field(default_factory=dict)
+    any_length: bool = False
     part: str = ""
 
     def example_inputs(self) -> tuple[Tensor, ...]:

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeformer.attention.kernels import ANY_LENGTH
 from edgeformer.attention.mask import additive_mask
 from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
-TEXT_TASKS = ("text-classification", "text-embedding")
+TOKEN_HEADS = {"question-answering": "qa_outputs", "token-classification": "classifier"}
+"""What public checkpoints call the layer that scores each token, by task."""
+TEXT_TASKS = ("text-classification", "text-embedding", *TOKEN_HEADS)
+SPAN_ENDS = 2
+"""Scores of a token in question answering: that the answer starts there, and that it ends there."""
 
 MEAN, CLS = "mean", "cls"
 POOLINGS = (MEAN, CLS)
@@ -145,6 +151,10 @@ class _TextTask(nn.Module):
         """The encoder, whatever its public name."""
         return cast(TextEncoder, self.get_submodule(self.base))
 
+    def output_shape(self, seq_len: int) -> tuple[int, ...]:  # noqa: ARG002
+        """Of the output for an input of S tokens."""
+        return (1, self.output_dim)
+
 
 class TextClassifier(_TextTask):
     """Logits from the first token, through the encoder's pooler or DistilBERT's pre_classifier where there is one."""
@@ -190,6 +200,27 @@ class TextEmbedder(_TextTask):
         return (l2_normalize(pooled) if self.normalize else pooled,)
 
 
+class TokenScorer(_TextTask):
+    """Logits of every token from its hidden state: labels, or the two ends of an answer (Devlin et al. 2018, 4.2)."""
+
+    output_name = "logits"
+
+    def __init__(self, base: str, encoder: TextEncoder, hidden_size: int, task: str, num_labels: int) -> None:
+        width = num_labels or SPAN_ENDS
+        super().__init__(base, encoder, width)
+        self.head = TOKEN_HEADS[task]
+        self.add_module(self.head, nn.Linear(hidden_size, width))
+
+    def output_shape(self, seq_len: int) -> tuple[int, ...]:
+        """(1, S, L)."""
+        return (1, seq_len, self.output_dim)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
+        """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, S, L) float32,)."""
+        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
+        return (self.get_submodule(self.head)(hidden),)
+
+
 def text_blocks(base: str) -> tuple[str, ...]:
     """The parts of a text model that are compared one by one, below the name that checkpoints give the encoder."""
     return (f"{base}.embeddings", f"{base}.encoder.layer.*", f"{base}.pooler", "pre_classifier")
@@ -231,6 +262,8 @@ def check_task(task: str, num_labels: int) -> None:
         raise InputError(f"unknown task {task!r}: expected one of {', '.join(TEXT_TASKS)}")
     if task == "text-classification" and num_labels < 2:
         raise InputError(f"text-classification needs at least 2 labels, found {num_labels}: {TWO_LABELS}")
+    if task == "token-classification" and num_labels < 1:
+        raise InputError("token-classification needs labels, found none")
 
 
 def id2label(raw: Mapping[str, Any]) -> tuple[str, ...]:
@@ -275,10 +308,17 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
             name=f"seq_{seq_len}",
             module=module,
             inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in config.input_names),
-            outputs=(TensorSpec(module.output_name, "float32", (1, module.output_dim)),),
+            outputs=(TensorSpec(module.output_name, "float32", module.output_shape(seq_len)),),
+            any_length=max(seq_lens) <= _longest_of_any(module),
         )
         for seq_len in sorted(set(seq_lens))
     )
+
+
+def _longest_of_any(module: nn.Module) -> int:
+    """Up to how many positions a model computes alike whatever the length; 0: its attention has loops over them."""
+    kernels = [each.attention for each in module.modules() if isinstance(each, AttentionModule)]
+    return min((ANY_LENGTH.get(kernel, 0) for kernel in kernels), default=0)
 
 
 # The activations that public text configs name in `hidden_act`.

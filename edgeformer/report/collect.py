@@ -47,7 +47,8 @@ class Variant:
         size_bytes: of all its files.
         metric: the name of a task's metric; None where nothing was asked.
         value: of the metric, a fraction.
-        agreement: share of answers that are the source's at fp32; None where the source is not known.
+        agreement: share of answers that are the source's at fp32, of embedders the mean cosine to its embeddings; None
+            where the source is not known.
         latency_ms: median of one run, one thread, on the machine that measured it.
         note: what a reader should know: a gate that refused it, say.
         changes: answers that are not the source's; None where they are not known.
@@ -371,9 +372,9 @@ def _told(variant: Variant, own: Answers, source: Answers | None, latency_ms: fl
         variant,
         metric=own.metric.name,
         value=own.value,
-        agreement=None if source is None else sum(own.same_as(source)) / n,
+        agreement=None if source is None else own.agreement_with(source),
         latency_ms=latency_ms,
-        changes=None if source is None else changes_between(source, own),
+        changes=None if source is None or own.metric.alike is not None else changes_between(source, own),
         n=n,
         interval=share_interval(own.value, n) if interval is None else load_attribute(interval)(own),
         group=f"{n} examples of {shorten(Path(data).name)[1:-1]}",

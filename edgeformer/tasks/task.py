@@ -66,6 +66,8 @@ class Metric:
         is_error: whether less is better.
         answers: "module:attribute" of (Asker, data, limit) to the `Answers` of a bundle.
         same: "module:attribute" of (answer, answer) to whether they are the same; None: they are equal.
+        alike: "module:attribute" of two `Answers` to how alike they are, of answers none of which is the same as
+            another; None: the share of the same ones.
         interval: "module:attribute" of `Answers` to what holds the value with 95 %, or None; None: the value is a share
             of the examples, whose interval is known.
         noun: what a picture's axis says.
@@ -79,6 +81,7 @@ class Metric:
     noun: str
     interval: str | None = None
     same: str | None = None
+    alike: str | None = None
     answers_are_texts: bool = False
 
     def loss(self, value: float, reference: float) -> float:
@@ -145,6 +148,7 @@ class Task:
         network: the task by whose name a family builds the model, where this one makes another answer of its outputs;
             None: its own. Every family that does that task does this one.
         programs: (checkpoint, the family's programs) to the task's, which may compute more.
+        architecture: what the names of transformers' classes with its head end in; None: there are none.
         labelled: whether a checkpoint of it has labels.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
@@ -183,6 +187,7 @@ class Task:
     aliases: tuple[str, ...] = ()
     network: str | None = None
     programs: Callable[[Checkpoint, tuple[Program, ...]], tuple[Program, ...]] = lambda _checkpoint, programs: programs
+    architecture: str | None = None
     labelled: bool = False
     judged_by_labels: bool = False
     pooled: bool = False
@@ -214,6 +219,8 @@ TASKS: Registry[Task] = Registry(
     {
         "text-classification": "edgeformer.tasks.text:CLASSIFICATION",
         "text-embedding": "edgeformer.tasks.text:EMBEDDING",
+        "question-answering": "edgeformer.tasks.tokens:QUESTION_ANSWERING",
+        "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
     },

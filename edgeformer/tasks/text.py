@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.models.program import Program
     from edgeformer_runtime.pipelines.text import TextPipeline
+    from edgeformer_runtime.preprocess.text import Encoded, TextEncoder
+
+Item = TypeVar("Item")
 
 TOKENIZER_FILE = "tokenizer.json"
 MAX_CALIBRATION_SAMPLES = 128
@@ -42,15 +45,23 @@ FILLER = "please remind me to call the bank about my savings account before the 
 def text_spec(task: Task, checkpoint: Checkpoint, programs: tuple[Program, ...], head: Any) -> TaskSpec:
     """What surrounds a model of texts that answers with `head`, the manifest's postprocessing."""
     tokenizer = checkpoint.tokenizer_json
-    lengths = _lengths(programs)
+    lengths = bucket_lengths(programs)
     vocab_size = checkpoint.config.vocab_size
     return TaskSpec(
         task=task,
         preprocessing=TextPreprocessing(TOKENIZER_FILE if tokenizer else None, checkpoint.pad_token_id, vocab_size),
         postprocessing=head,
         assets={TOKENIZER_FILE: tokenizer.encode()} if tokenizer else {},
-        samples=texts(lengths) if tokenizer else tuple(token_ids(lengths, vocab_size)),
+        samples=texts(lengths, _counter(tokenizer)) if tokenizer else tuple(token_ids(lengths, vocab_size)),
     )
+
+
+def _counter(tokenizer: str) -> Callable[[str], int]:
+    """How many tokens a text has, special ones included."""
+    from edgeformer_runtime.preprocess.tokenizer import Tokenizer
+
+    library = Tokenizer(tokenizer, TOKENIZER_FILE)
+    return lambda text: len(library.encode(text).ids)
 
 
 def _classification(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
@@ -62,7 +73,7 @@ def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
     return text_spec(EMBEDDING, checkpoint, programs, Embedding(output.shape[-1], checkpoint.normalize))
 
 
-def _lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:
+def bucket_lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:
     """Of the buckets, rising."""
     return sorted(program.inputs[0].shape[1] for program in programs)
 
@@ -74,11 +85,24 @@ def _program_options(manifest: Manifest) -> ProgramOptions:
 # Inputs that vectors are recorded from.
 
 
-def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
-    """`TEXTS`, and for each bucket a text that is too long for the bucket below and fits."""
-    words = itertools.cycle(FILLER.split())
-    # A word is one token or a little more, so three quarters of the bucket in words stay inside it.
-    return TEXTS + tuple({"text": " ".join(itertools.islice(words, length * 3 // 4))} for length in lengths)
+def texts(lengths: Sequence[int], count: Callable[[str], int]) -> tuple[dict[str, Any], ...]:
+    """`TEXTS`, and for each bucket a text that fills it: its latency is then that of so many tokens everywhere.
+
+    Args:
+        lengths: of the buckets, rising.
+        count: the tokens of a text, special ones included.
+    """
+    return TEXTS + tuple({"text": _filling(length, count)} for length in lengths)
+
+
+def _filling(length: int, count: Callable[[str], int]) -> str:
+    """As many words as fit into so many tokens, and then letters: their tokens are one each, or the text ends."""
+    text = ""
+    for more in (*itertools.islice(itertools.cycle(FILLER.split()), length), *["a"] * length):
+        longer = f"{text} {more}".strip()
+        if count(longer) <= length:
+            text = longer
+    return text
 
 
 def token_ids(lengths: Sequence[int], vocab_size: int) -> Iterator[dict[str, Any]]:
@@ -100,27 +124,46 @@ def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tupl
     Raises:
         InputError: the model has no tokenizer, or the data hold no texts.
     """
+    from edgeformer.data.labelled import spread
+
+    chosen = spread(calibration_texts(data), MAX_CALIBRATION_SAMPLES)
+    return calibrate_on(programs, spec, chosen, lambda encoder, text: (encoder.encode(text),))
+
+
+def calibrate_on(
+    programs: tuple[Program, ...],
+    spec: TaskSpec,
+    chosen: Sequence[Item],
+    encode: Callable[[TextEncoder, Item], Iterable[Encoded]],
+    windowed: bool = False,
+) -> tuple[Program, ...]:
+    """Programs with what an encoder makes of each item as calibration inputs; see `calibrate`.
+
+    Args:
+        programs, spec: of the bundle.
+        chosen: the items.
+        encode: (encoder, item) to its inputs.
+        windowed: of the encoder.
+    """
     import torch
 
-    from edgeformer.data.labelled import spread
     from edgeformer_runtime.preprocess.text import TextEncoder
 
-    chosen = spread(_calibration_texts(data), MAX_CALIBRATION_SAMPLES)
     reads = spec.preprocessing
     assert isinstance(reads, TextPreprocessing)
     if reads.tokenizer is None:
         raise InputError("calibration takes texts, and this model has no tokenizer: leave --calibration out")
     tokenizer = spec.assets[reads.tokenizer].decode()
     specs = {program.name: ProgramSpec(program.name, "", "", program.inputs, program.outputs) for program in programs}
-    encoder = TextEncoder(reads, tokenizer, list(specs.values()))
+    encoder = TextEncoder(reads, tokenizer, list(specs.values()), windowed)
     found: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in specs}
-    for text in chosen:
-        encoded = encoder.encode(text)
-        found[encoded.program].append(encoded.inputs)
+    for item in chosen:
+        for encoded in encode(encoder, item):
+            found[encoded.program].append(encoded.inputs)
     for name in specs:
         if not found[name]:
-            alone = TextEncoder(reads, tokenizer, [specs[name]])
-            found[name] = [alone.encode(text).inputs for text in chosen]
+            alone = TextEncoder(reads, tokenizer, [specs[name]], windowed)
+            found[name] = [encoded.inputs for item in chosen for encoded in encode(alone, item)]
     return tuple(
         replace(
             program,
@@ -132,7 +175,12 @@ def calibrate(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tupl
     )
 
 
-def _calibration_texts(data: Path) -> Sequence[str]:
+def calibration_texts(data: Path) -> Sequence[str]:
+    """The texts of a file for calibration.
+
+    Raises:
+        InputError: it holds none.
+    """
     from edgeformer.data.labelled import TEXT_COLUMNS, locate, read_pairs
     from edgeformer.models.config import MAX_TABLE_BYTES, read_text
 
@@ -263,8 +311,9 @@ SENTENCES: tuple[str, ...] = (
 
 PAIRS = 6
 """So many sentences come a second time with the next one as their pair."""
-LONG_PER_BUCKET = 3
-"""Texts of several sentences for each bucket: its own limits are judged, too."""
+LONG_PARTS = (4, 5, 6)
+"""Eighths of the largest bucket that texts of several sentences have in words, and of the others the middle one: each
+bucket's own limits are judged, too."""
 MOST_POSITIONS = 1 << 15
 FEWEST = 48
 """Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens
@@ -286,7 +335,7 @@ def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
     long = [
         {"text": " ".join(itertools.islice(words, max(1, length * part // 8)))}
         for length in lengths
-        for part in (4, 5, 6)[:LONG_PER_BUCKET]
+        for part in (LONG_PARTS if length == lengths[-1] else LONG_PARTS[1:2])
     ]
     return (*single, *pairs, *long)
 
@@ -294,7 +343,7 @@ def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
 def _gate_inputs(pipeline: TextPipeline[Any]) -> Iterator[tuple[str, Any]]:
     """Ordinary texts, or drawn token ids where there is no tokenizer."""
     manifest = pipeline.bundle.manifest
-    spec, lengths = manifest.preprocessing, _lengths(manifest.programs)
+    spec, lengths = manifest.preprocessing, bucket_lengths(manifest.programs)
     assert isinstance(spec, TextPreprocessing)
     stored = gate_texts(lengths) if spec.tokenizer else _drawn_ids(lengths, spec.vocab_size or 1)
     return ((shorten(each), pipeline.raw_from_json(each)) for each in stored)
@@ -320,6 +369,17 @@ ACCURACY = Metric(
 )
 """The share of inputs whose best label is the right one."""
 
+SPEARMAN = Metric(
+    name="spearman",
+    change="spearman_drop",
+    is_error=False,
+    answers="edgeformer.evaluate.embeddings:scored_pairs",
+    noun="Spearman correlation",
+    interval="edgeformer.evaluate.embeddings:correlation_interval",
+    alike="edgeformer.evaluate.embeddings:mean_cosine",
+)
+"""Of the cosines of pairs of texts with the scores that people gave them."""
+
 TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
 """What runs text and image models."""
 
@@ -331,6 +391,7 @@ CLASSIFICATION = Task(
     evaluation="edgeformer.evaluate.classification:evaluate_classification",
     peers=TENSOR_PEERS,
     aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
+    architecture="ForSequenceClassification",
     labelled=True,
     judged_by_labels=True,
     heads=("classifier.", "pre_classifier.", "pooler."),
@@ -369,5 +430,6 @@ EMBEDDING = Task(
     calibrate=calibrate,
     gate_inputs=_gate_inputs,
     agreement="edgeformer.convert.agreement:compare_embeddings",
+    metric=SPEARMAN,
     checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
 )

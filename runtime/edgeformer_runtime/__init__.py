@@ -24,6 +24,7 @@ def load(
     allow_refused: bool = False,
     require_name: str | None = None,
     require_version: int | None = None,
+    recheck: bool = False,
 ) -> Pipeline[Any, Any]:
     """Open a bundle and everything that answers with it.
 
@@ -34,10 +35,12 @@ def load(
         require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes, or several
             of which one must; None: any bundle is taken.
         isolated: open the bundle in a process of its own, without network and other files and with limits on memory and
-            time, which can die without this one: for bundles of strangers. It goes without `engine`.
+            time, which can die without this one: for untrusted bundles. It goes without `engine`.
         allow_refused: take a bundle that the gates of its conversion refused, too.
         require_name: the name that the bundle must have; None: any.
         require_version: the lowest release of it that is taken; None: any, or none at all.
+        recheck: hash every file of a folder even where this user has loaded it before and no file has changed since.
+            Zips, isolated bundles and those whose signature is required are hashed in any case.
 
     Returns:
         The pipeline of the bundle's task. It may be called from several threads; `close` releases it.
@@ -61,6 +64,7 @@ def load(
     from edgeformer_runtime.engines import open_engine
     from edgeformer_runtime.errors import InputError
     from edgeformer_runtime.pipelines import open_pipeline
+    from edgeformer_runtime.process import give_back_memory
 
     if isolated and engine is not None:
         raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
@@ -70,13 +74,17 @@ def load(
         require_name=require_name,
         require_version=require_version,
         allow_refused=allow_refused,
+        remembered=not (recheck or isolated),
     )
     try:
         if isolated:
             from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 
             return IsolatedPipeline(bundle, threads)
-        return open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
+        pipeline = open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
+        bundle.remember()
+        give_back_memory()
+        return pipeline
     except BaseException:
         bundle.close()
         raise

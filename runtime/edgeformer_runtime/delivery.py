@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -177,6 +175,8 @@ def clear_dead(parent: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Remove a folder, and what in it forbids that."""
+    import shutil
+
     try:
         shutil.rmtree(folder)
     except PermissionError:
@@ -187,8 +187,10 @@ def remove(folder: Path) -> None:
 
 def _claimed(parent: Path) -> tuple[Path, Lock | None]:
     """A new work folder and its lock, which a run that clears cannot have taken for a dead one's."""
+    from tempfile import mkdtemp  # here, as who only opens bundles does without
+
     while True:
-        work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        work = Path(mkdtemp(prefix=PREFIX, dir=parent))
         try:
             lock = take(work / _LOCK) if available() else None
             if lock is not None or not available():
@@ -197,7 +199,8 @@ def _claimed(parent: Path) -> tuple[Path, Lock | None]:
         except FileNotFoundError:
             continue
         except BaseException:  # a disk that is full
-            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):
+                remove(work)
             raise
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any, TypeVar, cast
 
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -47,7 +45,11 @@ class Registry(Mapping[str, Thing]):
         return len({*self.entries, *self._others()})
 
     def _others(self) -> dict[str, str]:
-        return {} if self._group is None else {each.name: each.value for each in entry_points(group=self._group)}
+        if self._group is None:
+            return {}
+        from importlib.metadata import entry_points  # 10 ms, which a name of our own does not need
+
+        return {each.name: each.value for each in entry_points(group=self._group)}
 
 
 # Entries of literal tables: "module:attribute", imported when they are asked for.
@@ -122,6 +124,8 @@ def _likely(value: str, choices: Collection[str], aliases: Mapping[str, tuple[st
     named = tuple(choice for choice in aliases.get(plain, ()) if choice in choices)
     if named:
         return named
+    from difflib import get_close_matches  # for messages alone
+
     close = get_close_matches(plain, [*spelled, *aliases], n=1, cutoff=_ALIKE)
     if not close:
         return ()

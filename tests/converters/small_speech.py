@@ -132,7 +132,7 @@ def baseline(assets: Path, file: str) -> str:
 
 def lower_to_all(converter: Converter, programs: tuple[Program, ...], folder: Path) -> dict[str, Lowered]:
     """Programs at each precision that speech has, by its name, in folders of that name."""
-    places = {name: folder / name for name in ("fp32", "fp16", "dynamic-int8")}
+    places = {name: folder / name for name in ("fp32", "fp16", "dynamic-int8", "weight-int8")}
     for place in places.values():
         place.mkdir()
     fp32 = converter.lower_fp32(programs, places.pop("fp32"))

@@ -22,7 +22,7 @@ from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.data.labelled import TEXT_COLUMNS, read_pairs
 from edgeformer.models.family import FAMILIES
 from edgeformer.report.collect import collect
-from edgeformer.tasks.text import _calibration_texts
+from edgeformer.tasks.text import calibration_texts
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import message
 
@@ -84,7 +84,7 @@ def test_tables_of_json(data: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("corrupt", [sparse, holding(bytes(1 << 20))], ids=["sparse", "NULs"])
 def test_calibration_texts(corrupt: Corrupt, tmp_path: Path) -> None:
     corrupt(tmp_path / "a.txt")
-    assert "a.txt" in refused(lambda: _calibration_texts(tmp_path / "a.txt"))
+    assert "a.txt" in refused(lambda: calibration_texts(tmp_path / "a.txt"))
 
 
 @pytest.mark.parametrize("corrupt", ANY_TEXT.values(), ids=ANY_TEXT)

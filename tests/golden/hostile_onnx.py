@@ -21,6 +21,7 @@ def cases() -> Iterator[Case]:
     yield from _references()
     yield from _structures()
     yield from _shapes()
+    yield from _symbolic()
 
 
 def _references() -> Iterator[Case]:
@@ -133,6 +134,34 @@ def _shapes() -> Iterator[Case]:
     yield _case("indices again and again", many_indices, False)
     computed = [helper.make_node("Cast", ["x"], ["c"], to=7), helper.make_node("ConstantOfShape", ["c"], ["f"]), _add()]
     yield _case("a shape that is computed", _model(computed), False)
+
+
+def _symbolic() -> Iterator[Case]:
+    """Models of x (S,), y (S,): `w` has four elements."""
+    sizes = helper.make_node("Shape", ["x"], ["n"], start=0, end=1)
+    cut = [sizes, _numbers("b", [0]), helper.make_node("Slice", ["w", "b", "n"], ["p"])]
+    add = helper.make_node("Add", ["x", "p"], ["y"])
+    yield _case("sound: a symbolic length", _of_any_length([*cut, add]), True, declared=[3])
+    yield _case("a symbolic length beyond a table", _of_any_length([*cut, add]), False, declared=[5])
+    yield _case("a symbolic length that makes too much", _of_any_length([_same()]), False, declared=[1 << 27])
+    yield _case("two symbolic lengths", _of_any_length([_same()], "T"), False, declared=[3])
+    filled = [sizes, helper.make_node("ConstantOfShape", ["n"], ["f"]), _same()]
+    yield _case("a symbolic length that steers a shape", _of_any_length(filled), False, declared=[3])
+    behind = [_numbers("b", [-2]), _numbers("e", [2]), helper.make_node("Slice", ["x", "b", "e"], ["s"]), _same()]
+    yield _case("a symbolic length, cut from behind", _of_any_length(behind), False, declared=[3])
+    parts = [helper.make_node("Split", ["x"], ["s", "t"], num_outputs=2), _same()]
+    yield _case("a symbolic length, split into parts without sizes", _of_any_length(parts), False, declared=[3])
+
+
+def _same() -> Any:
+    return helper.make_node("Abs", ["x"], ["y"])
+
+
+def _of_any_length(nodes: list[Any], made: str = "S") -> Any:
+    model = _model(nodes)
+    for value, name in ((model.graph.input[0], "S"), (model.graph.output[0], made)):
+        value.type.tensor_type.shape.dim[0].dim_param = name
+    return model
 
 
 def _add(output: str = "y") -> Any:

@@ -39,6 +39,14 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_onnx_any_length(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one file for all lengths."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    return make_onnx(tmp_path_factory.mktemp("bundles") / "tiny.onnx.fp32", any_length=True)
+
+
+@pytest.fixture(scope="session")
 def tiny_litert(make_once: MakeOnce) -> Path:
     """A bundle that LiteRT runs; EDGEFORMER_TINY_LITERT names one for machines that cannot make it."""
     if made := os.environ.get("EDGEFORMER_TINY_LITERT"):

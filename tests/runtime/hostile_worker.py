@@ -23,7 +23,7 @@ import edgeformer_runtime
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.errors import EdgeFormerError
-from edgeformer_runtime.model_files import check_model_files, count_operators
+from edgeformer_runtime.model_files import check_model_files, read_contents
 
 HANG_SECONDS = 5.0
 MEMORY_FACTOR = 2.0
@@ -232,7 +232,7 @@ class Worker:
         folder = self._written(files)
         try:
             with Bundle.open(folder) as bundle:
-                manifest = json.loads(files[MANIFEST_NAME]) | {"operators": count_operators(bundle)}
+                manifest = json.loads(files[MANIFEST_NAME]) | {"operators": read_contents(bundle).operators}
         except EdgeFormerError:  # refused, whatever is stated
             return
         finally:

@@ -143,12 +143,12 @@ def make_without_model(folder: Path, task: str = "text-classification") -> Path:
     return complete(folder, manifest(task=task))
 
 
-def make_onnx(folder: Path) -> Path:
-    """The tiny model for ONNX Runtime, one file per length."""
+def make_onnx(folder: Path, any_length: bool = False) -> Path:
+    """The tiny model for ONNX Runtime, one file per length, or one with a symbolic size for all."""
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     folder.mkdir(parents=True)
-    for length in SEQ_LENS:
+    for length in ("S",) if any_length else SEQ_LENS:
         nodes = [
             helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
             helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
@@ -180,7 +180,10 @@ def make_onnx(folder: Path) -> Path:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         checker.check_model(model)
         save(model, str(folder / f"model_{length}.onnx"))
-    return complete(folder, manifest("onnx", model="model_{}.onnx"))
+    made = manifest("onnx", model="model_S.onnx" if any_length else "model_{}.onnx")
+    files = 1 if any_length else len(SEQ_LENS)
+    operators = {name: count // len(SEQ_LENS) * files for name, count in made.operators.items()}
+    return complete(folder, replace(made, operators=operators))
 
 
 def make_litert(folder: Path) -> Path:

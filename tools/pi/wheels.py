@@ -62,7 +62,8 @@ def _install_packages(pi: EmulatedPi, wheel: Path, scratch: Path) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     limits = ("--constraint", str(constraints))
     _pip_install(fresh, *limits, f"{wheel}[{','.join(EXTRAS)}]", *TEST_PACKAGES)
-    _pip_install(fresh, *limits, "--no-deps", *WITHOUT_DEPENDENCIES)
+    # Nothing of its Python is imported there.
+    _pip_install(fresh, *limits, "--no-deps", "--no-compile", *WITHOUT_DEPENDENCIES)
     (fresh / STAMP).write_text(json.dumps(_chosen()), encoding="utf-8")
     shutil.rmtree(pi.site_packages, ignore_errors=True)
     fresh.rename(pi.site_packages)

@@ -1,11 +1,14 @@
-"""Lowering to ONNX for ONNX Runtime: one `.onnx` per program, weights shared between them."""
+"""Lowering to ONNX for ONNX Runtime: a `.onnx` for all lengths of a text, or one per program with shared weights."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,10 +23,13 @@ from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET
 from edgeformer_runtime.bundle.manifest import Requirements
+from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
 
 # The first opset with GELU as one operator, in ONNX Runtime since 1.17.
 OPSET = 20
 ENTRY = "main"
+LENGTH = "S"
+"""The symbolic size."""
 LAYER_FORMATS = {nn.Linear: FORMATS, nn.Conv2d: FORMATS[:3], nn.Embedding: FORMATS[:3]}
 """What each kind of layer can be stored in: MatMulNBits is a product."""
 
@@ -58,9 +64,10 @@ class OnnxConverter:
         ]
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
-        """Write one `.onnx` per program, and `weights.bin` when there are several, into the empty folder."""
+        """Write the `.onnx` files, and `weights.bin` when there are several, into the empty folder."""
+        graphs = graphs_of(programs)
         with quiet_tools(), torch.no_grad():
-            return _save({program.name: _export(program) for program in programs}, folder)
+            return _save({graph: _export(graph) for graph in graphs}, folder)
 
     def lower_precision(
         self, programs: Sequence[Program], fp32: Lowered, precision: Precision, folder: Path
@@ -77,15 +84,14 @@ class OnnxConverter:
             )
 
             layers = PlannedLayers(programs) if precision.name in PLANNED else None
-            models = {program.name: onnx.load(fp32.folder / fp32.entries[program.name][0]) for program in programs}
-            for program in programs:
-                model = models[program.name]
+            models = {graph: onnx.load(fp32.folder / graph.file) for graph in graphs_of(programs)}
+            for graph, model in models.items():
                 if layers is not None:
-                    models[program.name] = quantize_by_plan(model, layers)
+                    models[graph] = quantize_by_plan(model, layers)
                 elif precision.name == "dynamic-int8":
-                    models[program.name] = quantize_dynamically(model)
+                    models[graph] = quantize_dynamically(model)
                 elif precision.name == "static-int8":
-                    models[program.name] = quantize_statically(model, program)
+                    models[graph] = quantize_statically(model, graph.program)
                 elif precision.name == "weight-int8":
                     store_weights_in_int8(model)
                 else:
@@ -95,19 +101,66 @@ class OnnxConverter:
             return _save(models, folder)
 
 
-def _export(program: Program) -> onnx.ModelProto:
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A `.onnx` file to be.
+
+    Attributes:
+        name: of the file, without its ending.
+        programs: what it computes: one, or several that differ in nothing but the length of their inputs, rising.
+    """
+
+    name: str
+    programs: tuple[Program, ...]
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return f"{self.name}.onnx"
+
+    @property
+    def program(self) -> Program:
+        """The longest, with the calibration inputs of all."""
+        inputs = tuple(each for program in self.programs for each in program.calibration)
+        return replace(self.programs[-1], calibration=inputs)
+
+
+def graphs_of(programs: Sequence[Program]) -> tuple[Graph, ...]:
+    """Programs that take any length are one graph; each of the others has its own."""
+    lengths = tuple(program for program in programs if program.any_length)
+    alone = tuple(Graph(program.name, (program,)) for program in programs if not program.any_length)
+    return (Graph("model", lengths), *alone) if lengths else alone
+
+
+def _export(graph: Graph) -> onnx.ModelProto:
+    _remember_operators()
+    program = graph.program
+    sizes = None
+    if program.any_length:
+        length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
+        sizes = tuple({1: length} for _ in program.inputs)
     exported = torch.onnx.export(
         program.module,
         program.example_inputs(),
         dynamo=True,
         opset_version=OPSET,
         input_names=[spec.name for spec in program.inputs],
+        dynamic_shapes=sizes,
         verbose=False,
     )
     assert exported is not None, "the exporter returns a program when it is given no file"
     model = exported.model_proto
     _name_outputs(model, [spec.name for spec in program.outputs])
     return model
+
+
+@cache
+def _remember_operators() -> None:
+    """onnxscript parses its 500 operators' sources anew at every export, a fifth of a small one's time; now once."""
+    from onnxscript import values
+
+    operator: Any = values.TracedOnnxFunction
+    operator.function_ir = property(cache(operator.function_ir.fget))
 
 
 def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -122,10 +175,10 @@ def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
         value.name = changed.get(value.name, value.name)
 
 
-def _save(models: dict[str, onnx.ModelProto], folder: Path) -> Lowered:
+def _save(models: Mapping[Graph, onnx.ModelProto], folder: Path) -> Lowered:
     operators = Counter(node.op_type for model in models.values() for node in model.graph.node)
-    files = save_models(models, folder)
-    entries = {name: (f"{name}.onnx", ENTRY) for name in models}
+    files = save_models({graph.name: model for graph, model in models.items()}, folder)
+    entries = {program.name: (graph.file, ENTRY) for graph in models for program in graph.programs}
     return Lowered(folder, files, entries, dict(sorted(operators.items())), None)
 
 
@@ -152,6 +205,7 @@ def save_models(models: Mapping[str, onnx.ModelProto], folder: Path) -> tuple[st
     files = [f"{name}.onnx" for name in models]
     for model in models.values():
         strip_metadata(model)
+        _drop_derived_sizes(model.graph)
     if len(models) > 1:
         _share_weights(models, folder / WEIGHTS_FILE)
         files.append(WEIGHTS_FILE)
@@ -191,6 +245,17 @@ def strip_metadata(model: onnx.ModelProto) -> None:
     for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
+
+
+def _drop_derived_sizes(graph: onnx.GraphProto) -> None:
+    """Forget the shapes of values with other sizes than numbers and the length itself, which readers do not take."""
+    kept = [value for value in graph.value_info if _symbols(value) <= {LENGTH}]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+
+
+def _symbols(value: onnx.ValueInfoProto) -> set[str]:
+    return {size.dim_param for size in value.type.tensor_type.shape.dim} - {""}
 
 
 def store_weights_in_half(model: onnx.ModelProto) -> None:

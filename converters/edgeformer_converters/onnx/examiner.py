@@ -31,12 +31,13 @@ from edgeformer.doctor.examiner import (
     show,
 )
 from edgeformer_converters.observe import ObservedEngine, numbers
-from edgeformer_converters.onnx.converter import PAGE_BYTES
+from edgeformer_converters.onnx.converter import OPSET, PAGE_BYTES
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.model_files.onnx_values import MAX_STEERING
 
 # The oldest ONNX Runtime for each opset (onnxruntime.ai, Compatibility, up to 1.20).
 OLDEST_FOR_OPSET: dict[int, Version] = {
@@ -58,12 +59,14 @@ class OnnxExaminer:
     package: str | None = "onnxruntime"
 
     def read(self, bundle: Bundle) -> ModelView:
-        """A file per program; see `Examiner`."""
-        models = {spec.name: _load(spec.file, bundle.path(spec.file)) for spec in bundle.manifest.programs}
+        """A file per program, or one for programs of several lengths; see `Examiner`."""
+        files = {spec.file: spec for spec in bundle.manifest.programs}
+        loaded = {file: _load(file, bundle.path(file)) for file in files}
+        models = {spec.name: loaded[spec.file] for spec in bundle.manifest.programs}
         used: Counter[tuple[str, int | None]] = Counter()
         placements: dict[tuple[str, int], Placement] = {}
         facts: dict[str, int] = {}
-        for spec in bundle.manifest.programs:
+        for spec in files.values():
             model = models[spec.name]
             opsets = {each.domain: int(each.version) for each in model.opset_import}
             used.update((node.op_type, opsets.get(node.domain)) for node in model.graph.node)
@@ -118,9 +121,9 @@ def _load(name: str, path: Path) -> onnx.ModelProto:
             if any(each.data_location == TensorProto.EXTERNAL for each in (attribute.t, *attribute.tensors)):
                 raise ValueError(f"the attribute {attribute.name} refers to another file")
     except Exception as error:  # protobuf and onnx share no base class
-        raise BundleError(f"{name}: no ONNX model: {' '.join(str(error).split())[:200]}") from None
+        raise BundleError(f"{name}: not an ONNX model: {' '.join(str(error).split())[:200]}") from None
     if not model.graph.node:  # almost any bytes are a message of fields that nobody knows
-        raise BundleError(f"{name}: no ONNX model: its graph has no operator")
+        raise BundleError(f"{name}: not an ONNX model: its graph has no operator")
     return model
 
 
@@ -151,7 +154,8 @@ def _bits(node: onnx.NodeProto) -> int:
 
 def _program(spec: ProgramSpec, model: onnx.ModelProto, folder: Path) -> Program:
     graph = model.graph
-    values = {each.name: _computed(each) for each in (*graph.value_info, *graph.input, *graph.output)}
+    sized = _sized(graph, spec)
+    values = {each.name: _computed(each) for each in (*sized.value_info, *sized.input, *sized.output)}
     values |= {each.name: _constant(each, folder) for each in graph.initializer}
     nodes = []
     for index, node in enumerate(graph.node):
@@ -166,6 +170,33 @@ def _program(spec: ProgramSpec, model: onnx.ModelProto, folder: Path) -> Program
     stored_names = {each.name for each in graph.initializer}
     inputs = tuple(each.name for each in graph.input if each.name not in stored_names)
     return Program(spec.name, tuple(nodes), values, inputs, tuple(each.name for each in graph.output))
+
+
+def _sized(graph: onnx.GraphProto, spec: ProgramSpec) -> onnx.GraphProto:
+    """The graph, or where its inputs have a symbolic size, one without weights whose values have a program's shapes."""
+    if not any(size.dim_param for each in graph.input for size in each.type.tensor_type.shape.dim):
+        return graph
+    stored = {each.name for each in graph.initializer}
+    inputs = [helper.make_tensor_value_info(each.name, TensorProto.INT32, each.shape) for each in spec.inputs]
+    outputs = [helper.make_tensor_value_info(each.name, TensorProto.FLOAT, each.shape) for each in spec.outputs]
+    weights = [each for each in graph.initializer if math.prod(each.dims) > MAX_STEERING]
+    inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in weights]
+    few = [each for each in graph.initializer if math.prod(each.dims) <= MAX_STEERING]
+    # Shape inference does not follow a size to the slice that ends there: here it is a constant.
+    shapes = {each.name: each.shape for each in spec.inputs}
+    measured = [node for node in graph.node if node.op_type == "Shape" and node.input[0] in shapes]
+    for node in measured:
+        places = {each.name: each.i for each in node.attribute}
+        sizes = shapes[node.input[0]][places.get("start", 0) : places.get("end")]
+        few.append(numpy_helper.from_array(np.array(sizes, np.int64), node.output[0]))
+    nodes = [node for node in graph.node if node not in measured]
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(OWN_DOMAIN, 1)]
+    bare = helper.make_model(helper.make_graph(nodes, graph.name, inputs, outputs, few), opset_imports=opsets)
+    found = onnx.shape_inference.infer_shapes(bare).graph
+    kept = [each for each in found.input if each.name not in stored]
+    del found.input[:]
+    found.input.extend(kept)
+    return found
 
 
 def _computed(info: onnx.ValueInfoProto) -> Value:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeformer.tasks.task import TASKS, task_metrics
+from edgeformer.tasks.task import TASKS, Metric
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.registry import did_you_mean
 
@@ -53,10 +53,15 @@ _OF_ALL = MappingProxyType(
 """What models of every task have."""
 
 
+def _metrics() -> list[Metric]:
+    """Of the tasks that can be trained: others have no budget."""
+    return list(dict.fromkeys(task.metric for task in TASKS.values() if task.metric and task.training))
+
+
 def quantities() -> dict[str, Quantity]:
     """What a budget can bound, by name: each task's metric and its change first."""
     found: dict[str, Quantity] = {}
-    for metric in task_metrics().values():
+    for metric in _metrics():
         found[metric.name] = Quantity(AT_MOST if metric.is_error else AT_LEAST, _SHARES)
         found[metric.change] = Quantity(AT_MOST, _SHARES)
     return found | _OF_ALL
@@ -64,7 +69,7 @@ def quantities() -> dict[str, Quantity]:
 
 def quality_names() -> frozenset[str]:
     """The names of those that say how good answers are."""
-    return frozenset({AGREEMENT, *(name for each in task_metrics().values() for name in (each.name, each.change))})
+    return frozenset({AGREEMENT, *(name for each in _metrics() for name in (each.name, each.change))})
 
 
 @dataclass(frozen=True)

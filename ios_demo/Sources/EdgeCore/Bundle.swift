@@ -54,7 +54,7 @@ public final class ModelBundle: Sendable {
             }
             return ModelBundle(folder: url, manifest: manifest, isSigned: isSigned, isTemporary: false)
         }
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("edgeformer-\(UUID().uuidString)")
+        let folder = TemporaryCopies.folder()
         let copy = ModelBundle(folder: folder, manifest: manifest, isSigned: isSigned, isTemporary: true)
         try write(manifestBytes, to: folder.appendingPathComponent(Manifest.fileName))
         for (name, entry) in manifest.files {
@@ -150,6 +150,28 @@ public final class ModelBundle: Sendable {
         guard hash.hexDigest() == entry.sha256 else {
             throw BundleError("\(name): its SHA-256 differs from the manifest's: the file is corrupted, get it again")
         }
+    }
+}
+
+/// The folders of copies, each named after the process that uses it.
+private enum TemporaryCopies {
+    /// A new one. Those of processes that ended before they removed theirs go.
+    static func folder() -> URL {
+        let manager = FileManager.default
+        let names = (try? manager.contentsOfDirectory(atPath: manager.temporaryDirectory.path)) ?? []
+        for name in names {
+            let parts = name.split(separator: "-", maxSplits: 2)
+            guard parts.count == 3, parts[0] == "edgeformer", let process = Int32(parts[1]), hasEnded(process) else {
+                continue
+            }
+            try? manager.removeItem(at: manager.temporaryDirectory.appendingPathComponent(name))
+        }
+        let name = "edgeformer-\(ProcessInfo.processInfo.processIdentifier)-\(UUID().uuidString)"
+        return manager.temporaryDirectory.appendingPathComponent(name)
+    }
+
+    private static func hasEnded(_ process: Int32) -> Bool {
+        process > 0 && kill(process, 0) == -1 && errno == ESRCH
     }
 }
 

@@ -29,6 +29,19 @@ final class BundleTests: XCTestCase {
         XCTAssertFalse(FileManager.default.fileExists(atPath: file.path))
     }
 
+    func testCopiesOfEndedProcessesGo() throws {
+        let manager = FileManager.default
+        // No process has this number: Linux and Apple's systems give lower ones.
+        let left = manager.temporaryDirectory.appendingPathComponent("edgeformer-\(Int32.max)-left")
+        let used = manager.temporaryDirectory.appendingPathComponent(
+            "edgeformer-\(ProcessInfo.processInfo.processIdentifier)-used")
+        for folder in [left, used] { try manager.createDirectory(at: folder, withIntermediateDirectories: true) }
+        defer { try? manager.removeItem(at: used) }
+        _ = try ModelBundle.open(Golden.url(names[0]))
+        XCTAssertFalse(manager.fileExists(atPath: left.path))
+        XCTAssertTrue(manager.fileExists(atPath: used.path))
+    }
+
     func testAChangedByteOfAnyFileIsRefused() throws {
         try withTemporaryFolder { folder in
             try unpack(names[0], into: folder)

@@ -16,8 +16,19 @@ final class SessionTests: XCTestCase {
     func testTheLibraryFindsBundles() throws {
         let library = BundleLibrary(folders: [golden("")])
         let found = library.bundles()
-        XCTAssertEqual(found.map(\.name), ["tiny-image", "tiny-speech", "tiny-text"])
-        XCTAssertEqual(found.map(\.task), [.imageClassification, .speechRecognition, .textClassification])
+        XCTAssertEqual(
+            found.map(\.name),
+            [
+                "places-entities", "places-spans", "tiny-entities", "tiny-image", "tiny-spans", "tiny-speech",
+                "tiny-text",
+            ])
+        XCTAssertEqual(
+            found.map(\.task),
+            [
+                .tokenClassification, .questionAnswering, .tokenClassification, .imageClassification,
+                .questionAnswering,
+                .speechRecognition, .textClassification,
+            ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }
 
@@ -49,6 +60,19 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(measured.medianMs, 2.5)
         XCTAssertEqual(measured.p90Ms, 3.7, accuracy: 1e-9)
         XCTAssertEqual(Measurement(program: "p", times: [7], footprintBytes: nil).p90Ms, 7)
+    }
+
+    func testAllAudioThatWaitsIsTakenAtOnce() async {
+        let waiting = WaitingAudio()
+        for block in 0..<30 { waiting.append([Float](repeating: Float(block), count: 2)) }
+        var blocks = waiting.blocks.makeAsyncIterator()
+        let first = await blocks.next()
+        XCTAssertEqual(first, (0..<30).flatMap { [Float($0), Float($0)] })
+        waiting.append([7])
+        waiting.finish()
+        let (second, third) = (await blocks.next(), await blocks.next())
+        XCTAssertEqual(second, [7])
+        XCTAssertNil(third)
     }
 }
 

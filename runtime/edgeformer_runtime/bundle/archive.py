@@ -14,12 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from edgeformer_runtime.bundle.folder import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.strict_json import check_distinct, check_name, shorten
 from edgeformer_runtime.errors import BundleError
 
-MAX_FILES = 10_000
-MAX_UNLISTED = 2
-"""The manifest and its signature, which the manifest does not list."""
 MAX_FILE_BYTES = (4 << 30) - 1
 MAX_DIRECTORY_BYTES = 16 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can hold
@@ -56,7 +54,7 @@ class Reader:
             BundleError: no such member, larger than `max_bytes`, or corrupted.
         """
         if name not in self.sizes:
-            raise BundleError(f"{self._path}: no {name} in it, at its root: expected a bundle's zip: {HOW_TO_PACK}")
+            raise BundleError(f"{self._path}: it has no {name} at its root, so it is not a bundle's zip: {HOW_TO_PACK}")
         if self.sizes[name] > max_bytes:
             raise BundleError(f"{name}: expected at most {max_bytes} bytes, found {self.sizes[name]}")
         with self.open(name) as file:

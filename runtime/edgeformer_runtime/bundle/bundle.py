@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import archive, file_sizes, folder, requirement, signature
+from edgeformer_runtime.bundle import file_sizes, folder, remembered, requirement, signature
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -25,13 +25,16 @@ from edgeformer_runtime.bundle.manifest import (
 from edgeformer_runtime.bundle.requirement import MAX_RELEASE_BYTES, RELEASE_FILE, Required, Requirement, requirement_of
 from edgeformer_runtime.bundle.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
 from edgeformer_runtime.bundle.strict_json import check_name, shorten
-from edgeformer_runtime.bundle.unpacked import Copy, open_copy
-from edgeformer_runtime.delivery import alone, check_names, replacing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.task import TASKS
 
-MAX_FILES = archive.MAX_FILES
-Reader: TypeAlias = archive.Reader | folder.Reader
+if TYPE_CHECKING:
+    from edgeformer_runtime.bundle import archive
+    from edgeformer_runtime.bundle.unpacked import Copy
+    from edgeformer_runtime.model_files.index_rows import Rows
+
+MAX_FILES = folder.MAX_FILES
+Reader: TypeAlias = "archive.Reader | folder.Reader"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -43,13 +46,23 @@ class Bundle:
     process.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, signature: SignatureState, copy: Copy | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        signature: SignatureState,
+        copy: Copy | None = None,
+        checked: _Checked | None = None,
+    ) -> None:
         """Use `Bundle.open`, which checks what this takes for granted."""
         self.manifest = manifest
         self.signature = signature
         self.parsed: dict[str, Any] = {}
         """What was made of a file, by its name, for who asks again while the bundle is open: see `read_vectors`."""
         self._folder = folder
+        self._checked = checked
+        self.rows: Rows | None = None if checked is None else checked.rows
+        """What `check_model_files` found; None: the model files have not been looked through."""
         self._remove = None if copy is None else weakref.finalize(self, copy.close)
 
     @classmethod
@@ -61,6 +74,7 @@ class Bundle:
         require_name: str | None = None,
         require_version: int | None = None,
         allow_refused: bool = False,
+        remembered: bool = False,
     ) -> Bundle:
         """Open a bundle and check all of it.
 
@@ -71,6 +85,8 @@ class Bundle:
             require_name: the name that it must have; None: any.
             require_version: the lowest release that is taken; None: any, or none at all.
             allow_refused: take one that its conversion's gates refused, too.
+            remembered: do not hash the files of a folder that was loaded before and is the same: `bundle/remembered.py`
+                says how that is known. A bundle whose signature is required is hashed in any case.
 
         Raises:
             BundleError: it does not follow BUNDLE.md, is not what is required, or is marked as refused; the message
@@ -82,7 +98,7 @@ class Bundle:
         keys = required.key_bytes()
         try:
             if source.is_dir():
-                return _usable(_open_folder(source, required, keys), source, allow_refused)
+                return _usable(_open_folder(source, required, keys, remembered), source, allow_refused)
             if source.is_file():
                 return _usable(_open_zip(source, required, keys), source, allow_refused)
         except OSError as error:
@@ -134,6 +150,8 @@ class Bundle:
     @property
     def manifest_sha256(self) -> str:
         """The SHA-256 of `manifest.json`, in hexadecimal: it names every other file by hash, so it names the bundle."""
+        import hashlib
+
         return hashlib.sha256((self._folder / MANIFEST_NAME).read_bytes()).hexdigest()
 
     @property
@@ -151,6 +169,16 @@ class Bundle:
             for name, entry in self.manifest.files.items()
             if name not in others and not name.startswith(VECTORS_FOLDER)
         )
+
+    @property
+    def known(self) -> bool:
+        """Whether these very files were checked when they were loaded before, and not now."""
+        return self._checked is not None and self._checked.rows is not None
+
+    def remember(self) -> None:
+        """Note that these files were checked, if model files were, too: see `open`. A copy's are gone after `close`."""
+        if self._checked is not None and self.rows is not None and not self.known:
+            remembered.remember(self._folder, self._checked.state, self.rows, self._checked.from_s)
 
     def close(self) -> None:
         """Let go of the temporary copy, if there is one. A second call does nothing."""
@@ -173,6 +201,9 @@ def pack(folder: str | os.PathLike[str], zip_path: str | os.PathLike[str]) -> No
         BundleError: the folder is no valid bundle.
         InputError: it is none but a zip already, something else has the zip's place, or that cannot be written.
     """
+    from edgeformer_runtime.bundle import archive
+    from edgeformer_runtime.delivery import alone, check_names, replacing
+
     target = Path(zip_path)
     check_names(target)
     if not Path(folder).is_dir() and Path(folder).exists():
@@ -199,20 +230,34 @@ def _usable(bundle: Bundle, path: Path, allow_refused: bool) -> Bundle:
     return bundle
 
 
-def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:
+class _Checked(NamedTuple):
+    """What was checked of a folder: the state of its files and when that was, or before, with what was found then."""
+
+    state: remembered.State
+    from_s: float
+    rows: Rows | None = None
+
+
+def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trusted: bool) -> Bundle:
     _check_path(path)
+    from_s = time.time()
     with folder.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, required, keys)
+        state = remembered.state_of(reader.stats)
+        if trusted and not keys and (rows := remembered.rows_of(path, state)) is not None:
+            return Bundle(path, manifest, signature, checked=_Checked(state, from_s, rows))
         file_sizes.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
         if keys:
             copy = _unpacked(reader, manifest, raw)
             return Bundle(copy.folder, manifest, signature, copy)
         _compare_hashes(reader, manifest)
-    return Bundle(path, manifest, signature)
+    return Bundle(path, manifest, signature, checked=_Checked(state, from_s))
 
 
 def _open_zip(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundle:
+    from edgeformer_runtime.bundle import archive
+
     with archive.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, required, keys)
         file_sizes.refuse_holes([path])
@@ -255,6 +300,10 @@ def _read_release(reader: Reader, manifest: Manifest) -> int | None:
 
 def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Copy:
     """A private copy of the files, checked as they are copied, or against the copy that another user of it made."""
+    import hashlib
+
+    from edgeformer_runtime.bundle.unpacked import open_copy
+
     digest = hashlib.sha256(repr(sorted(raw.items())).encode()).hexdigest()
 
     def fill(private: Path) -> None:
@@ -321,6 +370,8 @@ def _compare_size(name: str, entry: FileEntry, size: int) -> None:
 
 
 def _compare_hash(name: str, entry: FileEntry, chunks: Iterable[bytes]) -> None:
+    import hashlib  # OpenSSL's; who has checked a bundle before does without
+
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from edgeformer_runtime.bundle.archive import MAX_FILES, MAX_UNLISTED
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 from edgeformer_runtime.bundle.strict_json import MAX_NAME_PARTS, shorten
 from edgeformer_runtime.errors import BundleError, InputError
 
+MAX_FILES = 10_000
+MAX_UNLISTED = 2
+"""The manifest and its signature, which the manifest does not list."""
 LEFT_BEHIND = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Plain files that file managers leave in folders that people look into: no part of a bundle."""
 
@@ -34,7 +36,8 @@ class Reader:
         found = sorted(islice(_scan(path), MAX_FILES + MAX_UNLISTED + 1))
         if len(found) > MAX_FILES + MAX_UNLISTED:
             raise BundleError(f"{path}: expected at most {MAX_FILES} files")
-        self.sizes = {name: (path / name).stat().st_size for name in found}
+        self.stats = {name: (path / name).stat() for name in found}
+        self.sizes = {name: each.st_size for name, each in self.stats.items()}
 
     def read(self, name: str, max_bytes: int) -> bytes:
         """A file's bytes.

@@ -188,7 +188,7 @@ def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
     if program.file not in manifest.files and not in_folder:
         raise BundleError(f"{where}: its file {shorten(program.file)} is neither a file nor a folder of files")
     if in_folder != (manifest.target == "coreml"):
-        raise BundleError(f"{where}: {shorten(program.file)}: a model is a folder for coreml and a file for others")
+        raise BundleError(f"{where}: {shorten(program.file)}: a Core ML model is a folder, any other a file")
     check_unique((tensor.name for tensor in program.inputs + program.outputs), f"input or output of {program.name}")
 
 

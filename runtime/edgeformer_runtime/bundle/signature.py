@@ -5,8 +5,6 @@ BUNDLE.md, "Signature", is normative. The package `cryptography` is imported whe
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,6 +73,8 @@ def signed_message(manifest: bytes) -> bytes:
 
 def fingerprint(key: bytes) -> str:
     """A public key's name for people: the SHA-256 of its 32 bytes, in hexadecimal."""
+    import hashlib
+
     return hashlib.sha256(key).hexdigest()
 
 
@@ -112,6 +112,8 @@ def read_public_key(key: PublicKey) -> bytes:
 
 def public_pem(key: bytes) -> bytes:
     """A PEM file of a public key, as `read_public_key` takes it."""
+    import base64
+
     body = base64.b64encode(_KEY_INFO + key).decode("ascii")
     return f"-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n".encode()
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from edgeformer_runtime.errors import InputError
 
 MAX_TOKENIZER_BYTES = 64 << 20
+SHORTEST_TEXT = 2
+"""Tokens of the shortest bucket, and of the shortest text of a file with a symbolic length."""
 MAX_FILTERS_FILE_BYTES = 64 << 20
 """Of the files with the filter bank of a log-mel spectrogram."""
 

@@ -10,7 +10,6 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -24,6 +23,7 @@ MAX_VALUES = 4_000_000
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
 
+_PACKAGE = Path(__file__).parents[1]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -313,7 +313,7 @@ class _Invalid(Exception):
 @cache
 def load_schema(name: str) -> Schema:
     """A schema file of this package, which is not the caller's to change."""
-    text = resources.files("edgeformer_runtime").joinpath(name).read_text(encoding="utf-8")
+    text = (_PACKAGE / name).read_text(encoding="utf-8")
     document: Schema = json.loads(text)
     return document
 

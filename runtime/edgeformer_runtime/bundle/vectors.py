@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -95,6 +94,8 @@ def write_vectors(folder: Path, cases: Sequence[Case], tolerances: Tolerances, m
     strict_json.check(document, "cases.schema.json", CASES_FILE)
     (folder / CASES_FILE).parent.mkdir(exist_ok=True)
     (folder / CASES_FILE).write_text(strict_json.dumps(document), encoding="utf-8", newline="\n")
+    from safetensors.numpy import save  # reading goes without it
+
     (folder / TENSORS_FILE).write_bytes(save(dict(sorted(tensors.items()))))
 
 
@@ -129,7 +130,7 @@ def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
         stored = _take(
             tensors, index, [replace(spec, dtype=task.takes.stored_dtype or spec.dtype) for spec in input_specs]
         )
-        _check_numbers(stored, manifest, index)
+        _check_numbers(stored, manifest, program, index)
         inputs = {name: task.takes.from_stored(manifest.preprocessing, tensor) for name, tensor in stored.items()}
         outputs = _take(tensors, index, output_specs)
         cases.append(Case(program.name, entry["input"], entry["expected"], inputs, outputs))
@@ -161,10 +162,10 @@ def _take(tensors: TensorFile, index: int, specs: Sequence[TensorSpec]) -> dict[
     return {spec.name: tensors.take(replace(spec, name=f"{index}/{spec.name}")) for spec in specs}
 
 
-def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, index: int) -> None:
+def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, program: ProgramSpec, index: int) -> None:
     """Token ids, masks and types number rows of tables, and not every engine looks how many there are."""
     for name, tensor in inputs.items():
-        largest = TASKS[manifest.task].takes.largest(manifest.preprocessing, name)
+        largest = TASKS[manifest.task].takes.largest(manifest, program, name)
         if largest is not None and (tensor.min() < 0 or tensor.max() > largest):
             found = f"{tensor.min()} to {tensor.max()}"
             raise BundleError(f"{TENSORS_FILE}: {index}/{name}: expected numbers from 0 to {largest}, found {found}")

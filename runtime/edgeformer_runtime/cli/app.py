@@ -69,7 +69,7 @@ Isolated = Annotated[
     bool,
     typer.Option(
         "--isolated",
-        help="For bundles of strangers: open the bundle in a process with limits, without network and other files.",
+        help="For untrusted bundles: open the bundle in a process with limits, without network and other files.",
     ),
 ]
 
@@ -118,7 +118,19 @@ def run(
     top: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Text and images: number of labels, best first.", show_default="3 in the table, all in JSON"
+            min=1,
+            help="Text and images: number of labels or answers, best first.",
+            show_default="labels: 3 in the table, all in JSON; answers: 1",
+        ),
+    ] = None,
+    unanswerable: Annotated[
+        bool, typer.Option("--unanswerable", help="Questions: an answer may be that the text has none.")
+    ] = False,
+    aggregation: Annotated[
+        str | None,
+        typer.Option(
+            help="Entities: how tokens become entities, none, simple, first, average or max.",
+            show_default="the bundle's",
         ),
     ] = None,
     language: Annotated[
@@ -162,6 +174,8 @@ def run(
         pair=pair,
         token_ids=token_ids,
         top=top,
+        unanswerable=unanswerable,
+        aggregation=aggregation,
         language=language,
         task=task,
         beam_size=beam_size,

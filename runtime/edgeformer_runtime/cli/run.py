@@ -14,7 +14,7 @@ from edgeformer_runtime.cli.tables import answers_table
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.pipelines.base import Pipeline, run_with
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
@@ -25,6 +25,8 @@ DEFAULT_TOP = 3
 STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
+ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
+"""Which belong to a kind of answers and not of inputs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class RunOptions:
     file: str | None = None
     column: str | None = None
     pair_column: str | None = None
+    unanswerable: bool = False
+    aggregation: str | None = None
 
     def __post_init__(self) -> None:
         check_names(self.folder)
@@ -74,11 +78,16 @@ def answer_inputs(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: 
 
 
 def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOptions) -> None:
-    takes = TASKS[manifest.task].takes
+    task = TASKS[manifest.task]
+    takes, known = task.takes, (*task.takes.options, *task.gives.run_options)
     given = options.given() | {STDIN: STDIN in inputs}
     for option, is_given in given.items():
-        if is_given and option not in takes.options:
-            raise InputError(f"{manifest.name} takes {takes.takes}, found {option}")
+        if is_given and option not in known:
+            raise InputError(
+                f"{manifest.name} takes {takes.takes}, found {option}"
+                if option not in ANSWER_OPTIONS
+                else f"{manifest.name} does {manifest.task}, which has no {option}"
+            )
     if not inputs and options.file is None:
         raise InputError(f"expected {takes.asks_for}")
 
@@ -95,7 +104,7 @@ def answer_all(
     results: list[Result] = []
     with progress_bar("running") as report:
         for index, raw in enumerate(raws):
-            results.append(pipeline.run(raw))
+            results.append(run_one(pipeline, raw, options))
             report(index + 1, len(raws))
     for index, result in enumerate(results):
         if result.truncated:
@@ -106,6 +115,11 @@ def answer_all(
     else:
         gives = TASKS[pipeline.bundle.manifest.task].gives
         out.print(answers_table(given, results, gives, options.top or DEFAULT_TOP))
+
+
+def run_one(pipeline: Pipeline[Any, Any], raw: Any, options: RunOptions) -> Any:
+    """Answer one raw input, with options of the call where the task's answers have some."""
+    return run_with(pipeline, raw, TASKS[pipeline.bundle.manifest.task].gives.call_options(options))
 
 
 def best_of(pipeline: Pipeline[Any, Any], result: Result, options: RunOptions) -> dict[str, Any]:
@@ -172,7 +186,8 @@ def _tell_doubts(name: str, transcript: Transcript) -> None:
     if doubtful:
         times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)
         err.print(
-            f"note: {name}: doubtful at {times}: no attempt gave a probable text there, and this is the likeliest"
+            f"note: {name}: doubtful at {times}: no attempt gave a probable text there that does not repeat itself, and"
+            " this is the best"
         )
 
 

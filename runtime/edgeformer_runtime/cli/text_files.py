@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.console import late_progress
-from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, best_of
+from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, best_of, run_one
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.registry import did_you_mean
@@ -295,7 +295,7 @@ def _answer_to(pipeline: Pipeline[Any, Any], row: Row, options: RunOptions) -> d
         return {"error": row.problem}
     try:
         raw = _raw_text(row.text, options.pair if row.pair is None else row.pair, options.token_ids)
-        result = pipeline.run(raw)
+        result = run_one(pipeline, raw, options)
     except (InputError, EngineError) as error:
         return {"input": row.text, "error": str(error)}
     return {"input": raw, **best_of(pipeline, result, options), **({"truncated": True} if result.truncated else {})}

@@ -11,7 +11,7 @@ from edgeformer_runtime.decoding.greedy import Search, follow, likeliest, sample
 from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import token_probability
-from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period
+from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period, repeats_phrase
 from edgeformer_runtime.decoding.segments import SPARSE_LETTERS_PER_SECOND, letters_of
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 
@@ -27,7 +27,8 @@ class Decoded:
         compression_ratio: of the text; high is repetitive.
         no_speech_probability: None where the model has no token for it.
         silent: nobody speaks: the text was improbable and its absence probable, or it was little for its audio.
-        doubtful: no temperature gave a result that is good enough; this is the best of them.
+        doubtful: no temperature gave a result that is good enough, and this is the best of them; or it is a sample that
+            says one phrase again and again.
     """
 
     hypothesis: Hypothesis
@@ -49,7 +50,8 @@ def decode_with_fallback(
     """Try the temperatures in turn; the first result that is good enough counts.
 
     Where none is, the likeliest counts of those that are not repetitive, or else of all (as in faster-whisper), and is
-    marked as doubtful: a sample at a high temperature is often made up.
+    marked as doubtful: a sample at a high temperature is often made up. So is a sample that is good enough and says one
+    phrase again and again.
 
     Args:
         search: of the window.
@@ -71,7 +73,9 @@ def decode_with_fallback(
         if _is_silent(decoded, options, sounding_seconds):
             return _silenced(decoded)
         if not (_is_repetitive(decoded, options, search) or _is_improbable(decoded, options)):
-            return decoded
+            words = [token for token in found.tokens if token < search.tokens.first_timestamp]
+            is_made_up = temperature > 0 and repeats_phrase(words) and not search.is_said_repeatedly(found)
+            return replace(decoded, doubtful=is_made_up)
         tried.append(decoded)
     candidates = [each for each in tried if not _is_repetitive(each, options, search)] or tried
     best = max(candidates, key=lambda each: each.hypothesis.mean_log_probability)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 
 LONGEST_PERIOD = 40
@@ -30,6 +31,21 @@ def loop_period(tokens: Sequence[int], stretches: int = 0) -> int:
         if needed <= count and all(tokens[-i] == tokens[-i - period] for i in range(1, needed - period + 1)):
             return period
     return 0
+
+
+PHRASE, TIMES = 5, 3
+"""Tokens of a phrase, and how often it is said, by which a sampled text is doubted."""
+
+
+def repeats_phrase(tokens: Sequence[int]) -> bool:
+    """Whether a phrase of `PHRASE` tokens stands there `TIMES` times, wherever.
+
+    Too little for a loop, and people say such things, but so does a model that is told another language than the one
+    that is spoken: Whisper base, in float32 and with the whole window, gives English that is to be German as "was für
+    ein Country du kannst" three times, at a good probability.
+    """
+    phrases = Counter(tuple(tokens[index : index + PHRASE]) for index in range(len(tokens) - PHRASE + 1))
+    return any(count >= TIMES for count in phrases.values())
 
 
 def compression_ratio(text: str) -> float:

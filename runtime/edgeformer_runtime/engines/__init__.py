@@ -7,6 +7,7 @@ from typing import cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
+from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.registry import load_attribute
@@ -46,7 +47,11 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     target = bundle.manifest.target
     try:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
-        check_model_files(bundle)
-        return make(bundle, threads)
+        if bundle.rows is None:
+            bundle.rows = check_model_files(bundle)
+        engine = make(bundle, threads)
+        if isinstance(engine, CheckedEngine):
+            engine.rows = bundle.rows
+        return engine
     except ImportError as error:
         raise EngineError(f"a bundle for {target} needs the package {error.name}: {INSTALL[target]}") from error

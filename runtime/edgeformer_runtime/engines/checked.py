@@ -17,6 +17,7 @@ from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
 from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.model_files.index_rows import Rows
 from edgeformer_runtime.registry import did_you_mean
 
 
@@ -30,6 +31,8 @@ class CheckedEngine(ABC):
     def __init__(self, programs: Sequence[ProgramSpec]) -> None:
         """Serve the programs of a manifest."""
         self.programs = {program.name: program for program in programs}
+        self.rows: Rows = {}
+        """What an input's numbers must be below, as `check_model_files` found it."""
         self._owners = StateOwners()
         self._lock = threading.Lock()
         self._closed = False
@@ -46,13 +49,26 @@ class CheckedEngine(ABC):
         """Run one program; see `Engine.run`.
 
         Raises:
-            InputError: an unknown program, or an input that is missing, superfluous or of another dtype or shape.
+            InputError: an unknown program, or an input that is missing, superfluous, of another dtype or shape, or
+                numbers a row of a table that the model does not have.
             EngineError: the engine is closed, failed, or gave other outputs than the manifest declares.
         """
-        spec = check_inputs(self.programs, program, inputs)
+        spec = self.check_inputs(program, inputs)
         with self._running(spec):
             outputs = self._execute(spec, inputs)
         return check_outputs(spec, outputs)
+
+    def check_inputs(self, program: str, inputs: Mapping[str, Tensor]) -> ProgramSpec:
+        """The program of that name, if it can run on the inputs. Errors as of `run`."""
+        spec = check_inputs(self.programs, program, inputs)
+        for name, rows in self.rows.get(program, {}).items():
+            smallest, largest = int(inputs[name].min(initial=0)), int(inputs[name].max(initial=0))
+            if smallest < 0 or largest >= rows:
+                raise InputError(
+                    f"{program}: {name}: expected numbers from 0 to {rows - 1}, which is what the model has rows for,"
+                    f" found {smallest} to {largest}"
+                )
+        return spec
 
     @contextmanager
     def _running(self, program: ProgramSpec) -> Iterator[None]:
@@ -109,7 +125,7 @@ def check_tensor(program: ProgramSpec, spec: TensorSpec, tensor: Tensor) -> None
     """Raises InputError: the input is no array, or not what the program declares."""
     if not isinstance(tensor, np.ndarray):
         raise InputError(f"{program.name}: {spec.name}: expected a numpy array, found {type(tensor).__name__}")
-    if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
+    if tensor.dtype != spec.dtype or tensor.shape != spec.shape:
         raise InputError(
             f"{program.name}: {spec.name}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
         )
@@ -123,7 +139,7 @@ def check_outputs(program: ProgramSpec, outputs: Mapping[str, Tensor]) -> dict[s
     """
     for spec in program.outputs:
         found = outputs.get(spec.name)
-        if found is None or str(found.dtype) != spec.dtype or found.shape != spec.shape:
+        if found is None or found.dtype != spec.dtype or found.shape != spec.shape:
             shown = "nothing" if found is None else f"{found.dtype} {found.shape}"
             raise EngineError(
                 f"{program.name}: the manifest declares the output {spec.name} as {spec.dtype} {spec.shape},"

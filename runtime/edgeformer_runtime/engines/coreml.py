@@ -13,7 +13,7 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs, check_outputs, decoder_over
+from edgeformer_runtime.engines.checked import CheckedEngine, check_outputs, decoder_over
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.program_decoder import StateOwners
 from edgeformer_runtime.errors import EngineError
@@ -61,7 +61,7 @@ class CoreMLEngine(CheckedEngine):
 
     def run_with(self, program: str, inputs: Mapping[str, Tensor], state: Any) -> dict[str, Tensor]:
         """Run one program on a state that it changes; None: it has none. As `Engine.run`."""
-        spec = check_inputs(self.programs, program, inputs)
+        spec = self.check_inputs(program, inputs)
         with self._running(spec):
             outputs = self._predict(spec, inputs, state)
         return check_outputs(spec, outputs)

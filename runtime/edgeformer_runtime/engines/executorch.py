@@ -15,7 +15,7 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.checked import CheckedEngine, check_inputs
+from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.engines.executorch_shim.build import Build, check_private, find_build, read_build
 from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
@@ -121,7 +121,7 @@ class _Methods:
 
     def run(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
         """As `Engine.run`, on the state of these methods."""
-        program = check_inputs(self._engine.programs, name, inputs)
+        program = self._engine.check_inputs(name, inputs)
         with self._engine._running(program):
             return self.call(program, inputs)
 

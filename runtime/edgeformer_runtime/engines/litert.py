@@ -7,10 +7,10 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import ai_edge_litert
 import numpy as np
 from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Environment, EnvironmentOptions, Options
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -48,7 +48,7 @@ class LiteRTEngine(CheckedEngine):
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Open the bundle's model; see `open_engine`."""
         super().__init__(bundle.manifest.programs)
-        self.executed_by = f"ai-edge-litert {version('ai-edge-litert')}"
+        self.executed_by = f"ai-edge-litert {ai_edge_litert.__version__}"
         options = Options(cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=WEIGHT_CACHE))
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}

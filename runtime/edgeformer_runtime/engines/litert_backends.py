@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,12 +31,15 @@ class Backend:
         packages: the distributions that bring it, of which one is enough.
         entry: "module:attribute" of what runs models.
         compiled: whether that is CompiledModel; else a class with the interface of TensorFlow Lite's Interpreter.
+        stated_version: "module:attribute" of the version, where a package states it: importlib.metadata, which is
+            asked otherwise, takes 10 ms to import.
         int8_since: the first release, as far as it was tried, that gives int8 weights their scales; None: none does.
     """
 
     packages: tuple[str, ...]
     entry: str
     compiled: bool = False
+    stated_version: str | None = None
     int8_since: tuple[int, ...] | None = (0,)
 
     def computes_int8(self, version: str) -> bool:
@@ -49,6 +51,13 @@ class Backend:
 
     def installed(self) -> tuple[str, str] | None:
         """The name and version of the package that is installed, or None."""
+        if self.stated_version is not None:
+            try:
+                return self.packages[0], load_attribute(self.stated_version)
+            except (ImportError, AttributeError):  # not installed, or too old to state it
+                pass
+        from importlib.metadata import PackageNotFoundError, version
+
         for package in self.packages:
             try:
                 return package, version(package)
@@ -57,11 +66,15 @@ class Backend:
         return None
 
 
+_LITERT = "ai_edge_litert:__version__"
+
 # The best first. ai-edge-litert has no wheels for 32-bit ARM; tflite-runtime has them, for Python up to 3.11, and takes
 # 2.5 to 6 times as long for the same files. TensorFlow is there for whoever has it anyway.
 BACKENDS: dict[str, Backend] = {
-    "compiled-model": Backend(("ai-edge-litert",), "ai_edge_litert.compiled_model:CompiledModel", compiled=True),
-    "interpreter": Backend(("ai-edge-litert",), "ai_edge_litert.interpreter:Interpreter"),
+    "compiled-model": Backend(
+        ("ai-edge-litert",), "ai_edge_litert.compiled_model:CompiledModel", compiled=True, stated_version=_LITERT
+    ),
+    "interpreter": Backend(("ai-edge-litert",), "ai_edge_litert.interpreter:Interpreter", stated_version=_LITERT),
     "tflite-runtime": Backend(("tflite-runtime",), "tflite_runtime.interpreter:Interpreter", int8_since=None),
     "tensorflow": Backend(
         ("tensorflow", "tensorflow-cpu"), "tensorflow.lite.python.interpreter:Interpreter", int8_since=(2, 21)

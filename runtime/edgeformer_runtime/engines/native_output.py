@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from edgeformer_runtime.process import flush_stderr
 
@@ -35,7 +35,7 @@ def held_back(shown_on_failure: bool = True) -> Iterator[None]:
     if _SILENT.is_set():
         yield
         return
-    with _LOCK, tempfile.TemporaryFile() as printed:
+    with _LOCK, _memory_file() as printed:
         flush_stderr()
         saved = os.dup(_STDERR)
         try:
@@ -52,6 +52,15 @@ def held_back(shown_on_failure: bool = True) -> Iterator[None]:
             raise
         finally:
             os.close(saved)
+
+
+def _memory_file() -> IO[bytes]:
+    """A file that nobody else sees, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("edgeformer-stderr"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
 
 
 def silence_destructors() -> None:

@@ -110,7 +110,7 @@ def read_answer(frame: Frame, manifest: Manifest) -> Any:
     try:
         return kind.from_frame(frame.header, frame.body, manifest.postprocessing)
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+        raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 
 
 # Tensors whose names, types and shapes both sides know, as their bytes one after the other.

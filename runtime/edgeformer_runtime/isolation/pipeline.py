@@ -119,13 +119,13 @@ def _record(kind: Any, data: Any) -> Any:
     try:
         return strict_json.from_data(kind, data, "answer")
     except (BundleError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+        raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 
 
 def _field(answer: Frame, name: str, kind: type) -> Any:
     value = answer.header.get(name)
     if not isinstance(value, kind):
-        raise EngineError(f"the isolated bundle gave what is no answer: it has no {name}")
+        raise EngineError(f"the isolated bundle's process sent no valid answer: it has no {name}")
     return value
 
 
@@ -158,7 +158,7 @@ class IsolatedTranscription:
         try:
             self._transcript = strict_json.from_data(Transcript, answer["transcript"], "answer")
         except (BundleError, KeyError, TypeError, AttributeError) as error:
-            raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+            raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
         return False
 
     def transcript(self) -> Transcript:
@@ -272,7 +272,7 @@ class IsolatedEngine:
         try:
             return unpack(answer.body, spec.outputs)
         except ValueError as error:
-            raise EngineError(f"the isolated bundle gave what is no answer: {error}") from None
+            raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:  # noqa: ARG002
         """None: decoders live in the helper process, with the pipeline."""
@@ -383,7 +383,7 @@ def verify_isolated(
                 strict_json.from_data(Stage, {"reason": None} | stage, "verification") for stage in data["stages"]
             )
         except (BundleError, KeyError, TypeError) as error:
-            raise EngineError(f"the isolated bundle gave what is no verification: {error}") from None
+            raise EngineError(f"the isolated bundle's process sent no valid verification: {error}") from None
     finally:
         engine.close()
     first = next((stage.name for stage in stages if not stage.ok), None)

@@ -10,38 +10,57 @@ from pathlib import Path
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.model_files.index_rows import Contents, Rows
 from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, refusal, refuse, shown
+from edgeformer_runtime.tasks.task import MAX_NUMBER, TASKS
 
 
-def check_model_files(bundle: Bundle) -> None:
+def check_model_files(bundle: Bundle) -> Rows:
     """Refuse a bundle whose model files would harm whoever opens them.
+
+    Returns:
+        For the inputs that index a table, how many rows it has: whoever runs the model holds the numbers to it.
 
     Raises:
         BundleError: names the file, the rule that it breaks, and where.
     """
-    counts = count_operators(bundle)
-    stated = bundle.manifest.operators
+    contents = read_contents(bundle)
+    manifest, counts = bundle.manifest, contents.operators
+    stated = manifest.operators
     for name in sorted({*stated, *counts}):
         if counts[name] != stated.get(name, 0):
             raise BundleError(
                 f"the model has the operator {shown(name)} {counts[name]} times, the manifest states"
                 f" {stated.get(name, 0)}: {WAY_ON}"
             )
+    largest = TASKS[manifest.task].takes.largest
+    for program in manifest.programs:
+        for name, rows in contents.rows.get(program.name, {}).items():
+            number = largest(manifest, program, name)
+            # A table of one row is that of a model without token types: a run that asks for another row is refused.
+            if number is not None and 1 < rows <= number < MAX_NUMBER:
+                raise BundleError(
+                    f"{program.file}: {program.name}: the input {shown(name)} may be {number}, the model's table has"
+                    f" {rows} rows: {WAY_ON}"
+                )
+    return contents.rows
 
 
-def count_operators(bundle: Bundle) -> Counter[str]:
+def read_contents(bundle: Bundle) -> Contents:
     """What the model files have, whatever the manifest states. Errors as of `check_model_files`."""
-    counts: Counter[str] = Counter()
+    found = Contents(Counter())
     for file in sorted({program.file for program in bundle.manifest.programs}):
         programs = [program for program in bundle.manifest.programs if program.file == file]
         try:
-            counts += _CHECKS[bundle.manifest.target](bundle, file, programs)
+            contents = _CHECKS[bundle.manifest.target](bundle, file, programs)
         except Broken as error:
             raise refusal(file, error) from None
-    return counts
+        found.operators.update(contents.operators)
+        found.rows.update(contents.rows)
+    return found
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
     """A file's bytes, read where they lie."""
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -49,7 +68,7 @@ def _mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _onnx(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+def _onnx(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.onnx_file import check_onnx
 
     folder = file.rpartition("/")[0]
@@ -58,30 +77,30 @@ def _onnx(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str
         for name, entry in bundle.manifest.files.items()
         if name.rpartition("/")[0] == folder
     }
-    return check_onnx(_mapped(bundle.path(file)), sizes, programs)
+    return check_onnx(mapped(bundle.path(file)), sizes, programs)
 
 
-def _litert(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+def _litert(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.litert_file import check_litert
 
-    return check_litert(_mapped(bundle.path(file)), programs)
+    return check_litert(mapped(bundle.path(file)), programs)
 
 
-def _executorch(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+def _executorch(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.executorch_file import check_executorch
 
-    return check_executorch(_mapped(bundle.path(file)), programs)
+    return check_executorch(mapped(bundle.path(file)), programs)
 
 
-def _coreml(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Counter[str]:
+def _coreml(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.coreml_file import check_coreml
 
     prefix = f"{file}/"
     names = [name.removeprefix(prefix) for name in bundle.manifest.files if name.startswith(prefix)]
-    return check_coreml(names, lambda name: _mapped(bundle.path(prefix + name)), programs)
+    return check_coreml(names, lambda name: mapped(bundle.path(prefix + name)), programs)
 
 
-_CHECKS: dict[str, Callable[[Bundle, str, list[ProgramSpec]], Counter[str]]] = {
+_CHECKS: dict[str, Callable[[Bundle, str, list[ProgramSpec]], Contents]] = {
     "litert": _litert,
     "onnx": _onnx,
     "executorch": _executorch,

@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
 from edgeformer_runtime.model_files.refusal import Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.wire import Fields, WireReader, count_varints, one, signed, text
 
@@ -55,9 +56,7 @@ CONST = "const"
 _EMPTY = memoryview(b"")
 
 
-def check_coreml(
-    files: Collection[str], read: Callable[[str], memoryview], programs: list[ProgramSpec]
-) -> Counter[str]:
+def check_coreml(files: Collection[str], read: Callable[[str], memoryview], programs: list[ProgramSpec]) -> Contents:
     """Refuse a package that breaks a rule of BUNDLE.md.
 
     Args:
@@ -66,7 +65,7 @@ def check_coreml(
         programs: those that the manifest says this package has.
 
     Returns:
-        How often each operator occurs.
+        How often each operator occurs, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -91,7 +90,7 @@ def check_coreml(
         if program.entry not in functions:
             refuse(f"it has no function {shown(program.entry)}")
         functions[program.entry].compare(program)
-    return counts
+    return Contents(counts, {program.name: functions[program.entry].rows for program in programs})
 
 
 def _check_manifest(data: bytes) -> None:
@@ -119,6 +118,7 @@ class _Function:
                 refuse(f"{what} has the input {shown(name)}, which is no tensor")
             self.inputs.append((name, kind))
             self._make(name, kind)
+        self._trace = IndexTrace(name for name, _ in self.inputs)
         blocks = message.get(3, ())
         if len(blocks) != 1:
             refuse(f"{what} has {len(blocks)} blocks")
@@ -128,6 +128,7 @@ class _Function:
         block = values.reader.message(one(entry, 2, _EMPTY), BLOCK, what)
         for each in block.get(3, ()):
             self._run(each, counts)
+        self.rows = self._trace.rows({name: name for name, _ in self.inputs})
         self.outputs = [text(each, what) for each in block.get(2, ())]
         for name in self.outputs:
             if self._made.get(name) is None:
@@ -150,10 +151,12 @@ class _Function:
         what = f"{self._what}: the operator {shown(operator)}"
         if message.get(4):
             refuse(f"{what} runs other blocks")
+        operands: dict[str, str] = {}
         for each in message.get(2, ()):
             entry = reader.message(each, ENTRY, what)
             for binding in reader.message(one(entry, 2, _EMPTY), ARGUMENT, what).get(1, ()):
-                self._operand(reader.message(binding, BINDING, what), what)
+                name = self._operand(reader.message(binding, BINDING, what), what)
+                operands[text(one(entry, 1, _EMPTY), what)] = name
         for each in message.get(5, ()):
             self._read.value(one(reader.message(each, ENTRY, what), 2, _EMPTY), f"a constant of {what}")
         constant = operator == CONST
@@ -167,13 +170,31 @@ class _Function:
                 kind = self._read.type(one(named, 2, _EMPTY), what, computed=False)
                 self._make(text(one(named, 1, _EMPTY), what), kind)
             else:
-                self._make(*self._named(each))
+                name, kind = self._named(each)
+                self._make(name, kind)
+                self._follow(operator, operands, name, kind)
 
-    def _operand(self, binding: dict[int, list[memoryview]], what: str) -> None:
+    def _operand(self, binding: dict[int, list[memoryview]], what: str) -> str:
+        """The name of what is read; empty: a constant that stands here."""
         if 2 in binding:
             self._read.value(one(binding, 2), f"an operand of {what}")
-        elif text(one(binding, 1, _EMPTY), what) not in self._made:
-            refuse(f"{what} reads {shown(text(one(binding, 1, _EMPTY), what))}, which nothing before it makes")
+            return ""
+        name = text(one(binding, 1, _EMPTY), what)
+        if name not in self._made:
+            refuse(f"{what} reads {shown(name)}, which nothing before it makes")
+        return name
+
+    def _follow(self, operator: str, operands: dict[str, str], result: str, kind: Type | None) -> None:
+        """Where the numbers of inputs go. Core ML may read beyond a table whose row is not there."""
+        if operator in MOVES:
+            self._trace.move(operands.get("x", ""), [result])
+        table, indices = (self._made.get(operands.get(key, "")) for key in ("x", "indices"))
+        if operator != GATHER or table is None or indices is None or kind is None:
+            return
+        for axis, rows in enumerate(table.shape):  # which one is a constant; the declared result says it, too
+            if (*table.shape[:axis], *indices.shape, *table.shape[axis + 1 :]) == kind.shape:
+                self._trace.index(operands["indices"], rows)
+                return
 
     def compare(self, program: ProgramSpec) -> None:
         """Refuse other inputs or outputs than the manifest states; states are none of them."""
@@ -207,6 +228,14 @@ OPERATORS: frozenset[str] = frozenset({
     "space_to_depth", "split", "sqrt", "square", "squeeze", "stack", "sub", "tan", "tanh", "threshold", "tile",
     "transpose", "write_state",
 })  # fmt: skip
+
+GATHER = "gather"
+
+MOVES = frozenset({
+    "cast", "expand_dims", "identity", "reshape", "slice_by_index", "slice_by_size", "squeeze", "tile",
+    "transpose",
+})  # fmt: skip
+"""The result's numbers are those of `x`."""
 
 # Types and constants of MIL, the program inside a Core ML package, and the file of weights beside it.
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
+from edgeformer_runtime.model_files.executorch_kernels import INDICES, KERNELS, MOVES
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.xnnpack_graph import check_xnnpack
 
@@ -24,6 +29,21 @@ KERNEL, DELEGATE, FREE = 1, 2, 5
 """InstructionArguments that a reader takes: none moves or jumps."""
 XNNPACK = "XnnpackBackend"
 IN_SEGMENT = 1
+
+
+class Place(NamedTuple):
+    """Bytes of a method's planned memory."""
+
+    memory: int
+    begin: int
+    end: int
+
+
+Key = Place | int
+"""A tensor by its planned memory, or one that has none by its number."""
+
+Room = tuple[int, int]
+"""Where bytes begin in the file, and how many there are up to their segment's end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,7 @@ class Segments:
         return self.place(self.named[key])[1]
 
 
-def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
+def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Contents:
     """Refuse a file that breaks a rule of BUNDLE.md.
 
     Args:
@@ -63,7 +83,7 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
         programs: those that the manifest says this file has.
 
     Returns:
-        How often each kernel and delegate is called.
+        How often each kernel and delegate is called, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -84,7 +104,7 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
                 refuse("it has constants or delegates' data in its flatbuffer")
     constants = _offsets(program.table(5), segments)
     states = [_offsets(each, segments) for each in program.tables(6)]
-    counts: Counter[str] = Counter()
+    found = Contents(Counter())
     plans: dict[str | None, Table] = {}
     for plan in program.tables(1):
         name = plan.text(0)
@@ -92,13 +112,14 @@ def check_executorch(data: memoryview, programs: list[ProgramSpec]) -> Counter[s
             refuse(f"it has the method {shown(name)} twice")
         plans[name] = plan
         try:
-            _Plan(plan, segments, ValueReader(constants, states), counts, [p for p in programs if p.entry == name])
+            reader = ValueReader(constants, states, data, steps)
+            _Plan(plan, segments, reader, found, [program for program in programs if program.entry == name])
         except Broken as error:
             raise Broken(f"method {shown(name)}: {error}") from None
     for declared in programs:
         if declared.entry not in plans:
             refuse(f"it has no method {shown(declared.entry)}")
-    return counts
+    return found
 
 
 def _segments(data: memoryview, program: Table, base: int, size: int, steps: Steps) -> Segments:
@@ -118,26 +139,27 @@ def _segments(data: memoryview, program: Table, base: int, size: int, steps: Ste
     return Segments(data, places, named, steps)
 
 
-def _offsets(table: Table | None, segments: Segments) -> list[int]:
-    """How many bytes there are from each offset of a segment on."""
+def _offsets(table: Table | None, segments: Segments) -> list[Room]:
+    """Where each offset of a segment is in the file, and how many bytes there are from it on."""
     if table is None:
         return []
     offsets = table.integers(1, "Q")
     if not offsets:
         return []
-    _, size = segments.place(table.scalar(0, "I"))
+    begin, size = segments.place(table.scalar(0, "I"))
     for offset in offsets:
         check_range(offset, 0, size, "a constant")
-    return [size - offset for offset in offsets]
+    return [(begin + offset, size - offset) for offset in offsets]
 
 
 class _Plan:
     """A method: its values, and its instructions, which run in order."""
 
     def __init__(
-        self, plan: Table, segments: Segments, reader: ValueReader, counts: Counter[str], programs: list[ProgramSpec]
+        self, plan: Table, segments: Segments, reader: ValueReader, contents: Contents, programs: list[ProgramSpec]
     ) -> None:
         self._segments = segments
+        self._counts = contents.operators
         memory = plan.integers(8, "q")
         if any(size < 0 for size in memory) or sum(memory) > MAX_MEMORY_BYTES:
             refuse(f"it plans {shown(memory)} bytes: expected at most 2^30")
@@ -146,16 +168,20 @@ class _Plan:
                 refuse("it plans memory of a device")
         self._values = reader.read(list(plan.tables(2)), memory)
         inputs, outputs = ([self._index(each) for each in plan.integers(field)] for field in (3, 4))
+        constants = [number for number, value in enumerate(self._values) if value.constant]
+        self._trace = IndexTrace(self._key(number) for number in (*inputs, *constants))
         self._operators = [f"{each.text(0)}.{each.text(1) or ''}" for each in plan.tables(6)]
         self._delegates = [self._delegate(each) for each in plan.tables(7)]
         chains = list(plan.tables(5))
         if len(chains) != 1:
             refuse(f"it has {len(chains)} chains of instructions: expected one")
         for each in chains[0].tables(2):
-            self._run(each, counts)
+            self._run(each)
         for program in programs:
             self._compare(program.inputs, inputs, "inputs")
             self._compare(program.outputs, outputs, "outputs")
+            names = {self._key(number): spec.name for number, spec in zip(inputs, program.inputs, strict=True)}
+            contents.rows[program.name] = self._trace.rows(names)
 
     def _index(self, number: int) -> int:
         if not 0 <= number < len(self._values):
@@ -173,7 +199,7 @@ class _Plan:
         offset, size = self._segments.place(reference.scalar(1, "I"))
         return self._segments.data[offset : offset + size]
 
-    def _run(self, instruction: Table, counts: Counter[str]) -> None:
+    def _run(self, instruction: Table) -> None:
         kind, call = instruction.scalar(0, "B"), instruction.table(1)
         if kind == FREE and call is not None:
             self._index(call.scalar(0, "i"))
@@ -186,13 +212,14 @@ class _Plan:
         if not 0 <= number < len(names):
             refuse(f"it calls number {number} of {len(names)}")
         if kind == DELEGATE:
-            counts[XNNPACK] += 1
+            self._counts[XNNPACK] += 1
             if any(self._values[each].kind != "T" for each in operands):
                 refuse("it gives a delegate what is no tensor")
+            self._write(operands)
             check_xnnpack(self._delegates[number], self._segments.named_size, len(operands), self._segments.steps)
             return
         name = self._operators[number]
-        counts[name] += 1
+        self._counts[name] += 1
         if name not in KERNELS:
             refuse(f"it calls {shown(name)}, which is none that a reader knows: see BUNDLE.md")
         self._check_operands(name, operands)
@@ -218,6 +245,40 @@ class _Plan:
             for item in self._values[each].items or (each,):
                 if self._values[item].kind != "T" or self._values[item].constant:
                     refuse(f"{name} writes to what is no tensor, or a constant")
+                self._write([item])
+        if name in MOVES:
+            self._trace.move(self._key(operands[0]), map(self._key, written))
+        elif name in INDICES:
+            self._check_indices(name, operands[0], operands[INDICES[name]])
+
+    def _key(self, number: int) -> Key:
+        """What is followed is memory, as a view in another shape is the same memory and no instruction."""
+        return self._values[number].place or number
+
+    def _write(self, numbers: list[int]) -> None:
+        """What lay in the memory of these values is written over, in whole or in part."""
+        for place in filter(None, (self._values[number].place for number in numbers)):
+            self._trace.forget(
+                [
+                    key
+                    for key in self._trace.followed
+                    if not isinstance(key, int)
+                    and key.memory == place.memory
+                    and key.begin < place.end
+                    and place.begin < key.end
+                ]
+            )
+
+    def _check_indices(self, name: str, table: int, indices: int) -> None:
+        shape = self._values[table].shape
+        source = self._trace.index(self._key(indices), shape[0] if shape else 0)
+        constant = self._values[source] if isinstance(source, int) and self._values[source].constant else None
+        numbers = constant.numbers() if constant is not None and constant.numbers is not None else []
+        if any(not 0 <= number < shape[0] for number in numbers):
+            refuse(f"{name} takes a row of {shape[0]} by a number beyond them")
+        # A quantized table's kernel ends the process where there is no such row.
+        if name.startswith("quantized_decomposed::") and (source is None or (constant is not None and not numbers)):
+            refuse(f"{name} takes rows by numbers that are neither an input's nor a small constant's")
 
     def _compare(self, declared: tuple[TensorSpec, ...], found: list[int], what: str) -> None:
         values = [self._values[each] for each in found]
@@ -225,72 +286,6 @@ class _Plan:
             (spec.shape, spec.dtype) for spec in declared
         ]:
             refuse(f"it has other {what} than the manifest declares")
-
-
-# The kernels of ExecuTorch that a reader knows, with what each takes.
-
-
-KERNELS: dict[str, tuple[str, int]] = {
-    "aten::_adaptive_avg_pool2d.out": ("TLT", 1), "aten::_log_softmax.out": ("TIBT", 1),
-    "aten::_native_batch_norm_legit_no_training.out": ("TttTTDDTTT", 3), "aten::_softmax.out": ("TIBT", 1),
-    "aten::abs.out": ("TT", 1), "aten::add.Scalar_out": ("TSST", 1), "aten::add.out": ("TTST", 1),
-    "aten::addmm.out": ("TTTSST", 1), "aten::alias_copy.out": ("TT", 1), "aten::amax.out": ("TLBT", 1),
-    "aten::amin.out": ("TLBT", 1), "aten::any.dim_out": ("TIBT", 1), "aten::any.dims_out": ("TlBT", 1),
-    "aten::arange.start_out": ("SSST", 1), "aten::argmax.out": ("TiBT", 1), "aten::argmin.out": ("TiBT", 1),
-    "aten::avg_pool2d.out": ("TLLLBBiT", 1), "aten::bitwise_and.Tensor_out": ("TTT", 1), "aten::bitwise_not.out":
-    ("TT", 1), "aten::bitwise_or.Tensor_out": ("TTT", 1), "aten::bmm.out": ("TTT", 1), "aten::cat.out": ("VIT", 1),
-    "aten::clamp.out": ("TssT", 1), "aten::clone.out": ("TiT", 1), "aten::constant_pad_nd.out": ("TLST", 1),
-    "aten::convolution.out": ("TTtLLLBLIT", 1), "aten::copy.out": ("TTBT", 1), "aten::copy_.": ("TTB", 1),
-    "aten::cos.out": ("TT", 1), "aten::cumsum.out": ("TIiT", 1), "aten::detach_copy.out": ("TT", 1),
-    "aten::div.Scalar_out": ("TST", 1), "aten::div.out": ("TTT", 1), "aten::elu.out": ("TSSST", 1),
-    "aten::embedding.out": ("TTIBBT", 1), "aten::eq.Scalar_out": ("TST", 1), "aten::eq.Tensor_out": ("TTT", 1),
-    "aten::erf.out": ("TT", 1), "aten::exp.out": ("TT", 1), "aten::expand_copy.out": ("TLBT", 1),
-    "aten::fill.Scalar_out": ("TST", 1), "aten::floor.out": ("TT", 1), "aten::full.out": ("LST", 1),
-    "aten::full_like.out": ("TSiT", 1), "aten::gather.out": ("TITBT", 1), "aten::ge.Scalar_out": ("TST", 1),
-    "aten::ge.Tensor_out": ("TTT", 1), "aten::gelu.out": ("TXT", 1), "aten::gt.Scalar_out": ("TST", 1),
-    "aten::gt.Tensor_out": ("TTT", 1), "aten::hardtanh.out": ("TSST", 1), "aten::index.Tensor_out": ("TOT", 1),
-    "aten::index_put.out": ("TOTBT", 1), "aten::index_put_.": ("TOTB", 1), "aten::index_select.out": ("TITT", 1),
-    "aten::le.Scalar_out": ("TST", 1), "aten::le.Tensor_out": ("TTT", 1), "aten::leaky_relu.out": ("TST", 1),
-    "aten::log.out": ("TT", 1), "aten::logical_and.out": ("TTT", 1), "aten::logical_not.out": ("TT", 1),
-    "aten::logical_or.out": ("TTT", 1), "aten::lt.Scalar_out": ("TST", 1), "aten::lt.Tensor_out": ("TTT", 1),
-    "aten::masked_fill.Scalar_out": ("TTST", 1), "aten::max.dim_max": ("TIBTT", 2),
-    "aten::max_pool2d_with_indices.out": ("TLLLLBTT", 2), "aten::maximum.out": ("TTT", 1), "aten::mean.out":
-    ("TlBiT", 1), "aten::minimum.out": ("TTT", 1), "aten::mm.out": ("TTT", 1), "aten::mul.Scalar_out": ("TST", 1),
-    "aten::mul.out": ("TTT", 1), "aten::native_group_norm.out": ("TttIIIIDTTT", 3), "aten::native_layer_norm.out":
-    ("TLttDTTT", 3), "aten::ne.Scalar_out": ("TST", 1), "aten::ne.Tensor_out": ("TTT", 1), "aten::neg.out": ("TT",
-    1), "aten::permute_copy.out": ("TLT", 1), "aten::pixel_shuffle.out": ("TIT", 1), "aten::pow.Scalar_out": ("STT",
-    1), "aten::pow.Tensor_Scalar_out": ("TST", 1), "aten::pow.Tensor_Tensor_out": ("TTT", 1),
-    "aten::reciprocal.out": ("TT", 1), "aten::relu.out": ("TT", 1), "aten::repeat.out": ("TLT", 1),
-    "aten::round.out": ("TT", 1), "aten::rsqrt.out": ("TT", 1), "aten::scalar_tensor.out": ("ST", 1),
-    "aten::select_copy.int_out": ("TIIT", 1), "aten::select_scatter.out": ("TTIIT", 1), "aten::sigmoid.out": ("TT",
-    1), "aten::sign.out": ("TT", 1), "aten::sin.out": ("TT", 1), "aten::slice_copy.Tensor_out": ("TIiiIT", 1),
-    "aten::slice_scatter.out": ("TTIiiIT", 1), "aten::split_copy.Tensor_out": ("TIIV", 0),
-    "aten::split_with_sizes_copy.out": ("TLIV", 0), "aten::sqrt.out": ("TT", 1), "aten::squeeze_copy.dim_out":
-    ("TIT", 1), "aten::squeeze_copy.dims_out": ("TLT", 1), "aten::stack.out": ("VIT", 1), "aten::sub.Scalar_out":
-    ("TSST", 1), "aten::sub.out": ("TTST", 1), "aten::sum.IntList_out": ("TlBiT", 1), "aten::t_copy.out": ("TT", 1),
-    "aten::tanh.out": ("TT", 1), "aten::transpose_copy.int_out": ("TIIT", 1), "aten::tril.out": ("TIT", 1),
-    "aten::unbind_copy.int_out": ("TIV", 0), "aten::unsqueeze_copy.out": ("TIT", 1), "aten::var.correction_out":
-    ("TlsBT", 1), "aten::view_copy.out": ("TLT", 1), "aten::where.self_out": ("TTTT", 1),
-    "dim_order_ops::_clone_dim_order.out": ("TBlT", 1), "dim_order_ops::_to_dim_order_copy.out": ("TBlT", 1),
-    "executorch_prim::et_view.default": ("TL", 1), "quantized_decomposed::add.out": ("TDIIITDIIIDIIIT", 1),
-    "quantized_decomposed::choose_qparams.Tensor_out": ("TIIDITT", 2),
-    "quantized_decomposed::choose_qparams_per_token_asymmetric.out": ("TITT", 2),
-    "quantized_decomposed::dequantize_per_channel.out": ("TTtIIIIiT", 1),
-    "quantized_decomposed::dequantize_per_tensor.Tensor_out": ("TTTIIIiT", 1),
-    "quantized_decomposed::dequantize_per_tensor.out": ("TDIIIIiT", 1),
-    "quantized_decomposed::dequantize_per_token.out": ("TTTIIIIT", 1),
-    "quantized_decomposed::embedding_4bit.dtype_out": ("TTtIITiT", 1), "quantized_decomposed::embedding_4bit.out":
-    ("TTtIITT", 1), "quantized_decomposed::embedding_byte.dtype_out": ("TTtIITiT", 1),
-    "quantized_decomposed::embedding_byte.out": ("TTtIITT", 1), "quantized_decomposed::quantize_per_channel.out":
-    ("TTTIIIIT", 1), "quantized_decomposed::quantize_per_tensor.Tensor_out": ("TTTIIIT", 1),
-    "quantized_decomposed::quantize_per_tensor.out": ("TDIIIIT", 1), "quantized_decomposed::quantize_per_token.out":
-    ("TTTIIIT", 1),
-}  # fmt: skip
-"""By `name.overload` the kind of each operand, results included, and how many results there are.
-
-Kinds: T tensor, V list of tensors, O list of tensors some of which are absent, I integer, B boolean, D float, S integer
-or float or boolean, L list of integers, F list of floats, X text; in lower case, it may be absent.
-"""
 
 
 # The values of a method in a `.pte`: tensors with their memory, numbers, and lists of others.
@@ -304,6 +299,8 @@ DTYPES: dict[int, tuple[str, int]] = {
 # KernelTypes, by number; the kinds are those of `KERNELS`.
 KINDS = {1: "N", 2: "I", 3: "B", 4: "D", 5: "T", 6: "X", 7: "L", 8: "F", 9: "A", 10: "V", 11: "O"}
 STATIC, DYNAMIC_BOUND = 0, 1
+MAX_STEERING = 4096
+"""Elements of a constant of indices: positions have fewer."""
 _ACCEPTED = {"S": "IBD", "O": "OV", "D": "DI", "B": "B"}
 
 
@@ -316,6 +313,8 @@ class Value:
         shape, dtype: a tensor's; dtype is its number in ScalarType.
         constant: whether it is a tensor whose bytes are the file's own.
         items: of a list, the numbers of the values in it; absent ones are left out.
+        numbers: gives those of a small constant of integers; None: it is none.
+        place: a tensor's planned memory; None: it has none.
     """
 
     kind: str
@@ -323,6 +322,8 @@ class Value:
     dtype: int = -1
     constant: bool = False
     items: tuple[int, ...] = ()
+    numbers: Callable[[], list[int]] | None = None
+    place: Place | None = None
 
     def fits(self, expected: str) -> bool:
         """Whether a kernel's operand of that kind may be this."""
@@ -334,10 +335,14 @@ class Value:
 class ValueReader:
     """Reads the values of one method."""
 
-    def __init__(self, constants: Sequence[int], states: Sequence[Sequence[int]]) -> None:
-        """How many bytes there are from each constant's offset on, and from each one's of the segments of states."""
+    def __init__(
+        self, constants: Sequence[Room], states: Sequence[Sequence[Room]], data: memoryview, steps: Steps
+    ) -> None:
+        """Where the constants and the states of each segment begin in the file, and what may be looked at in it."""
         self._constants = constants
         self._states = states
+        self._data = data
+        self._steps = steps
 
     def read(self, tables: list[Table], memory: Sequence[int]) -> list[Value]:
         """All values; memory: the sizes that the method plans."""
@@ -384,18 +389,34 @@ class ValueReader:
         if extra is not None and (extra.scalar(2, "b") or extra.scalar(3, "b")):
             refuse(f"{what} lies in another file or on a device")
         size = math.prod(shape) * DTYPES[dtype][1]
+        place = None
         if plan is not None:
-            place = plan.scalar(0, "I")
-            if not 1 <= place < len(memory):
-                refuse(f"{what} is planned into memory {place} of {len(memory)}")
-            check_range(plan.scalar(1, "I") | plan.scalar(2, "I") << 32, size, memory[place], what)
+            number, begin = plan.scalar(0, "I"), plan.scalar(1, "I") | plan.scalar(2, "I") << 32
+            if not 1 <= number < len(memory):
+                refuse(f"{what} is planned into memory {number} of {len(memory)}")
+            check_range(begin, size, memory[number], what)
+            place = Place(number, begin, begin + size)
         if buffer > 0:
             self._check_content(what, buffer, size, constant, 0 if extra is None else extra.scalar(0, "Q"))
-        return Value("T", shape, dtype, constant)
+        numbers = self._numbers(buffer, shape, dtype) if constant else None
+        return Value("T", shape, dtype, constant, numbers=numbers, place=place)
+
+    def _numbers(self, buffer: int, shape: Shape, dtype: int) -> Callable[[], list[int]] | None:
+        count = math.prod(shape)
+        if DTYPES[dtype][0] not in ("int32", "int64") or count > MAX_STEERING:
+            return None
+
+        def read() -> list[int]:
+            self._steps.spend(count)  # many operators may read one
+            return [
+                int(each) for each in np.frombuffer(self._data, DTYPES[dtype][0], count, self._constants[buffer][0])
+            ]
+
+        return read
 
     def _check_content(self, what: str, buffer: int, size: int, constant: bool, state: int) -> None:
         if not constant and state >= len(self._states):
             refuse(f"{what} starts with the state {state} of {len(self._states)}")
         room = self._constants if constant else self._states[state]
-        if buffer >= len(room) or size > room[buffer]:
+        if buffer >= len(room) or size > room[buffer][1]:
             refuse(f"{what} has fewer bytes than its shape needs")

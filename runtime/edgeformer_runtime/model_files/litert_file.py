@@ -11,12 +11,13 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.litert_shapes import RULES, Call, Tensor
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.litert_shapes import INDICES, MOVES, RULES, Call, Tensor, indexed_rows
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 
 
-def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
+def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Contents:
     """Refuse a file that breaks a rule of BUNDLE.md.
 
     Args:
@@ -24,7 +25,7 @@ def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
         programs: those that the manifest says this file has.
 
     Returns:
-        How often each operator occurs.
+        How often each operator occurs, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -38,8 +39,8 @@ def check_litert(data: memoryview, programs: list[ProgramSpec]) -> Counter[str]:
     counts: Counter[str] = Counter()
     signatures, tables = list(model.tables(7)), list(model.tables(2))
     _check_graphs(signatures, len(tables))
-    _check_signatures(signatures, [_Graph(reader, codes, table, counts) for table in tables], programs)
-    return counts
+    graphs = [_Graph(reader, codes, table, counts) for table in tables]
+    return Contents(counts, _check_signatures(signatures, graphs, programs))
 
 
 def _code(table: Table) -> str:
@@ -65,6 +66,7 @@ class _Graph:
         if self._made.intersection(self.inputs) or len(set(self.inputs)) != len(self.inputs):
             refuse("an input of a graph is a constant, or occurs twice")
         self._made.update(self.inputs)
+        self.trace = IndexTrace(self.inputs)
         self._steps: list[tuple[Sequence[int], Sequence[int]]] = []
         self._computed: dict[int, int] = {}
         for each in table.tables(3):
@@ -101,11 +103,16 @@ class _Graph:
         if self._made.intersection(outputs) or len(set(outputs)) != len(outputs):
             refuse("it writes what is made already")
         options = operator.table(4) if kind else operator.table(12) if operator.has(12) else None
-        shapes = RULES[name](Call(operands, [self.tensors[each] for each in outputs], options))
+        call = Call(operands, [self.tensors[each] for each in outputs], options)
+        shapes = RULES[name](call)
         found = [self.tensors[each].shape for each in outputs]
         if found != list(shapes):
             refuse(f"it makes {shown([*shapes])} where the file declares {shown(found)}")
         self._made.update(outputs)
+        if name in MOVES:
+            self.trace.move(inputs[0], outputs)
+        elif name in INDICES:
+            self.trace.index(inputs[INDICES[name]], indexed_rows(name, call))
         self._steps.append((inputs, outputs))
         self._computed.update({each: math.prod(self.tensors[each].shape) for each in outputs})
 
@@ -116,7 +123,9 @@ def _check_graphs(signatures: list[Table], count: int) -> None:
         refuse(f"its signatures run the graphs {shown(numbers)}: expected each of {count} once")
 
 
-def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: list[ProgramSpec]) -> None:
+def _check_signatures(
+    signatures: list[Table], graphs: list[_Graph], programs: list[ProgramSpec]
+) -> dict[str, dict[str, int]]:
     by_key = {signature.text(2): signature for signature in signatures}
     if len(by_key) != len(signatures):
         refuse("two signatures have the same key")
@@ -126,6 +135,7 @@ def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: l
             listed = [each.scalar(1, "I") for each in signature.tables(field)]
             if sorted(listed) != sorted(tensors):
                 refuse(f"the signature {shown(signature.text(2))} names other tensors than its graph has")
+    rows: dict[str, dict[str, int]] = {}
     for program in programs:
         if program.entry not in by_key:
             refuse(f"it has no signature {shown(program.entry)}")
@@ -133,6 +143,9 @@ def _check_signatures(signatures: list[Table], graphs: list[_Graph], programs: l
         graph = graphs[own.scalar(4, "I")]
         _compare(own, 0, graph, program.inputs, program.name)
         _compare(own, 1, graph, program.outputs, program.name)
+        names = {each.scalar(1, "I"): each.text(0) or "" for each in own.tables(0)}
+        rows[program.name] = graph.trace.rows(names)
+    return rows
 
 
 def _compare(signature: Table, field: int, graph: _Graph, declared: tuple[TensorSpec, ...], name: str) -> None:

@@ -395,3 +395,20 @@ RULES: dict[str, Rule] = {
     "UNPACK": _unpack,
 }
 """By the operator's name in BuiltinOperator."""
+
+MOVES = frozenset({
+    "BROADCAST_TO", "CAST", "EXPAND_DIMS", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE",
+    "UNPACK",
+})  # fmt: skip
+"""The results' numbers are those of the first operand."""
+
+INDICES = {"EMBEDDING_LOOKUP": 0, "GATHER": 1, "GATHER_ND": 1}
+"""Which operand numbers the rows of another one, the table."""
+
+
+def indexed_rows(name: str, call: Call) -> int:
+    """How many rows the table of a call in `INDICES` has; its rule has seen that the call is sound."""
+    table = call.shape(1 - INDICES[name])
+    if name == "GATHER_ND":
+        return min(table[: call.shape(1)[-1]])
+    return table[rules.axis_of(call.option(0) if name == "GATHER" else 0, len(table))]

@@ -5,12 +5,35 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.onnx_shapes import OWN_OPERATORS, RULES, Attribute, Call
-from edgeformer_runtime.model_files.onnx_values import TYPES, Known, known_constant, read_tensor
+from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.onnx_shapes import (
+    GATHERS,
+    MOVES,
+    OWN_OPERATORS,
+    RULES,
+    Attribute,
+    Call,
+    indexed_rows,
+)
+from edgeformer_runtime.model_files.onnx_values import (
+    DATA_TYPE,
+    DIMS,
+    ELSEWHERE,
+    ENTRY,
+    LOCATION,
+    NAME,
+    TENSOR,
+    TYPES,
+    Known,
+    known_constant,
+    read_tensor,
+)
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
@@ -40,7 +63,47 @@ DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
 _EMPTY = memoryview(b"")
 
 
-def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Counter[str]:
+class Elsewhere(NamedTuple):
+    """A constant whose bytes lie in another file of the model's folder."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    file: str
+    offset: int
+    length: int
+
+
+def constants_elsewhere(data: memoryview) -> list[Elsewhere]:
+    """The constants of a file that `check_onnx` took, as far as they lie in others and numpy has their type."""
+    reader = WireReader(strict=True)
+    graph = reader.message(one(reader.message(data, MODEL, "the model"), 7), GRAPH, "the graph")
+    found = []
+    for each in graph.get(5, ()):
+        tensor = reader.message(each, TENSOR, "a tensor")
+        bits, _, dtype = TYPES[one(tensor, DATA_TYPE)]
+        if one(tensor, LOCATION, 0) == 1 and bits == np.dtype(dtype).itemsize * 8:
+            entries = [reader.message(entry, ENTRY, "a tensor") for entry in tensor[ELSEWHERE]]
+            place = {text(one(entry, 1), "a tensor"): text(one(entry, 2), "a tensor") for entry in entries}
+            shape = tuple(signed(size) for size in tensor.get(DIMS, ()))
+            name = text(one(tensor, NAME), "a tensor")
+            found.append(Elsewhere(name, dtype, shape, place["location"], int(place["offset"]), int(place["length"])))
+    return found
+
+
+class Declared(NamedTuple):
+    """An input or output of the graph; None among its sizes: the length, which is symbolic."""
+
+    name: str
+    sizes: tuple[int | None, ...]
+    dtype: int
+
+    def at(self, length: int) -> Shape:
+        """Its shape for inputs of that length."""
+        return tuple(length if size is None else size for size in self.sizes)
+
+
+def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[ProgramSpec]) -> Contents:
     """Refuse a file that breaks a rule of BUNDLE.md.
 
     Args:
@@ -49,7 +112,7 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
         programs: those that the manifest says this file is.
 
     Returns:
-        How often each operator occurs.
+        How often each operator occurs, and the rows of the tables that inputs index.
 
     Raises:
         Broken: says which rule and where.
@@ -63,7 +126,8 @@ def check_onnx(data: memoryview, sizes: Mapping[str, int], programs: list[Progra
     graph = one(model, 7)
     if graph is None:
         refuse("it has no graph: expected an ONNX model")
-    return _Graph(reader, graph, sizes, programs).counts
+    found = _Graph(reader, graph, sizes, programs)
+    return Contents(found.counts, {program.name: found.rows for program in programs})
 
 
 def _domain(name: str) -> str:
@@ -80,7 +144,8 @@ class _Graph:
     ) -> None:
         self._reader = reader
         self._values: dict[str, Known] = {}
-        self._types: dict[bytes, tuple[Shape, int]] = {}
+        self._types: dict[bytes, tuple[tuple[int | None, ...], int]] = {}
+        self._symbol: str | None = None
         self._steps: list[tuple[list[str], list[str]]] = []
         self._computed: dict[str, int] = {}
         self.counts: Counter[str] = Counter()
@@ -89,33 +154,32 @@ class _Graph:
         outputs = [self._declared(each) for each in message.get(12, ())]
         for each in message.get(13, ()):
             self._declared(each)
-        for program in programs:
-            _compare(program.inputs, inputs, "input")
-            _compare(program.outputs, outputs, "output")
-        for name, shape, dtype in inputs:
-            self._make(name, Known(shape, dtype))
+        length = max(_length(program, inputs, outputs) for program in programs)
+        for each in inputs:
+            self._make(each.name, Known(check_shape(each.at(length), f"the input {shown(each.name)}"), each.dtype))
+        self._trace = IndexTrace(each.name for each in inputs)
         for each in message.get(5, ()):
             self._make(*read_tensor(reader, each, sizes))
         for each in message.get(1, ()):
             self._run(each)
         check_live(self._steps, self._computed)
-        for name, shape, _ in outputs:
-            if name not in self._values or self._values[name].shape != shape:
-                refuse(f"its output {shown(name)} is not made as it is declared")
+        self.rows = self._trace.rows({each.name: each.name for each in inputs})
+        for each in outputs:
+            if each.name not in self._values or self._values[each.name].shape != each.at(length):
+                refuse(f"its output {shown(each.name)} is not made as it is declared")
 
     def _make(self, name: str, value: Known) -> None:
         if not name or name in self._values:
             refuse(f"the value {shown(name)} is made twice")
         self._values[name] = value
 
-    def _declared(self, data: memoryview) -> tuple[str, Shape, int]:
+    def _declared(self, data: memoryview) -> Declared:
         message = self._reader.message(data, VALUE, "a value")
         name = text(one(message, 1, _EMPTY), "a value")
         data = one(message, 2, _EMPTY)
-        shape, dtype = self._types.get(bytes(data)) or self._type(data, f"the value {shown(name)}")
-        return name, shape, dtype
+        return Declared(name, *(self._types.get(bytes(data)) or self._type(data, f"the value {shown(name)}")))
 
-    def _type(self, data: memoryview, what: str) -> tuple[Shape, int]:
+    def _type(self, data: memoryview, what: str) -> tuple[tuple[int | None, ...], int]:
         outer = one(self._reader.message(data, TYPE, what), 1)
         if outer is None:
             refuse(f"{what} is no dense tensor")
@@ -123,15 +187,23 @@ class _Graph:
         dtype = one(inner, 1, 0)
         if dtype not in TYPES:
             refuse(f"{what} has the type {dtype}, which is no dense number")
-        sizes = []
-        for each in self._reader.message(one(inner, 2, _EMPTY), SHAPE, what).get(1, ()):
-            size = one(self._reader.message(each, DIMENSION, what), 1)
-            if size is None:
-                refuse(f"{what} has a size that is not static")
-            sizes.append(signed(size))
-        found = check_shape(sizes, what), dtype
-        self._types[bytes(data)] = found  # many values have one type
-        return found
+        sizes = tuple(
+            self._size(self._reader.message(each, DIMENSION, what), what)
+            for each in self._reader.message(one(inner, 2, _EMPTY), SHAPE, what).get(1, ())
+        )
+        check_shape([size for size in sizes if size is not None], what)
+        self._types[bytes(data)] = sizes, dtype  # many values have one type
+        return sizes, dtype
+
+    def _size(self, dimension: Mapping[int, list[Any]], what: str) -> int | None:
+        """A number, or None for the one length of the file that is symbolic."""
+        size, symbol = one(dimension, 1), text(one(dimension, 2, _EMPTY), what)
+        if size is not None and not symbol:
+            return signed(size)
+        if size is not None or not symbol or self._symbol not in (None, symbol):
+            refuse(f"{what} has a size that is neither a number nor the file's one symbolic length")
+        self._symbol = symbol
+        return None
 
     def _run(self, data: memoryview) -> None:
         message = self._reader.message(data, NODE, "a node")
@@ -168,10 +240,18 @@ class _Graph:
             if name and name not in self._values:
                 refuse(f"it reads {shown(name)}, which nothing before it makes")
             operands.append(self._values[name] if name else None)
-        shapes = RULES[operator](Call(operands, attributes, len(outputs)))
-        if len(outputs) > len(shapes):
+        call = Call(operands, attributes, len(outputs), self._symbol is not None)
+        found = RULES[operator](call)
+        if operator in MOVES:
+            self._trace.move(inputs[0], outputs)
+        elif operator in GATHERS:
+            self._trace.index(inputs[1], indexed_rows(operator, call))
+        if len(outputs) > len(found):
             refuse(f"it has {len(outputs)} outputs")
-        return [Known(check_shape(shape, "its result")) for shape in shapes[: len(outputs)]]
+        return [
+            each if isinstance(each, Known) else Known(check_shape(each, "its result"))
+            for each in found[: len(outputs)]
+        ]
 
     def _attribute(self, data: memoryview, what: str) -> tuple[str, Attribute]:
         message = self._reader.message(data, ATTRIBUTE, f"an attribute of {what}")
@@ -205,9 +285,27 @@ def _constant(reader: WireReader, name: str, value: Attribute) -> Known:
     raise Broken(f"it holds the attribute {shown(name)}")
 
 
-def _compare(declared: tuple[TensorSpec, ...], found: list[tuple[str, Shape, int]], what: str) -> None:
-    """Refuse a graph with other inputs or outputs than the manifest states."""
+def _length(program: ProgramSpec, inputs: list[Declared], outputs: list[Declared]) -> int:
+    """The length that a program gives a graph's symbolic size; 1 where the graph has none.
+
+    Raises:
+        Broken: the graph has other inputs or outputs than the manifest states of the program.
+    """
+    stated = {spec.name: spec.shape for spec in program.inputs}
+    lengths = (
+        stated[each.name][axis]
+        for each in inputs
+        for axis, size in enumerate(each.sizes)
+        if size is None and axis < len(stated.get(each.name, ()))
+    )
+    length = next(lengths, 1)
+    _compare(program.inputs, inputs, length, "input")
+    _compare(program.outputs, outputs, length, "output")
+    return length
+
+
+def _compare(declared: tuple[TensorSpec, ...], found: list[Declared], length: int, what: str) -> None:
     stated = {spec.name: (spec.shape, spec.dtype) for spec in declared}
-    if len(found) != len(stated) or {name: (shape, TYPES[dtype][2]) for name, shape, dtype in found} != stated:
-        listed = ", ".join(f"{name} {TYPES[dtype][2]} {shape}" for name, shape, dtype in found[:8])
+    if len(found) != len(stated) or {each.name: (each.at(length), TYPES[each.dtype][2]) for each in found} != stated:
+        listed = ", ".join(f"{each.name} {TYPES[each.dtype][2]} {each.at(length)}" for each in found[:8])
         refuse(f"it has the {what}s {shown(listed)}, the manifest declares others")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeformer_runtime.model_files import shape_rules as rules
-from edgeformer_runtime.model_files.onnx_values import Known
+from edgeformer_runtime.model_files.onnx_values import INT64, Known
 from edgeformer_runtime.model_files.refusal import Shape, refuse
 
 Attribute = int | str | list[int] | Known | None
@@ -21,11 +21,14 @@ class Call:
         inputs: its operands; None: absent.
         attributes: integers, texts, lists of integers and tensors by name; others are None.
         outputs: how many results are named.
+        symbolic: the graph takes inputs of any length up to the one that these shapes are of. No rule may then give a
+            size that falls while the length rises: what is within the limits for the longest is so for all.
     """
 
     inputs: Sequence[Known | None]
     attributes: Mapping[str, Attribute]
     outputs: int
+    symbolic: bool = False
 
     def shape(self, index: int) -> Shape:
         """An operand's shape."""
@@ -38,11 +41,11 @@ class Call:
         """Whether an operand is there."""
         return index < len(self.inputs) and self.inputs[index] is not None
 
-    def constant(self, index: int) -> list[int]:
-        """The integers of an operand that decides a shape."""
+    def constant(self, index: int, may_vary: bool = False) -> list[int]:
+        """The integers of an operand that decides a shape; `may_vary`: a size of another value is allowed, too."""
         self.shape(index)
         found = self.inputs[index]
-        if found is None or found.numbers is None or len(found.shape) > 1:
+        if found is None or found.numbers is None or len(found.shape) > 1 or (found.varies and not may_vary):
             refuse(f"its operand {index} decides its shape and is no small constant")
         return found.numbers()
 
@@ -67,7 +70,7 @@ class Call:
         return self.constant(index) if self.has(index) else None
 
 
-Rule = Callable[[Call], Sequence[Shape]]
+Rule = Callable[[Call], Sequence[Shape | Known]]
 
 
 def _same(call: Call) -> list[Shape]:
@@ -203,6 +206,8 @@ def _split(call: Call) -> list[Shape]:
     elif "split" in call.attributes:
         sizes = call.integers("split")
     else:
+        if call.symbolic:
+            refuse("it has no sizes, so that the last part may grow while the length falls")
         each = -(-shape[axis] // max(count, 1))
         sizes = [min(each, shape[axis] - each * index) for index in range(count)]
     if len(sizes) != count or sum(sizes) != shape[axis] or min(sizes, default=0) < 0:
@@ -212,11 +217,13 @@ def _split(call: Call) -> list[Shape]:
 
 def _slice(call: Call) -> list[Shape]:
     shape = list(call.shape(0))
-    starts, ends = call.constant(1), call.constant(2)
+    starts, ends = call.constant(1), call.constant(2, may_vary=True)
     axes = rules.axes_of(call.constant(3) if call.has(3) else range(len(starts)), len(shape))
     steps = call.constant(4) if call.has(4) else [1] * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps):
         refuse("its starts, ends, axes and steps are not as many")
+    if call.symbolic and (min(starts, default=0) < 0 or min(steps, default=1) < 1):
+        refuse("it counts from the end, so that it may grow while the length falls")
     for axis, begin, end, step in zip(axes, starts, ends, steps, strict=True):
         shape[axis] = rules.sliced(shape[axis], begin, end, step)
     return [tuple(shape)]
@@ -310,8 +317,10 @@ def _quantize(call: Call) -> list[Shape]:
     return [call.shape(0), (), ()]
 
 
-def _shape(call: Call) -> list[Shape]:
-    return [(len(call.shape(0)),)]
+def _shape(call: Call) -> list[Known]:
+    shape = call.shape(0)
+    sizes = list(shape[call.integer("start", 0) : call.integer("end", len(shape))])
+    return [Known((len(sizes),), INT64, lambda: sizes, varies=True)]
 
 
 UNARY = """Abs Cast Ceil Clip Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log LogSoftmax Mish
@@ -363,3 +372,21 @@ RULES: dict[str, Rule] = {
 
 OWN_OPERATORS = frozenset({"MatMulNBits"})
 """Of ONNX Runtime's own domain; all others are of ONNX's."""
+
+MOVES = frozenset({
+    "Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+"""The results' numbers are those of the first operand."""
+
+GATHERS = frozenset({"Gather", "GatherElements", "GatherND"})
+"""Their second operand numbers the rows of the first."""
+
+
+def indexed_rows(operator: str, call: Call) -> int:
+    """How many rows the table of a call in `GATHERS` has; its rule has seen that the call is sound."""
+    table = call.shape(0)
+    if operator != "GatherND":
+        return table[rules.axis_of(call.integer("axis", 0), len(table))]
+    batch = call.integer("batch_dims", 0)
+    return min(table[batch : batch + call.shape(1)[-1]])

@@ -29,6 +29,7 @@ TYPES: dict[int, tuple[int, int, str]] = {
     10: (16, INT32S, "float16"), 11: (64, DOUBLES, "float64"), 12: (32, UINT64S, "uint32"),
     13: (64, UINT64S, "uint64"), 16: (16, INT32S, "uint16"), 21: (4, INT32S, "uint8"), 22: (4, INT32S, "int8"),
 }  # fmt: skip
+INT64 = 7
 MAX_STEERING = 4096
 """Elements of a constant that is looked at: shapes, axes and the like have a few."""
 
@@ -42,12 +43,14 @@ class Known:
     Attributes:
         shape: its sizes.
         dtype: its number in TensorProto.DataType; 0: derived no further than its shape.
-        numbers: gives the numbers of a small constant; None: it is computed, elsewhere, or large.
+        numbers: gives the numbers of a small constant, or of a `Shape`; None: it is computed, elsewhere, or large.
+        varies: the numbers are sizes, which another length of the inputs may change.
     """
 
     shape: Shape
     dtype: int = 0
     numbers: Callable[[], list[int]] | None = None
+    varies: bool = False
 
 
 def read_tensor(

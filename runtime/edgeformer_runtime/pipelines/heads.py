@@ -25,7 +25,7 @@ def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: boo
     Raises:
         EngineError: the logits hold NaN or infinity.
     """
-    logits = _only_row(outputs).astype(np.float64)  # (number of labels,)
+    logits = finite_row(outputs).astype(np.float64)  # (number of labels,)
     scores = ACTIVATIONS[head.activation](logits)
     order = np.argsort(-scores, kind="stable")
     return ClassificationResult(
@@ -41,7 +41,7 @@ def embed(outputs: Mapping[str, Tensor], truncated: bool = False) -> EmbeddingRe
     Raises:
         EngineError: it holds NaN or infinity.
     """
-    return EmbeddingResult(_only_row(outputs).astype(np.float32), truncated=truncated)
+    return EmbeddingResult(finite_row(outputs).astype(np.float32), truncated=truncated)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,8 +59,12 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
 
 
-def _only_row(outputs: Mapping[str, Tensor]) -> Tensor:
-    """The only output's only row, finite."""
+def finite_row(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The only output's only row.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
     (name, output), *_ = outputs.items()
     if not np.isfinite(output).all():
         raise EngineError(

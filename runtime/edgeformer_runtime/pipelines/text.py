@@ -22,11 +22,15 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
         """Use `edgeformer_runtime.load`."""
         super().__init__(bundle, engine, owned)
         spec = cast(TextPreprocessing, bundle.manifest.preprocessing)
-        self._encoder = TextEncoder(spec, _tokenizer_json(bundle, spec), bundle.manifest.programs)
+        self.encoder = self.make_encoder(bundle, spec)
+
+    def make_encoder(self, bundle: Bundle, spec: TextPreprocessing) -> TextEncoder:
+        """What makes tensors of a text."""
+        return TextEncoder(spec, tokenizer_json(bundle, spec), bundle.manifest.programs, known=bundle.known)
 
     def prepare(self, raw: RawText) -> Prepared:
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""
-        encoded = self._encoder.encode(raw)
+        encoded = self.encoder.encode(raw)
         return Prepared(encoded.program, encoded.inputs, encoded.truncated)
 
     def raw_from_json(self, stored: Mapping[str, Any]) -> RawText:
@@ -52,7 +56,8 @@ class TextEmbedder(TextPipeline[EmbeddingResult]):
         return embed(outputs, prepared.truncated)
 
 
-def _tokenizer_json(bundle: Bundle, spec: TextPreprocessing) -> str | None:
+def tokenizer_json(bundle: Bundle, spec: TextPreprocessing) -> str | None:
+    """The text of the tokenizer's file, None where the bundle has none."""
     if spec.tokenizer is None:
         return None
     try:

@@ -43,7 +43,8 @@ class Segment:
         compression_ratio: of the window's text; high is repetitive.
         temperature: at which the window's text was found.
         tokens: of the text.
-        doubtful: no temperature gave a text of the window that is probable and not repetitive; this is the best.
+        doubtful: no temperature gave a text of the window that is probable and not repetitive, and this is the best; or
+            it was sampled and says one phrase again and again.
     """
 
     start: float

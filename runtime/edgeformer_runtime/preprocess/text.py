@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.preprocess.tokenizer import Tokenizer
+from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""
+
+
+MAX_WINDOWED_CHARACTERS = 200_000
+"""Of a text that is read in windows: all of it goes through the tokenizer, which takes up to a second for so many."""
+MAX_WINDOWS = 4096
+"""Of one input: each is a run of the model."""
+
+TEXT, PAIR, SPECIAL = 0, 1, -1
+"""What a token is of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the tokens of an encoded text, padding left out, stand in the texts that were given.
+
+    Attributes:
+        offsets: (N, 2) int64: a token's first character and the one behind its last, of the text that it is of.
+        texts: (N,) int64: `TEXT`, `PAIR` or `SPECIAL`.
+        words: (N,) int64: the number of the token's word in its text; -1 of special ones.
+        continues: (N,) bool: the token continues the word of the one before it, as transformers sees it.
+    """
+
+    offsets: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    words: NDArray[np.int64]
+    continues: NDArray[np.bool_]
+
+    def take(self, rows: NDArray[np.int64]) -> Places:
+        """The places of some tokens."""
+        return Places(self.offsets[rows], self.texts[rows], self.words[rows], self.continues[rows])
 
 
 @dataclass(frozen=True)
@@ -26,23 +57,34 @@ class Encoded:
         program: the bucket's program.
         inputs: its declared inputs, each (1, S) int32.
         truncated: the input was longer than the largest bucket and lost its end.
+        places: where its tokens stand in the given texts; None where nobody asked.
     """
 
     program: str
     inputs: dict[str, Tensor]
     truncated: bool
+    places: Places | None = None
 
 
 class TextEncoder:
     """Turns raw text into the inputs of a program. Calls from several threads are safe: nothing changes after init."""
 
-    def __init__(self, spec: TextPreprocessing, tokenizer_json: str | None, programs: Sequence[ProgramSpec]) -> None:
+    def __init__(
+        self,
+        spec: TextPreprocessing,
+        tokenizer_json: str | None,
+        programs: Sequence[ProgramSpec],
+        windowed: bool = False,
+        known: bool = False,
+    ) -> None:
         """Load the tokenizer.
 
         Args:
             spec: the manifest's preprocessing.
             tokenizer_json: the text of the tokenizer file, None where the spec names none.
             programs: the buckets; dimension 1 of their inputs is the length.
+            windowed: texts are read in windows, by `windows` alone, and nothing of them is cut off.
+            known: the tokenizer file was checked before, as `Bundle.known` says.
 
         Raises:
             BundleError: the tokenizer file cannot be used.
@@ -51,7 +93,8 @@ class TextEncoder:
         self._buckets = sorted((program.inputs[0].shape[1], program) for program in programs)  # lengths are unique
         self._longest = self._buckets[-1][0]
         where = spec.tokenizer or "the tokenizer"
-        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, self._longest)
+        longest = None if windowed else self._longest
+        self._tokenizer = None if tokenizer_json is None else Tokenizer(tokenizer_json, where, longest, known)
         self._vocab_size = spec.vocab_size
         if self._vocab_size is None and self._tokenizer is not None:
             self._vocab_size = max(self._tokenizer.vocabulary_size, 1)
@@ -72,16 +115,78 @@ class TextEncoder:
             f"expected a text, a pair of texts or a list of token ids, found {type(raw).__name__} {shorten(raw, 40)}"
         )
 
+    def windows(self, text: str, pair: str | None, stride: int) -> tuple[Encoded, ...]:
+        """All of a text, or of a text and its pair, in as many windows of the longest bucket as it takes.
+
+        Windows divide the last of the texts, the other stands whole in each. Neighbours share `stride` tokens, or half
+        of what fits into a window where that is no more.
+
+        Raises:
+            InputError: there is no tokenizer, or a text that no window or no tokenizer takes.
+        """
+        if self._tokenizer is None:
+            raise InputError("this bundle has no tokenizer, and its answers are places in a text")
+        for given in (text, pair or ""):
+            if len(given) > MAX_WINDOWED_CHARACTERS:
+                raise InputError(f"the text has {len(given)} characters: expected at most {MAX_WINDOWED_CHARACTERS}")
+        encoding = self._tokenizer.encode(text, pair)
+        self._check_ids(encoding.ids)
+        places = self._places(encoding, text, pair)
+        divided = np.flatnonzero(places.texts == (TEXT if pair is None else PAIR))  # in one piece
+        around = len(encoding.ids) - len(divided)
+        room = self._longest - around
+        if room < 1:
+            raise InputError(
+                f"{around} tokens stand in every window, special ones included, and fill the {self._longest} positions "
+                "of this bundle: shorten the first text"
+            )
+        stride = stride if stride < room else room // 2
+        starts = range(0, max(1, len(divided) - stride), room - stride) if len(divided) > room else range(1)
+        if len(starts) > MAX_WINDOWS:
+            raise InputError(f"the text takes {len(starts)} windows: expected at most {MAX_WINDOWS}")
+        first = int(divided[0]) if len(divided) else len(encoding.ids)
+        rows = np.arange(len(encoding.ids))
+        ids, type_ids = np.array(encoding.ids), np.array(encoding.type_ids)
+        found = []
+        for start in starts:
+            kept = np.concatenate((rows[:first], divided[start : start + room], rows[first + len(divided) :]))
+            window = self._pad(ids[kept].tolist(), type_ids[kept].tolist(), truncated=False)
+            found.append(replace(window, places=places.take(kept)))
+        return tuple(found)
+
+    def _places(self, encoding: Encoding, text: str, pair: str | None) -> Places:
+        given = (text, pair or "")
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        texts = [SPECIAL if number is None else number for number in encoding.sequence_ids]
+        words = [-1 if number is None else number for number in encoding.word_ids]
+        continues = [
+            number != SPECIAL and self._continues(token, given[number], int(start), int(end))
+            for token, number, (start, end) in zip(encoding.tokens, texts, offsets, strict=True)
+        ]
+        return Places(offsets, np.array(texts, np.int64), np.array(words, np.int64), np.array(continues, np.bool_))
+
+    def _continues(self, token: str, text: str, start: int, end: int) -> bool:
+        """As transformers' pipeline for token classification tells it: of tokens with a mark of continuation by their
+        length, which the mark makes another than the text's; of others by the space before them.
+        """
+        assert self._tokenizer is not None
+        if token == self._tokenizer.unknown:
+            return False
+        if self._tokenizer.continuation is not None:
+            return len(token) != end - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if self._vocab_size is not None and max(ids, default=0) >= self._vocab_size:
+            raise InputError(f"the tokenizer gave token id {max(ids)}, this model's are 0 to {self._vocab_size - 1}")
+
     def _encode_text(self, text: str, pair: str | None) -> Encoded:
         if self._tokenizer is None:
             raise InputError("this bundle has no tokenizer and takes token ids only: pass a list of integers")
         if pair is not None and self._tokenizer.special_tokens(pair=True) >= self._longest:
             raise InputError(f"a pair of texts does not fit into the {self._longest} positions of this bundle")
         encoding = self._tokenizer.encode(text, pair)
-        if self._vocab_size is not None and max(encoding.ids, default=0) >= self._vocab_size:
-            raise InputError(
-                f"the tokenizer gave token id {max(encoding.ids)}, this model's are 0 to {self._vocab_size - 1}"
-            )
+        self._check_ids(encoding.ids)
         return self._pad(encoding.ids, encoding.type_ids, truncated=bool(encoding.overflowing))
 
     def _encode_ids(self, ids: Sequence[Any]) -> Encoded:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from edgeformer_runtime.preprocess.tokenizer_file import (
     MAX_TOKEN_CHARACTERS,
     MAX_WORD_CHARACTERS,
     read_tokenizer_file,
+    settings_of_known_file,
     steps,
 )
 from edgeformer_runtime.registry import load_attribute
@@ -46,6 +48,22 @@ class Encoding(Protocol):
     def overflowing(self) -> list[Any]:
         """What was cut off."""
 
+    @property
+    def tokens(self) -> list[str]:
+        """The tokens as the vocabulary has them."""
+
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """For each token its first character and the one behind its last, in the text that was given."""
+
+    @property
+    def word_ids(self) -> list[int | None]:
+        """For each token the number of its word in its text; None: a special token."""
+
+    @property
+    def sequence_ids(self) -> list[int | None]:
+        """For each token 0 for the text or 1 for its pair; None: a special token."""
+
 
 class Tokenizer:
     """A tokenizer from a stranger's file. Calls from several threads are safe: nothing changes after init.
@@ -54,19 +72,20 @@ class Tokenizer:
     process's stderr a report of its own: neither leaves this class.
     """
 
-    def __init__(self, text: str | bytes, where: str, truncation: int | None = None) -> None:
+    def __init__(self, text: str, where: str, truncation: int | None = None, known: bool = False) -> None:
         """Check and load a tokenizer.
 
         Args:
             text: the file's text. Its own truncation and padding are not used.
             where: the file's name, for messages.
             truncation: the most tokens of an encoding, special ones included; None: all are kept.
+            known: the file was checked before, as `Bundle.known` says.
 
         Raises:
             BundleError: it is no tokenizers file, asks for more than BUNDLE.md allows, or its special tokens leave no
                 room.
         """
-        settings = read_tokenizer_file(text, where)
+        settings = settings_of_known_file(text) if known else read_tokenizer_file(text, where)
         self._where = where
         self._vocabulary_size: int | None = None
         kinds = {step["type"] for part in ("normalizer", "pre_tokenizer") for step in steps(part, settings.get(part))}
@@ -128,6 +147,16 @@ class Tokenizer:
             count: int = self._library.num_special_tokens_to_add(pair)
         return count
 
+    @cached_property
+    def continuation(self) -> str | None:
+        """What stands before a token that continues a word, as ##; None: nothing does."""
+        return getattr(self._library.model, "continuing_subword_prefix", None) or None
+
+    @cached_property
+    def unknown(self) -> str | None:
+        """The token for a word that the vocabulary does not have; None: there is none."""
+        return getattr(self._library.model, "unk_token", None)
+
     @property
     def vocabulary_size(self) -> int:
         """One more than the largest id that it can give; ids may have gaps."""
@@ -176,11 +205,11 @@ def check_text(text: str) -> None:
         ) from None
 
 
-def _readable(text: str | bytes, settings: dict[str, Any]) -> str:
+def _readable(text: str, settings: Mapping[str, Any]) -> str:
     """The file's text, without truncation and padding of its own, whose values can make the library panic."""
     if settings.get("truncation") is None and settings.get("padding") is None:
-        return text if isinstance(text, str) else text.decode("utf-8")
-    return json.dumps(settings | {"truncation": None, "padding": None}, ensure_ascii=False)
+        return text
+    return json.dumps(json.loads(text) | {"truncation": None, "padding": None}, ensure_ascii=False)
 
 
 @contextmanager
@@ -225,11 +254,15 @@ class TextCut:
             longest: the most tokens that a model takes.
             count: how many tokens a text has without special ones, at least whether it has more than `longest`.
         """
-        self._places = _places(settings)
+        self._settings = {key: settings.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer")}
         self._whole_words = _is_bert(settings)
         self._long_words = LongWords(settings)
         self._longest = longest
         self._count = count
+
+    @cached_property
+    def _places(self) -> re.Pattern[str] | None:
+        return _places(self._settings)
 
     def single(self, text: str) -> str:
         """A text with the same tokens: a beginning with more than the model takes, or all where there are fewer.
@@ -255,7 +288,7 @@ class TextCut:
     def _beginning(self, text: str, least: int) -> str:
         least = max(least, self._longest + 1)
         size = FIRST_CUT * least
-        while self._places is not None and size < len(text):
+        while size < len(text) and self._places is not None:
             place = self._places.search(text, size)
             if place is None:
                 break
@@ -356,6 +389,17 @@ def _class(ranges: tuple[tuple[int, int], ...]) -> str:
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
 
 
+@cache
+def _runs() -> re.Pattern[str]:
+    """Compiled when a text is long: it takes 4 ms."""
+    return re.compile(f"[{_class(SOLID + LOOSE)}]{{{2 * _KEPT + 1},}}")
+
+
+@cache
+def _solid() -> re.Pattern[str]:
+    return re.compile(f"[{_class(SOLID)}]")
+
+
 class LongWords:
     """Shortens runs inside of words. Calls from several threads are safe: nothing changes after init."""
 
@@ -373,16 +417,14 @@ class LongWords:
             and set(normalizers) <= {"BertNormalizer"}
             and all(any(mark in content for mark in _MARKS) for content in added)
         )
-        self._runs = re.compile(f"[{_class(SOLID + LOOSE)}]{{{2 * _KEPT + 1},}}")
-        self._solid = re.compile(f"[{_class(SOLID)}]")
 
     def shortened(self, text: str) -> str:
         """A text of the same tokens."""
-        return self._runs.sub(self._ends, text) if self._known and len(text) > 2 * _KEPT else text
+        return _runs().sub(self._ends, text) if self._known and len(text) > 2 * _KEPT else text
 
     def _ends(self, run: re.Match[str]) -> str:
         """A run's two ends, where these alone are too long for a word, or where none of it is more than a mark."""
         whole = run[0]
         middle = whole[MAX_TOKEN_CHARACTERS:_KEPT] + whole[-_KEPT:-MAX_TOKEN_CHARACTERS]
-        long_enough = len(self._solid.findall(middle)) > MAX_WORD_CHARACTERS
-        return whole[:_KEPT] + whole[-_KEPT:] if long_enough or self._solid.search(whole) is None else whole
+        long_enough = len(_solid().findall(middle)) > MAX_WORD_CHARACTERS
+        return whole[:_KEPT] + whole[-_KEPT:] if long_enough or _solid().search(whole) is None else whole

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import json
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -89,6 +88,28 @@ def read_tokenizer_file(text: str | bytes, where: str) -> dict[str, Any]:
     return settings
 
 
+_MODEL = re.compile(r',\s*"model"\s*:\s*\{\s*"type"\s*:\s*"(\w+)"\s*,')
+_BEFORE_MODEL = {"truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"}
+
+
+def settings_of_known_file(text: str) -> dict[str, Any]:
+    """The settings of a file that `read_tokenizer_file` took before; of its model maybe the type alone.
+
+    The library writes the model last, and the vocabulary in it is nearly all of the file. What precedes it is JSON if
+    it is closed there with one brace, and only at the outermost level.
+    """
+    found = _MODEL.search(text)
+    if found is not None:
+        try:
+            settings: dict[str, Any] = json.loads(text[: found.start()] + "}")
+        except ValueError:
+            settings = {}
+        if settings.keys() >= _BEFORE_MODEL:
+            return settings | {"model": {"type": found[1]}}
+    whole: dict[str, Any] = json.loads(text)
+    return whole
+
+
 def steps(part: str, value: Any, where: str = "tokenizer") -> Iterator[Mapping[str, Any]]:
     """The steps of a part in their order, out of their sequences.
 
@@ -156,10 +177,12 @@ def _replacement_growth(step: Mapping[str, Any], where: str) -> float:
 
 def _check_charsmap(value: Any, where: str) -> None:
     """The entries behind the trie end with a NUL each, and the library copies up to there for each character."""
+    import base64
+
     try:
         data = base64.b64decode(value, validate=True)
         behind = 4 + struct.unpack_from("<I", data)[0]
-    except (TypeError, ValueError, binascii.Error, struct.error):
+    except (TypeError, ValueError, struct.error):
         behind, data = 1, b""
     longest = max((len(entry) for entry in data[behind:].split(b"\0")), default=0)
     if behind % 4 or behind > len(data) or longest > MAX_CHARSMAP_BYTES:

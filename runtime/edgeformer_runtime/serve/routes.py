@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.fallback import Foreign, ForeignAnswerError, Probability, ReadFallback
@@ -29,6 +30,7 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
+from edgeformer_runtime.tasks.tokens import MAX_ANSWERS, EntityOptions, SpanOptions
 
 MAX_TOKEN_IDS = 1 << 16
 """In one input: far more than any bundle has positions."""
@@ -78,6 +80,23 @@ class ClassifyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     top: int | None = Field(None, ge=1, description="How many labels to give, best first; default: all.")
+
+
+class QuestionQuery(BaseModel):
+    """Options in the address of a question."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    top: int = Field(1, ge=1, le=MAX_ANSWERS, description="How many answers to give, best first.")
+    unanswerable: bool = Field(False, description="An answer may be that the text has none: an empty one.")
+
+
+class EntityQuery(BaseModel):
+    """Options in the address of entities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
+        None, description="How tokens become entities; default: as the bundle says."
+    )
 
 
 class EmbedQuery(BaseModel):
@@ -164,10 +183,37 @@ class EmbeddingAnswer(Answer):
     truncated: bool = False
 
 
+class Place(BaseModel):
+    """Characters of the text that was given, from `start` to before `end`; an empty answer: there is none."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+class EntityPlace(Place):
+    """An entity."""
+
+    label: str
+
+
+class SpanAnswer(Answer):
+    """Answers to a question, best first."""
+
+    answers: list[Place]
+
+
+class EntityAnswer(Answer):
+    """Entities, in the order of the text."""
+
+    entities: list[EntityPlace]
+
+
 class Answers(BaseModel):
     """The answers of a request with several inputs, in their order."""
 
-    answers: list[ClassificationAnswer | EmbeddingAnswer]
+    answers: list[ClassificationAnswer | EmbeddingAnswer | SpanAnswer | EntityAnswer]
 
 
 def _labels(top: int | None) -> tuple[Callable[[ClassificationResult], Answer], ReadFallback]:
@@ -245,6 +291,34 @@ def add_text_embedding(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_texts, max_inputs=service.options.max_inputs)
         return await respond(service, request, RequestPlan(read, answer_at_once, _embedding))
+
+
+def add_question_answering(app: FastAPI, service: Service) -> None:
+    """Let an application answer questions about texts."""
+
+    @app.post(ANSWER_PATH, summary="Answer questions about texts", **documents(SpanAnswer | Answers, TEXT_BODY))
+    async def answer(request: Request, query: Annotated[QuestionQuery, Query()]) -> Response:
+        read = partial(read_texts, max_inputs=service.options.max_inputs)
+        work = partial(answer_at_once, options=SpanOptions(query.top, query.unanswerable))
+
+        def to_answer(result: SpanResult) -> SpanAnswer:
+            return SpanAnswer(statistics=cost_of(result), **result.to_json())
+
+        return await respond(service, request, RequestPlan(read, work, to_answer))
+
+
+def add_token_classification(app: FastAPI, service: Service) -> None:
+    """Let an application find entities in texts."""
+
+    @app.post(ANSWER_PATH, summary="Find entities in texts", **documents(EntityAnswer | Answers, TEXT_BODY))
+    async def answer(request: Request, query: Annotated[EntityQuery, Query()]) -> Response:
+        read = partial(read_texts, max_inputs=service.options.max_inputs)
+        work = partial(answer_at_once, options=EntityOptions(query.aggregation))
+
+        def to_answer(result: EntityResult) -> EntityAnswer:
+            return EntityAnswer(statistics=cost_of(result), **result.to_json())
+
+        return await respond(service, request, RequestPlan(read, work, to_answer))
 
 
 def add_image_classification(app: FastAPI, service: Service) -> None:

@@ -18,7 +18,7 @@ from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.requirement import Required, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, run_with
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError, ReadFallback
 from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Refusal, busy
@@ -328,7 +328,7 @@ def _verify(pipeline: Pipeline[Any, Any]) -> None:
     is_isolated = isinstance(pipeline, IsolatedPipeline)
     found = verify_isolated(pipeline.bundle) if is_isolated else verify(pipeline.bundle, pipeline.engine)
     if not found.ok:
-        raise BundleError(f"expected answers as recorded, found others in {found.first_diverging}: run verify")
+        raise BundleError(f"answers differ from the recorded ones, first in {found.first_diverging}: run verify")
 
 
 # How the inputs of one request are answered.
@@ -351,15 +351,21 @@ class RequestPlan:
     read_fallback: ReadFallback | None = None
 
 
-async def answer_at_once(workers: Workers, inputs: Inputs[Any]) -> list[Result]:
-    """One worker answers all inputs of a request; it gives up between two of them."""
+async def answer_at_once(workers: Workers, inputs: Inputs[Any], options: Any = None) -> list[Result]:
+    """One worker answers all inputs of a request; it gives up between two of them.
+
+    Args:
+        workers: of the service.
+        inputs: of the request.
+        options: that each call takes; None: the pipeline takes none, or its own.
+    """
 
     def run_all(pipeline: Pipeline[Any, Any], is_cancelled: IsCancelled) -> list[Result]:
         results = []
         for index, raw in enumerate(inputs.raws):
             check(is_cancelled)
             try:
-                results.append(cast(Result, pipeline.run(raw)))
+                results.append(cast(Result, run_with(pipeline, raw, options)))
             except InputError as error:
                 raise InputError(f"inputs.{index}: {error}" if inputs.several else str(error)) from None
         return results

@@ -21,7 +21,7 @@ from edgeformer_runtime.bundle.specs import (
     to_levels,
 )
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.tasks.task import AnswerKind, InputKind, NamedFile, Task
+from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
 
 if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
@@ -66,9 +66,13 @@ def _check_text_inputs(program: ProgramSpec, where: str) -> None:
             raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
 
 
-def _largest_number(spec: TextPreprocessing, name: str) -> int:
+def _largest_number(manifest: Manifest, _: ProgramSpec, name: str) -> int:
     """Of token ids, by the size of the vocabulary where it is known; a mask and a token type are 0 or 1."""
-    return (spec.vocab_size or 1 << 31) - 1 if name == "input_ids" else 1
+    spec = manifest.preprocessing
+    assert isinstance(spec, TextPreprocessing)
+    if name != "input_ids":
+        return 1
+    return MAX_NUMBER if spec.vocab_size is None else spec.vocab_size - 1
 
 
 def _describe_text(spec: TextPreprocessing) -> str:
@@ -203,7 +207,7 @@ def _check_embedding(manifest: Manifest) -> None:
 def check_nothing_expected(case: Mapping[str, Any], _: Any, where: str) -> None:
     """Vectors store nothing of an answer that is the program's output itself."""
     if case["expected"]:
-        raise BundleError(f"{where}: expected: an embedding has neither labels nor text")
+        raise BundleError(f'{where}: an embedding has neither labels nor text: "expected" must be empty')
 
 
 def _show_embedding(result: EmbeddingResult, _: int) -> str:

@@ -33,9 +33,20 @@ def _describe_audio(spec: AudioPreprocessing) -> str:
     return f"audio, {spec.sample_rate} Hz, log-mel of {spec.n_mels} bands, up to {spec.window_seconds} s at once"
 
 
+def _largest_number(manifest: Manifest, program: ProgramSpec, name: str) -> int | None:
+    """Of tokens, by the size of the vocabulary; of positions and of slots of the cache, by their number."""
+    _, head = _specs(manifest)
+    if name in ("token", "tokens"):
+        return head.vocab_size - 1
+    if name in ("position", "positions", "row", "rows"):
+        return next(math.prod(spec.shape) for spec in program.inputs if spec.name == "mask") - 1
+    return head.prefill_tokens - 1 if name == "wanted" else None
+
+
 AUDIO = InputKind(
     kind="audio",
     record=AudioPreprocessing,
+    largest=_largest_number,
     files=lambda spec: (NamedFile("preprocessing.mel_filters", spec.mel_filters, MAX_FILTERS_FILE_BYTES),),
     stored_forms=(("audio", "samples"),),
     stored_file="audio",

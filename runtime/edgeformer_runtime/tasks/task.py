@@ -55,7 +55,11 @@ def no_tolerance(_: Any) -> float:
     return 0.0
 
 
-def no_bound(_: Any, __: str) -> None:
+MAX_NUMBER = (1 << 31) - 1
+"""Of an integer that nothing but its type bounds."""
+
+
+def no_bound(_: Manifest, __: ProgramSpec, ___: str) -> None:
     """An input may hold any number."""
 
 
@@ -98,7 +102,8 @@ class InputKind:
         stored_file: the key among them that names a file of the bundle; None: there is none.
         stored_dtype: of a program's inputs as vectors store them; None: their own.
         to_stored, from_stored: from a record and an input (as the program takes it, as vectors store it) to the other.
-        largest: from a record and an input's name to the largest integer that it may hold; None: any number.
+        largest: from a manifest, a program and an input's name to the largest integer that it may hold; None: any
+            number; `MAX_NUMBER`: whatever the model has a row for.
         tolerance: how far a preprocessed input may be from the recorded one, absolute.
         describe: a record in a line, for `inspect`.
         run: what the command `run` does, a function of pipeline, inputs, options and whether JSON is wanted.
@@ -123,7 +128,7 @@ class InputKind:
     stored_dtype: str | None = None
     to_stored: Callable[[Any, Any], Any] = unchanged
     from_stored: Callable[[Any, Any], Any] = unchanged
-    largest: Callable[[Any, str], int | None] = no_bound
+    largest: Callable[[Manifest, ProgramSpec, str], int | None] = no_bound
     tolerance: Callable[[Any], float] = no_tolerance
     describe: Callable[[Any], str]
     run: Lazy
@@ -160,6 +165,8 @@ class AnswerKind:
         workload: what `bench` runs, a function of a bundle and the name of a program or None.
         options: the class of options that a call of the pipeline takes beside the input; None: there are none. Such a
             pipeline reports progress, too.
+        run_options: the options of `run` that have a meaning for such answers, beside those of the input.
+        call_options: from the options of `run` to those of a call, or None for the bundle's own.
         streams: the pipeline takes input that is still arriving (`begin`, `open_stream`).
         stepwise: one answer takes several of dozens of programs, and an engine loads each at its first call.
         first_programs: the programs that begin a case of the vectors.
@@ -182,6 +189,8 @@ class AnswerKind:
     replay: Lazy
     workload: Lazy = "edgeformer_runtime.bench.workload:program_workload"
     options: Lazy | None = None
+    run_options: tuple[str, ...] = ()
+    call_options: Callable[[Any], Any] = lambda _: None
     streams: bool = False
     stepwise: bool = False
     first_programs: Callable[[Manifest], Sequence[ProgramSpec]] = all_programs
@@ -216,6 +225,8 @@ TASKS: Registry[Task] = Registry(
     {
         "text-classification": "edgeformer_runtime.tasks.programs:TEXT_CLASSIFICATION",
         "text-embedding": "edgeformer_runtime.tasks.programs:TEXT_EMBEDDING",
+        "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
+        "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
     },

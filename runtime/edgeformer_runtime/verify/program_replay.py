@@ -17,7 +17,9 @@ from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.program import Prepared
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
@@ -148,3 +150,55 @@ def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
     """An answer's scores (N,) in the order of `labels`."""
     scores = dict(zip(answer["labels"], answer["scores"], strict=True))
     return np.array([scores[label] for label in labels], dtype=np.float64)
+
+
+class PlaceReplay(ProgramReplay):
+    """Compares answers that are places in a text, and what they were chosen by."""
+
+    @abstractmethod
+    def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:
+        """What a window's tokens have, by which answers are chosen."""
+
+    def compare_answer(self, case: Case, result: Any, tolerance: float) -> Comparison:
+        """The recorded outputs give the recorded places exactly; the engine's, close to the recorded probabilities.
+
+        Which place is the best may hang on the last digit, so the engine's places themselves are not compared.
+        """
+        del result  # it could be had
+        pipeline = self.pipeline
+        windows = pipeline.windows(pipeline.raw_from_json(case.raw))
+        found = self.probabilities(pipeline.engine.run(windows[0].program, windows[0].inputs), windows[0])
+        expected = self.probabilities(case.outputs, windows[0])
+        return (self._misplaced(case) if len(windows) == 1 else None) or compare(found, expected, tolerance)
+
+    def _misplaced(self, case: Case) -> Comparison | None:
+        """What is wrong where the recorded outputs of an only window do not give the recorded answer."""
+        pipeline = self.pipeline
+        answer = pipeline.answer(case.outputs, pipeline.prepare(pipeline.raw_from_json(case.raw))).expected_json()
+        ((_, found),), ((_, expected),) = answer.items(), case.expected.items()
+        places = [[{**each, "score": 0} for each in answers] for answers in (found, expected)]
+        if places[0] != places[1]:
+            return Comparison(
+                None, None, RECORDED_TOLERANCE, ok=False, reason="the recorded outputs give other places in the text"
+            )
+        scores = [np.array([each["score"] for each in answers], np.float64) for answers in (found, expected)]
+        comparison = compare(scores[0], scores[1], RECORDED_TOLERANCE)
+        return None if comparison.ok else replace(comparison, reason="the recorded outputs give other scores")
+
+
+class SpanReplay(PlaceReplay):
+    """Compares answers to questions by how probably they start and end at each token."""
+
+    def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:
+        """(2, N): of starts and of ends."""
+        assert window.places is not None
+        return np.stack(span_probabilities(token_logits(outputs, window.places), window.places)[:2])
+
+
+class EntityReplay(PlaceReplay):
+    """Compares entities by the probabilities of each token's labels."""
+
+    def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:
+        """(N, L)."""
+        assert window.places is not None
+        return label_probabilities(token_logits(outputs, window.places))

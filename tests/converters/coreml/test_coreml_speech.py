@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_factory import save_whisper
+from lowered_bundle import check_files
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 
 from edgeformer.convert.target import PRECISIONS, Lowered
@@ -29,7 +30,7 @@ REAL_MODEL = pytest.importorskip("coremltools").models.MLModel
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("whisper"))
+    return save_whisper(tmp_path_factory.mktemp("whisper"), encoder_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +39,19 @@ def speech(folder: Path) -> Speech:
 
 
 @pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one layer each, as lowering takes seconds for each more, and compressed weights are looked at one by one."""
+    return save_whisper(tmp_path_factory.mktemp("distilled"), encoder_layers=1, decoder_layers=1)
+
+
+def lower(speech: Speech, precision: str, folder: Path) -> Lowered:
+    unused = Lowered(folder, (), {}, {}, None)
+    return CoreMLConverter().lower_precision(speech.programs, unused, PRECISIONS[precision], folder)
+
+
+@pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
-    """The bucket at every precision but mixed, which `test_mixed` tries, and palette4, a smaller palette6."""
-    return {
-        name: CoreMLConverter().lower_precision(
-            speech.programs, Lowered(Path(), (), {}, {}, None), PRECISIONS[name], tmp_path_factory.mktemp(name)
-        )
-        for name in CoreMLConverter().precisions
-        if name not in ("mixed", "palette4")
-    }
+    return {name: lower(speech, name, tmp_path_factory.mktemp(name)) for name in ("fp32", "fp16")}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +60,7 @@ def expected(folder: Path, speech: Speech) -> list[DecoderOutput]:
 
 
 # States are float16 at every precision, which is all that fp32 differs by.
-@pytest.mark.parametrize(
-    ("precision", "tolerance", "cosine"),
-    [
-        ("fp32", 1e-3, 0.999999),
-        ("fp16", 1e-2, 0.99999),
-        ("dynamic-int8", 6e-2, 0.999),
-        ("palette6", 1e-1, 0.995),
-        ("int4", 8e-1, 0.9),
-    ],
-)
+@pytest.mark.parametrize(("precision", "tolerance", "cosine"), [("fp32", 1e-3, 0.999999), ("fp16", 1e-2, 0.99999)])
 def test_every_step_answers_as_torch_does(
     lowered: dict[str, Lowered],
     speech: Speech,
@@ -73,8 +69,26 @@ def test_every_step_answers_as_torch_does(
     tolerance: float,
     cosine: float,
 ) -> None:
+    check_files("coreml", speech.programs, lowered[precision])
     decoder = MilReferenceEngine(speech.bundle(lowered[precision])).open_decoder(speech.bucket, speech.spec)
     largest, lowest = differences(script(decoder, speech), expected)
+    assert largest < tolerance
+    assert lowest > cosine
+
+
+# All kinds but mixed, which `test_mixed` tries, and palette4, a smaller palette6.
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "cosine"),
+    [("dynamic-int8", 6e-2, 0.999), ("palette6", 1e-1, 0.995), ("int4", 8e-1, 0.9)],
+)
+def test_compressed_weights_are_close(
+    distilled: Path, precision: str, tolerance: float, cosine: float, tmp_path: Path
+) -> None:
+    speech = open_speech(distilled, "coreml", POSITIONS)
+    compressed = lower(speech, precision, tmp_path)
+    check_files("coreml", speech.programs, compressed)
+    decoder = MilReferenceEngine(speech.bundle(compressed)).open_decoder(speech.bucket, speech.spec)
+    largest, lowest = differences(script(decoder, speech), script(reference_decoder(distilled, POSITIONS), speech))
     assert largest < tolerance
     assert lowest > cosine
 

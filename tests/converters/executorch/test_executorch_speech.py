@@ -10,6 +10,7 @@ import pytest
 import torch
 from checkpoint_factory import save_whisper
 from executorch_runtimes import both_runtimes
+from lowered_bundle import check_files
 from small_speech import Speech, baseline, differences, mask_of, open_speech, reference_decoder, script
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ POSITIONS = (100,)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("whisper"))
+    return save_whisper(tmp_path_factory.mktemp("whisper"), encoder_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def test_other_precisions_are_close(
     speech = open_speech(distilled, "executorch", POSITIONS)
     expected = script(reference_decoder(distilled, POSITIONS), speech)
     lowered = lower(speech, precision, tmp_path)
+    check_files("executorch", speech.programs, lowered)
     answers = []
     for runtime in both_runtimes(executorch_shim).values():
         engine = ExecuTorchEngine(speech.bundle(lowered), 1, runtime)
@@ -94,6 +96,10 @@ def test_other_precisions_are_close(
         assert lowest > cosine
     assert differences(*answers)[0] < 1e-6
     assert lowered.partitions == 1
+
+
+def test_the_runtime_takes_the_file(fp32: Lowered, speech: Speech) -> None:
+    check_files("executorch", speech.programs, fp32)
 
 
 def test_programs_are_few_pieces_and_write_rows_in_place(fp32: Lowered) -> None:

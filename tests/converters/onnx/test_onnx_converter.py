@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,31 @@ def test_buckets_share_one_file_of_weights(lowered: dict[str, Lowered], programs
 def test_one_program_is_one_file(programs: tuple[Program, ...], tmp_path: Path) -> None:
     assert OnnxConverter().lower_fp32(programs[:1], tmp_path).files == ("classify_16.onnx",)
     assert [path.name for path in tmp_path.iterdir()] == ["classify_16.onnx"]
+
+
+@pytest.fixture(scope="module")
+def of_any_length(
+    programs: tuple[Program, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[Program, ...], dict[str, Lowered]]:
+    """The same buckets as programs that take any length."""
+    programs = tuple(replace(program, any_length=True) for program in programs)
+    fp32 = OnnxConverter().lower_fp32(programs, tmp_path_factory.mktemp("onnx-any-fp32"))
+    name = "dynamic-int8"
+    int8 = OnnxConverter().lower_precision(programs, fp32, PRECISIONS[name], tmp_path_factory.mktemp("onnx-any-int8"))
+    return programs, {"fp32": fp32, name: int8}
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-6), ("dynamic-int8", 3e-2)])
+def test_one_file_answers_as_torch_does_at_every_length(
+    of_any_length: tuple[tuple[Program, ...], dict[str, Lowered]], precision: str, tolerance: float
+) -> None:
+    programs, lowered = of_any_length
+    each, longest = lowered[precision], programs[-1]
+    assert each.files == ("model.onnx",)
+    assert {each.entries[program.name] for program in programs} == {("model.onnx", "main")}
+    for length in range(2, longest.inputs[0].shape[1] + 1):
+        inputs = {name: values[:, :length] for name, values in text_inputs(longest, seed=length).items()}
+        assert np.abs(run(each, longest, inputs) - reference(longest, inputs)).max() < tolerance
 
 
 def initializers(lowered: Lowered) -> list[TensorProto]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from checkpoint_factory import save_whisper
 from jfk_speech import greedy, jfk_mel, jfk_tokens
+from lowered_bundle import check_files
 from small_speech import Speech, differences, lower_to_all, open_speech, script
 
 from edgeformer.checkpoints.source_index import TorchEngine
@@ -23,7 +24,7 @@ COMMA_AND_STOP = (11, 13)
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
-    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300)
+    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300, encoder_layers=1)
     return open_speech(folder, "onnx", POSITIONS, HOST_STATE)
 
 
@@ -31,6 +32,11 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
     """Both buckets at every precision."""
     return lower_to_all(OnnxConverter(), speech.programs, tmp_path_factory.mktemp("lowered"))
+
+
+def test_the_runtime_takes_every_file(lowered: dict[str, Lowered], speech: Speech) -> None:
+    for each in lowered.values():
+        check_files("onnx", speech.programs, each)
 
 
 def engine_of(speech: Speech, lowered: Lowered) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.task import HEADS_OF_NO_TASK
+from edgeformer_runtime.errors import InputError
 from tests.edgeformer.checkpoints.bert_checkpoints import edit_config, edit_weights, message
 
 
@@ -17,6 +18,8 @@ from tests.edgeformer.checkpoints.bert_checkpoints import edit_config, edit_weig
     [
         (["BertForSequenceClassification"], "text-classification"),
         (["BertModel"], "text-embedding"),
+        (["BertForTokenClassification"], "token-classification"),
+        (["BertForQuestionAnswering"], "question-answering"),
         (None, "text-classification"),
     ],
 )
@@ -29,6 +32,30 @@ def test_task_without_architecture_and_classifier_is_embedding(bert: Path) -> No
     edit_config(bert, architectures=None)
     edit_weights(bert, lambda state: [state.pop(f"classifier.{part}") for part in ("weight", "bias")] and None)
     assert open_checkpoint(str(bert)).task == "text-embedding"
+
+
+def test_a_head_of_questions_among_the_weights_is_found(bert: Path) -> None:
+    edit_config(bert, architectures=None)
+
+    def moved(state: dict) -> None:
+        for part in ("weight", "bias"):
+            state[f"qa_outputs.{part}"] = state.pop(f"classifier.{part}")[:2]
+
+    edit_weights(bert, moved)
+    assert open_checkpoint(str(bert)).task == "question-answering"
+
+
+def test_a_task_that_the_head_is_not_for_is_refused(bert: Path) -> None:
+    edit_config(bert, architectures=["BertForTokenClassification"])
+    for task in ("text-classification", "question-answering"):
+        text = message(bert, task=task)
+        assert f"a BertForTokenClassification does token-classification and has no head for {task}" in text
+    assert open_checkpoint(str(bert), task="token-classification").labels
+    assert open_checkpoint(str(bert), task="text-embedding").task == "text-embedding"
+    edit_config(bert, architectures=None)
+    checkpoint = open_checkpoint(str(bert), task="question-answering")
+    with pytest.raises(InputError, match="has no head for question answering"):
+        load_module(checkpoint, KERNELS["dense"])
 
 
 def test_unclear_tasks_are_refused(bert: Path) -> None:

@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "fp16", "dynamic-int8", "palette6", "palette4", "int4")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_mobilebert(tmp_path_factory.mktemp("checkpoint"))
+    return save_mobilebert(tmp_path_factory.mktemp("checkpoint"), num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")

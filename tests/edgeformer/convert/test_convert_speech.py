@@ -15,8 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import seal
-from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.convert.result import Converted
+from edgeformer.convert.convert import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.models.whisper.programs import transcription_layout
 from edgeformer.tasks.speech import RECOGNITION
@@ -26,48 +25,33 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.verify.verify import verify
-from tests.checkpoint_factory import save_whisper
 
 pytestmark = pytest.mark.slow
-FIRST_BUCKET_SECONDS = 2.5
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_whisper(tmp_path_factory.mktemp("source") / "whisper")
-
-
-@pytest.fixture(scope="module")
-def converted(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    out = tmp_path_factory.mktemp("dist")
-    (row,) = convert(
-        ConvertOptions(str(checkpoint), out, targets=("onnx",), audio_seconds=(FIRST_BUCKET_SECONDS,), name="small")
-    )
-    return row
-
-
-def test_every_stage_is_verified_in_every_bucket(converted: Converted) -> None:
-    assert converted.ok, converted.problems
-    assert [stage.name for stage in converted.verification.stages] == ["mel", "encode", "steps", "text"]
-    with Bundle.open(converted.path) as bundle:
+def test_every_stage_is_verified_in_every_bucket(whisper_bundle: Path) -> None:
+    with Bundle.open(whisper_bundle) as bundle:
+        found = verify(bundle)
+        assert found.ok
+        assert [stage.name for stage in found.stages] == ["mel", "encode", "steps", "text"]
         head = bundle.manifest.postprocessing
         assert isinstance(head, Transcription)
         assert [bucket.positions for bucket in head.buckets] == [125, 1500]
         assert [bucket.tail for bucket in head.buckets] == [64, 0]
 
 
-def test_a_bundle_transcribes_with_what_its_manifest_says(converted: Converted) -> None:
+def test_a_bundle_transcribes_with_what_its_manifest_says(whisper_bundle: Path) -> None:
     generator = np.random.default_rng(0)
     audio = (generator.normal(size=20000) * 0.1).astype(np.float32)
-    with load(converted.path) as transcriber:
+    with load(whisper_bundle) as transcriber:
         first, again = transcriber(audio), transcriber([audio])[0]
     assert first.text == again.text
     assert first.duration == pytest.approx(20000 / 16000)
 
 
-def test_the_full_window_has_one_bucket(checkpoint: Path) -> None:
-    options = ConvertOptions(str(checkpoint), Path("unused"), window="full", audio_seconds=(2.5, 5.0))
-    layout = transcription_layout(open_checkpoint(str(checkpoint)).config, options.programs_for(TARGETS["litert"]))
+def test_the_full_window_has_one_bucket(whisper: Path) -> None:
+    options = ConvertOptions(str(whisper), Path("unused"), window="full", audio_seconds=(2.5, 5.0))
+    layout = transcription_layout(open_checkpoint(str(whisper)).config, options.programs_for(TARGETS["litert"]))
     assert [(bucket.positions, bucket.tail) for bucket in layout.buckets] == [(1500, 0)]
 
 
@@ -79,44 +63,44 @@ def test_the_full_window_has_one_bucket(checkpoint: Path) -> None:
         ({"audio_seconds": ()}, "above 0"),
     ],
 )
-def test_options_are_refused(wrong: dict[str, object], message: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_options_are_refused(wrong: dict[str, object], message: str, whisper: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        ConvertOptions(str(checkpoint), tmp_path, **wrong)  # type: ignore[arg-type]
+        ConvertOptions(str(whisper), tmp_path, **wrong)  # type: ignore[arg-type]
 
 
-def test_a_corrupted_filter_bank_is_the_stage_mel(converted: Converted, tmp_path: Path) -> None:
+def test_a_corrupted_filter_bank_is_the_stage_mel(whisper_bundle: Path, tmp_path: Path) -> None:
     def corrupt(folder: Path) -> None:
         file = folder / "mel_filters.safetensors"
         filters = load_file(file)["mel_filters"]
         filters[3] = filters[3, ::-1]
         save_file({"mel_filters": filters}, file)
 
-    assert _first_diverging(converted, tmp_path, corrupt) == "mel"
+    assert _first_diverging(whisper_bundle, tmp_path, corrupt) == "mel"
 
 
 def test_a_corrupted_weight_of_the_encoder_is_the_stage_encode(
-    converted: Converted, checkpoint: Path, tmp_path: Path
+    whisper_bundle: Path, whisper: Path, tmp_path: Path
 ) -> None:
-    weight = load_file(checkpoint / "model.safetensors")["model.encoder.conv1.weight"]
-    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "encode"
+    weight = load_file(whisper / "model.safetensors")["model.encoder.conv1.weight"]
+    assert _first_diverging(whisper_bundle, tmp_path, lambda folder: _change(folder, weight)) == "encode"
 
 
 def test_a_corrupted_weight_of_the_decoder_is_its_first_step(
-    converted: Converted, checkpoint: Path, tmp_path: Path
+    whisper_bundle: Path, whisper: Path, tmp_path: Path
 ) -> None:
-    weight = load_file(checkpoint / "model.safetensors")["model.decoder.layer_norm.bias"]
-    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, weight)) == "step 0"
+    weight = load_file(whisper / "model.safetensors")["model.decoder.layer_norm.bias"]
+    assert _first_diverging(whisper_bundle, tmp_path, lambda folder: _change(folder, weight)) == "step 0"
 
 
 def test_a_corrupted_position_is_the_step_that_stands_there(
-    converted: Converted, checkpoint: Path, tmp_path: Path
+    whisper_bundle: Path, whisper: Path, tmp_path: Path
 ) -> None:
-    table = load_file(checkpoint / "model.safetensors")["model.decoder.embed_positions.weight"]
+    table = load_file(whisper / "model.safetensors")["model.decoder.embed_positions.weight"]
     # The prompt of a multilingual model takes 4 tokens, after which step 0 chooses; step k is fed position 3 + k.
-    assert _first_diverging(converted, tmp_path, lambda folder: _change(folder, table[10])) == "step 7"
+    assert _first_diverging(whisper_bundle, tmp_path, lambda folder: _change(folder, table[10])) == "step 7"
 
 
-def test_a_corrupted_tokenizer_is_the_stage_text(converted: Converted, tmp_path: Path) -> None:
+def test_a_corrupted_tokenizer_is_the_stage_text(whisper_bundle: Path, tmp_path: Path) -> None:
     def corrupt(folder: Path) -> None:
         cases = json.loads((folder / "vectors" / "cases.json").read_text(encoding="utf-8"))["cases"]
         said = cases[0]["expected"]["tokens"][0]
@@ -127,13 +111,13 @@ def test_a_corrupted_tokenizer_is_the_stage_text(converted: Converted, tmp_path:
         vocabulary |= {spoken: vocabulary["a"], "a": said}
         file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
-    assert _first_diverging(converted, tmp_path, corrupt) == "text"
+    assert _first_diverging(whisper_bundle, tmp_path, corrupt) == "text"
 
 
-def _first_diverging(converted: Converted, folder: Path, corrupt: Callable[[Path], None]) -> str | None:
+def _first_diverging(bundle_path: Path, folder: Path, corrupt: Callable[[Path], None]) -> str | None:
     """What verification names after a file of a copy was changed, and the copy sealed as if that were right."""
     copy = folder / "corrupted"
-    shutil.copytree(converted.path, copy)
+    shutil.copytree(bundle_path, copy)
     with Bundle.open(copy) as bundle:
         manifest = bundle.manifest
     corrupt(copy)
@@ -156,9 +140,9 @@ def _change(folder: Path, weight: NDArray[np.float32]) -> None:
     ("name", "expected"), [("fp32", (4e-4 / 3, 2e-4)), ("fp16", (0.02, 0.02)), ("dynamic-int8", (0.25, 0.1))]
 )
 def test_below_fp16_letters_count_and_outputs_have_a_backstop(
-    name: str, expected: tuple[float, float], converted: Converted
+    name: str, expected: tuple[float, float], whisper_bundle: Path
 ) -> None:
-    with Bundle.open(converted.path) as bundle:
+    with Bundle.open(whisper_bundle) as bundle:
         head, audio = bundle.manifest.postprocessing, bundle.manifest.preprocessing
     found = TaskSpec(RECOGNITION, audio, head, {}, ()).tolerances(PRECISIONS[name])
     assert (found.output, found.score) == pytest.approx(expected)

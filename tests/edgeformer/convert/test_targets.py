@@ -71,7 +71,7 @@ def test_an_unknown_format_lists_what_there_is() -> None:
 @pytest.mark.slow
 def test_another_authors_target_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS.entries, "web", TOY)  # type: ignore[attr-defined]
-    source = str(save_mobilebert(tmp_path / "checkpoint"))
+    source = str(save_mobilebert(tmp_path / "checkpoint", num_hidden_layers=1))
     asked = ConvertOptions(source, tmp_path / "out", ("web",), ("fp32", "dynamic-int8"), (16,), name="tiny")
     assert [(row.target, row.path.name) for row in convert(asked) if row.ok] == [
         ("web", "tiny.web.fp32"),

@@ -39,7 +39,8 @@ def checkpoint(make_once: MakeOnce) -> Path:
     labels = ("lights", "weather", "greeting")
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
     folder = make_once(
-        "doctor-source", lambda folder: save_mobilebert(folder / NAME, normalization_type="layer_norm", **names)
+        "doctor-source",
+        lambda folder: save_mobilebert(folder / NAME, normalization_type="layer_norm", num_hidden_layers=1, **names),
     )
     return folder / NAME
 

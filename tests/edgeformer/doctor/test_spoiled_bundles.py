@@ -20,7 +20,7 @@ from edgeformer_runtime.errors import BundleError, InputError
 from tests.edgeformer.doctor.conftest import HUGE_MASK, TARGETS, edit_manifest
 
 pytestmark = pytest.mark.slow
-MODEL_FILES = {"litert": "model.tflite", "executorch": "model.pte", "onnx": "seq_16.onnx"}
+MODEL_FILES = {"litert": "model.tflite", "executorch": "model.pte", "onnx": "model.onnx"}
 
 
 def examine(path: Path, **options: Any) -> Diagnosis:

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from edgeformer import cli
 from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate.evaluate import evaluate
+from edgeformer.evaluate.evaluate import evaluate, rank_interval
 from edgeformer.models.tinyvit import FAMILY
+from edgeformer.report.collect import collect
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.cli.console import run_app
@@ -236,10 +237,23 @@ def test_an_embedder_is_measured_on_scored_pairs(tmp_path: Path, capsys: pytest.
         run_app(cli.app, ["eval", str(path), "--data", str(data)])
     out = capsys.readouterr().out
     assert "Spearman" in out and "0.9879" in out
+    reported = collect(tmp_path / "dist", data)
+    (variant,) = reported.variants
+    assert (variant.metric, variant.n, variant.changes) == ("spearman", 10, None)
+    assert (variant.value, variant.agreement) == (pytest.approx(document["value"]), pytest.approx(1, abs=1e-6))
+    assert variant.interval == rank_interval(document["value"], 10)
+    assert any("itself, in torch at fp32: spearman 98.79% of 10 examples" in note for note in reported.notes)
     for content, problem in (("a,b,high\n", "line 1: expected a number as the score"), ("a,b,1\n", "at least 2 pairs")):
         data.write_text(content)
         with Bundle.open(path) as bundle, pytest.raises(InputError, match=problem):
             evaluate(bundle, str(data))
+
+
+def test_the_interval_of_a_rank_correlation() -> None:
+    # tanh(atanh(.5) -+ 1.96 sqrt((1 + .5 ** 2 / 2) / 27)), by hand.
+    assert rank_interval(0.5, 30) == (pytest.approx(0.148126, abs=1e-5), pytest.approx(0.739507, abs=1e-5))
+    assert rank_interval(0.5, 3) is None
+    assert rank_interval(1.0, 30) is None
 
 
 def test_sets_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

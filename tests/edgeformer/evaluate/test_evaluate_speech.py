@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.data.clips import SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import evaluate
 from edgeformer.evaluate.speech import SpeechEvaluation, WordErrors, measure
@@ -19,7 +18,6 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import open_audio
-from tests.checkpoint_factory import save_whisper
 from tests.edgeformer.compress.tiny import save_clips
 from tests.runtime.decoding.real_whisper import open_tiny_english
 
@@ -106,11 +104,9 @@ def test_a_corrupted_clip_is_named(data: SpeechData) -> None:
         measure(Parrot(SAID), None, data, "a parrot")
 
 
-def test_an_isolated_bundle_hears_the_same(tmp_path: Path) -> None:
+def test_an_isolated_bundle_hears_the_same(whisper_bundle: Path, tmp_path: Path) -> None:
     clips = save_clips(tmp_path / "clips")
-    source = save_whisper(tmp_path / "whisper")
-    (row,) = convert(ConvertOptions(str(source), tmp_path / "dist", targets=("onnx",), audio_seconds=(2.5,)))
-    with Bundle.open(row.path) as bundle:
+    with Bundle.open(whisper_bundle) as bundle:
         plain, isolated = (evaluate(bundle, clips, limit=3, isolated=each) for each in (False, True))
         assert isinstance(plain, SpeechEvaluation)
         assert isinstance(isolated, SpeechEvaluation)

@@ -206,7 +206,10 @@ def test_newer_runtime_required(tiny: Path) -> None:
         (lambda m: m["files"]["model.bin"].update(sha256="F" * 64), "files.model.bin.sha256: expected text like"),
         (lambda m: m["files"].pop("vectors/cases.json"), "belong together"),
         (lambda m: m["programs"][0].update(file="other.bin"), "'other.bin' is neither a file nor a folder"),
-        (lambda m: m["programs"][0].update(file="vectors"), "a model is a folder for coreml and a file for others"),
+        (
+            lambda m: m["programs"][0].update(file="vectors"),
+            "a Core ML model is a folder, any other a file",
+        ),
         (lambda m: m["programs"][0].update(file="../model.bin"), "points outside"),
         (lambda m: m["programs"][0].update(name="seq_16"), "program 'seq_16' occurs twice"),
         (lambda m: m["programs"][0].update(name="answer"), "this name is reserved"),
@@ -415,7 +418,7 @@ def test_zip_of_the_folder_itself(tiny: Path, tmp_path: Path) -> None:
         for file in tiny.rglob("*"):
             if file.is_file():
                 target.write(file, file.relative_to(tiny.parent).as_posix())
-    assert "no manifest.json in it" in refused(path)
+    assert "it has no manifest.json at its root" in refused(path)
 
 
 def test_too_many_members(packed: Path) -> None:

@@ -337,6 +337,20 @@ def test_repetition_that_is_no_loop_is_seen_afterwards() -> None:
     assert found.doubtful
 
 
+def test_a_sample_that_says_a_phrase_again_and_again_is_marked() -> None:
+    """What Whisper makes of English that is to be German: probable enough, no loop, and not what was said."""
+    text = b"what country you can, what you can, what country you can, what country you can."
+    said = says(*text, likelihood=300.0)
+
+    def found(temperature: float) -> Decoded:
+        options = TranscribeOptions(temperatures=(temperature,), compression_ratio_threshold=None)
+        return fall_back(said, options, rows=448, max_tokens=100)
+
+    assert found(0.2).text == text.decode()
+    assert (found(0.0).doubtful, found(0.2).doubtful) == (False, True)
+    assert not fall_back(says(*b"Good morning, and good night", likelihood=300.0)).doubtful
+
+
 @pytest.mark.parametrize(("stretches", "times"), [(0, 1), (9, 1), (10, 10), (15, 10)])
 def test_what_is_said_ten_times_is_no_loop(stretches: int, times: int) -> None:
     script = says(*b"I will not be late. " * 10, likelihood=300.0)

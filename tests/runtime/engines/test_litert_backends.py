@@ -10,6 +10,7 @@ import subprocess
 import sys
 import venv
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,10 +109,15 @@ def installed(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
         try:
             return packages[package.replace("-", "_")]
         except KeyError:
-            raise litert_backends.PackageNotFoundError(package) from None
+            raise metadata.PackageNotFoundError(package) from None
 
-    monkeypatch.setattr(litert_backends, "version", find)
-    monkeypatch.setattr(litert_backends, "load_attribute", lambda _: pretended())
+    def load(entry: str) -> Any:
+        if entry.endswith(":__version__"):
+            raise ImportError(entry)
+        return pretended()
+
+    monkeypatch.setattr(metadata, "version", find)
+    monkeypatch.setattr(litert_backends, "load_attribute", load)
     monkeypatch.delenv(CHOICE, raising=False)
 
 
@@ -161,11 +167,12 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sys.version_info[:2] > (3, 11):
         pytest.skip("tflite-runtime has wheels for Python 3.11 and older")
     folder = tmp_path_factory.mktemp("tflite")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     python = folder / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # This environment's pip, and nothing compiled that is never imported: both take seconds.
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     packages = ["numpy<2", "tokenizers", "Pillow", "safetensors", "typer", "rich", "psutil"]
-    subprocess.run([*pip, "tflite-runtime==2.14.0", *packages], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-compile", "tflite-runtime==2.14.0", *packages], check=True)
     return python
 
 

@@ -276,7 +276,7 @@ def test_frames() -> None:
 def test_what_is_no_answer(tiny_onnx: Path, header: dict[str, object]) -> None:
     from edgeformer_runtime.isolation.messages import read_answer
 
-    with Bundle.open(tiny_onnx) as bundle, pytest.raises(EngineError, match="gave what is no answer"):
+    with Bundle.open(tiny_onnx) as bundle, pytest.raises(EngineError, match="sent no valid answer"):
         read_answer(Frame(header), bundle.manifest)
 
 

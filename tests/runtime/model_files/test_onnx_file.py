@@ -160,7 +160,7 @@ def text_constant(model: Any) -> None:
 
 
 def symbolic(model: Any) -> None:
-    model.graph.value_info.append(onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, ["n"]))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, ["n", "m"]))
 
 
 def twice(model: Any) -> None:
@@ -193,7 +193,7 @@ def unknown_field(model: Any) -> None:
         (function, "the model has the field 25, which no reader takes"),
         (training, "the model has the field 20, which no reader takes"),
         (text_constant, "has the type 8, which is no dense number"),
-        (symbolic, "has a size that is not static"),
+        (symbolic, "neither a number nor the file's one symbolic length"),
         (twice, "is made twice"),
         (backwards, "which nothing before it makes"),
         (renamed, "the manifest declares others"),

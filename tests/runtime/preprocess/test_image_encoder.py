@@ -60,15 +60,15 @@ def reference(pixels: np.ndarray, spec: ImagePreprocessing) -> np.ndarray:
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(300, 451), (451, 300), (60, 600), (7, 9), (235, 235), (236, 235)])
+@pytest.mark.parametrize("size", [(75, 113), (113, 75), (15, 150), (7, 9), (59, 59), (60, 59)])
 def test_equals_an_independent_implementation(interpolation: str, size: tuple[int, int]) -> None:
-    spec = ImagePreprocessing(224, 224, 235, interpolation, "center", MEAN, STD)
+    spec = ImagePreprocessing(56, 56, 59, interpolation, "center", MEAN, STD)
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
     pixels = np.clip(smooth + rng.integers(-9, 10, smooth.shape), 0, 255).astype(np.uint8)
     found = ImageEncoder(spec)(pixels)
-    assert found.shape == (1, 3, 224, 224)
+    assert found.shape == (1, 3, 56, 56)
     assert found.dtype == np.float32
     difference = np.abs(found - reference(pixels, spec))
     # Pillow's weights have 22 bits: at an exact half, frequent between two pixels, it may round the other way.

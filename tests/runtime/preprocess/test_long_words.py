@@ -88,14 +88,14 @@ def test_a_shortened_text_has_the_tokens_of_the_whole(options: dict[str, Any], l
         "\u1200",
     ]
     shortened = 0
-    for _ in range(25):
+    for _ in range(12):
         text = "".join(
             chance.choice(pieces) * chance.choice([1, 2, 60, 110, 4000, 4097, 5000])
             for _ in range(chance.randint(1, 12))
         )
         shortened += len(long_words.shortened(text)) < len(text)
         assert tokenizer.encode(text).ids == whole(settings, text, longest)
-    assert shortened > 10
+    assert shortened > 5
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,12 @@ from tokenizers import Tokenizer as Library
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess import tokenizer as border
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
-from edgeformer_runtime.preprocess.tokenizer_file import KNOWN_PATTERNS, MAX_STEPS, shortest_match
+from edgeformer_runtime.preprocess.tokenizer_file import (
+    KNOWN_PATTERNS,
+    MAX_STEPS,
+    settings_of_known_file,
+    shortest_match,
+)
 
 
 def settings(**changes: Any) -> str:
@@ -289,3 +294,36 @@ def test_a_long_text_is_not_tokenized_whole(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(seen) < 10_000
     with pytest.raises(InputError, match="both texts of the pair have over 100000 characters"):
         tokenizer.encode("hello " * 20_000, "hello " * 20_000)
+
+
+PARTS = ("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder")
+HIDDEN = {"content": 'x, "model": {"type": "BPE", ', "special": False}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("order", ["as the library", "model first", "model in between", "a part is missing"])
+def test_the_settings_of_a_known_file_are_the_files(indent: int | None, order: str) -> None:
+    file = json.loads(word_piece()) | {"added_tokens": [HIDDEN], "normalizer": sequence(DOUBLING)}
+    file = {key: file.get(key) for key in PARTS} | {"model": {"type": "WordPiece"} | file["model"]}
+    if order == "model first":
+        file = {"model": file.pop("model")} | file
+    elif order == "model in between":
+        file["pre_tokenizer"] = file.pop("pre_tokenizer")
+    elif order == "a part is missing":
+        del file["normalizer"]
+    found = settings_of_known_file(json.dumps(file, indent=indent))
+    assert found["model"]["type"] == "WordPiece"
+    assert ("vocab" in found["model"]) == (order != "as the library")
+    assert {key: found.get(key) for key in PARTS} == {key: file.get(key) for key in PARTS}
+
+
+@pytest.mark.parametrize("text", ["lights on", "lights " * 400, "x" * 9000])
+@pytest.mark.parametrize("changes", [{}, {"truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0}}])
+def test_a_known_file_gives_the_same_tokens(text: str, changes: dict[str, Any]) -> None:
+    file = settings(**changes)
+    expected, found = (Tokenizer(file, "tokenizer.json", 16, known).encode(text) for known in (False, True))
+    assert (found.ids, found.type_ids, len(found.overflowing)) == (
+        expected.ids,
+        expected.type_ids,
+        len(expected.overflowing),
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from tests.runtime.tiny_bundle import make_executorch
 from tools.pi.emulated_pi import EmulatedPi
-from tools.pi.shims import PRECISIONS, compare_shims, executorch_models
+from tools.pi.shims import MODELS, compare_shims
 
 
 @pytest.mark.pi
@@ -21,7 +21,9 @@ def test_the_shim_computes_there_what_it_computes_here(pi: EmulatedPi, tmp_path:
 
 
 def test_each_kind_of_model_is_converted_for_executorch() -> None:
-    models = executorch_models()
-    assert {model.name: model.precisions for model in models} == PRECISIONS
-    assert set(PRECISIONS) == {"intents", "things", "speech"}
-    assert {model.target for model in models} == {"executorch"}
+    assert {model.name: model.precisions for model in MODELS} == {
+        "texts": ("fp32", "dynamic-int8"),
+        "images": ("fp32",),
+        "speech": ("fp32",),
+    }
+    assert {model.target for model in MODELS} == {"executorch"}

@@ -1,16 +1,17 @@
 import AVFoundation
 import EdgeCore
+import EdgeDemoKit
 
 /// The microphone as blocks of mono samples at a model's rate.
 @MainActor
 final class Microphone {
     private let engine = AVAudioEngine()
-    private var continuation: AsyncStream<[Float]>.Continuation?
+    private var waiting: WaitingAudio?
 
-    /// Ask for the microphone and listen until `stop`.
+    /// Ask for the microphone and listen until `stop`; audio, all that waits at a time.
     ///
     /// - Throws: `InputError`: no microphone, or it is not allowed.
-    func start(sampleRate: Int) async throws -> AsyncStream<[Float]> {
+    func start(sampleRate: Int) async throws -> AsyncMapSequence<AsyncStream<Void>, [Float]> {
         guard await AVAudioApplication.requestRecordPermission() else {
             throw InputError(String(localized: "error.microphone.denied"))
         }
@@ -22,36 +23,35 @@ final class Microphone {
         guard source.sampleRate > 0, let resampler = Resampler(from: source, to: Double(sampleRate)) else {
             throw InputError(String(localized: "error.microphone.missing"))
         }
-        let (blocks, continuation) = AsyncStream.makeStream(of: [Float].self)
-        Self.tap(input, source, resampler, continuation)
-        continuation.onTermination = { _ in Task { @MainActor in self.stop() } }
-        self.continuation = continuation
+        let waiting = WaitingAudio()
+        Self.tap(input, source, resampler, waiting)
+        waiting.onEnd { Task { @MainActor in self.stop() } }
+        self.waiting = waiting
         do {
             try engine.start()
         } catch {
             stop()
             throw error
         }
-        return blocks
+        return waiting.blocks
     }
 
     /// Stop listening; the stream of blocks ends.
     func stop() {
-        guard let continuation else { return }
-        self.continuation = nil
+        guard let waiting else { return }
+        self.waiting = nil
         engine.inputNode.removeTap(onBus: 0)
         engine.stop()
         try? AVAudioSession.sharedInstance().setActive(false, options: .notifyOthersOnDeactivation)
-        continuation.finish()
+        waiting.finish()
     }
 
     /// Outside the main actor: the system calls the block on its audio thread.
     private nonisolated static func tap(
-        _ input: AVAudioInputNode, _ format: AVAudioFormat, _ resampler: Resampler,
-        _ continuation: AsyncStream<[Float]>.Continuation
+        _ input: AVAudioInputNode, _ format: AVAudioFormat, _ resampler: Resampler, _ waiting: WaitingAudio
     ) {
         input.installTap(onBus: 0, bufferSize: 4096, format: format) { buffer, _ in
-            continuation.yield(resampler.resample(buffer))
+            waiting.append(resampler.resample(buffer))
         }
     }
 }

@@ -10,6 +10,8 @@ struct SpeechScreen: View {
     @State private var microphone = Microphone()
     @State private var segments: [Segment] = []
     @State private var partial = ""
+    /// How long the last audio had waited; nil where that is not worth a word.
+    @State private var lateSeconds: Double?
     @State private var statistics: SpeechStatistics?
     @State private var message: String?
     @State private var work: Task<Void, Never>?
@@ -29,6 +31,9 @@ struct SpeechScreen: View {
                         Text(verbatim: partial).foregroundStyle(.secondary).accessibilityLabel(
                             Text("speech.guess \(partial)"))
                     }
+                    if let lateSeconds {
+                        Text("speech.late \(lateSeconds)").font(.footnote).foregroundStyle(.secondary)
+                    }
                     if let statistics {
                         Text("speech.times \(statistics.melMs) \(statistics.encodeMs) \(statistics.decodeMs)")
                             .font(.footnote.monospacedDigit())
@@ -45,13 +50,15 @@ struct SpeechScreen: View {
 
     private func toggle() {
         guard work == nil, let bundle else { return microphone.stop() }
-        (segments, partial, statistics, message) = ([], "", nil, nil)
+        (segments, partial, lateSeconds, statistics, message) = ([], "", nil, nil, nil)
         work = Task {
-            defer { work = nil }
+            defer { (work, lateSeconds) = (nil, nil) }
             do {
                 let transcriber = try await library.session(bundle).transcriber()
                 try await transcriber.openStream()
                 for await block in try await microphone.start(sampleRate: transcriber.sampleRate) {
+                    let waited = Double(block.count) / Double(transcriber.sampleRate)
+                    lateSeconds = waited < 1 ? nil : waited
                     show(try await transcriber.feed(block))
                 }
                 guard let end = try await transcriber.finishStream() else { return }

@@ -10,6 +10,7 @@ import org.edgeformer.core.MANIFEST_NAME
 import org.edgeformer.core.MAX_MANIFEST_BYTES
 import org.edgeformer.core.Manifest
 import org.edgeformer.core.engines.Engine
+import org.edgeformer.core.filesHash
 import org.edgeformer.engine.openEngine
 import java.io.Closeable
 import java.io.File
@@ -63,7 +64,13 @@ class BundleStore(context: Context) {
         for (file in folders.flatMap { it.listFiles().orEmpty().asList() }) {
             places[file.name.removeSuffix(".zip")] = { if (file.isDirectory) Folder(file) else Archive.open(file) }
         }
-        return places.toSortedMap().mapNotNull { (name, files) -> read(name, files) }
+        return places.toSortedMap().mapNotNull { (name, files) -> read(name, files) }.also(::removeOldCopies)
+    }
+
+    /** Copies of model files of bundles that are no longer installed. An engine that still maps one keeps its bytes. */
+    private fun removeOldCopies(installed: List<InstalledBundle>) {
+        val kept = installed.map { it.manifest.filesHash() }.toSet()
+        cache.listFiles().orEmpty().filter { it.name !in kept }.forEach { it.deleteRecursively() }
     }
 
     /** Why each bundle that is there but not listed cannot be used, by name. */

@@ -32,8 +32,26 @@ class Microphone(sampleRate: Int) : Closeable {
         thread.start()
     }
 
-    /** The next tenth of a second, samples in -1..1; waits for it. Null behind the end. */
-    fun next(): FloatArray? = blocks.take().takeIf { it !== END }
+    /**
+     * All audio that has come since the last call, at least a tenth of a second of it, samples in -1..1; waits for that.
+     * Null behind the end. Who comes late gets it at once, and makes one guess at it, not one for each second.
+     */
+    fun next(): FloatArray? {
+        val waiting = arrayListOf(blocks.take())
+        while (waiting.last() !== END) waiting += blocks.poll() ?: break
+        if (waiting.last() === END) {
+            // For the next call, which has nothing else to wait for.
+            blocks += waiting.removeAt(waiting.lastIndex)
+            if (waiting.isEmpty()) return null
+        }
+        val samples = FloatArray(waiting.sumOf { it.size })
+        var filled = 0
+        for (block in waiting) {
+            block.copyInto(samples, filled)
+            filled += block.size
+        }
+        return samples
+    }
 
     /** Ends the audio; what was transcribed before can still be taken. From any thread. */
     fun stop() {

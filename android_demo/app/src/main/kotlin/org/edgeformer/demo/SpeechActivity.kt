@@ -79,6 +79,7 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
             tasks.post(::stop)
             throw InputError(getString(R.string.microphone_failed))
         }
+        val rate = transcriber.sampleRate.toDouble()
         var samples = 0L
         var worked = 0L
         microphone.use {
@@ -88,22 +89,32 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
                 if (!recording || tasks.cancelled) it.stop()
                 samples += block.size
                 val begin = System.nanoTime()
-                tell(stream.feed(block), samples.toDouble() / transcriber.sampleRate)
+                tell(stream.feed(block), samples / rate, lateSeconds = block.size / rate)
                 worked += System.nanoTime() - begin
                 if (tasks.cancelled) return 0.0 to 0.0
             }
             val begin = System.nanoTime()
-            tell(stream.finish(), samples.toDouble() / transcriber.sampleRate)
+            tell(stream.finish(), samples / rate, lateSeconds = 0.0)
             worked += System.nanoTime() - begin
         }
-        return samples.toDouble() / transcriber.sampleRate to worked / 1e9
+        return samples / rate to worked / 1e9
     }
 
-    private fun tell(updates: List<StreamUpdate>, seconds: Double) = tasks.post {
+    /** Shows what is new. What came in one block had waited as long as it lasts. */
+    private fun tell(updates: List<StreamUpdate>, seconds: Double, lateSeconds: Double) = tasks.post {
         for (update in updates) {
             update.final.forEach { said.append(it.text).append(' ') }
             answer.text = (said.toString() + update.partial).trim()
         }
-        if (recording) show(getString(R.string.speech_listening, seconds))
+        if (recording) show(status(seconds, lateSeconds))
+    }
+
+    private fun status(seconds: Double, lateSeconds: Double) =
+        if (lateSeconds < LATE_SECONDS) getString(R.string.speech_listening, seconds)
+        else getString(R.string.speech_late, seconds, lateSeconds)
+
+    private companion object {
+        /** From here on the screen says how late the text is. */
+        const val LATE_SECONDS = 1.0
     }
 }

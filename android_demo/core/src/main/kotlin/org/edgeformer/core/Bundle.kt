@@ -2,9 +2,11 @@ package org.edgeformer.core
 
 import java.io.Closeable
 import java.io.File
+import java.io.FileInputStream
 import java.io.FileOutputStream
 import java.io.IOException
 import java.nio.ByteBuffer
+import java.nio.channels.FileChannel
 import java.security.MessageDigest
 import java.util.zip.CRC32
 
@@ -15,6 +17,9 @@ import java.util.zip.CRC32
  * rename. Calls from several threads are safe.
  */
 class Bundle private constructor(val manifest: Manifest, private val files: BundleFiles) : Closeable {
+    /** Those that this bundle has written or checked. */
+    private val copies = HashSet<File>()
+
     /** The size of all files that the manifest lists, in bytes. */
     val sizeBytes: Long get() = manifest.files.values.fold(0L) { sum, entry -> sum + entry.size }
 
@@ -40,34 +45,33 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
     /**
      * A listed file as a file of its own, for engines that take paths: where it lies, or a copy.
      *
-     * @param cache a private folder for copies of what lies inside a zip. A copy is found again by its hash.
+     * @param cache a private folder for copies of what lies inside a zip. A copy of before is used again if its hash is
+     *   right: the system may have ended the app, or the disk may have been full, while it was written.
      */
-    fun fileOf(name: String, cache: File): File {
+    fun fileOf(name: String, cache: File): File = synchronized(copies) {
         val bytes = map(name)
         files.file(name)?.let { return it }
-        val entry = manifest.files.getValue(name)
         // Files that refer to others lie in one folder with them, so the copy is the whole bundle's.
-        val copy = File(File(cache, bundleHash()), name)
-        if (copy.isFile && copy.length() == entry.size) return copy
+        val copy = File(File(cache, manifest.filesHash()), name)
+        if (copy in copies) return copy
+        if (!isWhole(copy, manifest.files.getValue(name))) write(bytes, copy, name)
+        copies += copy
+        return copy
+    }
+
+    private fun write(bytes: ByteBuffer, copy: File, name: String) {
         try {
             copy.parentFile?.mkdirs()
             val partial = File.createTempFile("copy", null, copy.parentFile)
             FileOutputStream(partial).use { it.channel.write(bytes) }
             if (!partial.renameTo(copy)) throw IOException("it cannot be renamed to ${copy.path}")
         } catch (error: IOException) {
-            throw BundleError("$name: cannot be copied to ${cache.path}: ${error.message}", error)
+            throw BundleError("$name: cannot be copied to ${copy.parent}: ${error.message}", error)
         }
-        return copy
     }
 
     /** Lets go of the files. What was mapped stays valid. A second call does nothing. */
     override fun close() = files.close()
-
-    private fun bundleHash(): String {
-        val digest = MessageDigest.getInstance("SHA-256")
-        manifest.files.toSortedMap().forEach { (name, entry) -> digest.update("$name ${entry.sha256}\n".toByteArray()) }
-        return hexadecimal(digest.digest())
-    }
 
     companion object {
         /**
@@ -110,6 +114,13 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
     }
 }
 
+/** The hash of all files' names and hashes, which no other bundle has: copies of its files lie in a folder of this name. */
+fun Manifest.filesHash(): String {
+    val digest = MessageDigest.getInstance("SHA-256")
+    files.toSortedMap().forEach { (name, entry) -> digest.update("$name ${entry.sha256}\n".toByteArray()) }
+    return hexadecimal(digest.digest())
+}
+
 private fun compareNames(manifest: Manifest, sizes: Map<String, Long>) {
     val extra = (sizes.keys - manifest.files.keys - MANIFEST_NAME - SIGNATURE_NAME).minOrNull()
     if (extra != null) throw BundleError("extra file ${shorten(extra)}: the manifest does not list it")
@@ -123,6 +134,15 @@ private fun compareSize(name: String, entry: FileEntry, files: BundleFiles) {
         throw BundleError("$name: expected ${entry.size} bytes as in the manifest, found $size: download it again")
     }
 }
+
+private fun isWhole(file: File, entry: FileEntry): Boolean =
+    file.isFile && file.length() == entry.size && FileInputStream(file).use { input ->
+        val digest = MessageDigest.getInstance("SHA-256")
+        chunks(input.channel.map(FileChannel.MapMode.READ_ONLY, 0, entry.size)) { chunk, count ->
+            digest.update(chunk, 0, count)
+        }
+        hexadecimal(digest.digest()) == entry.sha256
+    }
 
 private fun compareHash(name: String, entry: FileEntry, files: BundleFiles) {
     val digest = MessageDigest.getInstance("SHA-256")

@@ -38,10 +38,7 @@ class FloatTensor(override val shape: List<Int>, val data: FloatBuffer) : Tensor
         fun of(values: FloatArray, vararg shape: Int) = FloatTensor(shape.toList(), FloatBuffer.wrap(values))
 
         /** Zeros in memory that native code reads without a copy. */
-        fun direct(shape: List<Int>): FloatTensor {
-            val bytes = ByteBuffer.allocateDirect(4 * sizeOf(shape)).order(ByteOrder.nativeOrder())
-            return FloatTensor(shape, bytes.asFloatBuffer())
-        }
+        fun direct(shape: List<Int>) = FloatTensor(shape, directBytes(shape).asFloatBuffer())
     }
 }
 
@@ -59,6 +56,9 @@ class IntTensor(override val shape: List<Int>, val data: IntBuffer) : Tensor() {
     companion object {
         /** The array itself as a tensor, not a copy. */
         fun of(values: IntArray, vararg shape: Int) = IntTensor(shape.toList(), IntBuffer.wrap(values))
+
+        /** Zeros in memory that native code reads without a copy. */
+        fun direct(shape: List<Int>) = IntTensor(shape, directBytes(shape).asIntBuffer())
     }
 }
 
@@ -84,6 +84,10 @@ internal fun sizeOf(shape: List<Int>): Int = shape.fold(1) { size, length ->
     if (product > Int.MAX_VALUE) throw ArithmeticException("a tensor of shape $shape is too large")
     product.toInt()
 }
+
+/** Memory for as many values of 4 bytes as a shape holds. */
+private fun directBytes(shape: List<Int>): ByteBuffer =
+    ByteBuffer.allocateDirect(4 * sizeOf(shape)).order(ByteOrder.nativeOrder())
 
 private fun requireSize(found: Int, shape: List<Int>) =
     require(found == sizeOf(shape)) { "$found values do not make a tensor of shape $shape" }

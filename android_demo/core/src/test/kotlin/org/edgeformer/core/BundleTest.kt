@@ -47,6 +47,11 @@ class BundleTest {
         val copy = Bundle.open(zip).fileOf("model.bin", cache)
         assertArrayEquals(ByteArray(256) { it.toByte() }, copy.readBytes())
         assertEquals(copy, Bundle.open(zip).fileOf("model.bin", cache))
+        // As long as the file, and not the file: an app that ended while it wrote, or a full disk.
+        copy.writeBytes(ByteArray(256))
+        assertEquals(copy, Bundle.open(zip).fileOf("model.bin", cache))
+        assertArrayEquals(ByteArray(256) { it.toByte() }, copy.readBytes())
+        assertEquals(Bundle.open(zip).manifest.filesHash(), copy.parentFile.name)
         val folder = unpacked()
         assertEquals(File(folder, "model.bin"), Bundle.open(folder).fileOf("model.bin", cache))
     }

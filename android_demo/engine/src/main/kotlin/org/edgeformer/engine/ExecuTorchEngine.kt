@@ -85,13 +85,13 @@ class ExecuTorchEngine(private val bundle: Bundle, private val cache: File, priv
         }
     }
 
-    /** A copy: the next call overwrites the method's own memory. */
+    /** A copy, as the next call overwrites the method's own memory; direct, so that it goes in again without another. */
     private fun fromTorch(tensor: TorchTensor, spec: TensorSpec): Tensor {
-        val shape = tensor.shape().map { it.toInt() }.toIntArray()
+        val shape = tensor.shape().map { it.toInt() }
         return if (spec.dtype == "int32") {
-            IntTensor.of(tensor.dataAsIntArray, *shape)
+            IntTensor.direct(shape).apply { data.fromStart().put(tensor.dataAsIntArray) }
         } else {
-            FloatTensor.of(tensor.dataAsFloatArray, *shape)
+            FloatTensor.direct(shape).apply { data.fromStart().put(tensor.dataAsFloatArray) }
         }
     }
 }

@@ -1,10 +1,12 @@
 package org.edgeformer.engine
 
+import ai.onnxruntime.NodeInfo
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtException
 import ai.onnxruntime.OrtLoggingLevel
 import ai.onnxruntime.OrtSession
+import ai.onnxruntime.TensorInfo
 import org.edgeformer.core.Bundle
 import org.edgeformer.core.ByteTensor
 import org.edgeformer.core.EngineError
@@ -15,13 +17,14 @@ import org.edgeformer.core.Tensor
 import org.edgeformer.core.TensorSpec
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.engines.CheckedEngine
+import org.edgeformer.core.engines.withoutPadding
 import java.io.File
 
 /**
- * ONNX Runtime on the CPU: one `.onnx` file per program.
+ * ONNX Runtime on the CPU: a `.onnx` file for each program, or one for all lengths of a text.
  *
- * A bundle of one program is read where it is mapped into memory, in an APK too. Several programs share their weights
- * in a file that ONNX Runtime looks for beside the model, so these are opened by their paths.
+ * A bundle of one file is read where it is mapped into memory, in an APK too. Several share their weights in one that
+ * ONNX Runtime looks for beside the model, so these are opened by their paths.
  */
 class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: Int) :
     CheckedEngine(bundle.manifest.programs) {
@@ -36,6 +39,7 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
         addConfigEntry("session.x64quantprecision", "1")
     }
     private val sessions = HashMap<String, OrtSession>()
+    private val anyLength = HashSet<String>()
 
     override val executedBy = "onnxruntime ${environment.version}"
 
@@ -44,16 +48,19 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
         if (bundle.manifest.postprocessing !is Transcription) orClosed { programs.values.forEach(::session) }
     }
 
+    /** Outputs are written where they stay: caches of speech go in again, token for token, without a copy. */
     override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val given = LinkedHashMap<String, OnnxTensor>()
+        val outputs = program.outputs.associate { it.name to zeros(it) }
+        val opened = ArrayList<OnnxTensor>()
         try {
-            inputs.mapValuesTo(given) { (_, tensor) -> toOnnx(tensor) }
-            session(program).run(given, program.outputs.map { it.name }.toSet()).use { results ->
-                val found = results.associate { (name, value) -> name to value as OnnxTensor }
-                return program.outputs.associate { it.name to fromOnnx(found.getValue(it.name), it) }
-            }
+            val session = session(program)
+            val needed = if (program.file in anyLength) withoutPadding(inputs) else inputs
+            val given = needed.mapValues { (_, tensor) -> toOnnx(tensor).also(opened::add) }
+            val written = outputs.mapValues { (_, tensor) -> toOnnx(tensor).also(opened::add) }
+            session.run(given, written).close()
+            return outputs
         } finally {
-            given.values.forEach(OnnxTensor::close)
+            opened.forEach(OnnxTensor::close)
         }
     }
 
@@ -66,7 +73,7 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
     /** The session of a program, opened if it is not yet. */
     private fun session(program: ProgramSpec): OrtSession = sessions.getOrPut(program.file) {
         val opened = try {
-            if (programs.size == 1) {
+            if (programs.values.all { it.file == program.file }) {
                 environment.createSession(bundle.map(program.file), options)
             } else {
                 environment.createSession(bundle.folderWith(program.file, cache).path, options)
@@ -75,6 +82,7 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
             throw cannotOpen(program.file, error)
         }
         compareNames(program, opened.inputNames + opened.outputNames)
+        if (opened.inputInfo.hasSymbol() && !opened.outputInfo.hasSymbol()) anyLength += program.file
         opened
     }
 
@@ -87,9 +95,9 @@ class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: I
         }
     }
 
-    /** A copy: ONNX Runtime's own memory goes with the results. */
-    private fun fromOnnx(tensor: OnnxTensor, spec: TensorSpec): Tensor {
-        val shape = tensor.info.shape.map { it.toInt() }
-        return if (spec.dtype == "int32") IntTensor(shape, tensor.intBuffer) else FloatTensor(shape, tensor.floatBuffer)
-    }
+    private fun zeros(spec: TensorSpec): Tensor =
+        if (spec.dtype == "int32") IntTensor.direct(spec.shape) else FloatTensor.direct(spec.shape)
 }
+
+/** Whether a size is symbolic: the length of the inputs. Without one in the outputs, what is left of padding cannot be missed. */
+private fun Map<String, NodeInfo>.hasSymbol() = values.any { node -> (node.info as TensorInfo).shape.any { it < 0 } }

@@ -4,6 +4,7 @@ import org.edgeformer.core.AudioBucket
 import org.edgeformer.core.EdgeFormerError
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.InputError
+import org.edgeformer.core.IntTensor
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.State
 import org.edgeformer.core.Tensor
@@ -103,3 +104,17 @@ internal fun checkOutputs(program: ProgramSpec, outputs: Map<String, Tensor>): M
 private fun fits(tensor: Tensor, spec: TensorSpec) = tensor.dtype == spec.dtype && tensor.shape == spec.shape
 
 private fun shown(spec: TensorSpec) = "${spec.dtype} ${spec.shape}"
+
+/** Positions of the shortest text of a file with a symbolic length. */
+private const val SHORTEST_TEXT = 2
+
+/** The inputs of a text, (1, S) each, up to the last position that its mask does not hide. */
+fun withoutPadding(inputs: Map<String, Tensor>): Map<String, Tensor> {
+    val mask = inputs["attention_mask"] as? IntTensor ?: return inputs
+    val last = (0 until mask.size).lastOrNull { mask.data.get(it) != 0 } ?: return inputs
+    val length = maxOf(last + 1, SHORTEST_TEXT)
+    return inputs.mapValues { (_, tensor) ->
+        val values = (tensor as IntTensor).data
+        IntTensor.of(IntArray(length, values::get), 1, length)
+    }
+}

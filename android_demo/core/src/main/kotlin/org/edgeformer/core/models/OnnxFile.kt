@@ -21,12 +21,13 @@ private val VALUE = parts(1, 2, 3, 4)
 private val TYPE = parts(1, 6)
 private val TENSOR_TYPE = mapOf(1 to INT, 2 to PART)
 private val SHAPE = parts(1)
-private val DIMENSION = mapOf(1 to INT, 3 to PART)
+private val DIMENSION = mapOf(1 to INT, 2 to PART, 3 to PART)
 
 /** AttributeProto.AttributeType to its field: f, i, s, t, floats, ints, strings, tensors. */
 private val ATTRIBUTE_FIELDS = mapOf(1 to 2, 2 to 3, 3 to 4, 4 to 5, 6 to 7, 7 to 8, 8 to 9, 9 to 10)
 private val DOMAINS = setOf("", "ai.onnx", OWN_DOMAIN)
 private const val OWN_DOMAIN = "com.microsoft"
+private const val INT64 = 7
 private val NOTHING = Piece(0, 0)
 
 private fun parts(vararg numbers: Int): Known = numbers.associateWith { PART }
@@ -64,19 +65,21 @@ private class OnnxGraph(
     private val values = HashMap<String, OnnxValue>()
     private val tensors = OnnxTensors(wire)
 
+    /** The name of the one size that may be symbolic, if a value has it. */
+    private var symbol: String? = null
+
     init {
         val inputs = graph.pieces(11).map(::declared)
         val outputs = graph.pieces(12).map(::declared)
         graph.pieces(13).forEach { declared(it) }
-        inputs.forEach { (name, value) -> make(name, value) }
+        val length = programs.maxOf { compared(it, inputs, outputs) }
+        inputs.forEach { make(it.name, OnnxValue(checkShape(it.at(length).sizes(), "the input ${shorten(it.name)}"), it.dtype)) }
         graph.pieces(5).map { tensors.read(it, sizes) }.forEach { (name, value) -> make(name, value) }
         graph.pieces(1).forEach(::run)
-        for (program in programs) {
-            compare(program.inputs, inputs, "inputs")
-            compare(program.outputs, outputs, "outputs")
-        }
-        for ((name, value) in outputs) {
-            if (values[name]?.shape != value.shape) refuse("its output ${shorten(name)} is not made as it is declared")
+        for (each in outputs) {
+            if (values[each.name]?.shape != each.at(length)) {
+                refuse("its output ${shorten(each.name)} is not made as it is declared")
+            }
         }
     }
 
@@ -84,7 +87,7 @@ private class OnnxGraph(
         if (name.isEmpty() || values.put(name, value) != null) refuse("the value ${shorten(name)} is made twice")
     }
 
-    private fun declared(piece: Piece): Pair<String, OnnxValue> {
+    private fun declared(piece: Piece): Declared {
         val message = wire.message(piece, VALUE, "a value")
         val what = "the value ${shorten(message.text(1))}"
         val outer = wire.message(message.piece(2) ?: NOTHING, TYPE, what).piece(1) ?: refuse("$what is no dense tensor")
@@ -92,11 +95,21 @@ private class OnnxGraph(
         val dtype = type.int(1).toInt()
         if (dtype !in ONNX_TYPES) refuse("$what has the type $dtype, which is no dense number")
         val sizes = wire.message(type.piece(2) ?: NOTHING, SHAPE, what).pieces(1).map {
-            val dimension = wire.message(it, DIMENSION, what)
-            if (!dimension.has(1)) refuse("$what has a size that is not static")
-            dimension.int(1)
+            size(wire.message(it, DIMENSION, what), what)
         }
-        return message.text(1) to OnnxValue(checkShape(sizes, what), dtype)
+        checkShape(sizes.filterNotNull(), what)
+        return Declared(message.text(1), sizes.map { it?.toInt() }, dtype)
+    }
+
+    /** A number, or null for the one length of the file that is symbolic. */
+    private fun size(dimension: Message, what: String): Long? {
+        val name = dimension.text(2)
+        if (dimension.has(1) && name.isEmpty()) return dimension.int(1)
+        if (dimension.has(1) || name.isEmpty() || (symbol ?: name) != name) {
+            refuse("$what has a size that is neither a number nor the file's one symbolic length")
+        }
+        symbol = name
+        return null
     }
 
     private fun run(piece: Piece) {
@@ -134,8 +147,13 @@ private class OnnxGraph(
         val operands = inputs.map {
             if (it.isEmpty()) null else values[it] ?: refuse("it reads ${shorten(it)}, which nothing before it makes")
         }
-        val shapes = onnxShapes(operator, OnnxCall(operands, attributes, outputs)) ?: refuse("it is none that a reader knows")
+        val call = OnnxCall(operands, attributes, outputs, symbol != null)
+        val shapes = onnxShapes(operator, call) ?: refuse("it is none that a reader knows")
         if (outputs > shapes.size) refuse("it has $outputs outputs")
+        if (operator == "Shape") {
+            val sizes = sizesOf(call)
+            return listOf(OnnxValue(listOf(sizes.size), INT64, varies = true) { sizes })
+        }
         return shapes.take(outputs).map { OnnxValue(checkShape(it, "its result")) }
     }
 
@@ -159,15 +177,33 @@ private class OnnxGraph(
 
 private fun constant(name: String, value: Any?): OnnxValue = when {
     name == "value" && value is OnnxValue -> value
-    name == "value_int" && value is Long -> OnnxValue(emptyList(), 7) { listOf(value) }
-    name == "value_ints" && value is List<*> -> OnnxValue(listOf(value.size), 7) { value.map { it as Long } }
+    name == "value_int" && value is Long -> OnnxValue(emptyList(), INT64) { listOf(value) }
+    name == "value_ints" && value is List<*> -> OnnxValue(listOf(value.size), INT64) { value.map { it as Long } }
     name == "value_float" -> OnnxValue(emptyList(), 1)
     else -> refuse("it holds the attribute ${shorten(name)}")
 }
 
-/** Refuses a graph with other inputs or outputs than the manifest states. */
-private fun compare(declared: List<TensorSpec>, found: List<Pair<String, OnnxValue>>, what: String) {
-    val listed = found.map { (name, value) -> TensorSpec(name, ONNX_TYPES.getValue(value.dtype).name, value.shape) }
+/** An input or output of the graph; null among its sizes: the length, which is symbolic. */
+private class Declared(val name: String, val sizes: List<Int?>, val dtype: Int) {
+    /** Its shape for inputs of that length. */
+    fun at(length: Int): Shape = sizes.map { it ?: length }
+}
+
+/**
+ * The length that a program gives a graph's symbolic size; 1 where the graph has none.
+ *
+ * @throws Broken the graph has other inputs or outputs than the manifest states of the program.
+ */
+private fun compared(program: ProgramSpec, inputs: List<Declared>, outputs: List<Declared>): Int {
+    val stated = program.inputs.associate { it.name to it.shape }
+    val length = inputs.firstNotNullOfOrNull { stated[it.name]?.getOrNull(it.sizes.indexOf(null)) } ?: 1
+    compare(program.inputs, inputs, length, "inputs")
+    compare(program.outputs, outputs, length, "outputs")
+    return length
+}
+
+private fun compare(declared: List<TensorSpec>, found: List<Declared>, length: Int, what: String) {
+    val listed = found.map { TensorSpec(it.name, ONNX_TYPES.getValue(it.dtype).name, it.at(length)) }
     if (listed.size != declared.size || listed.toSet() != declared.toSet()) {
         refuse("it has the $what ${shorten(listed)}, the manifest declares others")
     }

@@ -3,9 +3,15 @@ package org.edgeformer.core.models
 /**
  * A value of a graph.
  *
- * @property numbers gives the numbers of a small constant; null: it is computed, elsewhere, or large.
+ * @property numbers gives the numbers of a small constant, or of a `Shape`; null: it is computed, elsewhere, or large.
+ * @property varies the numbers are sizes, which another length of the inputs may change.
  */
-internal class OnnxValue(val shape: Shape, val dtype: Int = 0, val numbers: (() -> List<Long>)? = null)
+internal class OnnxValue(
+    val shape: Shape,
+    val dtype: Int = 0,
+    val varies: Boolean = false,
+    val numbers: (() -> List<Long>)? = null,
+)
 
 /**
  * A node.
@@ -13,18 +19,25 @@ internal class OnnxValue(val shape: Shape, val dtype: Int = 0, val numbers: (() 
  * @property inputs its operands; null: absent.
  * @property attributes Long, String, List of Long or OnnxValue by name; others are null.
  * @property outputs how many results are named.
+ * @property symbolic the graph takes inputs of any length up to the one that these shapes are of. No rule may then give
+ *   a size that falls while the length rises: what is within the limits for the longest is so for all.
  */
-internal class OnnxCall(val inputs: List<OnnxValue?>, val attributes: Map<String, Any?>, val outputs: Int) {
+internal class OnnxCall(
+    val inputs: List<OnnxValue?>,
+    val attributes: Map<String, Any?>,
+    val outputs: Int,
+    val symbolic: Boolean,
+) {
     fun shape(index: Int): Shape = (inputs.getOrNull(index) ?: refuse("its operand $index is missing")).shape
 
     val shapes: List<Shape> get() = inputs.indices.map(::shape)
 
     fun has(index: Int) = inputs.getOrNull(index) != null
 
-    /** The integers of an operand that decides a shape. */
-    fun constant(index: Int): List<Long> {
+    /** The integers of an operand that decides a shape; [mayVary]: a size of another value is allowed, too. */
+    fun constant(index: Int, mayVary: Boolean = false): List<Long> {
         val rank = shape(index).size
-        val numbers = inputs[index]?.numbers?.takeIf { rank <= 1 }
+        val numbers = inputs[index]?.takeIf { mayVary || !it.varies }?.numbers?.takeIf { rank <= 1 }
         return numbers?.invoke() ?: refuse("its operand $index decides its shape and is no small constant")
     }
 
@@ -70,7 +83,7 @@ internal fun onnxShapes(operator: String, call: OnnxCall): List<Sizes>? = when (
     "QLinearMatMul" -> listOf(product(call.shape(0), call.shape(3)))
     "Range" -> listOf(range(call))
     "Reshape" -> listOf(reshaped(call.shape(0), call.constant(1), call.int("allowzero", 0) == 0L))
-    "Shape" -> listOf(listOf(call.shape(0).size.toLong()))
+    "Shape" -> listOf(listOf(sizesOf(call).size.toLong()))
     "Slice" -> listOf(cut(call))
     "Split" -> split(call)
     "Squeeze" -> listOf(squeezed(call.shape(0), call.axes(1)))
@@ -172,6 +185,7 @@ private fun split(call: OnnxCall): List<Sizes> {
     val sizes = when {
         call.has(1) -> call.constant(1)
         "split" in call.attributes -> call.ints("split")
+        call.symbolic -> refuse("it has no sizes, so that the last part may grow while the length falls")
         else -> {
             val each = (shape[axis].toLong() + count - 1) / maxOf(count, 1)
             List(count) { minOf(each, shape[axis] - each * it) }
@@ -185,15 +199,27 @@ private fun split(call: OnnxCall): List<Sizes> {
 
 private fun cut(call: OnnxCall): Sizes {
     val shape = call.shape(0)
-    val (starts, ends) = call.constant(1) to call.constant(2)
+    val (starts, ends) = call.constant(1) to call.constant(2, mayVary = true)
     val axes = axesOf(if (call.has(3)) call.constant(3) else starts.indices.map { it.toLong() }, shape.size)
     val steps = if (call.has(4)) call.constant(4) else List(starts.size) { 1L }
     if (setOf(starts.size, ends.size, axes.size, steps.size).size != 1) {
         refuse("its starts, ends, axes and steps are not as many")
     }
+    if (call.symbolic && (starts.any { it < 0 } || steps.any { it < 1 })) {
+        refuse("it counts from the end, so that it may grow while the length falls")
+    }
     val sizes = shape.sizes().toMutableList()
     axes.forEachIndexed { place, axis -> sizes[axis] = sliced(shape[axis], starts[place], ends[place], steps[place]) }
     return sizes
+}
+
+/** What `Shape` gives: all sizes of its operand, or those from `start` to before `end`. */
+internal fun sizesOf(call: OnnxCall): List<Long> {
+    val sizes = call.shape(0).sizes()
+    fun place(name: String, default: Int) =
+        call.int(name, default.toLong()).let { if (it < 0) it + sizes.size else it }.coerceIn(0, sizes.size.toLong()).toInt()
+    val (start, end) = place("start", 0) to place("end", sizes.size)
+    return if (start < end) sizes.subList(start, end) else emptyList()
 }
 
 private fun gathered(call: OnnxCall): Sizes {

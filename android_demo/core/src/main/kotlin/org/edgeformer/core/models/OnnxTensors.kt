@@ -60,7 +60,7 @@ internal class OnnxTensors(private val wire: Protobuf) {
         val shape = checkShape(message.ints(DIMS), what, computed = false)
         checkPlace(message, what, type, shape, sizes)
         val isSteering = !message.has(EXTERNAL_DATA) && elements(shape) <= MAX_STEERING
-        return name to OnnxValue(shape, dtype, if (isSteering) ({ numbers(message, type) }) else null)
+        return name to OnnxValue(shape, dtype, numbers = if (isSteering) ({ numbers(message, type) }) else null)
     }
 
     private fun checkPlace(message: Message, what: String, type: OnnxType, shape: Shape, sizes: Map<String, Long>?) {

@@ -1,0 +1,474 @@
+"""`eval` of answers that are places in a text: exact match and F1 of answers to questions, F1 of entities."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from edgeformer.data.labelled import TableColumns, locate, read_table, spread
+from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask
+from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
+from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, SpanOptions, TokenLabels
+
+# Questions with their contexts and right answers.
+
+
+QUESTION_COLUMNS = TableColumns(
+    "questions", (("question",), ("context", "passage"), ("answers", "answer", "text")), several=True
+)
+
+
+@dataclass(frozen=True)
+class QuestionExample:
+    """A question with its context.
+
+    Attributes:
+        name: where it is, for messages.
+        question, context: texts.
+        answers: the right ones, any of which will do; none: the context has no answer.
+    """
+
+    name: str
+    question: str
+    context: str
+    answers: tuple[str, ...]
+
+    @property
+    def read(self) -> Callable[[], tuple[str, str]]:
+        """Gives what the pipeline takes."""
+        return lambda: (self.question, self.context)
+
+
+def read_questions(data: str) -> tuple[QuestionExample, ...]:
+    """SQuAD's JSON (Rajpurkar et al. 2016, 2018), or a table with the columns question, context and answers.
+
+    An answer of a .csv or .tsv is a text, or empty where there is none. In JSON it may be a list of texts, or what
+    public copies of SQuAD have: {"text": [...]}.
+
+    Raises:
+        InputError: the data cannot be read, or hold something else.
+    """
+    path, key = locate(data)
+    if path.suffix.lower() == ".json" and key is None:
+        document = parse_json(read_text(path, MAX_TABLE_BYTES, str(path)), str(path))
+        if isinstance(document, dict) and "data" in document:
+            found = tuple(_squad(document["data"], str(path)))
+            return _checked(found, data)
+    if path.suffix.lower() == ".jsonl":
+        return _checked(tuple(_question_lines(path)), data)
+    rows = read_table(path, key, QUESTION_COLUMNS)
+    found = tuple(QuestionExample(row.name, row.cells[0], row.cells[1], _answers(row.cells[2])) for row in rows)
+    return _checked(found, data)
+
+
+def _checked(found: tuple[QuestionExample, ...], data: str) -> tuple[QuestionExample, ...]:
+    if not found:
+        raise InputError(f"{data} holds no questions")
+    return found
+
+
+def _answers(cell: str) -> tuple[str, ...]:
+    """Of a cell: a list in JSON, a text, or nothing."""
+    if cell.startswith("["):
+        return tuple(str(answer) for answer in json.loads(cell))
+    return (cell,) if cell else ()
+
+
+def _squad(articles: Any, where: str) -> Iterator[QuestionExample]:
+    try:
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for asked in paragraph["qas"]:
+                    answers = () if asked.get("is_impossible") else asked["answers"]
+                    texts = tuple(_text(answer["text"]) for answer in answers)
+                    name = f"question {asked.get('id', '')}".strip()
+                    yield QuestionExample(name, _text(asked["question"]), _text(paragraph["context"]), texts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{where}: not SQuAD's JSON: {type(error).__name__} {shorten(str(error))}") from None
+
+
+def _question_lines(path: Path) -> Iterator[QuestionExample]:
+    lines = read_text(path, MAX_TABLE_BYTES, str(path)).split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        row = parse_json(line, where)
+        try:
+            answers = row.get("answers", row.get("answer", ()))
+            answers = answers["text"] if isinstance(answers, dict) else answers
+            answers = [answers] if isinstance(answers, str) else answers
+            texts = tuple(_text(answer) for answer in answers or () if answer)
+            yield QuestionExample(f"line {number}", _text(row["question"]), _text(row["context"]), texts)
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(
+                f'{where}: expected {{"question", "context", "answers"}}, answers as texts, found {shorten(row)}'
+            ) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a text")
+    return value
+
+
+# How SQuAD counts.
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_WITHOUT_MARKS = str.maketrans("", "", string.punctuation)
+
+
+def normal_answer(text: str) -> str:
+    """In small letters, without punctuation, articles and more than one space between words."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_MARKS)).split())
+
+
+def exact_match(answer: str, right: Sequence[str]) -> float:
+    """1 where the answer is one of the right ones, normalised; an empty one is right where there are none."""
+    return float(normal_answer(answer) in {normal_answer(each) for each in _countable(right)})
+
+
+def word_f1(answer: str, right: Sequence[str]) -> float:
+    """The largest F1 of the answer's words with those of a right one; of an empty one whether both are."""
+    return max(_f1(normal_answer(answer).split(), normal_answer(each).split()) for each in _countable(right))
+
+
+def _countable(right: Sequence[str]) -> Sequence[str]:
+    """The right answers that normalisation leaves something of, or that there is none."""
+    return [each for each in right if normal_answer(each)] or [""]
+
+
+def _f1(answer: Sequence[str], right: Sequence[str]) -> float:
+    if not answer or not right:
+        return float(answer == right)
+    shared = sum((Counter(answer) & Counter(right)).values())
+    return 2 * shared / (len(answer) + len(right))
+
+
+@dataclass(frozen=True)
+class AnswerQuality:
+    """Means over the questions, as fractions."""
+
+    exact_match: float
+    f1: float
+
+
+@dataclass(frozen=True, repr=False)
+class QuestionEvaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of questions.
+        unanswerable: how many of them the data say have no answer.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the share of questions that both answer with the same place; None without a source.
+    """
+
+    executed_by: str
+    n: int
+    unanswerable: int
+    bundle: AnswerQuality
+    source: AnswerQuality | None
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "f1",
+            "value": self.bundle.f1,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.f1,
+            "agreement": self.agreement,
+            "exact_match": self.bundle.exact_match,
+            "source_exact_match": None if self.source is None else self.source.exact_match,
+            "unanswerable": self.unanswerable,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "F1", "exact match", "same answer as the source", "questions")
+        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
+        rows = [(self.model, self.executed_by, self.bundle, same)]
+        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
+        for model, by, quality, share in rows:
+            table.add_row(model, by, f"{quality.f1:.1%}", f"{quality.exact_match:.1%}", share, str(self.n))
+        return [table]
+
+
+def evaluate_questions(asker: Asker, data: str, limit: int | None) -> QuestionEvaluation:
+    """Compare answers with the right ones; see `read_questions`. Where a question has none, none is an answer."""
+    opened = read_questions(data)
+    examples = opened if limit is None else spread(opened, limit)
+    unanswerable = sum(not example.answers for example in examples)
+    asked = ask(asker, examples, _best, SpanOptions(unanswerable=unanswerable > 0))
+    right = [example.answers for example in examples]
+    return QuestionEvaluation(
+        executed_by=asked.executed_by,
+        n=len(examples),
+        unanswerable=unanswerable,
+        bundle=_quality(asked.own, right),
+        source=None if asked.theirs is None else _quality(asked.theirs, right),
+        agreement=_agreement(asked),
+        notes=asked.notes,
+    )
+
+
+_Place = tuple[str, int, int]
+
+
+def _best(result: SpanResult) -> _Place:
+    if not result.answers:
+        return "", 0, 0
+    best = result.answers[0]
+    return best.text, best.start, best.end
+
+
+def _quality(given: Sequence[_Place], right: Sequence[Sequence[str]]) -> AnswerQuality:
+    pairs = list(zip([text for text, _, _ in given], right, strict=True))
+    return AnswerQuality(
+        sum(exact_match(*pair) for pair in pairs) / len(pairs), sum(word_f1(*pair) for pair in pairs) / len(pairs)
+    )
+
+
+def _agreement(asked: Asked[Any]) -> float | None:
+    if asked.theirs is None:
+        return None
+    same = [bool(own == given) for own, given in zip(asked.own, asked.theirs, strict=True)]
+    return sum(same) / len(same)
+
+
+# Words with the labels of entities.
+
+
+CONLL_SUFFIXES = (".conll", ".txt", ".bio", ".iob", ".iob2")
+_TOKEN_KEYS, _TAG_KEYS = ("tokens", "words"), ("tags", "ner_tags", "labels")
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """Words and a label for each.
+
+    Attributes:
+        name: where it is, for messages.
+        words: without spaces.
+        tags: of each word.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The words with spaces between them."""
+        return " ".join(self.words)
+
+    @property
+    def read(self) -> Callable[[], str]:
+        """Gives what the pipeline takes."""
+        return lambda: self.text
+
+
+def read_tagged(data: str, labels: Sequence[str] = ()) -> tuple[TaggedText, ...]:
+    """A CoNLL file, a word and, behind spaces or tabs, its label a line and an empty line between sentences; or a
+    .jsonl file of {"tokens", "tags"}.
+
+    Args:
+        data: the file's path.
+        labels: of the bundle: numbers in .jsonl are their indices.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    path, _ = locate(data)
+    if path.suffix.lower() not in (*CONLL_SUFFIXES, ".jsonl"):
+        raise InputError(
+            f"labelled words come in a file of {', '.join((*CONLL_SUFFIXES, '.jsonl'))}, found {path.name}"
+        )
+    lines = read_text(path, MAX_TABLE_BYTES, str(path)).split("\n")
+    read = _tagged_lines if path.suffix.lower() == ".jsonl" else _conll
+    found = tuple(each for each in read(lines, str(path), labels) if each.words)
+    if not found:
+        raise InputError(f"{data} holds no labelled words")
+    return found
+
+
+def _conll(lines: Sequence[str], where: str, _: Sequence[str]) -> Iterator[TaggedText]:
+    rows: list[tuple[str, str]] = []
+    for number, line in enumerate([*lines, ""], 1):
+        cells = line.split()
+        if not cells or cells[0] == "-DOCSTART-":
+            if rows:
+                yield TaggedText(f"line {number - len(rows)}", *(tuple(column) for column in zip(*rows, strict=True)))
+            rows = []
+        elif len(cells) < 2:
+            raise InputError(f"{where}: line {number}: expected a word and its label, found {shorten(line)}")
+        else:
+            rows.append((cells[0], cells[-1]))
+
+
+def _tagged_lines(lines: Sequence[str], where: str, labels: Sequence[str]) -> Iterator[TaggedText]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{where}: line {number}")
+        columns: list[Any] = [next((row[key] for key in keys if key in row), None) for keys in (_TOKEN_KEYS, _TAG_KEYS)]
+        words, tags = columns
+        try:
+            named = [labels[tag] if type(tag) is int and tag >= 0 else _text(tag) for tag in tags]
+            fits = len(words) == len(named) and all(len(_text(word).split()) == 1 for word in words)
+        except (TypeError, IndexError):
+            fits = False
+        if not fits:
+            raise InputError(
+                f'{where}: line {number}: expected {{"tokens", "tags"}}, a label for each word, found {shorten(row)}'
+            )
+        yield TaggedText(f"line {number}", tuple(words), tuple(named))
+
+
+# How seqeval counts (its default, CoNLL's conlleval).
+
+
+Chunk = tuple[str, int, int]
+"""An entity's label, and the numbers of its first and last word."""
+
+
+def chunks(tags: Sequence[str]) -> set[Chunk]:
+    """The entities in labels of words: what begins with "B-", or another label's "I-", and goes on with "I-".
+
+    "E-" and "S-" end what they are of, as in the scheme IOBES. A label without such a mark goes on like "I-".
+    """
+    found: set[Chunk] = set()
+    first, before = 0, ("O", "")
+    for number, tag in enumerate([*tags, "O"]):
+        mark, kind = _mark(tag)
+        ended = before[0] != "O" and (before[0] in "ES" or mark in "BSO" or kind != before[1])
+        if ended:
+            found.add((before[1], first, number - 1))
+        if mark != "O" and (ended or before[0] == "O"):
+            first = number
+        before = (mark, kind)
+    return found
+
+
+def _mark(tag: str) -> tuple[str, str]:
+    if tag == "O":
+        return "O", ""
+    return (tag[0], tag[2:]) if tag[1:2] == "-" and tag[0] in "BIES" else ("I", tag)
+
+
+@dataclass(frozen=True)
+class EntityQuality:
+    """Over all entities, as fractions."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, repr=False)
+class EntityEvaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of texts.
+        entities: how many the data have.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the share of texts in which both label all words alike; None without a source.
+    """
+
+    executed_by: str
+    n: int
+    entities: int
+    bundle: EntityQuality
+    source: EntityQuality | None
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "entity_f1",
+            "value": self.bundle.f1,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.f1,
+            "agreement": self.agreement,
+            "precision": self.bundle.precision,
+            "recall": self.bundle.recall,
+            "entities": self.entities,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "F1", "precision", "recall", "same labels as the source", "texts")
+        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
+        rows = [(self.model, self.executed_by, self.bundle, same)]
+        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
+        for model, by, quality, share in rows:
+            figures = (f"{value:.1%}" for value in (quality.f1, quality.precision, quality.recall))
+            table.add_row(model, by, *figures, share, str(self.n))
+        return [table]
+
+
+def evaluate_entities(asker: Asker, data: str, limit: int | None) -> EntityEvaluation:
+    """Compare the entities in labels of words, each the label of its first token, with those of the data."""
+    head = asker.bundle.manifest.postprocessing
+    assert isinstance(head, TokenLabels)
+    opened = read_tagged(data, head.labels)
+    texts = opened if limit is None else spread(opened, limit)
+    unknown = sorted({tag for text in texts for tag in text.tags} - {*head.labels, "O"})
+    if unknown:
+        raise InputError(f"{data} has labels that the bundle does not know: {shorten(unknown)}")
+    asked = ask(asker, texts, _first_labels, EntityOptions(NONE))
+    word_tags = partial(_tags, texts)
+    own, theirs = word_tags(asked.own), None if asked.theirs is None else word_tags(asked.theirs)
+    right = [chunks(text.tags) for text in texts]
+    return EntityEvaluation(
+        executed_by=asked.executed_by,
+        n=len(texts),
+        entities=sum(map(len, right)),
+        bundle=entity_quality(right, [chunks(tags) for tags in own]),
+        source=None if theirs is None else entity_quality(right, [chunks(tags) for tags in theirs]),
+        agreement=None if theirs is None else sum(a == b for a, b in zip(own, theirs, strict=True)) / len(own),
+        notes=asked.notes,
+    )
+
+
+def _first_labels(result: EntityResult) -> dict[int, str]:
+    """Of each token that has an entity's label, by its first character."""
+    return {entity.start: entity.label for entity in result.entities}
+
+
+def _tags(texts: Sequence[TaggedText], given: Sequence[dict[int, str]]) -> list[list[str]]:
+    found = []
+    for text, labels in zip(texts, given, strict=True):
+        starts = [0]
+        for word in text.words[:-1]:
+            starts.append(starts[-1] + len(word) + 1)
+        found.append([labels.get(start, "O") for start in starts])
+    return found
+
+
+def entity_quality(right: Sequence[set[Chunk]], given: Sequence[set[Chunk]]) -> EntityQuality:
+    """Over all texts together; 0 where there is nothing to divide by."""
+    hits = sum(len(one & other) for one, other in zip(right, given, strict=True))
+    answered, expected = sum(map(len, given)), sum(map(len, right))
+    return EntityQuality(hits / max(1, answered), hits / max(1, expected), 2 * hits / max(1, answered + expected))

@@ -1,0 +1,211 @@
+"""Tasks whose answers are places in a text, from scores of its tokens: question answering and token classification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
+from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.registry import check_choice
+from edgeformer_runtime.tasks.programs import TEXT
+from edgeformer_runtime.tasks.task import AnswerKind, Task
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
+
+SPAN_ENDS = 2
+"""Columns of a span program's logits: that an answer starts at a token, and that it ends there."""
+MAX_ANSWERS = 100
+"""That one question asks for."""
+MAX_ANSWER_TOKENS = 512
+NONE, SIMPLE, FIRST, AVERAGE, MAX = AGGREGATIONS = ("none", "simple", "first", "average", "max")
+
+
+@dataclass(frozen=True)
+class SpanExtraction:
+    """An answer is a span of the second text, scored by its first token and its last.
+
+    Attributes:
+        stride: tokens that neighbouring windows of a long text share.
+        max_answer_tokens: the longest answer.
+    """
+
+    stride: int
+    max_answer_tokens: int
+    kind: str = "spans"
+
+
+@dataclass(frozen=True)
+class TokenLabels:
+    """Every token gets a label; tokens of one label become an entity.
+
+    Attributes:
+        labels: in the order of the logits. "B-" and "I-" before a label say that an entity begins or goes on.
+        outside: labels of what is no entity.
+        aggregation: how tokens become entities: one of `AGGREGATIONS`, as BUNDLE.md defines them.
+        stride: tokens that neighbouring windows of a long text share.
+    """
+
+    labels: tuple[str, ...]
+    outside: tuple[str, ...]
+    aggregation: str
+    stride: int
+    kind: str = "entities"
+
+
+@dataclass(frozen=True)
+class SpanOptions:
+    """What a question may ask for.
+
+    Attributes:
+        top: how many answers.
+        unanswerable: one of them may be that the text has no answer: an empty one.
+        max_answer_tokens: the longest answer; None: as the bundle says.
+    """
+
+    top: int = 1
+    unanswerable: bool = False
+    max_answer_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top <= MAX_ANSWERS:
+            raise InputError(f"top: expected 1 to {MAX_ANSWERS} answers, found {self.top}")
+        if self.max_answer_tokens is not None and not 1 <= self.max_answer_tokens <= MAX_ANSWER_TOKENS:
+            raise InputError(f"max_answer_tokens: expected 1 to {MAX_ANSWER_TOKENS}, found {self.max_answer_tokens}")
+
+
+@dataclass(frozen=True)
+class EntityOptions:
+    """How tokens become entities; None: as the bundle says."""
+
+    aggregation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.aggregation is not None:
+            check_choice(self.aggregation, AGGREGATIONS, "aggregation")
+
+
+def check_token_outputs(manifest: Manifest, width: int, stride: int) -> None:
+    """Refuse programs that do not score every token, and windows of which neighbours share more than half."""
+    for program in manifest.programs:
+        length = program.inputs[0].shape[1]
+        shapes = [tensor.shape for tensor in program.outputs]
+        if shapes != [(1, length, width)] or program.outputs[0].dtype != "float32":
+            raise BundleError(
+                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {length}, {width})"
+            )
+    longest = max(program.inputs[0].shape[1] for program in manifest.programs)
+    if stride > longest // 2:
+        raise BundleError(
+            f"{MANIFEST_NAME}: postprocessing.stride: expected at most half of the longest program's {longest}"
+        )
+    if getattr(manifest.preprocessing, "tokenizer", None) is None:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.tokenizer: {manifest.task} needs one: places in a text")
+
+
+# Question answering.
+
+
+def _check_spans(manifest: Manifest) -> None:
+    head = manifest.postprocessing
+    assert isinstance(head, SpanExtraction)
+    check_token_outputs(manifest, SPAN_ENDS, head.stride)
+
+
+def _check_answers(case: Mapping[str, Any], _: SpanExtraction, where: str) -> None:
+    context = case["input"].get("pair")
+    if context is None:
+        raise BundleError(f"{where}: input: expected a question as text and its context as pair")
+    check_places(case["expected"].get("answers"), context, f"{where}: expected.answers")
+
+
+def check_places(found: Any, text: str, where: str) -> None:
+    """Refuse stored answers that are no places in the text."""
+    for each in found if found is not None else [None]:
+        if each is None or text[each["start"] : each["end"]] != each["text"] or not math.isfinite(each["score"]):
+            raise BundleError(f"{where}: expected places in the text, with what stands there and a score")
+
+
+def _show_answers(result: SpanResult, top: int) -> str:
+    return "  ".join(f"{answer.text or '(no answer)'} {answer.score:.3f}" for answer in result.answers[:top]) or "-"
+
+
+def _span_options(options: Any) -> SpanOptions | None:
+    if options.top is None and not options.unanswerable:
+        return None
+    return SpanOptions(options.top or 1, options.unanswerable)
+
+
+SPANS = AnswerKind(
+    kind="spans",
+    record=SpanExtraction,
+    check=_check_spans,
+    check_expected=_check_answers,
+    describe=lambda head: f"answers of up to {head.max_answer_tokens} tokens, windows share {head.stride}",
+    result="edgeformer_runtime.pipelines.tokens:SpanResult",
+    show=_show_answers,
+    plural="answers",
+    replay="edgeformer_runtime.verify.program_replay:SpanReplay",
+    options="edgeformer_runtime.tasks.tokens:SpanOptions",
+    run_options=("--unanswerable",),
+    call_options=_span_options,
+)
+
+QUESTION_ANSWERING = Task(
+    name="question-answering",
+    takes=TEXT,
+    gives=SPANS,
+    pipeline="edgeformer_runtime.pipelines.tokens:QuestionAnswerer",
+    serve="edgeformer_runtime.serve.routes:add_question_answering",
+)
+
+
+# Token classification.
+
+
+def _check_entities(manifest: Manifest) -> None:
+    head = manifest.postprocessing
+    assert isinstance(head, TokenLabels)
+    check_unique(head.labels, "label")
+    check_token_outputs(manifest, len(head.labels), head.stride)
+
+
+def _check_found(case: Mapping[str, Any], head: TokenLabels, where: str) -> None:
+    text, found = case["input"].get("text"), case["expected"].get("entities")
+    if text is None or "pair" in case["input"]:
+        raise BundleError(f"{where}: input: expected one text")
+    check_places(found, text, f"{where}: expected.entities")
+    known = {*head.labels, *(label.split("-", 1)[-1] for label in head.labels)}
+    if not {entity["label"] for entity in found} <= known:
+        raise BundleError(f"{where}: expected.entities: expected labels of the manifest")
+
+
+def _show_entities(result: EntityResult, _: int) -> str:
+    return "  ".join(f"{entity.text} {entity.label} {entity.score:.3f}" for entity in result.entities) or "-"
+
+
+ENTITIES = AnswerKind(
+    kind="entities",
+    record=TokenLabels,
+    check=_check_entities,
+    check_expected=_check_found,
+    describe=lambda head: f"{len(head.labels)} labels, aggregation {head.aggregation}, windows share {head.stride}",
+    result="edgeformer_runtime.pipelines.tokens:EntityResult",
+    show=_show_entities,
+    plural="entities",
+    replay="edgeformer_runtime.verify.program_replay:EntityReplay",
+    options="edgeformer_runtime.tasks.tokens:EntityOptions",
+    run_options=("--aggregation",),
+    call_options=lambda options: None if options.aggregation is None else EntityOptions(options.aggregation),
+)
+
+TOKEN_CLASSIFICATION = Task(
+    name="token-classification",
+    takes=TEXT,
+    gives=ENTITIES,
+    pipeline="edgeformer_runtime.pipelines.tokens:EntityFinder",
+    serve="edgeformer_runtime.serve.routes:add_token_classification",
+)
