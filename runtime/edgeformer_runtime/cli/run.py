@@ -23,6 +23,8 @@ from edgeformer_runtime.tasks.task import TASKS
 
 DEFAULT_TOP = 3
 STDIN = "-"
+CLIPPED_SHARE = 0.05
+"""Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
 ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
 """Which belong to a kind of answers and not of inputs."""
 
@@ -176,7 +178,10 @@ def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_js
 
 
 def _tell_doubts(name: str, transcript: Transcript) -> None:
-    """Say on stderr where the text is the best that was found and still an improbable or repetitive one."""
+    """Say on stderr where the text is the best that was found, and still improbable, repetitive or of clipped audio."""
+    cost = transcript.statistics
+    if cost is not None and cost.clipped > CLIPPED_SHARE:
+        err.print(f"note: {name}: {cost.clipped:.0%} of its samples are at full scale: record it at a lower level")
     doubtful = [segment for segment in transcript.segments if segment.doubtful]
     if doubtful:
         times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)

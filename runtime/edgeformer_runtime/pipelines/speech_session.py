@@ -37,7 +37,7 @@ from edgeformer_runtime.pipelines.base import IsCancelled, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
-from edgeformer_runtime.preprocess.log_mel import leveled
+from edgeformer_runtime.preprocess.log_mel import clipped_samples, leveled
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 from edgeformer_runtime.process import peak_rss_bytes
 
@@ -80,7 +80,7 @@ class SpeechSession:
         self._rules = LogitRules(model.spec, options.timestamps)
         self._begin = time.perf_counter()
         self._mel_s = self._encode_s = self._decode_s = 0.0
-        self._tokens = self._windows = 0
+        self._tokens = self._windows = self._samples = self._clipped = 0
         self._heard_again = 0  # up to this sample of the recording
 
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
@@ -134,6 +134,8 @@ class SpeechSession:
             found = self._segments(decoded, len(samples), sounding, start)
             self._decode_s += time.perf_counter() - begin
         self._windows += 1
+        self._samples += len(samples)
+        self._clipped += clipped_samples(samples)
         self._tokens += len(decoded.hypothesis.tokens)
         self._remember(decoded)
         return found
@@ -153,6 +155,7 @@ class SpeechSession:
                 tokens=self._tokens,
                 windows=self._windows,
                 peak_rss_bytes=peak_rss_bytes(),
+                clipped=self._clipped / max(1, self._samples),
             ),
         )
 

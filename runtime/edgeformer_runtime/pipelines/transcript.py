@@ -69,6 +69,7 @@ class SpeechStatistics:
         tokens: of text and timestamps in the answer.
         windows: windows of audio that the model transcribed; skipped silence is none.
         peak_rss_bytes: the whole process's largest resident memory so far.
+        clipped: share of the transcribed samples that lie at full scale: more than a few were recorded too loud.
     """
 
     mel_ms: float
@@ -78,6 +79,7 @@ class SpeechStatistics:
     tokens: int
     windows: int
     peak_rss_bytes: int
+    clipped: float = 0.0
 
 
 @dataclass(frozen=True)

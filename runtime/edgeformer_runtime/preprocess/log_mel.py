@@ -121,6 +121,18 @@ def leveled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+CLIPPED_PEAKS = (0.97, 1.1)
+"""Of what was clipped at full scale; resampling lets it ring a little."""
+
+
+def clipped_samples(samples: NDArray[np.float32]) -> int:
+    """How many samples (N,) lie at full scale, within 2 % of the largest."""
+    sizes = np.abs(samples)
+    peak = float(sizes.max(initial=0.0))
+    least, most = CLIPPED_PEAKS
+    return int((sizes >= 0.98 * peak).sum()) if least <= peak <= most else 0
+
+
 class LogMel:
     """Turns samples into a model's input. Calls from several threads are safe: nothing changes after init.
 

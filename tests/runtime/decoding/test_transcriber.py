@@ -331,6 +331,16 @@ def test_commands_tell_what_is_doubtful(call: Call, talks: list[Path], monkeypat
     assert (code, json.loads(out)[0]["segments"][0]["doubtful"]) == (0, True)
 
 
+def test_commands_tell_what_is_clipped(call: Call, tmp_path: Path) -> None:
+    import soundfile
+
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.clip(tones("abc") * 1000, -1, 1), RATE)
+    code, out, err = call(path, "--no-timestamps")
+    assert (code, out) == (0, "a b c\n")
+    assert "% of its samples are at full scale: record it at a lower level" in err and err.count("\n") == 1
+
+
 def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path) -> None:
     code, out, _ = call(talks[0], "--format", "srt")
     assert code == 0

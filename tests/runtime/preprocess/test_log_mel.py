@@ -14,7 +14,14 @@ from transformers.audio_utils import mel_filter_bank as reference_filter_bank
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.preprocess.log_mel import LogMel, leveled, mel_filter_bank, read_mel_filters, write_mel_filters
+from edgeformer_runtime.preprocess.log_mel import (
+    LogMel,
+    clipped_samples,
+    leveled,
+    mel_filter_bank,
+    read_mel_filters,
+    write_mel_filters,
+)
 
 SPEC = AudioPreprocessing(16000, 400, 160, 80, "mel.safetensors", 30, 1e-10, 8.0)
 SHORT_WINDOW = replace(SPEC, window_seconds=2)  # the reference takes 60 ms per second of window
@@ -182,3 +189,11 @@ def test_what_is_far_too_quiet_or_too_loud() -> None:
     for same in ([], [0.0], [0.05, 0.0], [-1.0], [np.nan, 3.0], [np.inf]):
         array = np.array(same, np.float32)
         assert leveled(array) is array
+
+
+def test_what_is_clipped() -> None:
+    speech = np.random.default_rng(3).laplace(0, 0.1, 16_000).astype(np.float32)
+    clipped = np.clip(speech * 100, -1, 1)
+    assert clipped_samples(clipped) / len(clipped) > 0.8
+    for samples in (speech * 0.5, speech * 1000, speech / np.abs(speech).max(), clipped * 0.5, speech[:0]):
+        assert clipped_samples(samples) <= 5

@@ -57,8 +57,8 @@ internal fun splitAtTimestamps(tokens: List<Int>, spec: Transcription, seconds: 
 }
 
 /**
- * A window's segments up to where the model skipped sentences, to be heard again from there on; the spans themselves where
- * nothing is cut.
+ * A window's segments up to where the model skipped sentences, to be heard again from there on; the spans themselves
+ * where nothing is cut.
  *
  * The model lets the segment before them last until they end, so that there is far too little text for the audio. It is
  * cut in the pause that is nearest to where its text ends at the usual rate.
@@ -80,7 +80,16 @@ internal fun cutAtSkipped(spans: Spans, letters: List<Int>, sounding: List<Pair<
 }
 
 /** Letters and digits: a note and a full stop are none. */
-internal fun lettersOf(text: String): Int = text.codePoints().filter(Character::isLetterOrDigit).count().toInt()
+internal fun lettersOf(text: String): Int {
+    var letters = 0
+    var place = 0
+    while (place < text.length) { // not `codePoints`, which Android has from API 24 on
+        val code = text.codePointAt(place)
+        if (Character.isLetterOrDigit(code)) letters++
+        place += Character.charCount(code)
+    }
+    return letters
+}
 
 /**
  * Segments that start behind, and end before, the pauses that their times lie in or near. Models often let a segment

@@ -104,7 +104,8 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         windows++
         tokens += decoded.hypothesis.tokens.size
         val whole = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
-        val spans = if (options.timestamps && start >= heardAgain) cutAtSkipped(whole, letters(whole, decoded), sounding) else whole
+        val isFirstHearing = options.timestamps && start >= heardAgain
+        val spans = if (isFirstHearing) cutAtSkipped(whole, letters(whole, decoded), sounding) else whole
         if (spans !== whole) heardAgain = start + samples.size
         val fitted = if (options.timestamps) fitToPauses(spans.segments, sounding) else spans.segments
         val segments = fitted.map { segment(decoded, it, start.toDouble() / rate) }
