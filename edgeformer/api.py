@@ -33,7 +33,9 @@ def convert(
     *,
     target: str | Sequence[str] = "litert",
     precision: str | Sequence[str] = "fp32",
-    seq_len: int | Sequence[int] = 128,
+    seq_len: int | Sequence[int] | None = None,
+    lengths_from: StrPath | None = None,
+    column: str | None = None,
     task: str | None = None,
     name: str | None = None,
     labels: StrPath | None = None,
@@ -50,6 +52,7 @@ def convert(
     window: str = "tail",
     audio_seconds: float | Sequence[float] | None = None,
     zipped: bool = False,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> ConversionResult:
     """Convert a checkpoint into verified bundles `out/<name>.<target>.<precision>/`.
@@ -63,7 +66,9 @@ def convert(
         target: "litert", "coreml", "executorch" or "onnx", or several.
         precision: "fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed" (a format per layer) or
             for coreml "palette6" and "palette4"; or several.
-        seq_len: sequence lengths of text models in tokens; the model file has a program for each.
+        seq_len: sequence lengths of text models in tokens, a program for each; None: the target's own, up to 128.
+        lengths_from: in place of `seq_len`: a .csv, .tsv, .jsonl or .txt of texts whose lengths decide.
+        column: of its texts; None: "text", "sentence" or the only one.
         task: "text-classification", "text-embedding", "question-answering", "token-classification",
             "image-classification" or "speech-recognition"; None: the checkpoint's own.
         name: of the bundles; None: after the source.
@@ -83,6 +88,8 @@ def convert(
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
+        jobs: how many targets to convert at the same time, each in a process of its own; a script that asks for more
+            than one is to start under `if __name__ == "__main__":`.
         progress: called with each step, how many steps are finished and how many there are; None: nothing is told.
 
     Raises:
@@ -105,7 +112,9 @@ def convert(
         out=out,
         targets=arguments.at_least_one(target, "target"),
         precisions=arguments.at_least_one(precision, "precision"),
-        seq_lens=arguments.rising(seq_len, int, "--seq-len"),
+        seq_lens=None if seq_len is None else arguments.rising(seq_len, int, "--seq-len"),
+        lengths_from=lengths_from,
+        lengths_column=column,
         task=task,
         name=name,
         labels_file=labels,
@@ -120,10 +129,12 @@ def convert(
         prompt=prompt,
         language=language,
         zipped=zipped,
+        jobs=jobs,
         window=window,
         audio_seconds=None if audio_seconds is None else arguments.rising(audio_seconds, float, "--audio-seconds"),
     )
-    arguments.check_files({"--labels": labels, "--plan": plan, "--calibration": calibration})
+    files = {"--labels": labels, "--plan": plan, "--calibration": calibration, "--lengths-from": lengths_from}
+    arguments.check_files(files)
     if plan is not None:
         LayerPlan.read(plan)
     arguments.check_data(eval_data)
@@ -397,7 +408,7 @@ def compress(
         checkpoint_seconds: seconds from one saved state of training to the next; an interruption loses no more.
         target: of a budget: the target whose bundles are made and measured.
         formats: of a budget: weight formats besides fp32, of "fp16", "int8" and "int4"; None: the target's own.
-        seq_len, audio_seconds: of a budget: as of `convert`.
+        seq_len, audio_seconds: of a budget: as of `convert`; one length, as each bundle that is tried is converted.
         examples: of a budget: number of examples of `data` on which layers are ranked.
         limit: of a budget: number of examples on which bundles are measured; None: all.
         bundles: of a budget: the most bundles to make of one model.

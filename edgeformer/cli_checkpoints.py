@@ -161,8 +161,20 @@ def convert(
         ),
     ],
     seq_len: Annotated[
-        str, typer.Option(help="Text: sequence lengths in tokens, as 32,64,128; a program for each.")
-    ] = "128",
+        str | None,
+        typer.Option(
+            help="Text: sequence lengths in tokens, as 32,64,128; a program for each. Default: the target's own, up to "
+            "128."
+        ),
+    ] = None,
+    lengths_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text: in place of --seq-len, a file of texts (.csv, .tsv, .jsonl, .txt) for which the lengths are "
+            "chosen that leave the least to padding."
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the texts of --lengths-from.")] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -235,6 +247,9 @@ def convert(
         ),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write OUT/<bundle>.zip.")] = False,
+    jobs: Annotated[
+        int, typer.Option(help="How many targets to convert at the same time, each in a process of its own.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Convert a checkpoint into verified bundles. Exit code 1: a gate failed, and that bundle was not delivered."""
@@ -245,7 +260,9 @@ def convert(
             out,
             target=several(target),
             precision=several(precision),
-            seq_len=numbers(seq_len, int, "--seq-len", "32,64,128"),
+            seq_len=None if seq_len is None else numbers(seq_len, int, "--seq-len", "32,64,128"),
+            lengths_from=lengths_from,
+            column=column,
             task=task,
             name=name,
             labels=labels,
@@ -259,6 +276,7 @@ def convert(
             min_ios=min_ios,
             prompt=prompt,
             language=language,
+            jobs=jobs,
             window=window,
             audio_seconds=seconds,
             zipped=zipped,

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from tools.components import Component
 
 DUTIES = {
+    "av": "its code is BSD-3-Clause; its wheels hold FFmpeg with libx264 and libx265, which makes them GPL as a whole. "
+    "It comes with the extra `media` alone, which no other extra brings, and is not part of our wheels: who passes it "
+    "on with an app passes on GPL code.",
     "pillow-heif": "its code is BSD-3-Clause; its wheels as a whole are under the GPL-2.0, as they hold libx265, "
     "beside libheif and libde265, LGPL-3.0. It comes with the extra `heic` alone, which no other extra brings, and is "
     "not part of our wheels: who passes it on with an app passes on GPL code.",

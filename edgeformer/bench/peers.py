@@ -92,10 +92,11 @@ def onnxruntime_run(model: str, inputs: str, precision: str, threads: int) -> Ru
     """
     import onnxruntime
 
-    from edgeformer_runtime.engines.onnx import PRECISE_INT8
+    from edgeformer_runtime.engines.onnx import PRECISE_INT8, saturates
 
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*PRECISE_INT8)
+    if saturates():
+        options.add_session_config_entry(*PRECISE_INT8)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

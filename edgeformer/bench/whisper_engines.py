@@ -39,6 +39,7 @@ def bundle(path: str, threads: int) -> Transcribe:
     transcriber: Any = load(path, threads=threads)
     settings: dict[str, Any] = {
         "language": LANGUAGE if transcriber.spec.tokens.languages else None,
+        "timestamps": False,
         "temperatures": (0.0,),
         "compression_ratio_threshold": None,
         "log_probability_threshold": None,

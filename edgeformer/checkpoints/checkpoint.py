@@ -224,12 +224,18 @@ def open_checkpoint(
     )
 
 
-def capped(checkpoint: Checkpoint, lengths: Iterable[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def capped(
+    checkpoint: Checkpoint, lengths: Iterable[int], asked: bool = True
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Sequence lengths that do not go beyond where the checkpoint's own library cuts texts, and a note on the others.
 
-    The largest bucket is where a bundle cuts, so a longer one would see what the checkpoint never did.
+    The largest bucket is where a bundle cuts, so a longer one would see what the checkpoint never did. Lengths that
+    nobody asked for end where the model's positions do, too, without a note.
     """
     lengths, most = tuple(lengths), checkpoint.longest
+    if not asked:
+        known = [end for end in (most, getattr(checkpoint.config, "max_position_embeddings", None)) if end is not None]
+        return tuple(dict.fromkeys(min(length, *known) for length in lengths)) if known else lengths, ()
     beyond = [length for length in lengths if most is not None and length > most]
     if most is None or not beyond:
         return lengths, ()

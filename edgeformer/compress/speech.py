@@ -101,7 +101,7 @@ class SpeechCorpus:
             )
         speech, tokenizer = student.speech, SpeechTokenizer(student.tokenizer_json, student.speech.tokens.end)
         rows = min(max_tokens, student.config.max_target_positions)
-        options = TranscribeOptions(language=language if speech.tokens.languages else None)
+        options = TranscribeOptions(language=language if speech.tokens.languages else None, timestamps=False)
         check_language(options, speech.tokens)
         prompt = build_prompt(speech.tokens, rows, options, language).tokens
         self._tokens: list[list[int]] = []

@@ -44,7 +44,9 @@ from edgeformer.convert.gates import (
     way_forward,
 )
 from edgeformer.convert.layer_plan import LARGEST_INT4, plan_for, planned
+from edgeformer.convert.lengths import ChosenLengths, lengths_for
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
+from edgeformer.convert.parallel import convert_in_processes
 from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import (
     PRECISIONS,
@@ -77,6 +79,7 @@ class Job:
     Attributes:
         planned: the programs with the formats of their layers, by precision that has one for each layer.
         plans: those formats by the names that the checkpoint's module gives the layers, by precision.
+        lengths: of texts, where they were chosen for some.
     """
 
     name: str
@@ -90,6 +93,7 @@ class Job:
     precisions: tuple[Precision, ...]
     zipped: bool
     judged: Judged
+    lengths: ChosenLengths | None = None
 
     def bundle_name(self, precision: Precision) -> str:
         """Of the bundle's folder."""
@@ -125,6 +129,8 @@ def convert(options: ConvertOptions, progress: Progress = silent) -> ConversionR
     Raises:
         InputError: a source, an option or a place for the output that cannot be used.
     """
+    if options.jobs > 1 and len(options.targets) > 1:
+        return convert_in_processes(options, progress)
     steps = _Steps(options, progress)
     jobs = _plan(options, steps)
     with rare_collections(), ExitStack() as stack:
@@ -137,7 +143,8 @@ def convert(options: ConvertOptions, progress: Progress = silent) -> ConversionR
                 stack.enter_context(alone(options.out / job.bundle_name(precision)))
         bundles = tuple(converted for job in jobs for converted in _run(job, options.out, staging, steps))
     steps.finish()
-    return ConversionResult(bundles, tuple(steps.notes))
+    chosen = tuple(job.lengths for job in jobs if job.lengths is not None)
+    return ConversionResult(bundles, tuple(steps.notes), chosen)
 
 
 class _Steps:
@@ -213,7 +220,12 @@ def _job(
 ) -> tuple[Job, tuple[str, ...]]:
     """One target's job, made of a module with the attention kernel of that name; and notes on its sequence lengths."""
     wanted = options.programs_for(converter.target)
-    lengths, cuts = capped(checkpoint, wanted.seq_lens)
+    lengths, cuts = capped(checkpoint, wanted.seq_lens, asked=options.seq_lens is not None)
+    chosen = None
+    if options.lengths_from is not None:
+        name, data = converter.target.name, options.lengths_from
+        chosen = lengths_for(checkpoint, name, lengths, data, options.lengths_column)
+        lengths = chosen.seq_lens
     wanted = replace(wanted, seq_lens=lengths)
     programs = checkpoint.programs(module, wanted)
     spec = TASKS[checkpoint.task].spec(checkpoint, programs, wanted)
@@ -234,6 +246,7 @@ def _job(
         precisions=precisions,
         zipped=options.zipped,
         judged=Judged(options.calibration, options.evaluation, options.keep_refused),
+        lengths=chosen,
     )
     return job, cuts
 
@@ -386,6 +399,7 @@ def _report_of(
         "problems": list(problems),
         **({"layers": dict(job.plans[name])} if name == "mixed" else {}),
         **({} if approximation is None else {"approximation": approximation}),
+        **({} if job.lengths is None else {"lengths": job.lengths.to_json()}),
     }
 
 

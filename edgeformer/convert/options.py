@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import TARGETS, Target, check_precision, check_target
 from edgeformer.models.program import (
-    DEFAULT_SEQ_LENS,
     METHODS,
     MIN_MAX,
     POSITIONS_PER_SECOND,
@@ -18,6 +17,7 @@ from edgeformer.models.program import (
     ProgramOptions,
 )
 from edgeformer.tasks.task import TASKS, check_task
+from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
 from edgeformer_runtime.registry import check_choice
@@ -27,12 +27,18 @@ LONGEST_WINDOW_SECONDS = 30
 """Whisper's window."""
 
 
+MAX_JOBS = 64
+
+
 @dataclass(frozen=True)
 class ConvertOptions:
     """What `convert` is asked for.
 
     Attributes:
         name: None: after the source.
+        seq_lens: of texts: the tokens of each program; None: the target's own choice, as far as the checkpoint goes.
+        lengths_from: of texts: a file of them, .csv, .tsv, .jsonl or .txt, for whose lengths programs are chosen.
+        lengths_column: its column of texts; None: "text", "sentence" or the only one.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
         calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
             needs it, and all int8 and int4 weights are rounded for it.
@@ -48,13 +54,14 @@ class ConvertOptions:
         language: of speech: the one that the bundle transcribes, by its code or English name, or "any"; None: the one
             that the checkpoint fixes, or all.
         min_ios: of Core ML: the oldest release of iOS to run on; None: the newest that the converter knows.
+        jobs: how many targets are converted at the same time, each in a process of its own.
     """
 
     source: TextField = TextField()  # noqa: RUF009 (a descriptor)
     out: PathField = PathField()  # noqa: RUF009
     targets: tuple[str, ...] = ("litert",)
     precisions: tuple[str, ...] = ("fp32",)
-    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    seq_lens: tuple[int, ...] | None = None
     task: str | None = None
     name: str | None = None
     labels_file: OptionalPathField = OptionalPathField()  # noqa: RUF009
@@ -71,6 +78,9 @@ class ConvertOptions:
     min_ios: int | None = None
     prompt: str | None = None
     language: str | None = None
+    jobs: int = 1
+    lengths_from: OptionalPathField = OptionalPathField()  # noqa: RUF009
+    lengths_column: str | None = None
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -83,8 +93,12 @@ class ConvertOptions:
             check_choice(self.attention, ALL_KERNELS, "attention kernel")
         check_choice(self.window, WINDOWS, "window")
         check_choice(self.calibration_method, METHODS, "calibration method")
-        if not self.seq_lens or min(self.seq_lens) < 2:
-            raise InputError(f"expected sequence lengths of at least 2, found {list(self.seq_lens)}")
+        if self.seq_lens is not None and not (self.seq_lens and min(self.seq_lens) >= SHORTEST_TEXT):
+            raise InputError(f"expected sequence lengths of at least {SHORTEST_TEXT}, found {list(self.seq_lens)}")
+        if self.lengths_from is not None and self.seq_lens is not None:
+            raise InputError("--lengths-from chooses the lengths: leave --seq-len out")
+        if self.lengths_column is not None and self.lengths_from is None:
+            raise InputError("--column names the texts of --lengths-from: give that, too")
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(
@@ -108,6 +122,8 @@ class ConvertOptions:
         for each in for_ios:
             if self.min_ios is not None:
                 each.check_ios(self.min_ios)
+        if not 1 <= self.jobs <= MAX_JOBS:
+            raise InputError(f"--jobs: expected 1 to {MAX_JOBS}, found {self.jobs}")
         if self.name is not None and not NAME.fullmatch(self.name):
             raise InputError(f"expected a name of letters, digits, '.', '_' and '-', found {self.name!r}")
 
@@ -120,12 +136,17 @@ class ConvertOptions:
         takes = TASKS[task].takes
         if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
             raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
+        if takes != "text" and self.lengths_from is not None:
+            raise InputError(f"--lengths-from is for texts, and the task is {task}: leave it out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""
         seconds = {*(self.audio_seconds or target.audio_seconds), LONGEST_WINDOW_SECONDS}
+        lengths = target.seq_lens
+        if self.min_ios is not None and self.min_ios < target.one_program_before_ios:
+            lengths = lengths[-1:]
         return ProgramOptions(
-            seq_lens=self.seq_lens,
+            seq_lens=self.seq_lens or lengths,
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,
             decoder_state=target.decoder_state,

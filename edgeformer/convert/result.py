@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from edgeformer.convert.agreement import Agreement
+from edgeformer.convert.lengths import ChosenLengths
 from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.shown import Shown
 from edgeformer_runtime.verify.verify import Stage, Verification
@@ -90,10 +91,12 @@ class ConversionResult(Shown, Sequence[Converted]):
     Attributes:
         bundles: in the order of targets, and of precisions within a target.
         notes: what a user may want to know, a line each.
+        lengths: of texts, those that were chosen for each target where data to choose for was given.
     """
 
     bundles: tuple[Converted, ...]
     notes: tuple[str, ...] = ()
+    lengths: tuple[ChosenLengths, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -105,8 +108,9 @@ class ConversionResult(Shown, Sequence[Converted]):
         return [bundle.to_json() for bundle in self.bundles]
 
     def tables(self) -> list[RenderableType]:
-        """A row per bundle; then what its gates said."""
-        return [converted_table(self.bundles), *remarks(self.bundles)]
+        """The lengths that were chosen, a row per bundle, then what its gates said."""
+        chosen = [each.table() for each in self.lengths]
+        return [*chosen, converted_table(self.bundles), *remarks(self.bundles)]
 
     @overload
     def __getitem__(self, index: int) -> Converted: ...
@@ -124,6 +128,8 @@ class ConversionResult(Shown, Sequence[Converted]):
 
 def print_converted(result: ConversionResult) -> None:
     """One row per bundle on stdout; what its gates said on stderr."""
+    for chosen in result.lengths:
+        out.print(chosen.table())
     out.print(converted_table(result.bundles))
     for remark in remarks(result.bundles):
         err.print(remark)

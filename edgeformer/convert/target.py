@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from edgeformer.foreign_code import insistent_interrupts
-from edgeformer.models.program import MATMUL, Program
+from edgeformer.models.program import DEFAULT_SEQ_LENS, MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.engines.base import Engine
@@ -68,12 +68,14 @@ class Target:
         aliases: what the field calls it besides, in small letters and digits.
         decoder_state: who keeps a decoder's self-attention cache, of `STATES`.
         token_matmul: how the query of one token meets a decoder's caches, of `TOKEN_MATMULS`.
+        seq_lens: the lengths of texts that programs are made for where nobody asks for others, rising.
         audio_seconds: the lengths of audio that speech programs are made for where nobody asks for others.
         layer_formats: what a search may give to a layer besides fp32.
         activations: what shares a scale where the inputs of int8 and int4 layers are quantized while the model runs:
             `ROW`, `EXAMPLE`, or None where they stay in float.
         int4: how weights of 4 bits are stored.
         ios_releases: of iOS that its converter can be asked for; empty: it cannot be asked.
+        one_program_before_ios: a file for an older release of iOS than this has one program.
     """
 
     name: str
@@ -91,6 +93,8 @@ class Target:
     token_matmul: str = MATMUL
     aliases: tuple[str, ...] = ()
     ios_releases: tuple[int, ...] = ()
+    one_program_before_ios: int = 0
+    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
 
     def recipe_of(self, precision: Precision) -> Recipe:
         """The weight format of a precision as this target realises it."""

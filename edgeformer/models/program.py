@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "int32")
 """Of inputs and outputs; torch has them under the same names."""
-DEFAULT_SEQ_LENS = (128,)
+DEFAULT_SEQ_LENS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Of texts, in tokens. Orders to an assistant have 12 on average, sentences of reviews 26."""
+LONGEST_DEFAULT = DEFAULT_SEQ_LENS[-1:]
 POSITIONS_PER_SECOND = 50
 """Of the encoders of speech models: two frames of 10 ms each."""
 DEFAULT_AUDIO_POSITIONS = tuple(range(125, 1501, 125))
@@ -48,7 +50,7 @@ class ProgramOptions:
             multiplied element by element: equal but for rounding.
     """
 
-    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    seq_lens: tuple[int, ...] = LONGEST_DEFAULT
     audio_positions: tuple[int, ...] = DEFAULT_AUDIO_POSITIONS
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8

@@ -52,8 +52,16 @@ def text_spec(task: Task, checkpoint: Checkpoint, programs: tuple[Program, ...],
         preprocessing=TextPreprocessing(TOKENIZER_FILE if tokenizer else None, checkpoint.pad_token_id, vocab_size),
         postprocessing=head,
         assets={TOKENIZER_FILE: tokenizer.encode()} if tokenizer else {},
-        samples=texts(lengths) if tokenizer else tuple(token_ids(lengths, vocab_size)),
+        samples=texts(lengths, _counter(tokenizer)) if tokenizer else tuple(token_ids(lengths, vocab_size)),
     )
+
+
+def _counter(tokenizer: str) -> Callable[[str], int]:
+    """How many tokens a text has, special ones included."""
+    from edgeformer_runtime.preprocess.tokenizer import Tokenizer
+
+    library = Tokenizer(tokenizer, TOKENIZER_FILE)
+    return lambda text: len(library.encode(text).ids)
 
 
 def _classification(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
@@ -77,11 +85,24 @@ def _program_options(manifest: Manifest) -> ProgramOptions:
 # Inputs that vectors are recorded from.
 
 
-def texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
-    """`TEXTS`, and for each bucket a text that is too long for the bucket below and fits."""
-    words = itertools.cycle(FILLER.split())
-    # A word is one token or a little more, so three quarters of the bucket in words stay inside it.
-    return TEXTS + tuple({"text": " ".join(itertools.islice(words, length * 3 // 4))} for length in lengths)
+def texts(lengths: Sequence[int], count: Callable[[str], int]) -> tuple[dict[str, Any], ...]:
+    """`TEXTS`, and for each bucket a text that fills it: its latency is then that of so many tokens everywhere.
+
+    Args:
+        lengths: of the buckets, rising.
+        count: the tokens of a text, special ones included.
+    """
+    return TEXTS + tuple({"text": _filling(length, count)} for length in lengths)
+
+
+def _filling(length: int, count: Callable[[str], int]) -> str:
+    """As many words as fit into so many tokens, and then letters: their tokens are one each, or the text ends."""
+    text = ""
+    for more in (*itertools.islice(itertools.cycle(FILLER.split()), length), *["a"] * length):
+        longer = f"{text} {more}".strip()
+        if count(longer) <= length:
+            text = longer
+    return text
 
 
 def token_ids(lengths: Sequence[int], vocab_size: int) -> Iterator[dict[str, Any]]:
@@ -290,8 +311,9 @@ SENTENCES: tuple[str, ...] = (
 
 PAIRS = 6
 """So many sentences come a second time with the next one as their pair."""
-LONG_PER_BUCKET = 3
-"""Texts of several sentences for each bucket: its own limits are judged, too."""
+LONG_PARTS = (4, 5, 6)
+"""Eighths of the largest bucket that texts of several sentences have in words, and of the others the middle one: each
+bucket's own limits are judged, too."""
 MOST_POSITIONS = 1 << 15
 FEWEST = 48
 """Where the smallest bucket is so long that all sentences would take more positions, fewer are judged, of 512 tokens
@@ -313,7 +335,7 @@ def gate_texts(lengths: Sequence[int]) -> tuple[dict[str, Any], ...]:
     long = [
         {"text": " ".join(itertools.islice(words, max(1, length * part // 8)))}
         for length in lengths
-        for part in (4, 5, 6)[:LONG_PER_BUCKET]
+        for part in (LONG_PARTS if length == lengths[-1] else LONG_PARTS[1:2])
     ]
     return (*single, *pairs, *long)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,11 +155,8 @@ def _entities(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Pr
 
 def _mentions(pipeline: EntityFinder) -> Iterator[tuple[str, Any]]:
     lengths = bucket_lengths(pipeline.bundle.manifest.programs)
-    asked: Iterable[dict[str, Any]] = (
-        {"text": text} for each in _asked_sentences(lengths) for text in (each["text"], each["pair"])
-    )
-    limit = MOST_POSITIONS // lengths[0]
-    return ((shorten(each), pipeline.raw_from_json(each)) for each in itertools.islice(asked, limit))
+    asked = ({"text": each["pair"]} for each in _asked_sentences(lengths))
+    return ((shorten(each), pipeline.raw_from_json(each)) for each in asked)
 
 
 def _calibrate_mentions(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:

@@ -12,6 +12,7 @@ GENERATORS = (
     "manifests",
     "unicode",
     "wordpiece",
+    "places",
     "byte_level",
     "heads",
     "image",

@@ -21,7 +21,8 @@ from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, detect_language, feed
-from edgeformer_runtime.decoding.segments import split_at_timestamps
+from edgeformer_runtime.decoding.repetition import loop_period
+from edgeformer_runtime.decoding.segments import Span, Spans, cut_at_skipped, fit_to_pauses, split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from tests.golden.golden_files import document
@@ -42,6 +43,10 @@ def files() -> dict[str, bytes]:
     cases = [_rule(spec, *case) for case in _rules()]
     cases += [_window(spec, *case) for case in _windows()]
     cases += [_window(multilingual, *case) for case in _multilingual_windows()]
+    cases += [_fitted(*case) for case in _times()]
+    cases += [_skipped(*case) for case in _SKIPPED]
+    cases += [{"kind": "loop", "said": said, "stretches": n, "period": loop_period(said, n)} for said, n in _LOOPS]
+    cases += [{"kind": "join", "texts": list(texts), "joined": joined} for texts, joined in _JOINED]
     versions = f"transformers {transformers.__version__}, edgeformer"
     return {
         "decoding.json": document(
@@ -112,7 +117,7 @@ def play(case: dict[str, Any], spec: Transcription, tokenizer: str) -> dict[str,
     rules = LogitRules(spec, options.timestamps)
     search = Search(decoder, feed(decoder, prompt), rules, spec.tokens, case["max_tokens"], keep_alignments=False)
     reader = SpeechTokenizer(tokenizer, spec.tokens.end)
-    decoded = decode_with_fallback(search, reader, options, np.random.default_rng(0))
+    decoded = decode_with_fallback(search, reader, options, np.random.default_rng(0), case["seconds"])
     found = decoded.hypothesis
     spans = split_at_timestamps(found.tokens, spec, case["seconds"])
     said = [[found.tokens[index] for index in span.entries] for span in spans.segments]
@@ -237,6 +242,14 @@ def _windows() -> Iterator[Window]:
         {},
     )
     yield "ties", False, [[(72, 5.0), (71, 5.0)], *_says([END])], 1.0, {}
+    unsure = [[(72, 5.2)], [(73, 5.2)], [(END, 5.2)]]
+    yield "little text", False, unsure, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 5.4)]}
+    yield "little text that is said", False, unsure, 0.2, {"start": [(SPEECH_TOKENS.no_speech, 5.4)]}
+    yield "nearly no text", False, unsure, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
+    yield "little text of a speaker", False, unsure, 1.5, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
+    yield "surely no speech", False, unsure, 0.2, {"start": [(SPEECH_TOKENS.no_speech, 9.0)]}
+    doubtful = [[(72, 0.5)], [(73, 0.5)], *_says([END])]
+    yield "little doubtful text", False, doubtful, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
     yield "improbable", False, [[(72, 0.5)], [(73, 0.5)], *_says([END])], 1.0, {}
     yield "improbable and a loop", False, [[(72, 1.0)] for _ in range(40)], 1.0, {}
     yield "silence", False, [[(72, 0.5)], [(73, 0.5)], *_says([END])], 1.0, {"start": [(259, 30.0)]}
@@ -285,6 +298,66 @@ def _multilingual_windows() -> Iterator[Window]:
     yield "the other language", False, hallo, 1.0, {"detect": [(254, 1.0), (255, 3.0)]}
     yield "language given", False, hallo, 1.0, {"language": "de"}
     yield "translated", True, [*_says([FIRST]), *hallo], 1.0, {"language": "de", "task": "translate"}
+
+
+def _fitted(name: str, times: list[list[float]], sounding: list[list[float]]) -> dict[str, Any]:
+    spans = [Span(start, end, ()) for start, end in times]
+    found = fit_to_pauses(spans, [(begin, end) for begin, end in sounding])
+    fitted = [[span.start, span.end] for span in found]
+    return {"kind": "times", "name": name, "times": times, "sounding": sounding, "fitted": fitted}
+
+
+def _times() -> Iterator[tuple[str, list[list[float]], list[list[float]]]]:
+    """A name, segments' times, and the audio between its pauses."""
+    yield "starts where the last one ended", [[0.0, 2.0], [2.0, 4.0]], [[0.3, 1.9], [2.9, 4.1]]
+    yield "ends where the next one starts", [[0.0, 2.9], [2.9, 5.0]], [[0.25, 1.5], [2.8, 4.5]]
+    yield "far from every pause", [[0.0, 2.0], [2.0, 4.0]], [[0.0, 4.0]]
+    yield "within a pause", [[1.0, 2.0]], [[0.0, 0.5], [2.5, 3.0]]
+    yield "no audio", [[0.0, 1.0]], []
+    yield "two in one", [[0.5, 0.6], [0.6, 0.7], [0.7, 3.0]], [[0.5, 3.25]]
+
+
+def _skipped(times: list[list[float]], letters: list[int], sounding: list[list[float]]) -> dict[str, Any]:
+    spans = Spans(tuple(Span(start, end, ()) for start, end in times), None)
+    found = cut_at_skipped(spans, letters, [(begin, end) for begin, end in sounding])
+    cut = [[span.start, span.end] for span in found.segments]
+    return {
+        "kind": "skipped", "times": times, "letters": letters, "sounding": sounding, "cut": cut, "resume": found.resume
+    }  # fmt: skip
+
+
+_SKIPPED = (
+    ([[0.0, 3.0], [3.0, 18.0], [18.0, 20.0]], [30, 28, 20], [[0.2, 2.9], [3.5, 6.1], [6.9, 17.8], [18.4, 20.0]]),
+    ([[0.0, 3.0], [3.0, 18.0]], [30, 70], [[0.2, 2.9], [3.5, 6.1], [6.9, 17.8]]),
+    ([[0.0, 15.0]], [10], [[0.0, 15.0]]),
+    ([[0.0, 15.0]], [0], [[1.0, 1.5], [4.0, 14.5]]),
+    ([[0.0, 15.0]], [8], [[1.0, 1.5], [13.0, 14.5]]),
+)
+"""Segments' times and letters, and the audio between its pauses."""
+
+
+_LOOPS = (
+    ([7] * 15, 0),
+    ([7] * 16, 0),
+    ([7] * 16, 15),
+    ([7] * 16, 16),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 3),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 9),
+    ([9, *([1, 2, 3, 4, 5] * 10)], 10),
+    ([1, 2, 3, 4, 5] * 4 + [6], 0),
+)
+"""Text tokens, and the stretches of audio between pauses: so often they may have been said."""
+
+
+_JOINED = (
+    (("It is Tokyo.", "We meet", "there."), "It is Tokyo. We meet there."),
+    (("東京です。", "", "会いましょう"), "東京です。会いましょう"),
+    (("สวัสดี", "ครับ"), "สวัสดีครับ"),
+    (("안녕하세요.", "반갑습니다"), "안녕하세요. 반갑습니다"),
+    (("我用", "iPhone", "and you?", "不错"), "我用iPhone and you?不错"),
+    (("", ""), ""),
+)
+"""Texts of segments, and what they are as one: spaces are the scripts', not the spoken language's."""
 
 
 def _window(

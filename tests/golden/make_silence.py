@@ -22,18 +22,18 @@ def files() -> dict[str, bytes]:
     """The golden files by name."""
     cases: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
-    for name, levels in _sounds():
+    for name, levels, gain in _sounds():
         arrays[f"{len(cases)}/samples"] = levels
-        cases.append({"name": name, **_expected(samples_of(levels))})
+        cases.append({"name": name, "gain": gain, **_expected(samples_of(levels, gain))})
     return {
         "silence.json": document(f"edgeformer-runtime {__version__}", cases, sample_rate=RATE, longest=LONGEST),
         "silence.safetensors": tensors(arrays),
     }
 
 
-def samples_of(levels: np.ndarray) -> np.ndarray:
-    """(N,) float32 from 8-bit samples, of which 128 is 0."""
-    return ((levels.astype(np.float32) - 128) / 128).astype(np.float32)
+def samples_of(levels: np.ndarray, gain: float) -> np.ndarray:
+    """(N,) float32 from 8-bit samples, of which 128 is 0. `gain` is a power of two, so that all products are exact."""
+    return ((levels.astype(np.float32) - 128) / 128 * np.float32(gain)).astype(np.float32)
 
 
 def _expected(samples: np.ndarray) -> dict[str, Any]:
@@ -59,7 +59,17 @@ def _windows(samples: np.ndarray) -> Iterator[list[Any]]:
         samples = samples[window.end :]
 
 
-def _sounds() -> Iterator[tuple[str, np.ndarray]]:
+def _sounds() -> Iterator[tuple[str, np.ndarray, float]]:
+    for name, levels in _recordings():
+        yield name, levels, 1.0
+        if name == "words":
+            yield "faint words", levels, 2.0**-10
+            yield "words that are lost in 16 bits", levels, 2.0**-15
+        elif name == "steady noise":
+            yield "faint noise", levels, 2.0**-10
+
+
+def _recordings() -> Iterator[tuple[str, np.ndarray]]:
     generator = np.random.default_rng(6)
 
     def noise(seconds: float, loudness: int) -> np.ndarray:

@@ -7,13 +7,19 @@ import pytest
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.verify.verify import verify
 from tests.golden.golden_files import FOLDER
-from tests.golden.tiny_bundles import BUNDLES, SpeakingEngine, TinyEngine
+from tests.golden.tiny_bundles import BUNDLES, FormulaEngine, SpeakingEngine, TinyEngine
+
+ENGINES = {
+    "tiny-speech.zip": SpeakingEngine,
+    "tiny-spans.zip": FormulaEngine,
+    "tiny-entities.zip": FormulaEngine,
+}
 
 
 @pytest.mark.parametrize("name", BUNDLES)
 def test_verifies(name: str) -> None:
     with Bundle.open(FOLDER / name) as bundle:
-        engine = SpeakingEngine(bundle.manifest) if "speech" in name else TinyEngine(bundle.manifest)
+        engine = ENGINES.get(name, TinyEngine)(bundle.manifest)
         found = verify(bundle, engine)
         assert found.ok, found
         assert len(found.stages) == (4 if "speech" in name else 2 + len(bundle.manifest.programs))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -80,6 +81,27 @@ class TinyEngine:
         pass
 
 
+class FormulaEngine:
+    """Logits of each token by its id and place: exact in float32, and hardly two alike."""
+
+    name = "numpy"
+    executed_by = "numpy reference"
+    not_covered: str | None = None
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._programs = {program.name: program for program in manifest.programs}
+
+    def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        (output,) = self._programs[program].outputs
+        _, length, width = output.shape
+        ids = inputs["input_ids"][0].astype(np.int64)[:, None]
+        mixed = ids * 7919 + np.arange(length)[:, None] * 104729 + np.arange(width) * 15485863
+        return {output.name: (mixed % 65521 / 8192).astype(np.float32)[None]}
+
+    def close(self) -> None:
+        pass
+
+
 class SpeakingEngine:
     """Says the text of each bucket, letter by letter, whatever it hears."""
 
@@ -89,7 +111,7 @@ class SpeakingEngine:
 
     def __init__(self, manifest: Manifest) -> None:
         self._programs = {program.name: program for program in manifest.programs}
-        self._prompt = len(build_prompt(tiny.SPEECH_TOKENS, 24, TranscribeOptions(), "en").tokens)
+        self._prompt = len(build_prompt(tiny.SPEECH_TOKENS, 24, TranscribeOptions(timestamps=False), "en").tokens)
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         part, _, positions = program.partition("_")
@@ -121,6 +143,26 @@ def text_bundle(folder: Path) -> None:
     _complete(folder, manifest, TEXT_SAMPLES)
 
 
+SPAN_SAMPLES = (
+    {"text": "hello?", "pair": "turn the lights off, turn the lights on"},
+    {"text": "the lights", "pair": "hello!"},
+    {"text": "on", "pair": "turn " * 40},
+)
+ENTITY_SAMPLES = ({"text": "turn the lights off!"}, {"text": ""}, {"text": "hello lights " * 9}, {"text": "on " * 60})
+
+
+def span_bundle(folder: Path) -> None:
+    """Question answering."""
+    (folder / "tokenizer.json").write_text(_word_piece(), encoding="utf-8")
+    _complete(folder, tiny.spans(), SPAN_SAMPLES, FormulaEngine)
+
+
+def entity_bundle(folder: Path) -> None:
+    """Token classification."""
+    (folder / "tokenizer.json").write_text(_word_piece(), encoding="utf-8")
+    _complete(folder, tiny.entities(), ENTITY_SAMPLES, FormulaEngine)
+
+
 def image_bundle(folder: Path) -> None:
     """A classifier of images."""
     _photos(folder / "vectors")
@@ -135,7 +177,7 @@ def speech_bundle(folder: Path) -> None:
     (folder / spec.mel_filters).write_bytes(write_mel_filters(filters))
     _sound(folder / AUDIO)
     manifest = tiny.speech()
-    _seal(folder, manifest)
+    seal(folder, manifest)
     with Bundle.open(folder) as bundle:
         transcriber = Transcriber(bundle, SpeakingEngine(manifest))
         cases = [
@@ -147,6 +189,8 @@ def speech_bundle(folder: Path) -> None:
 
 BUNDLES: dict[str, Callable[[Path], None]] = {
     "tiny-text.zip": text_bundle,
+    "tiny-spans.zip": span_bundle,
+    "tiny-entities.zip": entity_bundle,
     "tiny-image.zip": image_bundle,
     "tiny-speech.zip": speech_bundle,
 }
@@ -163,11 +207,16 @@ def zipped(make: Callable[[Path], None]) -> bytes:
         return (Path(place) / "bundle.zip").read_bytes()
 
 
-def _complete(folder: Path, manifest: Manifest, samples: tuple[dict[str, object], ...]) -> None:
+def _complete(
+    folder: Path,
+    manifest: Manifest,
+    samples: tuple[dict[str, object], ...],
+    engine: Callable[[Manifest], Any] = TinyEngine,
+) -> None:
     """Record the samples."""
-    _seal(folder, manifest)
+    seal(folder, manifest)
     with Bundle.open(folder) as bundle:
-        pipeline = open_pipeline(bundle, TinyEngine(manifest))
+        pipeline = open_pipeline(bundle, engine(manifest))
         assert isinstance(pipeline, ProgramPipeline)
         cases = [pipeline.record(sample) for sample in samples]
     _finish(folder, manifest, cases)
@@ -175,10 +224,10 @@ def _complete(folder: Path, manifest: Manifest, samples: tuple[dict[str, object]
 
 def _finish(folder: Path, manifest: Manifest, cases: list[Case]) -> None:
     write_vectors(folder, cases, TOLERANCES, manifest)
-    _seal(folder, manifest)
+    seal(folder, manifest)
 
 
-def _seal(folder: Path, manifest: Manifest) -> None:
+def seal(folder: Path, manifest: Manifest) -> None:
     """List the folder's files in the manifest and write it."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST_NAME]
     files = {

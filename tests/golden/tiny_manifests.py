@@ -24,6 +24,7 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
+from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
 
 MODEL = "model.bin"
 LABELS = ("lights", "weather", "greeting")
@@ -77,6 +78,33 @@ def text(task: str = "text-classification", target: str = "onnx") -> Manifest:
         for length in SEQ_LENS
     )
     return _manifest("tiny-text", "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
+
+
+def tokens(task: str, head: Postprocessing, lengths: tuple[int, ...] = (24, 48), target: str = "onnx") -> Manifest:
+    """Two buckets of a model that scores every token."""
+    width = len(head.labels) if isinstance(head, TokenLabels) else SPAN_ENDS
+    programs = tuple(
+        ProgramSpec(
+            name=f"seq_{length}",
+            file=MODEL,
+            entry="main" if target == "onnx" else f"seq_{length}",
+            inputs=tuple(TensorSpec(name, "int32", (1, length)) for name in ("input_ids", "attention_mask")),
+            outputs=(TensorSpec("logits", "float32", (1, length, width)),),
+        )
+        for length in lengths
+    )
+    name = "tiny-spans" if width == SPAN_ENDS else "tiny-entities"
+    return _manifest(name, "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
+
+
+def spans() -> Manifest:
+    """Question answering."""
+    return tokens("question-answering", SpanExtraction(12, 15))
+
+
+def entities() -> Manifest:
+    """Token classification."""
+    return tokens("token-classification", TokenLabels(("O", "B-LIGHT", "I-LIGHT"), ("O",), "simple", 12))
 
 
 def image() -> Manifest:

@@ -61,9 +61,10 @@ class CoreMLConverter:
     def check(self, programs: Sequence[Program], precision: Precision) -> list[str]:
         """What Core ML cannot do with these programs, one sentence each."""
         problems = common_problems(self.target, self.precisions, ("coremltools",), programs, precision)
-        if self._ios < 18 and len(programs) > 1:
+        several = self.target.one_program_before_ios
+        if self._ios < several and len(programs) > 1:
             problems.append(
-                f"several programs in one package need iOS 18, iOS {self._ios} was asked for: "
+                f"several programs in one package need iOS {several}, iOS {self._ios} was asked for: "
                 "give one --seq-len, and for speech leave --min-ios out"
             )
         formats = FORMATS if self._ios >= INT4.ios else FORMATS[:3]

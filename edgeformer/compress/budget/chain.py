@@ -45,7 +45,7 @@ from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import TARGETS, check_target, verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.config import read_object
-from edgeformer.models.program import DEFAULT_SEQ_LENS
+from edgeformer.models.program import LONGEST_DEFAULT
 from edgeformer.progress import Progress, silent
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bench.measure import median_latencies_ms
@@ -340,7 +340,7 @@ class Conversion:
     target: str
     data: str
     limit: int | None = None
-    seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    seq_lens: tuple[int, ...] = LONGEST_DEFAULT
     audio_seconds: tuple[float, ...] | None = None
 
 

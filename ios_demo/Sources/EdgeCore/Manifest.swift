@@ -6,6 +6,10 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case textClassification = "text-classification"
     /// A vector for a text.
     case textEmbedding = "text-embedding"
+    /// Places in a text that answer a question.
+    case questionAnswering = "question-answering"
+    /// Places in a text with labels.
+    case tokenClassification = "token-classification"
     /// Labels with scores for an image.
     case imageClassification = "image-classification"
     /// A transcript of a recording.
@@ -79,10 +83,37 @@ public struct Embedding: Equatable, Sendable {
     public let normalized: Bool
 }
 
+/// An answer is a span of the second text, scored by its first token and its last.
+public struct SpanExtraction: Equatable, Sendable {
+    /// Tokens that neighbouring windows of a long text share.
+    public let stride: Int
+    /// The longest answer.
+    public let maxAnswerTokens: Int
+}
+
+/// How tokens become entities, as BUNDLE.md defines it.
+public enum Aggregation: String, CaseIterable, Sendable {
+    case none, simple, first, average, max
+}
+
+/// Every token gets a label; tokens of one label become an entity.
+public struct TokenLabels: Equatable, Sendable {
+    /// In the order of the logits.
+    public let labels: [String]
+    /// Labels of what is no entity.
+    public let outside: [String]
+    /// How tokens become entities.
+    public let aggregation: Aggregation
+    /// Tokens that neighbouring windows of a long text share.
+    public let stride: Int
+}
+
 /// From the programs' outputs to the answer.
 public enum Postprocessing: Equatable, Sendable {
     case classification(Classification)
     case embedding(Embedding)
+    case spans(SpanExtraction)
+    case entities(TokenLabels)
     case transcription(Transcription)
 }
 

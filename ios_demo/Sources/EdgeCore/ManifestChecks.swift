@@ -48,6 +48,13 @@ enum ManifestChecks {
         case (.textEmbedding, .text(let text), .embedding(let head)):
             try checkText(text, manifest)
             try checkWidth(head.dim, manifest)
+        case (.questionAnswering, .text(let text), .spans(let head)):
+            try checkText(text, manifest)
+            try checkTokens(text, SpanProbabilities.width, head.stride, manifest)
+        case (.tokenClassification, .text(let text), .entities(let head)):
+            try checkText(text, manifest)
+            try checkUnique(head.labels, "label")
+            try checkTokens(text, head.labels.count, head.stride, manifest)
         case (.imageClassification, .image(let image), .classification(let head)):
             try checkImage(image, manifest)
             try checkLabels(head, manifest)
@@ -70,6 +77,23 @@ enum ManifestChecks {
                 throw fault("program \(program.name): expected one float32 output of shape (1, \(width))")
             }
         }
+    }
+
+    /// Every program scores each of its tokens, and neighbouring windows share no more than half of one.
+    private static func checkTokens(
+        _ spec: TextPreprocessing, _ width: Int, _ stride: Int, _ manifest: Manifest
+    ) throws {
+        for program in manifest.programs {
+            let shape = [1, program.inputs[0].shape[1], width]
+            guard program.outputs.map(\.shape) == [shape], program.outputs[0].dtype == .float32 else {
+                throw fault("program \(program.name): expected one float32 output of shape \(shape)")
+            }
+        }
+        let longest = manifest.programs.map { $0.inputs[0].shape[1] }.max() ?? 0
+        guard stride <= longest / 2 else {
+            throw fault("postprocessing.stride: expected at most half of the longest program's \(longest)")
+        }
+        guard spec.tokenizer != nil else { throw fault("preprocessing.tokenizer: places in a text need one") }
     }
 
     /// The tokenizer is there, and the programs are buckets of different lengths.

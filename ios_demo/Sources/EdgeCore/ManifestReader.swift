@@ -151,10 +151,13 @@ enum ManifestReader {
         switch try kind(found) {
         case "classification": return .classification(try classification(found))
         case "embedding": return .embedding(try embedding(found))
+        case "spans": return .spans(try spans(found))
+        case "entities": return .entities(try entities(found))
         case "transcription": return .transcription(try transcription(found))
         case let other:
             throw BundleError(
-                "\(found.path).kind: expected one of classification, embedding, transcription, found \(shown(other))")
+                "\(found.path).kind: expected one of classification, embedding, spans, entities, transcription, found \(shown(other))"
+            )
         }
     }
 
@@ -222,6 +225,25 @@ enum ManifestReader {
     private static func embedding(_ found: (JsonValue, path: String)) throws -> Embedding {
         let record = try Record(found.0, at: found.path, keys: ["dim", "kind", "normalized"])
         return Embedding(dim: try record.integer("dim", 1...1_000_000), normalized: try record.flag("normalized"))
+    }
+
+    private static func spans(_ found: (JsonValue, path: String)) throws -> SpanExtraction {
+        let record = try Record(found.0, at: found.path, keys: ["kind", "max_answer_tokens", "stride"])
+        return SpanExtraction(
+            stride: try record.integer("stride", 0...1_000_000),
+            maxAnswerTokens: try record.integer("max_answer_tokens", 1...512)
+        )
+    }
+
+    private static func entities(_ found: (JsonValue, path: String)) throws -> TokenLabels {
+        let record = try Record(
+            found.0, at: found.path, keys: ["aggregation", "kind", "labels", "outside", "stride"])
+        return TokenLabels(
+            labels: try record.list("labels", count: 1...100_000) { try Record.text($0, $1, count: 1...500) },
+            outside: try record.list("outside", count: 0...1000) { try Record.text($0, $1, count: 1...500) },
+            aggregation: try record.choice("aggregation"),
+            stride: try record.integer("stride", 0...1_000_000)
+        )
     }
 
     static func transcription(_ found: (JsonValue, path: String)) throws -> Transcription {

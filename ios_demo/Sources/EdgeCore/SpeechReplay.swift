@@ -44,7 +44,7 @@ final class SpeechReplay: Replay {
         mel.append(.of(Vectors.sampled(spectrogram.doubles), recordedMel, tolerance: Self.melTolerance))
         encode.append(compareEncoded(recorded, spectrogram))
         steps.append(compareSteps(recorded, bucket, spectrogram, prompt, tokens))
-        text.append(compareText(samples, reference))
+        text.append(compareText(samples, bucket, reference))
     }
 
     private func compareEncoded(_ recorded: Case, _ spectrogram: Tensor) -> Comparison {
@@ -92,10 +92,10 @@ final class SpeechReplay: Replay {
     }
 
     /// Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them.
-    private func compareText(_ samples: [Float], _ reference: String) -> Comparison {
+    private func compareText(_ samples: [Float], _ bucket: AudioBucket, _ reference: String) -> Comparison {
         let said: String
         do {
-            said = try model.plainText(samples)
+            said = try model.plainText(samples, bucket)
         } catch {
             return .failed(tolerances.score, reason: error.localizedDescription)
         }

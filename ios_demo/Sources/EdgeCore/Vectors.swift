@@ -32,6 +32,8 @@ struct StoredInput: Equatable {
 /// The reference's answer.
 enum ExpectedAnswer: Equatable {
     case scores([ClassificationResult.Entry])
+    case spans([AnswerSpan])
+    case entities([Entity])
     case transcript(text: String, prompt: [Int], tokens: [Int])
     /// The program's output itself.
     case output
@@ -125,7 +127,7 @@ private struct CaseReader {
             throw BundleError("\(path): unknown program \(shown(name))")
         }
         let raw = try input(try record.value("input"))
-        let expected = try answer(try record.value("expected"), program)
+        let expected = try answer(try record.value("expected"), program, raw)
         let specs = recorded(program, expected)
         let inputs = try take(specs.inputs, index, &tensors)
         if case .text(let spec) = manifest.preprocessing { try checkNumbers(inputs, spec, index) }
@@ -178,8 +180,38 @@ private struct CaseReader {
         try record.list(key, count: count) { try Record.integer($0, $1, 0...Int(Int32.max)) }
     }
 
-    private func answer(_ found: (JsonValue, path: String), _ program: ProgramSpec) throws -> ExpectedAnswer {
+    private func answer(
+        _ found: (JsonValue, path: String), _ program: ProgramSpec, _ raw: StoredInput
+    ) throws -> ExpectedAnswer {
         switch manifest.postprocessing {
+        case .spans:
+            guard case .pair(_, let context) = raw.form else {
+                throw BundleError("\(found.path): expected a question as text and its context as pair")
+            }
+            let record = try Record(found.0, at: found.path, keys: ["answers"])
+            return .spans(
+                try record.list("answers", count: 0...100) { value, path in
+                    let record = try Record(value, at: path, keys: ["end", "score", "start", "text"])
+                    let (text, start, end) = try place(record, path, context)
+                    let score = try record.number("score", "0 to 4096") { (0...4096).contains($0) }
+                    return AnswerSpan(text: text, start: start, end: end, score: score)
+                })
+        case .entities(let head):
+            guard case .text(let text) = raw.form else { throw BundleError("\(found.path): expected one text") }
+            let record = try Record(found.0, at: found.path, keys: ["entities"])
+            let known = Set(
+                head.labels.flatMap { label -> [ExactString] in
+                    let parts = label.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false)
+                    return [ExactString(label), ExactString(String(parts.last ?? ""))]
+                })
+            return .entities(
+                try record.list("entities", count: 0...100_000) { value, path in
+                    let record = try Record(value, at: path, keys: ["end", "label", "score", "start", "text"])
+                    let (found, start, end) = try place(record, path, text)
+                    let score = try record.number("score", "0 to 1") { (0...1).contains($0) }
+                    let label = try record.text("label", "a label of the manifest") { known.contains(ExactString($0)) }
+                    return Entity(text: found, label: label, start: start, end: end, score: score)
+                })
         case .embedding:
             _ = try Record(found.0, at: found.path, keys: [])
             return .output
@@ -207,6 +239,17 @@ private struct CaseReader {
             }
             return .transcript(text: try record.text("text", count: 0...200_000), prompt: prompt, tokens: said)
         }
+    }
+
+    /// A place in a text, with what stands there.
+    private func place(_ record: Record, _ path: String, _ text: String) throws -> (String, Int, Int) {
+        let scalars = Array(text.unicodeScalars)
+        let (start, end) = (try record.integer("start", 0...200_000), try record.integer("end", 0...200_000))
+        let found = try record.text("text", count: 0...200_000)
+        guard start <= end, end <= scalars.count, Array(found.unicodeScalars) == Array(scalars[start..<end]) else {
+            throw BundleError("\(path): expected what stands in the text from \(start) to \(end)")
+        }
+        return (found, start, end)
     }
 
     /// The tensors that a case has: its program's, images' pixels in 8 bits; of speech parts of them and of the logits.

@@ -51,6 +51,10 @@ public enum SelfTest {
                 ProgramReplay(try TextClassifier(bundle, engine: engine), vectors)
             case .textEmbedding:
                 ProgramReplay(try TextEmbedder(bundle, engine: engine), vectors)
+            case .questionAnswering:
+                ProgramReplay(try QuestionAnswerer(bundle, engine: engine), vectors)
+            case .tokenClassification:
+                ProgramReplay(try EntityFinder(bundle, engine: engine), vectors)
             case .imageClassification:
                 ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors)
             case .speechRecognition:

@@ -21,8 +21,11 @@ public final class Workload {
             let bytes = try bundle.readBytes(file)
             let samples = try Audio.readWav(bytes, sampleRate: spec.sampleRate, count: count, file: file)
             let model = try SpeechModel(bundle, engine)
+            guard let bucket = model.spec.buckets.first(where: { $0.encode == recorded.program }) else {
+                throw BundleError("\(Manifest.casesFile): expected a program that encodes, found \(recorded.program)")
+            }
             program = recorded.program
-            work = { _ = try model.plainText(samples) }
+            work = { _ = try model.plainText(samples, bucket) }
             return
         }
         let size = { (recorded: Case) in recorded.inputs.values.reduce(0) { $0 + $1.count } }

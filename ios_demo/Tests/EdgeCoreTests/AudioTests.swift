@@ -39,13 +39,23 @@ final class AudioTests: XCTestCase {
         XCTAssertEqual(errorName { _ = try logMel.spectrogram([0, .infinity, 0], frames: 4) }, "InputError")
     }
 
+    func testWhatIsFarTooQuietOrTooLoud() {
+        for quiet in [[Float]([0.01, -0.02]), [1000, -2000]] {
+            for (found, expected) in zip(LogMel.leveled(quiet), [Float](arrayLiteral: 0.25, -0.5)) {
+                XCTAssertEqual(found, expected, accuracy: 1e-7)
+            }
+        }
+        for same in [[], [0], [0.05], [-1]] as [[Float]] { XCTAssertEqual(LogMel.leveled(same), same) }
+    }
+
     func testPausesCutsAndWindows() throws {
         let golden = try Golden.json("silence.json")
         let tensors = try Golden.tensors("silence.safetensors")
         let (rate, longest) = (golden["sample_rate"].int, golden["longest"].int)
         for (index, item) in try Golden.items(golden["cases"]).enumerated() {
             let name = item["name"].text ?? ""
-            var samples = try XCTUnwrap(tensors["\(index)/samples"]).doubles.map { (Float($0) - 128) / 128 }
+            let gain = Float(item["gain"].double)
+            var samples = try XCTUnwrap(tensors["\(index)/samples"]).doubles.map { (Float($0) - 128) / 128 * gain }
             XCTAssertEqual(Silence.isSilent(samples, sampleRate: rate), item["silent"].flag, name)
             for pause in item["pauses"].items {
                 let options = PauseOptions(

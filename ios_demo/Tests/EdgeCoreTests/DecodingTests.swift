@@ -31,6 +31,39 @@ final class DecodingTests: XCTestCase {
         }
     }
 
+    func testSkippedSentencesAreHeardAgain() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "skipped" {
+            let spans = Spans(item["times"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) })
+            let sounding = item["sounding"].items.map { $0[0].double..<$0[1].double }
+            let found = spans.cutAtSkipped(letters: item["letters"].ints, sounding) ?? spans
+            let expected = item["cut"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) }
+            let resume = item["resume"].isNull ? nil : item["resume"].double
+            XCTAssertEqual(found, Spans(expected, resume: resume))
+        }
+    }
+
+    func testLoops() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "loop" {
+            let found = Repetition.loopPeriod(item["said"].ints, stretches: item["stretches"].int)
+            XCTAssertEqual(found, item["period"].int)
+        }
+    }
+
+    func testTimesFitToPauses() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "times" {
+            let spans = Spans(item["times"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) })
+            let found = spans.fitted(to: item["sounding"].items.map { $0[0].double..<$0[1].double })
+            let expected = item["fitted"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) }
+            XCTAssertEqual(found, expected, item["name"].text ?? "")
+        }
+    }
+
+    func testJoinedTexts() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "join" {
+            XCTAssertEqual(SpeechTokenizer.join(item["texts"].items.compactMap(\.text)), item["joined"].text)
+        }
+    }
+
     func testWindows() throws {
         let golden = try Golden.json("decoding.json")
         for item in try Golden.items(golden["cases"]) where item["kind"].text == "window" {
@@ -55,7 +88,8 @@ final class DecodingTests: XCTestCase {
                 decoder: decoder, context: try Context(decoder, prompt),
                 rules: LogitRules(spec, timestamps: options.timestamps), tokens: spec.tokens,
                 maxTokens: options.maxTokens)
-            try check(try Decoded(search, tokenizer, options), item, spec, tokenizer)
+            let decoded = try Decoded(search, tokenizer, options, soundingSeconds: item["seconds"].double)
+            try check(decoded, item, spec, tokenizer)
         }
     }
 

@@ -12,7 +12,7 @@ final class SelfTestTests: XCTestCase {
     }
 
     func testSpeechBundlesPassEveryStage() throws {
-        for name in ["tiny-text.zip", "tiny-image.zip", "tiny-speech.zip"] {
+        for name in ["tiny-text.zip", "tiny-spans.zip", "tiny-entities.zip", "tiny-image.zip", "tiny-speech.zip"] {
             let found = try verify(name)
             XCTAssertTrue(found.ok, "\(name): \(found)")
             XCTAssertEqual(found.executedBy, "recorded vectors")

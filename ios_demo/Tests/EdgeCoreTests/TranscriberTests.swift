@@ -16,9 +16,16 @@ final class TranscriberTests: XCTestCase {
         return (transcriber, samples, text)
     }
 
+    /// What was recorded has no timestamps.
+    private var plain: TranscribeOptions {
+        var options = TranscribeOptions()
+        options.timestamps = false
+        return options
+    }
+
     func testTheRecordingSaysItsText() async throws {
         let (transcriber, samples, text) = try opened()
-        let found = try await transcriber.transcribe(samples)
+        let found = try await transcriber.transcribe(samples, options: plain)
         XCTAssertEqual(found.text, text)
         XCTAssertEqual(found.language, "en")
         XCTAssertEqual(found.statistics.windows, 1)
@@ -28,11 +35,22 @@ final class TranscriberTests: XCTestCase {
     func testLongAudioIsHeardInWindows() async throws {
         let (transcriber, samples, _) = try opened()
         let long = [[Float]](repeating: samples, count: 3).flatMap { $0 }
-        let found = try await transcriber.transcribe(long)
+        let found = try await transcriber.transcribe(long, options: plain)
         XCTAssertGreaterThan(found.statistics.windows, 1)
         for (before, after) in zip(found.segments, found.segments.dropFirst()) {
             XCTAssertLessThanOrEqual(before.end, after.start + 1e-9)
         }
+    }
+
+    func testHalfASecondOfSilenceStaysBehindTheAudio() throws {
+        let bundle = try ModelBundle.open(Golden.url("tiny-speech.zip"))
+        let model = try SpeechModel(bundle, try RecordedEngine(bundle))
+        let (half, whole) = (model.spec.buckets[0], model.spec.buckets[1])
+        XCTAssertEqual(try model.bucket(for: 0), half)
+        for samples in [1, model.audio.windowSamples / 2, model.audio.windowSamples] {
+            XCTAssertEqual(try model.bucket(for: samples), whole)
+        }
+        XCTAssertThrowsError(try model.bucket(for: model.audio.windowSamples + 1))
     }
 
     func testSilenceSaysNothing() async throws {
@@ -46,7 +64,7 @@ final class TranscriberTests: XCTestCase {
 
     func testAStreamEndsWithFinalText() async throws {
         let (transcriber, samples, _) = try opened()
-        try await transcriber.openStream()
+        try await transcriber.openStream(options: plain)
         var updates: [StreamUpdate] = []
         for start in stride(from: 0, to: samples.count, by: 1600) {
             updates += try await transcriber.feed(Array(samples[start..<min(start + 1600, samples.count)]))

@@ -16,8 +16,19 @@ final class SessionTests: XCTestCase {
     func testTheLibraryFindsBundles() throws {
         let library = BundleLibrary(folders: [golden("")])
         let found = library.bundles()
-        XCTAssertEqual(found.map(\.name), ["tiny-image", "tiny-speech", "tiny-text"])
-        XCTAssertEqual(found.map(\.task), [.imageClassification, .speechRecognition, .textClassification])
+        XCTAssertEqual(
+            found.map(\.name),
+            [
+                "places-entities", "places-spans", "tiny-entities", "tiny-image", "tiny-spans", "tiny-speech",
+                "tiny-text",
+            ])
+        XCTAssertEqual(
+            found.map(\.task),
+            [
+                .tokenClassification, .questionAnswering, .tokenClassification, .imageClassification,
+                .questionAnswering,
+                .speechRecognition, .textClassification,
+            ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }
 

@@ -141,8 +141,13 @@ def run(
         int | None, typer.Option(min=1, help="Speech: number of hypotheses; 1 is greedy and fastest.")
     ] = None,
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="Speech: timestamps of segments, from the model.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--timestamps/--no-timestamps",
+            help="Speech: segments with timestamps from the model, or one for each 30 s at most.",
+            show_default="timestamps",
+        ),
+    ] = None,
     words: Annotated[bool, typer.Option("--words", help="Speech: timestamps of words.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Speech: text that precedes, for names and style.")] = None,
     file_format: Annotated[

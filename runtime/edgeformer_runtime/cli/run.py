@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of `run` as they were given; None or False: not given. Each fits some kinds of input only."""
+    """The options of `run` as they were given, or their defaults. Each fits some kinds of input only."""
 
     pair: str | None = None
     token_ids: bool = False
@@ -37,7 +37,7 @@ class RunOptions:
     language: str | None = None
     task: str | None = None
     beam_size: int | None = None
-    timestamps: bool = False
+    timestamps: bool | None = None
     words: bool = False
     prompt: str | None = None
     file_format: str | None = None
@@ -55,8 +55,8 @@ class RunOptions:
         """For each option whether it was given."""
         spelled = {"file_format": "--format", "folder": "--out", "file": "--input"}
         return {
-            spelled.get(name, "--" + name.replace("_", "-")): value not in (None, False)
-            for name, value in vars(self).items()
+            spelled.get(field.name, "--" + field.name.replace("_", "-")): getattr(self, field.name) != field.default
+            for field in fields(self)
         }
 
 
@@ -127,9 +127,6 @@ def best_of(pipeline: Pipeline[Any, Any], result: Result, options: RunOptions) -
     return result.to_json()
 
 
-SUBTITLES = ("srt", "vtt")
-
-
 def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
     """Transcribe files to the terminal, or to files in a folder."""
     file_format = options.file_format or "txt"
@@ -138,8 +135,7 @@ def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_j
         language=options.language,
         task=options.task or "transcribe",
         beam_size=options.beam_size or 1,
-        # Subtitles without any times would show half a minute of text at once.
-        timestamps=options.timestamps or (file_format in SUBTITLES and not options.words),
+        timestamps=options.timestamps is not False,
         word_timestamps=options.words,
         initial_prompt=options.prompt,
     )
@@ -185,7 +181,8 @@ def _tell_doubts(name: str, transcript: Transcript) -> None:
     if doubtful:
         times = ", ".join(f"{segment.start:.1f} to {segment.end:.1f} s" for segment in doubtful)
         err.print(
-            f"note: {name}: doubtful at {times}: no attempt gave a probable text there, and this is the likeliest"
+            f"note: {name}: doubtful at {times}: no attempt gave a probable text there that does not repeat itself, and"
+            " this is the best"
         )
 
 

@@ -31,6 +31,7 @@ class Search:
         max_tokens: the longest hypothesis; the slots of the cache may end it sooner.
         keep_alignments: whether hypotheses get their alignments.
         stop_loops: whether a hypothesis ends when it repeats itself.
+        stretches: of the window's audio between pauses; see `loop_period`.
     """
 
     decoder: SpeechDecoder
@@ -40,12 +41,18 @@ class Search:
     max_tokens: int
     keep_alignments: bool
     stop_loops: bool = True
+    stretches: int = 0
 
     def is_loop(self, said: list[int]) -> bool:
         """Whether text has begun to repeat itself; timestamps in between do not matter."""
         if not self.stop_loops or said[-1] >= self.tokens.first_timestamp:
             return False
-        return loop_period([token for token in said if token < self.tokens.first_timestamp]) > 0
+        return loop_period([token for token in said if token < self.tokens.first_timestamp], self.stretches) > 0
+
+    def is_said_repeatedly(self, found: Hypothesis) -> bool:
+        """Whether a hypothesis ends with repetitions that the audio has room for, and the model came to its end."""
+        said = [token for token in found.tokens if token < self.tokens.first_timestamp]
+        return found.ended and loop_period(said) > 0
 
 
 def likeliest(logits: Floats) -> int:

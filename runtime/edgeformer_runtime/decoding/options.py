@@ -18,7 +18,8 @@ class TranscribeOptions:
     Attributes:
         language: a code as "en"; None: found out from the first audio that is no silence.
         task: "transcribe", or "translate" into English.
-        timestamps: let the model say when its segments begin and end. Without, a segment is a window of audio.
+        timestamps: let the model say when its segments begin and end, which makes it skip less of long audio. Without,
+            a segment is a window of audio.
         word_timestamps: time each word, from the decoder's attention to the audio.
         initial_prompt: text that comes before, to set names, spelling and style.
         condition_on_previous_text: what was transcribed last is the prompt of the next window.
@@ -36,7 +37,7 @@ class TranscribeOptions:
 
     language: str | None = None
     task: str = "transcribe"
-    timestamps: bool = False
+    timestamps: bool = True
     word_timestamps: bool = False
     initial_prompt: str | None = None
     condition_on_previous_text: bool = False

@@ -15,8 +15,17 @@ from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
 
-LANGUAGES_WITHOUT_SPACES = ("zh", "ja", "th", "lo", "my", "yue")
-"""Languages that put no spaces between words: there, whatever is a whole character is a word."""
+_WITHOUT_SPACES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x2E80, 0x312F),  # ideographs' parts and punctuation, hiragana, katakana
+    (0x3190, 0x9FFF),  # ideographs, without Hangul
+    (0xF900, 0xFAFF),
+    (0xFE30, 0xFE4F),
+    (0xFF00, 0xFF9F),  # the same and Latin in full width
+    (0x20000, 0x3FFFF),
+)
+"""Code points of the scripts that put no spaces between words: there, whatever is a whole character is a word."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +87,21 @@ class SpeechTokenizer:
             pieces.append(TextPiece(text, tuple(group)))
         return pieces
 
-    def words(self, tokens: Sequence[int], language: str) -> list[TextPiece]:
-        """Tokens in groups that are words, each with the space before it; punctuation is a word of its own.
-
-        Args:
-            tokens: text tokens.
-            language: a code as "en".
-        """
-        pieces = self.characters(tokens)
-        if language in LANGUAGES_WITHOUT_SPACES:
-            return pieces
+    def words(self, tokens: Sequence[int]) -> list[TextPiece]:
+        """Text tokens in groups that are words, each with the space before it; punctuation is a word of its own."""
         words: list[TextPiece] = []
-        for piece in pieces:
-            if not words or piece.text.startswith(" ") or piece.text in string.punctuation:
+        for piece in self.characters(tokens):
+            if (
+                not words
+                or piece.text.startswith(" ")
+                or piece.text in string.punctuation
+                or not has_spaces(words[-1].text, piece.text)
+            ):
                 words.append(piece)
                 continue
             joined = words.pop()
-            if words and joined.text in string.punctuation:  # inside a word, as in 3.5 and well-known
+            # Inside a word, as in 3.5 and well-known.
+            if words and joined.text in string.punctuation and has_spaces(words[-1].text, piece.text):
                 joined = _join(words.pop(), joined)
             words.append(_join(joined, piece))
         return words
@@ -102,6 +109,21 @@ class SpeechTokenizer:
     def bytes_of(self, token: int) -> bytes:
         """The bytes of a text that a text token stands for; several tokens may make one character."""
         return self._bytes[token]
+
+
+def has_spaces(before: str, after: str) -> bool:
+    """Whether the scripts in which one text ends and another begins put spaces between words."""
+    return not any(
+        first <= ord(character) <= last for character in before[-1:] + after[:1] for first, last in _WITHOUT_SPACES
+    )
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Texts as one, with spaces between them where their scripts have spaces; a translation has its own script's."""
+    joined = ""
+    for text in texts:
+        joined += (" " if joined and text and has_spaces(joined, text) else "") + text
+    return joined
 
 
 def _join(first: TextPiece, second: TextPiece) -> TextPiece:

@@ -125,7 +125,7 @@ def check_tensor(program: ProgramSpec, spec: TensorSpec, tensor: Tensor) -> None
     """Raises InputError: the input is no array, or not what the program declares."""
     if not isinstance(tensor, np.ndarray):
         raise InputError(f"{program.name}: {spec.name}: expected a numpy array, found {type(tensor).__name__}")
-    if str(tensor.dtype) != spec.dtype or tensor.shape != spec.shape:
+    if tensor.dtype != spec.dtype or tensor.shape != spec.shape:
         raise InputError(
             f"{program.name}: {spec.name}: expected {spec.dtype} {spec.shape}, found {tensor.dtype} {tensor.shape}"
         )
@@ -139,7 +139,7 @@ def check_outputs(program: ProgramSpec, outputs: Mapping[str, Tensor]) -> dict[s
     """
     for spec in program.outputs:
         found = outputs.get(spec.name)
-        if found is None or str(found.dtype) != spec.dtype or found.shape != spec.shape:
+        if found is None or found.dtype != spec.dtype or found.shape != spec.shape:
             shown = "nothing" if found is None else f"{found.dtype} {found.shape}"
             raise EngineError(
                 f"{program.name}: the manifest declares the output {spec.name} as {spec.dtype} {spec.shape},"

@@ -60,7 +60,7 @@ def read_contents(bundle: Bundle) -> Contents:
     return found
 
 
-def _mapped(path: Path) -> memoryview:
+def mapped(path: Path) -> memoryview:
     """A file's bytes, read where they lie."""
     with path.open("rb") as file:
         if not path.stat().st_size:
@@ -77,19 +77,19 @@ def _onnx(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
         for name, entry in bundle.manifest.files.items()
         if name.rpartition("/")[0] == folder
     }
-    return check_onnx(_mapped(bundle.path(file)), sizes, programs)
+    return check_onnx(mapped(bundle.path(file)), sizes, programs)
 
 
 def _litert(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.litert_file import check_litert
 
-    return check_litert(_mapped(bundle.path(file)), programs)
+    return check_litert(mapped(bundle.path(file)), programs)
 
 
 def _executorch(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
     from edgeformer_runtime.model_files.executorch_file import check_executorch
 
-    return check_executorch(_mapped(bundle.path(file)), programs)
+    return check_executorch(mapped(bundle.path(file)), programs)
 
 
 def _coreml(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
@@ -97,7 +97,7 @@ def _coreml(bundle: Bundle, file: str, programs: list[ProgramSpec]) -> Contents:
 
     prefix = f"{file}/"
     names = [name.removeprefix(prefix) for name in bundle.manifest.files if name.startswith(prefix)]
-    return check_coreml(names, lambda name: _mapped(bundle.path(prefix + name)), programs)
+    return check_coreml(names, lambda name: mapped(bundle.path(prefix + name)), programs)
 
 
 _CHECKS: dict[str, Callable[[Bundle, str, list[ProgramSpec]], Contents]] = {

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
@@ -19,7 +21,19 @@ from edgeformer_runtime.model_files.onnx_shapes import (
     Call,
     indexed_rows,
 )
-from edgeformer_runtime.model_files.onnx_values import TYPES, Known, known_constant, read_tensor
+from edgeformer_runtime.model_files.onnx_values import (
+    DATA_TYPE,
+    DIMS,
+    ELSEWHERE,
+    ENTRY,
+    LOCATION,
+    NAME,
+    TENSOR,
+    TYPES,
+    Known,
+    known_constant,
+    read_tensor,
+)
 from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
 from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
@@ -47,6 +61,34 @@ DIMENSION: Fields = {1: "int", 2: "bytes", 3: "bytes"}
 IR_VERSIONS = range(3, 14)
 DOMAINS = {"": "", "ai.onnx": "", "com.microsoft": "com.microsoft"}
 _EMPTY = memoryview(b"")
+
+
+class Elsewhere(NamedTuple):
+    """A constant whose bytes lie in another file of the model's folder."""
+
+    name: str
+    dtype: str
+    shape: Shape
+    file: str
+    offset: int
+    length: int
+
+
+def constants_elsewhere(data: memoryview) -> list[Elsewhere]:
+    """The constants of a file that `check_onnx` took, as far as they lie in others and numpy has their type."""
+    reader = WireReader(strict=True)
+    graph = reader.message(one(reader.message(data, MODEL, "the model"), 7), GRAPH, "the graph")
+    found = []
+    for each in graph.get(5, ()):
+        tensor = reader.message(each, TENSOR, "a tensor")
+        bits, _, dtype = TYPES[one(tensor, DATA_TYPE)]
+        if one(tensor, LOCATION, 0) == 1 and bits == np.dtype(dtype).itemsize * 8:
+            entries = [reader.message(entry, ENTRY, "a tensor") for entry in tensor[ELSEWHERE]]
+            place = {text(one(entry, 1), "a tensor"): text(one(entry, 2), "a tensor") for entry in entries}
+            shape = tuple(signed(size) for size in tensor.get(DIMS, ()))
+            name = text(one(tensor, NAME), "a tensor")
+            found.append(Elsewhere(name, dtype, shape, place["location"], int(place["offset"]), int(place["length"])))
+    return found
 
 
 class Declared(NamedTuple):

@@ -24,6 +24,7 @@ class Pipeline(ABC, Generic[Raw, Answer]):
         self.bundle = bundle
         self.engine = engine
         self._owned = owned
+        self._is_batch = TASKS[bundle.manifest.task].takes.is_batch
 
     @abstractmethod
     def run(self, raw: Raw) -> Answer:
@@ -36,7 +37,7 @@ class Pipeline(ABC, Generic[Raw, Answer]):
 
     def is_batch(self, raw: Any) -> bool:
         """Whether a call's argument is a list of inputs rather than one."""
-        return TASKS[self.bundle.manifest.task].takes.is_batch(raw)
+        return self._is_batch(raw)
 
     def __call__(self, raw: Any) -> Any:
         """Answer one raw input, or each of a list: a result, or a list of results in the same order."""

@@ -23,6 +23,9 @@ from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
 from edgeformer_runtime.progress import AudioProgress
 
+PLAIN = TranscribeOptions(timestamps=False)
+"""How the reference answer is asked for."""
+
 
 class Transcription:
     """A recording that is being transcribed, whose windows are for one thread at a time; `close` is for any."""
@@ -182,7 +185,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
     def plain_prompt(self) -> list[int]:
         """The prompt of the reference answer: text alone, in English if it can be, nothing before it."""
         tokens, rows = self.spec.tokens, self.spec.buckets[0].rows
-        return list(build_prompt(tokens, rows, TranscribeOptions(), tokens.reference_language).tokens)
+        return list(build_prompt(tokens, rows, PLAIN, tokens.reference_language).tokens)
 
     def plain_choice(self, logits: Samples, first: bool) -> int:
         """The reference answer's token for logits (V,); `first`: no token came before it."""
@@ -190,15 +193,14 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         LogitRules(self.spec, timestamps=False).apply(ruled, [] if first else [self.spec.tokens.end])
         return likeliest(ruled)
 
-    def plain_text(self, samples: Samples) -> str:
-        """The reference answer for samples (N,) of at most a window: greedy, until the end or the cache is full."""
+    def plain_text(self, samples: Samples, bucket: AudioBucket) -> str:
+        """The reference answer for samples (N,) that a bucket holds: greedy, until the end or the cache is full."""
         model = self._model
-        bucket = model.bucket_for(len(samples))
         with model.lock:
             decoder = model.decoder(bucket)
             decoder.encode(model.mel(samples, bucket))
             tokens = self.spec.tokens
-            context = feed(decoder, build_prompt(tokens, bucket.rows, TranscribeOptions(), tokens.reference_language))
+            context = feed(decoder, build_prompt(tokens, bucket.rows, PLAIN, tokens.reference_language))
             search = Search(
                 decoder=decoder,
                 context=context,

@@ -18,6 +18,10 @@ from edgeformer_runtime.preprocess.log_mel import LogMel, read_mel_filters
 
 Samples = NDArray[np.float32]
 
+SLACK_SECONDS = 0.5
+"""Computed silence that a bucket has behind the audio. Where precomputed silence begins right behind the last word,
+decoders lose words or lose themselves; the whole window, which has none of it, needs no slack."""
+
 
 class SpeechModel:
     """What all transcriptions with a bundle share. `lock` is to be held while a decoder is in use."""
@@ -48,16 +52,18 @@ class SpeechModel:
         return self.audio.samples_per_position / self.audio.sample_rate
 
     def bucket_for(self, samples: int) -> AudioBucket:
-        """The smallest bucket that holds so many samples.
+        """The smallest bucket that holds so many samples and `SLACK_SECONDS` of silence, or else the whole window.
 
         Raises:
             InputError: they are more than a window's.
         """
-        positions = -(-samples // self.audio.samples_per_position)
-        bucket = next((bucket for bucket in self.spec.buckets if bucket.positions >= positions), None)
-        if bucket is None:
+        if samples > self.window_samples:
             raise InputError(f"expected at most {self.window_samples} samples of audio at once, found {samples}")
-        return bucket
+        needed = samples + round(SLACK_SECONDS * self.audio.sample_rate)
+        buckets = self.spec.buckets
+        return next(
+            (each for each in buckets if each.positions * self.audio.samples_per_position >= needed), buckets[-1]
+        )
 
     def mel(self, samples: Samples, bucket: AudioBucket) -> Samples:
         """The input of a bucket's `encode`, (1, n_mels, 2 T) float32, for samples (N,)."""

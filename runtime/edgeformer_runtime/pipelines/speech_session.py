@@ -15,7 +15,14 @@ from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
-from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
+from edgeformer_runtime.decoding.segments import (
+    Span,
+    Spans,
+    cut_at_skipped,
+    fit_to_pauses,
+    letters_of,
+    split_at_timestamps,
+)
 from edgeformer_runtime.decoding.timing import (
     TimedWord,
     clip_long_words,
@@ -24,12 +31,13 @@ from edgeformer_runtime.decoding.timing import (
     token_positions,
     trim_to_speech,
 )
-from edgeformer_runtime.decoding.tokenizer import LANGUAGES_WITHOUT_SPACES
+from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
 from edgeformer_runtime.pipelines.base import IsCancelled, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
+from edgeformer_runtime.preprocess.log_mel import leveled
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
 from edgeformer_runtime.process import peak_rss_bytes
 
@@ -73,6 +81,7 @@ class SpeechSession:
         self._begin = time.perf_counter()
         self._mel_s = self._encode_s = self._decode_s = 0.0
         self._tokens = self._windows = 0
+        self._heard_again = 0  # up to this sample of the recording
 
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
@@ -108,7 +117,8 @@ class SpeechSession:
         with self._model.lock:
             decoder = self._encode(samples)
             begin = time.perf_counter()
-            decoded = self._decode(decoder, options, LogitRules(self._model.spec, timestamps=False))
+            rules = LogitRules(self._model.spec, timestamps=False)
+            decoded = self._decode(decoder, options, rules, self._sounding(samples))
             self._decode_s += time.perf_counter() - begin
         return decoded.text.strip()
 
@@ -119,8 +129,9 @@ class SpeechSession:
             begin = time.perf_counter()
             if self.language is None:
                 self.language = self._detected(decoder)
-            decoded = self._decode(decoder, self._options, self._rules)
-            found = self._segments(decoded, samples, start)
+            sounding = self._sounding(samples)
+            decoded = self._decode(decoder, self._options, self._rules, sounding)
+            found = self._segments(decoded, len(samples), sounding, start)
             self._decode_s += time.perf_counter() - begin
         self._windows += 1
         self._tokens += len(decoded.hypothesis.tokens)
@@ -130,7 +141,7 @@ class SpeechSession:
     def transcript(self, segments: Sequence[Segment], samples: int) -> Transcript:
         """All segments of a recording of so many samples as its transcript."""
         return Transcript(
-            text=self.join(segments),
+            text=join_texts(segment.text for segment in segments),
             language=self.language,
             segments=tuple(segments),
             duration=samples / self._model.audio.sample_rate,
@@ -145,15 +156,10 @@ class SpeechSession:
             ),
         )
 
-    def join(self, segments: Sequence[Segment]) -> str:
-        """The text of segments, with spaces between them in languages that have spaces."""
-        space = "" if self.language in LANGUAGES_WITHOUT_SPACES else " "
-        return space.join(segment.text for segment in segments if segment.text)
-
     def _encode(self, samples: Samples) -> SpeechDecoder:
         begin = time.perf_counter()
         bucket = self._model.bucket_for(len(samples))
-        mel = self._model.mel(samples, bucket)
+        mel = self._model.mel(leveled(samples), bucket)
         ready = time.perf_counter()
         decoder = CancellableDecoder(self._model.decoder(bucket), self._is_cancelled)
         decoder.encode(mel)
@@ -161,10 +167,21 @@ class SpeechSession:
         self._encode_s += time.perf_counter() - ready
         return decoder
 
+    def _sounding(self, samples: Samples) -> list[tuple[float, float]]:
+        """(begin, end) in seconds of the audio between its pauses."""
+        rate = self._model.audio.sample_rate
+        return [(begin / rate, end / rate) for begin, end in speech_ranges(samples, rate, PAUSES_BETWEEN_WORDS)]
+
     def _detected(self, decoder: SpeechDecoder) -> str:
         return next(iter(detect_language(decoder, self._model.spec.tokens)))
 
-    def _decode(self, decoder: SpeechDecoder, options: TranscribeOptions, rules: LogitRules) -> Decoded:
+    def _decode(
+        self,
+        decoder: SpeechDecoder,
+        options: TranscribeOptions,
+        rules: LogitRules,
+        sounding: Sequence[tuple[float, float]],
+    ) -> Decoded:
         tokens = self._model.spec.tokens
         prompt = build_prompt(tokens, decoder.rows, options, self.language or self._detected(decoder), self._previous)
         search = Search(
@@ -174,8 +191,10 @@ class SpeechSession:
             tokens=tokens,
             max_tokens=options.max_tokens,
             keep_alignments=options.word_timestamps,
+            stretches=len(sounding),
         )
-        return decode_with_fallback(search, self._model.tokenizer, options, self._generator)
+        seconds = sum(end - begin for begin, end in sounding)
+        return decode_with_fallback(search, self._model.tokenizer, options, self._generator, seconds)
 
     def _remember(self, decoded: Decoded) -> None:
         if not self._options.condition_on_previous_text:
@@ -188,20 +207,37 @@ class SpeechSession:
         rows = max(bucket.rows for bucket in self._model.spec.buckets)
         self._previous = (self._previous + said)[-rows:]  # more would never be fed
 
-    def _segments(self, decoded: Decoded, samples: Samples, start: int) -> _WindowSegments:
+    def _segments(
+        self, decoded: Decoded, samples: int, sounding: Sequence[tuple[float, float]], start: int
+    ) -> _WindowSegments:
+        """The segments of a window of so many samples, from sample `start` of the whole recording on."""
         rate = self._model.audio.sample_rate
         tokens = decoded.hypothesis.tokens
-        spans = split_at_timestamps(tokens, self._model.spec, len(samples) / rate)
-        limit = len(samples) / rate if spans.resume is None else spans.resume
-        words = self._words(decoded, spans.segments, samples, limit)
+        spans = split_at_timestamps(tokens, self._model.spec, samples / rate)
+        if self._options.timestamps and start >= self._heard_again:
+            spans = self._cut_at_skipped(spans, decoded, sounding, start + samples)
+        limit = samples / rate if spans.resume is None else spans.resume
+        words = self._words(decoded, spans.segments, samples, sounding, limit)
+        fitted = fit_to_pauses(spans.segments, sounding) if self._options.timestamps else spans.segments
         segments = []
-        for span, timed in zip(spans.segments, words, strict=True):
+        for span, timed in zip(fitted, words, strict=True):
             said = tuple(tokens[index] for index in span.entries)
             text = self._model.tokenizer.text(said).strip()
             if text:
                 segments.append(self._segment(decoded, span, text, said, timed, start / rate))
         resume = None if spans.resume is None else round(spans.resume * rate)
         return _WindowSegments(tuple(segments), resume)
+
+    def _cut_at_skipped(
+        self, spans: Spans, decoded: Decoded, sounding: Sequence[tuple[float, float]], end: int
+    ) -> Spans:
+        """See there; what is heard again, up to sample `end` of the recording, is not heard a third time."""
+        tokens = decoded.hypothesis.tokens
+        texts = (self._model.tokenizer.text(tokens[index] for index in span.entries) for span in spans.segments)
+        cut = cut_at_skipped(spans, [letters_of(text) for text in texts], sounding)
+        if cut is not spans:
+            self._heard_again = end
+        return cut
 
     def _segment(
         self,
@@ -230,8 +266,15 @@ class SpeechSession:
             doubtful=decoded.doubtful,
         )
 
-    def _words(self, decoded: Decoded, spans: Sequence[Span], samples: Samples, limit: float) -> list[list[TimedWord]]:
-        """The words of each span; none at all where nobody asked."""
+    def _words(
+        self,
+        decoded: Decoded,
+        spans: Sequence[Span],
+        samples: int,
+        sounding: Sequence[tuple[float, float]],
+        limit: float,
+    ) -> list[list[TimedWord]]:
+        """The words of each span of a window of so many samples; none at all where nobody asked."""
         found = decoded.hypothesis
         entries = [index for span in spans for index in span.entries]
         if not self._options.word_timestamps or not entries:
@@ -239,12 +282,10 @@ class SpeechSession:
         # What was looked at when the token behind the last one was chosen says where the last one ends.
         looked = [*entries, *([entries[-1] + 1] if entries[-1] + 1 < len(found.alignments) else [])]
         attention = np.stack([found.alignments[index] for index in looked])
-        positions = max(1, -(-len(samples) // self._model.audio.samples_per_position))
+        positions = max(1, -(-samples // self._model.audio.samples_per_position))
         starts = np.full(len(entries) + 1, limit)
         starts[: len(looked)] = token_positions(attention, positions) * self._model.seconds_per_position
         np.minimum(starts, limit, out=starts)
-        rate = self._model.audio.sample_rate
-        sounding = [(begin / rate, end / rate) for begin, end in speech_ranges(samples, rate, PAUSES_BETWEEN_WORDS)]
         return self._words_of_spans(decoded, spans, starts, sounding)
 
     def _words_of_spans(
@@ -260,7 +301,7 @@ class SpeechSession:
         first = 0
         for span in spans:
             end = first + len(span.entries)
-            pieces = self._model.tokenizer.words([found.tokens[index] for index in span.entries], self.language or "en")
+            pieces = self._model.tokenizer.words([found.tokens[index] for index in span.entries])
             probabilities = [math.exp(found.log_probabilities[index]) for index in span.entries]
             timed = trim_to_speech(timed_words(pieces, starts[first : end + 1], probabilities), sounding)
             words.append(join_punctuation(clip_long_words(timed)))

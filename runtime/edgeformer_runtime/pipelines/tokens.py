@@ -42,7 +42,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Span:
+class AnswerSpan:
     """An answer: `text` stands from character `start` to before `end` of the context. An empty one: there is none."""
 
     text: str
@@ -61,7 +61,7 @@ class SpanResult:
         statistics: what the answer cost; None where it was not measured.
     """
 
-    answers: tuple[Span, ...]
+    answers: tuple[AnswerSpan, ...]
     truncated: bool = False
     statistics: Statistics | None = None
 
@@ -133,7 +133,7 @@ class EntityResult:
         return result
 
 
-def _check_places(found: Iterable[Span | Entity]) -> None:
+def _check_places(found: Iterable[AnswerSpan | Entity]) -> None:
     for each in found:
         if not 0 <= each.start <= each.end or len(each.text) != each.end - each.start:
             raise ValueError("a place is none")
@@ -194,7 +194,7 @@ class QuestionAnswerer(WindowPipeline[SpanResult]):
         """Answers over all windows, best first."""
         asked: SpanOptions = options or SpanOptions()
         longest = asked.max_answer_tokens or self._head.max_answer_tokens
-        found: dict[str, Span] = {}
+        found: dict[str, AnswerSpan] = {}
         nothing = math.inf
         for output, window in zip(outputs, windows, strict=True):
             assert window.places is not None and window.source is not None
@@ -205,9 +205,9 @@ class QuestionAnswerer(WindowPipeline[SpanResult]):
                 text = window.source[start:end]
                 known = found.get(text.lower())
                 found[text.lower()] = (
-                    Span(text, start, end, score) if known is None else replace(known, score=known.score + score)
+                    AnswerSpan(text, start, end, score) if known is None else replace(known, score=known.score + score)
                 )
-        answers = [*found.values(), *([Span("", 0, 0, nothing)] if asked.unanswerable else [])]
+        answers = [*found.values(), *([AnswerSpan("", 0, 0, nothing)] if asked.unanswerable else [])]
         answers.sort(key=lambda answer: -answer.score)
         return SpanResult(tuple(answers[: asked.top]))
 

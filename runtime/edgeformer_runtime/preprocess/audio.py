@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.registry import load_optional
+from edgeformer_runtime.registry import load_attribute, load_optional
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
 """Sample rates that are accepted, in Hz."""
@@ -43,6 +43,13 @@ _CODINGS = {
     "MP3": ("MPEG_LAYER_III",),
 }
 """What is decoded, in libsndfile's names: by container, the codings in it."""
+
+_FFMPEG_CODECS = ("aac", "alac", "mp3", "mp3float", "opus", "vorbis", "flac")
+"""What FFmpeg is asked to decode, in its names: what phones, browsers and meetings record."""
+_FORMATS = "wav, flac, ogg or mp3, or m4a, mp4, webm or aac"
+
+CANCELLED = 0.01
+"""Of the channels' mean power: where their mean has less, they cancel out, as from a microphone of reversed poles."""
 
 _UNKNOWN_FRAMES = 1 << 62
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
@@ -80,6 +87,7 @@ class AudioReader:
         self._consumed = 0  # frames of the source
         self._pending: Samples = np.empty(0, np.float32)
         self._ended = False
+        self._channel: int | None = None  # the only one that is taken
         self._resampler: Any = None
         if source.rate != sample_rate:
             resampler = load_optional("soxr:ResampleStream", "resampling", "speech")
@@ -111,13 +119,22 @@ class AudioReader:
     def _next_block(self) -> Samples:
         """Some samples of the result, perhaps none; sees the end of the source."""
         block = self._source.read(BLOCK_FRAMES)
-        mono: Samples = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+        mono: Samples = block[:, 0] if block.shape[1] == 1 else self._mixed(block)
         self._ended = not len(mono)
         self._check_values(mono)
         self._consumed += len(mono)
         if self._resampler is not None:
             mono = self._resampler.resample_chunk(np.ascontiguousarray(mono), last=self._ended)
         return mono
+
+    def _mixed(self, block: Samples) -> Samples:
+        """(n,): the mean of (n, channels), or the loudest channel, from where on they cancel out."""
+        mean: Samples = block.mean(axis=1)
+        if self._channel is None and len(block):
+            powers = np.square(block, dtype=np.float64).mean(axis=0)
+            if np.square(mean, dtype=np.float64).mean() < CANCELLED * powers.mean():
+                self._channel = int(powers.argmax())
+        return mean if self._channel is None else block[:, self._channel]
 
     def _check_values(self, mono: Samples) -> None:
         # Written so that NaN, which compares as false, is refused too.
@@ -147,8 +164,9 @@ def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
     """Open a recording for reading as mono at `sample_rate`.
 
     Files are wav (8 to 32 bit, float), flac, ogg with Vorbis or Opus, and mp3; libsndfile reads more, and is not asked
-    to. Channels are averaged; resampling is soxr's high quality. A wav or flac file that was cut short is refused; mp3
-    and ogg state no length that can be relied on, so theirs end where the data ends.
+    to. With the extra `media` they are also m4a, mp4, webm and aac, whose audio FFmpeg decodes. Channels are averaged,
+    but where they cancel out one is taken; resampling is soxr's high quality. A wav or flac file that was cut short is
+    refused; the others state no length that can be relied on, so theirs end where the data ends.
 
     Args:
         raw: see `RawAudio`. Integer arrays are scaled by the range of their dtype (unsigned ones around its middle);
@@ -163,7 +181,7 @@ def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
     if isinstance(raw, (bytes, bytearray, memoryview)):
         data = bytes(raw)
         what = f"a recording of {len(data)} bytes"
-        return AudioReader(_FileSource(io.BytesIO(data), lambda: io.BytesIO(data), what), sample_rate)
+        return AudioReader(_file_source(io.BytesIO(data), lambda: io.BytesIO(data), what), sample_rate)
     if isinstance(raw, np.ndarray):
         return AudioReader(_ArraySource(raw, sample_rate), sample_rate)
     if isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[0], np.ndarray):
@@ -173,7 +191,7 @@ def open_audio(raw: RawAudio, sample_rate: int) -> AudioReader:
     )
 
 
-def _open_path(path: Path) -> _FileSource:
+def _open_path(path: Path) -> AudioSource:
     what = shorten(str(path))[1:-1]
     try:
         path.open("rb").close()
@@ -181,7 +199,26 @@ def _open_path(path: Path) -> _FileSource:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise InputError(f"cannot read the audio {what}: {reason}") from None
     # As bytes: a path need not be text. Windows' are, and are not bytes.
-    return _FileSource(str(path) if os.name == "nt" else os.fsencode(path), lambda: path.open("rb"), what)
+    return _file_source(str(path) if os.name == "nt" else os.fsencode(path), lambda: path.open("rb"), what)
+
+
+def _file_source(file: str | bytes | io.BytesIO, reopen: Callable[[], IO[bytes]], what: str) -> AudioSource:
+    """The reader of a file, chosen by its first bytes, before any of a library's many parsers sees it."""
+    with reopen() as opened:
+        start = opened.read(12)
+    wave = start[:4] == b"RIFF" and start[8:] == b"WAVE"
+    adts = start[:1] == b"\xff" and len(start) > 1 and start[1] & 0xF6 == 0xF0  # AAC; mp3 has other bits of a layer
+    mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+    for container, is_one in (
+        ("mp4", start[4:8] == b"ftyp"),
+        ("matroska", start[:4] == b"\x1aE\xdf\xa3"),
+        ("aac", adts),
+    ):
+        if is_one:
+            return _FfmpegSource(reopen(), container, what)
+    if wave or mp3 or start[:4] in (b"fLaC", b"OggS"):
+        return _FileSource(file, reopen, what)
+    raise InputError(f"{what} is not an audio file: expected {_FORMATS}")
 
 
 class _FileSource:
@@ -191,13 +228,10 @@ class _FileSource:
         """`reopen` gives the file's bytes once more, for what libsndfile does not tell."""
         self.what = what
         self._failure = load_optional("soundfile:SoundFileError", "reading audio files", "speech")
-        _check_start(reopen, what)
         try:
             self._file = load_optional("soundfile:SoundFile", "reading audio files", "speech")(file)
         except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
-            raise InputError(
-                f"{what} is not an audio file: expected wav, flac, ogg or mp3 ({self._reason(error)})"
-            ) from None
+            raise InputError(f"{what} is not an audio file: expected {_FORMATS} ({self._reason(error)})") from None
         try:
             _check_coding(self._file.format, self._file.subtype, what)
             _check_format(self._file.samplerate, self._file.channels, what)
@@ -229,6 +263,67 @@ class _FileSource:
     @staticmethod
     def _reason(error: Exception) -> str:
         return shorten(str(getattr(error, "error_string", "it states no format")))[1:-1].rstrip(".")
+
+
+class _FfmpegSource:
+    """The first audio track of a file that FFmpeg decodes, through PyAV; no other file is opened for it."""
+
+    def __init__(self, file: IO[bytes], container: str, what: str) -> None:
+        self.what = what
+        self._file = file
+        self._container: Any = None
+        try:
+            self._failure = load_optional("av.error:FFmpegError", f"reading {container} files", "media")
+        except InputError:
+            file.close()
+            raise
+        try:
+            self._container = load_attribute("av:open")(file, format=container)
+            self._open_track()
+        except self._failure as error:
+            self.close()
+            raise InputError(f"{what} is not an audio file, or corrupted: {_ffmpeg_reason(error)}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_track(self) -> None:
+        if not self._container.streams.audio:
+            raise InputError(f"{self.what} has no audio")
+        track = self._container.streams.audio[0]
+        codec = track.codec_context
+        if codec.name not in _FFMPEG_CODECS:
+            raise InputError(f"{self.what} has audio of {codec.name}: expected {', '.join(_FFMPEG_CODECS)}")
+        self._channels: int = codec.channels
+        _check_format(codec.sample_rate, self._channels, self.what)
+        self.rate = float(codec.sample_rate)
+        length = track.duration * track.time_base if track.duration and track.time_base else None
+        self.frames: int | None = None if length is None else round(length * codec.sample_rate)
+        self._resampler = load_attribute("av:AudioResampler")(format="fltp")  # of the format alone
+        self._decoded = self._container.decode(track)
+        self._pending: Samples = np.empty((0, self._channels), np.float32)
+
+    def read(self, count: int) -> Samples:
+        try:
+            while not len(self._pending) and (frame := next(self._decoded, None)) is not None:
+                self._pending = np.concatenate([part.to_ndarray().T for part in self._resampler.resample(frame)])
+                if self._pending.shape[1] != self._channels or frame.sample_rate != self.rate:
+                    raise InputError(
+                        f"{self.what} changes its number of channels or its sample rate: convert it to wav"
+                    )
+        except self._failure as error:
+            raise InputError(f"{self.what} is corrupted or cut short: {_ffmpeg_reason(error)}") from None
+        block, self._pending = self._pending[:count], self._pending[count:]
+        return block
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._file.close()
+
+
+def _ffmpeg_reason(error: Exception) -> str:
+    return shorten(str(getattr(error, "strerror", None) or error))[1:-1].rstrip(".")
 
 
 class _ArraySource:
@@ -263,16 +358,6 @@ class _ArraySource:
 
     def close(self) -> None:
         pass
-
-
-def _check_start(reopen: Callable[[], IO[bytes]], what: str) -> None:
-    """Refuse a file by its first bytes, before any of libsndfile's two dozen parsers sees it."""
-    with reopen() as file:
-        start = file.read(12)
-    wave = start[:4] == b"RIFF" and start[8:] == b"WAVE"
-    mp3 = start[:3] == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
-    if not (wave or mp3 or start[:4] in (b"fLaC", b"OggS")):
-        raise InputError(f"{what} is not an audio file: expected wav, flac, ogg or mp3")
 
 
 def _check_coding(container: str, coding: str, what: str) -> None:

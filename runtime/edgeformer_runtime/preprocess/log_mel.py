@@ -107,6 +107,20 @@ def _check_filters(filters: NDArray[np.float32], spec: AudioPreprocessing) -> No
         raise BundleError(f"{spec.mel_filters}: expected finite mel filters of at least 0")
 
 
+QUIET_PEAK, LOUD_PEAK, LEVELED_PEAK = 0.05, 1.0, 0.5
+"""Largest magnitudes of a window: below and above the first two it is far from what models were trained on, and from
+the level of a bundle's precomputed silence, and gets the third."""
+
+
+def leveled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Samples (N,) of one window, amplified or attenuated where they are far too quiet or too loud."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not np.isfinite(peak) or peak == 0 or QUIET_PEAK <= peak <= LOUD_PEAK:
+        return samples
+    scaled: NDArray[np.float32] = samples * np.float32(LEVELED_PEAK / peak)
+    return scaled
+
+
 class LogMel:
     """Turns samples into a model's input. Calls from several threads are safe: nothing changes after init.
 

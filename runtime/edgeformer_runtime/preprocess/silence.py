@@ -19,7 +19,12 @@ Levels = NDArray[np.float64]
 
 FRAME_SECONDS = 0.02
 SILENT_DBFS = -65.0
-"""Below every microphone's noise and above that of 16-bit samples: nothing was recorded."""
+"""Below every microphone's noise and above that of 16-bit samples: what stays below is silence, unless it stands out
+from its own floor, as faint speech does."""
+FAINTEST_DBFS = -85.0
+"""Two steps of 16-bit samples: below, nothing was recorded."""
+SPEECH_RANGE_DB = 35.0
+"""From the top of speech down to where it is lost; it counts where that is below `SILENT_DBFS`."""
 
 _LEAST_DBFS = -100.0
 _FLOOR_PERCENTILE = 10
@@ -57,13 +62,16 @@ DEFAULT_PAUSES = PauseOptions()
 
 
 def is_silent(samples: Samples, sample_rate: int) -> bool:
-    """Whether nothing was recorded: no 20 ms reach -65 dBFS. Steady noise is not silence.
+    """Whether nothing was recorded: no 20 ms reach -65 dBFS, or -85 and 10 dB above the floor.
+
+    Steady noise above that is not silence.
 
     Args:
         samples: (N,) float32, full scale is 1. None are silent.
         sample_rate: in Hz.
     """
-    return bool((_levels(samples, sample_rate) < SILENT_DBFS).all())
+    levels = _levels(samples, sample_rate)
+    return not len(levels) or _least(levels) == np.inf
 
 
 def quietest_cut(samples: Samples, earliest: int, latest: int, sample_rate: int) -> int:
@@ -112,7 +120,7 @@ def speech_ranges(samples: Samples, sample_rate: int, options: PauseOptions = DE
     """
     levels = _levels(samples, sample_rate)
     size = _frame(sample_rate)
-    sounding = np.flatnonzero(levels >= max(SILENT_DBFS, _threshold(levels)))
+    sounding = np.flatnonzero(levels >= _least(levels)) if len(levels) else levels
     if not len(sounding):
         return []
     breaks = np.flatnonzero(np.diff(sounding) - 1 >= options.min_pause_seconds / FRAME_SECONDS)
@@ -145,6 +153,14 @@ def _levels(samples: Samples, sample_rate: int) -> Levels:
         powers = np.append(powers, rest.var(dtype=np.float64) * len(rest) / size)
     levels: Levels = 10 * np.log10(np.maximum(powers, 10 ** (_LEAST_DBFS / 10)))
     return levels
+
+
+def _least(levels: Levels) -> float:
+    """The level from which on a frame sounds; infinity where nothing was recorded."""
+    top, threshold = float(levels.max()), _threshold(levels)
+    if top < (SILENT_DBFS if threshold == -np.inf else FAINTEST_DBFS):
+        return np.inf
+    return max(threshold, min(SILENT_DBFS, top - SPEECH_RANGE_DB))
 
 
 def _threshold(levels: Levels) -> float:

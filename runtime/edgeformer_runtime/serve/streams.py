@@ -62,7 +62,7 @@ class SpeechQuery(BaseModel):
     language: str | None = Field(None, description="As en; default: found out.")
     task: str = Field("transcribe", description="transcribe, or translate into English.")
     beam_size: int = Field(1, ge=1, le=8, description="Hypotheses to follow.")
-    timestamps: bool = Field(False, description="The model's times of segments.")
+    timestamps: bool = Field(True, description="The model's times of segments; false: a segment per window.")
     words: bool = Field(False, description="The times of words.")
     prompt: str | None = Field(None, description="Text before it, for names and style.")
 

@@ -52,7 +52,7 @@ class SpeechReplay:
         self._mel.append(compare(sampled(mel), case.inputs["mel"], MEL_TOLERANCE))
         self._encode.append(self._compare_encoded(case, mel))
         self._steps.append(self._compare_steps(case, bucket, mel))
-        self._text.append(self._compare_text(case, samples))
+        self._text.append(self._compare_text(case, bucket, samples))
 
     def comparisons(self) -> dict[str, list[Comparison]]:
         """What was found so far: every stage in the order of execution."""
@@ -94,12 +94,12 @@ class SpeechReplay:
             found.append(Comparison(None, None, tolerance * scale, ok=False, reason=str(error)))
         return found
 
-    def _compare_text(self, case: Case, samples: Floats) -> Comparison:
+    def _compare_text(self, case: Case, bucket: AudioBucket, samples: Floats) -> Comparison:
         """Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them."""
         tolerance = self._tolerances.score
         reference = letters(case.expected["text"])
         try:
-            found = letters(self._transcriber.plain_text(samples))
+            found = letters(self._transcriber.plain_text(samples, bucket))
         except EngineError as error:
             return Comparison(None, None, tolerance, ok=False, reason=str(error))
         share = edit_distance(found, reference) / max(len(reference), 1)
@@ -184,7 +184,8 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:
         transcriber = Transcriber(bundle, engine)
         samples = read_wav(transcriber, cases[chosen].raw)
-        return lambda: transcriber.plain_text(samples)
+        bucket = bucket_of(transcriber.spec, chosen)
+        return lambda: transcriber.plain_text(samples, bucket)
 
     return Workload(chosen, cases[chosen], bind)
 

@@ -353,7 +353,7 @@ def test_the_decoder_is_fed_what_transformers_feeds_it(
 
     tokens = speech_of(open_checkpoint(str(copy))).tokens
     language = next(code for code, number in tokens.languages.items() if number == expected[1])
-    assert list(build_prompt(tokens, 448, TranscribeOptions(), language).tokens) == expected
+    assert list(build_prompt(tokens, 448, TranscribeOptions(timestamps=False), language).tokens) == expected
 
 
 def test_timestamps_must_fit_the_vocabulary(tmp_path: Path) -> None:

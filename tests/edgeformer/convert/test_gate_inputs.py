@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgeformer.tasks.image import varied_images
-from edgeformer.tasks.text import LONG_PER_BUCKET, PAIRS, SENTENCES, gate_texts
+from edgeformer.tasks.text import LONG_PARTS, PAIRS, SENTENCES, gate_texts
 
 
 def test_sentences_are_many_and_all_others() -> None:
@@ -20,7 +20,7 @@ def test_sentences_are_many_and_all_others() -> None:
 @pytest.mark.parametrize(("lengths", "single"), [((16, 32, 64), 102), ((128,), 102), ((512,), 64), ((4096,), 48)])
 def test_long_buckets_are_judged_on_fewer(lengths: tuple[int, ...], single: int) -> None:
     texts = gate_texts(lengths)
-    assert len(texts) == single + PAIRS + LONG_PER_BUCKET * len(lengths)
+    assert len(texts) == single + PAIRS + len(LONG_PARTS) + len(lengths) - 1
     longest = max(len(each["text"].split()) for each in texts)
     assert lengths[-1] // 2 <= longest <= lengths[-1]
 

@@ -44,16 +44,16 @@ def random_script(tokens: tuple[int, ...]) -> np.ndarray:
 
 
 def test_prompt_of_one_language() -> None:
-    assert build_prompt(TOKENS, 64, TranscribeOptions(), "en") == PLAIN
-    assert build_prompt(TOKENS, 64, TranscribeOptions(timestamps=True), "en") == Prompt((TOKENS.start,), 0)
+    assert build_prompt(TOKENS, 64, TranscribeOptions(timestamps=False), "en") == PLAIN
+    assert build_prompt(TOKENS, 64, TranscribeOptions(), "en") == Prompt((TOKENS.start,), 0)
 
 
 def test_prompt_of_many_languages_with_text_before_it() -> None:
-    options = TranscribeOptions(task="translate")
+    options = TranscribeOptions(task="translate", timestamps=False)
     found = build_prompt(MULTILINGUAL, 64, options, "de", previous=range(100))
     kept = tuple(range(100))[-31:]
     assert found == Prompt((258, *kept, 257, 254, 261, 262), 32)
-    assert build_prompt(MULTILINGUAL, 64, TranscribeOptions(), "en").tokens == (257, 255, 260, 262)
+    assert build_prompt(MULTILINGUAL, 64, TranscribeOptions(timestamps=False), "en").tokens == (257, 255, 260, 262)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_length_penalty() -> None:
 def fall_back(script: Script, options: TranscribeOptions | None = None, **changed) -> Decoded:
     tokenizer = SpeechTokenizer(byte_tokenizer(), TOKENS.end)
     chosen = options or TranscribeOptions()
-    return decode_with_fallback(search_of(script, **changed), tokenizer, chosen, np.random.default_rng(0))
+    return decode_with_fallback(search_of(script, **changed), tokenizer, chosen, np.random.default_rng(0), 1.0)
 
 
 def test_a_good_result_stays() -> None:
@@ -335,6 +335,30 @@ def test_repetition_that_is_no_loop_is_seen_afterwards() -> None:
     assert not found.hypothesis.looped
     assert found.compression_ratio > 2.4
     assert found.doubtful
+
+
+def test_a_sample_that_says_a_phrase_again_and_again_is_marked() -> None:
+    """What Whisper makes of English that is to be German: probable enough, no loop, and not what was said."""
+    text = b"what country you can, what you can, what country you can, what country you can."
+    said = says(*text, likelihood=300.0)
+
+    def found(temperature: float) -> Decoded:
+        options = TranscribeOptions(temperatures=(temperature,), compression_ratio_threshold=None)
+        return fall_back(said, options, rows=448, max_tokens=100)
+
+    assert found(0.2).text == text.decode()
+    assert (found(0.0).doubtful, found(0.2).doubtful) == (False, True)
+    assert not fall_back(says(*b"Good morning, and good night", likelihood=300.0)).doubtful
+
+
+@pytest.mark.parametrize(("stretches", "times"), [(0, 1), (9, 1), (10, 10), (15, 10)])
+def test_what_is_said_ten_times_is_no_loop(stretches: int, times: int) -> None:
+    script = says(*b"I will not be late. " * 10, likelihood=300.0)
+    said = fall_back(script, rows=448, max_tokens=224, stretches=stretches)
+    assert said.text == "I will not be late. " * times
+    assert said.doubtful == (times == 1)
+    if times == 10:
+        assert said.temperature == 0.0 and said.compression_ratio > 2.4
 
 
 def test_silence() -> None:

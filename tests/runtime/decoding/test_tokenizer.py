@@ -75,7 +75,7 @@ def test_incomplete_characters(by_bytes: SpeechTokenizer) -> None:
 
 def test_words(english: SpeechTokenizer, by_bytes: SpeechTokenizer) -> None:
     tokens = english.tokens("don't stop, disestablishment! 3.5 well-known.")
-    words = english.words(tokens, "en")
+    words = english.words(tokens)
     assert [word.text for word in words] == [
         " don't",
         " stop",
@@ -87,9 +87,23 @@ def test_words(english: SpeechTokenizer, by_bytes: SpeechTokenizer) -> None:
         ".",
     ]
     assert [token for word in words for token in word.tokens] == tokens
-    characters = by_bytes.words(list("東京 です".encode()), "ja")
+    characters = by_bytes.words(list("東京 です".encode()))
     assert [word.text for word in characters] == list("東京 です")
     assert [len(word.tokens) for word in characters] == [3, 3, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (" It is Tokyo.", [" It", " is", " Tokyo", "."]),  # a translation: whatever was said, its script has spaces
+        ("我用iPhone 15,不错。", ["我", "用", "iPhone", " 15", ",", "不", "错", "。"]),
+        ("第3.5章", ["第", "3.5", "章"]),
+        ("是.A", ["是", ".A"]),
+        (" 안녕 하세요", [" 안녕", " 하세요"]),
+    ],
+)
+def test_words_of_scripts(by_bytes: SpeechTokenizer, text: str, words: list[str]) -> None:
+    assert [word.text for word in by_bytes.words(list(text.encode()))] == words
 
 
 @pytest.mark.parametrize("text", ["", "{}", "not json", '{"version": "1.0", "model": {"type": "Nothing"}}'])

@@ -22,7 +22,7 @@ pytestmark = [
 SCRIPT = """
 import json, numpy, onnx, onnxruntime
 from onnx import TensorProto, helper
-from edgeformer_runtime.engines.onnx import PRECISE_INT8
+from edgeformer_runtime.engines.onnx import PRECISE_INT8, saturates
 
 weights = helper.make_tensor("w", TensorProto.INT8, (64, 16), numpy.full((64, 16), 127, numpy.int8).tobytes(), raw=True)
 graph = helper.make_graph(
@@ -38,7 +38,7 @@ def largest(*entries):
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return int(session.run(None, {"a": numpy.full((4, 64), 255, numpy.uint8)})[0].max())
 
-print(json.dumps([largest(), largest(PRECISE_INT8)]))
+print(json.dumps([largest(), largest(PRECISE_INT8), saturates()]))
 """
 
 
@@ -46,7 +46,8 @@ def test_the_engines_option_keeps_int8_products_exact_where_they_would_saturate(
     done = subprocess.run(
         [EMULATOR, "-cpu", "Haswell", sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )
-    plain, precise = json.loads(done.stdout)
+    plain, precise, found = json.loads(done.stdout)
     exact = 64 * 255 * 127
     assert plain == 64 // 2 * 32_767  # the emulated CPU does saturate
     assert precise == exact
+    assert found  # so the engine asks for it

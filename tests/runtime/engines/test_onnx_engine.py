@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,80 @@ def test_a_file_whose_length_nobody_bounds_is_refused(tiny_onnx_any_length: Path
     seal(folder, manifest)
     with pytest.raises(BundleError, match="the manifest declares others"):
         load(folder)
+
+
+def two_files(folder: Path, dtype: type[np.generic]) -> np.ndarray:
+    """y = x + w, twice: `long.onnx` and `short.onnx` have the same w in `weights.bin`, by the names of one each."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+    from onnx.external_data_helper import set_external_data
+
+    weights = np.arange(2048).reshape(2, 1024).astype(dtype)
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(bytes(4096) + weights.tobytes())
+    for name in ("long", "short"):
+        stored = numpy_helper.from_array(weights, f"w_of_{name}")
+        set_external_data(stored, "weights.bin", offset=4096, length=weights.nbytes)
+        stored.ClearField("raw_data")
+        small = numpy_helper.from_array(np.ones(2, np.int64), "small")
+        code = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        graph = helper.make_graph(
+            [helper.make_node("Add", ["x", f"w_of_{name}"], ["y"])],
+            name,
+            [helper.make_tensor_value_info("x", code, [2, 1024])],
+            [helper.make_tensor_value_info("y", code, [2, 1024])],
+            [stored, small],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+        assert onnx.load(folder / f"{name}.onnx").graph.initializer[0].raw_data == weights.tobytes()
+    return weights
+
+
+def stepwise(folder: Path, weights: str) -> Any:
+    """What keeps the sessions of a model of many files, over the two."""
+    programs = [SimpleNamespace(file=f"{name}.onnx") for name in ("long", "short")]
+    manifest = SimpleNamespace(programs=programs, recipe=SimpleNamespace(weights=weights))
+    bundle = SimpleNamespace(path=lambda name: folder / name, manifest=manifest)
+    return onnx_engine._Stepwise(bundle, onnx_engine.onnxruntime.SessionOptions)
+
+
+def test_sessions_of_many_files_share_float_weights(tmp_path: Path) -> None:
+    expected = two_files(tmp_path / "model", np.float32)
+    kept = stepwise(tmp_path / "model", "float32")
+    sessions: dict[str, Any] = {}
+    for file in ("long.onnx", "short.onnx"):
+        kept.make_room(file, sessions)
+        options = kept.options(file)
+        sessions[file] = onnx_engine.onnxruntime.InferenceSession(
+            str(tmp_path / "model" / file), options, providers=["CPUExecutionProvider"]
+        )
+    x = np.full((2, 1024), 0.5, np.float32)
+    for session in sessions.values():
+        np.testing.assert_array_equal(session.run(None, {"x": x})[0], expected + 0.5)
+    (value,) = kept._values.values()
+    np.testing.assert_array_equal(value.numpy(), expected)
+    (other,) = kept._weights["short.onnx"]
+    assert (other.name, other.dtype, other.shape, other.file) == ("w_of_short", "float32", (2, 1024), "weights.bin")
+    assert (other.offset, other.length) == (4096, expected.nbytes)
+
+
+def test_sessions_with_copies_of_their_own_are_closed_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three stay whatever they take; of the others those that were used last, as far as there is room."""
+    two_files(tmp_path / "model", np.int8)
+    kept = stepwise(tmp_path / "model", "int8")
+    monkeypatch.setattr(onnx_engine._Stepwise, "_own_bytes", lambda _, __: 10)
+    kept._weights = {file: [] for file in "abcdef"}
+    sessions: dict[str, Any] = {}
+
+    def use(files: str) -> str:
+        for file in files:
+            kept.make_room(file, sessions)
+            sessions.setdefault(file, object())
+        return "".join(sessions)
+
+    monkeypatch.setattr(onnx_engine, "_KEPT_BYTES", 40)
+    assert use("abcd") == "abcd"
+    assert use("ae") == "cdae"
+    monkeypatch.setattr(onnx_engine, "_KEPT_BYTES", 5)
+    assert use("f") == "aef"

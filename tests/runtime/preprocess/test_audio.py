@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,69 @@ def test_channels_are_averaged() -> None:
     stereo = np.stack([left, right], axis=1)
     np.testing.assert_allclose(everything(stereo), (left + right) / 2, atol=1e-7)
     np.testing.assert_allclose(everything(encoded(stereo, RATE, "WAV", "FLOAT")), (left + right) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [100, 20_000])
+def test_channels_that_cancel_out_are_not_averaged(block: int) -> None:
+    voice, noise = audio(40_000, 1), audio(40_000, 2)
+    found = everything(np.stack([voice, -0.98 * voice + 0.001 * noise], axis=1))
+    np.testing.assert_array_equal(found, voice)
+    # One silent channel, noise in each, and digital silence are averaged as ever.
+    for left, right in ((voice, 0 * voice), (voice, noise), (0 * voice, 0 * voice), (voice, -0.5 * voice)):
+        np.testing.assert_allclose(everything(np.stack([left, right], axis=1)), (left + right) / 2, atol=1e-7)
+    late = np.concatenate([np.zeros((block, 2), np.float32), np.stack([voice, -voice], axis=1)])
+    assert np.abs(everything(late)[block + 16384 :] - voice[16384:]).max() == 0
+
+
+def recorded(samples: np.ndarray, container: str, codec: str, rate: int) -> bytes:
+    """A file as FFmpeg writes it."""
+    av = pytest.importorskip("av", reason="the extra media is not installed")
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        track = out.add_stream(codec, rate=rate, layout="mono")
+        context = track.codec_context
+        resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for part in (*resampler.resample(frame), *resampler.resample(None), None):
+            out.mux(track.encode(part))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("mp4", "aac", RATE),
+        ("ipod", "alac", RATE),
+        ("ipod", "aac", 48000),
+        ("adts", "aac", RATE),
+        ("webm", "libopus", 48000),
+    ],
+)
+def test_recordings_of_phones_and_browsers(container: str, codec: str, rate: int, tmp_path: Path) -> None:
+    times = np.arange(2 * RATE) / RATE
+    chirp = (0.5 * np.sin(2 * np.pi * (200 * times + 300 * times**2))).astype(np.float32)
+    path = tmp_path / "recording"
+    path.write_bytes(recorded(chirp, container, codec, rate))
+    for raw in (path, path.read_bytes()):
+        found = everything(raw)
+        assert len(chirp) <= len(found) <= len(chirp) + 2400  # a coder begins with silence, and fills its last frame
+        offset = int(np.correlate(found, chirp, "valid").argmax())
+        heard = found[offset + 1000 : offset + len(chirp) - 1000]
+        assert np.corrcoef(heard, chirp[1000:-1000])[0, 1] > 0.99
+
+
+def test_recordings_that_ffmpeg_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = recorded(audio(RATE), "mp4", "aac", RATE)
+    for wrong in (data[:100], data[:4] + b"ftypmp42" + bytes(200), b"\x1aE\xdf\xa3" + bytes(200)):
+        with pytest.raises(InputError, match="not an audio file, or corrupted: ") as caught:
+            everything(wrong)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="has audio of ac3: expected aac, alac"):
+        everything(recorded(audio(RATE), "matroska", "ac3", 48000))
+    monkeypatch.setitem(sys.modules, "av.error", None)
+    with pytest.raises(InputError, match=r"reading mp4 files needs the package .*edgeformer-runtime\[media\]"):
+        everything(data)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32"])
@@ -210,7 +274,7 @@ def wav(rate: int, channels: int) -> bytes:
     ("raw", "message"),
     [
         (b"", "not an audio file"),
-        (b"hello " * 100, "not an audio file: expected wav, flac, ogg or mp3"),
+        (b"hello " * 100, "not an audio file: expected wav, flac, ogg or mp3, or m4a"),
         (b"RIFF", "not an audio file"),
         (wav(RATE, 1)[:30], "not an audio file"),
         (wav(999, 1), "999 Hz: expected 1000 to 768000"),

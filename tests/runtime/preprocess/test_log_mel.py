@@ -14,7 +14,7 @@ from transformers.audio_utils import mel_filter_bank as reference_filter_bank
 from edgeformer_runtime.bundle.specs import AudioPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime.preprocess.log_mel import LogMel, mel_filter_bank, read_mel_filters, write_mel_filters
+from edgeformer_runtime.preprocess.log_mel import LogMel, leveled, mel_filter_bank, read_mel_filters, write_mel_filters
 
 SPEC = AudioPreprocessing(16000, 400, 160, 80, "mel.safetensors", 30, 1e-10, 8.0)
 SHORT_WINDOW = replace(SPEC, window_seconds=2)  # the reference takes 60 ms per second of window
@@ -174,3 +174,11 @@ def test_a_spec_that_cannot_be_followed(change: dict) -> None:
 def test_a_missing_file_of_filters(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         read_mel_filters(tmp_path / "mel.safetensors", SPEC)
+
+
+def test_what_is_far_too_quiet_or_too_loud() -> None:
+    for samples in ([0.01, -0.02], [1000, -2000], [1.5e9, -3e9]):
+        np.testing.assert_allclose(leveled(np.array(samples, np.float32)), [0.25, -0.5], rtol=1e-6)
+    for same in ([], [0.0], [0.05, 0.0], [-1.0], [np.nan, 3.0], [np.inf]):
+        array = np.array(same, np.float32)
+        assert leveled(array) is array

@@ -242,7 +242,10 @@ def test_another_authors_task_is_served(toy: Path) -> None:
     [
         ({"scale": 0}, "postprocessing.scale: exclusiveMinimum is 0, found 0"),
         ({"width": 3}, "postprocessing: unknown key 'width': expected only kind, scale"),
-        ({"kind": "rating"}, "postprocessing.kind: expected one of classification, embedding, transcription, score"),
+        (
+            {"kind": "rating"},
+            "postprocessing.kind: expected one of classification, embedding, spans, entities, transcription, score",
+        ),
     ],
 )
 def test_another_authors_record_is_read_as_strictly(toy: Path, change: dict[str, Any], message: str) -> None:

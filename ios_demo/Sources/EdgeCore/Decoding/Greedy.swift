@@ -12,6 +12,8 @@ struct Greedy {
     let maxTokens: Int
     /// Whether a hypothesis ends when it repeats itself.
     var stopsLoops = true
+    /// Of the window's audio between pauses; see `Repetition.loopPeriod`.
+    var stretches = 0
 
     /// Decode until the end.
     ///
@@ -47,6 +49,6 @@ struct Greedy {
     /// Whether text has begun to repeat itself; timestamps in between do not matter.
     private func isLoop(_ said: [Int]) -> Bool {
         guard stopsLoops, let last = said.last, last < tokens.firstTimestamp else { return false }
-        return Repetition.loopPeriod(said.filter { $0 < tokens.firstTimestamp }) > 0
+        return Repetition.loopPeriod(said.filter { $0 < tokens.firstTimestamp }, stretches: stretches) > 0
     }
 }

@@ -12,8 +12,9 @@ public struct TranscribeOptions: Sendable {
     public var language: String?
     /// Transcribe, or translate into English.
     public var task = SpeechTask.transcribe
-    /// Let the model say when its segments begin and end. Without, a segment is a window of audio.
-    public var timestamps = false
+    /// Let the model say when its segments begin and end, which makes it skip less of long audio. Without, a segment is a
+    /// window of audio.
+    public var timestamps = true
     /// A probability of no speech above this makes an improbable text silence.
     public var noSpeechThreshold: Float = 0.6
     /// A mean log probability of tokens below this is improbable.

@@ -7,12 +7,15 @@ enum Repetition {
     private static let shortestLoop = 16
 
     /// The period of the loop that the tokens end with, 0 if there is none.
-    static func loopPeriod(_ tokens: [Int]) -> Int {
+    ///
+    /// `stretches` are those of audio between pauses. Who says the same again and again pauses in between, so text that
+    /// stands there no more often than that is no loop.
+    static func loopPeriod(_ tokens: [Int], stretches: Int = 0) -> Int {
         let count = tokens.count
         let longest = min(longestPeriod, count / repeats)
         guard longest > 0 else { return 0 }
         return (1...longest).first { period in
-            let needed = max(shortestLoop, period * repeats)
+            let needed = max(shortestLoop, period * max(repeats, stretches + 1))
             return needed <= count
                 && (count - needed + period..<count).reversed().allSatisfy { tokens[$0] == tokens[$0 - period] }
         } ?? 0

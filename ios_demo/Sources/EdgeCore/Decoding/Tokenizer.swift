@@ -3,8 +3,17 @@ import Foundation
 /// A speech model's tokens as text: byte-level BPE (Radford et al. 2019, GPT-2). Text tokens are those below `end`.
 struct SpeechTokenizer: Sendable {
     private static let maxFileBytes = 256 << 20
-    /// Languages that put no spaces between words.
-    static let languagesWithoutSpaces: Set<String> = ["zh", "ja", "th", "lo", "my", "yue"]
+    /// Code points of the scripts that put no spaces between words.
+    private static let withoutSpaces: [ClosedRange<UInt32>] = [
+        0x0E00...0x0EFF,  // Thai, Lao
+        0x1000...0x109F,  // Myanmar
+        0x2E80...0x312F,  // ideographs' parts and punctuation, hiragana, katakana
+        0x3190...0x9FFF,  // ideographs, without Hangul
+        0xF900...0xFAFF,
+        0xFE30...0xFE4F,
+        0xFF00...0xFF9F,  // the same and Latin in full width
+        0x20000...0x3FFFF,
+    ]
 
     private let end: Int
     private let bytes: [Int: [UInt8]]
@@ -46,6 +55,22 @@ struct SpeechTokenizer: Sendable {
             all += found
         }
         return String(decoding: all.dropLast(Self.unfinishedBytes(all)), as: UTF8.self)
+    }
+
+    /// Texts as one, with spaces between them where their scripts have spaces; a translation has its own script's.
+    static func join(_ texts: [String]) -> String {
+        var joined = ""
+        for text in texts where !text.isEmpty {
+            if !joined.isEmpty, hasSpaces(joined, text) { joined += " " }
+            joined += text
+        }
+        return joined
+    }
+
+    /// Whether the scripts in which one text ends and another begins put spaces between words.
+    private static func hasSpaces(_ before: String, _ after: String) -> Bool {
+        let neighbours = [before.unicodeScalars.last, after.unicodeScalars.first].compactMap { $0?.value }
+        return !withoutSpaces.contains { script in neighbours.contains { script.contains($0) } }
     }
 
     /// How many bytes at the end begin a character that is not complete (The Unicode Standard, table 3-7).

@@ -38,7 +38,7 @@ enum Heads {
         return logit >= 0 ? 1 / (1 + small) : small / (1 + small)
     }
 
-    private static func onlyRow(_ outputs: [String: Tensor]) throws -> [Float] {
+    static func onlyRow(_ outputs: [String: Tensor]) throws -> [Float] {
         guard outputs.count == 1, let output = outputs.first, let row = output.value.floats else {
             throw EngineError("expected one output of floats, found \(outputs.keys.sorted().joined(separator: ", "))")
         }

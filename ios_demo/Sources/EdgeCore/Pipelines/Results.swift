@@ -42,6 +42,49 @@ public struct EmbeddingResult: Equatable, Sendable {
     public internal(set) var statistics: Statistics?
 }
 
+/// An answer to a question: `text` stands from code point `start` to before `end` of the context. An empty one: there is
+/// none.
+public struct AnswerSpan: Equatable, Sendable {
+    /// What stands there.
+    public let text: String
+    /// Its first code point.
+    public let start: Int
+    /// The code point behind its last.
+    public let end: Int
+    /// How probable it is.
+    public internal(set) var score: Double
+}
+
+/// Answers to a question.
+public struct SpanResult: Equatable, Sendable {
+    /// Best first; none where the context has no token that could be one.
+    public let answers: [AnswerSpan]
+    /// What the answer cost; nil where it was not measured.
+    public internal(set) var statistics: Statistics?
+}
+
+/// `text` stands from code point `start` to before `end` of a text, and has the label.
+public struct Entity: Equatable, Sendable {
+    /// What stands there.
+    public let text: String
+    /// What it is.
+    public let label: String
+    /// Its first code point.
+    public let start: Int
+    /// The code point behind its last.
+    public let end: Int
+    /// How probable it is.
+    public let score: Double
+}
+
+/// Entities of a text.
+public struct EntityResult: Equatable, Sendable {
+    /// In the order of the text.
+    public let entities: [Entity]
+    /// What the answer cost; nil where it was not measured.
+    public internal(set) var statistics: Statistics?
+}
+
 /// An answer with room for what it cost.
 protocol Measured {
     var statistics: Statistics? { get set }
@@ -49,3 +92,5 @@ protocol Measured {
 
 extension ClassificationResult: Measured {}
 extension EmbeddingResult: Measured {}
+extension SpanResult: Measured {}
+extension EntityResult: Measured {}

@@ -4,6 +4,9 @@
 final class SpeechModel {
     /// Decoders that are kept open: a recording's windows, its last window, and one more. Each holds caches of some MB.
     private static let openDecoders = 3
+    /// Computed silence that a bucket has behind the audio. Where precomputed silence begins right behind the last word,
+    /// decoders lose words or lose themselves; the whole window, which has none of it, needs no slack.
+    private static let slackSeconds = 0.5
 
     let audio: AudioPreprocessing
     let spec: Transcription
@@ -30,14 +33,16 @@ final class SpeechModel {
         logMel = try LogMel(audio, filters: try bundle.readBytes(audio.melFilters))
     }
 
-    /// The smallest bucket that holds so many samples.
+    /// The smallest bucket that holds so many samples and `slackSeconds` of silence, or else the whole window.
     ///
     /// - Throws: `InputError`: they are more than a window's.
     func bucket(for samples: Int) throws -> AudioBucket {
-        guard let bucket = spec.buckets.first(where: { $0.positions * audio.samplesPerPosition >= samples }) else {
+        guard samples <= audio.windowSamples else {
             throw InputError("expected at most \(audio.windowSamples) samples of audio at once, found \(samples)")
         }
-        return bucket
+        let needed = samples + Int((Self.slackSeconds * Double(audio.sampleRate)).rounded(.toNearestOrEven))
+        return spec.buckets.first { $0.positions * audio.samplesPerPosition >= needed }
+            ?? spec.buckets[spec.buckets.count - 1]
     }
 
     /// The input of a bucket's `encode`, (1, nMels, 2 T), for samples (N).
@@ -59,12 +64,13 @@ final class SpeechModel {
     /// The text of a transcript's tokens, without spaces around it.
     func text(_ tokens: [Int]) throws -> String { try tokenizer.text(tokens).stripped() }
 
-    /// The reference answer for samples of at most a window: greedy, until the end or the cache is full.
-    func plainText(_ samples: [Float]) throws -> String {
-        let bucket = try bucket(for: samples.count)
+    /// The reference answer for samples that a bucket holds: greedy, until the end or the cache is full.
+    func plainText(_ samples: [Float], _ bucket: AudioBucket) throws -> String {
         let decoder = try decoder(bucket)
         try decoder.encode(try mel(samples, bucket))
-        let prompt = try Prompt(spec.tokens, TranscribeOptions(), language: spec.tokens.referenceLanguage)
+        var plain = TranscribeOptions()
+        plain.timestamps = false
+        let prompt = try Prompt(spec.tokens, plain, language: spec.tokens.referenceLanguage)
         let context = try Context(decoder, prompt)
         let search = Greedy(
             decoder: decoder,

@@ -4,6 +4,10 @@ import Foundation
 final class SpeechSession {
     private(set) var language: String?
     private(set) var statistics = SpeechStatistics()
+    /// Shorter pauses are parts of words: the closure of a plosive lasts about 0.1 s.
+    private static let pausesBetweenWords = PauseOptions(minPauseSeconds: 0.2, marginSeconds: 0.04)
+    /// Up to this sample of the recording, audio is not heard a third time.
+    private var heardAgain = 0
     private let model: SpeechModel
     private let options: TranscribeOptions
 
@@ -30,13 +34,21 @@ final class SpeechSession {
     func transcribeFirst(_ buffer: inout AudioBuffer, _ size: Int) throws -> [Segment] {
         let rate = model.audio.sampleRate
         let samples = Array(buffer.samples.prefix(size))
+        let sounding = sounding(samples)
         let decoder = try encode(samples)
-        let decoded = try decode(decoder, options)
+        let decoded = try decode(decoder, options, sounding)
         statistics.windows += 1
         statistics.tokens += decoded.hypothesis.tokens.count
-        let spans = Spans(decoded.hypothesis.tokens, model.spec, seconds: Double(samples.count) / Double(rate))
+        var spans = Spans(decoded.hypothesis.tokens, model.spec, seconds: Double(samples.count) / Double(rate))
+        if options.timestamps, buffer.start >= heardAgain,
+            let cut = spans.cutAtSkipped(letters: try letters(spans, decoded), sounding)
+        {
+            heardAgain = buffer.start + size
+            spans = cut
+        }
         let offset = Double(buffer.start) / Double(rate)
-        let segments = try spans.segments.compactMap { try segment($0, decoded, offset: offset) }
+        let fitted = options.timestamps ? spans.fitted(to: sounding) : spans.segments
+        let segments = try fitted.compactMap { try segment($0, decoded, offset: offset) }
         let resume = spans.resume.map { Int(($0 * Double(rate)).rounded(.toNearestOrEven)) }
         if let resume, SpeechWindow.isWorthRetry(samples, done: resume, sampleRate: rate) {
             buffer.drop(resume)
@@ -46,19 +58,29 @@ final class SpeechSession {
         return segments
     }
 
+    private func letters(_ spans: Spans, _ decoded: Decoded) throws -> [Int] {
+        try spans.segments.map { Spans.letters(of: try model.text($0.entries.map { decoded.hypothesis.tokens[$0] })) }
+    }
+
+    /// The audio between its pauses, in seconds.
+    private func sounding(_ samples: [Float]) -> [Range<Double>] {
+        let rate = Double(model.audio.sampleRate)
+        return Silence.speechRanges(samples, sampleRate: model.audio.sampleRate, Self.pausesBetweenWords)
+            .map { Double($0.lowerBound) / rate..<Double($0.upperBound) / rate }
+    }
+
     /// What samples (N) may say, found quickly; nothing is remembered of it.
     func guess(_ samples: [Float]) throws -> String {
         guard !Silence.isSilent(samples, sampleRate: model.audio.sampleRate) else { return "" }
         var quick = options
         quick.timestamps = false
-        return try decode(try encode(samples), quick).text.stripped()
+        return try decode(try encode(samples), quick, sounding(samples)).text.stripped()
     }
 
     /// All segments of a recording of so many samples as its transcript.
     func transcript(_ segments: [Segment], samples: Int) -> Transcript {
-        let isSpaced = !SpeechTokenizer.languagesWithoutSpaces.contains(language ?? "")
-        return Transcript(
-            text: segments.map(\.text).joined(separator: isSpaced ? " " : ""),
+        Transcript(
+            text: SpeechTokenizer.join(segments.map(\.text)),
             language: language,
             segments: segments,
             duration: Double(samples) / Double(model.audio.sampleRate),
@@ -70,7 +92,7 @@ final class SpeechSession {
         let clock = ContinuousClock()
         let start = clock.now
         let bucket = try model.bucket(for: samples.count)
-        let mel = try model.mel(samples, bucket)
+        let mel = try model.mel(LogMel.leveled(samples), bucket)
         let ready = clock.now
         let decoder = try model.decoder(bucket)
         try decoder.encode(mel)
@@ -79,7 +101,9 @@ final class SpeechSession {
         return decoder
     }
 
-    private func decode(_ decoder: any SpeechDecoder, _ options: TranscribeOptions) throws -> Decoded {
+    private func decode(
+        _ decoder: any SpeechDecoder, _ options: TranscribeOptions, _ sounding: [Range<Double>]
+    ) throws -> Decoded {
         let clock = ContinuousClock()
         let start = clock.now
         defer { statistics.decodeMs += (clock.now - start).milliseconds }
@@ -91,9 +115,11 @@ final class SpeechSession {
             context: try Context(decoder, prompt),
             rules: LogitRules(model.spec, timestamps: options.timestamps),
             tokens: tokens,
-            maxTokens: options.maxTokens
+            maxTokens: options.maxTokens,
+            stretches: sounding.count
         )
-        return try Decoded(search, model.tokenizer, options)
+        let seconds = sounding.reduce(0) { $0 + $1.upperBound - $1.lowerBound }
+        return try Decoded(search, model.tokenizer, options, soundingSeconds: seconds)
     }
 
     /// nil where the span has no text.

@@ -66,7 +66,7 @@ public final class TextEmbedder: ProgramPipeline {
 
 extension TextEncoder {
     /// The encoder of a text bundle.
-    fileprivate init(of bundle: ModelBundle) throws {
+    init(of bundle: ModelBundle) throws {
         guard case .text(let spec) = bundle.manifest.preprocessing else {
             throw InputError("expected a bundle that takes text, found \(bundle.manifest.task.rawValue)")
         }

@@ -1,13 +1,14 @@
 /// Tokens that are found in a text before it is split into words, such as "[MASK]".
 struct AddedTokens: Sendable {
-    /// A part of a text: an added token's id, or text between.
+    /// A part of a text: an added token, of which `length` code points its own content has, or text between.
     enum Part: Equatable {
-        case token(Int)
-        case text([UInt32])
+        case token(id: Int, length: Int, Codes)
+        case text(Codes)
     }
 
     private struct Token: Sendable {
         let content: [UInt32]
+        let length: Int
         let id: Int
         let stripsLeft: Bool
         let stripsRight: Bool
@@ -36,6 +37,7 @@ struct AddedTokens: Sendable {
             let codes = content.unicodeScalars.map(\.value)
             let entry = Token(
                 content: isNormalized ? normalizer.normalize(codes) : codes,
+                length: codes.count,
                 id: try token.integer("id", 0...Int(Int32.max)),
                 stripsLeft: try token.flag("lstrip"),
                 stripsRight: try token.flag("rstrip")
@@ -59,15 +61,16 @@ struct AddedTokens: Sendable {
     }
 
     /// The parts of a text in order; text between tokens is normalized.
-    func split(_ text: [UInt32]) -> [Part] {
+    func split(_ text: Codes) -> [Part] {
         Self.split(text, raw).flatMap { part -> [Part] in
             guard case .text(let codes) = part else { return [part] }
             return Self.split(normalizer.normalize(codes), normalized)
         }
     }
 
-    private static func split(_ text: [UInt32], _ tokens: [UInt32: [Token]]) -> [Part] {
-        guard !tokens.isEmpty else { return text.isEmpty ? [] : [.text(text)] }
+    private static func split(_ whole: Codes, _ tokens: [UInt32: [Token]]) -> [Part] {
+        guard !tokens.isEmpty else { return whole.count == 0 ? [] : [.text(whole)] }
+        let text = whole.codes
         var parts: [Part] = []
         var (done, searched) = (0, 0)
         while searched < text.count {
@@ -84,11 +87,11 @@ struct AddedTokens: Sendable {
             if token.stripsRight {
                 while end < text.count, UnicodeData.whiteSpace.contains(text[end]) { end += 1 }
             }
-            if done < start { parts.append(.text(Array(text[done..<start]))) }
-            parts.append(.token(token.id))
+            if done < start { parts.append(.text(whole[done..<start])) }
+            parts.append(.token(id: token.id, length: token.length, whole[start..<end]))
             done = end
         }
-        if done < text.count { parts.append(.text(Array(text[done...]))) }
+        if done < text.count { parts.append(.text(whole[done..<text.count])) }
         return parts
     }
 }

@@ -33,11 +33,11 @@ struct BertNormalizer: Sendable {
     }
 
     /// The steps in the library's order: clean, ideographs, accents, case.
-    func normalize(_ text: [UInt32]) -> [UInt32] {
+    func normalize(_ text: Codes) -> Codes {
         var codes = text
         if cleanText {
-            codes = codes.compactMap {
-                UnicodeData.removed.contains($0) ? nil : UnicodeData.blank.contains($0) ? 0x20 : $0
+            codes = codes.flatMap {
+                UnicodeData.removed.contains($0) ? [] : [UnicodeData.blank.contains($0) ? 0x20 : $0]
             }
         }
         if handleChineseChars {
@@ -51,6 +51,9 @@ struct BertNormalizer: Sendable {
         }
         return codes
     }
+
+    /// The same of code points alone.
+    func normalize(_ codes: [UInt32]) -> [UInt32] { normalize(Codes(codes)).codes }
 
     /// The words of a text: split at white space, every punctuation character a word of its own.
     static func words(_ codes: [UInt32]) -> [ArraySlice<UInt32>] {

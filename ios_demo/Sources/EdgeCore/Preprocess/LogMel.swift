@@ -11,6 +11,20 @@ struct LogMel: Sendable {
     /// Each band's first frequency and its weights from there on: the filters are nearly empty.
     private let bands: [(first: Int, weights: [Float])]
 
+    /// Largest magnitudes of a window: outside of these it is far from what models were trained on, and from the level of a
+    /// bundle's precomputed silence.
+    private static let usualPeaks: ClosedRange<Float> = 0.05...1
+    /// What such a window gets.
+    private static let leveledPeak = 0.5
+
+    /// Samples (N) of one window, amplified or attenuated where they are far too quiet or too loud.
+    static func leveled(_ samples: [Float]) -> [Float] {
+        let peak = samples.reduce(0) { max($0, abs($1)) }
+        guard peak.isFinite, peak > 0, !usualPeaks.contains(peak) else { return samples }
+        let gain = Float(leveledPeak / Double(peak))
+        return samples.map { $0 * gain }
+    }
+
     /// A spectrogram with the filter bank of a bundle.
     ///
     /// - Parameters:

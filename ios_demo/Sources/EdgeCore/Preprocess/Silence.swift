@@ -14,16 +14,22 @@ struct PauseOptions: Sendable {
 /// audio: a little above its own noise floor. Where there is no contrast between floor and top, nothing is a pause.
 enum Silence {
     private static let frameSeconds = 0.02
+    /// Below every microphone's noise and above that of 16-bit samples: what stays below is silence, unless it stands out
+    /// from its own floor, as faint speech does.
     private static let silentLevel = -65.0
+    /// Two steps of 16-bit samples: below, nothing was recorded.
+    private static let faintestLevel = -85.0
+    /// From the top of speech down to where it is lost; it counts where that is below `silentLevel`.
+    private static let speechRange = 35.0
     private static let leastLevel = -100.0
     private static let floorPercentile = 10.0
     private static let minContrast = 10.0
     private static let margins = 3.0...10.0
     private static let cutSeconds = 0.1
 
-    /// Whether nothing was recorded: no 20 ms reach -65 dBFS.
+    /// Whether nothing was recorded: no 20 ms reach -65 dBFS, or -85 and 10 dB above the floor.
     static func isSilent(_ samples: [Float], sampleRate: Int) -> Bool {
-        levels(samples[...], sampleRate).allSatisfy { $0 < silentLevel }
+        least(levels(samples[...], sampleRate)) == .infinity
     }
 
     /// Where to cut in two, from `earliest` to `latest`: the middle of the longest pause there, or of the quietest 0.1 s.
@@ -49,7 +55,7 @@ enum Silence {
         Int
     >] {
         let found = levels(samples[...], sampleRate)
-        let limit = max(silentLevel, threshold(found))
+        let limit = least(found)
         let size = frameSamples(sampleRate)
         let margin = Int(options.marginSeconds * Double(sampleRate))
         var frames: [ClosedRange<Int>] = []
@@ -78,6 +84,14 @@ enum Silence {
             let squares = frame.reduce(0.0) { $0 + (Double($1) - mean) * (Double($1) - mean) }
             return 10 * log10(max(squares / Double(size), pow(10, leastLevel / 10)))
         }
+    }
+
+    /// The level from which on a frame sounds; infinity where nothing was recorded.
+    private static func least(_ levels: [Double]) -> Double {
+        guard let top = levels.max() else { return .infinity }
+        let limit = threshold(levels)
+        let heard = limit == -.infinity ? silentLevel : faintestLevel
+        return top < heard ? .infinity : max(limit, min(silentLevel, top - speechRange))
     }
 
     /// The level below which a frame is a pause; below all levels where the audio has no contrast.

@@ -8,9 +8,23 @@ public enum RawText: Equatable, Sendable {
     case tokenIds([Int])
 }
 
+/// Where the tokens of an encoded text, padding left out, stand in the texts that were given.
+struct Places: Equatable, Sendable {
+    /// nil of special ones.
+    let tokens: [Token?]
+    /// The number of each token's text, 0 or 1; -1: a special one.
+    let texts: [Int]
+
+    var count: Int { texts.count }
+}
+
 /// Turns raw text into the inputs of a program: token ids in the smallest bucket that fits.
 struct TextEncoder: Sendable {
     static let maxCharacters = 1_000_000
+    /// Of a text that is read in windows: all of it goes through the tokenizer.
+    static let maxWindowedCharacters = 200_000
+    /// Of one input: each is a run of the model.
+    static let maxWindows = 4096
 
     private let spec: TextPreprocessing
     private let tokenizer: WordPieceTokenizer?
@@ -59,6 +73,49 @@ struct TextEncoder: Sendable {
         return padded(encoding)
     }
 
+    /// All of a text, or of a text and its pair, in as many windows of the longest bucket as it takes.
+    ///
+    /// Windows divide the last of the texts, the other stands whole in each. Neighbours share `shared` tokens, or half of
+    /// what fits into a window where that is no more.
+    ///
+    /// - Throws: `InputError`: there is no tokenizer, or a text that no window takes.
+    func windows(_ text: String, _ pair: String?, shared: Int) throws -> [Prepared] {
+        guard let tokenizer else {
+            throw InputError("this bundle has no tokenizer, and its answers are places in a text")
+        }
+        for given in [text, pair].compactMap({ $0 }) where given.unicodeScalars.count > Self.maxWindowedCharacters {
+            throw InputError(
+                "the text has \(given.unicodeScalars.count) characters: expected at most \(Self.maxWindowedCharacters)")
+        }
+        let encoding = tokenizer.encodeWhole(text, pair)
+        try checkIds(encoding.ids)
+        let divided = encoding.texts.indices.filter { encoding.texts[$0] == (pair == nil ? 0 : 1) }
+        let around = encoding.ids.count - divided.count
+        let room = longest - around
+        guard room >= 1 else {
+            throw InputError(
+                "\(around) tokens stand in every window, special ones included, and fill the \(longest) positions of this bundle: shorten the first text"
+            )
+        }
+        let overlap = shared < room ? shared : room / 2
+        let starts =
+            divided.count <= room
+            ? [0] : Array(stride(from: 0, to: divided.count - overlap, by: room - overlap))
+        guard starts.count <= Self.maxWindows else {
+            throw InputError("the text takes \(starts.count) windows: expected at most \(Self.maxWindows)")
+        }
+        let first = divided.first ?? encoding.ids.count
+        return starts.map { start in
+            let kept =
+                Array(0..<first) + divided[start..<min(start + room, divided.count)]
+                + Array((first + divided.count)..<encoding.ids.count)
+            let places = Places(tokens: kept.map { encoding.tokens[$0] }, texts: kept.map { encoding.texts[$0] })
+            let window = Encoding(
+                ids: kept.map { encoding.ids[$0] }, typeIds: kept.map { encoding.typeIds[$0] }, truncated: false)
+            return padded(window, places, source: pair ?? text)
+        }
+    }
+
     private func encode(_ ids: [Int]) throws -> Prepared {
         guard !ids.isEmpty else { throw InputError("expected at least one token id, found none") }
         try checkIds(ids)
@@ -74,7 +131,7 @@ struct TextEncoder: Sendable {
         }
     }
 
-    private func padded(_ encoding: Encoding) -> Prepared {
+    private func padded(_ encoding: Encoding, _ places: Places? = nil, source: String? = nil) -> Prepared {
         let bucket = buckets.first { $0.length >= encoding.ids.count } ?? buckets[buckets.count - 1]
         var inputs: [String: Tensor] = [:]
         for spec in bucket.program.inputs {
@@ -87,6 +144,7 @@ struct TextEncoder: Sendable {
             let row = values + [Int](repeating: padding, count: bucket.length - values.count)
             inputs[spec.name] = Tensor(row.map(Int32.init), shape: [1, bucket.length])
         }
-        return Prepared(program: bucket.program.name, inputs: inputs, truncated: encoding.truncated)
+        return Prepared(
+            program: bucket.program.name, inputs: inputs, truncated: encoding.truncated, places: places, source: source)
     }
 }

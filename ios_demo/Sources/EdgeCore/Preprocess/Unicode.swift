@@ -1,3 +1,40 @@
+/// A text as code points, of which each knows its origin: the place in the text that was given of what it was.
+struct Codes: Equatable, Sendable {
+    private(set) var codes: [UInt32] = []
+    private(set) var origins: [Int] = []
+
+    init() {}
+
+    /// A text that was given.
+    init(_ codes: [UInt32]) {
+        self.codes = codes
+        origins = Array(codes.indices)
+    }
+
+    var count: Int { codes.count }
+
+    mutating func append(_ code: UInt32, from origin: Int) {
+        codes.append(code)
+        origins.append(origin)
+    }
+
+    /// What each code point becomes, from where it was.
+    func flatMap(_ change: (UInt32) -> [UInt32]) -> Codes {
+        var result = Codes()
+        for (code, origin) in zip(codes, origins) { for other in change(code) { result.append(other, from: origin) } }
+        return result
+    }
+
+    func filter(_ keep: (UInt32) -> Bool) -> Codes { flatMap { keep($0) ? [$0] : [] } }
+
+    subscript(range: Range<Int>) -> Codes {
+        var result = Codes()
+        result.codes = Array(codes[range])
+        result.origins = Array(origins[range])
+        return result
+    }
+}
+
 /// Unicode as the tokenizers library knows it, from `UnicodeTables`: each system has another version of its own.
 enum UnicodeData {
     static let removed = CodeRanges(UnicodeTables.removed)
@@ -16,10 +53,12 @@ enum UnicodeData {
     private static let (vowels, tails): (UInt32, UInt32) = (21, 28)
 
     /// Canonical decomposition (NFD): every character in its parts, marks in canonical order.
-    static func decompose(_ codes: [UInt32]) -> [UInt32] {
+    static func decompose(_ text: Codes) -> Codes {
         var parts: [UInt32] = []
-        parts.reserveCapacity(codes.count)
-        for code in codes {
+        // The first code point of each is told from what came in behind it: the library counts by these.
+        var isFirst: [Bool] = []
+        for code in text.codes {
+            let before = parts.count
             if code < 0x80 {
                 parts.append(code)
             } else if syllables.contains(code) {
@@ -30,13 +69,20 @@ enum UnicodeData {
             } else {
                 parts += decomposed[code] ?? [code]
             }
+            isFirst += (before..<parts.count).map { $0 == before }
         }
-        return ordered(parts)
+        var result = Codes()
+        var place = -1
+        for index in order(parts) {
+            if isFirst[index] { place += 1 }
+            result.append(parts[index], from: text.origins[max(place, 0)])
+        }
+        return result
     }
 
-    /// Marks between two characters of class 0, by rising class; those of one class keep their order.
-    private static func ordered(_ codes: [UInt32]) -> [UInt32] {
-        var codes = codes
+    /// The places of code points: marks between two characters of class 0 by rising class, those of one class in order.
+    private static func order(_ codes: [UInt32]) -> [Int] {
+        var order = Array(codes.indices)
         let classes = codes.map { $0 < 0x300 ? 0 : combining.classOf($0) }
         var start = 0
         while start < codes.count {
@@ -45,11 +91,11 @@ enum UnicodeData {
                 continue
             }
             let end = classes[start...].firstIndex(of: 0) ?? codes.count
-            let order = (start..<end).sorted { (classes[$0], $0) < (classes[$1], $1) }
-            codes.replaceSubrange(start..<end, with: order.map { codes[$0] })
+            order.replaceSubrange(
+                start..<end, with: (start..<end).sorted { (classes[$0], $0) < (classes[$1], $1) })
             start = end
         }
-        return codes
+        return order
     }
 }
 

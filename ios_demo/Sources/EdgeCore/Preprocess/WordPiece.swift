@@ -8,6 +8,29 @@ struct Encoding: Equatable {
     var truncated: Bool
 }
 
+/// A token of a text.
+struct Token: Equatable, Sendable {
+    let id: Int
+    /// The first character that something of it comes from, in the text that was given.
+    let start: Int
+    /// The character behind the last one.
+    let end: Int
+    /// The number of its word in the text.
+    let word: Int
+    /// It continues the word of the token before it, as transformers sees it.
+    let continues: Bool
+}
+
+/// A text or pair with its special tokens, whole.
+struct WholeEncoding {
+    var ids: [Int] = []
+    var typeIds: [Int] = []
+    /// nil: a special one.
+    var tokens: [Token?] = []
+    /// The number of each token's text, -1 of special ones.
+    var texts: [Int] = []
+}
+
 /// BERT's tokenizer from a file of the tokenizers library: added tokens, normalizer, words, WordPiece, special tokens.
 struct WordPieceTokenizer: Sendable {
     private static let maxFileBytes = 64 << 20
@@ -89,29 +112,63 @@ struct WordPieceTokenizer: Sendable {
         return first > second ? (kept.long, kept.short) : (kept.short, kept.long)
     }
 
-    private func tokens(_ text: String) -> [Int] {
-        added.split(text.unicodeScalars.map(\.value)).flatMap { part -> [Int] in
-            switch part {
-            case .token(let id): [id]
-            case .text(let codes): BertNormalizer.words(codes).flatMap(pieces(of:))
-            }
-        }
+    /// Encodes a text, or a pair of them, and cuts nothing.
+    func encodeWhole(_ text: String, _ pair: String?) -> WholeEncoding {
+        template.frame([places(text)] + [pair.map(places)].compactMap { $0 })
     }
 
-    /// The longest piece of the vocabulary that a word starts with, then of its rest; unknown where one is missing.
-    private func pieces(of word: ArraySlice<UInt32>) -> [Int] {
-        guard word.count <= maxWordLength else { return [unknown] }
-        var ids: [Int] = []
+    private func tokens(_ text: String) -> [Int] { places(text).map(\.id) }
+
+    private func places(_ text: String) -> [Token] {
+        let given = text.unicodeScalars.map(\.value)
+        var found: [Token] = []
+        var word = 0
+        for part in added.split(Codes(given)) {
+            switch part {
+            case .token(let id, let length, let codes):
+                found.append(token(id, codes, 0..<codes.count, length, word))
+                word += 1
+            case .text(let codes):
+                for piece in BertNormalizer.words(codes.codes) {
+                    for (id, range, length) in pieces(of: piece) {
+                        found.append(token(id, codes, range, length, word))
+                    }
+                    word += 1
+                }
+            }
+        }
+        return continuation.isEmpty ? found.map { bySpaces($0, given) } : found
+    }
+
+    /// A token of a part of a text, whose own length is that of what the vocabulary has.
+    private func token(_ id: Int, _ text: Codes, _ range: Range<Int>, _ length: Int, _ word: Int) -> Token {
+        let (start, end) = (text.origins[range.lowerBound], text.origins[range.upperBound - 1] + 1)
+        return Token(id: id, start: start, end: end, word: word, continues: id != unknown && length != end - start)
+    }
+
+    /// The same, continuing a word where no space stands before it and it begins with none.
+    private func bySpaces(_ token: Token, _ given: [UInt32]) -> Token {
+        let around = token.start == 0 ? [] : given[(token.start - 1)..<min(token.start + 1, given.count)]
+        let continues = token.id != unknown && token.start > 0 && !around.contains(0x20)
+        return Token(id: token.id, start: token.start, end: token.end, word: token.word, continues: continues)
+    }
+
+    /// The longest piece of the vocabulary that a word starts with, then of its rest; unknown where one is missing. With
+    /// each its place in the text and the length of what the vocabulary has.
+    private func pieces(of word: ArraySlice<UInt32>) -> [(id: Int, range: Range<Int>, length: Int)] {
+        let whole = (id: unknown, range: word.startIndex..<word.endIndex, length: 0)
+        guard word.count <= maxWordLength else { return [whole] }
+        var found: [(id: Int, range: Range<Int>, length: Int)] = []
         var rest = word
         while !rest.isEmpty {
             let prefix = rest.startIndex == word.startIndex ? [] : continuation
             guard let end = (rest.startIndex + 1...rest.endIndex).last(where: { pieces[prefix + rest[..<$0]] != nil }),
                 let id = pieces[prefix + rest[..<end]]
-            else { return [unknown] }
-            ids.append(id)
+            else { return [whole] }
+            found.append((id, rest.startIndex..<end, prefix.count + end - rest.startIndex))
             rest = rest[end...]
         }
-        return ids
+        return found
     }
 }
 
@@ -193,6 +250,24 @@ private struct SpecialTokens: Sendable {
         (isPair ? pair : single).reduce(0) { sum, piece in
             if case .special(let ids, _) = piece { sum + ids.count } else { sum }
         }
+    }
+
+    /// One text or two, whole.
+    func frame(_ texts: [[Token]]) -> WholeEncoding {
+        var encoding = WholeEncoding()
+        for piece in texts.count == 1 ? single : pair {
+            let (tokens, type, text): ([(Int, Token?)], Int, Int) =
+                switch piece {
+                case .special(let ids, let type): (ids.map { ($0, nil) }, type, -1)
+                case .first(let type): (texts[0].map { ($0.id, $0) }, type, 0)
+                case .second(let type): (texts[1].map { ($0.id, $0) }, type, 1)
+                }
+            encoding.ids += tokens.map(\.0)
+            encoding.tokens += tokens.map(\.1)
+            encoding.typeIds += tokens.map { _ in type }
+            encoding.texts += tokens.map { _ in text }
+        }
+        return encoding
     }
 
     func frame(_ first: [Int], _ second: [Int]?, truncated: Bool) -> Encoding {

@@ -27,6 +27,8 @@ val TEXT_INPUTS = listOf("input_ids", "attention_mask", "token_type_ids")
 enum class Task(val key: String, internal val before: String, internal val head: String) {
     TEXT_CLASSIFICATION("text-classification", "text", "classification"),
     TEXT_EMBEDDING("text-embedding", "text", "embedding"),
+    QUESTION_ANSWERING("question-answering", "text", "spans"),
+    TOKEN_CLASSIFICATION("token-classification", "text", "entities"),
     IMAGE_CLASSIFICATION("image-classification", "image", "classification"),
     SPEECH_RECOGNITION("speech-recognition", "audio", "transcription"),
 }
@@ -77,6 +79,37 @@ data class Classification(val labels: List<String>, val activation: Activation) 
 /** The program's output is the embedding itself, of L2 norm 1 where [normalized]. */
 data class Embedding(val dim: Int, val normalized: Boolean) : Postprocessing() {
     override val kind: String get() = "embedding"
+}
+
+/**
+ * An answer is a span of the second text, scored by its first token and its last.
+ *
+ * @property stride tokens that neighbouring windows of a long text share.
+ * @property maxAnswerTokens the longest answer.
+ */
+data class SpanExtraction(val stride: Int, val maxAnswerTokens: Int) : Postprocessing() {
+    override val kind: String get() = "spans"
+}
+
+/** How tokens become entities, as BUNDLE.md defines it. */
+enum class Aggregation(val key: String) {
+    NONE("none"), SIMPLE("simple"), FIRST("first"), AVERAGE("average"), MAX("max")
+}
+
+/**
+ * Every token gets a label; tokens of one label become an entity.
+ *
+ * @property labels in the order of the logits.
+ * @property outside labels of what is no entity.
+ * @property stride tokens that neighbouring windows of a long text share.
+ */
+data class TokenLabels(
+    val labels: List<String>,
+    val outside: List<String>,
+    val aggregation: Aggregation,
+    val stride: Int,
+) : Postprocessing() {
+    override val kind: String get() = "entities"
 }
 
 /** The oldest versions that run the bundle. Null: the target does not run there. */

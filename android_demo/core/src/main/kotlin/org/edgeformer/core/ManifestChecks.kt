@@ -53,6 +53,11 @@ private fun checkTask(manifest: Manifest) {
             checkWidth(head.labels.size, manifest.programs)
         }
         is Embedding -> checkWidth(head.dim, manifest.programs)
+        is SpanExtraction -> checkTokens(before, SPAN_ENDS, head.stride, manifest.programs)
+        is TokenLabels -> {
+            checkUnique(head.labels, "label")
+            checkTokens(before, head.labels.size, head.stride, manifest.programs)
+        }
         is Transcription -> Unit
     }
 }
@@ -65,6 +70,23 @@ private fun checkWidth(width: Int, programs: List<ProgramSpec>) {
             refuse("program ${program.name}: expected one float32 output of shape (1, $width)")
         }
     }
+}
+
+/** Columns of a span program's logits: that an answer starts at a token, and that it ends there. */
+internal const val SPAN_ENDS = 2
+
+/** Every program scores each of its tokens, and neighbouring windows share no more than half of one. */
+private fun checkTokens(before: Preprocessing, width: Int, stride: Int, programs: List<ProgramSpec>) {
+    for (program in programs) {
+        val shape = listOf(1, program.inputs[0].shape[1], width)
+        val output = program.outputs.singleOrNull()
+        if (output?.shape != shape || output.dtype != "float32") {
+            refuse("program ${program.name}: expected one float32 output of shape $shape")
+        }
+    }
+    val longest = programs.maxOf { it.inputs[0].shape[1] }
+    if (stride > longest / 2) refuse("postprocessing.stride: expected at most half of the longest program's $longest")
+    if ((before as TextPreprocessing).tokenizer == null) refuse("preprocessing.tokenizer: places in a text need one")
 }
 
 /** The tokenizer is there, and the programs are buckets of different lengths. */

@@ -122,12 +122,23 @@ private fun readPreprocessing(fields: Fields): Preprocessing =
     }
 
 private fun readPostprocessing(fields: Fields): Postprocessing =
-    when (fields.choice("kind", listOf("classification", "embedding", "transcription"))) {
+    when (fields.choice("kind", listOf("classification", "embedding", "spans", "entities", "transcription"))) {
         "classification" -> Classification(
             labels = fields.strings("labels", 1..100_000, 1..500),
             activation = fields.choice("activation", Activation.values().map { it.key })
                 .let { key -> Activation.values().first { it.key == key } },
         )
         "embedding" -> Embedding(fields.int("dim", 1..1_000_000L), fields.boolean("normalized"))
+        "spans" -> SpanExtraction(
+            stride = fields.int("stride", 0..1_000_000L),
+            maxAnswerTokens = fields.int("max_answer_tokens", 1..512L),
+        )
+        "entities" -> TokenLabels(
+            labels = fields.strings("labels", 1..100_000, 1..500),
+            outside = fields.strings("outside", 0..1000, 1..500),
+            aggregation = fields.choice("aggregation", Aggregation.values().map { it.key })
+                .let { key -> Aggregation.values().first { it.key == key } },
+            stride = fields.int("stride", 0..1_000_000L),
+        )
         else -> Transcription.read(fields)
     }

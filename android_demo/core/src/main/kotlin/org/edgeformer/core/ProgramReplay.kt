@@ -3,10 +3,18 @@ package org.edgeformer.core
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.pipelines.ClassificationResult
 import org.edgeformer.core.pipelines.EmbeddingResult
+import org.edgeformer.core.pipelines.EntityFinder
+import org.edgeformer.core.pipelines.EntityResult
 import org.edgeformer.core.pipelines.ImageClassifier
+import org.edgeformer.core.pipelines.Prepared
 import org.edgeformer.core.pipelines.ProgramPipeline
+import org.edgeformer.core.pipelines.QuestionAnswerer
+import org.edgeformer.core.pipelines.SpanProbabilities
+import org.edgeformer.core.pipelines.SpanResult
 import org.edgeformer.core.pipelines.TextClassifier
 import org.edgeformer.core.pipelines.TextEmbedder
+import org.edgeformer.core.pipelines.labelProbabilities
+import org.edgeformer.core.pipelines.tokenLogits
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import kotlin.math.abs
@@ -31,6 +39,8 @@ internal class ProgramReplay(
         Task.TEXT_CLASSIFICATION -> Player(TextClassifier(bundle, engine), ::scoresOf)
         Task.TEXT_EMBEDDING -> Player(TextEmbedder(bundle, engine), ::vectorOf)
         Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
+        Task.QUESTION_ANSWERING -> Player(QuestionAnswerer(bundle, engine), ::scoresOfSpans)
+        Task.TOKEN_CLASSIFICATION -> Player(EntityFinder(bundle, engine), ::scoresOfEntities)
         Task.SPEECH_RECOGNITION -> error("speech has another replay")
     }
     private val found = LinkedHashMap<String, MutableList<Comparison>>().apply {
@@ -61,6 +71,7 @@ internal class ProgramReplay(
 
     /** The whole way from raw input: scores in the order of the recorded labels, or the embedding. */
     private fun answer(case: Case): Comparison {
+        if (case.expected is Expected.Spans || case.expected is Expected.Entities) return places(case)
         val head = manifest.postprocessing
         val reference = when (val expected = case.expected) {
             is Expected.Scores -> expected.scores.toDoubleArray()
@@ -74,6 +85,47 @@ internal class ProgramReplay(
             return Comparison.failed(tolerance, error)
         }
         return misnamed(case) ?: Comparison.of(answer, reference, tolerance)
+    }
+
+    /**
+     * Answers that are places: the recorded outputs of an only window give the recorded places exactly; the engine's
+     * are close to the recorded probabilities. Which place is the best may hang on the last digit.
+     */
+    private fun places(case: Case): Comparison {
+        val window = player.windows(case)
+        val found = try {
+            probabilities(player.pipeline.engine.run(window[0].program, window[0].inputs), window[0])
+        } catch (error: EngineError) {
+            return Comparison.failed(tolerances.score, error)
+        }
+        val misplaced = if (window.size == 1) misplaced(case) else null
+        return misplaced ?: Comparison.of(found, probabilities(case.outputs, window[0]), tolerances.score)
+    }
+
+    private fun misplaced(case: Case): Comparison? {
+        val scores = player.recordedAnswer(case)
+        val expected = when (val recorded = case.expected) {
+            is Expected.Spans -> recorded.answers.map { it.score }
+            else -> (recorded as Expected.Entities).entities.map { it.score }
+        }
+        if (scores.any { it.isNaN() }) {
+            val reason = "the recorded outputs give other places in the text"
+            return Comparison(null, null, RECORDED_TOLERANCE, ok = false, reason)
+        }
+        val comparison = Comparison.of(scores, expected.toDoubleArray(), RECORDED_TOLERANCE)
+        if (comparison.ok) return null
+        val reason = "the recorded outputs give other scores"
+        return Comparison(comparison.maxAbs, comparison.cosine, RECORDED_TOLERANCE, ok = false, reason)
+    }
+
+    /** What a window's tokens have, by which places are chosen. */
+    private fun probabilities(outputs: Map<String, Tensor>, window: Prepared): DoubleArray {
+        val places = window.places!!
+        return when (val head = manifest.postprocessing) {
+            is TokenLabels -> labelProbabilities(tokenLogits(outputs, places, head.labels.size), head.labels.size)
+                .flatMap { it.toList() }.toDoubleArray()
+            else -> SpanProbabilities.of(tokenLogits(outputs, places, SPAN_ENDS), places).let { it.starts + it.ends }
+        }
     }
 
     /**
@@ -123,6 +175,8 @@ private class Player<Raw, Answer>(
         )
     }
 
+    fun windows(case: Case): List<Prepared> = pipeline.windows(pipeline.rawFromJson(case.raw))
+
     /** The answer that the recorded outputs give. */
     fun recordedAnswer(case: Case): DoubleArray =
         numbers(pipeline.answer(case.outputs, pipeline.prepare(pipeline.rawFromJson(case.raw))), case.expected)
@@ -138,3 +192,17 @@ private fun scoresOf(answer: ClassificationResult, expected: Expected): DoubleAr
 @Suppress("UNUSED_PARAMETER")
 private fun vectorOf(answer: EmbeddingResult, expected: Expected): DoubleArray =
     DoubleArray(answer.vector.size) { answer.vector[it].toDouble() }
+
+/** The scores of the recorded answers; no number where these are other places. */
+private fun scoresOfSpans(answer: SpanResult, expected: Expected): DoubleArray {
+    val recorded = (expected as Expected.Spans).answers
+    val isSame = answer.answers.map { it.copy(score = 0.0) } == recorded.map { it.copy(score = 0.0) }
+    return if (isSame) answer.answers.map { it.score }.toDoubleArray() else doubleArrayOf(Double.NaN)
+}
+
+/** The scores of the recorded entities; no number where these are other places. */
+private fun scoresOfEntities(answer: EntityResult, expected: Expected): DoubleArray {
+    val recorded = (expected as Expected.Entities).entities
+    val isSame = answer.entities.map { it.copy(score = 0.0) } == recorded.map { it.copy(score = 0.0) }
+    return if (isSame) answer.entities.map { it.score }.toDoubleArray() else doubleArrayOf(Double.NaN)
+}

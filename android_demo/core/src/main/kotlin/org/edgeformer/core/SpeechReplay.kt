@@ -41,7 +41,7 @@ internal class SpeechReplay(
         mel.add(compare(sampled(spectrogram.toArray()), case.inputs.getValue("mel"), MEL_TOLERANCE))
         encode.add(compareEncoded(case, spectrogram))
         steps.add(compareSteps(case, bucket, spectrogram))
-        text.add(compareText(case, samples))
+        text.add(compareText(case, bucket, samples))
     }
 
     override fun comparisons(): Map<String, List<Comparison>> {
@@ -91,10 +91,10 @@ internal class SpeechReplay(
     }
 
     /** Letters that differ, as a fraction of the reference's; one too many in an empty answer is all of them. */
-    private fun compareText(case: Case, samples: FloatArray): Comparison {
+    private fun compareText(case: Case, bucket: AudioBucket, samples: FloatArray): Comparison {
         val reference = letters((case.expected as Expected.Text).text)
         val answer = try {
-            letters(transcriber.plainText(samples))
+            letters(transcriber.plainText(samples, bucket))
         } catch (error: EngineError) {
             return Comparison.failed(tolerances.score, error)
         }

@@ -1,5 +1,7 @@
 package org.edgeformer.core
 
+import org.edgeformer.core.pipelines.Entity
+import org.edgeformer.core.pipelines.AnswerSpan
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.normalisationTable
 import org.edgeformer.core.preprocess.toInput
@@ -34,6 +36,12 @@ sealed class Expected {
 
     /** What was said, after which prompt, in which tokens. */
     data class Text(val text: String, val prompt: List<Int>, val tokens: List<Int>) : Expected()
+
+    /** Answers to a question, best first. */
+    data class Spans(val answers: List<AnswerSpan>) : Expected()
+
+    /** Entities, in the order of the text. */
+    data class Entities(val entities: List<Entity>) : Expected()
 
     /** The answer is the program's output. */
     object Output : Expected()
@@ -98,7 +106,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         val program = starts.firstOrNull { it.name == name }
             ?: fields.fail("program", "expected one of $known, found ${shorten(name)}")
         val raw = fields.obj("input", ::readRaw)
-        val expected = fields.obj("expected") { readExpected(it, program) }
+        val expected = fields.obj("expected") { readExpected(it, program, raw) }
         val inputs = take(inputSpecs(program)).mapValues { (_, tensor) -> normalised(tensor) }
         (manifest.preprocessing as? TextPreprocessing)?.let { checkNumbers(inputs, it) }
         return Case(name, raw, expected, inputs, take(outputSpecs(program, expected))).also { index++ }
@@ -132,7 +140,27 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         return name
     }
 
-    private fun readExpected(fields: Fields, program: ProgramSpec): Expected = when (head) {
+    private fun readExpected(fields: Fields, program: ProgramSpec, raw: Map<String, Any?>): Expected = when (head) {
+        is SpanExtraction -> {
+            val context = raw["pair"] as String? ?: throw BundleError("$CASES_FILE: cases[$index]: expected a pair")
+            Expected.Spans(
+                fields.objects("answers", 0..100) {
+                    val (text, start, end) = readPlace(it, context)
+                    AnswerSpan(text, start, end, it.number("score", 0.0, 4096.0))
+                },
+            )
+        }
+        is TokenLabels -> {
+            val text = raw["text"] as String?
+            if (text == null || "pair" in raw) throw BundleError("$CASES_FILE: cases[$index]: expected one text")
+            val labels = head.labels + head.labels.map { it.substringAfter('-') }
+            Expected.Entities(
+                fields.objects("entities", 0..100_000) {
+                    val (found, start, end) = readPlace(it, text)
+                    Entity(found, it.choice("label", labels), start, end, it.number("score", 0.0, 1.0))
+                },
+            )
+        }
         is Classification -> {
             val labels = fields.strings("labels", 1..100_000)
             if (labels.sorted() != head.labels.sorted()) fields.fail("labels", "expected each label of the manifest")
@@ -150,6 +178,17 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
             Expected.Text(fields.string("text", length = 0..200_000), prompt, tokens)
         }
         is Embedding -> Expected.Output
+    }
+
+    /** A place in a text, with what stands there. */
+    private fun readPlace(fields: Fields, text: String): Triple<String, Int, Int> {
+        val found = fields.string("text", length = 0..200_000)
+        val (start, end) = listOf("start", "end").map { fields.int(it, 0..200_000L) }
+        val count = text.codePointCount(0, text.length)
+        val fits = start <= end && end <= count &&
+            text.substring(text.offsetByCodePoints(0, start), text.offsetByCodePoints(0, end)) == found
+        if (!fits) fields.fail("text", "expected what stands in the text from $start to $end")
+        return Triple(found, start, end)
     }
 
     /** Images are stored as 8-bit values, audio and its outputs in part. */

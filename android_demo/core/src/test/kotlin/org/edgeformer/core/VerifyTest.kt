@@ -28,6 +28,15 @@ class VerifyTest {
     }
 
     @Test
+    fun `places in texts are those of the reference`() {
+        for (zip in listOf("tiny-spans.zip", "tiny-entities.zip")) {
+            val found = verification(zip)
+            assertTrue(found.ok, found.toString())
+            assertEquals("seq_24", verification(zip) { _, _, value -> value + 1 }.firstDiverging)
+        }
+    }
+
+    @Test
     fun `images answer as the reference, pixel by pixel`() {
         val found = verification("tiny-image.zip")
         assertTrue(found.ok, found.toString())

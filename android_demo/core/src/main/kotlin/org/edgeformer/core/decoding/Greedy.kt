@@ -9,6 +9,7 @@ import org.edgeformer.core.engines.SpeechDecoder
  * @property decoder has encoded the audio and been fed the prompt.
  * @property maxTokens the longest hypothesis; the slots of the cache may end it sooner.
  * @property stopLoops whether the hypothesis ends when it repeats itself.
+ * @property stretches of the window's audio between pauses; see [loopPeriod].
  */
 internal class Search(
     val decoder: SpeechDecoder,
@@ -17,11 +18,12 @@ internal class Search(
     val tokens: SpeechTokens,
     val maxTokens: Int,
     val stopLoops: Boolean = true,
+    val stretches: Int = 0,
 ) {
     /** Whether text has begun to repeat itself; timestamps in between do not matter. */
     fun isLoop(said: List<Int>): Boolean {
         if (!stopLoops || said.last() >= tokens.firstTimestamp) return false
-        return loopPeriod(said.filter { it < tokens.firstTimestamp }) > 0
+        return loopPeriod(said.filter { it < tokens.firstTimestamp }, stretches) > 0
     }
 }
 

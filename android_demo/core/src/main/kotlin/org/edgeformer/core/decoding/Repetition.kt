@@ -11,11 +11,14 @@ private const val SHORTEST_LOOP = 16
 /**
  * The period of the loop that the tokens end with, 0 if there is none: a decoder that has lost the audio says the same
  * again and again (Radford et al. 2022, section 4.5).
+ *
+ * @param stretches of audio between pauses. Who says the same again and again pauses in between, so text that stands
+ *   there no more often than that is no loop.
  */
-internal fun loopPeriod(tokens: List<Int>): Int {
+internal fun loopPeriod(tokens: List<Int>, stretches: Int = 0): Int {
     val count = tokens.size
     for (period in 1..minOf(LONGEST_PERIOD, count / REPEATS)) {
-        val needed = maxOf(SHORTEST_LOOP, period * REPEATS)
+        val needed = maxOf(SHORTEST_LOOP, period * maxOf(REPEATS, stretches + 1))
         if (needed > count) continue
         if ((1..needed - period).all { tokens[count - it] == tokens[count - it - period] }) return period
     }

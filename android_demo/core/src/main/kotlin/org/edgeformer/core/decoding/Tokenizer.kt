@@ -9,8 +9,30 @@ import java.io.ByteArrayOutputStream
 private const val MAX_TOKENIZER_BYTES = 64 shl 20
 private const val REPLACEMENT = '\uFFFD'
 
-/** Languages that put no spaces between words. */
-internal val LANGUAGES_WITHOUT_SPACES = setOf("zh", "ja", "th", "lo", "my", "yue")
+/** Code points of the scripts that put no spaces between words. */
+private val WITHOUT_SPACES = listOf(
+    0x0E00..0x0EFF, // Thai, Lao
+    0x1000..0x109F, // Myanmar
+    0x2E80..0x312F, // ideographs' parts and punctuation, hiragana, katakana
+    0x3190..0x9FFF, // ideographs, without Hangul
+    0xF900..0xFAFF,
+    0xFE30..0xFE4F,
+    0xFF00..0xFF9F, // the same and Latin in full width
+    0x20000..0x3FFFF,
+)
+
+/** Texts as one, with spaces between them where their scripts have spaces; a translation has its own script's. */
+internal fun joinTexts(texts: List<String>): String {
+    val joined = StringBuilder()
+    for (text in texts.filter { it.isNotEmpty() }) {
+        if (joined.isNotEmpty() && hasSpaces(joined.codePointBefore(joined.length), text.codePointAt(0))) joined.append(' ')
+        joined.append(text)
+    }
+    return joined.toString()
+}
+
+/** Whether the scripts in which one text ends and another begins put spaces between words. */
+private fun hasSpaces(before: Int, after: Int) = WITHOUT_SPACES.none { before in it || after in it }
 
 /**
  * A speech model's tokens as text: byte-level BPE (Radford et al. 2019). Text tokens are those below `end`; all others

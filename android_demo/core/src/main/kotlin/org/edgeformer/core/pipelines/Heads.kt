@@ -46,7 +46,7 @@ fun sigmoid(logits: FloatArray): DoubleArray = DoubleArray(logits.size) {
 }
 
 /** The only output's only row, finite. */
-private fun onlyRow(outputs: Map<String, Tensor>): FloatArray {
+internal fun onlyRow(outputs: Map<String, Tensor>): FloatArray {
     val (name, output) = outputs.entries.single()
     val values = (output as FloatTensor).toArray()
     if (!values.all(Float::isFinite)) {

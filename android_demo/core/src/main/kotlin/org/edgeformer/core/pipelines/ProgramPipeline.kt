@@ -4,17 +4,26 @@ import org.edgeformer.core.Bundle
 import org.edgeformer.core.InputError
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.engines.Engine
+import org.edgeformer.core.preprocess.Places
 
 /**
- * A program and its inputs for one raw input.
+ * A program and its inputs for one raw input, or for a window of it.
  *
  * @property truncated the raw input lost its end.
+ * @property places where its tokens stand in the raw input, of tasks that answer with places.
+ * @property source the text that answers are places of.
  */
-class Prepared(val program: String, val inputs: Map<String, Tensor>, val truncated: Boolean)
+class Prepared(
+    val program: String,
+    val inputs: Map<String, Tensor>,
+    val truncated: Boolean,
+    val places: Places? = null,
+    val source: String? = null,
+)
 
 /**
- * Answers each raw input with one run of one program: prepare, run, answer. Calls from several threads are safe, and
- * take turns where the engine runs. Engine and bundle stay the caller's to close.
+ * Answers each raw input with one run of one program, or one for each of its windows: prepare, run, answer. Calls from
+ * several threads are safe, and take turns where the engine runs. Engine and bundle stay the caller's to close.
  */
 abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engine) {
     /**
@@ -31,6 +40,13 @@ abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engi
      */
     abstract fun answer(outputs: Map<String, Tensor>, prepared: Prepared): Answer
 
+    /** The runs that one raw input takes: one, or more of a task that reads it in windows. Errors as [prepare]. */
+    open fun windows(raw: Raw): List<Prepared> = listOf(prepare(raw))
+
+    /** The answer in the outputs of all windows, without statistics; see [answer]. */
+    open fun answerWindows(outputs: List<Map<String, Tensor>>, windows: List<Prepared>): Answer =
+        answer(outputs.single(), windows.single())
+
     /** A raw input from the form in which vectors store it. */
     internal abstract fun rawFromJson(stored: Map<String, Any?>): Raw
 
@@ -43,13 +59,16 @@ abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engi
      * @throws InputError the input cannot be used.
      * @throws org.edgeformer.core.EngineError the model failed, or gave NaN or infinity.
      */
-    fun run(raw: Raw): Answer {
+    fun run(raw: Raw): Answer = timed(raw, ::answerWindows)
+
+    /** [run] with another way from the outputs of the windows to the answer. */
+    protected fun timed(raw: Raw, take: (List<Map<String, Tensor>>, List<Prepared>) -> Answer): Answer {
         val start = System.nanoTime()
-        val prepared = prepare(raw)
+        val windows = windows(raw)
         val ready = System.nanoTime()
-        val outputs = engine.run(prepared.program, prepared.inputs)
+        val outputs = windows.map { engine.run(it.program, it.inputs) }
         val done = System.nanoTime()
-        val answer = answer(outputs, prepared)
+        val answer = take(outputs, windows)
         val end = System.nanoTime()
         return withStatistics(answer, Statistics((ready - start) / 1e6, (done - ready) / 1e6, (end - done) / 1e6))
     }

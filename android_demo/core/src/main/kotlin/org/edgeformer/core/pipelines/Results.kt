@@ -40,3 +40,25 @@ data class ClassificationResult(
  * @property statistics what the answer cost; null where it was not measured.
  */
 class EmbeddingResult(val vector: FloatArray, val truncated: Boolean = false, val statistics: Statistics? = null)
+
+/** An answer: [text] stands from code point [start] to before [end] of the context. An empty one: there is none. */
+data class AnswerSpan(val text: String, val start: Int, val end: Int, val score: Double)
+
+/**
+ * Answers to a question.
+ *
+ * @property answers best first; none where the context has no token that could be one.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+data class SpanResult(val answers: List<AnswerSpan>, val statistics: Statistics? = null)
+
+/** [text] stands from code point [start] to before [end] of the text, and has the label. */
+data class Entity(val text: String, val label: String, val start: Int, val end: Int, val score: Double)
+
+/**
+ * Entities of a text.
+ *
+ * @property entities in the order of the text.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+data class EntityResult(val entities: List<Entity>, val statistics: Statistics? = null)

@@ -16,6 +16,12 @@ import org.edgeformer.core.preprocess.readMelFilters
 import java.io.Closeable
 
 /**
+ * Computed silence that a bucket has behind the audio. Where precomputed silence begins right behind the last word,
+ * decoders lose words or lose themselves; the whole window, which has none of it, needs no slack.
+ */
+private const val SLACK_SECONDS = 0.5
+
+/**
  * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of audio
  * in use. Hold `lock` while the decoder is in use.
  */
@@ -29,11 +35,13 @@ internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
     private val logMel = LogMel(audio, readMelFilters(bundle.map(audio.melFilters), audio))
     private var open: Pair<AudioBucket, SpeechDecoder>? = null
 
-    /** The smallest bucket that holds so many samples. */
+    /** The smallest bucket that holds so many samples and [SLACK_SECONDS] of silence, or else the whole window. */
     fun bucketFor(samples: Int): AudioBucket {
-        val positions = (samples + audio.samplesPerPosition - 1) / audio.samplesPerPosition
-        return spec.buckets.firstOrNull { it.positions >= positions }
-            ?: throw InputError("expected at most ${audio.windowSamples} samples of audio at once, found $samples")
+        if (samples > audio.windowSamples) {
+            throw InputError("expected at most ${audio.windowSamples} samples of audio at once, found $samples")
+        }
+        val needed = samples + Math.rint(SLACK_SECONDS * audio.sampleRate).toInt()
+        return spec.buckets.firstOrNull { it.positions * audio.samplesPerPosition >= needed } ?: spec.buckets.last()
     }
 
     /** The input of a bucket's `encode`, (1, n_mels, 2 T), for samples (N). */

@@ -75,10 +75,9 @@ class Transcriber(
     /** The decoder of a bucket, which belongs to the transcriber. */
     internal fun decoder(bucket: AudioBucket): SpeechDecoder = model.decoder(bucket)
 
-    /** The reference answer for samples of at most a window: greedy, until the end or the cache is full. */
-    internal fun plainText(samples: FloatArray): String {
-        val bucket = model.bucketFor(samples.size)
-        val plain = TranscribeOptions()
+    /** The reference answer for samples that a bucket holds: greedy, until the end or the cache is full. */
+    internal fun plainText(samples: FloatArray, bucket: AudioBucket): String {
+        val plain = TranscribeOptions(timestamps = false)
         return synchronized(model.lock) {
             val decoder = model.decoder(bucket)
             decoder.encode(model.mel(samples, bucket))

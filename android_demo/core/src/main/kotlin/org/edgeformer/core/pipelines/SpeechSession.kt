@@ -1,18 +1,27 @@
 package org.edgeformer.core.pipelines
 
 import org.edgeformer.core.decoding.Decoded
-import org.edgeformer.core.decoding.LANGUAGES_WITHOUT_SPACES
 import org.edgeformer.core.decoding.LogitRules
 import org.edgeformer.core.decoding.Search
 import org.edgeformer.core.decoding.Span
+import org.edgeformer.core.decoding.Spans
 import org.edgeformer.core.decoding.TranscribeOptions
 import org.edgeformer.core.decoding.buildPrompt
 import org.edgeformer.core.decoding.checkLanguage
+import org.edgeformer.core.decoding.cutAtSkipped
 import org.edgeformer.core.decoding.decodeWindow
 import org.edgeformer.core.decoding.detectLanguage
 import org.edgeformer.core.decoding.feed
+import org.edgeformer.core.decoding.fitToPauses
+import org.edgeformer.core.decoding.joinTexts
+import org.edgeformer.core.decoding.lettersOf
 import org.edgeformer.core.decoding.splitAtTimestamps
 import org.edgeformer.core.engines.SpeechDecoder
+import org.edgeformer.core.preprocess.PauseOptions
+import org.edgeformer.core.preprocess.leveled
+
+/** Shorter pauses are parts of words: the closure of a plosive lasts about 0.1 s. */
+private val PAUSES_BETWEEN_WORDS = PauseOptions(minPauseSeconds = 0.2, marginSeconds = 0.04)
 
 /**
  * One recording being transcribed, window by window: its language and its costs. Not for several threads at once.
@@ -29,6 +38,9 @@ internal class SpeechSession(private val model: SpeechModel, private val options
     private var decodeNs = 0L
     private var tokens = 0
     private var windows = 0
+
+    /** Up to this sample of the recording, audio is not heard a third time. */
+    private var heardAgain = 0
 
     private var language: String?
 
@@ -61,13 +73,13 @@ internal class SpeechSession(private val model: SpeechModel, private val options
     /** What samples (N) may say; nothing is remembered of it. */
     fun guess(samples: FloatArray): String {
         if (model.silence.isSilent(samples)) return ""
-        return synchronized(model.lock) { decode(encode(samples), options.copy(timestamps = false)).text.trim() }
+        val quick = options.copy(timestamps = false)
+        return synchronized(model.lock) { decode(encode(samples), quick, sounding(samples)).text.trim() }
     }
 
     /** All segments of a recording of so many samples as its transcript. */
     fun transcript(segments: List<Segment>, samples: Int) = Transcript(
-        text = segments.filter { it.text.isNotEmpty() }
-            .joinToString(if (language in LANGUAGES_WITHOUT_SPACES) "" else " ") { it.text },
+        text = joinTexts(segments.map { it.text }),
         language = language,
         segments = segments.toList(),
         duration = samples.toDouble() / rate,
@@ -83,17 +95,30 @@ internal class SpeechSession(private val model: SpeechModel, private val options
 
     /** Transcribes samples that begin at sample `start` of the whole recording. */
     private fun transcribe(samples: FloatArray, start: Int): WindowSegments {
+        val sounding = sounding(samples)
         val decoded = synchronized(model.lock) {
             val decoder = encode(samples)
             if (language == null) language = detectLanguage(decoder, model.spec.tokens)
-            decode(decoder, options)
+            decode(decoder, options, sounding)
         }
         windows++
         tokens += decoded.hypothesis.tokens.size
-        val spans = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
-        val segments = spans.segments.map { segment(decoded, it, start.toDouble() / rate) }
+        val whole = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
+        val spans = if (options.timestamps && start >= heardAgain) cutAtSkipped(whole, letters(whole, decoded), sounding) else whole
+        if (spans !== whole) heardAgain = start + samples.size
+        val fitted = if (options.timestamps) fitToPauses(spans.segments, sounding) else spans.segments
+        val segments = fitted.map { segment(decoded, it, start.toDouble() / rate) }
         return WindowSegments(segments.filter { it.text.isNotEmpty() }, spans.resume?.let { Math.rint(it * rate).toInt() })
     }
+
+    private fun letters(spans: Spans, decoded: Decoded): List<Int> = spans.segments.map { span ->
+        lettersOf(model.tokenizer.text(span.entries.map { decoded.hypothesis.tokens[it] }))
+    }
+
+    /** Begin and end in seconds of the audio between its pauses. */
+    private fun sounding(samples: FloatArray): List<Pair<Double, Double>> =
+        model.silence.speechRanges(samples, PAUSES_BETWEEN_WORDS)
+            .map { it.first.toDouble() / rate to (it.last + 1).toDouble() / rate }
 
     private fun segment(decoded: Decoded, span: Span, offset: Double): Segment {
         val said = span.entries.map { decoded.hypothesis.tokens[it] }
@@ -111,7 +136,7 @@ internal class SpeechSession(private val model: SpeechModel, private val options
     private fun encode(samples: FloatArray): SpeechDecoder {
         val start = System.nanoTime()
         val bucket = model.bucketFor(samples.size)
-        val mel = model.mel(samples, bucket)
+        val mel = model.mel(leveled(samples), bucket)
         val ready = System.nanoTime()
         val decoder = model.decoder(bucket)
         decoder.encode(mel)
@@ -120,13 +145,19 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         return decoder
     }
 
-    private fun decode(decoder: SpeechDecoder, options: TranscribeOptions): Decoded {
+    private fun decode(
+        decoder: SpeechDecoder,
+        options: TranscribeOptions,
+        sounding: List<Pair<Double, Double>>,
+    ): Decoded {
         val start = System.nanoTime()
         val tokens = model.spec.tokens
         val prompt = buildPrompt(tokens, options, language ?: detectLanguage(decoder, tokens))
         val rules = LogitRules(model.spec, options.timestamps)
-        val search = Search(decoder, feed(decoder, prompt), rules, tokens, options.maxTokens)
-        return decodeWindow(search, model.tokenizer, options).also { decodeNs += System.nanoTime() - start }
+        val context = feed(decoder, prompt)
+        val search = Search(decoder, context, rules, tokens, options.maxTokens, stretches = sounding.size)
+        val seconds = sounding.sumOf { it.second - it.first }
+        return decodeWindow(search, model.tokenizer, options, seconds).also { decodeNs += System.nanoTime() - start }
     }
 }
 

@@ -10,14 +10,14 @@ import org.edgeformer.core.preprocess.TextEncoder
 
 /** What text pipelines share: the encoder, and what one input looks like. */
 abstract class TextPipeline<Answer>(bundle: Bundle, engine: Engine) : ProgramPipeline<RawText, Answer>(bundle, engine) {
-    private val encoder: TextEncoder
+    protected val encoder: TextEncoder
 
     init {
         val spec = bundle.manifest.preprocessing as TextPreprocessing
         encoder = TextEncoder(spec, spec.tokenizer?.let(bundle::readBytes), bundle.manifest.programs)
     }
 
-    final override fun prepare(raw: RawText): Prepared {
+    override fun prepare(raw: RawText): Prepared {
         val encoded = encoder.encode(raw)
         return Prepared(encoded.program, encoded.inputs, encoded.truncated)
     }

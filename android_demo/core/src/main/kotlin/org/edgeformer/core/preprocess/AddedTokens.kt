@@ -33,8 +33,13 @@ internal class AddedToken(
     }
 }
 
-/** A piece of a text: text to be split into words, or the id of an added token. */
-internal class Piece(val text: CodePoints?, val id: Int)
+/**
+ * A piece of a text.
+ *
+ * @property text what is in it.
+ * @property token the added token that it is; null: it is to be split into words.
+ */
+internal class Piece(val text: CodePoints, val token: AddedToken?)
 
 /** Finds added tokens in texts: at each place from the left the longest one. */
 internal class AddedTokenMatcher(tokens: List<Pair<CodePoints, AddedToken>>) {
@@ -55,11 +60,11 @@ internal class AddedTokenMatcher(tokens: List<Pair<CodePoints, AddedToken>>) {
             if (token.lstrip) while (start > done && text[start - 1] in Unicode.whiteSpace) start--
             if (token.rstrip) while (end < text.size && text[end] in Unicode.whiteSpace) end++
             start = maxOf(start, done)
-            if (start > done) pieces.add(Piece(text.part(done, start), 0))
-            pieces.add(Piece(null, token.id))
+            if (start > done) pieces.add(Piece(text.part(done, start), null))
+            pieces.add(Piece(text.part(start, end), token))
             done = end
         }
-        if (done < text.size) pieces.add(Piece(text.part(done, text.size), 0))
+        if (done < text.size) pieces.add(Piece(text.part(done, text.size), null))
         return pieces
     }
 

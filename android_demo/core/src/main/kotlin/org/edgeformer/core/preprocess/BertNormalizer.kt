@@ -26,26 +26,29 @@ internal class BertNormalizer(
 
     private fun clean(text: CodePoints): CodePoints {
         val result = CodePoints(text.size)
-        text.forEach { code ->
-            if (code in Unicode.blank) result.add(SPACE) else if (code !in Unicode.removed) result.add(code)
+        text.forEach { code, origin ->
+            when (code) {
+                in Unicode.blank -> result.add(SPACE, origin)
+                !in Unicode.removed -> result.add(code, origin)
+            }
         }
         return result
     }
 
     private fun spaced(text: CodePoints): CodePoints {
         val result = CodePoints(text.size)
-        text.forEach { code ->
+        text.forEach { code, origin ->
             val isIdeograph = code in Unicode.ideographs
-            if (isIdeograph) result.add(SPACE)
-            result.add(code)
-            if (isIdeograph) result.add(SPACE)
+            if (isIdeograph) result.add(SPACE, origin)
+            result.add(code, origin)
+            if (isIdeograph) result.add(SPACE, origin)
         }
         return result
     }
 
     private fun stripped(text: CodePoints): CodePoints {
         val result = CodePoints(text.size)
-        Unicode.decompose(text).forEach { code -> if (code !in Unicode.nonspacing) result.add(code) }
+        Unicode.decompose(text).forEach { code, origin -> if (code !in Unicode.nonspacing) result.add(code, origin) }
         return result
     }
 

@@ -6,6 +6,7 @@ import org.edgeformer.core.InputError
 import org.edgeformer.core.Safetensors
 import java.nio.ByteBuffer
 import kotlin.math.PI
+import kotlin.math.abs
 import kotlin.math.cos
 import kotlin.math.log10
 
@@ -27,6 +28,20 @@ internal fun readMelFilters(file: ByteBuffer, spec: AudioPreprocessing): FloatTe
         throw BundleError("${spec.melFilters}: expected finite mel filters of at least 0")
     }
     return filters
+}
+
+// Largest magnitudes of a window: below and above the first two it is far from what models were trained on, and from the
+// level of a bundle's precomputed silence, and gets the third.
+private const val QUIET_PEAK = 0.05f
+private const val LOUD_PEAK = 1f
+private const val LEVELED_PEAK = 0.5
+
+/** Samples (N) of one window, amplified or attenuated where they are far too quiet or too loud. */
+internal fun leveled(samples: FloatArray): FloatArray {
+    val peak = samples.maxOfOrNull { abs(it) } ?: 0f
+    if (!peak.isFinite() || peak == 0f || peak in QUIET_PEAK..LOUD_PEAK) return samples
+    val gain = (LEVELED_PEAK / peak).toFloat()
+    return FloatArray(samples.size) { samples[it] * gain }
 }
 
 /**

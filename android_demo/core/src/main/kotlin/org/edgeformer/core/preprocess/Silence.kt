@@ -7,8 +7,17 @@ import kotlin.math.pow
 
 private const val FRAME_SECONDS = 0.02
 
-/** Below every microphone's noise and above that of 16-bit samples: nothing was recorded. */
+/**
+ * Below every microphone's noise and above that of 16-bit samples: what stays below is silence, unless it stands out from
+ * its own floor, as faint speech does.
+ */
 private const val SILENT_DBFS = -65.0
+
+/** Two steps of 16-bit samples: below, nothing was recorded. */
+private const val FAINTEST_DBFS = -85.0
+
+/** From the top of speech down to where it is lost; it counts where that is below [SILENT_DBFS]. */
+private const val SPEECH_RANGE_DB = 35.0
 private const val LEAST_DBFS = -100.0
 private const val FLOOR_PERCENTILE = 0.10
 
@@ -46,14 +55,17 @@ data class PauseOptions(val minPauseSeconds: Double = 0.6, val marginSeconds: Do
 class Silence(private val sampleRate: Int) {
     private val frame = maxOf(1, halfEven(FRAME_SECONDS * sampleRate))
 
-    /** Whether nothing was recorded: no 20 ms reach -65 dBFS. Steady noise is not silence; no samples are. */
+    /**
+     * Whether nothing was recorded: no 20 ms reach -65 dBFS, or -85 and 10 dB above the floor. Steady noise above that is
+     * not silence; no samples are.
+     */
     fun isSilent(samples: FloatArray, start: Int = 0, end: Int = samples.size): Boolean =
-        levels(samples, start, end).all { it < SILENT_DBFS }
+        least(levels(samples, start, end)) == Double.POSITIVE_INFINITY
 
     /** The parts of a recording between its long pauses; none where it is silent, all in one where there is no contrast. */
     fun speechRanges(samples: FloatArray, options: PauseOptions = PauseOptions()): List<IntRange> {
         val levels = levels(samples, 0, samples.size)
-        val least = maxOf(SILENT_DBFS, threshold(levels))
+        val least = least(levels)
         val longest = options.minPauseSeconds / FRAME_SECONDS
         val margin = (options.marginSeconds * sampleRate).toInt()
         val found = ArrayList<IntRange>()
@@ -107,6 +119,14 @@ class Silence(private val sampleRate: Int) {
             for (place in first until last) power += (samples[place] - mean) * (samples[place] - mean)
             10 * log10(maxOf(power / frame, 10.0.pow(LEAST_DBFS / 10)))
         }
+    }
+
+    /** The level from which on a frame sounds; infinity where nothing was recorded. */
+    private fun least(levels: DoubleArray): Double {
+        val top = levels.maxOrNull() ?: return Double.POSITIVE_INFINITY
+        val threshold = threshold(levels)
+        val heard = if (threshold == Double.NEGATIVE_INFINITY) SILENT_DBFS else FAINTEST_DBFS
+        return if (top < heard) Double.POSITIVE_INFINITY else maxOf(threshold, minOf(SILENT_DBFS, top - SPEECH_RANGE_DB))
     }
 
     /** The level below which a frame is a pause; below all levels where the audio has no contrast. */

@@ -8,6 +8,12 @@ import org.edgeformer.core.TextPreprocessing
 
 const val MAX_TEXT_CHARACTERS = 1_000_000
 
+/** Of a text that is read in windows: all of it goes through the tokenizer. */
+const val MAX_WINDOWED_CHARACTERS = 200_000
+
+/** Of one input: each is a run of the model. */
+const val MAX_WINDOWS = 4096
+
 /** What text pipelines take. */
 sealed class RawText {
     /** One text. */
@@ -26,8 +32,33 @@ sealed class RawText {
  * @property program the bucket's program.
  * @property inputs its declared inputs, each (1, S) int32.
  * @property truncated the input was longer than the largest bucket and lost its end.
+ * @property places where its tokens stand in the given texts; null where nobody asked.
  */
-class EncodedText(val program: String, val inputs: Map<String, IntTensor>, val truncated: Boolean)
+class EncodedText(
+    val program: String,
+    val inputs: Map<String, IntTensor>,
+    val truncated: Boolean,
+    val places: Places? = null,
+)
+
+/**
+ * Where the N tokens of an encoded text, padding left out, stand in the texts that were given.
+ *
+ * @property starts the first character of each, in its text.
+ * @property ends the character behind the last.
+ * @property texts the number of its text, 0 or 1; -1: a special token.
+ * @property words the number of its word in its text; -1 of special ones.
+ * @property continues it continues the word of the one before it, as transformers sees it.
+ */
+class Places(
+    val starts: IntArray,
+    val ends: IntArray,
+    val texts: IntArray,
+    val words: IntArray,
+    val continues: BooleanArray,
+) {
+    val size: Int get() = texts.size
+}
 
 /**
  * Turns text into the inputs of the smallest bucket that fits, exactly as the checkpoint's own tokenizer does it. Calls
@@ -61,16 +92,74 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
         is RawText.TokenIds -> encodeIds(raw.ids)
     }
 
+    /**
+     * All of a text, or of a text and its pair, in as many windows of the longest bucket as it takes. Windows divide
+     * the last of the texts, the other stands whole in each. Neighbours share `stride` tokens, or half of what fits
+     * into a window where that is no more.
+     *
+     * @throws InputError there is no tokenizer, or a text that no window or no tokenizer takes.
+     */
+    fun windows(text: String, pair: String?, stride: Int): List<EncodedText> {
+        val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer: its answers are places in a text")
+        for (given in listOfNotNull(text, pair)) {
+            val characters = given.codePointCount(0, given.length)
+            if (characters > MAX_WINDOWED_CHARACTERS) {
+                throw InputError("the text has $characters characters: expected at most $MAX_WINDOWED_CHARACTERS")
+            }
+        }
+        val encoding = tokenizer.encodeWhole(checked(text), pair?.let(::checked))
+        checkIds(encoding.ids)
+        val divided = encoding.ids.indices.filter { encoding.texts[it] == if (pair == null) 0 else 1 }
+        val around = encoding.ids.size - divided.size
+        val room = longest - around
+        if (room < 1) {
+            throw InputError(
+                "$around tokens stand in every window, special ones included, and fill the $longest positions of " +
+                    "this bundle: shorten the first text",
+            )
+        }
+        val shared = if (stride < room) stride else room / 2
+        val count = divided.size
+        val starts = if (count <= room) listOf(0) else (0 until count - shared step room - shared).toList()
+        if (starts.size > MAX_WINDOWS) {
+            throw InputError("the text takes ${starts.size} windows: expected at most $MAX_WINDOWS")
+        }
+        val first = divided.firstOrNull() ?: encoding.ids.size
+        return starts.map { start ->
+            val kept = (0 until first) + divided.subList(start, minOf(start + room, divided.size)) +
+                (first + divided.size until encoding.ids.size)
+            window(encoding, kept.toIntArray())
+        }
+    }
+
+    private fun window(encoding: WholeEncoding, kept: IntArray): EncodedText {
+        val tokens = kept.map { encoding.tokens[it] }
+        val places = Places(
+            starts = IntArray(kept.size) { tokens[it]?.start ?: 0 },
+            ends = IntArray(kept.size) { tokens[it]?.end ?: 0 },
+            texts = IntArray(kept.size) { encoding.texts[kept[it]] },
+            words = IntArray(kept.size) { tokens[it]?.word ?: -1 },
+            continues = BooleanArray(kept.size) { tokens[it]?.continues ?: false },
+        )
+        val ids = IntArray(kept.size) { encoding.ids[kept[it]] }
+        val types = IntArray(kept.size) { encoding.types[kept[it]] }
+        return padded(ids, types, truncated = false, places)
+    }
+
+    private fun checkIds(ids: IntArray) {
+        val largest = ids.maxOrNull() ?: 0
+        if (largest >= vocabSize) {
+            throw InputError("the tokenizer gave token id $largest, this model's are 0 to ${vocabSize - 1}")
+        }
+    }
+
     private fun encodeText(text: String, second: String?): EncodedText {
         val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer and takes token ids only")
         if (second != null && tokenizer.specialTokensOfPair >= longest) {
             throw InputError("a pair of texts does not fit into the $longest positions of this bundle")
         }
         val encoding = tokenizer.encode(text, second, longest)
-        val largest = encoding.ids.maxOrNull() ?: 0
-        if (largest >= vocabSize) {
-            throw InputError("the tokenizer gave token id $largest, this model's are 0 to ${vocabSize - 1}")
-        }
+        checkIds(encoding.ids)
         return padded(encoding.ids, encoding.types, encoding.truncated)
     }
 
@@ -82,7 +171,7 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
         return padded(kept, IntArray(kept.size), truncated = ids.size > longest)
     }
 
-    private fun padded(ids: IntArray, types: IntArray, truncated: Boolean): EncodedText {
+    private fun padded(ids: IntArray, types: IntArray, truncated: Boolean, places: Places? = null): EncodedText {
         val program = buckets.first { it.inputs[0].shape[1] >= ids.size }
         val length = program.inputs[0].shape[1]
         val inputs = program.inputs.associate { input ->
@@ -93,7 +182,7 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
             }
             input.name to IntTensor.of(row, 1, length)
         }
-        return EncodedText(program.name, inputs, truncated)
+        return EncodedText(program.name, inputs, truncated, places)
     }
 }
 

@@ -31,29 +31,40 @@ internal object Unicode {
     /** Lower case, character by character, whatever stands around it. */
     fun lowerCase(text: CodePoints): CodePoints {
         val result = CodePoints(text.size)
-        text.forEach { code -> result.addAll(lowered, code) }
+        text.forEach { code, origin -> result.addAll(lowered, code, origin) }
         return result
     }
 
     /** Canonical decomposition (normalization form D of Unicode Standard Annex 15). */
     fun decompose(text: CodePoints): CodePoints {
-        val result = CodePoints(text.size)
-        text.forEach { code -> if (code in HANGUL) addHangul(code, result) else result.addAll(decomposed, code) }
-        sortMarks(result)
+        val sorted = CodePoints(text.size)
+        // The first code point of each is told from what came in behind it: the library counts by these.
+        text.forEach { code, _ ->
+            val before = sorted.size
+            if (code in HANGUL) addHangul(code, sorted) else sorted.addAll(decomposed, code, FIRST)
+            for (index in before + 1 until sorted.size) sorted.setOrigin(index, INSERTED)
+        }
+        sortMarks(sorted)
+        val result = CodePoints(sorted.size)
+        var place = -1
+        sorted.forEach { code, kind ->
+            if (kind == FIRST) place++
+            result.add(code, text.origin(maxOf(place, 0)))
+        }
         return result
     }
 
-    private fun CodePoints.addAll(mapping: Map<Int, IntArray>, code: Int) {
+    private fun CodePoints.addAll(mapping: Map<Int, IntArray>, code: Int, origin: Int) {
         val targets = mapping[code]
-        if (targets == null) add(code) else targets.forEach(::add)
+        if (targets == null) add(code, origin) else targets.forEach { add(it, origin) }
     }
 
     /** The Unicode Standard, section 3.12: a syllable is a leading, a vowel and perhaps a trailing part. */
     private fun addHangul(code: Int, result: CodePoints) {
         val index = code - HANGUL.first
-        result.add(0x1100 + index / (VOWELS * TRAILS))
-        result.add(0x1161 + index % (VOWELS * TRAILS) / TRAILS)
-        if (index % TRAILS != 0) result.add(0x11A7 + index % TRAILS)
+        result.add(0x1100 + index / (VOWELS * TRAILS), FIRST)
+        result.add(0x1161 + index % (VOWELS * TRAILS) / TRAILS, FIRST)
+        if (index % TRAILS != 0) result.add(0x11A7 + index % TRAILS, FIRST)
     }
 
     /** Runs of combining marks in the order of their classes; equal classes keep their order. */
@@ -63,8 +74,12 @@ internal object Unicode {
             var end = start
             while (end < text.size && text[end] in combining) end++
             if (end - start > 1) {
-                val marks = List(end - start) { text[start + it] }
-                marks.sortedBy(combining::getValue).forEachIndexed { index, code -> text[start + index] = code }
+                val order = (start until end).sortedBy { combining.getValue(text[it]) }
+                val marks = order.map { text[it] to text.origin(it) }
+                marks.forEachIndexed { index, (code, origin) ->
+                    text[start + index] = code
+                    text.setOrigin(start + index, origin)
+                }
             }
             start = end + 1
         }
@@ -91,6 +106,8 @@ internal object Unicode {
         return found
     }
 
+    private const val FIRST = 0
+    private const val INSERTED = 1
     private val HANGUL = 0xAC00..0xD7A3
     private const val VOWELS = 21
     private const val TRAILS = 28
@@ -119,9 +136,10 @@ internal class CodePointSet(table: String) {
     }
 }
 
-/** A text as code points, which grows. */
+/** A text as code points, which grows. Each knows its origin: the place in the text that was given of what it was. */
 internal class CodePoints(capacity: Int = 16) {
     private var codes = IntArray(maxOf(capacity, 4))
+    private var origins = IntArray(maxOf(capacity, 4))
 
     var size = 0
         private set
@@ -132,19 +150,29 @@ internal class CodePoints(capacity: Int = 16) {
         codes[index] = code
     }
 
-    fun add(code: Int) {
-        if (size == codes.size) codes = codes.copyOf(2 * size)
-        codes[size++] = code
+    fun setOrigin(index: Int, origin: Int) {
+        origins[index] = origin
     }
 
-    inline fun forEach(take: (Int) -> Unit) {
-        for (index in 0 until size) take(get(index))
+    fun origin(index: Int): Int = origins[index]
+
+    fun add(code: Int, origin: Int) {
+        if (size == codes.size) {
+            codes = codes.copyOf(2 * size)
+            origins = origins.copyOf(2 * size)
+        }
+        codes[size] = code
+        origins[size++] = origin
+    }
+
+    inline fun forEach(take: (code: Int, origin: Int) -> Unit) {
+        for (index in 0 until size) take(get(index), origin(index))
     }
 
     /** The part from `start` to before `end`. */
     fun part(start: Int, end: Int): CodePoints {
         val result = CodePoints(end - start)
-        for (index in start until end) result.add(codes[index])
+        for (index in start until end) result.add(codes[index], origins[index])
         return result
     }
 
@@ -156,7 +184,7 @@ internal class CodePoints(capacity: Int = 16) {
             var index = 0
             while (index < text.length) {
                 val code = text.codePointAt(index)
-                result.add(code)
+                result.add(code, result.size)
                 index += Character.charCount(code)
             }
             return result

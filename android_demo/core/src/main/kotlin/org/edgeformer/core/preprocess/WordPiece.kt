@@ -27,6 +27,24 @@ private val TYPES = 0..1L
 internal class Encoding(val ids: IntArray, val types: IntArray, val truncated: Boolean)
 
 /**
+ * A token of a text.
+ *
+ * @property start the first character that something of it comes from, in the text that was given.
+ * @property end the character behind the last one.
+ * @property word the number of its word in the text.
+ * @property continues it continues the word of the token before it, as transformers sees it.
+ */
+internal class Token(val id: Int, val start: Int, val end: Int, val word: Int, val continues: Boolean)
+
+/**
+ * A text or pair with its special tokens, whole.
+ *
+ * @property tokens null for special ones.
+ * @property texts the number of each token's text, -1 of special ones.
+ */
+internal class WholeEncoding(val ids: IntArray, val types: IntArray, val tokens: List<Token?>, val texts: IntArray)
+
+/**
  * A tokenizer of BERT's kind from a file of the tokenizers library: added tokens are found, the rest is normalized,
  * split at white space and punctuation, and each word into the longest pieces of the vocabulary (Devlin et al. 2019).
  */
@@ -53,7 +71,7 @@ internal class WordPieceTokenizer private constructor(
      */
     fun encode(text: String, second: String?, longest: Int): Encoding {
         val room = longest - if (second == null) specialTokens else specialTokensOfPair
-        val texts = listOfNotNull(tokens(text), second?.let(::tokens))
+        val texts = listOfNotNull(tokens(text), second?.let(::tokens)).map { found -> found.map { it.id } }
         val lengths = truncated(texts.map { it.size }, room)
         val parts = if (second == null) single else pair
         val ids = ArrayList<Int>()
@@ -66,6 +84,25 @@ internal class WordPieceTokenizer private constructor(
         return Encoding(ids.toIntArray(), types.toIntArray(), lengths != texts.map { it.size })
     }
 
+    /** Encodes a text, or a pair of them, and cuts nothing. */
+    fun encodeWhole(text: String, second: String?): WholeEncoding {
+        val texts = listOfNotNull(tokens(text), second?.let(::tokens))
+        val ids = ArrayList<Int>()
+        val types = ArrayList<Int>()
+        val tokens = ArrayList<Token?>()
+        val numbers = ArrayList<Int>()
+        for (part in if (second == null) single else pair) {
+            val found = if (part.text == null) listOf(null) else texts[part.text]
+            for (token in found) {
+                ids.add(token?.id ?: part.id)
+                types.add(part.type)
+                tokens.add(token)
+                numbers.add(part.text ?: -1)
+            }
+        }
+        return WholeEncoding(ids.toIntArray(), types.toIntArray(), tokens, numbers.toIntArray())
+    }
+
     /** Lengths that add up to at most `room`; the longest loses first, and of two long ones the second keeps more. */
     private fun truncated(lengths: List<Int>, room: Int): List<Int> {
         if (lengths.sum() <= room) return lengths
@@ -76,27 +113,31 @@ internal class WordPieceTokenizer private constructor(
         return if (lengths[0] <= lengths[1]) listOf(least, most) else listOf(most, least)
     }
 
-    private fun tokens(text: String): List<Int> {
-        val found = ArrayList<Int>()
-        for (piece in raw.split(CodePoints.of(text))) {
-            if (piece.text == null) {
-                found.add(piece.id)
+    private fun tokens(text: String): List<Token> {
+        val given = CodePoints.of(text)
+        val found = ArrayList<Token>()
+        for (piece in raw.split(given)) {
+            if (piece.token != null) {
+                found.add(model.added(piece, piece.token, found.nextWord()))
                 continue
             }
             for (inner in normalized.split(normalizer?.normalize(piece.text) ?: piece.text)) {
-                if (inner.text == null) found.add(inner.id) else addWords(inner.text, found)
+                val token = inner.token
+                if (token == null) addWords(inner.text, found) else found.add(model.added(inner, token, found.nextWord()))
             }
         }
-        return found
+        return if (model.marksContinuation) found else found.map { it.afterSpace(given, model.isUnknown(it.id)) }
     }
 
-    private fun addWords(text: CodePoints, found: MutableList<Int>) {
+    private fun List<Token>.nextWord() = if (isEmpty()) 0 else last().word + 1
+
+    private fun addWords(text: CodePoints, found: MutableList<Token>) {
         var start = 0
         for (index in 0..text.size) {
             val isMark = index < text.size && text[index] in Unicode.punctuation
             if (index < text.size && !isMark && text[index] !in Unicode.whiteSpace) continue
-            if (index > start) model.addPieces(text.part(start, index), found)
-            if (isMark) model.addPieces(text.part(index, index + 1), found)
+            if (index > start) model.addPieces(text.part(start, index), found, found.nextWord())
+            if (isMark) model.addPieces(text.part(index, index + 1), found, found.nextWord())
             start = index + 1
         }
     }
@@ -145,6 +186,12 @@ internal class WordPieceTokenizer private constructor(
             )
         }
     }
+}
+
+/** The same, continuing a word where no space stands before it and it begins with none. */
+private fun Token.afterSpace(given: CodePoints, isUnknown: Boolean): Token {
+    val spaced = start == 0 || (start - 1..start).any { it < given.size && given[it] == ' '.code }
+    return Token(id, start, end, word, continues = !isUnknown && !spaced)
 }
 
 /** A part of what surrounds texts: number `text` of them, or a special token's id; with its token type. */
@@ -205,7 +252,26 @@ internal class WordPiece private constructor(
 ) {
     val largestId: Int get() = vocabulary.values.maxOrNull() ?: -1
 
-    fun addPieces(word: CodePoints, found: MutableList<Int>) {
+    /** Whether pieces that continue a word look otherwise than those that begin one. */
+    val marksContinuation: Boolean get() = prefix.isNotEmpty()
+
+    private val prefixLength = prefix.codePointCount(0, prefix.length)
+
+    fun isUnknown(id: Int) = id == unknown
+
+    /** An added token that was found. */
+    fun added(piece: Piece, token: AddedToken, number: Int): Token {
+        val length = token.content.codePointCount(0, token.content.length)
+        return token(token.id, piece.text, 0, piece.text.size, length, number)
+    }
+
+    /** A token of a part of a word, whose own length is that of what the vocabulary has. */
+    private fun token(id: Int, word: CodePoints, start: Int, end: Int, length: Int, number: Int): Token {
+        val (first, behind) = word.origin(start) to word.origin(end - 1) + 1
+        return Token(id, first, behind, number, continues = id != unknown && length != behind - first)
+    }
+
+    fun addPieces(word: CodePoints, found: MutableList<Token>, number: Int) {
         val before = found.size
         var start = 0
         while (start < word.size && word.size <= longestWord) {
@@ -217,12 +283,12 @@ internal class WordPiece private constructor(
                 if (id == null) end--
             }
             if (id == null) break
-            found.add(id)
+            found.add(token(id, word, start, end, end - start + if (start > 0) prefixLength else 0, number))
             start = end
         }
         if (start < word.size) {
             while (found.size > before) found.removeAt(found.size - 1)
-            found.add(unknown)
+            found.add(token(unknown, word, 0, word.size, 0, number))
         }
     }
 

@@ -48,7 +48,7 @@ class DecodingTest {
         val prompt = buildPrompt(spec.tokens, options, language)
         val rules = LogitRules(spec, options.timestamps)
         val search = Search(decoder, feed(decoder, prompt), rules, spec.tokens, options.maxTokens)
-        val decoded = decodeWindow(search, tokenizer, options)
+        val decoded = decodeWindow(search, tokenizer, options, case["seconds"].double)
         val spans = splitAtTimestamps(decoded.hypothesis.tokens, spec, case["seconds"].double)
 
         val expected = case["expected"]
@@ -84,6 +84,35 @@ class DecodingTest {
         for (case in cases["cases"].list) {
             val ids = case["ids"].ints
             assertEquals(case["text"].text, reader.text(ids), "$ids")
+        }
+    }
+
+    @TestFactory
+    fun `skipped sentences are heard again`() = Golden.tests(cases("skipped"), { index, _ -> "$index" }) { _, case ->
+        fun pairs(key: String) = case[key].list.map { it.list[0].double to it.list[1].double }
+        val spans = Spans(pairs("times").map { (start, end) -> Span(start, end, emptyList()) }, null)
+        val found = cutAtSkipped(spans, case["letters"].ints, pairs("sounding"))
+        assertEquals(pairs("cut"), found.segments.map { it.start to it.end })
+        assertEquals(case["resume"].doubleOrNull, found.resume)
+    }
+
+    @TestFactory
+    fun loops() = Golden.tests(cases("loop"), { index, _ -> "$index" }) { _, case ->
+        assertEquals(case["period"].int, loopPeriod(case["said"].ints, case["stretches"].int))
+    }
+
+    @TestFactory
+    fun `times fit to pauses`() = Golden.tests(cases("times"), { _, case -> case["name"].text }) { _, case ->
+        fun pairs(key: String) = case[key].list.map { it.list[0].double to it.list[1].double }
+        val spans = pairs("times").map { (start, end) -> Span(start, end, emptyList()) }
+        assertEquals(pairs("fitted"), fitToPauses(spans, pairs("sounding")).map { it.start to it.end })
+    }
+
+    @Test
+    fun `texts are joined as their scripts are`() {
+        for (case in cases("join")) {
+            val joined = case["joined"].text
+            assertEquals(joined, joinTexts(case["texts"].list.map { it.text }), joined)
         }
     }
 

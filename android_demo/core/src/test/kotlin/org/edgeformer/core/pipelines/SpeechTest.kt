@@ -29,7 +29,7 @@ class SpeechTest {
 
     @Test
     fun `a window of audio is a segment`() {
-        val found = transcriber.run(tone(LOW, 0.4) + silence(0.3))
+        val found = transcriber.run(tone(LOW, 0.4) + silence(0.3), TranscribeOptions(timestamps = false))
         assertEquals("low", found.text)
         assertEquals(listOf(0.0 to 0.7), found.segments.map { it.start to it.end })
         assertEquals("en", found.language)
@@ -52,9 +52,10 @@ class SpeechTest {
 
     @Test
     fun `times within a window`() {
-        val found = transcriber.run(tone(HIGH, 0.6), TranscribeOptions(timestamps = true))
+        val found = transcriber.run(silence(0.2) + tone(HIGH, 0.2) + silence(0.3))
         assertEquals(listOf("high"), found.segments.map { it.text })
-        assertEquals(0.1 to 0.5, found.segments[0].start to found.segments[0].end)
+        // The model says 0.1 to 0.5, and both lie in pauses. A pause is 0.2 s at least and leaves 40 ms of margin.
+        assertEquals(0.16 to 0.44, found.segments[0].start to found.segments[0].end)
     }
 
     @Test
@@ -88,6 +89,15 @@ class SpeechTest {
         assertEquals("low high", stream.transcript.text)
         assertEquals(emptyList<StreamUpdate>(), stream.finish())
         assertThrows(InputError::class.java) { stream.feed(FloatArray(1)) }
+    }
+
+    @Test
+    fun `half a second of silence stays behind the audio`() {
+        val model = SpeechModel(bundle, engine)
+        val (half, whole) = model.spec.buckets
+        assertEquals(half, model.bucketFor(0))
+        for (samples in listOf(1, RATE / 2, RATE)) assertEquals(whole, model.bucketFor(samples))
+        assertThrows(InputError::class.java) { model.bucketFor(RATE + 1) }
     }
 
     @Test

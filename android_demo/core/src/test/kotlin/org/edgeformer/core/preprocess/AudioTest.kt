@@ -6,7 +6,9 @@ import org.edgeformer.core.Golden
 import org.edgeformer.core.InputError
 import org.edgeformer.core.Json
 import org.edgeformer.core.pipelines.nextWindow
+import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertSame
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
@@ -45,6 +47,15 @@ class AudioTest {
     }
 
     @Test
+    fun `what is far too quiet or too loud`() {
+        assertArrayEquals(floatArrayOf(0.25f, -0.5f), leveled(floatArrayOf(0.01f, -0.02f)), 1e-7f)
+        assertArrayEquals(floatArrayOf(0.25f, -0.5f), leveled(floatArrayOf(1000f, -2000f)), 1e-7f)
+        for (same in listOf(floatArrayOf(), floatArrayOf(0f), floatArrayOf(0.05f), floatArrayOf(-1f))) {
+            assertSame(same, leveled(same))
+        }
+    }
+
+    @Test
     fun `what is no audio`() {
         val case = cases.first()
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(16001), 100) }
@@ -57,7 +68,8 @@ class AudioTest {
     fun pauses() = Golden.tests(silence["cases"].list, { _, case -> case["name"].text }) { index, case ->
         val rate = silence["sample_rate"].int
         val levels = recordings.getValue("$index/samples") as ByteTensor
-        val samples = FloatArray(levels.size) { ((levels.data[it].toInt() and 0xFF) - 128) / 128f }
+        val gain = case["gain"].double.toFloat()
+        val samples = FloatArray(levels.size) { ((levels.data[it].toInt() and 0xFF) - 128) / 128f * gain }
         val heard = Silence(rate)
         assertEquals(case["silent"].boolean, heard.isSilent(samples))
         for (pauses in case["pauses"].list) {

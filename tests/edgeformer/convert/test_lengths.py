@@ -1,0 +1,98 @@
+"""Lengths for a user's own texts: no others cost less, and what is shown is what was counted."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from edgeformer.checkpoints.checkpoint import Checkpoint
+from edgeformer.convert.lengths import choose, lengths_for, padding_of
+from edgeformer.convert.options import ConvertOptions
+from edgeformer_runtime.errors import InputError
+from tests.checkpoint_factory import tokenizer
+
+QUADRATIC = 1 / (6 * 384)
+
+
+def drawn(seed: int) -> dict[int, int]:
+    """A histogram of a few lengths."""
+    generator = random.Random(seed)
+    return {length: generator.randint(1, 50) for length in generator.sample(range(3, 40), 9)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_no_other_lengths_cost_less(seed: int, most: int) -> None:
+    counts = drawn(seed)
+    found = choose(counts, longest=48, most=most, quadratic=QUADRATIC, least_gain=0.0)
+    every = (
+        (*ends, 48) for number in range(most) for ends in itertools.combinations(sorted(counts), number)
+    )  # a length between two texts' only pads more
+    assert len(found) <= most and found[-1] == 48
+    assert padding_of(counts, found, QUADRATIC) == pytest.approx(
+        min(padding_of(counts, each, QUADRATIC) for each in every)
+    )
+
+
+def test_a_length_that_saves_next_to_nothing_is_left_out() -> None:
+    counts = {10: 1000, 11: 1, 128: 1000}
+    assert choose(counts, 128, 3, QUADRATIC, least_gain=0.0) == (10, 11, 128)
+    assert choose(counts, 128, 3, QUADRATIC) == (10, 128)
+
+
+def checkpoint(positions: int = 64, with_tokenizer: bool = True) -> Checkpoint:
+    """One with the tests' tokenizer."""
+    config = SimpleNamespace(max_position_embeddings=positions, hidden_size=32)
+    text = tokenizer().to_str() if with_tokenizer else None
+    return cast(Checkpoint, SimpleNamespace(longest=None, config=config, tokenizer_json=text))
+
+
+def written(tmp_path: Path, *texts: str) -> Path:
+    path = tmp_path / "texts.csv"
+    path.write_text("id,said\n" + "".join(f'{number},"{text}"\n' for number, text in enumerate(texts)))
+    return path
+
+
+def test_tokens_of_a_column_are_counted(tmp_path: Path) -> None:
+    data = written(tmp_path, *["lights"] * 8, "turn the lights off", "the " * 90)
+    found = lengths_for(checkpoint(), "onnx", (8, 16, 64), data, "said")
+    assert found.histogram == ((3, 8), (6, 1), (64, 1))  # with two special tokens, and cut
+    assert (found.cut, sum(found.counts)) == (1, 10)
+    assert found.seq_lens == (3, 6, 64) and found.counts == [8, 1, 1]
+    assert found.padding == 0 < found.default_padding
+    assert found.to_json()["seq_lens"] == [3, 6, 64]
+
+
+def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
+    data = written(tmp_path, "lights")
+    for asked, reason in (
+        ((checkpoint(with_tokenizer=False), data, "said"), "this model has no tokenizer"),
+        ((checkpoint(), data, "sad"), "sad"),
+        ((checkpoint(), written(tmp_path), "said"), "no texts in"),
+    ):
+        source, file, column = asked
+        with pytest.raises(InputError, match=reason):
+            lengths_for(source, "onnx", (8, 64), file, column)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"lengths_from": "x.csv", "seq_lens": (8,)}, "--lengths-from chooses the lengths: leave --seq-len out"),
+        ({"lengths_column": "text"}, "--column names the texts of --lengths-from"),
+    ],
+)
+def test_options_that_contradict_each_other(wrong: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        ConvertOptions("source", Path("out"), **wrong)
+
+
+def test_images_have_no_lengths() -> None:
+    options = ConvertOptions("source", Path("out"), lengths_from="x.csv")
+    with pytest.raises(InputError, match="--lengths-from is for texts"):
+        options.check_for("image-classification")
