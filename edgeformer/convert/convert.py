@@ -56,6 +56,7 @@ from edgeformer.convert.target import (
     converter_for,
     verification_engine,
 )
+from edgeformer.foreign_code import rare_collections
 from edgeformer.models.program import Program
 from edgeformer.progress import Progress, silent
 from edgeformer.tasks.task import TASKS, TaskSpec
@@ -132,7 +133,7 @@ def convert(options: ConvertOptions, progress: Progress = silent) -> ConversionR
         return convert_in_processes(options, progress)
     steps = _Steps(options, progress)
     jobs = _plan(options, steps)
-    with ExitStack() as stack:
+    with rare_collections(), ExitStack() as stack:
         staging = stack.enter_context(work_folder(options.out, create=True))
         stack.enter_context(scratch_in(staging))
         for job in jobs:

@@ -1,7 +1,8 @@
-"""An interrupt that the tool swallows ends it all the same, and what was there before is there again."""
+"""Export tools kept in hand: an interrupt that one swallows ends it all the same, and leaves what was there before."""
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeformer.foreign_code import insistent_interrupts, quiet_tools
+from edgeformer.foreign_code import insistent_interrupts, quiet_tools, rare_collections
 
 
 def swallow(times: int) -> None:
@@ -94,3 +95,15 @@ def test_other_threads_may_use_it() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_full_collections_are_rare_inside_and_as_before_outside() -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        with pytest.raises(KeyError), rare_collections():
+            assert gc.get_threshold() == (700, 10, 100)
+            raise KeyError
+        assert gc.get_threshold() == (700, 10, 10)
+    finally:
+        gc.set_threshold(*before)

@@ -79,7 +79,7 @@ def test_every_step_answers_as_torch_does(
 # All kinds but mixed, which `test_mixed` tries, and palette4, a smaller palette6.
 @pytest.mark.parametrize(
     ("precision", "tolerance", "cosine"),
-    [("dynamic-int8", 6e-2, 0.999), ("palette6", 1e-1, 0.995), ("int4", 8e-1, 0.9)],
+    [("dynamic-int8", 6e-2, 0.999), ("palette6", 2e-1, 0.99), ("int4", 8e-1, 0.9)],
 )
 def test_compressed_weights_are_close(
     distilled: Path, precision: str, tolerance: float, cosine: float, tmp_path: Path

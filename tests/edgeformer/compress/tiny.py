@@ -39,6 +39,15 @@ training = { epochs = 6, batch_size = 4, learning_rate = 2e-3 }
 """
 
 
+LONG = """
+seq_len = 16
+[[step]]
+kind = "distill"
+loss = { logits = 1.0, labels = 0.5, hidden = 0.5 }
+training = { epochs = 60, batch_size = 2, learning_rate = 1e-3 }
+"""
+
+
 def save_texts(path: Path) -> Path:
     """Twelve sentences with three labels."""
     path.write_text(json.dumps([[text, label] for label, texts in SENTENCES.items() for text in texts]))
