@@ -1,4 +1,4 @@
-"""The tasks of texts, classification and embedding: what surrounds such a model, and texts to judge it by."""
+"""The tasks of whole texts: what surrounds such a model, and texts to judge it by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
-from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.manifest import (
+    Classification,
+    Embedding,
+    Manifest,
+    ProgramSpec,
+    Score,
+    TextPreprocessing,
+)
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
@@ -66,6 +73,10 @@ def _counter(tokenizer: str) -> Callable[[str], int]:
 
 def _classification(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     return text_spec(CLASSIFICATION, checkpoint, programs, Classification(checkpoint.labels, checkpoint.activation))
+
+
+def _scoring(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    return text_spec(SCORING, checkpoint, programs, Score(checkpoint.activation))
 
 
 def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
@@ -432,4 +443,19 @@ EMBEDDING = Task(
     agreement="edgeformer.convert.agreement:compare_embeddings",
     metric=SPEARMAN,
     checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
+)
+
+SCORING = replace(
+    CLASSIFICATION,
+    name="text-scoring",
+    noun="text scorer",
+    spec=_scoring,
+    evaluation="edgeformer.evaluate.embeddings:evaluate_scores",
+    aliases=("reranker", "reranking", "crossencoder", "textranking", "regression", "textsimilarity"),
+    judged_by_labels=False,
+    headless="the checkpoint has no head that scores: fine-tune it, or ask for the task text-embedding",
+    agreement="edgeformer.convert.agreement:compare_scores",
+    metric=None,
+    training=None,
+    checks={"tokenizer": CLASSIFICATION.checks["tokenizer"]},
 )

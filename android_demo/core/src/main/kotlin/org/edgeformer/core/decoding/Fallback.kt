@@ -49,7 +49,8 @@ private fun isSilent(
 ): Boolean {
     val noSpeech = decoded.noSpeechProbability ?: return false
     if (noSpeech > options.noSpeechThreshold && likelihood < options.logProbabilityThreshold) return true
-    val letters = decoded.text.codePoints().filter(Character::isLetterOrDigit).count()
+    val text = decoded.text
+    val letters = text.indices.count { !text[it].isLowSurrogate() && Character.isLetterOrDigit(text.codePointAt(it)) }
     val isSparse = letters < SPARSE_LETTERS_PER_SECOND * soundingSeconds
     val isUnsure = noSpeech > options.noSpeechThreshold / (if (decoded.doubtful) 12 else 2)
     return isSparse && isUnsure && likelihood < options.logProbabilityThreshold / 2
