@@ -40,6 +40,7 @@ TARGET = Target(
     attention="fused",
     decoder_state=PROGRAM_STATE,
     # Each length is lowered on its own, which takes most of a conversion's time.
+    seq_lens=(16, 32, 64, 128),
     audio_seconds=(5.0, 10.0, 20.0, 30.0),
     layer_formats=("int8", "int4"),  # what is not quantized has float16 anyway
     activations=None,

@@ -17,6 +17,7 @@ TARGET = Target(
     attention="dense",
     decoder_state=PROGRAM_STATE,
     # Each length is lowered on its own, which takes most of a conversion's time.
+    seq_lens=(16, 32, 128),
     audio_seconds=(5.0, 10.0, 20.0, 30.0),
     layer_formats=("int8", "int4"),  # its weights in float16 make the whole model compute in float16
     activations=EXAMPLE,

@@ -18,6 +18,7 @@ from edgeformer.foreign_code import quiet_tools
 from edgeformer.models.program import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.litert.graph import LiteRTGraph, store_compactly
+from edgeformer_converters.litert.lengths import NotAlikeError, add_lengths, to_trace
 from edgeformer_converters.litert.quantize import quantize_by_plan, quantize_to_int8
 from edgeformer_converters.litert.target import TARGET
 from edgeformer_runtime.bundle.manifest import Requirements
@@ -57,18 +58,15 @@ class LiteRTConverter:
 
     def lower_fp32(self, programs: Sequence[Program], folder: Path) -> Lowered:
         """Write `model.tflite` with one signature per program into the empty folder."""
-        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch, ExitStack() as stack:
-            import litert_torch
-
-            converter: Any = litert_torch
-            for program in programs:
-                stack.enter_context(plain_norms(program.module))
-                inputs = {
-                    spec.name: tensor for spec, tensor in zip(program.inputs, program.example_inputs(), strict=True)
-                }
-                converter = converter.signature(program.name, _NamedOutputs(program).eval(), sample_kwargs=inputs)
+        traced = to_trace(programs)
+        with quiet_tools(), torch.no_grad(), TemporaryDirectory() as scratch:
             exported = Path(scratch) / MODEL_FILE
-            converter.convert().export(str(exported))
+            _export(traced, exported)
+            if len(traced) < len(programs):
+                try:
+                    add_lengths(exported, programs)
+                except NotAlikeError:  # nothing is lost but time
+                    _export(programs, exported)
             store_compactly(exported, folder / MODEL_FILE)
         return self._lowered(programs, folder)
 
@@ -94,6 +92,19 @@ class LiteRTConverter:
             operators, partitions = graph.count_operators(), count_partitions(graph)
         entries = {program.name: (MODEL_FILE, program.name) for program in programs}
         return Lowered(folder, (MODEL_FILE,), entries, operators, partitions)
+
+
+def _export(programs: Sequence[Program], path: Path) -> None:
+    """Write a `.tflite` with one signature per program, as the tool makes it."""
+    import litert_torch
+
+    with ExitStack() as stack:
+        converter: Any = litert_torch
+        for program in programs:
+            stack.enter_context(plain_norms(program.module))
+            inputs = {spec.name: tensor for spec, tensor in zip(program.inputs, program.example_inputs(), strict=True)}
+            converter = converter.signature(program.name, _NamedOutputs(program).eval(), sample_kwargs=inputs)
+        converter.convert().export(str(path))
 
 
 class _NamedOutputs(nn.Module):

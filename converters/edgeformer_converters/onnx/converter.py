@@ -135,14 +135,17 @@ def graphs_of(programs: Sequence[Program]) -> tuple[Graph, ...]:
 def _export(graph: Graph) -> onnx.ModelProto:
     _remember_operators()
     program = graph.program
-    length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
+    sizes = None
+    if program.any_length:
+        length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
+        sizes = tuple({1: length} for _ in program.inputs)
     exported = torch.onnx.export(
         program.module,
         program.example_inputs(),
         dynamo=True,
         opset_version=OPSET,
         input_names=[spec.name for spec in program.inputs],
-        dynamic_shapes=tuple({1: length} for _ in program.inputs) if program.any_length else None,
+        dynamic_shapes=sizes,
         verbose=False,
     )
     assert exported is not None, "the exporter returns a program when it is given no file"

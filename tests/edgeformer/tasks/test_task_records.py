@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
-from importlib import metadata
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a package with the toy's entry points were installed."""
     entries = {"edgeformer.tasks": f"{TOY}:SCORING", "edgeformer_runtime.tasks": f"{TOY}:TASK"}
 
-    installed = metadata.entry_points
+    def found(**asked: str) -> EntryPoints:
+        group = asked.get("group")
+        return EntryPoints([EntryPoint("text-rating", entries[group], group)]) if group in entries else real(**asked)
 
-    def found(**chosen: Any) -> Any:
-        group = chosen.get("group")
-        return [EntryPoint("text-rating", entries[group], group)] if group in entries else installed(**chosen)
-
-    monkeypatch.setattr(metadata, "entry_points", found)
+    real = importlib.metadata.entry_points
+    monkeypatch.setattr(importlib.metadata, "entry_points", found)
 
 
 @pytest.fixture

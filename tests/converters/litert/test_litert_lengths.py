@@ -1,0 +1,72 @@
+"""Programs of any length: two are traced, and the others' graphs answer as torch does, or all are traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_text import SmallTextClassifier, reference, text_inputs, text_programs
+from torch import Tensor, nn
+
+from edgeformer.models.program import Program
+from edgeformer_converters.litert import converter
+from edgeformer_converters.litert.converter import LiteRTConverter
+from edgeformer_converters.litert.lengths import to_trace
+
+LENGTHS = (8, 16, 24, 32)
+
+
+class Longer(nn.Module):
+    """Says something else about the longest texts, so that their graph is not the others'."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor]:
+        """As the inner one."""
+        (logits,) = self.inner(input_ids, attention_mask, token_type_ids)
+        return (torch.tanh(logits) if input_ids.shape[1] == LENGTHS[-1] else logits,)
+
+
+def of_any_length(module: nn.Module) -> tuple[Program, ...]:
+    return tuple(replace(program, any_length=True) for program in text_programs(module, LENGTHS))
+
+
+def test_only_the_two_longest_are_traced() -> None:
+    programs = of_any_length(SmallTextClassifier())
+    assert to_trace(programs) == programs[-2:]
+    assert to_trace(programs[:2]) == programs[:2]
+    fixed = text_programs(SmallTextClassifier(), LENGTHS)
+    assert to_trace(fixed) == fixed
+
+
+@pytest.mark.parametrize(("wrapped", "traced"), [(False, [2]), (True, [2, 4])])
+def test_every_length_answers_as_torch_does(
+    wrapped: bool, traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    counted = []
+    export = converter._export
+
+    def count(programs: Sequence[Program], path: Path) -> None:
+        counted.append(len(programs))
+        export(programs, path)
+
+    monkeypatch.setattr(converter, "_export", count)
+    torch.manual_seed(0)
+    inner = SmallTextClassifier().eval()
+    programs = of_any_length(Longer(inner).eval() if wrapped else inner)
+    lowered = LiteRTConverter().lower_fp32(programs, tmp_path)
+    assert counted == traced
+    interpreter = Interpreter(str(tmp_path / "model.tflite"), num_threads=1)
+    assert list(interpreter.get_signature_list()) == [program.name for program in programs] == list(lowered.entries)
+    for program in programs:
+        inputs = text_inputs(program, seed=program.inputs[0].shape[1])
+        (found,) = interpreter.get_signature_runner(program.name)(**inputs).values()
+        assert np.abs(found - reference(program, inputs)).max() < 1e-6
