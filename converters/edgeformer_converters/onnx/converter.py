@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -138,7 +139,8 @@ def _export(graph: Graph) -> onnx.ModelProto:
     sizes = None
     if program.any_length:
         length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
-        sizes = tuple({1: length} for _ in program.inputs)
+        # By the names of forward's parameters, one of which may take several inputs.
+        sizes = dict(inspect.signature(program.module.forward).bind(*({1: length} for _ in program.inputs)).arguments)
     exported = torch.onnx.export(
         program.module,
         program.example_inputs(),
