@@ -80,7 +80,8 @@ internal fun cutAtSkipped(spans: Spans, letters: List<Int>, sounding: List<Pair<
 }
 
 /** Letters and digits: a note and a full stop are none. */
-internal fun lettersOf(text: String): Int = text.codePoints().filter(Character::isLetterOrDigit).count().toInt()
+internal fun lettersOf(text: String): Int =
+    text.indices.count { !text[it].isLowSurrogate() && Character.isLetterOrDigit(text.codePointAt(it)) }
 
 /**
  * Segments that start behind, and end before, the pauses that their times lie in or near. Models often let a segment
