@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
-from edgeformer_runtime.bundle.manifest import (
-    Classification,
-    Embedding,
-    Manifest,
-    ProgramSpec,
-    Score,
-    TextPreprocessing,
-)
+from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.specs import Score
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
@@ -148,14 +142,7 @@ def calibrate_on(
     encode: Callable[[TextEncoder, Item], Iterable[Encoded]],
     windowed: bool = False,
 ) -> tuple[Program, ...]:
-    """Programs with what an encoder makes of each item as calibration inputs; see `calibrate`.
-
-    Args:
-        programs, spec: of the bundle.
-        chosen: the items.
-        encode: (encoder, item) to its inputs.
-        windowed: of the encoder.
-    """
+    """Programs with what `encode` makes of each item as calibration inputs; `windowed` is of the encoder."""
     import torch
 
     from edgeformer_runtime.preprocess.text import TextEncoder
