@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 from edgeformer.convert.target import Lowered
 from edgeformer.models.program import Program
 from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
-from edgeformer_runtime.model_files import check_model_files
+from edgeformer_runtime.model_files import read_contents
 
 
 def check_files(target: str, programs: tuple[Program, ...], lowered: Lowered) -> None:
     """Have the readers take every file of a lowered model; they raise where one is refused."""
-    check_model_files(bundle_of(target, programs, lowered))
+    assert read_contents(_bundle(target, programs, lowered)).operators == Counter(lowered.operators)
 
 
-def bundle_of(target: str, programs: tuple[Program, ...], lowered: Lowered) -> Any:
+def _bundle(target: str, programs: tuple[Program, ...], lowered: Lowered) -> Any:
     """What the readers see of a bundle, without writing one."""
     files = [path for path in sorted(lowered.folder.rglob("*")) if path.is_file()]
     return SimpleNamespace(
@@ -26,7 +27,6 @@ def bundle_of(target: str, programs: tuple[Program, ...], lowered: Lowered) -> A
                 ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
                 for program in programs
             ),
-            operators=lowered.operators,
             files={path.relative_to(lowered.folder).as_posix(): FileEntry("", path.stat().st_size) for path in files},
         ),
         path=lambda name: lowered.folder / name,

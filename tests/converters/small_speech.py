@@ -50,6 +50,7 @@ class Speech:
         return SimpleNamespace(
             manifest=SimpleNamespace(
                 task="speech-recognition",
+                recipe=SimpleNamespace(weights="int8"),  # of some: others lose nothing by exact sums
                 programs=programs,
                 preprocessing=self.interface.preprocessing,
                 postprocessing=self.interface.postprocessing,
