@@ -69,8 +69,8 @@ def convert(
         seq_len: sequence lengths of text models in tokens, a program for each; None: the target's own, up to 128.
         lengths_from: in place of `seq_len`: a .csv, .tsv, .jsonl or .txt of texts whose lengths decide.
         column: of its texts; None: "text", "sentence" or the only one.
-        task: "text-classification", "text-embedding", "question-answering", "token-classification",
-            "image-classification" or "speech-recognition"; None: the checkpoint's own.
+        task: "text-classification", "text-embedding", "text-scoring", "question-answering",
+            "token-classification", "image-classification" or "speech-recognition"; None: the checkpoint's own.
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.

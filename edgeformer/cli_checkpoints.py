@@ -178,8 +178,8 @@ def convert(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-classification, text-embedding, question-answering, token-classification, image-classification "
-            "or speech-recognition. Default: the checkpoint's own.",
+            help="text-classification, text-embedding, text-scoring, question-answering, token-classification, "
+            "image-classification or speech-recognition. Default: the checkpoint's own.",
             autocompletion=completing("tasks"),
         ),
     ] = None,

@@ -93,7 +93,10 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
         ),
         **_each(
             "sentence_transformers sbert_ce_default_activation_function",
-            Field(NOTED, why="a CrossEncoder's activation is not used: scores are softmax or sigmoid"),
+            Field(
+                NOTED,
+                why="a CrossEncoder's activation is used for one label: scores of several are softmax or sigmoid",
+            ),
         ),
     },
     IMAGE: {

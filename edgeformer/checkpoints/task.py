@@ -13,7 +13,8 @@ from edgeformer.models.config import MAX_LABELS_BYTES, read_list, read_text
 from edgeformer.models.family import Family
 from edgeformer.models.text import TWO_LABELS, unwrapped
 from edgeformer.tasks.task import TASKS, check_task
-from edgeformer.tasks.text import CLASSIFICATION, EMBEDDING
+from edgeformer.tasks.text import CLASSIFICATION, EMBEDDING, SCORING
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 _ACTIVATIONS = {
@@ -62,23 +63,33 @@ def task_of(
     if asked is not None and not TASKS[asked].heads:
         return asked
     if asked is None and (sentence.is_embedder or sentence.is_cross_encoder):
-        return CLASSIFICATION.name if sentence.is_cross_encoder else EMBEDDING.name
-    found = _made_for(raw, files, asked)
+        return _by_labels(CLASSIFICATION.name, family, raw) if sentence.is_cross_encoder else EMBEDDING.name
+    found = _made_for(family, raw, files, asked)
     return asked or found
 
 
-def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
+def _by_labels(found: str, family: Family[Any], raw: Mapping[str, Any]) -> str:
+    """A classifier with one label gives a score; what else was found stays."""
+    if found != CLASSIFICATION.name:
+        return found
+    try:
+        return SCORING.name if len(family.parse_labels(raw)) == 1 else found
+    except InputError:  # gaps, which a file of labels may mend
+        return found
+
+
+def _made_for(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
     """Of a text model, which of its tasks, by the class that it was saved as; of none, by its tensors."""
     names = [str(name) for name in raw.get("architectures") or []]
     for task in TASKS.values():
         made = next((name for name in names if task.architecture and name.endswith(task.architecture)), None)
         if made is not None:
-            if asked is not None and TASKS[asked].built_as != task.built_as:
+            if asked is not None and TASKS[asked].architecture != task.architecture:
                 raise InputError(
                     f"config.json: a {made} does {task.name} and has no head for {asked}: leave --task out, or say "
                     f"--task {EMBEDDING.name} for the mean of its encoder's hidden states"
                 )
-            return task.name
+            return _by_labels(task.name, family, raw)
     for name in names:
         found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
         if found is not None:
@@ -102,7 +113,7 @@ def _made_for(raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None
         )
     heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
     able = (task for task in TASKS.values() if task.architecture and task.heads[0].rstrip(".") in heads)
-    return next(able, EMBEDDING).name
+    return _by_labels(next(able, EMBEDDING).name, family, raw)
 
 
 def _architectures() -> str:
@@ -128,6 +139,8 @@ def labels_of(
         raise InputError(f"labels must differ, found {', '.join(map(repr, twice))} more than once")
     if not all(labels):
         raise InputError("labels must not be empty")
+    if len(labels) != 1 and task == SCORING.name:
+        raise InputError(f"{task} gives one score, and the checkpoint has {len(labels)} labels: leave --task out")
     if len(labels) < 2 and task == CLASSIFICATION.name:
         raise InputError(
             f"the checkpoint has one label, so it is a regression or a reranker and no classifier: {TWO_LABELS}"
@@ -151,12 +164,31 @@ def _labels(family: Family[Any], raw: Mapping[str, Any], given: tuple[str, ...] 
 def activation_of(task: str, raw: Mapping[str, Any]) -> str:
     """ "softmax" or "sigmoid", from the config's problem_type."""
     problem_type = raw.get("problem_type")
+    if task == SCORING.name:
+        return _score_activation(raw)
     if not TASKS[task].labelled:
         return "softmax"
     if problem_type not in _ACTIVATIONS:
         known = ", ".join(str(name) for name in _ACTIVATIONS if name)
         raise InputError(f"config.json: problem_type must be one of {known}, found {problem_type!r}")
     return _ACTIVATIONS[problem_type]
+
+
+_LIBRARY_ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "none"}
+
+
+def _score_activation(raw: Mapping[str, Any]) -> str:
+    """ "sigmoid" or "none": as sentence-transformers notes it for a CrossEncoder, or as transformers decides."""
+    noted = raw.get("sentence_transformers")
+    stated = noted.get("activation_fn") if isinstance(noted, Mapping) else None
+    stated = stated or raw.get("sbert_ce_default_activation_function")
+    if stated is None:
+        return "none" if raw.get("problem_type") == "regression" else "sigmoid"
+    name = str(stated).rpartition(".")[2]
+    if name not in _LIBRARY_ACTIVATIONS:
+        known = ", ".join(_LIBRARY_ACTIVATIONS)
+        raise InputError(f"config.json: activation_fn must be one of {known}, found {shorten(stated)}")
+    return _LIBRARY_ACTIVATIONS[name]
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -19,13 +19,13 @@ from edgeformer.models.program import Program
 from edgeformer.tasks.task import TASKS
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.manifest import Classification, Score
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.heads import ACTIVATIONS
+from edgeformer_runtime.pipelines.heads import ACTIVATIONS, sigmoid
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
@@ -177,6 +177,21 @@ def compare_embeddings(found: Sequence[ComparedOutput], broken: int, head: Any) 
     cosines = [_cosine([(own, given)]) if np.isfinite(own).all() else 0.0 for _, own, given in found]
     worst = found[int(np.argmin(cosines))][0].sample
     return Agreement(len(found), cosine=min(cosines), mean_cosine=_mean(cosines), broken=broken, sample=worst)
+
+
+def compare_scores(found: Sequence[ComparedOutput], broken: int, head: Score) -> Agreement:
+    """Of outputs that are one number: by how much scores move, of those that are not from 0 to 1 as a share of what the
+    source's range over.
+    """
+    scores = np.array([(own[0], given[0]) for _, own, given in found])
+    if head.activation == "sigmoid":
+        scores = sigmoid(scores)
+    reach = 1.0 if head.activation == "sigmoid" else float(np.ptp(scores[:, 1])) or 1.0
+    moved = np.abs(scores[:, 0] - scores[:, 1]) / reach
+    moved[~np.isfinite(moved)] = 1.0
+    return Agreement(
+        len(found), divergence=float(moved.mean()), broken=broken, sample=found[int(moved.argmax())][0].sample
+    )
 
 
 def compare_spans(found: Sequence[ComparedOutput], broken: int, head: SpanExtraction) -> Agreement:

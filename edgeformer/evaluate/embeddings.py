@@ -1,4 +1,4 @@
-"""`eval` of embedders: whether the cosines of pairs of texts rank as people's scores do."""
+"""`eval` of embedders and scorers: whether cosines of pairs, or scores, rank as people's scores do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import TableColumns, locate, read_table, spread
+from edgeformer.data.labelled import (
+    TEXT_COLUMNS,
+    PairColumns,
+    TableColumns,
+    locate,
+    read_pairs,
+    read_table,
+    spread,
+)
 from edgeformer.evaluate.evaluate import (
     Answers,
     Asked,
@@ -38,6 +46,9 @@ COLUMNS = TableColumns(
     ),
 )
 """As public tables of similarities call them, the STS benchmark first."""
+
+
+SCORED_TEXTS = PairColumns("scored texts", TEXT_COLUMNS.inputs, ("score", "label", "value"))
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,94 @@ def _answers(
         given=tuple(f"{cosine:.4f}" for cosine in _cosines(rows[firsts], rows[seconds])),
         vectors=rows,
     )
+
+
+@dataclass(frozen=True, repr=False)
+class ScoreEvaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of texts or pairs.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        most: by how much a score of the bundle differs from the source's at most, None without a source.
+        truncated: how many inputs were too long for the bundle and lost their end.
+    """
+
+    executed_by: str
+    n: int
+    bundle: Correlation
+    source: Correlation | None
+    most: float | None
+    truncated: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "spearman",
+            "value": self.bundle.spearman,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.spearman,
+            "pearson": self.bundle.pearson,
+            "source_pearson": None if self.source is None else self.source.pearson,
+            "largest_difference": self.most,
+            "truncated": self.truncated,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "Spearman", "Pearson", "largest difference", "inputs")
+        most = "-" if self.most is None else f"{self.most:.2e}"
+        table.add_row(self.model, self.executed_by, *_figures(self.bundle), most, str(self.n))
+        if self.source is not None:
+            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
+        return [table]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A text or a pair with people's score."""
+
+    name: str
+    read: Callable[[], Any]
+    score: float
+
+
+def evaluate_scores(asker: Asker, data: str, limit: int | None) -> ScoreEvaluation:
+    """Compare a bundle's scores of pairs (see `read_scored_pairs`), or of texts, with those of the data."""
+    opened = _scored_inputs(data)
+    inputs = opened if limit is None else spread(opened, limit)
+    if len(inputs) < LEAST_PAIRS:
+        raise InputError(f"{data}: a correlation needs at least {LEAST_PAIRS} inputs, found {len(inputs)}")
+    asked = ask(asker, inputs, lambda result: float(result.score))
+    right = np.array([each.score for each in inputs])
+
+    def correlate(scores: Sequence[float]) -> Correlation:
+        return Correlation(spearman(np.array(scores), right), pearson(np.array(scores), right))
+
+    theirs = asked.theirs
+    return ScoreEvaluation(
+        executed_by=asked.executed_by,
+        n=len(inputs),
+        bundle=correlate(asked.own),
+        source=None if theirs is None else correlate(theirs),
+        most=None if theirs is None else float(np.abs(np.array(asked.own) - np.array(theirs)).max()),
+        truncated=asked.truncated,
+        notes=asked.notes,
+    )
+
+
+def _scored_inputs(data: str) -> tuple[_Scored, ...]:
+    try:
+        return tuple(_Scored(pair.name, partial(tuple, pair.texts), pair.score) for pair in read_scored_pairs(data))
+    except InputError as error:
+        try:
+            rows = read_pairs(*locate(data), SCORED_TEXTS)
+            return tuple(_Scored(row.name, partial(str, row.input), float(row.answer)) for row in rows)
+        except (InputError, ValueError):
+            raise error from None
 
 
 def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:

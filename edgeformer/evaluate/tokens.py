@@ -2,127 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from edgeformer.data.labelled import TableColumns, locate, read_table, spread
+from edgeformer.data.annotated import TaggedText, read_questions, read_tagged
+from edgeformer.data.labelled import spread
 from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask
-from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, SpanOptions, TokenLabels
-
-# Questions with their contexts and right answers.
-
-
-QUESTION_COLUMNS = TableColumns(
-    "questions", (("question",), ("context", "passage"), ("answers", "answer", "text")), several=True
-)
-
-
-@dataclass(frozen=True)
-class QuestionExample:
-    """A question with its context.
-
-    Attributes:
-        name: where it is, for messages.
-        question, context: texts.
-        answers: the right ones, any of which will do; none: the context has no answer.
-    """
-
-    name: str
-    question: str
-    context: str
-    answers: tuple[str, ...]
-
-    @property
-    def read(self) -> Callable[[], tuple[str, str]]:
-        """Gives what the pipeline takes."""
-        return lambda: (self.question, self.context)
-
-
-def read_questions(data: str) -> tuple[QuestionExample, ...]:
-    """SQuAD's JSON (Rajpurkar et al. 2016, 2018), or a table with the columns question, context and answers.
-
-    An answer of a .csv or .tsv is a text, or empty where there is none. In JSON it may be a list of texts, or what
-    public copies of SQuAD have: {"text": [...]}.
-
-    Raises:
-        InputError: the data cannot be read, or hold something else.
-    """
-    path, key = locate(data)
-    if path.suffix.lower() == ".json" and key is None:
-        document = parse_json(read_text(path, MAX_TABLE_BYTES, str(path)), str(path))
-        if isinstance(document, dict) and "data" in document:
-            found = tuple(_squad(document["data"], str(path)))
-            return _checked(found, data)
-    if path.suffix.lower() == ".jsonl":
-        return _checked(tuple(_question_lines(path)), data)
-    rows = read_table(path, key, QUESTION_COLUMNS)
-    found = tuple(QuestionExample(row.name, row.cells[0], row.cells[1], _answers(row.cells[2])) for row in rows)
-    return _checked(found, data)
-
-
-def _checked(found: tuple[QuestionExample, ...], data: str) -> tuple[QuestionExample, ...]:
-    if not found:
-        raise InputError(f"{data} holds no questions")
-    return found
-
-
-def _answers(cell: str) -> tuple[str, ...]:
-    """Of a cell: a list in JSON, a text, or nothing."""
-    if cell.startswith("["):
-        return tuple(str(answer) for answer in json.loads(cell))
-    return (cell,) if cell else ()
-
-
-def _squad(articles: Any, where: str) -> Iterator[QuestionExample]:
-    try:
-        for article in articles:
-            for paragraph in article["paragraphs"]:
-                for asked in paragraph["qas"]:
-                    answers = () if asked.get("is_impossible") else asked["answers"]
-                    texts = tuple(_text(answer["text"]) for answer in answers)
-                    name = f"question {asked.get('id', '')}".strip()
-                    yield QuestionExample(name, _text(asked["question"]), _text(paragraph["context"]), texts)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: not SQuAD's JSON: {type(error).__name__} {shorten(str(error))}") from None
-
-
-def _question_lines(path: Path) -> Iterator[QuestionExample]:
-    lines = read_text(path, MAX_TABLE_BYTES, str(path)).split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        row = parse_json(line, where)
-        try:
-            answers = row.get("answers", row.get("answer", ()))
-            answers = answers["text"] if isinstance(answers, dict) else answers
-            answers = [answers] if isinstance(answers, str) else answers
-            texts = tuple(_text(answer) for answer in answers or () if answer)
-            yield QuestionExample(f"line {number}", _text(row["question"]), _text(row["context"]), texts)
-        except (KeyError, TypeError, AttributeError):
-            raise InputError(
-                f'{where}: expected {{"question", "context", "answers"}}, answers as texts, found {shorten(row)}'
-            ) from None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("expected a text")
-    return value
-
 
 # How SQuAD counts.
 
@@ -251,95 +147,6 @@ def _agreement(asked: Asked[Any]) -> float | None:
         return None
     same = [bool(own == given) for own, given in zip(asked.own, asked.theirs, strict=True)]
     return sum(same) / len(same)
-
-
-# Words with the labels of entities.
-
-
-CONLL_SUFFIXES = (".conll", ".txt", ".bio", ".iob", ".iob2")
-_TOKEN_KEYS, _TAG_KEYS = ("tokens", "words"), ("tags", "ner_tags", "labels")
-
-
-@dataclass(frozen=True)
-class TaggedText:
-    """Words and a label for each.
-
-    Attributes:
-        name: where it is, for messages.
-        words: without spaces.
-        tags: of each word.
-    """
-
-    name: str
-    words: tuple[str, ...]
-    tags: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """The words with spaces between them."""
-        return " ".join(self.words)
-
-    @property
-    def read(self) -> Callable[[], str]:
-        """Gives what the pipeline takes."""
-        return lambda: self.text
-
-
-def read_tagged(data: str, labels: Sequence[str] = ()) -> tuple[TaggedText, ...]:
-    """A CoNLL file, a word and, behind spaces or tabs, its label a line and an empty line between sentences; or a
-    .jsonl file of {"tokens", "tags"}.
-
-    Args:
-        data: the file's path.
-        labels: of the bundle: numbers in .jsonl are their indices.
-
-    Raises:
-        InputError: the file cannot be read, or holds something else.
-    """
-    path, _ = locate(data)
-    if path.suffix.lower() not in (*CONLL_SUFFIXES, ".jsonl"):
-        raise InputError(
-            f"labelled words come in a file of {', '.join((*CONLL_SUFFIXES, '.jsonl'))}, found {path.name}"
-        )
-    lines = read_text(path, MAX_TABLE_BYTES, str(path)).split("\n")
-    read = _tagged_lines if path.suffix.lower() == ".jsonl" else _conll
-    found = tuple(each for each in read(lines, str(path), labels) if each.words)
-    if not found:
-        raise InputError(f"{data} holds no labelled words")
-    return found
-
-
-def _conll(lines: Sequence[str], where: str, _: Sequence[str]) -> Iterator[TaggedText]:
-    rows: list[tuple[str, str]] = []
-    for number, line in enumerate([*lines, ""], 1):
-        cells = line.split()
-        if not cells or cells[0] == "-DOCSTART-":
-            if rows:
-                yield TaggedText(f"line {number - len(rows)}", *(tuple(column) for column in zip(*rows, strict=True)))
-            rows = []
-        elif len(cells) < 2:
-            raise InputError(f"{where}: line {number}: expected a word and its label, found {shorten(line)}")
-        else:
-            rows.append((cells[0], cells[-1]))
-
-
-def _tagged_lines(lines: Sequence[str], where: str, labels: Sequence[str]) -> Iterator[TaggedText]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{where}: line {number}")
-        columns: list[Any] = [next((row[key] for key in keys if key in row), None) for keys in (_TOKEN_KEYS, _TAG_KEYS)]
-        words, tags = columns
-        try:
-            named = [labels[tag] if type(tag) is int and tag >= 0 else _text(tag) for tag in tags]
-            fits = len(words) == len(named) and all(len(_text(word).split()) == 1 for word in words)
-        except (TypeError, IndexError):
-            fits = False
-        if not fits:
-            raise InputError(
-                f'{where}: line {number}: expected {{"tokens", "tags"}}, a label for each word, found {shorten(row)}'
-            )
-        yield TaggedText(f"line {number}", tuple(words), tuple(named))
 
 
 # How seqeval counts (its default, CoNLL's conlleval).

@@ -20,7 +20,7 @@ from edgeformer_runtime.errors import InputError
 
 TOKEN_HEADS = {"question-answering": "qa_outputs", "token-classification": "classifier"}
 """What public checkpoints call the layer that scores each token, by task."""
-TEXT_TASKS = ("text-classification", "text-embedding", *TOKEN_HEADS)
+TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", *TOKEN_HEADS)
 SPAN_ENDS = 2
 """Scores of a token in question answering: that the answer starts there, and that it ends there."""
 
@@ -29,8 +29,8 @@ POOLINGS = (MEAN, CLS)
 """How an embedder makes one vector of its tokens'."""
 
 TWO_LABELS = (
-    "add a label before it, with a row of zeros in classifier.weight and in classifier.bias; the softmax of the second "
-    "label is then the sigmoid of the checkpoint's score"
+    "leave --task out for text-scoring, or add a label before it, with a row of zeros in classifier.weight and in "
+    "classifier.bias; the softmax of the second label is then the sigmoid of the checkpoint's score"
 )
 """What to do about one label."""
 
@@ -262,6 +262,8 @@ def check_task(task: str, num_labels: int) -> None:
         raise InputError(f"unknown task {task!r}: expected one of {', '.join(TEXT_TASKS)}")
     if task == "text-classification" and num_labels < 2:
         raise InputError(f"text-classification needs at least 2 labels, found {num_labels}: {TWO_LABELS}")
+    if task == "text-scoring" and num_labels != 1:
+        raise InputError(f"text-scoring needs one label, found {num_labels}: its task is text-classification")
     if task == "token-classification" and num_labels < 1:
         raise InputError("token-classification needs labels, found none")
 

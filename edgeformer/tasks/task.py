@@ -219,6 +219,7 @@ TASKS: Registry[Task] = Registry(
     {
         "text-classification": "edgeformer.tasks.text:CLASSIFICATION",
         "text-embedding": "edgeformer.tasks.text:EMBEDDING",
+        "text-scoring": "edgeformer.tasks.text:SCORING",
         "question-answering": "edgeformer.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",

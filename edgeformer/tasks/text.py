@@ -1,4 +1,4 @@
-"""The tasks of texts, classification and embedding: what surrounds such a model, and texts to judge it by."""
+"""The tasks of whole texts: what surrounds such a model, and texts to judge it by."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeformer.models.program import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
+from edgeformer_runtime.bundle.specs import Score
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
@@ -66,6 +67,10 @@ def _counter(tokenizer: str) -> Callable[[str], int]:
 
 def _classification(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     return text_spec(CLASSIFICATION, checkpoint, programs, Classification(checkpoint.labels, checkpoint.activation))
+
+
+def _scoring(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    return text_spec(SCORING, checkpoint, programs, Score(checkpoint.activation))
 
 
 def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
@@ -137,14 +142,7 @@ def calibrate_on(
     encode: Callable[[TextEncoder, Item], Iterable[Encoded]],
     windowed: bool = False,
 ) -> tuple[Program, ...]:
-    """Programs with what an encoder makes of each item as calibration inputs; see `calibrate`.
-
-    Args:
-        programs, spec: of the bundle.
-        chosen: the items.
-        encode: (encoder, item) to its inputs.
-        windowed: of the encoder.
-    """
+    """Programs with what `encode` makes of each item as calibration inputs; `windowed` is of the encoder."""
     import torch
 
     from edgeformer_runtime.preprocess.text import TextEncoder
@@ -432,4 +430,19 @@ EMBEDDING = Task(
     agreement="edgeformer.convert.agreement:compare_embeddings",
     metric=SPEARMAN,
     checks={"tokenizer": "edgeformer.doctor.check_task:check_encoding"},
+)
+
+SCORING = replace(
+    CLASSIFICATION,
+    name="text-scoring",
+    noun="text scorer",
+    spec=_scoring,
+    evaluation="edgeformer.evaluate.embeddings:evaluate_scores",
+    aliases=("reranker", "reranking", "crossencoder", "textranking", "regression", "textsimilarity"),
+    judged_by_labels=False,
+    headless="the checkpoint has no head that scores: fine-tune it, or ask for the task text-embedding",
+    agreement="edgeformer.convert.agreement:compare_scores",
+    metric=None,
+    training=None,
+    checks={"tokenizer": CLASSIFICATION.checks["tokenizer"]},
 )

@@ -105,8 +105,8 @@ def _questions(pipeline: QuestionAnswerer) -> Iterator[tuple[str, Any]]:
 
 
 def _calibrate_questions(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:
+    from edgeformer.data.annotated import read_questions
     from edgeformer.data.labelled import spread
-    from edgeformer.evaluate.tokens import read_questions
 
     chosen = spread(read_questions(str(data)), MAX_CALIBRATION_SAMPLES)
     stride = spec.postprocessing.stride  # type: ignore[attr-defined]
@@ -160,8 +160,8 @@ def _mentions(pipeline: EntityFinder) -> Iterator[tuple[str, Any]]:
 
 
 def _calibrate_mentions(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:
+    from edgeformer.data.annotated import CONLL_SUFFIXES, read_tagged
     from edgeformer.data.labelled import spread
-    from edgeformer.evaluate.tokens import CONLL_SUFFIXES, read_tagged
 
     tagged = data.suffix.lower() in CONLL_SUFFIXES
     texts = [each.text for each in read_tagged(str(data))] if tagged else calibration_texts(data)

@@ -42,7 +42,7 @@ TOYS = (
     Toy(
         "Add a task",
         "tests/edgeformer/tasks/toy_task.py",
-        "text-scoring",
+        "text-rating",
         (runtime.Task, runtime.InputKind, runtime.AnswerKind, core.Task),
     ),
     Toy("Add a target", "tests/edgeformer/convert/toy_target.py", "web", (Target, FileFormat)),

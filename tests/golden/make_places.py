@@ -68,8 +68,10 @@ def _tokens(words: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 for place in range(len(texts))
             ],
             "continues": [
-                int(number >= 0 and token != "[UNK]" and len(token) != len(given[number][start:end]))
-                for token, number, (start, end) in zip(found.tokens, texts, found.offsets, strict=True)
+                int(number >= 0 and piece != "[UNK]" and len(piece) != len(given[number][start:end]))
+                for piece, number, (start, end) in zip(
+                    map(library[name].id_to_token, found.ids), texts, found.offsets, strict=True
+                )
             ],
         }
 

@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle.specs import Embedding as Embedding
 from edgeformer_runtime.bundle.specs import Postprocessing as Postprocessing
 from edgeformer_runtime.bundle.specs import Preprocessing as Preprocessing
 from edgeformer_runtime.bundle.specs import ProgramSpec as ProgramSpec
+from edgeformer_runtime.bundle.specs import Score as Score
 from edgeformer_runtime.bundle.specs import TensorSpec as TensorSpec
 from edgeformer_runtime.bundle.specs import TextPreprocessing as TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten

@@ -57,6 +57,14 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Score:
+    """The program's only output is one number: a score as it is (`activation` "none"), or of which the sigmoid is."""
+
+    activation: str
+    kind: str = "score"
+
+
+@dataclass(frozen=True)
 class Embedding:
     """The program's output is the embedding itself, pooled and, where `normalized`, of L2 norm 1."""
 

@@ -8,10 +8,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.manifest import Classification
+from edgeformer_runtime.bundle.manifest import Classification, Score
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
 
 
 def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: bool = False) -> ClassificationResult:
@@ -33,6 +33,16 @@ def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: boo
         scores=tuple(float(scores[index]) for index in order),
         truncated=truncated,
     )
+
+
+def score_of(outputs: Mapping[str, Tensor], head: Score, truncated: bool = False) -> ScoreResult:
+    """The only output (1, 1) as a score.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
+    value = finite_row(outputs).astype(np.float64)
+    return ScoreResult(float((sigmoid(value) if head.activation == "sigmoid" else value)[0]), truncated)
 
 
 def embed(outputs: Mapping[str, Tensor], truncated: bool = False) -> EmbeddingResult:

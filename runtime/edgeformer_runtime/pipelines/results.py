@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.bundle.specs import Classification, Embedding
+from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
 from edgeformer_runtime.errors import InputError
 
 
@@ -139,6 +139,41 @@ class ClassificationResult:
             raise ValueError("its labels are not the manifest's")
         if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
             raise ValueError("a score is none")
+        return result
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """One number.
+
+    Attributes:
+        score: of the text, or of the pair.
+        truncated: the input was too long and lost its end.
+        statistics: what the answer cost; None where it was not measured.
+    """
+
+    score: float
+    truncated: bool = False
+    statistics: Statistics | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """{"score": number}."""
+        return {"score": self.score}
+
+    def expected_json(self) -> dict[str, Any]:
+        """What vectors store of the answer besides the program's outputs: nothing, it is computed from the output."""
+        return {}
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `Result.to_frame`."""
+        return header_of(self)
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Score) -> ScoreResult:  # noqa: ARG003
+        """See `Result.from_frame`: its score is a number, of a sigmoid from 0 to 1."""
+        result = strict_json.from_data(cls, header["result"], "answer")
+        if not math.isfinite(result.score) or (head.activation == "sigmoid" and not 0 <= result.score <= 1):
+            raise ValueError("its score is none")
         return result
 
 

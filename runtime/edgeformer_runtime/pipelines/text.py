@@ -1,4 +1,4 @@
-"""Text pipelines: classification and embedding."""
+"""Text pipelines: classification, scoring and embedding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
+from edgeformer_runtime.bundle.manifest import Classification, Score, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.pipelines.heads import classify, embed
+from edgeformer_runtime.pipelines.heads import classify, embed, score_of
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
 
 
@@ -46,6 +46,14 @@ class TextClassifier(TextPipeline[ClassificationResult]):
     def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
         """Labels and probabilities, best first."""
         return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)
+
+
+class TextScorer(TextPipeline[ScoreResult]):
+    """Gives a text's score, or a pair's."""
+
+    def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ScoreResult:
+        """The program's output as a score."""
+        return score_of(outputs, cast(Score, self.bundle.manifest.postprocessing), prepared.truncated)
 
 
 class TextEmbedder(TextPipeline[EmbeddingResult]):

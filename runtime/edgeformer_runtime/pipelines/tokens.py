@@ -182,7 +182,7 @@ class QuestionAnswerer(WindowPipeline[SpanResult]):
     def windows(self, raw: RawText) -> tuple[Prepared, ...]:
         """The question beside as many windows of the context as it takes."""
         if not isinstance(raw, Sequence) or isinstance(raw, str) or len(raw) != 2 or not isinstance(raw[0], str):
-            raise InputError("expected a question and its context, a pair of texts: --pair gives the context")
+            raise InputError("expected a question and its context, a pair of texts")
         question, context = cast(tuple[str, str], raw)
         if not question or not context:
             raise InputError(f"expected a {'context' if question else 'question'}, found an empty text")

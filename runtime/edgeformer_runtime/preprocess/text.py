@@ -155,13 +155,14 @@ class TextEncoder:
         return tuple(found)
 
     def _places(self, encoding: Encoding, text: str, pair: str | None) -> Places:
+        assert self._tokenizer is not None
         given = (text, pair or "")
         offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
         texts = [SPECIAL if number is None else number for number in encoding.sequence_ids]
         words = [-1 if number is None else number for number in encoding.word_ids]
         continues = [
             number != SPECIAL and self._continues(token, given[number], int(start), int(end))
-            for token, number, (start, end) in zip(encoding.tokens, texts, offsets, strict=True)
+            for token, number, (start, end) in zip(self._tokenizer.pieces(encoding.ids), texts, offsets, strict=True)
         ]
         return Places(offsets, np.array(texts, np.int64), np.array(words, np.int64), np.array(continues, np.bool_))
 

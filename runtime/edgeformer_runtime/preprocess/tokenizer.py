@@ -49,10 +49,6 @@ class Encoding(Protocol):
         """What was cut off."""
 
     @property
-    def tokens(self) -> list[str]:
-        """The tokens as the vocabulary has them."""
-
-    @property
     def offsets(self) -> list[tuple[int, int]]:
         """For each token its first character and the one behind its last, in the text that was given."""
 
@@ -140,6 +136,11 @@ class Tokenizer:
         with self._calls():
             text: str = self._library.decode(list(tokens), skip_special_tokens=True)
         return text
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Tokens as the vocabulary has them, whatever of a text they stand for."""
+        with self._calls():
+            return [self._library.id_to_token(each) or "" for each in ids]
 
     def special_tokens(self, pair: bool = False) -> int:
         """How many tokens surround a text, or two."""

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.app import documents, file_body, respond
@@ -100,7 +100,7 @@ class EntityQuery(BaseModel):
 
 
 class EmbedQuery(BaseModel):
-    """An embedding takes no options."""
+    """An embedding and a score take no options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,6 +176,13 @@ class ClassificationAnswer(Answer):
     truncated: bool = False
 
 
+class ScoreAnswer(Answer):
+    """A score; `truncated`: the device saw a part of the input only."""
+
+    score: float
+    truncated: bool = False
+
+
 class EmbeddingAnswer(Answer):
     """An embedding; `truncated`: the device saw a part of the input only."""
 
@@ -213,7 +220,7 @@ class EntityAnswer(Answer):
 class Answers(BaseModel):
     """The answers of a request with several inputs, in their order."""
 
-    answers: list[ClassificationAnswer | EmbeddingAnswer | SpanAnswer | EntityAnswer]
+    answers: list[ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | SpanAnswer | EntityAnswer]
 
 
 def _labels(top: int | None) -> tuple[Callable[[ClassificationResult], Answer], ReadFallback]:
@@ -291,6 +298,19 @@ def add_text_embedding(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_texts, max_inputs=service.options.max_inputs)
         return await respond(service, request, RequestPlan(read, answer_at_once, _embedding))
+
+
+def add_text_scoring(app: FastAPI, service: Service) -> None:
+    """Let an application score texts."""
+
+    @app.post(ANSWER_PATH, summary="Score texts", **documents(ScoreAnswer | Answers, TEXT_BODY))
+    async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
+        read = partial(read_texts, max_inputs=service.options.max_inputs)
+
+        def to_answer(result: ScoreResult) -> ScoreAnswer:
+            return ScoreAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
+
+        return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))
 
 
 def add_question_answering(app: FastAPI, service: Service) -> None:

@@ -15,6 +15,7 @@ from edgeformer_runtime.bundle.specs import (
     Embedding,
     ImagePreprocessing,
     ProgramSpec,
+    Score,
     TensorSpec,
     TextPreprocessing,
     to_input,
@@ -207,7 +208,7 @@ def _check_embedding(manifest: Manifest) -> None:
 def check_nothing_expected(case: Mapping[str, Any], _: Any, where: str) -> None:
     """Vectors store nothing of an answer that is the program's output itself."""
     if case["expected"]:
-        raise BundleError(f'{where}: an embedding has neither labels nor text: "expected" must be empty')
+        raise BundleError(f'{where}: the output itself is the answer: "expected" must be empty')
 
 
 def _show_embedding(result: EmbeddingResult, _: int) -> str:
@@ -228,6 +229,26 @@ EMBEDDING = AnswerKind(
 )
 
 
+# A score.
+
+
+def _check_score(manifest: Manifest) -> None:
+    check_only_output(manifest, 1)
+
+
+SCORE = AnswerKind(
+    kind="score",
+    record=Score,
+    check=_check_score,
+    check_expected=check_nothing_expected,
+    describe=lambda head: "a score" if head.activation == "none" else f"a score, {head.activation}",
+    result="edgeformer_runtime.pipelines.results:ScoreResult",
+    show=lambda result, _: f"{result.score:.4f}",
+    plural="scores",
+    replay="edgeformer_runtime.verify.program_replay:ScoreReplay",
+)
+
+
 TEXT_CLASSIFICATION = Task(
     name="text-classification",
     takes=TEXT,
@@ -242,6 +263,14 @@ TEXT_EMBEDDING = Task(
     gives=EMBEDDING,
     pipeline="edgeformer_runtime.pipelines.text:TextEmbedder",
     serve="edgeformer_runtime.serve.routes:add_text_embedding",
+)
+
+TEXT_SCORING = Task(
+    name="text-scoring",
+    takes=TEXT,
+    gives=SCORE,
+    pipeline="edgeformer_runtime.pipelines.text:TextScorer",
+    serve="edgeformer_runtime.serve.routes:add_text_scoring",
 )
 
 IMAGE_CLASSIFICATION = Task(

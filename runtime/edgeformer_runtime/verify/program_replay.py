@@ -11,14 +11,15 @@ import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import CASES_FILE
-from edgeformer_runtime.bundle.specs import Embedding
+from edgeformer_runtime.bundle.specs import Embedding, Score
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.heads import score_of
 from edgeformer_runtime.pipelines.program import Prepared
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
 from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
@@ -113,6 +114,23 @@ class EmbeddingReplay(ProgramReplay):
         """Component by component."""
         (output,) = case.outputs.values()
         return compare(result.vector, output[0], tolerance)
+
+
+class ScoreReplay(ProgramReplay):
+    """Compares scores with those of the recorded outputs."""
+
+    def answer_tolerance(self, case: Case) -> float:
+        """Of a score that is the output a fraction of the outputs' scale."""
+        head = self.pipeline.bundle.manifest.postprocessing
+        assert isinstance(head, Score)
+        (name,) = case.outputs
+        return self.tolerances.score if head.activation == "sigmoid" else self.tolerances.output * self.scales[name]
+
+    def compare_answer(self, case: Case, result: ScoreResult, tolerance: float) -> Comparison:
+        """One number each."""
+        head = self.pipeline.bundle.manifest.postprocessing
+        assert isinstance(head, Score)
+        return compare(np.array([result.score]), np.array([score_of(case.outputs, head).score]), tolerance)
 
 
 class LabelReplay(ProgramReplay):

@@ -128,4 +128,5 @@ def test_multi_label_and_regression(bert: Path) -> None:
     edit_config(bert, problem_type="regression")
     assert "problem_type must be one of" in message(bert)
     edit_config(bert, problem_type=None, id2label={"0": "LABEL_0"})
-    assert "regression" in message(bert)
+    assert "regression" in message(bert, task="text-classification")
+    assert (open_checkpoint(str(bert)).task, open_checkpoint(str(bert)).activation) == ("text-scoring", "sigmoid")

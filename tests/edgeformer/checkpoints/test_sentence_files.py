@@ -378,6 +378,38 @@ def test_a_cross_encoders_default_prompt_must_be_decided(cross_encoder: dict[int
     assert "no tokenizer" in note
 
 
-def test_a_cross_encoder_of_one_label_says_what_to_do(cross_encoder: dict[int, Path]) -> None:
-    with pytest.raises(InputError, match=r"one label, so it is a regression or a reranker.*add a label before it"):
-        open_checkpoint(str(cross_encoder[1]))
+@pytest.mark.parametrize(
+    ("stated", "activation"),
+    [
+        ({}, "sigmoid"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}, "none"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, "sigmoid"),
+        ({"problem_type": "regression"}, "none"),
+    ],
+)
+def test_a_cross_encoder_of_one_label_gives_a_score(
+    cross_encoder: dict[int, Path], tmp_path: Path, stated: dict[str, Any], activation: str
+) -> None:
+    folder = Path(shutil.copytree(cross_encoder[1], tmp_path / "cross"))
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", config | stated)
+    checkpoint = open_checkpoint(str(folder))
+    assert (checkpoint.task, checkpoint.activation) == ("text-scoring", activation)
+    load_module(checkpoint, KERNELS["dense"])
+    with pytest.raises(
+        InputError, match=r"one label, so it is a regression or a reranker.*leave --task out for text-s"
+    ):
+        open_checkpoint(str(folder), task="text-classification")
+
+
+def test_a_score_is_one(cross_encoder: dict[int, Path]) -> None:
+    with pytest.raises(InputError, match="text-scoring gives one score, and the checkpoint has 3 labels"):
+        open_checkpoint(str(cross_encoder[3]), task="text-scoring")
+
+
+def test_an_unknown_activation_of_a_score_is_refused(cross_encoder: dict[int, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(cross_encoder[1], tmp_path / "cross"))
+    config = json.loads((folder / "config.json").read_text())
+    write(folder / "config.json", config | {"sentence_transformers": {"activation_fn": "torch.nn.Softplus"}})
+    with pytest.raises(InputError, match="activation_fn must be one of Sigmoid, Identity, found"):
+        open_checkpoint(str(folder))

@@ -87,7 +87,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def found(**asked: str) -> EntryPoints:
         group = asked.get("group")
-        return EntryPoints([EntryPoint("text-scoring", entries[group], group)]) if group in entries else real(**asked)
+        return EntryPoints([EntryPoint("text-rating", entries[group], group)]) if group in entries else real(**asked)
 
     real = importlib.metadata.entry_points
     monkeypatch.setattr(importlib.metadata, "entry_points", found)
@@ -114,7 +114,7 @@ def expected(source: Path, text: str) -> float:
 
 @pytest.mark.usefixtures("installed")
 def test_another_authors_task_is_one_file(source: Path, tmp_path: Path) -> None:
-    options = ConvertOptions(str(source), tmp_path / "out", ("onnx",), ("fp32", "dynamic-int8"), (16,), "text-scoring")
+    options = ConvertOptions(str(source), tmp_path / "out", ("onnx",), ("fp32", "dynamic-int8"), (16,), "text-rating")
     rows = convert(options)
     assert [row.problems for row in rows] == [(), ()]
     # Its gates judged both on the built-in texts, besides the recorded ones.
@@ -126,25 +126,25 @@ def test_another_authors_task_is_one_file(source: Path, tmp_path: Path) -> None:
     data = tmp_path / "stars.csv"
     data.write_text("text,label\n" + "".join(f"{text},{score + 0.5}\n" for text, score in right.items()))
     with Bundle.open(exact) as bundle:
-        assert bundle.manifest.task == "text-scoring"
+        assert bundle.manifest.task == "text-rating"
         assert verify(bundle).ok
         found = evaluate(bundle, data, source)
         assert found.to_json() == {"metric": "mean_error", "value": pytest.approx(0.5, abs=1e-4), "n": 2}
         assert (found.model, [table.row_count for table in found.tables()]) == ("checkpoint.onnx.fp32", [1])
-        with pytest.raises(InputError, match="checkpoint does text-scoring: expected a classifier"):
+        with pytest.raises(InputError, match="checkpoint does text-rating: expected a classifier"):
             answers_of(bundle, str(data))
     assert diagnose(exact, DoctorOptions()).ok
 
 
 @pytest.mark.usefixtures("installed")
 def test_another_authors_task_is_refused_where_it_has_no_part(source: Path) -> None:
-    assert [*TASKS][-1] == "text-scoring"
-    with pytest.raises(InputError, match="unknown task 'stars': did you mean text-scoring"):
+    assert [*TASKS][-1] == "text-rating"
+    with pytest.raises(InputError, match="unknown task 'stars': did you mean text-rating"):
         check_task("stars")
     assert open_checkpoint(str(source)).task == "text-classification"
-    with pytest.raises(InputError, match="unknown task for tinyvit 'text-scoring': expected one of image-classific"):
-        open_checkpoint("cifar10-tinyvit", task="text-scoring")
+    with pytest.raises(InputError, match="unknown task for tinyvit 'text-rating': expected one of image-classific"):
+        open_checkpoint("cifar10-tinyvit", task="text-rating")
     with pytest.raises(InputError, match="a text scorer: expected a classifier or a speech recogniser"):
-        open_model(str(source), "text-scoring")
-    with pytest.raises(InputError, match="--eval is for classifiers, and this does text-scoring"):
-        convert(ConvertOptions(str(source), source / "out", ("onnx",), task="text-scoring", evaluation=str(source)))
+        open_model(str(source), "text-rating")
+    with pytest.raises(InputError, match="--eval is for classifiers, and this does text-rating"):
+        convert(ConvertOptions(str(source), source / "out", ("onnx",), task="text-rating", evaluation=str(source)))

@@ -49,7 +49,7 @@ class Score:
     """The manifest's record: the program's only output times `scale` is the score."""
 
     scale: float
-    kind: str = "score"
+    kind: str = "stars"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def to_answer(result: ScoreResult) -> ScoreAnswer:
     return ScoreAnswer(statistics=cost_of(result), **result.to_json())
 
 
-def add_text_scoring(app: FastAPI, service: Service) -> None:
+def add_text_rating(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Score texts", **documents(ScoreAnswer, TEXT_BODY))
     async def answer(request: Request) -> Response:
         read = partial(read_texts, max_inputs=service.options.max_inputs)
@@ -112,13 +112,13 @@ def check_score(manifest: Manifest) -> None:
 
 
 SCORE = AnswerKind(
-    kind="score",
+    kind="stars",
     record=Score,
     schema={
         "type": "object",
         "additionalProperties": False,
         "required": ["kind", "scale"],
-        "properties": {"kind": {"const": "score"}, "scale": {"type": "number", "exclusiveMinimum": 0}},
+        "properties": {"kind": {"const": "stars"}, "scale": {"type": "number", "exclusiveMinimum": 0}},
     },
     check=check_score,
     check_expected=check_nothing_expected,
@@ -130,11 +130,11 @@ SCORE = AnswerKind(
 )
 
 TASK = Task(
-    name="text-scoring",
+    name="text-rating",
     takes=TEXT,
     gives=SCORE,
     pipeline=f"{__name__}:TextScorer",
-    serve=f"{__name__}:add_text_scoring",
+    serve=f"{__name__}:add_text_rating",
 )
 
 

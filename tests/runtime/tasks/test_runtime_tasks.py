@@ -27,7 +27,7 @@ from edgeformer_runtime.tasks.task import TASKS, AnswerKind, InputKind, Task
 pytest.importorskip("fastapi")
 
 TOY = "tests.edgeformer.tasks.toy_task:TASK"
-ENTRY_POINTS = f"[edgeformer_runtime.tasks]\ntext-scoring = {TOY}\n"
+ENTRY_POINTS = f"[edgeformer_runtime.tasks]\ntext-rating = {TOY}\n"
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -86,7 +86,7 @@ def toy_manifest() -> Manifest:
     return dataclasses.replace(
         text,
         name="toy",
-        task="text-scoring",
+        task="text-rating",
         programs=programs,
         postprocessing=Score(scale=0.5),
         operators={"Cast": 2, "ReduceSum": 2},
@@ -175,7 +175,7 @@ def test_another_authors_task_answers(toy: Path, command: Callable[..., tuple[in
     assert (code, err) == (0, "note: input 0 was too long for the bundle and lost its end\n")
     assert "8.00" in out
     code, out, _ = command("inspect", toy)
-    assert code == 0 and "a score, times 0.5" in out and "text-scoring" in out
+    assert code == 0 and "a score, times 0.5" in out and "text-rating" in out
     code, _, err = command("run", toy, "hello", "--language", "en")
     assert code == 2
     assert err == "error: toy takes texts: expected them without options for images or audio, found --language\n"
@@ -184,7 +184,7 @@ def test_another_authors_task_answers(toy: Path, command: Callable[..., tuple[in
 def test_another_authors_task_answers_in_a_helper_process(toy: Path) -> None:
     with load(toy, isolated=True) as pipeline:
         assert pipeline("hello").score == 1.5
-        with pytest.raises(InputError, match="text-scoring takes no audio"):
+        with pytest.raises(InputError, match="text-rating takes no audio"):
             pipeline.begin(b"")  # type: ignore[attr-defined]
 
 
@@ -231,7 +231,7 @@ def test_another_authors_task_is_served(toy: Path) -> None:
         assert (answer.json()["score"], answer.json()["answered_by"]) == (1.5, "device")
         several = client.post("/v1/answer", json={"inputs": [{"text": "hello"}, {"text": "", "pair": "hello"}]})
         assert [each["score"] for each in several.json()["answers"]] == [1.5, 2.0]
-        assert client.get("/v1/bundle").json()["task"] == "text-scoring"
+        assert client.get("/v1/bundle").json()["task"] == "text-rating"
         assert client.post("/v1/answer", json={"words": "hello"}).status_code == 422
     with pytest.raises(InputError, match="fallback: scores have no confidence that could be too low"):
         open_service(toy, ServeOptions(fallback=FallbackOptions("http://127.0.0.1:1")))
@@ -244,7 +244,7 @@ def test_another_authors_task_is_served(toy: Path) -> None:
         ({"width": 3}, "postprocessing: unknown key 'width': expected only kind, scale"),
         (
             {"kind": "rating"},
-            "postprocessing.kind: expected one of classification, embedding, spans, entities, transcription, score",
+            "postprocessing.kind: expected one of classification, embedding, score, spans, entities, transcription, st",
         ),
     ],
 )
@@ -271,5 +271,5 @@ def test_a_record_of_another_task_is_refused(toy: Path) -> None:
 
 def test_without_its_package_the_task_is_unknown(toy: Path, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(installed)])
-    with pytest.raises(BundleError, match=r"postprocessing\.kind: expected one of classification, .*, found 'score'"):
+    with pytest.raises(BundleError, match=r"postprocessing\.kind: expected one of classification, .*, found 'stars'"):
         Bundle.open(toy)

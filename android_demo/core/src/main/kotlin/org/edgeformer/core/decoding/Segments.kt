@@ -80,16 +80,8 @@ internal fun cutAtSkipped(spans: Spans, letters: List<Int>, sounding: List<Pair<
 }
 
 /** Letters and digits: a note and a full stop are none. */
-internal fun lettersOf(text: String): Int {
-    var letters = 0
-    var place = 0
-    while (place < text.length) { // not `codePoints`, which Android has from API 24 on
-        val code = text.codePointAt(place)
-        if (Character.isLetterOrDigit(code)) letters++
-        place += Character.charCount(code)
-    }
-    return letters
-}
+internal fun lettersOf(text: String): Int =
+    text.indices.count { !text[it].isLowSurrogate() && Character.isLetterOrDigit(text.codePointAt(it)) }
 
 /**
  * Segments that start behind, and end before, the pauses that their times lie in or near. Models often let a segment
