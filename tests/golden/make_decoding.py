@@ -22,7 +22,7 @@ from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, detect_language, feed
 from edgeformer_runtime.decoding.repetition import loop_period
-from edgeformer_runtime.decoding.segments import Span, fit_to_pauses, split_at_timestamps
+from edgeformer_runtime.decoding.segments import Span, Spans, cut_at_skipped, fit_to_pauses, split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.decoder import DecoderOutput
 from tests.golden.golden_files import document
@@ -44,6 +44,7 @@ def files() -> dict[str, bytes]:
     cases += [_window(spec, *case) for case in _windows()]
     cases += [_window(multilingual, *case) for case in _multilingual_windows()]
     cases += [_fitted(*case) for case in _times()]
+    cases += [_skipped(*case) for case in _SKIPPED]
     cases += [{"kind": "loop", "said": said, "stretches": n, "period": loop_period(said, n)} for said, n in _LOOPS]
     cases += [{"kind": "join", "texts": list(texts), "joined": joined} for texts, joined in _JOINED]
     versions = f"transformers {transformers.__version__}, edgeformer"
@@ -244,7 +245,9 @@ def _windows() -> Iterator[Window]:
     unsure = [[(72, 5.2)], [(73, 5.2)], [(END, 5.2)]]
     yield "little text", False, unsure, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 5.4)]}
     yield "little text that is said", False, unsure, 0.2, {"start": [(SPEECH_TOKENS.no_speech, 5.4)]}
-    yield "little text of a speaker", False, unsure, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
+    yield "nearly no text", False, unsure, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
+    yield "little text of a speaker", False, unsure, 1.5, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
+    yield "surely no speech", False, unsure, 0.2, {"start": [(SPEECH_TOKENS.no_speech, 9.0)]}
     doubtful = [[(72, 0.5)], [(73, 0.5)], *_says([END])]
     yield "little doubtful text", False, doubtful, 5.0, {"start": [(SPEECH_TOKENS.no_speech, 4.0)]}
     yield "improbable", False, [[(72, 0.5)], [(73, 0.5)], *_says([END])], 1.0, {}
@@ -312,6 +315,25 @@ def _times() -> Iterator[tuple[str, list[list[float]], list[list[float]]]]:
     yield "within a pause", [[1.0, 2.0]], [[0.0, 0.5], [2.5, 3.0]]
     yield "no audio", [[0.0, 1.0]], []
     yield "two in one", [[0.5, 0.6], [0.6, 0.7], [0.7, 3.0]], [[0.5, 3.25]]
+
+
+def _skipped(times: list[list[float]], letters: list[int], sounding: list[list[float]]) -> dict[str, Any]:
+    spans = Spans(tuple(Span(start, end, ()) for start, end in times), None)
+    found = cut_at_skipped(spans, letters, [(begin, end) for begin, end in sounding])
+    cut = [[span.start, span.end] for span in found.segments]
+    return {
+        "kind": "skipped", "times": times, "letters": letters, "sounding": sounding, "cut": cut, "resume": found.resume
+    }  # fmt: skip
+
+
+_SKIPPED = (
+    ([[0.0, 3.0], [3.0, 18.0], [18.0, 20.0]], [30, 28, 20], [[0.2, 2.9], [3.5, 6.1], [6.9, 17.8], [18.4, 20.0]]),
+    ([[0.0, 3.0], [3.0, 18.0]], [30, 70], [[0.2, 2.9], [3.5, 6.1], [6.9, 17.8]]),
+    ([[0.0, 15.0]], [10], [[0.0, 15.0]]),
+    ([[0.0, 15.0]], [0], [[1.0, 1.5], [4.0, 14.5]]),
+    ([[0.0, 15.0]], [8], [[1.0, 1.5], [13.0, 14.5]]),
+)
+"""Segments' times and letters, and the audio between its pauses."""
 
 
 _LOOPS = (

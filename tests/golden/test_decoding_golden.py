@@ -13,7 +13,7 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.repetition import loop_period
-from edgeformer_runtime.decoding.segments import Span, fit_to_pauses
+from edgeformer_runtime.decoding.segments import Span, Spans, cut_at_skipped, fit_to_pauses
 from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges
 from tests.golden.golden_files import FOLDER
@@ -23,6 +23,7 @@ from tests.golden.make_silence import samples_of
 GOLDEN = json.loads((FOLDER / "decoding.json").read_text(encoding="utf-8"))
 RULES = [case for case in GOLDEN["cases"] if case["kind"] == "rules"]
 WINDOWS = [case for case in GOLDEN["cases"] if case["kind"] == "window"]
+SKIPPED = [case for case in GOLDEN["cases"] if case["kind"] == "skipped"]
 LOOPS = [case for case in GOLDEN["cases"] if case["kind"] == "loop"]
 TIMES = [case for case in GOLDEN["cases"] if case["kind"] == "times"]
 JOINED = [case for case in GOLDEN["cases"] if case["kind"] == "join"]
@@ -52,6 +53,14 @@ def test_window(case: dict[str, Any]) -> None:
     expected = case["expected"]
     exact = ("prompt", "tokens", "text", "segments", "resume", "looped", "silent", "doubtful")
     assert {key: found[key] for key in exact} == {key: expected[key] for key in exact}
+
+
+@pytest.mark.parametrize("case", SKIPPED, ids=range(len(SKIPPED)))
+def test_skipped_sentences(case: dict[str, Any]) -> None:
+    spans = Spans(tuple(Span(start, end, ()) for start, end in case["times"]), None)
+    found = cut_at_skipped(spans, case["letters"], [(begin, end) for begin, end in case["sounding"]])
+    assert [[span.start, span.end] for span in found.segments] == case["cut"]
+    assert found.resume == case["resume"]
 
 
 @pytest.mark.parametrize("case", LOOPS, ids=range(len(LOOPS)))

@@ -2,8 +2,9 @@
 
     python -m tools.pi
 
-Runs the runtime's own tests there, verifies bundles of text, images and speech, and compares what their programs
-compute. Times in emulation mean nothing and are not reported. The report is build/pi-report.json.
+Runs the runtime's own tests there, verifies bundles of text, images and speech, compares what their programs compute,
+and counts the instructions of an answer. Times in emulation mean nothing and are not reported. The report is
+build/pi-report.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tools.pi.bundles import MODELS, convolutions, tiny_litert
 from tools.pi.comparison import Comparison, compare_files
 from tools.pi.emulated_pi import RECIPE, EmulatedPi, open_pi
 from tools.pi.emulated_tests import run_tests
+from tools.pi.instructions import NOT_SAID, Counted, compared_bundles, count_instructions
 from tools.pi.wheels import install_runtime, versions
 
 REPORT = REPOSITORY / "build" / "pi-report.json"
@@ -58,17 +60,22 @@ def main() -> int:
             compared = _compare(pi, made, exact)
         with _step("ExecuTorch without torch"):
             compared += shims.compare_shims(pi, for_executorch)
+        with _step("count instructions"):
+            counted = count_instructions(pi, compared_bundles(), shims.build(pi.site_packages, shims.COMPILER))
     except SetupError as error:
         print(f"make pi: {error}", file=sys.stderr)
         return 2
     ok = tested and all(verified.values()) and all(each.ok for each in compared)
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(_report(pi, tested, verified, compared), indent=2) + "\n", encoding="utf-8")
+    REPORT.write_text(json.dumps(_report(pi, tested, verified, compared, counted), indent=2) + "\n", encoding="utf-8")
     for comparison in compared:
         print(
             f"  {'ok' if comparison.ok else 'FAILED':6} {comparison.bundle:34} differs by {comparison.difference:.1e}"
             f" (at most {comparison.tolerance:.0e}) in {comparison.worst}"
         )
+    for each in counted:
+        print(f"  {each.bundle:34} {each.instructions / 1e6:8.1f} million instructions an answer, {each.ratio:.2f}")
+    print(f"  {NOT_SAID}")
     print(f"{'ok' if ok else 'failed'}: {REPORT.relative_to(REPOSITORY)}")
     return 0 if ok else 1
 
@@ -113,7 +120,13 @@ def _compare(pi: EmulatedPi, made: Mapping[Path, str], exact: Path) -> list[Comp
         ]
 
 
-def _report(pi: EmulatedPi, tested: bool, verified: Mapping[str, bool], compared: list[Comparison]) -> dict[str, Any]:
+def _report(
+    pi: EmulatedPi,
+    tested: bool,
+    verified: Mapping[str, bool],
+    compared: list[Comparison],
+    counted: list[Counted],
+) -> dict[str, Any]:
     installed = versions(pi.site_packages)
     return {
         "system": f"Debian {RECIPE.suite}, {RECIPE.architecture}, emulated",
@@ -121,6 +134,7 @@ def _report(pi: EmulatedPi, tested: bool, verified: Mapping[str, bool], compared
         "tests": tested,
         "verified": dict(verified),
         "comparisons": [each.to_json() for each in compared],
+        "instructions": [each.to_json() for each in counted],
     }
 
 

@@ -20,14 +20,15 @@ from tools.pi.comparison import Comparison, compare_files
 from tools.pi.emulated_pi import EmulatedPi, clean_environment
 
 CHOICE = "EDGEFORMER_EXECUTORCH"
+SHIM_TEXTS = Model(
+    "texts",
+    ("fp32", "dynamic-int8"),
+    lambda folder: str(save_mobilebert(folder, num_hidden_layers=1, normalization_type="layer_norm")),
+    seq_lens=(16,),
+    target="executorch",
+)
 MODELS = (
-    Model(
-        "texts",
-        ("fp32", "dynamic-int8"),
-        lambda folder: str(save_mobilebert(folder, num_hidden_layers=1, normalization_type="layer_norm")),
-        seq_lens=(16,),
-        target="executorch",
-    ),
+    SHIM_TEXTS,
     Model("images", ("fp32",), lambda folder: str(save_tinyvit(folder)), target="executorch"),
     replace(SPEECH, precisions=("fp32",), target="executorch"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,14 +136,18 @@ def graphs_of(programs: Sequence[Program]) -> tuple[Graph, ...]:
 def _export(graph: Graph) -> onnx.ModelProto:
     _remember_operators()
     program = graph.program
-    length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
+    sizes = None
+    if program.any_length:
+        length = torch.export.Dim(LENGTH, min=SHORTEST_TEXT, max=program.inputs[0].shape[1])
+        # By the names of forward's parameters, one of which may take several inputs.
+        sizes = dict(inspect.signature(program.module.forward).bind(*({1: length} for _ in program.inputs)).arguments)
     exported = torch.onnx.export(
         program.module,
         program.example_inputs(),
         dynamo=True,
         opset_version=OPSET,
         input_names=[spec.name for spec in program.inputs],
-        dynamic_shapes=tuple({1: length} for _ in program.inputs) if program.any_length else None,
+        dynamic_shapes=sizes,
         verbose=False,
     )
     assert exported is not None, "the exporter returns a program when it is given no file"

@@ -31,6 +31,17 @@ final class DecodingTests: XCTestCase {
         }
     }
 
+    func testSkippedSentencesAreHeardAgain() throws {
+        for item in try Golden.cases("decoding.json") where item["kind"].text == "skipped" {
+            let spans = Spans(item["times"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) })
+            let sounding = item["sounding"].items.map { $0[0].double..<$0[1].double }
+            let found = spans.cutAtSkipped(letters: item["letters"].ints, sounding) ?? spans
+            let expected = item["cut"].items.map { Span(start: $0[0].double, end: $0[1].double, entries: []) }
+            let resume = item["resume"].isNull ? nil : item["resume"].double
+            XCTAssertEqual(found, Spans(expected, resume: resume))
+        }
+    }
+
     func testLoops() throws {
         for item in try Golden.cases("decoding.json") where item["kind"].text == "loop" {
             let found = Repetition.loopPeriod(item["said"].ints, stretches: item["stretches"].int)

@@ -12,10 +12,8 @@ from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import token_probability
 from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period, repeats_phrase
+from edgeformer_runtime.decoding.segments import SPARSE_LETTERS_PER_SECOND, letters_of
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
-
-SPARSE_LETTERS_PER_SECOND = 4.0
-"""Of audio that sounds. Who speaks says 10 to 20, and 5 ideographs; models give less for music, noise and animals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +107,11 @@ def _is_improbable(decoded: Decoded, options: TranscribeOptions) -> bool:
 
 
 def _is_silent(decoded: Decoded, options: TranscribeOptions, sounding_seconds: float) -> bool:
-    """Whether text stands for no speech: little text for its audio need not be as improbable as other text.
+    """Whether text stands for no speech: where that is nearly certain, and where there is little text for the audio, it
+    need not be as improbable as other text.
 
-    Measured on music, noise, animals and machines: little text that is doubtful has a probability of no speech of 0.09
-    and more there, and 0.3 and more where it is not; of speech it is mostly below 0.1.
+    Measured on music, noise, animals and machines: little text that is doubtful, or less than a letter a second, has a
+    probability of no speech of 0.09 and more there, and other little text of 0.3; that of speech is mostly below 0.1.
     """
     threshold, improbable = options.no_speech_threshold, options.log_probability_threshold
     no_speech, likelihood = decoded.no_speech_probability, decoded.hypothesis.mean_log_probability
@@ -120,9 +119,11 @@ def _is_silent(decoded: Decoded, options: TranscribeOptions, sounding_seconds: f
         return False
     if no_speech > threshold and likelihood < improbable:
         return True
-    letters = sum(map(str.isalnum, decoded.text))
+    letters = letters_of(decoded.text)
+    is_unlikely_text = decoded.doubtful or letters < sounding_seconds
     is_sparse = letters < SPARSE_LETTERS_PER_SECOND * sounding_seconds
-    return is_sparse and likelihood < improbable / 2 and no_speech > threshold / (12 if decoded.doubtful else 2)
+    is_likely = is_sparse and no_speech > threshold / (12 if is_unlikely_text else 2)
+    return likelihood < improbable / 2 and (is_likely or no_speech > (1 + threshold) / 2)
 
 
 def _silenced(decoded: Decoded) -> Decoded:

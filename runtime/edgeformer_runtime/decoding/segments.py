@@ -7,6 +7,13 @@ from dataclasses import dataclass, replace
 
 from edgeformer_runtime.bundle.specs import Transcription
 
+SPARSE_LETTERS_PER_SECOND, USUAL_LETTERS_PER_SECOND = 4.0, 10.0
+"""Of audio that sounds. Who speaks says 10 to 20, and 5 ideographs; models give less for music, noise and animals, and
+where they skip sentences."""
+SKIPPED_SECONDS = 5.0
+"""Of audio that sounds, in one segment: with less, sparse text is slow speech."""
+SHORTEST_PART_SECONDS = 1.0
+"""Of a segment's audio, before and behind where it is cut."""
 NEAR_PAUSE_SECONDS = 0.4
 """A time that the model gives is taken for that of a pause so near."""
 
@@ -67,6 +74,35 @@ def split_at_timestamps(tokens: Sequence[int], spec: Transcription, seconds: flo
         segments.append(Span(start, max(start, seconds), tuple(entries)))
     ends_in_pair = len(tokens) >= 2 and min(tokens[-2:]) >= first
     return Spans(tuple(segments), start if segments and ends_in_pair and start < seconds else None)
+
+
+def cut_at_skipped(spans: Spans, letters: Sequence[int], sounding: Sequence[tuple[float, float]]) -> Spans:
+    """A window's segments up to where the model skipped sentences, to be heard again from there on.
+
+    It lets the segment before them last until they end, so that there is far too little text for the audio. It is cut
+    in the pause that is nearest to where its text ends at the usual rate. The spans themselves where nothing is cut.
+
+    Args:
+        spans: of the window.
+        letters: of each segment's text.
+        sounding: (begin, end) in seconds, in order: the audio between its pauses.
+    """
+    for index, (span, count) in enumerate(zip(spans.segments, letters, strict=True)):
+        seconds = sum(max(0.0, min(end, span.end) - max(begin, span.start)) for begin, end in sounding)
+        if seconds < SKIPPED_SECONDS or count >= SPARSE_LETTERS_PER_SECOND * seconds:
+            continue
+        first, last = span.start + SHORTEST_PART_SECONDS, span.end - SHORTEST_PART_SECONDS
+        expected = span.start + count / USUAL_LETTERS_PER_SECOND
+        pauses = [(abs(end - expected), end) for _, end in sounding if first <= end <= last]
+        if pauses:
+            _, resume = min(pauses)
+            return Spans((*spans.segments[:index], replace(span, end=resume)), resume)
+    return spans
+
+
+def letters_of(text: str) -> int:
+    """Letters and digits: a note and a full stop are none."""
+    return sum(map(str.isalnum, text))
 
 
 def fit_to_pauses(spans: Sequence[Span], sounding: Sequence[tuple[float, float]]) -> tuple[Span, ...]:

@@ -15,7 +15,14 @@ from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
-from edgeformer_runtime.decoding.segments import Span, fit_to_pauses, split_at_timestamps
+from edgeformer_runtime.decoding.segments import (
+    Span,
+    Spans,
+    cut_at_skipped,
+    fit_to_pauses,
+    letters_of,
+    split_at_timestamps,
+)
 from edgeformer_runtime.decoding.timing import (
     TimedWord,
     clip_long_words,
@@ -74,6 +81,7 @@ class SpeechSession:
         self._begin = time.perf_counter()
         self._mel_s = self._encode_s = self._decode_s = 0.0
         self._tokens = self._windows = 0
+        self._heard_again = 0  # up to this sample of the recording
 
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
@@ -206,6 +214,8 @@ class SpeechSession:
         rate = self._model.audio.sample_rate
         tokens = decoded.hypothesis.tokens
         spans = split_at_timestamps(tokens, self._model.spec, samples / rate)
+        if self._options.timestamps and start >= self._heard_again:
+            spans = self._cut_at_skipped(spans, decoded, sounding, start + samples)
         limit = samples / rate if spans.resume is None else spans.resume
         words = self._words(decoded, spans.segments, samples, sounding, limit)
         fitted = fit_to_pauses(spans.segments, sounding) if self._options.timestamps else spans.segments
@@ -217,6 +227,17 @@ class SpeechSession:
                 segments.append(self._segment(decoded, span, text, said, timed, start / rate))
         resume = None if spans.resume is None else round(spans.resume * rate)
         return _WindowSegments(tuple(segments), resume)
+
+    def _cut_at_skipped(
+        self, spans: Spans, decoded: Decoded, sounding: Sequence[tuple[float, float]], end: int
+    ) -> Spans:
+        """See there; what is heard again, up to sample `end` of the recording, is not heard a third time."""
+        tokens = decoded.hypothesis.tokens
+        texts = (self._model.tokenizer.text(tokens[index] for index in span.entries) for span in spans.segments)
+        cut = cut_at_skipped(spans, [letters_of(text) for text in texts], sounding)
+        if cut is not spans:
+            self._heard_again = end
+        return cut
 
     def _segment(
         self,

@@ -122,8 +122,9 @@ class Transcript:
 # Transcripts as files: plain text, subtitles (SubRip, WebVTT) and JSON.
 
 
-LONGEST_CUE_CHARACTERS = 84
-"""Two lines of 42, what broadcasters allow on a screen at once."""
+LONGEST_LINE_CHARACTERS = 42
+LONGEST_CUE_CHARACTERS = 2 * LONGEST_LINE_CHARACTERS
+"""Two lines, what broadcasters allow on a screen at once."""
 LONGEST_CUE_SECONDS = 7.0
 
 
@@ -139,7 +140,8 @@ class _Cue:
 def render(transcript: Transcript, file_format: str) -> str:
     """The content of a file, with a final newline where it is not empty.
 
-    Subtitles show a segment at once, or, where its words have times, as many of them as fit.
+    Subtitles show a segment at once, or, where it is too long or its words have times, as many of them as fit. Words
+    without times share the segment's by their characters.
 
     Args:
         transcript: what was said.
@@ -198,17 +200,28 @@ ALIASES = {"text": ("txt",), "subrip": ("srt",), "webvtt": ("vtt",)}
 def _cues(transcript: Transcript) -> list[_Cue]:
     """All cues; an arrow in a text would look like times."""
     found = [cue for segment in transcript.segments for cue in _cues_of(segment)]
-    return [_Cue(cue.start, cue.end, cue.text.replace("-->", "->")) for cue in found]
+    return [_Cue(cue.start, cue.end, _in_lines(cue.text.replace("-->", "->"))) for cue in found]
+
+
+def _in_lines(text: str) -> str:
+    """Text that is too long for a line in two, as equal as its spaces allow; in the middle where it has none."""
+    if len(text) <= LONGEST_LINE_CHARACTERS:
+        return text
+    middle = len(text) / 2
+    place = min((i for i, c in enumerate(text) if c == " "), key=lambda i: abs(i - middle), default=round(middle))
+    return f"{text[:place].rstrip()}\n{text[place:].lstrip()}"
 
 
 def _cues_of(segment: Segment) -> list[_Cue]:
-    if not segment.words:
+    words = segment.words or _words_by_length(segment)
+    if len(words) < 2:
         return [_Cue(segment.start, segment.end, segment.text)]
+    space = " " if " " in segment.text else ""
     groups: list[list[Word]] = [[]]
-    for word in segment.words:
+    for word in words:
         group = groups[-1]
-        length = sum(len(each.text) + 1 for each in group) + len(word.text)
-        if group and (length > LONGEST_CUE_CHARACTERS or word.end - group[0].start > LONGEST_CUE_SECONDS):
+        text = space.join(each.text for each in (*group, word))
+        if group and (_longest_line(text) > LONGEST_LINE_CHARACTERS or word.end - group[0].start > LONGEST_CUE_SECONDS):
             groups.append([])
         groups[-1].append(word)
     # Words are found again in the segment's text, which knows where its language has spaces.
@@ -219,6 +232,24 @@ def _cues_of(segment: Segment) -> list[_Cue]:
             place = segment.text.index(word.text, place) + len(word.text)
         cues.append(_Cue(group[0].start, group[-1].end, segment.text[begin:place].strip()))
     return cues
+
+
+def _longest_line(text: str) -> int:
+    return max(map(len, _in_lines(text).splitlines()), default=0)
+
+
+def _words_by_length(segment: Segment) -> list[Word]:
+    """The words of a segment that is too long for one cue, or its characters where it has no spaces."""
+    if len(segment.text) <= LONGEST_CUE_CHARACTERS:
+        return []
+    words, place = list[Word](), 0
+    seconds_per_character = (segment.end - segment.start) / len(segment.text)
+    for text in segment.text.split() if " " in segment.text else segment.text:
+        begin = segment.text.index(text, place)
+        place = begin + len(text)
+        start, end = (segment.start + seconds_per_character * at for at in (begin, place))
+        words.append(Word(start, end, text, 1.0))
+    return words
 
 
 def _clock(seconds: float, point: str) -> str:

@@ -89,7 +89,7 @@ def test_entry_points_add_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def found(group: str) -> list[EntryPoint]:
         return [EntryPoint("web", TOY, group), EntryPoint("onnx", TOY, group)]
 
-    monkeypatch.setattr("edgeformer_runtime.registry.entry_points", found)
+    monkeypatch.setattr("importlib.metadata.entry_points", found)
     assert [*TARGETS] == ["litert", "coreml", "executorch", "onnx", "web"]
     assert TARGETS["web"].name == "web" and TARGETS["onnx"].name == "onnx"
     assert "web" in TARGETS and len(TARGETS) == 5

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,12 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a package with the toy's entry points were installed."""
     entries = {"edgeformer.tasks": f"{TOY}:SCORING", "edgeformer_runtime.tasks": f"{TOY}:TASK"}
 
-    def found(group: str) -> list[EntryPoint]:
-        return [EntryPoint("text-scoring", entries[group], group)] if group in entries else []
+    def found(**asked: str) -> EntryPoints:
+        group = asked.get("group")
+        return EntryPoints([EntryPoint("text-scoring", entries[group], group)]) if group in entries else real(**asked)
 
-    monkeypatch.setattr("edgeformer_runtime.registry.entry_points", found)
+    real = importlib.metadata.entry_points
+    monkeypatch.setattr(importlib.metadata, "entry_points", found)
 
 
 @pytest.fixture

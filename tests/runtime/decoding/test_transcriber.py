@@ -140,6 +140,33 @@ def test_what_a_window_leaves_over_is_heard_again() -> None:
     check_times(found)
 
 
+@pytest.mark.parametrize("words", [False, True])
+def test_what_a_window_skips_is_heard_again_once(words: bool) -> None:
+    class Skipping(ToneEngine):
+        """Says the first word alone, which lasts until the window's last tone ends."""
+
+        def open_decoder(self, bucket, spec):
+            decoder = super().open_decoder(bucket, spec)
+            complete = decoder._transcript
+
+            def transcript(timestamps: bool) -> list[tuple[int, int]]:
+                said = complete(timestamps)
+                return [*said[:2], *said[-2:]] if len(decoder._heard) in skips else said
+
+            decoder._transcript = transcript
+            return decoder
+
+    audio, options = tones("abcdef", 1.5, 0.5), TranscribeOptions(word_timestamps=words)
+    skips = {6}
+    found = tone_transcriber(Skipping()).run(audio, options)
+    assert (found.text, found.statistics.windows) == ("a b c d e f", 2)
+    check_times(found)
+    assert found.segments[0].end == pytest.approx(1.5, abs=0.1)
+    skips = {6, 5}
+    found = tone_transcriber(Skipping()).run(audio, options)
+    assert (found.text, found.statistics.windows) == ("a b", 2)
+
+
 def test_prompts_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeformer_runtime.pipelines import speech_session
 

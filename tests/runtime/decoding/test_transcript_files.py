@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.transcript import LONGEST_CUE_CHARACTERS, Segment, Transcript, Word, render, write
+from edgeformer_runtime.pipelines.transcript import LONGEST_LINE_CHARACTERS, Segment, Transcript, Word, render, write
 
 
 def segment(start: float, end: float, text: str, words: tuple[Word, ...] = ()) -> Segment:
@@ -42,9 +43,11 @@ def test_words_make_short_cues() -> None:
     words = tuple(Word(0.1 * i, 0.1 * i + 0.1, text, 1.0) for i, text in enumerate(spoken))
     long = Transcript("", "en", (segment(0, 6, " ".join(spoken), words),), 6.0)
     cues = [block.split("\n") for block in render(long, "srt").strip().split("\n\n")]
-    assert " ".join(lines[2] for lines in cues) == " ".join(spoken)
-    assert max(len(lines[2]) for lines in cues) <= LONGEST_CUE_CHARACTERS
-    assert cues[1][1].startswith(f"00:00:0{len(cues[0][2].split()) / 10:.1f}00".replace(".", ","))
+    assert " ".join(line for lines in cues for line in lines[2:]) == " ".join(spoken)
+    assert max(len(line) for lines in cues for line in lines[2:]) <= LONGEST_LINE_CHARACTERS
+    assert max(len(lines) for lines in cues) == 4
+    shown = len(" ".join(cues[0][2:]).split())
+    assert cues[1][1].startswith(f"00:00:0{shown / 10:.1f}00".replace(".", ","))
     slow = Transcript(
         "",
         "ja",
@@ -52,6 +55,23 @@ def test_words_make_short_cues() -> None:
         20.0,
     )
     assert [block.split("\n")[2] for block in render(slow, "srt").strip().split("\n\n")] == ["東京", "です"]
+
+
+def test_long_segments_are_cut_by_length() -> None:
+    text = " ".join(["one and two"] * 20)
+    cues = [
+        block.split("\n")
+        for block in render(Transcript(text, "en", (segment(2, 22, text),), 22.0), "srt").strip().split("\n\n")
+    ]
+    assert " ".join(line for lines in cues for line in lines[2:]) == text
+    assert max(len(line) for lines in cues for line in lines[2:]) <= LONGEST_LINE_CHARACTERS
+    times = [lines[1].split(" --> ") for lines in cues]
+    assert times[0][0] == "00:00:02,000" and times[-1][1] == "00:00:22,000"
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+    assert len(cues) >= 3
+    signs = "東京" * 50
+    shown = render(Transcript(signs, "ja", (segment(0, 10, signs),), 10.0), "vtt")
+    assert "".join(line for line in shown.splitlines()[2:] if "-->" not in line) == signs
 
 
 def test_files(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ pytest.importorskip("coremltools")
 PROGRAM = ProgramSpec(
     "p", "model.mlpackage", "main", (TensorSpec("x", "float32", (1, 3)),), (TensorSpec("y", "float32", (1, 3)),)
 )
-FLOAT32, STRING = 11, 2
+FLOAT32, INT32, STRING = 11, 23, 2
 ITEMS = {"a": {"path": "com.apple.CoreML/model.mlmodel"}, "b": {"path": "com.apple.CoreML/weights"}}
 
 
@@ -79,6 +79,37 @@ def check(model: Any, weights: bytes | None = None, items: Any = None, files: tu
 
 def test_an_intact_package_is_taken() -> None:
     assert check(make_model()) == Counter({"add": 1})
+
+
+def test_a_table_is_measured_by_what_indexes_it() -> None:
+    """Through a cast: y = w[x], of a table of three rows."""
+    model = make_model()
+    function = model.mlProgram.functions["main"]
+    block = function.block_specializations["CoreML7"]
+    sum_ = block.operations[1]
+    given = function.inputs[0].type
+    given.Clear()
+    type_of(given, (1, 2), INT32)
+    cast = block.operations.add()
+    cast.type = "cast"
+    cast.inputs["x"].arguments.add().name = "x"
+    cast.outputs.add().name = "moved"
+    type_of(cast.outputs[0].type, (1, 2), INT32)
+    gather = block.operations.add()
+    gather.type = "gather"
+    gather.inputs["x"].arguments.add().name = "w"
+    gather.inputs["indices"].arguments.add().name = "moved"
+    gather.outputs.add().name = "y"
+    type_of(gather.outputs[0].type, (1, 2))
+    block.operations.remove(sum_)
+    files = {
+        MANIFEST_FILE: json.dumps({"itemInfoEntries": ITEMS}).encode(),
+        MODEL_FILE: model.SerializeToString(),
+        WEIGHTS_FILE: make_weights(),
+    }
+    tensors = (TensorSpec("x", "int32", (1, 2)),), (TensorSpec("y", "float32", (1, 2)),)
+    program = ProgramSpec("p", "model.mlpackage", "main", *tensors)
+    assert check_coreml(FILES, lambda name: memoryview(files[name]), [program]).rows == {"p": {"x": 3}}
 
 
 def operations(model: Any) -> Any:

@@ -11,9 +11,6 @@ struct Decoded {
     /// The text is improbable or ended in a loop: there is no other try here, so it is marked.
     let isDoubtful: Bool
 
-    /// Of audio that sounds. Who speaks says 10 to 20, and 5 ideographs; models give less for music, noise and animals.
-    private static let sparseLettersPerSecond = 4.0
-
     /// Decode a window. Improbable text where nobody seems to speak is dropped; a loop at the end is said once.
     ///
     /// `soundingSeconds` are those of the window's audio, without its pauses.
@@ -36,17 +33,20 @@ struct Decoded {
         text = isSilent ? "" : said
     }
 
-    /// Little text for its audio need not be as improbable as other text.
+    /// Where no speech is nearly certain, and where there is little text for the audio, it need not be as improbable as
+    /// other text.
     private static func standsForNoSpeech(
         _ text: String, _ likelihood: Double, _ noSpeech: Float?, _ isUnsure: Bool, _ options: TranscribeOptions,
         soundingSeconds: Double
     ) -> Bool {
         guard let noSpeech else { return false }
         if noSpeech > options.noSpeechThreshold, likelihood < options.logProbabilityThreshold { return true }
-        let letters = text.filter { $0.isLetter || $0.isNumber }.count
-        let isSparse = Double(letters) < sparseLettersPerSecond * soundingSeconds
-        return isSparse && likelihood < options.logProbabilityThreshold / 2
-            && noSpeech > options.noSpeechThreshold / (isUnsure ? 12 : 2)
+        let letters = Double(Spans.letters(of: text))
+        let isUnlikelyText = isUnsure || letters < soundingSeconds
+        let isSparse = letters < Spans.sparseLettersPerSecond * soundingSeconds
+        let isSure = noSpeech > (1 + options.noSpeechThreshold) / 2
+        let isLikely = isSparse && noSpeech > options.noSpeechThreshold / (isUnlikelyText ? 12 : 2)
+        return likelihood < options.logProbabilityThreshold / 2 && (isSure || isLikely)
     }
 
     /// Timestamps are no part of loops.

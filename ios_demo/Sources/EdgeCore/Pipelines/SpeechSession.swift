@@ -6,6 +6,8 @@ final class SpeechSession {
     private(set) var statistics = SpeechStatistics()
     /// Shorter pauses are parts of words: the closure of a plosive lasts about 0.1 s.
     private static let pausesBetweenWords = PauseOptions(minPauseSeconds: 0.2, marginSeconds: 0.04)
+    /// Up to this sample of the recording, audio is not heard a third time.
+    private var heardAgain = 0
     private let model: SpeechModel
     private let options: TranscribeOptions
 
@@ -37,7 +39,13 @@ final class SpeechSession {
         let decoded = try decode(decoder, options, sounding)
         statistics.windows += 1
         statistics.tokens += decoded.hypothesis.tokens.count
-        let spans = Spans(decoded.hypothesis.tokens, model.spec, seconds: Double(samples.count) / Double(rate))
+        var spans = Spans(decoded.hypothesis.tokens, model.spec, seconds: Double(samples.count) / Double(rate))
+        if options.timestamps, buffer.start >= heardAgain,
+            let cut = spans.cutAtSkipped(letters: try letters(spans, decoded), sounding)
+        {
+            heardAgain = buffer.start + size
+            spans = cut
+        }
         let offset = Double(buffer.start) / Double(rate)
         let fitted = options.timestamps ? spans.fitted(to: sounding) : spans.segments
         let segments = try fitted.compactMap { try segment($0, decoded, offset: offset) }
@@ -48,6 +56,10 @@ final class SpeechSession {
             buffer.drop(size)
         }
         return segments
+    }
+
+    private func letters(_ spans: Spans, _ decoded: Decoded) throws -> [Int] {
+        try spans.segments.map { Spans.letters(of: try model.text($0.entries.map { decoded.hypothesis.tokens[$0] })) }
     }
 
     /// The audio between its pauses, in seconds.

@@ -88,8 +88,8 @@ internal class ProgramReplay(
     }
 
     /**
-     * Answers that are places: the recorded outputs of an only window give the recorded places exactly; the engine's are
-     * close to the recorded probabilities. Which place is the best may hang on the last digit.
+     * Answers that are places: the recorded outputs of an only window give the recorded places exactly; the engine's
+     * are close to the recorded probabilities. Which place is the best may hang on the last digit.
      */
     private fun places(case: Case): Comparison {
         val window = player.windows(case)

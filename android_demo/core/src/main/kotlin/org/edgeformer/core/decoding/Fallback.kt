@@ -1,8 +1,5 @@
 package org.edgeformer.core.decoding
 
-/** Of audio that sounds. Who speaks says 10 to 20, and 5 ideographs; models give less for music, noise and animals. */
-private const val SPARSE_LETTERS_PER_SECOND = 4.0
-
 /**
  * A window's transcript and how good it seems.
  *
@@ -40,7 +37,10 @@ internal fun decodeWindow(
     return Decoded(Hypothesis(emptyList(), emptyList(), found.ended, found.looped), "", noSpeech, silent = true)
 }
 
-/** Whether text stands for no speech: little text for its audio need not be as improbable as other text. */
+/**
+ * Whether text stands for no speech: where that is nearly certain, and where there is little text for the audio, it need
+ * not be as improbable as other text.
+ */
 private fun isSilent(
     decoded: Decoded,
     likelihood: Double,
@@ -49,10 +49,12 @@ private fun isSilent(
 ): Boolean {
     val noSpeech = decoded.noSpeechProbability ?: return false
     if (noSpeech > options.noSpeechThreshold && likelihood < options.logProbabilityThreshold) return true
-    val letters = decoded.text.codePoints().filter(Character::isLetterOrDigit).count()
+    val letters = lettersOf(decoded.text)
+    val isUnlikelyText = decoded.doubtful || letters < soundingSeconds
     val isSparse = letters < SPARSE_LETTERS_PER_SECOND * soundingSeconds
-    val isUnsure = noSpeech > options.noSpeechThreshold / (if (decoded.doubtful) 12 else 2)
-    return isSparse && isUnsure && likelihood < options.logProbabilityThreshold / 2
+    val isLikely = isSparse && noSpeech > options.noSpeechThreshold / (if (isUnlikelyText) 12 else 2)
+    val isSure = noSpeech > (1 + options.noSpeechThreshold) / 2
+    return likelihood < options.logProbabilityThreshold / 2 && (isLikely || isSure)
 }
 
 /** A hypothesis that ended in a loop, with the loop said once; timestamps are no part of loops. */

@@ -22,8 +22,8 @@ class Prepared(
 )
 
 /**
- * Answers each raw input with one run of one program, or one for each of its windows: prepare, run, answer. Calls from several threads are safe, and
- * take turns where the engine runs. Engine and bundle stay the caller's to close.
+ * Answers each raw input with one run of one program, or one for each of its windows: prepare, run, answer. Calls from
+ * several threads are safe, and take turns where the engine runs. Engine and bundle stay the caller's to close.
  */
 abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engine) {
     /**

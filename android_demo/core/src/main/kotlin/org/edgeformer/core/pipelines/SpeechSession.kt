@@ -4,14 +4,17 @@ import org.edgeformer.core.decoding.Decoded
 import org.edgeformer.core.decoding.LogitRules
 import org.edgeformer.core.decoding.Search
 import org.edgeformer.core.decoding.Span
+import org.edgeformer.core.decoding.Spans
 import org.edgeformer.core.decoding.TranscribeOptions
 import org.edgeformer.core.decoding.buildPrompt
 import org.edgeformer.core.decoding.checkLanguage
+import org.edgeformer.core.decoding.cutAtSkipped
 import org.edgeformer.core.decoding.decodeWindow
 import org.edgeformer.core.decoding.detectLanguage
 import org.edgeformer.core.decoding.feed
 import org.edgeformer.core.decoding.fitToPauses
 import org.edgeformer.core.decoding.joinTexts
+import org.edgeformer.core.decoding.lettersOf
 import org.edgeformer.core.decoding.splitAtTimestamps
 import org.edgeformer.core.engines.SpeechDecoder
 import org.edgeformer.core.preprocess.PauseOptions
@@ -35,6 +38,9 @@ internal class SpeechSession(private val model: SpeechModel, private val options
     private var decodeNs = 0L
     private var tokens = 0
     private var windows = 0
+
+    /** Up to this sample of the recording, audio is not heard a third time. */
+    private var heardAgain = 0
 
     private var language: String?
 
@@ -97,10 +103,16 @@ internal class SpeechSession(private val model: SpeechModel, private val options
         }
         windows++
         tokens += decoded.hypothesis.tokens.size
-        val spans = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
+        val whole = splitAtTimestamps(decoded.hypothesis.tokens, model.spec, samples.size.toDouble() / rate)
+        val spans = if (options.timestamps && start >= heardAgain) cutAtSkipped(whole, letters(whole, decoded), sounding) else whole
+        if (spans !== whole) heardAgain = start + samples.size
         val fitted = if (options.timestamps) fitToPauses(spans.segments, sounding) else spans.segments
         val segments = fitted.map { segment(decoded, it, start.toDouble() / rate) }
         return WindowSegments(segments.filter { it.text.isNotEmpty() }, spans.resume?.let { Math.rint(it * rate).toInt() })
+    }
+
+    private fun letters(spans: Spans, decoded: Decoded): List<Int> = spans.segments.map { span ->
+        lettersOf(model.tokenizer.text(span.entries.map { decoded.hypothesis.tokens[it] }))
     }
 
     /** Begin and end in seconds of the audio between its pauses. */

@@ -121,7 +121,9 @@ internal class SpanProbabilities(val starts: DoubleArray, val ends: DoubleArray,
                     places.texts[it] == PAIR || (it == 0 && places.texts[it] == SPECIAL)
                 }
                 val scores = softmax(FloatArray(allowed.size) { logits[allowed[it] * SPAN_ENDS + column] })
-                DoubleArray(places.size).also { all -> allowed.forEachIndexed { index, row -> all[row] = scores[index] } }
+                val all = DoubleArray(places.size)
+                allowed.forEachIndexed { index, row -> all[row] = scores[index] }
+                all
             }
             val nothing = columns[0][0] * columns[1][0]
             columns.forEach { it[0] = 0.0 }
@@ -223,11 +225,14 @@ private fun best(scores: DoubleArray): Int = scores.indices.maxByOrNull { scores
 
 private fun words(tokens: List<Scored>, aggregation: Aggregation): List<Scored> {
     val words = ArrayList<MutableList<Scored>>()
-    for (token in tokens) if (token.continues && words.isNotEmpty()) words.last().add(token) else words.add(mutableListOf(token))
+    for (token in tokens) {
+        if (token.continues && words.isNotEmpty()) words.last().add(token) else words.add(mutableListOf(token))
+    }
     return words.map { word ->
+        val labels = word[0].scores.size
         val scores = when (aggregation) {
             Aggregation.FIRST -> word[0].scores
-            Aggregation.AVERAGE -> DoubleArray(word[0].scores.size) { label -> word.sumOf { it.scores[label] } / word.size }
+            Aggregation.AVERAGE -> DoubleArray(labels) { label -> word.sumOf { it.scores[label] } / word.size }
             else -> word.maxByOrNull { it.scores[best(it.scores)] }!!.scores
         }
         Scored(word[0].start, word.last().end, scores)
@@ -240,8 +245,12 @@ private fun tagOf(label: String): String =
 private fun grouped(labelled: List<Labelled>): List<Labelled> {
     val groups = ArrayList<MutableList<Labelled>>()
     for (each in labelled) {
-        val joins = !each.label.startsWith("B-") && groups.isNotEmpty() && tagOf(each.label) == tagOf(groups.last().last().label)
-        if (joins) groups.last().add(each) else groups.add(mutableListOf(each))
+        val before = groups.lastOrNull()
+        if (before != null && !each.label.startsWith("B-") && tagOf(each.label) == tagOf(before.last().label)) {
+            before.add(each)
+        } else {
+            groups.add(mutableListOf(each))
+        }
     }
     return groups.map { group ->
         val label = group[0].label.substringAfter('-')

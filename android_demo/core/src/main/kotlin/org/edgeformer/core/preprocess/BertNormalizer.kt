@@ -27,7 +27,10 @@ internal class BertNormalizer(
     private fun clean(text: CodePoints): CodePoints {
         val result = CodePoints(text.size)
         text.forEach { code, origin ->
-            if (code in Unicode.blank) result.add(SPACE, origin) else if (code !in Unicode.removed) result.add(code, origin)
+            when (code) {
+                in Unicode.blank -> result.add(SPACE, origin)
+                !in Unicode.removed -> result.add(code, origin)
+            }
         }
         return result
     }

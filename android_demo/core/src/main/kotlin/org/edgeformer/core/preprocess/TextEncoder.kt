@@ -93,14 +93,14 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
     }
 
     /**
-     * All of a text, or of a text and its pair, in as many windows of the longest bucket as it takes. Windows divide the
-     * last of the texts, the other stands whole in each. Neighbours share `stride` tokens, or half of what fits into a
-     * window where that is no more.
+     * All of a text, or of a text and its pair, in as many windows of the longest bucket as it takes. Windows divide
+     * the last of the texts, the other stands whole in each. Neighbours share `stride` tokens, or half of what fits
+     * into a window where that is no more.
      *
      * @throws InputError there is no tokenizer, or a text that no window or no tokenizer takes.
      */
     fun windows(text: String, pair: String?, stride: Int): List<EncodedText> {
-        val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer, and its answers are places in a text")
+        val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer: its answers are places in a text")
         for (given in listOfNotNull(text, pair)) {
             val characters = given.codePointCount(0, given.length)
             if (characters > MAX_WINDOWED_CHARACTERS) {
@@ -114,13 +114,16 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
         val room = longest - around
         if (room < 1) {
             throw InputError(
-                "$around tokens stand in every window, special ones included, and fill the $longest positions of this " +
-                    "bundle: shorten the first text",
+                "$around tokens stand in every window, special ones included, and fill the $longest positions of " +
+                    "this bundle: shorten the first text",
             )
         }
         val shared = if (stride < room) stride else room / 2
-        val starts = if (divided.size <= room) listOf(0) else (0 until divided.size - shared step room - shared).toList()
-        if (starts.size > MAX_WINDOWS) throw InputError("the text takes ${starts.size} windows: expected at most $MAX_WINDOWS")
+        val count = divided.size
+        val starts = if (count <= room) listOf(0) else (0 until count - shared step room - shared).toList()
+        if (starts.size > MAX_WINDOWS) {
+            throw InputError("the text takes ${starts.size} windows: expected at most $MAX_WINDOWS")
+        }
         val first = divided.firstOrNull() ?: encoding.ids.size
         return starts.map { start ->
             val kept = (0 until first) + divided.subList(start, minOf(start + room, divided.size)) +

@@ -122,7 +122,8 @@ internal class WordPieceTokenizer private constructor(
                 continue
             }
             for (inner in normalized.split(normalizer?.normalize(piece.text) ?: piece.text)) {
-                if (inner.token == null) addWords(inner.text, found) else found.add(model.added(inner, inner.token, found.nextWord()))
+                val token = inner.token
+                if (token == null) addWords(inner.text, found) else found.add(model.added(inner, token, found.nextWord()))
             }
         }
         return if (model.marksContinuation) found else found.map { it.afterSpace(given, model.isUnknown(it.id)) }

@@ -88,6 +88,15 @@ class DecodingTest {
     }
 
     @TestFactory
+    fun `skipped sentences are heard again`() = Golden.tests(cases("skipped"), { index, _ -> "$index" }) { _, case ->
+        fun pairs(key: String) = case[key].list.map { it.list[0].double to it.list[1].double }
+        val spans = Spans(pairs("times").map { (start, end) -> Span(start, end, emptyList()) }, null)
+        val found = cutAtSkipped(spans, case["letters"].ints, pairs("sounding"))
+        assertEquals(pairs("cut"), found.segments.map { it.start to it.end })
+        assertEquals(case["resume"].doubleOrNull, found.resume)
+    }
+
+    @TestFactory
     fun loops() = Golden.tests(cases("loop"), { index, _ -> "$index" }) { _, case ->
         assertEquals(case["period"].int, loopPeriod(case["said"].ints, case["stretches"].int))
     }
