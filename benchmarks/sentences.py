@@ -27,6 +27,7 @@ from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
+from edgeformer_runtime.pipelines.results import EmbeddingResult
 from edgeformer_runtime.registry import load_attribute
 from tests.conftest import ASSETS
 
@@ -64,7 +65,7 @@ def cosines(contenders: Sequence[Contender]) -> list[float]:
 
 
 def _embedding(answer: Any) -> np.ndarray:
-    vector = answer.embedding if hasattr(answer, "embedding") else answer[0]
+    vector = answer.vector if isinstance(answer, EmbeddingResult) else answer[0]
     return np.asarray(vector, np.float64).ravel()
 
 
@@ -76,8 +77,9 @@ def measure(title: str, texts: Sequence[str], bundles: Sequence[Path], folder: P
         save_texts(first, data, None, ROUNDS, inputs)
         contenders = [bundle_over(path, inputs, NO_REQUIREMENT) for path in bundles]
         contenders += peers_over(PEERS, first, open_source(first.manifest, None), inputs, folder)
+    found = cosines(contenders)
     rows = repeated([measure_cells([Cell(tuple(contenders))], ROUNDS) for _ in range(repeats)])
-    for row, cosine in zip(rows, cosines(contenders), strict=True):
+    for row, cosine in zip(rows, found, strict=True):
         row["held_out_cosine"] = {"mean": cosine}
     return {"title": title, "rows": rows}
 
