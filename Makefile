@@ -66,6 +66,7 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@$(BIN)/lint-imports
 
 bench: setup ## measures against peers and rewrites the tables of docs/benchmarks.md and the README
+	@$(BIN)/python -m benchmarks.sentences --update-docs
 	@$(BIN)/python -m benchmarks.text_peers --update-docs
 	@$(BIN)/python -m benchmarks.vision_peers --update-docs
 	@$(BIN)/python -m benchmarks.whisper_peers --update-docs

@@ -51,7 +51,7 @@ def measure(
         reports = [measure_cells([Cell(tuple(contenders))], rounds) for _ in range(REPEATS)]
     model = {
         "title": title,
-        "bundles": [_without_path(row) for row in bundles],
+        "bundles": [without_path(row) for row in bundles],
         "rows": repeated(reports),
     }
     return model, found
@@ -80,6 +80,6 @@ def _repeated(rows: Sequence[Row], index: int) -> dict[str, Any]:
     }
 
 
-def _without_path(row: Converted) -> dict[str, Any]:
+def without_path(row: Converted) -> dict[str, Any]:
     """The row, less the temporary path that it was written to."""
     return {key: value for key, value in row.to_json().items() if key != "path"}

@@ -1,6 +1,6 @@
 """Measures again and says which ratios of docs/benchmarks.md are found inside the intervals that it states.
 
-    python -m benchmarks.check [text] [vision] [speech] [footprint] [--new FILE]
+    python -m benchmarks.check [sentences] [text] [vision] [speech] [footprint] [--new FILE]
 
 Exit code 1: a ratio lies outside of its interval. Ratios are compared, not times: those are another machine's.
 """
@@ -23,6 +23,7 @@ from benchmarks.tables import RESULTS
 from edgeformer_runtime.cli.console import err, out
 
 SCRIPTS = {
+    "sentences": "benchmarks.sentences",
     "text": "benchmarks.text_peers",
     "vision": "benchmarks.vision_peers",
     "speech": "benchmarks.whisper_peers",
@@ -114,7 +115,7 @@ def main() -> int:
     parser.add_argument("what", nargs="*", choices=[*SCRIPTS, []], help="default: all")
     parser.add_argument("--new", type=Path, help="another run's JSON, of one benchmark; none is made then")
     options = parser.parse_args()
-    names = options.what or list(SCRIPTS)
+    names = options.what or [name for name in SCRIPTS if (RESULTS / f"{name}.json").exists()]
     if options.new is not None and len(names) != 1:
         parser.error(f"--new is the run of one benchmark: name it, of {', '.join(SCRIPTS)}")
     checked: list[Checked] = []

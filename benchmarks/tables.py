@@ -32,7 +32,7 @@ HIGHLIGHTS = (
 
 def render_page() -> str:
     """The Markdown of every model's table."""
-    results = [_results(name) for name in ("text", "vision") if (RESULTS / f"{name}.json").exists()]
+    results = [_results(name) for name in ("sentences", "text", "vision") if (RESULTS / f"{name}.json").exists()]
     parts = [f"Measured by `make bench` ({results[0]['machine']}); ratios are against LiteRT fp32 in the same run."]
     if any(row.get("ratio_interval") for each in results for model in each["models"] for row in model["rows"]):
         parts[0] += " Behind a ratio stands where another run finds it, with 99 % (`python -m benchmarks.check`)."

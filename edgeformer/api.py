@@ -67,10 +67,8 @@ def convert(
         precision: "fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed" (a format per layer) or
             for coreml "palette6" and "palette4"; or several.
         seq_len: sequence lengths of text models in tokens, a program for each; None: the target's own, up to 128.
-        lengths_from: in place of `seq_len`: a .csv, .tsv, .jsonl or .txt of texts whose lengths decide.
-        column: of its texts; None: "text", "sentence" or the only one.
-        task: "text-classification", "text-embedding", "text-scoring", "question-answering",
-            "token-classification", "image-classification" or "speech-recognition"; None: the checkpoint's own.
+        lengths_from, column: in place of `seq_len`: a table or .txt of texts whose lengths decide, and its column.
+        task: one that `edgeformer list` names; None: the checkpoint's own.
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
         revision: a hub id's branch, tag or commit.
@@ -83,13 +81,11 @@ def convert(
             texts, if the model was distilled into it: "sliding_window" or "linear".
         min_ios: of coreml: the oldest iOS to run on, 16, 17 or 18; None: 18.
         prompt: of embedders: name of the checkpoint's prompt before every text, or "none"; None: its default prompt.
-        language: of speech: the language to transcribe, by its code or English name, or "any"; None: the one that the
-            checkpoint fixes, or all.
+        language: of speech: its code or English name, or "any"; None: the one that the checkpoint fixes, or all.
         window: of speech: "tail" computes only the audio that is there, "full" always the whole window.
         audio_seconds: of speech: lengths of audio in seconds to make programs for; None: the target's own choice.
         zipped: write `out/<bundle>.zip` as well.
-        jobs: how many targets to convert at the same time, each in a process of its own; a script that asks for more
-            than one is to start under `if __name__ == "__main__":`.
+        jobs: how many targets to convert at once, in processes: a script then needs `if __name__ == "__main__":`.
         progress: called with each step, how many steps are finished and how many there are; None: nothing is told.
 
     Raises:
@@ -165,13 +161,11 @@ def verify(
         bundle: the bundle's folder or zip.
         layers: compare each layer with the source model's as well, which needs the checkpoint.
         source: with `layers`: the checkpoint; None: the bundle's own, where it is known.
-        require_signature: the public key that must have signed the bundle, a PEM file or its 32 bytes, or several of
-            which one must; None: any bundle is taken.
+        require_signature: the public key of its signature, a PEM file or 32 bytes, or several; None: any is taken.
         require_name: the name that the bundle must have.
         require_version: the lowest release of it that is taken.
         isolated: replay in a process without network and other files, with limits: for untrusted bundles.
-        threads: how many threads the engine may use.
-        progress: called with "verifying", how many recorded cases are finished and how many there are.
+        threads, progress: of the engine; called with "verifying", finished cases and all.
 
     Raises:
         BundleError: the bundle does not follow BUNDLE.md, or is not what is required.
@@ -199,8 +193,8 @@ def verify(
         refine = partial(add_layers, source=None if source is None else fspath(source))
     from edgeformer_runtime.verify.verify import verify_file
 
-    told = arguments.at("verifying", progress)
-    return verify_file(bundle, threads, required, isolated, told, verification_engine, refine)
+    tell = arguments.at("verifying", progress)
+    return verify_file(bundle, threads, required, isolated, tell, verification_engine, refine)
 
 
 def evaluate(
@@ -266,6 +260,8 @@ def benchmark(
     threads: int | Sequence[int] = 1,
     batch: int | Sequence[int] = 1,
     rounds: int = 30,
+    data: StrPath | None = None,
+    column: str | None = None,
     against: str | Sequence[str] = (),
     source: StrPath | None = None,
     on: str | Sequence[str] = "local",
@@ -284,13 +280,13 @@ def benchmark(
         threads: numbers of threads to measure with.
         batch: how many inputs one run answers.
         rounds: how many turns each gets; fewer than 6 give no intervals.
+        data, column: a table or .txt of texts, and its column: all answer them whole, ten a turn, without padding.
         against: peers on the same weights: "onnxruntime", "openvino", "torch", "ncnn"; of speech "faster-whisper",
             "whisper.cpp", "onnxruntime", "torch".
         source: the checkpoint for the peers; None: the bundle's own.
         on: where to measure: "local", "ssh://user@host[:port]" or "adb://SERIAL".
         remote_runtime: with ssh: the command `edgeformer-runtime` there; None: it is installed for the measurement.
-        require_signature, require_name, require_version: see `verify`.
-        isolated: see `verify`.
+        require_signature, require_name, require_version, isolated: see `verify`.
         progress: called with "measuring", finished rounds and all; or with a line on another machine, 0 and 0.
 
     Returns:
@@ -305,8 +301,6 @@ def benchmark(
         >>> result = ef.benchmark(["dist/intents.onnx.fp32", "dist/intents.onnx.dynamic-int8"], rounds=2)
         >>> [row.precision for row in result.reports[0].rows]
         ['fp32', 'dynamic-int8']
-        >>> all(row.latency_ms.median > 0 for row in result.reports[0].rows)
-        True
     """
     arguments.check_source(source)
     from edgeformer.bench.command import BenchOptions, bench
@@ -318,7 +312,8 @@ def benchmark(
     sweep = Sweep(arguments.several(threads), arguments.several(batch), arguments.several(program))
     request = Request(arguments.several(bundles), sweep, rounds, required, isolated)
     machines, peers = arguments.at_least_one(on, "machine"), arguments.several(against)
-    options = BenchOptions(request, machines, peers, None if source is None else fspath(source), remote_runtime)
+    checkpoint, texts = (None if each is None else fspath(each) for each in (source, data))
+    options = BenchOptions(request, machines, peers, checkpoint, remote_runtime, texts, column)
     tell = progress or silent
     return BenchmarkResult(tuple(bench(options, lambda line: tell(line, 0, 0), arguments.at("measuring", progress))))
 

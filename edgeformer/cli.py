@@ -113,6 +113,14 @@ def bench(
     threads: runtime_cli.BenchThreads = "1",
     batch: runtime_cli.BenchBatches = "1",
     rounds: runtime_cli.Rounds = 30,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of texts (.csv, .tsv, .jsonl, .txt): from text to answer, one after the other, with "
+            "onnxruntime and torch as peers that pad nothing."
+        ),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the texts of --data.")] = None,
     against: Annotated[
         str,
         typer.Option(
@@ -162,6 +170,8 @@ def bench(
             threads=sweep.threads,
             batch=sweep.batches,
             rounds=rounds,
+            data=data,
+            column=column,
             against=tuple(filter(None, several([against]))),
             source=source,
             on=several(on or ["local"]),

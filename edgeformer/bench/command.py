@@ -34,6 +34,8 @@ class BenchOptions:
         against: names of peers, which run on this machine alone.
         source: the checkpoint for the peers; None: the bundle's own.
         remote_runtime: of ssh: the runtime's command there; None: it is installed for the measurement.
+        data: a file of texts, which all answer one after the other; None: each runs its model on one recorded input.
+        column: of its texts; None: "text", "sentence" or the only one.
     """
 
     request: Request
@@ -41,6 +43,8 @@ class BenchOptions:
     against: tuple[str, ...] = ()
     source: str | None = None
     remote_runtime: str | None = None
+    data: str | None = None
+    column: str | None = None
 
     def __post_init__(self) -> None:
         for peer in self.against:
@@ -49,6 +53,15 @@ class BenchOptions:
             raise InputError(f"peers run on this machine alone: expected --on {LOCAL} with --against")
         if self.remote_runtime is not None and not any(on.startswith("ssh://") for on in self.on):
             raise InputError("expected --remote-runtime with --on ssh:// alone: it names the runtime's command there")
+        sweep = self.request.sweep
+        if self.data is not None and (self.on != (LOCAL,) or sweep.programs or sweep.batches != (1,)):
+            raise InputError(
+                f"--data runs whole answers on this machine: expected --on {LOCAL} and no --program or --batch"
+            )
+        if self.data is not None and self.request.isolated:
+            raise InputError("--data opens bundles in processes that read the data: expected it without --isolated")
+        if self.column is not None and self.data is None:
+            raise InputError("--column names the texts of --data: give that, too")
         if len(set(self.on)) != len(self.on):
             raise InputError(f"expected each --on once, as {EXPECTED}")
 
@@ -80,6 +93,11 @@ def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
     found: dict[tuple[str | None, int], tuple[Contender, ...]] = {}
     cells = []
     with tempfile.TemporaryDirectory() as work:
+        if options.data is not None:
+            contenders = _over_data(options, Path(options.data), Path(work))
+            return measure_cells(
+                [Cell(contenders, threads) for threads in request.sweep.threads], request.rounds, progress
+            )
         for program, batch, threads in conditions(request.bundles[0], request.sweep, required):
             if (program, batch) not in found:
                 folder = Path(work) / str(len(found))
@@ -97,6 +115,22 @@ def _contenders(options: BenchOptions, program: str | None, batch: int, folder: 
     if options.against:
         with Bundle.open(request.bundles[0], required, allow_refused=True) as first:
             contenders += peer_contenders(options.against, first, options.source, folder, program, batch)
+    return tuple(contenders)
+
+
+def _over_data(options: BenchOptions, data: Path, folder: Path) -> tuple[Contender, ...]:
+    """The bundles and the peers on a file of texts."""
+    from edgeformer.bench.data import bundle_over, peers_over, save_texts
+
+    request, inputs = options.request, folder / "inputs.json"
+    with Bundle.open(request.bundles[0], request.required, allow_refused=True) as first:
+        save_texts(first, data, options.column, request.rounds, inputs)
+        contenders = [bundle_over(path, inputs, request.required) for path in request.bundles]
+        if options.against:
+            from edgeformer.checkpoints.source_index import open_source
+
+            source = open_source(first.manifest, options.source)
+            contenders += peers_over(options.against, first, source, inputs, folder)
     return tuple(contenders)
 
 

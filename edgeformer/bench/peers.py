@@ -65,7 +65,7 @@ def tensor_contenders(
         found.append(Contender(name, name, precision, factory, arguments, size_bytes, case.program, batch))
 
     if {"onnxruntime", "openvino"} & set(names):
-        fp32, int8 = _onnx_models(programs, folder)
+        fp32, int8 = onnx_models(programs, folder)
         rows = [("onnxruntime", "fp32", fp32), ("onnxruntime", "dynamic-int8", int8), ("openvino", "fp32", fp32)]
         if "openvino" in names and _has_bfloat16():
             rows.append(("openvino", "bf16", fp32))
@@ -90,6 +90,13 @@ def onnxruntime_run(model: str, inputs: str, precision: str, threads: int) -> Ru
 
     Its int8 is asked to be right on every x86 CPU, as a latency is compared with those of right answers.
     """
+    session = onnxruntime_session(model, threads)
+    arrays = _arrays(inputs)
+    return lambda: session.run(None, arrays)
+
+
+def onnxruntime_session(model: str, threads: int) -> Any:
+    """See `onnxruntime_run`."""
     import onnxruntime
 
     from edgeformer_runtime.engines.onnx import PRECISE_INT8, saturates
@@ -99,9 +106,7 @@ def onnxruntime_run(model: str, inputs: str, precision: str, threads: int) -> Ru
         options.add_session_config_entry(*PRECISE_INT8)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    arrays = _arrays(inputs)
-    return lambda: session.run(None, arrays)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def openvino_run(model: str, inputs: str, precision: str, threads: int) -> Run:
@@ -165,7 +170,7 @@ def _has_bfloat16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _onnx_models(programs: tuple[Program, ...], folder: Path) -> tuple[Path, Path]:
+def onnx_models(programs: tuple[Program, ...], folder: Path) -> tuple[Path, Path]:
     """The checkpoint as ONNX at fp32, and at dynamic int8 as ONNX Runtime's own tool makes it."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

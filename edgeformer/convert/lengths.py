@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ MAX_TEXTS = 100_000
 """Read of the data, from its start: what more of them say, these have said."""
 LEAST_GAIN = 0.01
 """A further length has to save this share of what all texts cost, as each takes bytes and seconds of conversion."""
+MAX_ROWS = 4096
+"""Of a histogram, or lengths, that somebody's file states."""
 _BAR = 24
 
 
@@ -70,6 +73,19 @@ class ChosenLengths:
             "default_padding": self.default_padding,
         }
 
+    @staticmethod
+    def from_json(value: Any, target: str) -> ChosenLengths | None:
+        """What `to_json` gave, of a file that may hold anything; None: it holds something else."""
+        try:
+            histogram = tuple((_whole(tokens), _whole(count)) for tokens, count in value["histogram"][:MAX_ROWS])
+            seq_lens = tuple(_whole(length) for length in value["seq_lens"][:MAX_ROWS])
+            shares = [float(value[name]) for name in ("quadratic", "padding", "default_padding")]
+            found = ChosenLengths(target, seq_lens, histogram, _whole(value["cut"]), *shares)
+            rising = list(seq_lens) == sorted(set(seq_lens))
+            return found if rising and all(map(math.isfinite, shares)) and any(found.counts) else None
+        except (KeyError, TypeError, ValueError, StopIteration):
+            return None
+
     def table(self) -> Table:
         """A row for each length: how many texts run at it."""
         counts = self.counts
@@ -81,6 +97,12 @@ class ChosenLengths:
         for length, count in zip(self.seq_lens, counts, strict=True):
             table.add_row(str(length), str(count), "█" * round(_BAR * count / max(counts)))
         return table
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise ValueError(value)
+    return value
 
 
 def choose(

@@ -16,6 +16,7 @@ from edgeformer.checkpoints.source_index import TorchEngine, known_source, sourc
 from edgeformer.compress.budget.search import SEARCH_FILE, SENSITIVITY_FILE, Change, changes_between, format_counts
 from edgeformer.compress.budget.sensitivity import Sensitivity
 from edgeformer.convert.layer_plan import CHECKPOINT_FILE, LayerPlan
+from edgeformer.convert.lengths import ChosenLengths
 from edgeformer.convert.target import verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of, share_interval
 from edgeformer.models.config import read_object
@@ -55,6 +56,7 @@ class Variant:
         n: the number of examples that `value`, or else `agreement`, is of; None where it is not known.
         interval: what holds the metric's value with 95 %; None where it is not known.
         group: what it was measured with, and on: only variants of one group are compared.
+        lengths: of texts, where its conversion chose them for some.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Variant:
     n: int | None = None
     interval: tuple[float, float] | None = None
     group: str = ""
+    lengths: ChosenLengths | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ def _bundle(name: str, bundle: Bundle) -> Variant:
         note="; ".join((*(["refused by its gates"] if bundle.refused else []), *found.problems)) or None,
         n=found.n,
         group="at conversion",
+        lengths=ChosenLengths.from_json(found.lengths, bundle.manifest.target),
     )
 
 
@@ -283,11 +287,13 @@ class Stated:
         agreement: share of the inputs of the conversion that got the source's answer.
         n: how many these were.
         problems: of the gates, or what is wrong with the file.
+        lengths: what stands there of lengths of texts, whatever it is.
     """
 
     agreement: float | None = None
     n: int | None = None
     problems: tuple[str, ...] = ()
+    lengths: Any = None
 
 
 def stated(bundle: Bundle) -> Stated:
@@ -308,8 +314,8 @@ def stated(bundle: Bundle) -> Stated:
     told = [shorten(each, LONGEST_PROBLEM)[1:-1] for each in _list(problems)[:MOST_PROBLEMS] if isinstance(each, str)]
     share, n = _number(found.get("top1")), _number(found.get("n"))
     if share is not None and share <= 1 and n is not None and n >= 1 and n == int(n):
-        return Stated(share, int(n), tuple(told))
-    return Stated(problems=tuple(told))
+        return Stated(share, int(n), tuple(told), document.get("lengths"))
+    return Stated(problems=tuple(told), lengths=document.get("lengths"))
 
 
 def _number(value: Any) -> float | None:

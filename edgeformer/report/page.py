@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import Sensitivity, cost_cells
+from edgeformer.convert.lengths import ChosenLengths
 from edgeformer.report.collect import FolderReport, Variant
 from edgeformer.report.html_page import INK, document, empty_figure, inline_svg, table
 from edgeformer.tasks.task import task_metrics
@@ -28,6 +29,7 @@ def page(report: FolderReport) -> str:
     """The page's HTML. What comes from files stands in it as text, never as markup."""
     sections = [_overview(report)]
     sections += [_sensitivity(name, found) for name, found in report.sensitivities.items()]
+    sections += [_lengths(each.name, each.lengths) for each in report.variants if each.lengths is not None]
     sections += [_changes(each) for each in report.variants if each.changes]
     sections += [_recipe(name, recipe) for name, recipe in report.recipes.items()]
     sections.append(_environment(report))
@@ -110,6 +112,33 @@ def _sensitivity(name: str, found: Sensitivity) -> str:
         f"<section>\n<h2>Sensitivity of {escape(name)}</h2>\n{how}<figure>{sensitivity_plot(name, found)}</figure>\n"
         f"<details><summary>All {len(rows)} measurements</summary>{costs}</details></section>\n"
     )
+
+
+def _lengths(name: str, found: ChosenLengths) -> str:
+    rows = [(str(length), str(count)) for length, count in zip(found.seq_lens, found.counts, strict=True)]
+    cut = f" {found.cut} are longer and cut." if found.cut else ""
+    how = (
+        f"<p>The lengths were chosen for {sum(found.counts)} texts. Padding costs {found.padding:.1%} of what they "
+        "cost without any, in a model of linear layers and attention, and with the target's default lengths "
+        f"{found.default_padding:.1%}.{cut}</p>\n"
+    )
+    return (
+        f"<section>\n<h2>Lengths of texts in {escape(name)}</h2>\n{how}<figure>{lengths_plot(name, found)}</figure>\n"
+        f"{table(('tokens', 'texts'), rows, numbers=(0, 1))}</section>\n"
+    )
+
+
+def lengths_plot(name: str, found: ChosenLengths) -> str:
+    """How many texts have so many tokens, and the lengths, as an SVG element."""
+    figure = empty_figure(9.2, 2.4)
+    axes = figure.subplots()
+    tokens, counts = zip(*found.histogram, strict=True)
+    axes.bar(tokens, counts, width=1, color="#0072b2")
+    for length in found.seq_lens:
+        axes.axvline(length, color="#e69f00", linewidth=1)
+    axes.set_xlabel("tokens of a text; lines: the lengths of programs")
+    axes.set_ylabel("texts")
+    return inline_svg(figure, f"lengths-{name}", f"Histogram of the tokens of the texts that {name} was made for")
 
 
 def _changes(variant: Variant) -> str:

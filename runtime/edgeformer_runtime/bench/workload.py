@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -70,6 +72,47 @@ def bundle_run(
     # To measure says nothing of answers.
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     return open_run(bundle, program, threads, batch)
+
+
+INPUTS_PER_TURN = 10
+"""So many inputs a contender answers before it is the next one's turn, where it answers a file of them."""
+
+
+class EachInput:
+    """A run that answers one input after the other, and after the last the first again."""
+
+    def __init__(self, answer: Callable[[Any], object], inputs: Sequence[Any]) -> None:
+        self._answer = answer
+        self._inputs = inputs
+        self._next = 0
+
+    def __call__(self) -> object:
+        """Answer the next input."""
+        self._next += 1
+        return self._answer(self._inputs[(self._next - 1) % len(self._inputs)])
+
+    def repeat(self) -> object:
+        """Answer the next input, which stays the next: its time is not taken."""
+        return self._answer(self._inputs[self._next % len(self._inputs)])
+
+    def rewind(self) -> None:
+        """Start from the first input: contenders warm up with other numbers of runs."""
+        self._next = 0
+
+
+def read_inputs(path: str) -> list[Any]:
+    """The inputs that a benchmark's parent has written for all contenders, a JSON list."""
+    inputs: list[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return inputs
+
+
+def data_run(path: str, inputs: str, threads: int, required: dict[str, Any] | None = None) -> EachInput:
+    """A benchmark's factory: a bundle's whole pipeline over inputs; arguments as of `bundle_run`."""
+    from edgeformer_runtime.engines import open_engine
+    from edgeformer_runtime.pipelines import open_pipeline
+
+    bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
+    return EachInput(open_pipeline(bundle, open_engine(bundle, threads)).run, read_inputs(inputs))
 
 
 def open_run(bundle: Bundle, program: str, threads: int, batch: int) -> Callable[[], object]:

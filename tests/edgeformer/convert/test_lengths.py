@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.lengths import choose, lengths_for, padding_of
+from edgeformer.convert.lengths import ChosenLengths, choose, lengths_for, padding_of
 from edgeformer.convert.options import ConvertOptions
+from edgeformer.report.page import _lengths
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
 
@@ -65,7 +67,27 @@ def test_tokens_of_a_column_are_counted(tmp_path: Path) -> None:
     assert (found.cut, sum(found.counts)) == (1, 10)
     assert found.seq_lens == (3, 6, 64) and found.counts == [8, 1, 1]
     assert found.padding == 0 < found.default_padding
-    assert found.to_json()["seq_lens"] == [3, 6, 64]
+    assert ChosenLengths.from_json(json.loads(json.dumps(found.to_json())), "onnx") == found
+    assert "chosen for 10 texts" in (shown := _lengths("a <bundle>", found)) and "a &lt;bundle&gt;" in shown
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seq_lens": [64, 8]}, {"seq_lens": []}, {"histogram": [[70, 1]]}, {"histogram": [[3, -1]]}, {"histogram": 7},
+     {"histogram": []}, {"padding": float("nan")}, {"padding": "x"}, {"cut": True}, {"cut": None}],
+)  # fmt: skip
+def test_what_a_file_states_otherwise_is_not_shown(changed: dict[str, Any]) -> None:
+    sound = {
+        "seq_lens": [8, 64],
+        "histogram": [[3, 4]],
+        "cut": 0,
+        "quadratic": 0.1,
+        "padding": 0.1,
+        "default_padding": 0,
+    }
+    assert ChosenLengths.from_json(sound, "onnx") is not None
+    assert ChosenLengths.from_json({**sound, **changed}, "onnx") is None
+    assert ChosenLengths.from_json(None, "onnx") is None
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
