@@ -141,6 +141,8 @@ def cases() -> Iterator[Case]:
         yield _of(name, changed, False)
     for name, program, operators in _repeated():
         yield _case(name, program, False, operators=operators)
+    for name, program, is_sound in _tables():
+        yield _case(name, program, is_sound, operators={"quantized_decomposed::embedding_byte.out": 1})
     delegate = {"XnnpackBackend": 1}
     for name, program in _delegates():
         yield _case(f"a delegate: {name}", program, False, operators=delegate)
@@ -202,6 +204,38 @@ def _tensors() -> Iterator[tuple[str, _Program]]:
     yield "a constant beyond the constants", replace(sound, values=_values(w=_tensor([4], buffer=9)))
     state = _tensor([4], buffer=1, place=0, f9={0: u64(7)})
     yield "a state beyond the states", replace(sound, values=_values(x=state))
+
+
+def _tables() -> Iterator[tuple[str, _Program, bool]]:
+    """A row of an int8 table of two rows: its kernel ends the process for a row that is not there."""
+    table, scales, absent, integer, indices, row = 1, 2, 3, 4, 5, 6
+    take = _call(KERNEL, 0, [table, scales, absent, integer, integer, indices, row, row])
+
+    def taking(number: int, index: Table | None = None, calls: tuple[Table, ...] = (take,)) -> _Program:
+        constants = bytes(16) + np.ones(4, "<f4").tobytes() + struct.pack("<qq", number, 0)
+        values = [
+            _tensor([4], place=0),
+            _tensor([2, 4], buffer=1, f0=Number(0, "int8")),
+            _tensor([2], buffer=2),
+            {0: u8(NULL), 1: {}},
+            {0: u8(INT), 1: {0: Number(0, "int64")}},
+            _tensor([1], buffer=3, f0=Number(LONG, "int8")) if index is None else index,
+            _tensor([4], place=16),
+            _tensor([1], place=36, f0=Number(LONG, "int8")),
+        ]
+        return _Program(
+            values=values,
+            calls=calls,
+            operators=(("quantized_decomposed::embedding_byte", "out"),),
+            outputs=(row,),
+            segments=(constants,),
+            more=((5, {0: u32(0), 1: Numbers([0, 0, 16, 32], "uint64")}),),
+        )
+
+    yield "the last row of a table", taking(1), True
+    yield "a row behind a table", taking(2), False
+    yield "a row before a table", taking(-1), False
+    yield "a row that is computed", taking(0, _tensor([1], place=32, f0=Number(LONG, "int8"))), False
 
 
 def _files() -> Iterator[tuple[str, _Program]]:

@@ -161,3 +161,22 @@ enum ManifestChecks {
         }
     }
 }
+
+extension Manifest {
+    /// The largest number that an input of integers may hold; nil: any, or it is none of integers.
+    ///
+    /// `Int32.max`: of token ids whose vocabulary is not known.
+    func largestNumber(_ program: ProgramSpec, _ name: String) -> Int? {
+        if case .transcription(let head) = postprocessing {
+            switch name {
+            case "token", "tokens": return head.vocabSize - 1
+            case "position", "positions", "row", "rows":
+                return (program.inputs.first { $0.name == "mask" }?.shape.last ?? 0) - 1
+            case "wanted": return head.prefillTokens - 1
+            default: return nil
+            }
+        }
+        guard case .text(let spec) = preprocessing else { return nil }
+        return name == "input_ids" ? spec.vocabSize.map { $0 - 1 } ?? Int(Int32.max) : 1
+    }
+}

@@ -130,7 +130,7 @@ private struct CaseReader {
         let expected = try answer(try record.value("expected"), program, raw)
         let specs = recorded(program, expected)
         let inputs = try take(specs.inputs, index, &tensors)
-        if case .text(let spec) = manifest.preprocessing { try checkNumbers(inputs, spec, index) }
+        if case .text = manifest.preprocessing { try checkNumbers(inputs, program, index) }
         return Case(
             program: name, raw: raw, expected: expected,
             inputs: inputs,
@@ -139,9 +139,9 @@ private struct CaseReader {
     }
 
     /// Token ids, masks and types number rows of tables, and not every engine looks how many there are.
-    private func checkNumbers(_ inputs: [String: Tensor], _ spec: TextPreprocessing, _ index: Int) throws {
+    private func checkNumbers(_ inputs: [String: Tensor], _ program: ProgramSpec, _ index: Int) throws {
         for (name, tensor) in inputs {
-            let largest = name == "input_ids" ? (spec.vocabSize ?? Int(Int32.max)) - 1 : 1
+            guard let largest = manifest.largestNumber(program, name) else { continue }
             guard tensor.doubles.allSatisfy({ $0 >= 0 && $0 <= Double(largest) }) else {
                 throw BundleError("\(Manifest.tensorsFile): \(index)/\(name): expected numbers from 0 to \(largest)")
             }

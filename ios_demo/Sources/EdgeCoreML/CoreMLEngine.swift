@@ -13,8 +13,8 @@
         private let checked: CheckedPrograms
         private let functions: Mutex<[String: CoreMLFunction]>
 
-        private init(_ programs: [ProgramSpec], _ functions: sending [String: CoreMLFunction]) {
-            checked = CheckedPrograms(programs)
+        private init(_ programs: [ProgramSpec], _ rows: TableRows, _ functions: sending [String: CoreMLFunction]) {
+            checked = CheckedPrograms(programs, rows: rows)
             executedBy = "Core ML, \(ProcessInfo.processInfo.operatingSystemVersionString)"
             self.functions = Mutex(functions)
         }
@@ -36,10 +36,10 @@
             guard manifest.target == .coreml else {
                 throw EngineError("expected a bundle for coreml, found \(manifest.target.rawValue)")
             }
-            try ModelFiles.check(bundle)
+            let rows = try ModelFiles.check(bundle)
             let compiled = try await CompiledModels.urls(of: bundle)
             let units = computeUnits ?? Self.units(for: manifest)
-            let engine = CoreMLEngine(manifest.programs, try load(manifest, compiled, units))
+            let engine = CoreMLEngine(manifest.programs, rows, try load(manifest, compiled, units))
             if warmUp, manifest.task != .speechRecognition { try engine.warmUp(manifest.programs) }
             return engine
         }

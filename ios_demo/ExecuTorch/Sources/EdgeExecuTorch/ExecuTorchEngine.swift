@@ -12,9 +12,9 @@ public final class ExecuTorchEngine: Engine {
     private let bundle: ModelBundle
     private let modules: Mutex<[String: Module]>
 
-    private init(_ bundle: ModelBundle, _ modules: sending [String: Module]) {
+    private init(_ bundle: ModelBundle, _ rows: TableRows, _ modules: sending [String: Module]) {
         self.bundle = bundle
-        checked = CheckedPrograms(bundle.manifest.programs)
+        checked = CheckedPrograms(bundle.manifest.programs, rows: rows)
         self.modules = Mutex(modules)
     }
 
@@ -26,8 +26,8 @@ public final class ExecuTorchEngine: Engine {
         guard manifest.target == .executorch else {
             throw EngineError("expected a bundle for executorch, found \(manifest.target.rawValue)")
         }
-        try ModelFiles.check(bundle)
-        return ExecuTorchEngine(bundle, try load(bundle))
+        let rows = try ModelFiles.check(bundle)
+        return ExecuTorchEngine(bundle, rows, try load(bundle))
     }
 
     private static func load(_ bundle: ModelBundle) throws -> sending [String: Module] {

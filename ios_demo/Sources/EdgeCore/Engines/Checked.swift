@@ -1,15 +1,18 @@
 /// What all engines share: inputs and outputs checked against the manifest.
 public struct CheckedPrograms: Sendable {
     private let programs: [String: ProgramSpec]
+    private let rows: TableRows
 
-    /// The programs of a manifest.
-    public init(_ programs: [ProgramSpec]) {
+    /// The programs of a manifest; `rows`: what inputs' numbers must be below, as `ModelFiles.check` found it.
+    public init(_ programs: [ProgramSpec], rows: TableRows = [:]) {
+        self.rows = rows
         self.programs = Dictionary(programs.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
     }
 
     /// The program of that name, if the inputs are exactly what it declares.
     ///
-    /// - Throws: `InputError`: an unknown program, or an input that is missing, superfluous or of another type or shape.
+    /// - Throws: `InputError`: an unknown program, or an input that is missing, superfluous, of another type or shape, or
+    ///   numbers a row of a table that the model does not have.
     public func checkInputs(_ name: String, _ inputs: [String: Tensor]) throws -> ProgramSpec {
         guard let program = programs[name] else {
             throw InputError(
@@ -26,6 +29,14 @@ public struct CheckedPrograms: Sendable {
                     "\(name): \(spec.name): expected \(spec.dtype.rawValue) \(spec.shape), "
                         + "found \(inputs[spec.name]?.summary ?? "nothing")")
             }
+        }
+        for (input, count) in rows[name] ?? [:] {
+            guard case .int32(let numbers) = inputs[input]?.values,
+                let wrong = numbers.first(where: { !(0..<count).contains(Int($0)) })
+            else { continue }
+            throw InputError(
+                "\(name): \(input): expected numbers from 0 to \(count - 1), which is what the model has rows for, "
+                    + "found \(wrong)")
         }
         return program
     }

@@ -13,17 +13,17 @@ enum MilPackage {
     private static let program = 502
     private static let kinds = 200...3000
 
-    /// How often each operator occurs.
+    /// How often each operator occurs, and the rows of the tables that inputs index.
     ///
     /// - Parameters:
     ///   - files: the names in the package's folder.
     ///   - programs: those that the manifest says this package has.
     ///   - read: gives a file's bytes by such a name.
-    /// - Returns: the counts by name.
+    /// - Returns: both by name.
     /// - Throws: `Broken`: it breaks a rule of BUNDLE.md.
     static func check(
         _ files: Set<String>, _ programs: [ProgramSpec], read: (String) throws -> Data
-    ) throws -> [String: Int] {
+    ) throws -> Contents {
         let known = [manifestFile, modelFile, weightsFile]
         guard files.isSuperset(of: known.prefix(2)), files.isSubset(of: known) else {
             throw Broken("it has the files \(files.sorted()): expected \(known)")
@@ -46,13 +46,15 @@ enum MilPackage {
                 throw Broken("it has the function \(shown(name)) twice")
             }
         }
+        var rows: TableRows = [:]
         for program in programs {
             guard let function = functions[ExactString(program.entry)] else {
                 throw Broken("it has no function \(shown(program.entry))")
             }
             try function.compare(program)
+            rows[program.name] = function.rows
         }
-        return counts
+        return Contents(operators: counts, rows: rows)
     }
 
     /// Refuse a package whose own manifest names a file elsewhere.
@@ -72,6 +74,13 @@ enum MilPackage {
 private struct MilFunction {
     private let values: MilValues
     private let what: String
+    private static let moves: Set<String> = [
+        "cast", "expand_dims", "identity", "reshape", "slice_by_index", "slice_by_size", "squeeze", "tile", "transpose",
+    ]
+
+    /// Of the inputs that index a table, the rows of the smallest such table.
+    var rows: [String: Int] { trace.rows(inputs.map { (ExactString($0.name), $0.name) }) }
+    private var trace = IndexTrace<ExactString>([])
     private var made: [ExactString: MilType?] = [:]
     private var inputs: [(name: String, type: MilType)] = []
     private var outputs: [(name: String, type: MilType)] = []
@@ -85,6 +94,7 @@ private struct MilFunction {
             inputs.append((name, type))
             try make(name, type)
         }
+        trace = IndexTrace(inputs.map { ExactString($0.name) })
         let blocks = try message.parts(3)
         guard blocks.count == 1 else { throw Broken("\(what) has \(blocks.count) blocks") }
         let entry = try values.file.message(blocks[0], [1, 2], what)
@@ -117,9 +127,13 @@ private struct MilFunction {
         let name = try message.text(1)
         let what = "\(self.what): the operator \(shown(name))"
         guard try message.parts(4).isEmpty else { throw Broken("\(what) runs other blocks") }
+        var operands: [ExactString: ExactString] = [:]
         for part in try message.parts(2) {
-            let argument = try file.message(try file.message(part, [1, 2], what).part(2), [1], what)
-            for binding in try argument.parts(1) { try checkOperand(try file.message(binding, [1, 2], what), what) }
+            let entry = try file.message(part, [1, 2], what)
+            for binding in try file.message(entry.part(2), [1], what).parts(1) {
+                let operand = try checkOperand(try file.message(binding, [1, 2], what), what)
+                operands[ExactString(try entry.text(1))] = ExactString(operand)
+            }
         }
         for part in try message.parts(5) {
             try values.checkValue(try file.message(part, [1, 2], what).part(2), "a constant of \(what)")
@@ -132,15 +146,37 @@ private struct MilFunction {
         for part in try message.parts(3) {
             let (result, type) = try named(part, computed: !isConstant)
             try make(result, type)
+            if !isConstant { follow(name, operands, ExactString(result), type) }
         }
     }
 
-    private func checkOperand(_ binding: Protobuf.Message, _ what: String) throws {
-        if binding.has(2) { return try values.checkValue(try binding.part(2), "an operand of \(what)") }
+    /// Where the numbers of inputs go. Core ML may read beyond a table whose row is not there.
+    private mutating func follow(
+        _ name: String, _ operands: [ExactString: ExactString], _ result: ExactString, _ type: MilType?
+    ) {
+        guard let x = operands[ExactString("x")] else { return }
+        if Self.moves.contains(name) { trace.move(x, [result]) }
+        guard name == "gather", let by = operands[ExactString("indices")], let shape = type?.shape,
+            let table = (made[x] ?? nil)?.shape, let indices = (made[by] ?? nil)?.shape
+        else { return }
+        // Which axis is gathered is a constant; the declared result says it, too.
+        for axis in table.indices where Array(table[..<axis]) + indices + Array(table[(axis + 1)...]) == shape {
+            trace.index(by, table[axis])
+            return
+        }
+    }
+
+    /// The name of what is read; empty: a constant that stands here.
+    private func checkOperand(_ binding: Protobuf.Message, _ what: String) throws -> String {
+        if binding.has(2) {
+            try values.checkValue(try binding.part(2), "an operand of \(what)")
+            return ""
+        }
         let name = try binding.text(1)
         guard made[ExactString(name)] != nil else {
             throw Broken("\(what) reads \(shown(name)), which nothing before it makes")
         }
+        return name
     }
 
     /// Refuse other inputs or outputs than the manifest states; states are none of them.

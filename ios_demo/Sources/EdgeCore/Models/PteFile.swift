@@ -5,14 +5,14 @@ enum PteFile {
     // The extended header at byte 8: magic (4), its length (4), the program's size (8), the base of the segments (8).
     private static let headerBytes = 32
 
-    /// How often each kernel and delegate is called.
+    /// How often each kernel and delegate is called, and the rows of the tables that inputs index.
     ///
     /// - Parameters:
     ///   - data: the whole file.
     ///   - programs: those that the manifest says this file has.
-    /// - Returns: the counts by name.
+    /// - Returns: both by name.
     /// - Throws: `Broken`: it breaks a rule of BUNDLE.md.
-    static func check(_ data: Data, _ programs: [ProgramSpec]) throws -> [String: Int] {
+    static func check(_ data: Data, _ programs: [ProgramSpec]) throws -> Contents {
         guard data.count >= headerBytes, data.dropFirst(8).prefix(4).elementsEqual("eh00".utf8) else {
             throw Broken("no .pte file with segments: convert the bundle again")
         }
@@ -29,8 +29,8 @@ enum PteFile {
         }
         let values = PteValues(
             constants: try program.table(5).map(segments.rooms) ?? [],
-            states: try program.tables(6).map(segments.rooms))
-        var counts: [String: Int] = [:]
+            states: try program.tables(6).map(segments.rooms), file: FlatBuffer(data, steps))
+        var found = Contents()
         var names: Set<ExactString> = []
         for plan in try program.tables(1) {
             let name = try plan.text(0)
@@ -38,9 +38,10 @@ enum PteFile {
                 throw Broken("it has the method \(shown(name)) twice")
             }
             do {
-                let method = try PteMethod(plan, segments, values)
-                let own = programs.filter { $0.entry == name }
-                for (kernel, count) in try method.check(own) { counts[kernel, default: 0] += count }
+                var method = try PteMethod(plan, segments, values)
+                let own = try method.check(programs.filter { $0.entry == name })
+                found.operators.merge(own.operators, uniquingKeysWith: +)
+                found.rows.merge(own.rows, uniquingKeysWith: { $1 })
             } catch let error as Broken {
                 throw Broken("method \(shown(name)): \(error.message)")
             }
@@ -48,7 +49,7 @@ enum PteFile {
         for program in programs where !names.contains(ExactString(program.entry)) {
             throw Broken("it has no method \(shown(program.entry))")
         }
-        return counts
+        return found
     }
 }
 
@@ -92,8 +93,8 @@ struct PteSegments {
         return places[number].count
     }
 
-    /// How many bytes there are from each offset of a segment on.
-    func rooms(_ table: FlatTable) throws -> [Int] {
+    /// The bytes of a segment from each offset on.
+    func rooms(_ table: FlatTable) throws -> [Range<Int>] {
         let offsets = try table.numbers(1, bytes: 8)
         let number = try table.uint(0)
         guard !offsets.isEmpty else { return [] }
@@ -102,7 +103,7 @@ struct PteSegments {
         }
         return try offsets.map { offset in
             try Limits.check(offset, 0, before: places[number].count, "a constant")
-            return places[number].count - offset
+            return places[number].lowerBound + offset..<places[number].upperBound
         }
     }
 }
@@ -118,6 +119,8 @@ private struct PteMethod {
     private let values: [PteValue]
     private let operators: [String]
     private let delegates: [Data]
+    private let inputs: [Int]
+    private var trace: IndexTrace<PteKey>
 
     init(_ plan: FlatTable, _ segments: PteSegments, _ reader: PteValues) throws {
         (self.plan, self.segments) = (plan, segments)
@@ -127,7 +130,12 @@ private struct PteMethod {
         for table in try plan.tables(9) where try table.byte(1) != 0 {
             throw Broken("it plans memory of a device")
         }
-        values = try reader.read(try plan.tables(2), memory: memory)
+        let values = try reader.read(try plan.tables(2), memory: memory)
+        self.values = values
+        let inputs = try plan.ints(3)
+        guard inputs.allSatisfy(values.indices.contains) else { throw Broken("an input is none of its values") }
+        self.inputs = inputs
+        trace = IndexTrace((inputs + values.indices.filter { values[$0].isConstant }).map { values[$0].key(of: $0) })
         operators = try plan.tables(6).map { "\(try $0.text(0)).\(try $0.text(1))" }
         delegates = try plan.tables(7).map { try Self.delegate($0, segments) }
     }
@@ -142,20 +150,32 @@ private struct PteMethod {
         return try segments.bytes(try reference.uint(1))
     }
 
-    /// How often it calls each kernel and delegate.
-    func check(_ programs: [ProgramSpec]) throws -> [String: Int] {
-        let (inputs, outputs) = (try plan.ints(3).map(index), try plan.ints(4).map(index))
+    /// How often it calls each kernel and delegate, and the rows of the tables that the programs' inputs index.
+    mutating func check(_ programs: [ProgramSpec]) throws -> Contents {
+        let outputs = try plan.ints(4).map(index)
         let chains = try plan.tables(5)
         guard chains.count == 1 else { throw Broken("it has \(chains.count) chains of instructions: expected one") }
-        var counts: [String: Int] = [:]
+        var found = Contents()
         for instruction in try chains[0].tables(2) {
-            if let called = try run(instruction) { counts[called, default: 0] += 1 }
+            if let called = try run(instruction) { found.operators[called, default: 0] += 1 }
         }
         for program in programs {
             try compare(program.inputs, inputs, "inputs")
             try compare(program.outputs, outputs, "outputs")
+            found.rows[program.name] = trace.rows(Array(zip(inputs.map(key), program.inputs.map(\.name))))
         }
-        return counts
+        return found
+    }
+
+    private func key(_ number: Int) -> PteKey { values[number].key(of: number) }
+
+    /// What lay in the memory of a value is written over, in whole or in part.
+    private mutating func write(_ number: Int) {
+        guard case .memory(let memory, let bytes) = key(number) else { return }
+        trace.forget { key in
+            guard case .memory(let other, let place) = key else { return false }
+            return other == memory && place.overlaps(bytes)
+        }
     }
 
     private func index(_ number: Int) throws -> Int {
@@ -166,7 +186,7 @@ private struct PteMethod {
     }
 
     /// The kernel or delegate that an instruction calls.
-    private func run(_ instruction: FlatTable) throws -> String? {
+    private mutating func run(_ instruction: FlatTable) throws -> String? {
         let kind = try instruction.byte(0)
         guard let call = try instruction.table(1) else { throw Broken("it has an instruction without arguments") }
         let number = try call.int(0)
@@ -182,6 +202,7 @@ private struct PteMethod {
             guard operands.allSatisfy({ values[$0].kind == "T" }) else {
                 throw Broken("it gives a delegate what is no tensor")
             }
+            for operand in operands { write(operand) }
             try XnnpackGraph.check(
                 delegates[number], operands: operands.count, namedSize: segments.namedSize, steps: segments.steps)
             return Self.delegateName
@@ -193,7 +214,7 @@ private struct PteMethod {
         return operators[number]
     }
 
-    private func checkOperands(_ name: String, _ operands: [Int]) throws {
+    private mutating func checkOperands(_ name: String, _ operands: [Int]) throws {
         guard let kernel = PteKernel.all[name] else {
             throw Broken("it calls \(shown(name)), which is none that a reader knows")
         }
@@ -211,9 +232,31 @@ private struct PteMethod {
         } else if (kernel.results > 1 && isList ? values[last].items : [last]) != written, !isList {
             throw Broken("\(name) returns what it does not write")
         }
-        for item in written.flatMap({ values[$0].items.isEmpty ? [$0] : values[$0].items })
-        where values[item].kind != "T" || values[item].isConstant {
-            throw Broken("\(name) writes to what is no tensor, or a constant")
+        for item in written.flatMap({ values[$0].items.isEmpty ? [$0] : values[$0].items }) {
+            guard values[item].kind == "T", !values[item].isConstant else {
+                throw Broken("\(name) writes to what is no tensor, or a constant")
+            }
+            write(item)
+        }
+        if PteKernel.moves.contains(name) { trace.move(key(operands[0]), written.map(key)) }
+        if let place = PteKernel.indices[name] {
+            try checkIndices(name, rows: values[operands[0]].shape.first ?? 0, key(operands[place]))
+        }
+    }
+
+    private mutating func checkIndices(_ name: String, rows: Int, _ indices: PteKey) throws {
+        let source = trace.index(indices, rows)
+        var isKnown = source != nil
+        if case .value(let number) = source, values[number].isConstant {
+            let numbers = try values[number].numbers?() ?? []
+            guard numbers.allSatisfy((0..<rows).contains) else {
+                throw Broken("\(name) takes a row of \(rows) by a number beyond them")
+            }
+            isKnown = !numbers.isEmpty
+        }
+        // A quantized table's kernel ends the process where there is no such row.
+        if !isKnown, name.hasPrefix("quantized_decomposed::") {
+            throw Broken("\(name) takes rows by numbers that are neither an input's nor a small constant's")
         }
     }
 

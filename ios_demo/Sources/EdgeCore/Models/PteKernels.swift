@@ -19,6 +19,23 @@ struct PteKernel: Sendable {
         return found
     }()
 
+    /// The result's numbers are those of the first operand.
+    static let moves: Set<String> = [
+        "aten::alias_copy.out", "aten::clone.out", "aten::detach_copy.out", "aten::expand_copy.out",
+        "aten::permute_copy.out", "aten::repeat.out", "aten::select_copy.int_out", "aten::slice_copy.Tensor_out",
+        "aten::squeeze_copy.dim_out", "aten::squeeze_copy.dims_out", "aten::t_copy.out",
+        "aten::transpose_copy.int_out", "aten::unsqueeze_copy.out", "aten::view_copy.out",
+        "dim_order_ops::_clone_dim_order.out", "dim_order_ops::_to_dim_order_copy.out",
+        "executorch_prim::et_view.default",
+    ]
+
+    /// Which operand numbers the rows of the first one.
+    static let indices: [String: Int] = [
+        "aten::embedding.out": 1, "quantized_decomposed::embedding_4bit.dtype_out": 5,
+        "quantized_decomposed::embedding_4bit.out": 5, "quantized_decomposed::embedding_byte.dtype_out": 5,
+        "quantized_decomposed::embedding_byte.out": 5,
+    ]
+
     /// In each line, what kernels take, how many results they have, and their names.
     private static let table = """
         TIBT 1 aten::_log_softmax.out aten::_softmax.out

@@ -1,3 +1,9 @@
+/// A tensor by its planned memory, as a view in another shape is the same memory; one that has none by its number.
+enum PteKey: Hashable {
+    case memory(Int, Range<Int>)
+    case value(Int)
+}
+
 /// A value of a method.
 struct PteValue {
     /// A letter of `PteLayout.kinds`.
@@ -10,6 +16,13 @@ struct PteValue {
     var isConstant = false
     /// Of a list, the numbers of the values in it; absent ones are left out.
     var items: [Int] = []
+    /// Gives those of a small constant of integers; nil: it is none.
+    var numbers: (() throws -> [Int])?
+    /// A tensor's planned memory; nil: it has none.
+    var place: (memory: Int, bytes: Range<Int>)?
+
+    /// What it is followed by; number: its own.
+    func key(of number: Int) -> PteKey { place.map { .memory($0.memory, $0.bytes) } ?? .value(number) }
 
     /// Whether a kernel's operand of that kind may be this.
     func fits(_ expected: Character) -> Bool {
@@ -32,11 +45,14 @@ struct PteValues {
         6: ("float32", 4), 7: ("float64", 8), 11: ("bool", 1), 15: ("bfloat16", 2),
     ]
     private static let dynamicBound = 1
+    private static let maxSteering = 4096
 
-    /// How many bytes there are from each constant's offset on.
-    let constants: [Int]
+    /// Where each constant's bytes begin, up to the end of their segment.
+    let constants: [Range<Int>]
     /// The same of each segment of states.
-    let states: [[Int]]
+    let states: [[Range<Int>]]
+    /// The whole file.
+    let file: FlatBuffer
 
     /// All values of a method; memory: the sizes that it plans.
     func read(_ tables: [FlatTable], memory: [Int]) throws -> [PteValue] {
@@ -83,6 +99,7 @@ struct PteValues {
             }
         }
         let size = Limits.bytes(shape, bits: 8 * type.bytes)
+        var planned: (memory: Int, bytes: Range<Int>)?
         if let plan {
             let place = try plan.uint(0)
             guard place >= 1, memory.indices.contains(place) else {
@@ -90,9 +107,22 @@ struct PteValues {
             }
             let offset = (try plan.uint(1)) | (try plan.uint(2)) << 32
             try Limits.check(offset, size, before: memory[place], what)
+            planned = (place, offset..<offset + size)
         }
         if buffer > 0 { try checkContent(what, buffer, size, isConstant, try extra?.long(0) ?? 0) }
-        return PteValue(kind: "T", shape: shape, dtype: dtype, isConstant: isConstant)
+        var found = PteValue(kind: "T", shape: shape, dtype: dtype, isConstant: isConstant, place: planned)
+        if isConstant, ["int32", "int64"].contains(type.name), size <= Self.maxSteering * type.bytes {
+            let begin = constants[buffer].lowerBound
+            found.numbers = { [file] in
+                let count = size / type.bytes
+                try file.spend(count)  // many operators may read one
+                return try (0..<count).map { index in
+                    let number = try file.number(begin + type.bytes * index, type.bytes)
+                    return type.bytes == 4 ? Int(Int32(truncatingIfNeeded: number)) : number
+                }
+            }
+        }
+        return found
     }
 
     private func checkContent(_ what: String, _ buffer: Int, _ size: Int, _ isConstant: Bool, _ state: Int) throws {
@@ -100,7 +130,7 @@ struct PteValues {
             throw Broken("\(what) starts with the state \(state) of \(states.count)")
         }
         let rooms = isConstant ? constants : states[state]
-        guard rooms.indices.contains(buffer), size <= rooms[buffer] else {
+        guard rooms.indices.contains(buffer), size <= rooms[buffer].count else {
             throw Broken("\(what) has fewer bytes than its shape needs")
         }
     }

@@ -157,6 +157,26 @@ private fun checkTensors(program: String, key: String, expected: List<TensorSpec
     refuse("program $program: $key: its bucket asks for $hint")
 }
 
+/**
+ * The largest number that an input of integers may hold; null: any, or it is none of integers.
+ *
+ * Int.MAX_VALUE: of token ids whose vocabulary is not known.
+ */
+internal fun largestNumber(manifest: Manifest, program: ProgramSpec, name: String): Int? {
+    val head = manifest.postprocessing
+    if (head is Transcription) {
+        return when (name) {
+            "token", "tokens" -> head.vocabSize - 1
+            "position", "positions", "row", "rows" -> program.inputs.first { it.name == "mask" }.shape.last() - 1
+            "wanted" -> head.prefillTokens - 1
+            else -> null
+        }
+    }
+    val text = manifest.preprocessing as? TextPreprocessing ?: return null
+    if (name != "input_ids") return 1
+    return if (text.vocabSize == null) Int.MAX_VALUE else text.vocabSize - 1
+}
+
 /** No token id is beyond the logits. */
 private fun checkIds(head: Transcription) {
     val tokens = head.tokens

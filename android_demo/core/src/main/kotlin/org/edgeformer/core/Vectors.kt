@@ -108,7 +108,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
         val raw = fields.obj("input", ::readRaw)
         val expected = fields.obj("expected") { readExpected(it, program, raw) }
         val inputs = take(inputSpecs(program)).mapValues { (_, tensor) -> normalised(tensor) }
-        (manifest.preprocessing as? TextPreprocessing)?.let { checkNumbers(inputs, it) }
+        if (manifest.preprocessing is TextPreprocessing) checkNumbers(inputs, program)
         return Case(name, raw, expected, inputs, take(outputSpecs(program, expected))).also { index++ }
     }
 
@@ -219,9 +219,9 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
     }
 
     /** Token ids, masks and types number rows of tables, and not every engine looks how many there are. */
-    private fun checkNumbers(inputs: Map<String, Tensor>, spec: TextPreprocessing) {
+    private fun checkNumbers(inputs: Map<String, Tensor>, program: ProgramSpec) {
         for ((name, tensor) in inputs) {
-            val largest = if (name == "input_ids") (spec.vocabSize ?: Int.MAX_VALUE) - 1 else 1
+            val largest = largestNumber(manifest, program, name) ?: continue
             if (doubles(tensor).any { it < 0 || it > largest }) {
                 throw BundleError("$TENSORS_FILE: $index/$name: expected numbers from 0 to $largest")
             }

@@ -19,14 +19,15 @@ import java.io.File
 fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): Engine {
     val target = bundle.manifest.target
     if (target == Target.COREML) throw EngineError("a bundle for coreml runs on Apple's devices: convert it for litert")
-    checkModelFiles(bundle)
+    val rows = checkModelFiles(bundle)
     try {
-        return when (target) {
+        val engine = when (target) {
             Target.LITERT -> LiteRtEngine(bundle, cache, threads)
             Target.EXECUTORCH -> ExecuTorchEngine(bundle, cache, threads)
             Target.ONNX -> OnnxEngine(bundle, cache, threads)
             Target.COREML -> error("refused before")
         }
+        return engine.also { it.rows = rows }
     } catch (error: LinkageError) {
         // The classes, or the native library behind them: an app packages the engines that its bundles need.
         throw EngineError("this app has no runtime for ${target.key}: add it to engine/build.gradle.kts", error)

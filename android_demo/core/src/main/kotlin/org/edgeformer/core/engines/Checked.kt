@@ -10,6 +10,7 @@ import org.edgeformer.core.State
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TensorSpec
 import org.edgeformer.core.Transcription
+import org.edgeformer.core.models.Rows
 import org.edgeformer.core.shorten
 
 /**
@@ -19,6 +20,9 @@ import org.edgeformer.core.shorten
 abstract class CheckedEngine(programs: List<ProgramSpec>) : Engine {
     /** By name. */
     protected val programs: Map<String, ProgramSpec> = programs.associateBy { it.name }
+
+    /** What an input's numbers must be below, as `checkModelFiles` found it. */
+    var rows: Rows = emptyMap()
 
     private val lock = Any()
     private var closed = false
@@ -31,7 +35,18 @@ abstract class CheckedEngine(programs: List<ProgramSpec>) : Engine {
 
     final override fun run(program: String, inputs: Map<String, Tensor>): Map<String, Tensor> {
         val spec = checkInputs(programs, program, inputs)
+        checkRows(program, inputs)
         return checkOutputs(spec, running(spec.name) { execute(spec, inputs) })
+    }
+
+    private fun checkRows(program: String, inputs: Map<String, Tensor>) {
+        for ((name, count) in rows[program].orEmpty()) {
+            val wrong = (inputs[name] as? IntTensor)?.toArray()?.firstOrNull { it !in 0 until count } ?: continue
+            throw InputError(
+                "$program: $name: expected numbers from 0 to ${count - 1}, which is what the model has rows for, " +
+                    "found $wrong",
+            )
+        }
     }
 
     /** One run at a time, none after the end, and the library's errors in our words. */

@@ -37,16 +37,17 @@ private fun parts(vararg numbers: Int): Known = numbers.associateWith { PART }
  *
  * @param sizes the listed files of the model's folder, by their names in it.
  * @param programs those that the manifest says this file is.
- * @return how often each operator occurs.
+ * @return how often each operator occurs, and the rows of the tables that inputs index.
  * @throws Broken says which rule of BUNDLE.md and where.
  */
-internal fun checkOnnx(file: ByteBuffer, sizes: Map<String, Long>, programs: List<ProgramSpec>): Map<String, Int> {
+internal fun checkOnnx(file: ByteBuffer, sizes: Map<String, Long>, programs: List<ProgramSpec>): Contents {
     val wire = Protobuf(file)
     val model = wire.message(wire.whole, MODEL, "the model")
     if (model.int(1) !in 3..13) refuse("it has the ir_version ${model.int(1)}: expected 3 to 13")
     model.pieces(8).forEach { checkDomain(wire.message(it, OPSET, "an opset").text(1)) }
     val graph = model.piece(7) ?: refuse("it has no graph: expected an ONNX model")
-    return OnnxGraph(wire, wire.message(graph, GRAPH, "the graph"), sizes, programs).counts
+    val found = OnnxGraph(wire, wire.message(graph, GRAPH, "the graph"), sizes, programs)
+    return Contents(found.counts, programs.associate { it.name to found.rows })
 }
 
 private fun checkDomain(name: String): String {
@@ -62,6 +63,8 @@ private class OnnxGraph(
     programs: List<ProgramSpec>,
 ) {
     val counts = HashMap<String, Int>()
+    val rows: Map<String, Int>
+    private val trace: IndexTrace<String>
     private val values = HashMap<String, OnnxValue>()
     private val tensors = OnnxTensors(wire)
 
@@ -74,8 +77,10 @@ private class OnnxGraph(
         graph.pieces(13).forEach { declared(it) }
         val length = programs.maxOf { compared(it, inputs, outputs) }
         inputs.forEach { make(it.name, OnnxValue(checkShape(it.at(length).sizes(), "the input ${shorten(it.name)}"), it.dtype)) }
+        trace = IndexTrace(inputs.map { it.name })
         graph.pieces(5).map { tensors.read(it, sizes) }.forEach { (name, value) -> make(name, value) }
         graph.pieces(1).forEach(::run)
+        rows = trace.rows(inputs.associate { it.name to it.name })
         for (each in outputs) {
             if (values[each.name]?.shape != each.at(length)) {
                 refuse("its output ${shorten(each.name)} is not made as it is declared")
@@ -126,7 +131,7 @@ private class OnnxGraph(
         counts[operator] = (counts[operator] ?: 0) + 1
         val outputs = node.texts(2)
         try {
-            val found = results(operator, domain, node.texts(1), attributes, outputs.size)
+            val found = results(operator, domain, node.texts(1), attributes, outputs)
             outputs.zip(found).forEach { (name, value) -> if (name.isNotEmpty()) make(name, value) }
         } catch (error: Broken) {
             refuse("$what number ${counts.values.sum()}: ${error.message}")
@@ -138,23 +143,25 @@ private class OnnxGraph(
         domain: String,
         inputs: List<String>,
         attributes: Map<String, Any?>,
-        outputs: Int,
+        outputs: List<String>,
     ): List<OnnxValue> {
-        if (operator == "Constant" && domain != OWN_DOMAIN && inputs.isEmpty() && outputs == 1 && attributes.size == 1) {
+        if (operator == "Constant" && domain != OWN_DOMAIN && inputs.isEmpty() && outputs.size == 1 && attributes.size == 1) {
             return attributes.map { (name, value) -> constant(name, value) }
         }
         if ((domain == OWN_DOMAIN) != (operator in OWN_OPERATORS)) refuse("it is none that a reader knows")
         val operands = inputs.map {
             if (it.isEmpty()) null else values[it] ?: refuse("it reads ${shorten(it)}, which nothing before it makes")
         }
-        val call = OnnxCall(operands, attributes, outputs, symbol != null)
+        val call = OnnxCall(operands, attributes, outputs.size, symbol != null)
         val shapes = onnxShapes(operator, call) ?: refuse("it is none that a reader knows")
-        if (outputs > shapes.size) refuse("it has $outputs outputs")
+        if (outputs.size > shapes.size) refuse("it has ${outputs.size} outputs")
+        if (operator in ONNX_MOVES) trace.move(inputs[0], outputs)
+        if (operator in ONNX_GATHERS) trace.index(inputs[1], indexedRows(operator, call))
         if (operator == "Shape") {
             val sizes = sizesOf(call)
             return listOf(OnnxValue(listOf(sizes.size), INT64, varies = true) { sizes })
         }
-        return shapes.take(outputs).map { OnnxValue(checkShape(it, "its result")) }
+        return shapes.take(outputs.size).map { OnnxValue(checkShape(it, "its result")) }
     }
 
     private fun attribute(piece: Piece, what: String): Pair<String, Any?> {

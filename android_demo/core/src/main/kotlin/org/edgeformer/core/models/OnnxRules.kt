@@ -279,3 +279,18 @@ private fun reducedBy(call: OnnxCall): Sizes {
     val isAll = axes == null || (axes.isEmpty() && call.int("noop_with_empty_axes", 0) == 0L)
     return reduced(shape, if (isAll) shape.indices.map { it.toLong() } else axes.orEmpty(), call.int("keepdims", 1) != 0L)
 }
+
+/** The results' numbers are those of the first operand. */
+internal val ONNX_MOVES = setOf(
+    "Cast", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)
+
+/** Their second operand numbers the rows of the first. */
+internal val ONNX_GATHERS = setOf("Gather", "GatherElements", "GatherND")
+
+/** How many rows the table of a gather has; its rule has seen that the call is sound. */
+internal fun indexedRows(operator: String, call: OnnxCall): Int {
+    val table = call.shape(0)
+    if (operator != "GatherND") return table[axisOf(call.int("axis", 0), table.size)]
+    return table.drop(call.int("batch_dims", 0).toInt()).take(call.shape(1).last()).min()
+}

@@ -34,10 +34,10 @@ internal class PteSegments(
  * Looks at a `.pte` before ExecuTorch opens it.
  *
  * @param programs those that the manifest says this file has.
- * @return how often each kernel and delegate is called.
+ * @return how often each kernel and delegate is called, and the rows of the tables that inputs index.
  * @throws Broken says which rule of BUNDLE.md and where.
  */
-internal fun checkPte(file: ByteBuffer, programs: List<ProgramSpec>): Map<String, Int> {
+internal fun checkPte(file: ByteBuffer, programs: List<ProgramSpec>): Contents {
     val bytes = file.duplicate().order(ByteOrder.LITTLE_ENDIAN)
     val length = file.capacity().toLong()
     if (length < HEADER_AT + HEADER_BYTES) refuse("no .pte file: it is shorter than its header")
@@ -54,20 +54,21 @@ internal fun checkPte(file: ByteBuffer, programs: List<ProgramSpec>): Map<String
         refuse("it has constants or delegates' data in its flatbuffer")
     }
     val constants = program.table(5)?.let { rooms(it, segments) }.orEmpty()
-    val values = PteValues(constants, program.tables(6).map { rooms(it, segments) })
+    val values = PteValues(constants, program.tables(6).map { rooms(it, segments) }, file, steps)
     val counts = HashMap<String, Int>()
+    val rows = HashMap<String, Map<String, Int>>()
     val names = HashSet<String>()
     for (plan in program.tables(1)) {
         val name = plan.text(0)
         if (!names.add(name)) refuse("it has the method ${shorten(name)} twice")
         try {
-            PtePlan(plan, segments, values, counts).check(programs.filter { it.entry == name })
+            rows += PtePlan(plan, segments, values, counts).check(programs.filter { it.entry == name })
         } catch (error: Broken) {
             refuse("method ${shorten(name)}: ${error.message}")
         }
     }
     programs.firstOrNull { it.entry !in names }?.let { refuse("it has no method ${shorten(it.entry)}") }
-    return counts
+    return Contents(counts, rows)
 }
 
 private fun segments(file: ByteBuffer, steps: Steps, program: FlatTable, base: Long, size: Long): PteSegments {
@@ -86,14 +87,14 @@ private fun segments(file: ByteBuffer, steps: Steps, program: FlatTable, base: L
     return PteSegments(file, steps, places, named)
 }
 
-/** How many bytes there are from each offset of a segment on. */
-private fun rooms(table: FlatTable, segments: PteSegments): List<Long> {
+/** The bytes of a segment from each offset on. */
+private fun rooms(table: FlatTable, segments: PteSegments): List<Piece> {
     val offsets = table.numbers(1, 8)
     if (offsets.isEmpty()) return emptyList()
-    val size = segments.place(table.uint(0)).size.toLong()
+    val segment = segments.place(table.uint(0))
     return offsets.map {
-        checkRange(it, 0, size, "a constant")
-        size - it
+        checkRange(it, 0, segment.size.toLong(), "a constant")
+        Piece(segment.begin + it.toInt(), segment.end)
     }
 }
 
@@ -107,6 +108,10 @@ private class PtePlan(
     private val values: List<PteValue>
     private val operators: List<String>
     private val delegates: List<Piece>
+    private val inputs: List<Int>
+
+    /** What is followed is memory, as a view in another shape is the same memory and no instruction. */
+    private val trace: IndexTrace<Any>
 
     init {
         val memory = plan.numbers(8, 8)
@@ -117,16 +122,28 @@ private class PtePlan(
         values = reader.read(plan.tables(2), memory)
         operators = plan.tables(6).map { "${it.text(0)}.${it.text(1)}" }
         delegates = plan.tables(7).map(::delegate)
+        inputs = plan.ints(3).map(::index)
+        trace = IndexTrace((inputs + values.indices.filter { values[it].isConstant }).map(::key))
     }
 
-    fun check(programs: List<ProgramSpec>) {
-        val (inputs, outputs) = plan.ints(3).map(::index) to plan.ints(4).map(::index)
+    /** The rows of the tables that the programs' inputs index. */
+    fun check(programs: List<ProgramSpec>): Rows {
+        val outputs = plan.ints(4).map(::index)
         val chain = plan.tables(5).singleOrNull() ?: refuse("it has not one chain of instructions")
         chain.tables(2).forEach(::run)
-        for (program in programs) {
+        return programs.associate { program ->
             compare(program.inputs, inputs, "inputs")
             compare(program.outputs, outputs, "outputs")
+            program.name to trace.rows(inputs.map(::key).zip(program.inputs.map { it.name }).toMap())
         }
+    }
+
+    private fun key(number: Int): Any = values[number].place ?: number
+
+    /** What lay in the memory of a value is written over, in whole or in part. */
+    private fun write(number: Int) {
+        val place = values[number].place ?: return
+        trace.forget { it is PtePlace && it.memory == place.memory && it.begin < place.end && place.begin < it.end }
     }
 
     private fun index(number: Int): Int {
@@ -154,6 +171,7 @@ private class PtePlan(
             val data = delegates.getOrNull(number) ?: refuse("it calls the delegate $number of ${delegates.size}")
             count(XNNPACK)
             if (operands.any { it.kind != 'T' }) refuse("it gives a delegate what is no tensor")
+            call.ints(1).forEach(::write)
             return checkXnnpack(segments.file, data, segments::namedSize, operands.size, segments.steps)
         }
         val name = operators.getOrNull(number) ?: refuse("it calls the kernel $number of ${operators.size}")
@@ -184,6 +202,21 @@ private class PtePlan(
         }
         for (item in written.flatMap { values[it].items.ifEmpty { listOf(it) } }) {
             if (values[item].kind != 'T' || values[item].isConstant) refuse("$name writes to what is no tensor, or a constant")
+            write(item)
+        }
+        if (name in PTE_MOVES) trace.move(key(numbers[0]), written.map(::key))
+        PTE_INDICES[name]?.let { checkIndices(name, operands[0].shape.firstOrNull() ?: 0, key(numbers[it])) }
+    }
+
+    private fun checkIndices(name: String, rows: Int, indices: Any) {
+        val source = trace.index(indices, rows)
+        val constant = (source as? Int)?.let { values[it] }?.takeIf { it.isConstant }
+        val numbers = constant?.numbers?.invoke().orEmpty()
+        if (numbers.any { it !in 0 until rows }) refuse("$name takes a row of $rows by a number beyond them")
+        // A quantized table's kernel ends the process where there is no such row.
+        val isKnown = if (constant != null) numbers.isNotEmpty() else source != null
+        if (!isKnown && name.startsWith("quantized_decomposed::")) {
+            refuse("$name takes rows by numbers that are neither an input's nor a small constant's")
         }
     }
 

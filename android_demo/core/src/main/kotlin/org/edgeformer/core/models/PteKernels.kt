@@ -18,6 +18,22 @@ internal val PTE_KERNELS: Map<String, PteKernel> by lazy {
     }.toMap()
 }
 
+/** The result's numbers are those of the first operand. */
+internal val PTE_MOVES = setOf(
+    "aten::alias_copy.out", "aten::clone.out", "aten::detach_copy.out", "aten::expand_copy.out",
+    "aten::permute_copy.out", "aten::repeat.out", "aten::select_copy.int_out", "aten::slice_copy.Tensor_out",
+    "aten::squeeze_copy.dim_out", "aten::squeeze_copy.dims_out", "aten::t_copy.out", "aten::transpose_copy.int_out",
+    "aten::unsqueeze_copy.out", "aten::view_copy.out", "dim_order_ops::_clone_dim_order.out",
+    "dim_order_ops::_to_dim_order_copy.out", "executorch_prim::et_view.default",
+)
+
+/** Which operand numbers the rows of the first one. */
+internal val PTE_INDICES = mapOf(
+    "aten::embedding.out" to 1, "quantized_decomposed::embedding_4bit.dtype_out" to 5,
+    "quantized_decomposed::embedding_4bit.out" to 5, "quantized_decomposed::embedding_byte.dtype_out" to 5,
+    "quantized_decomposed::embedding_byte.out" to 5,
+)
+
 /** In each line, what kernels take, how many results they have, and their names. */
 private const val TABLE = """
     TIBT 1 aten::_log_softmax.out aten::_softmax.out

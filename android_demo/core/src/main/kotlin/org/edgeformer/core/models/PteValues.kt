@@ -1,10 +1,14 @@
 package org.edgeformer.core.models
 
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
 /** ScalarType: its number to its name and size in bytes; what is not here is not computed with. */
 internal val PTE_TYPES = mapOf(
     0 to ("uint8" to 1), 1 to ("int8" to 1), 2 to ("int16" to 2), 3 to ("int32" to 4), 4 to ("int64" to 8),
     5 to ("float16" to 2), 6 to ("float32" to 4), 7 to ("float64" to 8), 11 to ("bool" to 1), 15 to ("bfloat16" to 2),
 )
+private val INTEGERS = setOf(3, 4)
 private const val DYNAMIC_BOUND = 1
 private const val ABSENT = -1
 
@@ -16,6 +20,8 @@ private const val ABSENT = -1
  * @property dtype of a tensor, its number in ScalarType.
  * @property isConstant whether it is a tensor whose bytes are the file's own.
  * @property items of a list, the numbers of the values in it; absent ones are left out.
+ * @property numbers gives those of a small constant of integers; null: it is none.
+ * @property place a tensor's planned memory; null: it has none.
  */
 internal class PteValue(
     val kind: Char,
@@ -23,6 +29,8 @@ internal class PteValue(
     val dtype: Int = -1,
     val isConstant: Boolean = false,
     val items: List<Int> = emptyList(),
+    val numbers: (() -> List<Long>)? = null,
+    val place: PtePlace? = null,
 ) {
     /** Whether a kernel's operand of that kind may be this. */
     fun fits(expected: Char): Boolean = when {
@@ -35,13 +43,25 @@ internal class PteValue(
     }
 }
 
+/** Bytes of a method's planned memory: the number of the memory, and from where to where. */
+internal data class PtePlace(val memory: Long, val begin: Long, val end: Long)
+
 /**
  * Reads the values of a file's methods.
  *
- * @param constants how many bytes there are from each constant's offset on.
+ * @param constants where each constant's bytes begin, up to the end of their segment.
  * @param states the same of each segment of states.
+ * @param file the whole file.
+ * @param steps what may still be looked at in it.
  */
-internal class PteValues(private val constants: List<Long>, private val states: List<List<Long>>) {
+internal class PteValues(
+    private val constants: List<Piece>,
+    private val states: List<List<Piece>>,
+    file: ByteBuffer,
+    private val steps: Steps,
+) {
+    private val content = file.duplicate().order(ByteOrder.LITTLE_ENDIAN)
+
     /** All values of a method; memory: the sizes that it plans. */
     fun read(tables: List<FlatTable>, memory: List<Long>): List<PteValue> {
         val values = tables.mapIndexed { number, table -> value(number, table, memory) }
@@ -82,13 +102,26 @@ internal class PteValues(private val constants: List<Long>, private val states: 
             refuse("$what lies in another file or on a device")
         }
         val size = bytesOf(shape, 8 * bytes)
-        if (plan != null) {
-            val place = plan.uint(0)
-            if (place !in 1 until memory.size.toLong()) refuse("$what is planned into memory $place of ${memory.size}")
-            checkRange(plan.uint(1) or (plan.uint(2) shl 32), size, memory[place.toInt()], what)
-        }
+        val place = plan?.let { place(it, size, memory, what) }
         if (buffer > 0) checkContent(what, buffer, size, isConstant, extra?.long(0) ?: 0)
-        return PteValue('T', shape, dtype, isConstant)
+        val isSteering = isConstant && dtype in INTEGERS && elements(shape) <= MAX_STEERING
+        val steering = if (isSteering) ({ numbers(constants[buffer.toInt()], elements(shape).toInt(), bytes) }) else null
+        return PteValue('T', shape, dtype, isConstant, numbers = steering, place = place)
+    }
+
+    private fun place(plan: FlatTable, size: Long, memory: List<Long>, what: String): PtePlace {
+        val number = plan.uint(0)
+        if (number !in 1 until memory.size.toLong()) refuse("$what is planned into memory $number of ${memory.size}")
+        val begin = plan.uint(1) or (plan.uint(2) shl 32)
+        checkRange(begin, size, memory[number.toInt()], what)
+        return PtePlace(number, begin, begin + size)
+    }
+
+    private fun numbers(room: Piece, count: Int, bytes: Int): List<Long> {
+        steps.spend(count) // many operators may read one
+        return List(count) {
+            if (bytes == 4) content.getInt(room.begin + 4 * it).toLong() else content.getLong(room.begin + 8 * it)
+        }
     }
 
     private fun checkContent(what: String, buffer: Long, size: Long, isConstant: Boolean, state: Long) {
@@ -97,6 +130,6 @@ internal class PteValues(private val constants: List<Long>, private val states: 
             state in states.indices.map { it.toLong() } -> states[state.toInt()]
             else -> refuse("$what starts with the state $state of ${states.size}")
         }
-        if (buffer >= rooms.size || size > rooms[buffer.toInt()]) refuse("$what has fewer bytes than its shape needs")
+        if (buffer >= rooms.size || size > rooms[buffer.toInt()].size) refuse("$what has fewer bytes than its shape needs")
     }
 }

@@ -18,10 +18,10 @@ private val STEERING_TYPES = setOf("int32", "int64", "int16", "int8", "uint8")
  * Looks at a `.tflite` before LiteRT opens it: it believes shapes, indices and offsets, and follows calls for ever.
  *
  * @param programs those that the manifest says this file has.
- * @return how often each operator occurs.
+ * @return how often each operator occurs, and the rows of the tables that inputs index.
  * @throws Broken says which rule of BUNDLE.md and where.
  */
-internal fun checkTflite(file: ByteBuffer, programs: List<ProgramSpec>): Map<String, Int> {
+internal fun checkTflite(file: ByteBuffer, programs: List<ProgramSpec>): Contents {
     val steps = Steps()
     val model = FlatBuffer(file, 0, file.capacity(), steps).root("TFL3", TFLITE)
     if (model.has(8) || model.has(9)) refuse("it refers to buffers in other files")
@@ -30,8 +30,7 @@ internal fun checkTflite(file: ByteBuffer, programs: List<ProgramSpec>): Map<Str
     val operators = model.tables(1).map(::operatorOf)
     val counts = HashMap<String, Int>()
     val graphs = model.tables(2).map { TfliteGraph(reader, operators, it, counts) }
-    checkSignatures(model.tables(7), graphs, programs)
-    return counts
+    return Contents(counts, checkSignatures(model.tables(7), graphs, programs))
 }
 
 /** An operator's name and options. Codes above 126 live in the second field only; older ones may live in the first. */
@@ -126,6 +125,7 @@ private class TfliteGraph(
     val tensors: List<TfliteTensor>
     val inputs: List<Int>
     val outputs: List<Int>
+    val trace: IndexTrace<Int>
     private val made = HashSet<Int>()
 
     init {
@@ -136,6 +136,7 @@ private class TfliteGraph(
         outputs = table.ints(2).map(::index)
         tensors.indices.filterTo(made) { tensors[it].isConstant }
         if (inputs.any { !made.add(it) }) refuse("an input of a graph is a constant, or occurs twice")
+        trace = IndexTrace(inputs)
         table.tables(3).forEachIndexed { number, each -> run(each, number) }
         if (!made.containsAll(outputs)) refuse("an output of a graph is made by none of its operators")
     }
@@ -171,6 +172,14 @@ private class TfliteGraph(
             refuse("it makes ${shorten(shapes)} where the file declares ${shorten(results.map { tensors[it].shape })}")
         }
         if (results.any { !made.add(it) }) refuse("it writes what is made already")
+        follow(name, call, table.ints(1), results)
+    }
+
+    /** Where the numbers of inputs go. */
+    private fun follow(name: String, call: TfliteCall, operands: List<Int>, results: List<Int>) {
+        if (name in TFLITE_MOVES) trace.move(operands[0], results)
+        val place = TFLITE_INDICES[name] ?: return
+        trace.index(operands[place], indexedRows(name, call, place))
     }
 
     private fun readable(number: Int): Int {
@@ -179,7 +188,8 @@ private class TfliteGraph(
     }
 }
 
-private fun checkSignatures(signatures: List<FlatTable>, graphs: List<TfliteGraph>, programs: List<ProgramSpec>) {
+/** The rows of the tables that the programs' inputs index. */
+private fun checkSignatures(signatures: List<FlatTable>, graphs: List<TfliteGraph>, programs: List<ProgramSpec>): Rows {
     val numbers = signatures.map { minOf(it.uint(4), MAX_SIZE.toLong()).toInt() }
     if (numbers.sorted() != graphs.indices.toList()) {
         refuse("its signatures run the graphs ${shorten(numbers)}: expected each of ${graphs.size} once")
@@ -194,10 +204,12 @@ private fun checkSignatures(signatures: List<FlatTable>, graphs: List<TfliteGrap
             }
         }
     }
-    for (program in programs) {
+    return programs.associate { program ->
         val (signature, number) = byKey[program.entry] ?: refuse("it has no signature ${shorten(program.entry)}")
         compare(signature.tables(0), graphs[number], program.inputs, program.name)
         compare(signature.tables(1), graphs[number], program.outputs, program.name)
+        val names = signature.tables(0).associate { it.int(1) to it.text(0) }
+        program.name to graphs[number].trace.rows(names)
     }
 }
 

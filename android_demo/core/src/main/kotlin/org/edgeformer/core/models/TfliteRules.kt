@@ -302,3 +302,21 @@ private fun oneHot(call: TfliteCall): Sizes {
     val place = axisOf(call.int(0, default = -1), indices.size + 1)
     return indices.sizes().let { it.take(place) + depth + it.drop(place) }
 }
+
+/** The results' numbers are those of the first operand. */
+internal val TFLITE_MOVES = setOf(
+    "BROADCAST_TO", "CAST", "EXPAND_DIMS", "RESHAPE", "SLICE", "SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
+)
+
+/** Which operand numbers the rows of another one, the table. */
+internal val TFLITE_INDICES = mapOf("EMBEDDING_LOOKUP" to 0, "GATHER" to 1, "GATHER_ND" to 1)
+
+/** How many rows the table of a call has whose indices stand at `place`; its rule has seen that the call is sound. */
+internal fun indexedRows(name: String, call: TfliteCall, place: Int): Int {
+    val table = call.shape(1 - place)
+    return when (name) {
+        "GATHER_ND" -> table.take(call.shape(place).last()).min()
+        "GATHER" -> table[axisOf(call.int(0), table.size)]
+        else -> table[0]
+    }
+}

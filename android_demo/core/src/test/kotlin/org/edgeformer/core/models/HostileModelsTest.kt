@@ -55,6 +55,6 @@ class HostileModelsTest {
         val sizes = case["files"].keys.associateWith { Base64.getDecoder().decode(case["files"][it].text).size.toLong() }
         val target = Target.values().first { it.key == case["target"].text }
         val found = checkModelFile(target, program.file, ByteBuffer.wrap(bytes), sizes, listOf(program))
-        compareOperators(case["operators"].keys.associateWith { case["operators"][it].int }, found)
+        compareOperators(case["operators"].keys.associateWith { case["operators"][it].int }, found.operators)
     }
 }
