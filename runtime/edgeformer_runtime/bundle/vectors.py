@@ -173,6 +173,11 @@ def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, program: Pr
 
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
     task = TASKS[manifest.task]
+    given, expected = entry["input"], entry["expected"]
+    lists = (given.get("token_ids"), [given.get("samples")], expected.get("prompt"), expected.get("tokens"))
+    for number in (number for numbers in lists for number in numbers or ()):
+        if isinstance(number, float):  # JSON Schema takes 1.0 for an integer; readers in other languages do not
+            raise BundleError(f"{where}: expected integers, found {number!r}")
     takes = task.takes
     if tuple(sorted(entry["input"])) not in takes.stored_forms:
         expected = " or ".join(" with ".join(reversed(form)) for form in takes.stored_forms)

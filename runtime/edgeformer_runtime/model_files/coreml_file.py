@@ -188,6 +188,8 @@ class _Function:
         """Where the numbers of inputs go. Core ML may read beyond a table whose row is not there."""
         if operator in MOVES:
             self._trace.move(operands.get("x", ""), [result])
+        if operator == SELECT:  # as coremltools writes an index: itself from 0 on, else counted from the end
+            self._trace.move(operands.get("a", ""), [result])
         table, indices = (self._made.get(operands.get(key, "")) for key in ("x", "indices"))
         if operator != GATHER or table is None or indices is None or kind is None:
             return
@@ -229,7 +231,7 @@ OPERATORS: frozenset[str] = frozenset({
     "transpose", "write_state",
 })  # fmt: skip
 
-GATHER = "gather"
+GATHER, SELECT = "gather", "select"
 
 MOVES = frozenset({
     "cast", "expand_dims", "identity", "reshape", "slice_by_index", "slice_by_size", "squeeze", "tile",

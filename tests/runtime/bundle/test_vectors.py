@@ -80,6 +80,7 @@ def reseal_and_read(folder: Path) -> str:
             lambda d: d["cases"][0].update(input={"image": "vectors/cases.png"}),
             "text with pair or token_ids, found image",
         ),
+        (lambda d: d["cases"][0].update(input={"token_ids": [2, 4.0]}), "cases[0]: expected integers, found 4.0"),
         (lambda d: d["cases"][0].update(input={}), "cases[0].input: minProperties"),
         (lambda d: d["cases"][0].update(input={"pair": "x"}), "cases[0].input: "),
         (lambda d: d["cases"][0].update(expected={}), "a score for each label"),

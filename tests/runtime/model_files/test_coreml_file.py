@@ -82,7 +82,7 @@ def test_an_intact_package_is_taken() -> None:
 
 
 def test_a_table_is_measured_by_what_indexes_it() -> None:
-    """Through a cast: y = w[x], of a table of three rows."""
+    """Through a cast and a choice: y = w[x], of a table of three rows."""
     model = make_model()
     function = model.mlProgram.functions["main"]
     block = function.block_specializations["CoreML7"]
@@ -90,11 +90,12 @@ def test_a_table_is_measured_by_what_indexes_it() -> None:
     given = function.inputs[0].type
     given.Clear()
     type_of(given, (1, 2), INT32)
-    cast = block.operations.add()
-    cast.type = "cast"
-    cast.inputs["x"].arguments.add().name = "x"
-    cast.outputs.add().name = "moved"
-    type_of(cast.outputs[0].type, (1, 2), INT32)
+    for kind, operand, source, made in (("cast", "x", "x", "cast"), ("select", "a", "cast", "moved")):
+        step = block.operations.add()
+        step.type = kind
+        step.inputs[operand].arguments.add().name = source
+        step.outputs.add().name = made
+        type_of(step.outputs[0].type, (1, 2), INT32)
     gather = block.operations.add()
     gather.type = "gather"
     gather.inputs["x"].arguments.add().name = "w"

@@ -154,6 +154,8 @@ private struct MilFunction {
     private mutating func follow(
         _ name: String, _ operands: [ExactString: ExactString], _ result: ExactString, _ type: MilType?
     ) {
+        // As coremltools writes an index: itself from 0 on, else counted from the end.
+        if name == "select", let kept = operands[ExactString("a")] { trace.move(kept, [result]) }
         guard let x = operands[ExactString("x")] else { return }
         if Self.moves.contains(name) { trace.move(x, [result]) }
         guard name == "gather", let by = operands[ExactString("indices")], let shape = type?.shape,
