@@ -31,11 +31,7 @@ LONG = "turn the lights off in the living room please " * 70
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "tiny"
     return save_mobilebert(
-        folder,
-        normalization_type="layer_norm",
-        max_position_embeddings=LENGTH,
-        initializer_range=0.4,
-        num_hidden_layers=1,
+        folder, normalization_type="layer_norm", max_position_embeddings=LENGTH, initializer_range=0.4
     )
 
 
