@@ -22,14 +22,12 @@ from edgeformer.data.labelled import (
     spread,
 )
 from edgeformer.evaluate.evaluate import (
+    Z_95,
     Answers,
     Asked,
     Asker,
     EvaluationResult,
     ask,
-    pearson,
-    rank_interval,
-    spearman,
 )
 from edgeformer.tasks.text import SPEARMAN
 from edgeformer_runtime.errors import InputError
@@ -338,3 +336,34 @@ def _cosines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray
 def _figures(correlation: Correlation) -> tuple[str, str]:
     spearman, pearson = ("-" if v is None else f"{v:.4f}" for v in (correlation.spearman, correlation.pearson))
     return spearman, pearson
+
+
+def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """The linear correlation of (N,) with (N,); None where one of them does not vary."""
+    deviations = [values - values.mean() for values in (first, second)]
+    norms = [float(np.linalg.norm(each)) for each in deviations]
+    # Rounding leaves something of a constant that is none in binary.
+    if any(norm <= 1e-13 * np.abs(v).max() * len(v) ** 0.5 for norm, v in zip(norms, (first, second), strict=True)):
+        return None
+    return float(np.clip(deviations[0] / norms[0] @ (deviations[1] / norms[1]), -1, 1))
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """The correlation of the ranks of (N,) and (N,), equal values sharing the mean of theirs; None as `pearson`."""
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = ((2 * last - counts + 1) / 2)[place]
+    return ranks
+
+
+def rank_interval(correlation: float, n: int) -> tuple[float, float] | None:
+    """What holds Spearman's correlation of n pairs with 95 % (Bonett and Wright 2000); None of so few pairs."""
+    if n <= 3 or abs(correlation) >= 1:
+        return None
+    reach = Z_95 * math.sqrt((1 + correlation**2 / 2) / (n - 3))
+    middle = math.atanh(correlation)
+    return math.tanh(middle - reach), math.tanh(middle + reach)

@@ -394,28 +394,6 @@ def label_set_report(truth: NDArray[np.bool_], given: NDArray[np.bool_], labels:
     )
 
 
-def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """The linear correlation of (N,) with (N,); None where one of them does not vary."""
-    deviations = [values - values.mean() for values in (first, second)]
-    norms = [float(np.linalg.norm(each)) for each in deviations]
-    # Rounding leaves something of a constant that is none in binary.
-    if any(norm <= 1e-13 * np.abs(v).max() * len(v) ** 0.5 for norm, v in zip(norms, (first, second), strict=True)):
-        return None
-    return float(np.clip(deviations[0] / norms[0] @ (deviations[1] / norms[1]), -1, 1))
-
-
-def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """The correlation of the ranks of (N,) and (N,), equal values sharing the mean of theirs; None as `pearson`."""
-    return pearson(_ranks(first), _ranks(second))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = ((2 * last - counts + 1) / 2)[place]
-    return ranks
-
-
 def _scores(labels: Sequence[str], hits: Counts, answered: Counts, support: Counts) -> tuple[ClassScore, ...]:
     columns = (_quotient(hits, answered), _quotient(hits, support), _f1(hits, answered, support))
     rows = zip(labels, *(column.tolist() for column in columns), support.tolist(), strict=True)
@@ -433,15 +411,6 @@ def _quotient(above: Any, below: Any) -> NDArray[np.float64]:
 
 
 Z_95 = 1.96
-
-
-def rank_interval(correlation: float, n: int) -> tuple[float, float] | None:
-    """What holds Spearman's correlation of n pairs with 95 % (Bonett and Wright 2000); None of so few pairs."""
-    if n <= 3 or abs(correlation) >= 1:
-        return None
-    reach = Z_95 * math.sqrt((1 + correlation**2 / 2) / (n - 3))
-    middle = math.atanh(correlation)
-    return math.tanh(middle - reach), math.tanh(middle + reach)
 
 
 def share_interval(share: float, n: int) -> tuple[float, float]:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from edgeformer import cli
 from edgeformer.attention import KERNELS
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate.evaluate import evaluate, rank_interval
+from edgeformer.evaluate.embeddings import rank_interval
+from edgeformer.evaluate.evaluate import evaluate
 from edgeformer.models.tinyvit import FAMILY
 from edgeformer.report.collect import collect
 from edgeformer_runtime import load

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeformer.evaluate.evaluate import class_report, label_set_report, pearson, spearman
+from edgeformer.evaluate.embeddings import pearson, spearman
+from edgeformer.evaluate.evaluate import class_report, label_set_report
 
 TRUTH = [0, 0, 0, 1, 1, 2, 2, 2, 2, 4]
 GIVEN = [0, 1, 0, 1, 1, 2, 0, 2, 3, 2]
