@@ -44,6 +44,7 @@ def apply(case: dict[str, Any], texts: dict[str, str]) -> str:
 def _good() -> Iterator[tuple[str, Manifest]]:
     yield "text", tiny.text()
     yield "embedding", tiny.text("text-embedding", "litert")
+    yield "score", tiny.text("text-scoring")
     yield "spans", tiny.spans()
     yield "entities", tiny.entities()
     yield "image", tiny.image()
@@ -224,6 +225,8 @@ def _bad_values() -> Iterator[tuple[str, str, Edit]]:
     yield "text", "nested too deep", _set("toolchain", to=_nested(40))
     yield "embedding", "other width", _set("postprocessing", "dim", to=5)
     yield "embedding", "normalized as text", _set("postprocessing", "normalized", to="yes")
+    yield "score", "softmax of one number", _set("postprocessing", "activation", to="softmax")
+    yield "score", "two numbers", _set("programs", 0, "outputs", 0, "shape", to=[1, 2])
     for head, most in (("spans", 24), ("entities", 24)):
         yield head, "no tokenizer", _set("preprocessing", "tokenizer", to=None)
         yield head, "stride beyond half of the longest program", _set("postprocessing", "stride", to=most + 1)

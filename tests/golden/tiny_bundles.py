@@ -143,6 +143,12 @@ def text_bundle(folder: Path) -> None:
     _complete(folder, manifest, TEXT_SAMPLES)
 
 
+def score_bundle(folder: Path) -> None:
+    """A score of a text."""
+    (folder / "tokenizer.json").write_text(_word_piece(), encoding="utf-8")
+    _complete(folder, tiny.text("text-scoring"), TEXT_SAMPLES)
+
+
 SPAN_SAMPLES = (
     {"text": "hello?", "pair": "turn the lights off, turn the lights on"},
     {"text": "the lights", "pair": "hello!"},
@@ -189,6 +195,7 @@ def speech_bundle(folder: Path) -> None:
 
 BUNDLES: dict[str, Callable[[Path], None]] = {
     "tiny-text.zip": text_bundle,
+    "tiny-score.zip": score_bundle,
     "tiny-spans.zip": span_bundle,
     "tiny-entities.zip": entity_bundle,
     "tiny-image.zip": image_bundle,

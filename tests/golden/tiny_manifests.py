@@ -20,6 +20,7 @@ from edgeformer_runtime.bundle.specs import (
     AudioBucket,
     AudioPreprocessing,
     ImagePreprocessing,
+    Score,
     SpeechTokens,
     Transcription,
     bucket_layout,
@@ -63,10 +64,12 @@ SPACE = ord(" ")
 
 
 def text(task: str = "text-classification", target: str = "onnx") -> Manifest:
-    """Two buckets; a classifier of three labels, or an embedder."""
-    embeds = task == "text-embedding"
-    head = Embedding(EMBEDDING_DIM, True) if embeds else Classification(LABELS, "softmax")
-    width = EMBEDDING_DIM if embeds else len(LABELS)
+    """Two buckets; a classifier of three labels, an embedder or a scorer."""
+    head, width = {
+        "text-classification": (Classification(LABELS, "softmax"), len(LABELS)),
+        "text-embedding": (Embedding(EMBEDDING_DIM, True), EMBEDDING_DIM),
+        "text-scoring": (Score("sigmoid"), 1),
+    }[task]
     programs = tuple(
         ProgramSpec(
             name=f"seq_{length}",
@@ -77,7 +80,8 @@ def text(task: str = "text-classification", target: str = "onnx") -> Manifest:
         )
         for length in SEQ_LENS
     )
-    return _manifest("tiny-text", "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
+    name = "tiny-score" if task == "text-scoring" else "tiny-text"
+    return _manifest(name, "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
 
 
 def tokens(task: str, head: Postprocessing, lengths: tuple[int, ...] = (24, 48), target: str = "onnx") -> Manifest:

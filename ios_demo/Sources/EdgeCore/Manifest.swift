@@ -7,6 +7,7 @@ public enum BundleTask: String, CaseIterable, Sendable {
     /// A vector for a text.
     case textEmbedding = "text-embedding"
     /// Places in a text that answer a question.
+    case textScoring = "text-scoring"
     case questionAnswering = "question-answering"
     /// Places in a text with labels.
     case tokenClassification = "token-classification"
@@ -83,6 +84,12 @@ public struct Embedding: Equatable, Sendable {
     public let normalized: Bool
 }
 
+/// The program's output is the score itself, or its sigmoid is.
+public struct Score: Equatable, Sendable {
+    /// The score is the output's sigmoid, from 0 to 1.
+    public let isSigmoid: Bool
+}
+
 /// An answer is a span of the second text, scored by its first token and its last.
 public struct SpanExtraction: Equatable, Sendable {
     /// Tokens that neighbouring windows of a long text share.
@@ -112,6 +119,7 @@ public struct TokenLabels: Equatable, Sendable {
 public enum Postprocessing: Equatable, Sendable {
     case classification(Classification)
     case embedding(Embedding)
+    case score(Score)
     case spans(SpanExtraction)
     case entities(TokenLabels)
     case transcription(Transcription)

@@ -48,6 +48,9 @@ enum ManifestChecks {
         case (.textEmbedding, .text(let text), .embedding(let head)):
             try checkText(text, manifest)
             try checkWidth(head.dim, manifest)
+        case (.textScoring, .text(let text), .score):
+            try checkText(text, manifest)
+            try checkWidth(1, manifest)
         case (.questionAnswering, .text(let text), .spans(let head)):
             try checkText(text, manifest)
             try checkTokens(text, SpanProbabilities.width, head.stride, manifest)

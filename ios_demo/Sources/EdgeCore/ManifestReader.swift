@@ -151,13 +151,14 @@ enum ManifestReader {
         switch try kind(found) {
         case "classification": return .classification(try classification(found))
         case "embedding": return .embedding(try embedding(found))
+        case "score": return .score(try score(found))
         case "spans": return .spans(try spans(found))
         case "entities": return .entities(try entities(found))
         case "transcription": return .transcription(try transcription(found))
         case let other:
             throw BundleError(
-                "\(found.path).kind: expected one of classification, embedding, spans, entities, transcription, found \(shown(other))"
-            )
+                "\(found.path).kind: expected one of classification, embedding, score, spans, entities, transcription, found "
+                    + shown(other))
         }
     }
 
@@ -225,6 +226,12 @@ enum ManifestReader {
     private static func embedding(_ found: (JsonValue, path: String)) throws -> Embedding {
         let record = try Record(found.0, at: found.path, keys: ["dim", "kind", "normalized"])
         return Embedding(dim: try record.integer("dim", 1...1_000_000), normalized: try record.flag("normalized"))
+    }
+
+    private static func score(_ found: (JsonValue, path: String)) throws -> Score {
+        let record = try Record(found.0, at: found.path, keys: ["activation", "kind"])
+        let activation = try record.text("activation", "none or sigmoid") { ["none", "sigmoid"].contains($0) }
+        return Score(isSigmoid: activation == "sigmoid")
     }
 
     private static func spans(_ found: (JsonValue, path: String)) throws -> SpanExtraction {

@@ -65,7 +65,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
         return scales.compare(name, found.doubles, reference.doubles, tolerance: tolerances.output)
     }
 
-    /// The whole way from raw input: scores by label, or the embedding.
+    /// The whole way from raw input: scores by label, the embedding, or the score.
     private func answer(_ recorded: Case) throws -> Comparison {
         switch recorded.expected {
         case .spans, .entities: return try places(recorded)
@@ -78,9 +78,15 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
             if let wrong = try misnamed(recorded, entries) { return wrong }
         } else {
             let output = recorded.outputs.first
-            reference = output?.value.doubles ?? []
-            if case .embedding(let head) = pipeline.bundle.manifest.postprocessing, !head.normalized {
-                tolerance = scales.limit(output?.key ?? "", tolerances.output)
+            let limit = scales.limit(output?.key ?? "", tolerances.output)
+            switch pipeline.bundle.manifest.postprocessing {
+            case .score(let head):
+                reference = [try Heads.score(recorded.outputs, head, truncated: false).score]
+                if !head.isSigmoid { tolerance = limit }
+            case .embedding(let head):
+                reference = output?.value.doubles ?? []
+                if !head.normalized { tolerance = limit }
+            default: reference = output?.value.doubles ?? []
             }
         }
         do {
@@ -159,6 +165,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
             let scores = Dictionary(
                 result.entries.map { (ExactString($0.label), $0.score) }, uniquingKeysWith: { first, _ in first })
             return entries.compactMap { scores[ExactString($0.label)] }
+        case (let result as ScoreResult, _): return [result.score]
         case (let result as EmbeddingResult, _): return result.vector.map(Double.init)
         default: return []
         }

@@ -212,7 +212,7 @@ private struct CaseReader {
                     let label = try record.text("label", "a label of the manifest") { known.contains(ExactString($0)) }
                     return Entity(text: found, label: label, start: start, end: end, score: score)
                 })
-        case .embedding:
+        case .embedding, .score:
             _ = try Record(found.0, at: found.path, keys: [])
             return .output
         case .classification(let head):

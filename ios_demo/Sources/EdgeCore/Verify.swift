@@ -51,6 +51,8 @@ public enum SelfTest {
                 ProgramReplay(try TextClassifier(bundle, engine: engine), vectors)
             case .textEmbedding:
                 ProgramReplay(try TextEmbedder(bundle, engine: engine), vectors)
+            case .textScoring:
+                ProgramReplay(try TextScorer(bundle, engine: engine), vectors)
             case .questionAnswering:
                 ProgramReplay(try QuestionAnswerer(bundle, engine: engine), vectors)
             case .tokenClassification:

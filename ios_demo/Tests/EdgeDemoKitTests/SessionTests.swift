@@ -19,15 +19,14 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(
             found.map(\.name),
             [
-                "places-entities", "places-spans", "tiny-entities", "tiny-image", "tiny-spans", "tiny-speech",
-                "tiny-text",
+                "places-entities", "places-spans", "tiny-entities", "tiny-image", "tiny-score", "tiny-spans",
+                "tiny-speech", "tiny-text",
             ])
         XCTAssertEqual(
             found.map(\.task),
             [
                 .tokenClassification, .questionAnswering, .tokenClassification, .imageClassification,
-                .questionAnswering,
-                .speechRecognition, .textClassification,
+                .textScoring, .questionAnswering, .speechRecognition, .textClassification,
             ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }

@@ -24,6 +24,14 @@ enum Heads {
         EmbeddingResult(vector: try onlyRow(outputs), truncated: truncated)
     }
 
+    /// The only output (1, 1) as a score.
+    ///
+    /// - Throws: `EngineError`: it holds NaN or infinity.
+    static func score(_ outputs: [String: Tensor], _ head: Score, truncated: Bool) throws -> ScoreResult {
+        let value = Double(try onlyRow(outputs)[0])
+        return ScoreResult(score: head.isSigmoid ? sigmoid(value) : value, truncated: truncated)
+    }
+
     /// Probabilities that sum to one, without overflow at any finite logits.
     static func softmax(_ logits: [Double]) -> [Double] {
         let largest = logits.max() ?? 0

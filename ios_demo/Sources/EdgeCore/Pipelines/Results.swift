@@ -42,6 +42,16 @@ public struct EmbeddingResult: Equatable, Sendable {
     public internal(set) var statistics: Statistics?
 }
 
+/// One number.
+public struct ScoreResult: Equatable, Sendable {
+    /// Of the text, or of the pair.
+    public let score: Double
+    /// The input was too long and lost its end.
+    public let truncated: Bool
+    /// What the answer cost; nil where it was not measured.
+    public internal(set) var statistics: Statistics?
+}
+
 /// An answer to a question: `text` stands from code point `start` to before `end` of the context. An empty one: there is
 /// none.
 public struct AnswerSpan: Equatable, Sendable {
@@ -92,5 +102,6 @@ protocol Measured {
 
 extension ClassificationResult: Measured {}
 extension EmbeddingResult: Measured {}
+extension ScoreResult: Measured {}
 extension SpanResult: Measured {}
 extension EntityResult: Measured {}

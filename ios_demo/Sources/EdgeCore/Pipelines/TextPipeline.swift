@@ -32,6 +32,40 @@ public final class TextClassifier: ProgramPipeline {
     func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 }
 
+/// Gives the score of a text, a pair of texts, or token ids.
+public final class TextScorer: ProgramPipeline {
+    let bundle: ModelBundle
+    let engine: any Engine
+    private let encoder: TextEncoder
+    private let head: Score
+
+    /// Open the tokenizer of a bundle.
+    ///
+    /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
+    public init(_ bundle: ModelBundle, engine: any Engine) throws {
+        guard case .score(let head) = bundle.manifest.postprocessing else {
+            throw InputError("expected a bundle for text-scoring, found \(bundle.manifest.task.rawValue)")
+        }
+        self.bundle = bundle
+        self.engine = engine
+        self.head = head
+        encoder = try TextEncoder(of: bundle)
+    }
+
+    /// The score.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ raw: RawText) throws -> ScoreResult { try measured(raw) }
+
+    func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
+
+    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> ScoreResult {
+        try Heads.score(outputs, head, truncated: prepared.truncated)
+    }
+
+    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
+}
+
 /// Gives the embedding of a text, a pair of texts, or token ids.
 public final class TextEmbedder: ProgramPipeline {
     let bundle: ModelBundle

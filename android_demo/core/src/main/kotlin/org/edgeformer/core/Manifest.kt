@@ -27,6 +27,7 @@ val TEXT_INPUTS = listOf("input_ids", "attention_mask", "token_type_ids")
 enum class Task(val key: String, internal val before: String, internal val head: String) {
     TEXT_CLASSIFICATION("text-classification", "text", "classification"),
     TEXT_EMBEDDING("text-embedding", "text", "embedding"),
+    TEXT_SCORING("text-scoring", "text", "score"),
     QUESTION_ANSWERING("question-answering", "text", "spans"),
     TOKEN_CLASSIFICATION("token-classification", "text", "entities"),
     IMAGE_CLASSIFICATION("image-classification", "image", "classification"),
@@ -79,6 +80,11 @@ data class Classification(val labels: List<String>, val activation: Activation) 
 /** The program's output is the embedding itself, of L2 norm 1 where [normalized]. */
 data class Embedding(val dim: Int, val normalized: Boolean) : Postprocessing() {
     override val kind: String get() = "embedding"
+}
+
+/** The program's output is the score itself, or where [isSigmoid] its sigmoid is. */
+data class Score(val isSigmoid: Boolean) : Postprocessing() {
+    override val kind: String get() = "score"
 }
 
 /**

@@ -53,6 +53,7 @@ private fun checkTask(manifest: Manifest) {
             checkWidth(head.labels.size, manifest.programs)
         }
         is Embedding -> checkWidth(head.dim, manifest.programs)
+        is Score -> checkWidth(1, manifest.programs)
         is SpanExtraction -> checkTokens(before, SPAN_ENDS, head.stride, manifest.programs)
         is TokenLabels -> {
             checkUnique(head.labels, "label")

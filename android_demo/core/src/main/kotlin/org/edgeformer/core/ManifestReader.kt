@@ -121,14 +121,18 @@ private fun readPreprocessing(fields: Fields): Preprocessing =
         else -> AudioPreprocessing.read(fields)
     }
 
+private val POSTPROCESSING_KINDS =
+    listOf("classification", "embedding", "score", "spans", "entities", "transcription")
+
 private fun readPostprocessing(fields: Fields): Postprocessing =
-    when (fields.choice("kind", listOf("classification", "embedding", "spans", "entities", "transcription"))) {
+    when (fields.choice("kind", POSTPROCESSING_KINDS)) {
         "classification" -> Classification(
             labels = fields.strings("labels", 1..100_000, 1..500),
             activation = fields.choice("activation", Activation.values().map { it.key })
                 .let { key -> Activation.values().first { it.key == key } },
         )
         "embedding" -> Embedding(fields.int("dim", 1..1_000_000L), fields.boolean("normalized"))
+        "score" -> Score(fields.choice("activation", listOf("none", "sigmoid")) == "sigmoid")
         "spans" -> SpanExtraction(
             stride = fields.int("stride", 0..1_000_000L),
             maxAnswerTokens = fields.int("max_answer_tokens", 1..512L),

@@ -9,10 +9,12 @@ import org.edgeformer.core.pipelines.ImageClassifier
 import org.edgeformer.core.pipelines.Prepared
 import org.edgeformer.core.pipelines.ProgramPipeline
 import org.edgeformer.core.pipelines.QuestionAnswerer
+import org.edgeformer.core.pipelines.ScoreResult
 import org.edgeformer.core.pipelines.SpanProbabilities
 import org.edgeformer.core.pipelines.SpanResult
 import org.edgeformer.core.pipelines.TextClassifier
 import org.edgeformer.core.pipelines.TextEmbedder
+import org.edgeformer.core.pipelines.TextScorer
 import org.edgeformer.core.pipelines.labelProbabilities
 import org.edgeformer.core.pipelines.tokenLogits
 import org.edgeformer.core.preprocess.ImageDecoder
@@ -38,6 +40,7 @@ internal class ProgramReplay(
     private val player = when (manifest.task) {
         Task.TEXT_CLASSIFICATION -> Player(TextClassifier(bundle, engine), ::scoresOf)
         Task.TEXT_EMBEDDING -> Player(TextEmbedder(bundle, engine), ::vectorOf)
+        Task.TEXT_SCORING -> Player(TextScorer(bundle, engine), ::scoreOf)
         Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
         Task.QUESTION_ANSWERING -> Player(QuestionAnswerer(bundle, engine), ::scoresOfSpans)
         Task.TOKEN_CLASSIFICATION -> Player(EntityFinder(bundle, engine), ::scoresOfEntities)
@@ -69,15 +72,19 @@ internal class ProgramReplay(
         return scales.compare(name, doubles(found), doubles(reference), tolerances.output)
     }
 
-    /** The whole way from raw input: scores in the order of the recorded labels, or the embedding. */
+    /** The whole way from raw input: scores in the order of the recorded labels, the embedding, or the score. */
     private fun answer(case: Case): Comparison {
         if (case.expected is Expected.Spans || case.expected is Expected.Entities) return places(case)
         val head = manifest.postprocessing
         val reference = when (val expected = case.expected) {
             is Expected.Scores -> expected.scores.toDoubleArray()
-            else -> doubles(case.outputs.values.single())
+            else -> if (head is Score) player.recordedAnswer(case) else doubles(case.outputs.values.single())
         }
-        val isScored = case.expected is Expected.Scores || (head is Embedding && head.normalized)
+        val isScored = when (head) {
+            is Embedding -> head.normalized
+            is Score -> head.isSigmoid
+            else -> true
+        }
         val tolerance = if (isScored) tolerances.score else scales.limit(case.outputs.keys.single(), tolerances.output)
         val answer = try {
             player.answer(case)
@@ -192,6 +199,9 @@ private fun scoresOf(answer: ClassificationResult, expected: Expected): DoubleAr
 @Suppress("UNUSED_PARAMETER")
 private fun vectorOf(answer: EmbeddingResult, expected: Expected): DoubleArray =
     DoubleArray(answer.vector.size) { answer.vector[it].toDouble() }
+
+@Suppress("UNUSED_PARAMETER")
+private fun scoreOf(answer: ScoreResult, expected: Expected): DoubleArray = doubleArrayOf(answer.score)
 
 /** The scores of the recorded answers; no number where these are other places. */
 private fun scoresOfSpans(answer: SpanResult, expected: Expected): DoubleArray {

@@ -177,7 +177,7 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
             }
             Expected.Text(fields.string("text", length = 0..200_000), prompt, tokens)
         }
-        is Embedding -> Expected.Output
+        is Embedding, is Score -> Expected.Output
     }
 
     /** A place in a text, with what stands there. */

@@ -28,6 +28,13 @@ class VerifyTest {
     }
 
     @Test
+    fun `a score is that of the reference`() {
+        val found = verification("tiny-score.zip")
+        assertTrue(found.ok, found.toString())
+        assertEquals("seq_8", verification("tiny-score.zip") { _, _, value -> value + 1 }.firstDiverging)
+    }
+
+    @Test
     fun `places in texts are those of the reference`() {
         for (zip in listOf("tiny-spans.zip", "tiny-entities.zip")) {
             val found = verification(zip)

@@ -4,6 +4,7 @@ import org.edgeformer.core.Activation
 import org.edgeformer.core.Classification
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.Score
 import org.edgeformer.core.Tensor
 import kotlin.math.abs
 import kotlin.math.exp
@@ -30,6 +31,16 @@ fun classify(outputs: Map<String, Tensor>, head: Classification, truncated: Bool
  * @throws EngineError it holds NaN or infinity.
  */
 fun embed(outputs: Map<String, Tensor>, truncated: Boolean = false) = EmbeddingResult(onlyRow(outputs), truncated)
+
+/**
+ * The only output (1, 1) as a score.
+ *
+ * @throws EngineError it holds NaN or infinity.
+ */
+fun score(outputs: Map<String, Tensor>, head: Score, truncated: Boolean = false): ScoreResult {
+    val value = onlyRow(outputs)
+    return ScoreResult(if (head.isSigmoid) sigmoid(value).single() else value.single().toDouble(), truncated)
+}
 
 /** Probabilities (N) that sum to one, without overflow at any finite logits (N). */
 fun softmax(logits: FloatArray): DoubleArray {

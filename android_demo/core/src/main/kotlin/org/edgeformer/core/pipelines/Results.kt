@@ -41,6 +41,15 @@ data class ClassificationResult(
  */
 class EmbeddingResult(val vector: FloatArray, val truncated: Boolean = false, val statistics: Statistics? = null)
 
+/**
+ * One number.
+ *
+ * @property score of the text, or of the pair.
+ * @property truncated the input was too long and lost its end.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+data class ScoreResult(val score: Double, val truncated: Boolean = false, val statistics: Statistics? = null)
+
 /** An answer: [text] stands from code point [start] to before [end] of the context. An empty one: there is none. */
 data class AnswerSpan(val text: String, val start: Int, val end: Int, val score: Double)
 

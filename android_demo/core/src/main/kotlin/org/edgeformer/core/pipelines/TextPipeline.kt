@@ -2,6 +2,7 @@ package org.edgeformer.core.pipelines
 
 import org.edgeformer.core.Bundle
 import org.edgeformer.core.Classification
+import org.edgeformer.core.Score
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TextPreprocessing
 import org.edgeformer.core.engines.Engine
@@ -41,6 +42,17 @@ class TextClassifier(bundle: Bundle, engine: Engine) : TextPipeline<Classificati
 
     override fun withStatistics(answer: ClassificationResult, statistics: Statistics) =
         answer.copy(statistics = statistics)
+}
+
+/** Gives a text's score, or a pair's. */
+class TextScorer(bundle: Bundle, engine: Engine) : TextPipeline<ScoreResult>(bundle, engine) {
+    /** Answers one text. */
+    fun run(text: String): ScoreResult = run(RawText.Single(text))
+
+    override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) =
+        score(outputs, bundle.manifest.postprocessing as Score, prepared.truncated)
+
+    override fun withStatistics(answer: ScoreResult, statistics: Statistics) = answer.copy(statistics = statistics)
 }
 
 /** Gives a text's embedding. */
