@@ -12,16 +12,14 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
-from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
-from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.tasks.tokens import AGGREGATIONS, EntityOptions, SpanExtraction, SpanOptions, TokenLabels
 from edgeformer_runtime.version import __version__
 from tests.golden import make_wordpiece
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER, document
-from tests.golden.tiny_bundles import FormulaEngine, seal, zipped
+from tests.golden.tiny_bundles import ENTITIES, SPANS, formula_pipeline, seal, zipped
 
 LENGTHS = (24, 48)
 STRIDE = 16
@@ -30,7 +28,6 @@ QUESTIONS = ("who?", "\u5317 Zoe\u0308?")
 LONG = " ".join((*make_wordpiece.LINES[2:7], *make_wordpiece.LINES[8:18], "Caf\u00e9 caf\u00e9 CAF\u00c9 cafe\u0301"))
 TEXTS = (*(make_wordpiece.LINES[index] for index in (3, 4, 5, 6, 8, 10, 11, 13, 16, 17, 24)), LONG)
 SPEC = TextPreprocessing("tokenizer.json", 0)
-SPANS, ENTITIES = "places-spans.zip", "places-entities.zip"
 
 
 def files() -> dict[str, bytes]:
@@ -110,12 +107,6 @@ def _entities(pipeline: Any) -> Iterator[dict[str, Any]]:
                 "aggregation": aggregation,
                 "entities": [[each.start, each.end, each.label, round(each.score, 9)] for each in found.entities],
             }
-
-
-def formula_pipeline(path: Path) -> Any:
-    """A pipeline over one of the bundles, with the formula in the place of its model."""
-    bundle = Bundle.open(path)
-    return open_pipeline(bundle, FormulaEngine(bundle.manifest))
 
 
 def _bundles() -> dict[str, bytes]:

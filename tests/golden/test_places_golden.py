@@ -11,7 +11,7 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec, TextPrep
 from edgeformer_runtime.preprocess.text import TextEncoder
 from edgeformer_runtime.tasks.tokens import EntityOptions, SpanOptions
 from tests.golden.golden_files import FOLDER
-from tests.golden.make_places import ENTITIES, SPANS, formula_pipeline
+from tests.golden.tiny_bundles import ENTITIES, SPANS, formula_pipeline
 
 GOLDEN = json.loads((FOLDER / "places.json").read_text(encoding="utf-8"))
 WORDS = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))

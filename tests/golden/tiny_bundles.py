@@ -102,6 +102,16 @@ class FormulaEngine:
         pass
 
 
+SPANS, ENTITIES = "places-spans.zip", "places-entities.zip"
+"""Bundles of make_places.py, with a tokenizer that has tokens of each kind."""
+
+
+def formula_pipeline(path: Path) -> Any:
+    """A pipeline over a bundle, with the formula in the place of its model."""
+    bundle = Bundle.open(path)
+    return open_pipeline(bundle, FormulaEngine(bundle.manifest))
+
+
 class SpeakingEngine:
     """Says the text of each bucket, letter by letter, whatever it hears."""
 
