@@ -199,11 +199,13 @@ def plot(results: Results, file: Path) -> None:
     seconds = [clip["seconds"] for clip in results["clips"]]
     order = sorted(range(len(seconds)), key=seconds.__getitem__)
     figure, axes = pyplot.subplots(figsize=(9, 6))
-    for row in results["rows"]:
+    for place, row in enumerate(results["rows"]):
         axes.plot(
             [seconds[index] for index in order],
             [row["cpu_s"][index] for index in order],
             marker=".",
+            color=pyplot.get_cmap("tab20")(place),
+            linestyle="-" if row["name"].startswith("EdgeFormer") else "--",
             label=f"{row['name']} {row['precision']}",
         )
     axes.set(
@@ -213,6 +215,6 @@ def plot(results: Results, file: Path) -> None:
         title=f"{results['model']}, one thread",
     )
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
