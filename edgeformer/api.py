@@ -165,7 +165,8 @@ def verify(
         require_name: the name that the bundle must have.
         require_version: the lowest release of it that is taken.
         isolated: replay in a process without network and other files, with limits: for untrusted bundles.
-        threads, progress: of the engine; called with "verifying", finished cases and all.
+        threads: how many threads the engine may use.
+        progress: called with "verifying", finished cases and all.
 
     Raises:
         BundleError: the bundle does not follow BUNDLE.md, or is not what is required.

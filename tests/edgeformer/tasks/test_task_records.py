@@ -131,7 +131,7 @@ def test_another_authors_task_is_one_file(source: Path, tmp_path: Path) -> None:
         found = evaluate(bundle, data, source)
         assert found.to_json() == {"metric": "mean_error", "value": pytest.approx(0.5, abs=1e-4), "n": 2}
         assert (found.model, [table.row_count for table in found.tables()]) == ("checkpoint.onnx.fp32", [1])
-        with pytest.raises(InputError, match="checkpoint does text-rating: expected a classifier"):
+        with pytest.raises(InputError, match="checkpoint does text-rating, which has no metric"):
             answers_of(bundle, str(data))
     assert diagnose(exact, DoctorOptions()).ok
 

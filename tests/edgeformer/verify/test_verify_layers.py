@@ -137,7 +137,7 @@ def test_audio_images(images: Made, image_source: Path, target: str, precision: 
 
 
 @BUNDLES
-@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("layer", [0, 1])
 def test_a_corrupted_layer_of_text(
     texts: Made, text_source: Path, target: str, precision: str, layer: int, tmp_path: Path
 ) -> None:
