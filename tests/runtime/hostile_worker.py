@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from file_mutations import MODEL_KINDS, corrupt_file, kind_of
 from mutations import Files, reseal
 
-import edgeformer_runtime
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.errors import EdgeFormerError
@@ -47,8 +47,10 @@ class Watch:
         temporary = place.parent / "temporary"
         temporary.mkdir()
         tempfile.tempdir = str(temporary)
-        package = Path(edgeformer_runtime.__file__).parent  # of an editable installation
-        libraries = [temporary, package, sys.prefix, sys.base_prefix, *(entry for entry in sys.path if entry), *SYSTEM]
+        # Of editable installations, which need not be on the path. Core ML's reference engine imports all three.
+        ours = ("edgeformer_runtime", "edgeformer", "edgeformer_converters")
+        packages = [Path(each.origin).parent for each in map(find_spec, ours) if each is not None and each.origin]
+        libraries = [temporary, *packages, sys.prefix, sys.base_prefix, *(each for each in sys.path if each), *SYSTEM]
         if Path(shim := os.environ.get("EDGEFORMER_EXECUTORCH", "")).is_absolute():
             libraries.append(shim)
         self._allowed = tuple(str(Path(each).resolve()) for each in (place, *libraries))
