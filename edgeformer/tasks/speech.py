@@ -184,6 +184,8 @@ RECOGNITION = Task(
     # sounds alike may be another. Below fp16 it is the letters that count: Whisper base in dynamic-int8 is off by .16
     # of the largest output of its encoder, and writes what it wrote before.
     tolerance_scale=(4 / 3, 2.0),
+    # Keys and values of the base model at int8, whose letters stay: 0.27 of the largest with programs for 15 s alone.
+    backstop_scale=1.6,
     layers_as_outputs=True,
     record=_record,
     rerun=_rerun,
