@@ -101,6 +101,7 @@ def test_results_without_intervals_are_no_proof(tmp_path: Path, monkeypatch: pyt
     assert check.main() == 2
 
 
+@pytest.mark.slow
 def test_help() -> None:
     for script in ("check", "text_peers", "vision_peers"):
         command = [sys.executable, "-m", f"benchmarks.{script}", "--help"]

