@@ -185,7 +185,7 @@ RECOGNITION = Task(
     # of the largest output of its encoder, and writes what it wrote before.
     tolerance_scale=(4 / 3, 2.0),
     # Keys and values of the base model at int8, whose letters stay: 0.27 of the largest with programs for 15 s alone.
-    backstop_scale=1.6,
+    least_backstop=0.4,
     layers_as_outputs=True,
     record=_record,
     rerun=_rerun,

@@ -53,7 +53,7 @@ class TaskSpec:
         backstop = precision.allowance.backstop
         if self.task.score_backstop is not None:
             score = getattr(backstop, self.task.score_backstop)
-        return Tolerances(backstop.output * self.task.backstop_scale, score)
+        return Tolerances(max(backstop.output, self.task.least_backstop), score)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Task:
         scores: "module:attribute" of (module, checkpoint) to the range of the attention scores that a mask is added to;
             None: no mask is.
         tolerance_scale: factors of a precision's tolerances, for outputs and for scores.
-        backstop_scale: factor of what bounds recorded outputs below fp16.
+        least_backstop: what bounds recorded outputs below fp16 is at least this.
         score_backstop: the field of `target.Backstop` that bounds recorded scores below fp16; None: the precision's own
             tolerance does.
         layers_as_outputs: whether a layer may be as far off as an output; else as the precision's own tolerance says.
@@ -197,7 +197,7 @@ class Task:
     headless: str = ""
     scores: str | None = None
     tolerance_scale: tuple[float, float] = (1.0, 1.0)
-    backstop_scale: float = 1.0
+    least_backstop: float = 0.0
     score_backstop: str | None = None
     layers_as_outputs: bool = False
     record: Callable[[Bundle, Engine, Sequence[Mapping[str, Any]]], list[Case]] = record_programs
