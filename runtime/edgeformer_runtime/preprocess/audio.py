@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.mp4_file import MAX_TRACKS, check_mp4
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import load_attribute, load_optional
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
