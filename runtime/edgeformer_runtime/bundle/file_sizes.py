@@ -37,7 +37,7 @@ def check_sizes(manifest: Manifest) -> None:
         BundleError: names the file and what was expected.
     """
     limits = _limits(manifest)
-    models = {program.file for program in manifest.programs}
+    models = {program.file for program in manifest.all_programs}
     beside_models = {name.rpartition("/")[0] for name in models} if manifest.target == "onnx" else set()
     for name, entry in manifest.files.items():
         limit = limits.get(name)
