@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.attention.mask import additive_mask
-from edgeformer.models.program import Program
+from edgeformer.attention.kernels import additive_mask
+from edgeformer.models.family import Program
 from edgeformer.models.text import MEAN, TextModel
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.tasks.programs import PACKED_PROGRAM

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.attention.kernels import ANY_LENGTH
-from edgeformer.attention.mask import additive_mask
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.attention.kernels import ANY_LENGTH, additive_mask
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -94,12 +93,9 @@ class Layers(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Base of the encoders: token ids to hidden states.
+    """Base of the encoders: token ids to hidden states."""
 
-    `mask_value` is what hidden positions add to their scores; None: the usual.
-    """
-
-    mask_value: float | None = None
+    mask_value: float | None = None  # what hidden positions add to their scores; None: the usual
     takes_positions = False  # as a third argument of the embeddings: texts that share a row need it
 
     def __init__(
@@ -114,8 +110,7 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) int32 each, token_type_ids None where the model has none, to (B, S or 1, C) float32."""
         bias = additive_mask(attention_mask, self.mask_value)
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
-        return hidden
+        return cast(Tensor, self.encoder(self.embeddings(input_ids, token_type_ids), bias))
 
     def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
         """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""
@@ -137,9 +132,8 @@ class PositionIds(nn.Module):
 
     def rows(self, table: nn.Embedding, seq_len: int, position_ids: Tensor | None) -> Tensor:
         """A table's rows (1, S, C) of positions (1, S) below S; None: of 0 to S - 1, in exports the same constant."""
-        if position_ids is None:
-            return cast(Tensor, table(self(seq_len)))
-        return table.weight[:seq_len].index_select(0, position_ids[0])[None]
+        given = None if position_ids is None else table.weight[:seq_len].index_select(0, position_ids[0])[None]
+        return cast(Tensor, table(self(seq_len))) if given is None else given
 
 
 class TextModel(nn.Module):
@@ -151,8 +145,7 @@ class TextModel(nn.Module):
     def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
         super().__init__()
         self.add_module(base, encoder)
-        self.base = base
-        self.output_dim = output_dim
+        self.base, self.output_dim = base, output_dim
 
     @property
     def encoder(self) -> TextEncoder:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline, Raw
 from edgeformer_runtime.pipelines.packing import packed_program, row_inputs, row_outputs, rows_of
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
-from edgeformer_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.vectors import Case
@@ -85,7 +85,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
     def raw_from_json(self, stored: Mapping[str, Any]) -> Raw:
         """A raw input from the form in which vectors store it."""
 
-    def run(self, raw: Raw, options: Any = None, progress: Progress | None = None) -> Result:
+    def run(self, raw: Raw, options: Any = None, progress: CountProgress | None = None) -> Result:
         """Answer one raw input; see `Pipeline.run`.
 
         Args:
@@ -145,7 +145,10 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         found: dict[int, tuple[dict[str, Tensor], float]] = {}
         for row in rows_of(windows, packed):
             start = time.perf_counter()
-            outputs = self.engine.run(packed.name, row_inputs(row, windows, packed))
+            try:
+                outputs = self.engine.run(packed.name, row_inputs(row, windows, packed))
+            except EngineError:  # each text of the row is asked alone, and says so itself if it cannot be answered
+                continue
             share_ms = (time.perf_counter() - start) * 1e3 / len(row.texts)
             found |= {number: (each, share_ms) for number, each in row_outputs(row, outputs, windows)}
         return found
