@@ -143,6 +143,7 @@ def test_clips_are_read_at_the_rate_of_the_model(whisper_bundle: Path, tmp_path:
     assert [len(each) for each in read_inputs(str(tmp_path / "inputs"))] == [6400, 12800, 19200]
 
 
+@pytest.mark.slow
 def test_speech_bundles_and_peers_transcribe_the_folder(whisper: Path, whisper_bundle: Path, tmp_path: Path) -> None:
     clips = save_tones(tmp_path / "clips")
     request = Request((whisper_bundle,), Sweep(), 1)
@@ -157,7 +158,8 @@ def test_peers_that_transcribe_nothing_are_refused(whisper_bundle: Path, tmp_pat
         bench(BenchOptions(Request((whisper_bundle,), Sweep(), 1), data=str(clips), against=("ncnn",)), lambda _: None)
 
 
-def test_images_have_no_data(tmp_path: Path) -> None:
+def test_images_have_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "runtime"))
     from tests.runtime.tiny_image_bundle import make_image_without_model
 
     bundle = make_image_without_model(tmp_path / "image")
