@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +72,23 @@ def test_every_step_answers_as_torch_does(
     assert lowest > 0.999999
 
 
-def check_closeness(
-    folder: Path, speech: Speech, lowered: Lowered, runtimes: Iterable[Runtime], tolerance: float, cosine: float
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one layer each, as lowering takes a minute for each more."""
+    return save_whisper(tmp_path_factory.mktemp("distilled"), encoder_layers=1, decoder_layers=1)
+
+
+# fp16 rounds every result (relative 2^-11); int8 rounds weights per channel and activations per row.
+@pytest.mark.parametrize(("precision", "tolerance", "cosine"), [("fp16", 1e-2, 0.9999), ("dynamic-int8", 6e-2, 0.999)])
+def test_other_precisions_are_close(
+    distilled: Path, tmp_path: Path, executorch_shim: Path, precision: str, tolerance: float, cosine: float
 ) -> None:
-    """A decoder's answers are about torch's, step by step, and the same in both runtimes; it is one partition."""
-    positions = tuple(bucket.positions for bucket in speech.spec.buckets)
-    expected = script(reference_decoder(folder, positions), speech)
+    speech = open_speech(distilled, "executorch", POSITIONS)
+    expected = script(reference_decoder(distilled, POSITIONS), speech)
+    lowered = lower(speech, precision, tmp_path)
     check_files("executorch", speech.programs, lowered)
     answers = []
-    for runtime in runtimes:
+    for runtime in both_runtimes(executorch_shim).values():
         engine = ExecuTorchEngine(speech.bundle(lowered), 1, runtime)
         answers.append(script(engine.open_decoder(speech.bucket, speech.spec), speech))
         largest, lowest = differences(answers[-1], expected)
@@ -89,16 +96,6 @@ def check_closeness(
         assert lowest > cosine
     assert differences(*answers)[0] < 1e-6
     assert lowered.partitions == 1
-
-
-# fp16 rounds every result (relative 2^-11).
-def test_fp16_is_close(tmp_path: Path, executorch_shim: Path) -> None:
-    """Of one layer each, as lowering takes half a minute for each more."""
-    folder = save_whisper(tmp_path / "distilled", encoder_layers=1, decoder_layers=1)
-    speech = open_speech(folder, "executorch", POSITIONS)
-    (tmp_path / "fp16").mkdir()
-    lowered = lower(speech, "fp16", tmp_path / "fp16")
-    check_closeness(folder, speech, lowered, both_runtimes(executorch_shim).values(), 1e-2, 0.9999)
 
 
 def test_the_runtime_takes_the_file(fp32: Lowered, speech: Speech) -> None:
@@ -217,16 +214,11 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z']+", text.lower())
 
 
-def test_tiny_english_at_int8_is_close_and_hears_what_torch_hears(
-    assets: Path, tmp_path: Path, executorch_shim: Path
-) -> None:
-    # One precision, the farthest from torch: lowering takes minutes. int8 rounds weights per channel and activations
-    # per row.
+def test_tiny_english_hears_what_torch_hears(assets: Path, tmp_path: Path, executorch_shim: Path) -> None:
+    # One precision, the farthest from torch: lowering takes minutes.
     speech = open_speech(assets / "whisper-tiny.en", "executorch", (600,))
-    lowered, runtimes = lower(speech, "dynamic-int8", tmp_path), both_runtimes(executorch_shim)
-    check_closeness(assets / "whisper-tiny.en", speech, lowered, runtimes.values(), 6e-2, 0.999)
-    bundle = speech.bundle(lowered)
-    for runtime in runtimes.values():
+    bundle = speech.bundle(lower(speech, "dynamic-int8", tmp_path))
+    for runtime in both_runtimes(executorch_shim).values():
         text = Transcriber(bundle, ExecuTorchEngine(bundle, 1, runtime)).run(assets / "speech" / "jfk.wav").text
         # Where int8 rounds is the kernel's choice, and so the CPU's: it decides between a comma and a full stop here.
         assert words(text) == words(baseline(assets, "jfk.wav"))
