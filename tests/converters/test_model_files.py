@@ -50,12 +50,14 @@ def lowered_hashes(
     return hashes
 
 
-# Those of speech are read in the tests that run them, `test_<target>_speech.py`.
+# Those of speech are read in the tests that run them, `test_<target>_speech.py`, and images at int8 in
+# `test_static_int8.py`.
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_every_file_of_an_image_model(target: str, tmp_path: Path) -> None:
     programs = (image_program(),)
     converter = converter_for(target)
-    others = [name for name in converter.precisions if name != "fp32" and name not in PLANNED]
+    read_there = ("dynamic-int8", "static-int8") if "static-int8" in converter.precisions else ()
+    others = [name for name in converter.precisions if name not in ("fp32", *PLANNED, *read_there)]
     assert lowered_hashes(
         target, programs, tmp_path, [name for name in others if not converter.check(programs, PRECISIONS[name])]
     )
