@@ -23,18 +23,19 @@ from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]
-POSITIONS = (50, 100)
+POSITIONS = (50, 200, 250)
+"""Programs of the first are made of the others': they have as many slots as the second, and fewer positions."""
 
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Speech:
-    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=300, encoder_layers=1)
+    folder = save_whisper(tmp_path_factory.mktemp("whisper"), max_source_positions=400, encoder_layers=1)
     return open_speech(folder, "litert", POSITIONS, HOST_STATE)
 
 
 @pytest.fixture(scope="module")
 def lowered(speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Lowered]:
-    """Both buckets at every precision."""
+    """All buckets at every precision."""
     return lower_to_all(LiteRTConverter(), speech.programs, tmp_path_factory.mktemp("lowered"))
 
 
@@ -107,7 +108,7 @@ def test_run_gives_what_a_decoder_gives(lowered: dict[str, Lowered], speech: Spe
 
 def test_decoders_do_not_disturb_one_another(lowered: dict[str, Lowered], speech: Speech) -> None:
     engine = engine_of(speech, lowered["fp32"])
-    alone, other = (engine.open_decoder(bucket, speech.spec) for bucket in speech.spec.buckets)
+    alone, other = (engine.open_decoder(bucket, speech.spec) for bucket in speech.spec.buckets[:2])
     same = engine.open_decoder(speech.spec.buckets[0], speech.spec)
     results = []
     for disturbed in (False, True):
