@@ -7,9 +7,11 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import ai_edge_litert
 import numpy as np
@@ -21,15 +23,22 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
 from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
 from edgeformer_runtime.engines.host_decoder import HostCache, check_mask, check_open, check_rows, padded_tokens
 from edgeformer_runtime.engines.native_output import held_back, silence_destructors
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.model_files import mapped
+from edgeformer_runtime.model_files.litert_float16 import widen
+from edgeformer_runtime.model_files.refusal import Broken
 
 _ANONYMOUS_CACHE = ":memory" if sys.platform == "linux" else ""
 """XNNPACK's cache in a memory file of its own, where there are such files."""
+
+_WITH_FLOAT16 = ("float16", "mixed")
+"""Weights of these recipes may lie in float16, which a CPU computes in float32."""
 
 # The buffers of larger programs (a speech model's caches, once for each of its lengths) are made for each run.
 _KEPT_BYTES = 4 << 20
@@ -52,8 +61,7 @@ class LiteRTEngine(CheckedEngine):
         with held_back():
             try:
                 for file in sorted({program.file for program in bundle.manifest.programs}):
-                    check_model(bundle.path(file), file)
-                    self._models[file] = open_model(bundle.path(file), threads)
+                    self._models[file] = _open(bundle, file, threads)
                 for program in bundle.manifest.programs:
                     _check_signature(self._models[program.file], program)
             except RuntimeError as error:
@@ -97,6 +105,36 @@ class LiteRTEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._finish()
+
+
+def _open(bundle: Bundle, file: str, threads: int) -> Any:
+    """A model file of a bundle, checked. Its float16 constants are widened where the system can hold that file."""
+    path = bundle.path(file)
+    check_model(path, file)
+    if bundle.manifest.recipe.weights not in _WITH_FLOAT16 or sys.platform != "linux":
+        return open_model(path, threads)
+    programs = [program for program in bundle.manifest.programs if program.file == file]
+    with ExitStack() as stack:
+        try:
+            wide = stack.enter_context(_scratch_file())
+            if widen(mapped(path), programs, wide):
+                own = Path(f"/proc/self/fd/{wide.fileno()}")
+                check_model(own, file)
+                return open_model(own, threads)
+        except (OSError, Broken):  # no room; or its tables share what they would not share widened
+            pass
+    return open_model(path, threads)
+
+
+def _scratch_file() -> IO[bytes]:
+    """A file without a name, in the user's cache, which is on a disk; or, where nothing may be written, in memory.
+
+    Its pages that are not read again do not stay in memory, if it is on a disk.
+    """
+    try:
+        return TemporaryFile(dir=cache_folder())
+    except (OSError, InputError):
+        return os.fdopen(os.memfd_create("wide weights"), "w+b")
 
 
 def open_model(path: Path, threads: int) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import io
+from contextlib import closing, suppress
 from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,10 @@ from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_runtime.bundle.specs import HOST_STATE
 from edgeformer_runtime.engines.decoder import DecoderOutput, SpeechDecoder
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.model_files import mapped
+from edgeformer_runtime.model_files.litert_file import check_litert
+from edgeformer_runtime.model_files.litert_float16 import widen
+from edgeformer_runtime.model_files.refusal import Broken
 
 pytestmark = [pytest.mark.litert, pytest.mark.slow]
 POSITIONS = (50, 200, 250)
@@ -44,10 +50,12 @@ def test_the_runtime_takes_every_file(lowered: dict[str, Lowered], speech: Speec
         check_files("litert", speech.programs, each)
 
 
-def engine_of(speech: Speech, lowered: Lowered) -> Any:
+def engine_of(speech: Speech, lowered: Lowered, weights: str = "int8") -> Any:
     from edgeformer_runtime.engines.litert import LiteRTEngine
 
-    return LiteRTEngine(speech.bundle(lowered), 1)
+    bundle = speech.bundle(lowered)
+    bundle.manifest.recipe.weights = weights
+    return LiteRTEngine(bundle, 1)
 
 
 def of_bucket(speech: Speech, number: int) -> Speech:
@@ -90,6 +98,43 @@ def test_every_step_answers_as_torch_does(
         assert lowest > cosine
         decoder.close()
     engine.close()
+
+
+def test_float16_weights_are_widened_once_for_all_programs(
+    lowered: dict[str, Lowered], speech: Speech, tmp_path: Path
+) -> None:
+    """The same numbers, so the same answers; only small constants are still widened by each program."""
+    source = lowered["fp16"].folder / MODEL_FILE
+    programs = speech.bundle(lowered["fp16"]).manifest.programs
+    with (tmp_path / MODEL_FILE).open("wb+") as file:
+        assert widen(mapped(source), programs, file)
+    left = LiteRTGraph(tmp_path / MODEL_FILE).count_operators()["DEQUANTIZE"]
+    assert left < lowered["fp16"].operators["DEQUANTIZE"] / 2
+    assert not widen(mapped(tmp_path / MODEL_FILE), programs, io.BytesIO())
+    answers = []
+    for weights in ("int8", "float16"):  # of the first nothing is widened
+        with closing(engine_of(speech, lowered["fp16"], weights)) as engine:
+            decoder = Lasting(engine.open_decoder(speech.spec.buckets[0], speech.spec))
+            answers.append(script(decoder, of_bucket(speech, 0)))
+            decoder.close()
+    assert differences(*answers)[0] == 0
+
+
+def test_what_is_laid_over_something_else_is_not_widened(lowered: dict[str, Lowered], speech: Speech) -> None:
+    """Whatever a file that passed the checks has in its tables, what is written passes them, too."""
+    data = (lowered["fp16"].folder / MODEL_FILE).read_bytes()
+    programs = speech.bundle(lowered["fp16"]).manifest.programs
+    random = np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(30):
+        mutated = bytearray(data)
+        for place in random.integers(0, 100_000, 3):
+            mutated[place] = random.integers(256)
+        with suppress(Broken):
+            check_litert(memoryview(mutated), programs)
+            with TemporaryFile() as file:
+                outcomes.add(widen(memoryview(mutated), programs, file))
+    assert outcomes == {True}
 
 
 def test_run_gives_what_a_decoder_gives(lowered: dict[str, Lowered], speech: Speech) -> None:
