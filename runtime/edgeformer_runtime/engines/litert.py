@@ -26,13 +26,21 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
-from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
-from edgeformer_runtime.engines.host_decoder import HostCache, check_mask, check_open, check_rows, padded_tokens
-from edgeformer_runtime.engines.native_output import held_back, silence_destructors
+from edgeformer_runtime.engines.decoder import (
+    DecoderOutput,
+    Floats,
+    HostCache,
+    SpeechDecoder,
+    check_mask,
+    check_open,
+    check_rows,
+    padded_tokens,
+)
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files import mapped
 from edgeformer_runtime.model_files.litert_float16 import widen
 from edgeformer_runtime.model_files.refusal import Broken
+from edgeformer_runtime.process import held_back, silence_destructors
 
 _ANONYMOUS_CACHE = ":memory" if sys.platform == "linux" else ""
 """XNNPACK's cache in a memory file of its own, where there are such files."""

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
+from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.litert_file import check_litert
 from edgeformer_runtime.model_files.refusal import refuse
 
