@@ -381,11 +381,13 @@ class _Pair:
         if before == after:
             return after
         if (before, after) not in self._lines:
-            found = (
+            found = [
                 (Fraction(after - before, last - first), size - last)
                 for (first, last), size in zip(self._sizes, _sizes(self._program), strict=True)
                 if first != last
-            )
+            ]
+            if not found:
+                raise NotAlikeError("sizes")
             rise, steps = min(found, key=lambda each: (each[0].denominator, abs(each[0].numerator)))
             if (rise * steps).denominator != 1:
                 raise NotAlikeError("sizes")
