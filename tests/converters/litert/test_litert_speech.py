@@ -196,14 +196,14 @@ def test_one_partition_a_signature(lowered: dict[str, Lowered], speech: Speech, 
 
 
 def test_everything_is_stored_once(lowered: dict[str, Lowered], speech: Speech) -> None:
-    """The model's parameters, and what a bucket alone has: its silent tail. 15 kB of operators a signature."""
+    """The model's parameters, and what a bucket alone has: its silent tail. 21 kB of operators a signature."""
     tensors = {
         id(tensor): tensor.nbytes
         for program in speech.programs
         for tensor in (*program.module.parameters(), *program.module.buffers())
     }
     size = (lowered["fp32"].folder / MODEL_FILE).stat().st_size
-    assert size < sum(tensors.values()) + len(speech.programs) * 20_000
+    assert size < sum(tensors.values()) + len(speech.programs) * 25_000
 
 
 def test_int8_is_in_tables_and_weights_and_not_in_attention(lowered: dict[str, Lowered]) -> None:
