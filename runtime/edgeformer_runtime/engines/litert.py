@@ -62,15 +62,15 @@ class LiteRTEngine(CheckedEngine):
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Open the bundle's model; see `open_engine`."""
-        super().__init__(bundle.manifest.programs)
+        super().__init__(bundle.manifest.all_programs)
         self.executed_by = f"ai-edge-litert {ai_edge_litert.__version__}"
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
-                for file in sorted({program.file for program in bundle.manifest.programs}):
+                for file in sorted({program.file for program in bundle.manifest.all_programs}):
                     self._models[file] = _open(bundle, file, threads)
-                for program in bundle.manifest.programs:
+                for program in bundle.manifest.all_programs:
                     _check_signature(self._models[program.file], program)
             except RuntimeError as error:
                 message = shorten(str(error), 200)[1:-1]
@@ -121,7 +121,7 @@ def _open(bundle: Bundle, file: str, threads: int) -> Any:
     check_model(path, file)
     if bundle.manifest.recipe.weights not in _WITH_FLOAT16 or sys.platform != "linux":
         return open_model(path, threads)
-    programs = [program for program in bundle.manifest.programs if program.file == file]
+    programs = [program for program in bundle.manifest.all_programs if program.file == file]
     with ExitStack() as stack:
         try:
             wide = stack.enter_context(_scratch_file())
