@@ -105,7 +105,7 @@ def test_float16_weights_are_widened_once_for_all_programs(
 ) -> None:
     """The same numbers, so the same answers; only small constants are still widened by each program."""
     source = lowered["fp16"].folder / MODEL_FILE
-    programs = speech.bundle(lowered["fp16"]).manifest.programs
+    programs = list(speech.bundle(lowered["fp16"]).manifest.programs)
     with (tmp_path / MODEL_FILE).open("wb+") as file:
         assert widen(mapped(source), programs, file)
     left = LiteRTGraph(tmp_path / MODEL_FILE).count_operators()["DEQUANTIZE"]
@@ -123,7 +123,7 @@ def test_float16_weights_are_widened_once_for_all_programs(
 def test_what_is_laid_over_something_else_is_not_widened(lowered: dict[str, Lowered], speech: Speech) -> None:
     """Whatever a file that passed the checks has in its tables, what is written passes them, too."""
     data = (lowered["fp16"].folder / MODEL_FILE).read_bytes()
-    programs = speech.bundle(lowered["fp16"]).manifest.programs
+    programs = list(speech.bundle(lowered["fp16"]).manifest.programs)
     random = np.random.default_rng(0)
     outcomes = set()
     for _ in range(30):
