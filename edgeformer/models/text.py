@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention.kernels import ANY_LENGTH
 from edgeformer.attention.mask import additive_mask
+from edgeformer.models.pooling import CLS, EmbeddingHead, SentenceHead, l2_normalize, masked_mean
 from edgeformer.models.program import Program, ProgramOptions
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
@@ -24,17 +25,11 @@ TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", *TOKEN_HE
 SPAN_ENDS = 2
 """Scores of a token in question answering: that the answer starts there, and that it ends there."""
 
-MEAN, CLS = "mean", "cls"
-POOLINGS = (MEAN, CLS)
-"""How an embedder makes one vector of its tokens'."""
-
 TWO_LABELS = (
     "leave --task out for text-scoring, or add a label before it, with a row of zeros in classifier.weight and in "
     "classifier.bias; the softmax of the second label is then the sigmoid of the checkpoint's score"
 )
 """What to do about one label."""
-
-_NORM_FLOOR = 1e-12
 
 
 class TextConfig(Protocol):
@@ -183,21 +178,24 @@ class TextEmbedder(_TextTask):
     """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT); or as set."""
 
     output_name = "embedding"
-    pooling = MEAN
-    normalize = True
 
-    def set_head(self, pooling: str, normalize: bool) -> None:
-        """Make an embedding of the mean of the tokens or of the first one ("cls"), scaled to L2 norm 1 or not."""
-        if pooling not in POOLINGS:
-            raise ValueError(f"expected a pooling of {', '.join(POOLINGS)}, found {pooling!r}")
-        self.pooling, self.normalize = pooling, normalize
-        self.encoder.encoder.first_token_only = pooling == CLS
+    def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
+        super().__init__(base, encoder, output_dim)
+        self.hidden_size = output_dim
+        self.head: SentenceHead | None = None
+
+    def set_head(self, head: EmbeddingHead, longest: int) -> None:
+        """Make another embedding of the tokens, of which there are up to `longest`; its dense layers are untrained."""
+        self.head = SentenceHead(head, self.hidden_size, longest).eval()
+        self.output_dim = self.head.output_dim
+        self.encoder.encoder.first_token_only = head.poolings == (CLS,)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
-        """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
+        """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, D) float32,)."""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        pooled = hidden[:, 0] if self.pooling == CLS else masked_mean(hidden, attention_mask)  # (B, C)
-        return (l2_normalize(pooled) if self.normalize else pooled,)
+        if self.head is not None:
+            return (self.head(hidden, attention_mask),)
+        return (l2_normalize(masked_mean(hidden, attention_mask)),)
 
 
 class TokenScorer(_TextTask):
@@ -230,18 +228,6 @@ def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
     if isinstance(module, _TextTask):
         module.encoder.encoder.first_token_only = False
-
-
-def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean over the tokens: hidden (B, S, C), attention_mask (B, S) with at least one 1 per row, to (B, C)."""
-    mask = attention_mask.float()
-    weights = mask / mask.sum(dim=1, keepdim=True)  # (B, S), dividing first keeps sums inside float16's range
-    return torch.bmm(weights[:, None, :], hidden)[:, 0]
-
-
-def l2_normalize(x: Tensor) -> Tensor:
-    """Scale the rows of (B, C) to L2 norm 1."""
-    return x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + _NORM_FLOOR)
 
 
 def attention_heads(x: Tensor, num_heads: int) -> Tensor:
