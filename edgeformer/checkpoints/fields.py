@@ -90,7 +90,7 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
             "max_position_embeddings type_vocab_size layer_norm_eps pad_token_id position_embedding_type "
             "is_encoder_decoder pruned_heads dim n_layers n_heads hidden_dim activation embedding_size "
             "intra_bottleneck_size num_feedforward_networks trigram_input use_bottleneck use_bottleneck_attention "
-            "key_query_shared_bottleneck classifier_activation normalization_type layer_widths"
+            "key_query_shared_bottleneck classifier_activation normalization_type layer_widths tie_word_embeddings"
         ),
         **_silent(
             "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout qa_dropout "

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextConfig, TextEncoder
+from edgeformer.models.text import TextConfig, TextEncoder, TextTask
 from edgeformer.tasks.text import FILLER, TEXTS
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
 
 
 def text_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
-    """The range of a text model on `sample_inputs`."""
-    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    """The range of a text model on `sample_inputs`, whatever head it has."""
+    encoder = module.encoder if isinstance(module, TextTask) else module
+    return score_range(encoder, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
 
 
 @torch.no_grad()

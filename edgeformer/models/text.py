@@ -21,7 +21,7 @@ from edgeformer_runtime.errors import InputError
 
 TOKEN_HEADS = {"question-answering": "qa_outputs", "token-classification": "classifier"}
 """What public checkpoints call the layer that scores each token, by task."""
-TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", *TOKEN_HEADS)
+TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", "fill-mask", *TOKEN_HEADS)
 SPAN_ENDS = 2
 """Scores of a token in question answering: that the answer starts there, and that it ends there."""
 
@@ -105,7 +105,7 @@ class TextEncoder(nn.Module):
         self.encoder = Layers(blocks, first_token_only)
         self.pooler = None if pooler_size is None else Pooler(pooler_size)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, S) int32 each, token_type_ids None where the model has none, to (B, S or 1, C) float32."""
         bias = additive_mask(attention_mask, self.mask_value)
         hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
@@ -130,10 +130,11 @@ class PositionIds(nn.Module):
         return self.ids[:, :seq_len]
 
 
-class _TextTask(nn.Module):
+class TextTask(nn.Module):
     """An encoder under the name that its public checkpoints give it, so that state dicts need no translation."""
 
     output_name: str
+    more_inputs: tuple[str, ...] = ()
 
     def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
         super().__init__()
@@ -146,12 +147,16 @@ class _TextTask(nn.Module):
         """The encoder, whatever its public name."""
         return cast(TextEncoder, self.get_submodule(self.base))
 
+    def input_names(self, config: TextConfig) -> tuple[str, ...]:
+        """The programs' inputs, in the order of `forward`: token types, which not every encoder has, are the last."""
+        return (*config.input_names[:2], *self.more_inputs, *config.input_names[2:])
+
     def output_shape(self, seq_len: int) -> tuple[int, ...]:  # noqa: ARG002
         """Of the output for an input of S tokens."""
         return (1, self.output_dim)
 
 
-class TextClassifier(_TextTask):
+class TextClassifier(TextTask):
     """Logits from the first token, through the encoder's pooler or DistilBERT's pre_classifier where there is one."""
 
     output_name = "logits"
@@ -174,7 +179,7 @@ class TextClassifier(_TextTask):
         return (self.classifier(first),)
 
 
-class TextEmbedder(_TextTask):
+class TextEmbedder(TextTask):
     """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT); or as set."""
 
     output_name = "embedding"
@@ -198,7 +203,7 @@ class TextEmbedder(_TextTask):
         return (l2_normalize(masked_mean(hidden, attention_mask)),)
 
 
-class TokenScorer(_TextTask):
+class TokenScorer(TextTask):
     """Logits of every token from its hidden state: labels, or the two ends of an answer (Devlin et al. 2018, 4.2)."""
 
     output_name = "logits"
@@ -226,7 +231,7 @@ def text_blocks(base: str) -> tuple[str, ...]:
 
 def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
-    if isinstance(module, _TextTask):
+    if isinstance(module, TextTask):
         module.encoder.encoder.first_token_only = False
 
 
@@ -282,7 +287,7 @@ def _label(value: Any) -> str:
 
 def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions) -> tuple[Program, ...]:
     """One program `seq_<S>` per bucket, shortest first, all on the same module and so on the same weights."""
-    if not isinstance(module, _TextTask):
+    if not isinstance(module, TextTask):
         raise TypeError(f"expected a text model, found {type(module).__name__}")
     seq_lens = options.seq_lens
     if not seq_lens:
@@ -295,7 +300,7 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
         Program(
             name=f"seq_{seq_len}",
             module=module,
-            inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in config.input_names),
+            inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in module.input_names(config)),
             outputs=(TensorSpec(module.output_name, "float32", module.output_shape(seq_len)),),
             any_length=max(seq_lens) <= _longest_of_any(module),
         )
@@ -371,13 +376,14 @@ def unwrapped(name: str) -> str:
 
 
 def public_renamer(
-    base: str, parts: tuple[tuple[str, str], ...] = ()
+    base: str, parts: tuple[tuple[str, str], ...] = (), heads: tuple[tuple[str, str], ...] = ()
 ) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
     """A function from public state dicts to ours.
 
     Args:
         base: our name of the encoder, without a dot.
         parts: (regular expression, replacement) for names inside the encoder that differ from ours.
+        heads: the same for names outside of it.
     """
 
     def our_name(public: str) -> str:
@@ -386,12 +392,10 @@ def public_renamer(
             if name.endswith(old):
                 name = name.removesuffix(old) + new
         inside = _BASE_PART.match(name)
-        if inside is None:
-            return unwrapped(name)
-        name = inside.group(1)
-        for pattern, replacement in parts:
+        name = unwrapped(name) if inside is None else inside.group(1)
+        for pattern, replacement in heads if inside is None else parts:
             name = re.sub(pattern, replacement, name)
-        return f"{base}.{name}"
+        return name if inside is None else f"{base}.{name}"
 
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sources: dict[str, str] = {}

@@ -119,8 +119,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Text and images: number of labels or answers, best first.",
-            show_default="labels: 3 in the table, all in JSON; answers: 1",
+            help="Text and images: number of labels, answers or tokens for a mask, best first.",
+            show_default="labels: 3 in the table, all in JSON; answers: 1; tokens: 5",
         ),
     ] = None,
     unanswerable: Annotated[
@@ -132,6 +132,9 @@ def run(
             help="Entities: how tokens become entities, none, simple, first, average or max.",
             show_default="the bundle's",
         ),
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
     ] = None,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
@@ -176,6 +179,7 @@ def run(
         top=top,
         unanswerable=unanswerable,
         aggregation=aggregation,
+        targets=targets,
         language=language,
         task=task,
         beam_size=beam_size,

@@ -226,6 +226,7 @@ TASKS: Registry[Task] = Registry(
         "text-classification": "edgeformer_runtime.tasks.programs:TEXT_CLASSIFICATION",
         "text-embedding": "edgeformer_runtime.tasks.programs:TEXT_EMBEDDING",
         "text-scoring": "edgeformer_runtime.tasks.programs:TEXT_SCORING",
+        "fill-mask": "edgeformer_runtime.tasks.programs:FILL_MASK",
         "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",

@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.heads import score_of
+from edgeformer_runtime.pipelines.heads import finite_row, score_of, softmax
 from edgeformer_runtime.pipelines.program import Prepared
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
 from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
@@ -171,7 +171,13 @@ def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
 
 
 class PlaceReplay(ProgramReplay):
-    """Compares answers that are places in a text, and what they were chosen by."""
+    """Compares answers that are places in a text, and what they were chosen by.
+
+    Attributes:
+        places: what answers are, for messages.
+    """
+
+    places = "places in the text"
 
     @abstractmethod
     def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:
@@ -197,7 +203,7 @@ class PlaceReplay(ProgramReplay):
         places = [[{**each, "score": 0} for each in answers] for answers in (found, expected)]
         if places[0] != places[1]:
             return Comparison(
-                None, None, RECORDED_TOLERANCE, ok=False, reason="the recorded outputs give other places in the text"
+                None, None, RECORDED_TOLERANCE, ok=False, reason=f"the recorded outputs give other {self.places}"
             )
         scores = [np.array([each["score"] for each in answers], np.float64) for answers in (found, expected)]
         comparison = compare(scores[0], scores[1], RECORDED_TOLERANCE)
@@ -220,3 +226,13 @@ class EntityReplay(PlaceReplay):
         """(N, L)."""
         assert window.places is not None
         return label_probabilities(token_logits(outputs, window.places))
+
+
+class FillReplay(PlaceReplay):
+    """Compares masked tokens by the probabilities of the whole vocabulary."""
+
+    places = "tokens"
+
+    def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:  # noqa: ARG002
+        """(V,)."""
+        return softmax(finite_row(outputs).astype(np.float64))
