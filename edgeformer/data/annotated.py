@@ -17,8 +17,6 @@ from edgeformer_runtime.errors import InputError
 
 
 MASKED_COLUMNS = TableColumns("masked texts", (("text", "sentence", "masked_sentence"), ("token", "obj_label")))
-    "masked texts", (("text", "sentence", "masked_sentence"), ("token", "label", "obj_label"))
-)
 
 
 @dataclass(frozen=True)

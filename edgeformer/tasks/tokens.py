@@ -229,9 +229,13 @@ def _masked_texts(pipeline: MaskFiller) -> Iterator[tuple[str, Any]]:
     lengths = bucket_lengths(pipeline.bundle.manifest.programs)
     head = pipeline.bundle.manifest.postprocessing
     assert isinstance(head, MaskedToken)
-    # The mask is in the first sentence of several, so that no bucket cuts it off.
-    asked = ((with_mask(each["text"], head.mask_token), each["pair"]) for each in _asked_sentences(lengths))
-    return ((shorten(text), f"{text}. {more}") for text, more in asked)
+    for each in _asked_sentences(lengths):
+        text = f"{with_mask(each['text'], head.mask_token)}. {each['pair']}"
+        try:
+            pipeline.windows(text)
+        except InputError:  # a vocabulary of letters: the mask is cut off
+            text = f"{head.mask_token} {text}"
+        yield shorten(text), text
 
 
 def _calibrate_masked(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:

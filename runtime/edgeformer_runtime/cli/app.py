@@ -136,6 +136,20 @@ def run(
     targets: Annotated[
         str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Text, with a model of natural language inference: labels to choose from, as sport,politics.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
+    ] = False,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
     ] = None,
@@ -180,6 +194,9 @@ def run(
         unanswerable=unanswerable,
         aggregation=aggregation,
         targets=targets,
+        labels=labels,
+        template=template,
+        multi_label=multi_label,
         language=language,
         task=task,
         beam_size=beam_size,

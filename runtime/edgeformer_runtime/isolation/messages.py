@@ -100,15 +100,16 @@ def answer_frame(result: Result) -> Frame:
     return Frame(*result.to_frame())
 
 
-def read_answer(frame: Frame, manifest: Manifest) -> Any:
-    """A result, if it is one of this bundle's.
+def read_answer(frame: Frame, manifest: Manifest, options: Any = None) -> Any:
+    """A result, if it is one of this bundle's, to a call with these options.
 
     Raises:
         EngineError: it is not.
     """
-    kind: type[Result] = load_attribute(TASKS[manifest.task].gives.result)
+    gives = TASKS[manifest.task].gives
+    kind: type[Result] = load_attribute(gives.result)
     try:
-        return kind.from_frame(frame.header, frame.body, manifest.postprocessing)
+        return kind.from_frame(frame.header, frame.body, gives.answered(manifest.postprocessing, options))
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 

@@ -310,7 +310,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         if options is not None:
             header["options"] = strict_json.to_data(options)
         answer = self.engine.helper.ask(Frame(header, frame.body), self.engine.limits.call_s, progress)
-        return read_answer(answer, self.bundle.manifest)
+        return read_answer(answer, self.bundle.manifest, options)
 
     def interrupt(self) -> None:
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""

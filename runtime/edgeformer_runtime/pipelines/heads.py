@@ -12,6 +12,7 @@ from edgeformer_runtime.bundle.manifest import Classification, Score
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
+from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
 
 
 def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: bool = False) -> ClassificationResult:
@@ -32,6 +33,32 @@ def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: boo
         labels=tuple(head.labels[index] for index in order),
         scores=tuple(float(scores[index]) for index in order),
         truncated=truncated,
+    )
+
+
+def zero_shot(
+    logits: NDArray[np.float64], head: Classification, options: ZeroShotOptions, truncated: bool = False
+) -> ClassificationResult:
+    """The labels of a call, best first; equal scores keep the call's order.
+
+    Args:
+        logits: (N, L) of each label's hypothesis, of a model of natural language inference.
+        head: the manifest's postprocessing, with its L labels.
+        options: of the call, with its N labels.
+        truncated: for the result.
+
+    Raises:
+        InputError: no label of the bundle says that a hypothesis follows.
+    """
+    entailment = entailment_of(head)
+    if options.multi_label or len(options.labels) == 1:
+        contradiction = -1 if entailment == 0 else 0
+        scores = np.array([softmax(row[[contradiction, entailment]])[1] for row in logits])
+    else:
+        scores = softmax(logits[:, entailment])
+    order = np.argsort(-scores, kind="stable")
+    return ClassificationResult(
+        tuple(options.labels[index] for index in order), tuple(float(scores[index]) for index in order), truncated
     )
 
 

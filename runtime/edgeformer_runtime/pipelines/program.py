@@ -64,6 +64,10 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         """The runs that one raw input takes: one, or more of a task that reads it in windows. Errors as `prepare`."""
         return (self.prepare(raw),)
 
+    def asked_windows(self, raw: Raw, options: Any) -> tuple[Prepared, ...]:  # noqa: ARG002
+        """`windows` of a call with options, which may take other runs than one without."""
+        return self.windows(raw)
+
     def answer_windows(
         self, outputs: Sequence[Mapping[str, Tensor]], windows: Sequence[Prepared], options: Any = None
     ) -> Result:
@@ -91,7 +95,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
             progress: called after each window.
         """
         start = time.perf_counter()
-        windows = self.windows(raw)
+        windows = self.asked_windows(raw, options)
         ready = time.perf_counter()
         outputs = []
         for number, window in enumerate(windows, 1):

@@ -11,11 +11,11 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Score, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.pipelines.heads import classify, embed, finite_row, score_of, softmax
+from edgeformer_runtime.pipelines.heads import classify, embed, finite_row, score_of, softmax, zero_shot
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
 from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Fill, FillResult, ScoreResult
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
-from edgeformer_runtime.tasks.programs import FillOptions, MaskedToken
+from edgeformer_runtime.tasks.programs import FillOptions, MaskedToken, ZeroShotOptions, entailment_of
 
 
 class TextPipeline(ProgramPipeline[RawText, Result]):
@@ -48,7 +48,30 @@ class TextClassifier(TextPipeline[ClassificationResult]):
 
     def answer(self, outputs: Mapping[str, Tensor], prepared: Prepared) -> ClassificationResult:
         """Labels and probabilities, best first."""
-        return classify(outputs, cast(Classification, self.bundle.manifest.postprocessing), prepared.truncated)
+        return classify(outputs, self._head, prepared.truncated)
+
+    def asked_windows(self, raw: RawText, options: Any) -> tuple[Prepared, ...]:
+        """A run for each label of a call that names some: the text, and that it is about the label."""
+        if options is None:
+            return self.windows(raw)
+        asked: ZeroShotOptions = options
+        entailment_of(self._head)
+        if not isinstance(raw, str):
+            raise InputError("labels of a call take one text, found a pair of texts or token ids")
+        return tuple(self.prepare((raw, asked.template.replace("{}", label))) for label in asked.labels)
+
+    def answer_windows(
+        self, outputs: Sequence[Mapping[str, Tensor]], windows: Sequence[Prepared], options: Any = None
+    ) -> ClassificationResult:
+        """The bundle's labels, or those of the call as transformers' pipeline for zero-shot classification has it."""
+        if options is None:
+            return self.answer(outputs[0], windows[0])
+        logits = np.stack([finite_row(output).astype(np.float64) for output in outputs])  # (labels, bundle's labels)
+        return zero_shot(logits, self._head, options, any(window.truncated for window in windows))
+
+    @property
+    def _head(self) -> Classification:
+        return cast(Classification, self.bundle.manifest.postprocessing)
 
 
 class TextScorer(TextPipeline[ScoreResult]):

@@ -30,7 +30,15 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
-from edgeformer_runtime.tasks.programs import DEFAULT_FILLS, MAX_FILLS, MAX_TARGETS, FillOptions
+from edgeformer_runtime.tasks.programs import (
+    DEFAULT_FILLS,
+    DEFAULT_TEMPLATE,
+    MAX_FILLS,
+    MAX_TARGETS,
+    MAX_ZERO_SHOT_LABELS,
+    FillOptions,
+    ZeroShotOptions,
+)
 from edgeformer_runtime.tasks.tokens import MAX_ANSWERS, EntityOptions, SpanOptions
 
 MAX_TOKEN_IDS = 1 << 16
@@ -81,6 +89,25 @@ class ClassifyQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     top: int | None = Field(None, ge=1, description="How many labels to give, best first; default: all.")
+
+
+class ClassifyTextQuery(ClassifyQuery):
+    """Options in the address of a classification of texts."""
+
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ZERO_SHOT_LABELS,
+        description="Labels to choose from, of a model of natural language inference; default: the bundle's.",
+    )
+    template: str = Field(DEFAULT_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
+    multi_label: bool = Field(False, description="Any number of the labels may hold.")
+
+    def options(self) -> ZeroShotOptions | None:
+        """Of the pipeline's calls."""
+        if self.labels is None:
+            return None
+        return ZeroShotOptions(tuple(self.labels), self.template, self.multi_label)
 
 
 class QuestionQuery(BaseModel):
@@ -316,9 +343,14 @@ def add_text_classification(app: FastAPI, service: Service) -> None:
     """Let an application classify texts."""
 
     @app.post(ANSWER_PATH, summary="Classify texts", **documents(ClassificationAnswer | Answers, TEXT_BODY))
-    async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+    async def answer(request: Request, query: Annotated[ClassifyTextQuery, Query()]) -> Response:
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
+        options = query.options()
+        to_answer, read_fallback = _labels(query.top)
+        work = partial(answer_at_once, options=options)
+        # A bigger model elsewhere was trained for the bundle's labels.
+        plan = RequestPlan(read, work, to_answer, read_fallback if options is None else None)
+        return await respond(service, request, plan)
 
 
 def add_text_embedding(app: FastAPI, service: Service) -> None:

@@ -108,3 +108,86 @@ extension TextEncoder {
         try self.init(spec, tokenizer: tokenizer, programs: bundle.manifest.programs)
     }
 }
+
+/// What a masked text may ask for.
+public struct FillOptions: Equatable, Sendable {
+    /// Tokens that are told for each mask where nobody says how many.
+    public static let defaultFills = 5
+    static let (maxFills, maxTargets) = (100, 1000)
+    /// How many tokens for each mask.
+    public let top: Int
+    /// The only ones that are wanted, each a token of the vocabulary or a word that is one; nil: all.
+    public let targets: [String]?
+
+    /// - Throws: `InputError`: a number is out of range.
+    public init(top: Int = FillOptions.defaultFills, targets: [String]? = nil) throws {
+        guard (1...Self.maxFills).contains(top) else {
+            throw InputError("top: expected 1 to \(Self.maxFills) tokens, found \(top)")
+        }
+        guard (1...Self.maxTargets).contains(targets?.count ?? 1) else {
+            throw InputError("targets: expected 1 to \(Self.maxTargets) words, found \(targets?.count ?? 0)")
+        }
+        (self.top, self.targets) = (top, targets)
+    }
+}
+
+/// Predicts the masked tokens of a text, each by itself.
+public final class MaskFiller: ProgramPipeline {
+    let bundle: ModelBundle
+    let engine: any Engine
+    private let encoder: TextEncoder
+    private let head: MaskedToken
+
+    /// Open the tokenizer of a bundle.
+    ///
+    /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
+    public init(_ bundle: ModelBundle, engine: any Engine) throws {
+        guard case .fills(let head) = bundle.manifest.postprocessing else {
+            throw InputError("expected a bundle for fill-mask, found \(bundle.manifest.task.rawValue)")
+        }
+        self.bundle = bundle
+        self.engine = engine
+        self.head = head
+        encoder = try TextEncoder(of: bundle)
+    }
+
+    /// Of each mask the best tokens.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ text: String, _ options: FillOptions? = nil) throws -> FillResult {
+        try measured(.text(text)) { try fills($0, $1, options ?? FillOptions()) }
+    }
+
+    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
+
+    func windows(_ raw: RawText) throws -> [Prepared] {
+        guard case .text(let text) = raw else {
+            throw InputError("expected one text, found a pair of texts or token ids")
+        }
+        return try encoder.atMasks(text, head)
+    }
+
+    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> FillResult {
+        try answer([outputs], [prepared])
+    }
+
+    func answer(_ outputs: [[String: Tensor]], _ windows: [Prepared]) throws -> FillResult {
+        try fills(outputs, windows, FillOptions())
+    }
+
+    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
+
+    private func fills(
+        _ outputs: [[String: Tensor]], _ windows: [Prepared], _ options: FillOptions
+    ) throws -> FillResult {
+        let wanted = try options.targets.map { Set(try $0.map(encoder.token(of:))).sorted() }
+        let found = try outputs.enumerated().flatMap { mask, output in
+            let scores = Heads.softmax(try Heads.onlyRow(output).map(Double.init))
+            let best = (wanted ?? Array(scores.indices)).sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(options.top)
+            return zip(best, encoder.texts(of: Array(best))).map { token, text in
+                Fill(token: token, text: text, score: scores[token], mask: mask)
+            }
+        }
+        return FillResult(fills: found, truncated: windows[0].truncated)
+    }
+}

@@ -71,3 +71,22 @@ data class Entity(val text: String, val label: String, val start: Int, val end: 
  * @property statistics what the answer cost; null where it was not measured.
  */
 data class EntityResult(val entities: List<Entity>, val statistics: Statistics? = null)
+
+/**
+ * A token for a mask.
+ *
+ * @property token its id.
+ * @property text what it writes by itself; ## and the like before a token that continues a word stay.
+ * @property score its probability among all tokens.
+ * @property mask the number of the mask in the text, from 0 on.
+ */
+data class Fill(val token: Int, val text: String, val score: Double, val mask: Int = 0)
+
+/**
+ * Tokens for the masks of a text.
+ *
+ * @property fills of each mask its best ones, best first; masks in the order of the text.
+ * @property truncated the input was too long and lost its end.
+ * @property statistics what the answer cost; null where it was not measured.
+ */
+data class FillResult(val fills: List<Fill>, val truncated: Boolean = false, val statistics: Statistics? = null)
