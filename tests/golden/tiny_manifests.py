@@ -112,7 +112,7 @@ def entities() -> Manifest:
     return tokens("token-classification", TokenLabels(("O", "B-LIGHT", "I-LIGHT"), ("O",), "simple", 12))
 
 
-def fills(vocab_size: int = 12, mask_id: int = 11, lengths: tuple[int, ...] = (8, 24)) -> Manifest:
+def fills(vocab_size: int = 12, mask_id: int = 11, lengths: tuple[int, ...] = (24, 48)) -> Manifest:
     """Masked tokens."""
     programs = tuple(
         ProgramSpec(

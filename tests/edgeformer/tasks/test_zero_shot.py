@@ -111,7 +111,7 @@ def test_run_and_serve(inference: tuple[Path, Path]) -> None:
 
 def test_other_models_have_no_labels_of_a_call() -> None:
     assert entailment_of(Classification(("ENTAILMENT", "not"), "softmax")) == 0
-    with pytest.raises(InputError, match="need a model of natural language inference.*found.*'on', 'off'"):
+    with pytest.raises(InputError, match=r"need a model of natural language inference.*found.*'on', 'off'"):
         entailment_of(Classification(("on", "off"), "softmax"))
     with pytest.raises(InputError, match="expected 1 to 1000"):
         ZeroShotOptions(("a", ""))

@@ -1,3 +1,29 @@
+import Foundation
+
+/// Labels that a bundle was not trained for: how well each, as a hypothesis, follows from the text.
+public struct ZeroShotOptions: Equatable, Sendable {
+    /// Where nobody says another: that of transformers' pipeline.
+    public static let defaultTemplate = "This example is {}."
+    static let maxLabels = 1000
+    /// To choose from.
+    public let labels: [String]
+    /// A sentence in which each label stands for {}.
+    public let template: String
+    /// Any number of labels may hold, each by itself; else their scores sum to 1.
+    public let multiLabel: Bool
+
+    /// - Throws: `InputError`: there are no labels, too many or an empty one, or no place for them in the template.
+    public init(labels: [String], template: String = ZeroShotOptions.defaultTemplate, multiLabel: Bool = false) throws {
+        guard (1...Self.maxLabels).contains(labels.count), labels.allSatisfy({ !$0.isEmpty }) else {
+            throw InputError("labels: expected 1 to \(Self.maxLabels), none of them empty")
+        }
+        guard template.contains("{}") else {
+            throw InputError("template: expected a sentence with {} for the label, found \(shown(template))")
+        }
+        (self.labels, self.template, self.multiLabel) = (labels, template, multiLabel)
+    }
+}
+
 /// Scores every label of a bundle for a text, a pair of texts, or token ids.
 public final class TextClassifier: ProgramPipeline {
     let bundle: ModelBundle
@@ -22,6 +48,18 @@ public final class TextClassifier: ProgramPipeline {
     ///
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
     public func run(_ raw: RawText) throws -> ClassificationResult { try measured(raw) }
+
+    /// Labels of the call's own, best first, with a model of natural language inference.
+    ///
+    /// - Throws: `InputError`: the bundle's labels are not those of such a model. `EngineError`: the model failed.
+    public func run(_ text: String, _ options: ZeroShotOptions) throws -> ClassificationResult {
+        _ = try Heads.entailment(of: head)
+        let hypotheses = options.labels.map { options.template.replacingOccurrences(of: "{}", with: $0) }
+        return try measured({ try hypotheses.map { try prepare(.pair(text, $0)) } }) { outputs, windows in
+            let logits = try outputs.map { try Heads.onlyRow($0).map(Double.init) }
+            return try Heads.zeroShot(logits, head, options, truncated: windows.contains(where: \.truncated))
+        }
+    }
 
     func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
 

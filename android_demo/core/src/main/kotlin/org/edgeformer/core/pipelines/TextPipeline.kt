@@ -36,11 +36,22 @@ abstract class TextPipeline<Answer>(bundle: Bundle, engine: Engine) : ProgramPip
 
 /** Scores every label of the bundle for a text. */
 class TextClassifier(bundle: Bundle, engine: Engine) : TextPipeline<ClassificationResult>(bundle, engine) {
+    private val head = bundle.manifest.postprocessing as Classification
+
     /** Answers one text. */
     fun run(text: String): ClassificationResult = run(RawText.Single(text))
 
+    /** Scores labels of the call's own, with a model of natural language inference. */
+    fun run(text: String, options: ZeroShotOptions): ClassificationResult {
+        entailmentOf(head)
+        val hypotheses = options.labels.map { RawText.Pair(text, options.template.replace("{}", it)) }
+        return timed(RawText.Single(text), { hypotheses.map(::prepare) }) { outputs, windows ->
+            zeroShot(outputs.map(::onlyRow), head, options, windows.any { it.truncated })
+        }
+    }
+
     override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) =
-        classify(outputs, bundle.manifest.postprocessing as Classification, prepared.truncated)
+        classify(outputs, head, prepared.truncated)
 
     override fun withStatistics(answer: ClassificationResult, statistics: Statistics) =
         answer.copy(statistics = statistics)
