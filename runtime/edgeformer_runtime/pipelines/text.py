@@ -11,9 +11,20 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Score, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.pipelines.heads import classify, embed, finite_row, score_of, softmax, zero_shot
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, Fill, FillResult, ScoreResult
+from edgeformer_runtime.pipelines.results import (
+    ClassificationResult,
+    EmbeddingResult,
+    Fill,
+    FillResult,
+    ScoreResult,
+    classify,
+    embed,
+    finite_row,
+    score_of,
+    softmax,
+    zero_shot,
+)
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
 from edgeformer_runtime.tasks.programs import FillOptions, MaskedToken, ZeroShotOptions, entailment_of
 
