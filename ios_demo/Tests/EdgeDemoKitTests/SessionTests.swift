@@ -43,7 +43,7 @@ final class SessionTests: XCTestCase {
     func testASessionAnswersMeasuresAndExports() async throws {
         let engines = Engines([.onnx: { SummingEngine($0.manifest) }])
         let session = try await BundleSession(golden("tiny-text.zip"), engines: engines, decoder: refusing)
-        let answer = try await session.classify(.text("lights"))
+        guard case .labels(let answer) = try await session.answer(.text("lights")) else { return XCTFail("no labels") }
         XCTAssertEqual(answer.entries.map(\.score).reduce(0, +), 1, accuracy: 1e-9)
         XCTAssertNotNil(answer.statistics)
         let measurement = try await session.measure(rounds: 5)

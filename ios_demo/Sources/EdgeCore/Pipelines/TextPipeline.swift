@@ -189,6 +189,11 @@ public final class MaskFiller: ProgramPipeline {
         encoder = try TextEncoder(of: bundle)
     }
 
+    /// Of each mask of a text the five best tokens.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ raw: RawText) throws -> FillResult { try measured(raw) }
+
     /// Of each mask the best tokens.
     ///
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.

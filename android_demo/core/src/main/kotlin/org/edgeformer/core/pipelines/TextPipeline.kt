@@ -5,6 +5,7 @@ import org.edgeformer.core.Classification
 import org.edgeformer.core.InputError
 import org.edgeformer.core.MaskedToken
 import org.edgeformer.core.Score
+import org.edgeformer.core.Task
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TextPreprocessing
 import org.edgeformer.core.engines.Engine
@@ -12,7 +13,8 @@ import org.edgeformer.core.preprocess.RawText
 import org.edgeformer.core.preprocess.TextEncoder
 
 /** What text pipelines share: the encoder, and what one input looks like. */
-abstract class TextPipeline<Answer>(bundle: Bundle, engine: Engine) : ProgramPipeline<RawText, Answer>(bundle, engine) {
+abstract class TextPipeline<Answer : Measured>(bundle: Bundle, engine: Engine) :
+    ProgramPipeline<RawText, Answer>(bundle, engine) {
     protected val encoder: TextEncoder
 
     init {
@@ -32,6 +34,21 @@ abstract class TextPipeline<Answer>(bundle: Bundle, engine: Engine) : ProgramPip
         val text = stored["text"] as String
         return stored["pair"]?.let { RawText.Pair(text, it as String) } ?: RawText.Single(text)
     }
+}
+
+/**
+ * The pipeline of any task that reads texts.
+ *
+ * @throws InputError the bundle's task does not.
+ */
+fun openTextPipeline(bundle: Bundle, engine: Engine): TextPipeline<*> = when (val task = bundle.manifest.task) {
+    Task.TEXT_CLASSIFICATION -> TextClassifier(bundle, engine)
+    Task.TEXT_EMBEDDING -> TextEmbedder(bundle, engine)
+    Task.TEXT_SCORING -> TextScorer(bundle, engine)
+    Task.QUESTION_ANSWERING -> QuestionAnswerer(bundle, engine)
+    Task.TOKEN_CLASSIFICATION -> EntityFinder(bundle, engine)
+    Task.FILL_MASK -> MaskFiller(bundle, engine)
+    else -> throw InputError("${task.key} does not read texts")
 }
 
 /** Scores every label of the bundle for a text. */
