@@ -85,7 +85,8 @@ enum ManifestChecks {
             throw fault("postprocessing.mask_token_id: expected an id that is no padding's")
         }
         try checkWidth(size, manifest)
-        for program in manifest.programs where !program.inputs.contains(where: { $0.name == TextEncoder.maskPosition }) {
+        for program in manifest.programs
+        where !program.inputs.contains(where: { $0.name == TextEncoder.maskPosition }) {
             throw fault("program \(program.name): expected an input \(TextEncoder.maskPosition)")
         }
     }

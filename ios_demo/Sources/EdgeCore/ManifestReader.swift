@@ -158,7 +158,7 @@ enum ManifestReader {
         case "transcription": return .transcription(try transcription(found))
         case let other:
             throw BundleError(
-                "\(found.path).kind: expected one of classification, embedding, score, spans, entities, fills, transcription, found "
+                "\(found.path).kind: expected one of classification, embedding, score, fills, spans, entities, transcription, found "
                     + shown(other))
         }
     }

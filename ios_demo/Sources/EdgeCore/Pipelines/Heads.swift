@@ -19,11 +19,12 @@ enum Heads {
 
     /// The labels of a call, best first; equal scores keep the call's order.
     ///
-    /// - Parameter logits: of each label's hypothesis, of a model of natural language inference.
+    /// The logits are of each label's hypothesis, of a model of natural language inference.
+    ///
     /// - Throws: `InputError`: no label of the bundle says that a hypothesis follows.
-    static func zeroShot(_ logits: [[Double]], _ head: Classification, _ options: ZeroShotOptions, truncated: Bool) throws
-        -> ClassificationResult
-    {
+    static func zeroShot(
+        _ logits: [[Double]], _ head: Classification, _ options: ZeroShotOptions, truncated: Bool
+    ) throws -> ClassificationResult {
         let entailment = try entailment(of: head)
         let contradiction = entailment == 0 ? head.labels.count - 1 : 0
         let scores =

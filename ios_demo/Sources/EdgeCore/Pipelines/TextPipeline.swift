@@ -226,8 +226,9 @@ public final class MaskFiller: ProgramPipeline {
         let wanted = try options.targets.map { Set(try $0.map(encoder.token(of:))).sorted() }
         let found = try outputs.enumerated().flatMap { mask, output in
             let scores = Heads.softmax(try Heads.onlyRow(output).map(Double.init))
-            let best = (wanted ?? Array(scores.indices)).sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(options.top)
-            return zip(best, encoder.texts(of: Array(best))).map { token, text in
+            let order = (wanted ?? Array(scores.indices)).sorted { (scores[$1], $0) < (scores[$0], $1) }
+            let best = Array(order.prefix(options.top))
+            return zip(best, encoder.texts(of: best)).map { token, text in
                 Fill(token: token, text: text, score: scores[token], mask: mask)
             }
         }

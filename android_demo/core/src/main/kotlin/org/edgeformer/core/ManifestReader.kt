@@ -122,7 +122,7 @@ private fun readPreprocessing(fields: Fields): Preprocessing =
     }
 
 private val POSTPROCESSING_KINDS =
-    listOf("classification", "embedding", "score", "spans", "entities", "fills", "transcription")
+    listOf("classification", "embedding", "score", "fills", "spans", "entities", "transcription")
 
 private fun readPostprocessing(fields: Fields): Postprocessing =
     when (fields.choice("kind", POSTPROCESSING_KINDS)) {
