@@ -62,8 +62,11 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
 
 def text_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
     """The range of a text model on `sample_inputs`, whatever head it has."""
-    encoder = module.encoder if isinstance(module, TextTask) else module
-    return score_range(encoder, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    inputs = sample_inputs(checkpoint.config, checkpoint.tokenizer_json)
+    if isinstance(module, TextTask):
+        none = torch.zeros_like(inputs["input_ids"])
+        inputs = {name: inputs.get(name, none) for name in module.input_names(checkpoint.config)}
+    return score_range(module, inputs)
 
 
 @torch.no_grad()

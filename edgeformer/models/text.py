@@ -104,7 +104,7 @@ class TextEncoder(nn.Module):
         self.encoder = Layers(blocks, first_token_only)
         self.pooler = None if pooler_size is None else Pooler(pooler_size)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) int32 each, token_type_ids None where the model has none, to (B, S or 1, C) float32."""
         bias = additive_mask(attention_mask, self.mask_value)
         hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
