@@ -25,8 +25,8 @@ fun Context.describe(result: Measured): String = when (result) {
     is FillResult -> rows(result.fills.map { it.text to it.score })
     is ScoreResult -> getString(R.string.answer_score, result.score)
     is EmbeddingResult -> {
-        val first = result.vector.take(SHOWN_COMPONENTS).map { it.toDouble() }
-        getString(R.string.answer_embedding, result.vector.size, first.joinToString { getString(R.string.answer_score, it) })
+        val first = result.vector.take(SHOWN_COMPONENTS).joinToString { getString(R.string.answer_score, it.toDouble()) }
+        getString(R.string.answer_embedding, result.vector.size, first)
     }
     else -> result.toString()
 }

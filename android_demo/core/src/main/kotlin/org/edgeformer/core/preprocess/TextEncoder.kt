@@ -161,7 +161,8 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
      */
     fun tokenOf(word: String): Int {
         val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer")
-        val id = tokenizer.id(word) ?: tokenizer.encodeWhole(checked(word), null).tokens.filterNotNull().singleOrNull()?.id
+        val id = tokenizer.id(word)
+            ?: tokenizer.encodeWhole(checked(word), null).tokens.filterNotNull().singleOrNull()?.id
         if (id == null || id >= vocabSize) {
             throw InputError("expected words that are one token each, found ${shorten(word)}")
         }

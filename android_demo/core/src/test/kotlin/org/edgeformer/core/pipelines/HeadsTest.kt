@@ -13,6 +13,7 @@ import org.junit.jupiter.api.TestFactory
 
 class HeadsTest {
     private val cases = Golden.json("heads.json")["cases"].list
+    private val zeroShot = Golden.json("zero_shot.json")["cases"].list
 
     @TestFactory
     fun `scores as in torch`() = Golden.tests(cases, { index, _ -> "$index" }) { _, case ->
@@ -30,7 +31,7 @@ class HeadsTest {
     }
 
     @TestFactory
-    fun `labels of a call as in torch`() = Golden.tests(Golden.json("zero_shot.json")["cases"].list, { index, _ -> "$index" }) { _, case ->
+    fun `labels of a call as in torch`() = Golden.tests(zeroShot, { index, _ -> "$index" }) { _, case ->
         val logits = case["logits"].list.map { row -> row.list.map { it.double.toFloat() }.toFloatArray() }
         val head = Classification(case["labels"].list.map { it.text }, Activation.SOFTMAX)
         val options = ZeroShotOptions(logits.indices.map { it.toString() }, multiLabel = case["multi_label"].boolean)
