@@ -157,6 +157,7 @@ CONFIG_SAMPLES: dict[str, dict[str, Any]] = {
         "position_embedding_type": "relative_key",
         "pruned_heads": {"0": [1]},
         "layer_widths": [{"heads": 1, "neurons": [7]}],
+        "tie_word_embeddings": False,
     },
     "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 99, "activation": "relu"},
     "mobilebert": {
