@@ -13,15 +13,15 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.bundle.manifest import TextPreprocessing
-from edgeformer_runtime.pipelines.results import FillResult
+from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
+from edgeformer_runtime.pipelines.results import ClassificationResult, FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.tasks.programs import FillOptions
+from edgeformer_runtime.tasks.programs import FillOptions, ZeroShotOptions
 from edgeformer_runtime.tasks.tokens import AGGREGATIONS, EntityOptions, SpanExtraction, SpanOptions, TokenLabels
 from tests.golden import make_wordpiece
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER, document
-from tests.golden.tiny_bundles import ENTITIES, FILLS, SPANS, formula_pipeline, seal, zipped
+from tests.golden.tiny_bundles import ENTITIES, FILLS, INFERENCE, SPANS, formula_pipeline, seal, zipped
 
 LENGTHS = (24, 48)
 STRIDE = 16
@@ -93,6 +93,7 @@ def _answers() -> Iterator[dict[str, Any]]:
         yield from _spans(formula_pipeline(Path(place, SPANS)))
         yield from _entities(formula_pipeline(Path(place, ENTITIES)))
         yield from _fills(formula_pipeline(Path(place, FILLS)))
+        yield from _labels(formula_pipeline(Path(place, INFERENCE)))
 
 
 def _spans(pipeline: Any) -> Iterator[dict[str, Any]]:
@@ -136,6 +137,23 @@ def _fills(pipeline: Any) -> Iterator[dict[str, Any]]:
             }
 
 
+def _labels(pipeline: Any) -> Iterator[dict[str, Any]]:
+    """Labels of a call, whose hypotheses are pairs with the text."""
+    for text in (TEXTS[0], TEXTS[4], "on"):
+        for options in (
+            ZeroShotOptions(("light", "\u4f60\u597d", "cafe\u0301 \U0001f44d\U0001f3fd")),
+            ZeroShotOptions(("a", "b"), "{}?", multi_label=True),
+        ):
+            found: ClassificationResult = pipeline.run(text, options)
+            yield {
+                "kind": "labels",
+                "text": text,
+                **vars(options),
+                "truncated": found.truncated,
+                "found": [[label, round(score, 9)] for label, score in zip(found.labels, found.scores, strict=True)],
+            }
+
+
 def _bundles() -> dict[str, bytes]:
     """Bundles with the tokenizer that has tokens of each kind."""
     words = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))
@@ -151,7 +169,13 @@ def _bundles() -> dict[str, bytes]:
         (folder / "tokenizer.json").write_text(words["tokenizers"]["added"], encoding="utf-8")
         seal(folder, replace(tiny.fills(VOCABULARY, 4, LENGTHS), name="places-fills"))
 
+    def inference(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(words["tokenizers"]["added"], encoding="utf-8")
+        head = Classification(("contradiction", "neutral", "Entailment"), "softmax")
+        seal(folder, replace(tiny.text(), name="places-labels", preprocessing=SPEC, postprocessing=head))
+
     return {
+        INFERENCE: zipped(inference),
         FILLS: zipped(masks),
         SPANS: make("question-answering", SpanExtraction(STRIDE, 15), "places-spans"),
         ENTITIES: make("token-classification", TokenLabels(LABELS, ("O",), "simple", STRIDE), "places-entities"),

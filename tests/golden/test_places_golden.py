@@ -9,10 +9,10 @@ import pytest
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
-from edgeformer_runtime.tasks.programs import FillOptions
+from edgeformer_runtime.tasks.programs import FillOptions, ZeroShotOptions
 from edgeformer_runtime.tasks.tokens import EntityOptions, SpanOptions
 from tests.golden.golden_files import FOLDER
-from tests.golden.tiny_bundles import ENTITIES, FILLS, SPANS, formula_pipeline
+from tests.golden.tiny_bundles import ENTITIES, FILLS, INFERENCE, SPANS, formula_pipeline
 
 GOLDEN = json.loads((FOLDER / "places.json").read_text(encoding="utf-8"))
 WORDS = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))
@@ -68,3 +68,14 @@ def test_fills() -> None:
         assert found.truncated == case["truncated"]
         assert [[each.token, each.text, each.mask] for each in found.fills] == [each[:3] for each in case["fills"]]
         assert [each.score for each in found.fills] == pytest.approx([each[3] for each in case["fills"]], abs=1e-8)
+
+
+def test_labels_of_a_call() -> None:
+    pipeline = formula_pipeline(FOLDER / INFERENCE)
+    for case in cases("labels"):
+        found = pipeline.run(
+            case["text"], ZeroShotOptions(tuple(case["labels"]), case["template"], case["multi_label"])
+        )
+        assert found.truncated == case["truncated"]
+        assert list(found.labels) == [label for label, _ in case["found"]]
+        assert found.scores == pytest.approx([score for _, score in case["found"]], abs=1e-8)

@@ -82,7 +82,7 @@ class TinyEngine:
 
 
 class FormulaEngine:
-    """Logits of each token by its id and place, or of a masked one: exact in float32, and hardly two alike."""
+    """Logits of each token by its id and place, or of one of them: exact in float32, and hardly two alike."""
 
     name = "numpy"
     executed_by = "numpy reference"
@@ -97,14 +97,18 @@ class FormulaEngine:
         ids = inputs["input_ids"][0].astype(np.int64)[:, None]
         mixed = ids * 7919 + np.arange(length)[:, None] * 104729 + np.arange(width) * 15485863
         logits = (mixed % 65521 / 8192).astype(np.float32)
-        marked = inputs.get(MASK_POSITION)
-        return {output.name: logits[None] if marked is None else logits[marked[0].argmax()][None]}
+        if len(output.shape) == 3:
+            return {output.name: logits[None]}
+        # Of the masked token, or of the last one.
+        mark = inputs[MASK_POSITION][0].argmax() if MASK_POSITION in inputs else inputs["attention_mask"][0].sum() - 1
+        return {output.name: logits[mark][None]}
 
     def close(self) -> None:
         pass
 
 
 SPANS, ENTITIES, FILLS = "places-spans.zip", "places-entities.zip", "places-fills.zip"
+INFERENCE = "places-labels.zip"
 """Bundles of make_places.py, with a tokenizer that has tokens of each kind."""
 
 

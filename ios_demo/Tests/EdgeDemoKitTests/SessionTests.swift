@@ -19,14 +19,14 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(
             found.map(\.name),
             [
-                "places-entities", "places-fills", "places-spans", "tiny-entities", "tiny-fills", "tiny-image",
-                "tiny-score", "tiny-spans", "tiny-speech", "tiny-text",
+                "places-entities", "places-fills", "places-labels", "places-spans", "tiny-entities", "tiny-fills",
+                "tiny-image", "tiny-score", "tiny-spans", "tiny-speech", "tiny-text",
             ])
         XCTAssertEqual(
             found.map(\.task),
             [
-                .tokenClassification, .fillMask, .questionAnswering, .tokenClassification, .fillMask,
-                .imageClassification, .textScoring, .questionAnswering, .speechRecognition, .textClassification,
+                .tokenClassification, .fillMask, .textClassification, .questionAnswering, .tokenClassification,
+                .fillMask, .imageClassification, .textScoring, .questionAnswering, .speechRecognition, .textClassification,
             ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }

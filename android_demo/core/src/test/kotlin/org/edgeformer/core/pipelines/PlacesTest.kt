@@ -108,6 +108,26 @@ class PlacesTest {
     }
 
     @Test
+    fun `labels of a call`() {
+        Bundle.open(Golden.file("places-labels.zip")).use { bundle ->
+            val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
+            for (case in cases("labels")) {
+                val labels = case["labels"].list.map { it.text }
+                val options = ZeroShotOptions(labels, case["template"].text, case["multi_label"].boolean)
+                val found = pipeline.run(case["text"].text, options)
+                val expected = case["found"].list.map { it.list }
+                assertEquals(case["truncated"].boolean, found.truncated)
+                assertEquals(expected.map { it[0].text }, found.labels, case["text"].text)
+                expected.zip(found.scores) { a, b -> assertEquals(a[1].double, b, NEAR) }
+            }
+        }
+        Bundle.open(Golden.file("tiny-text.zip")).use { bundle ->
+            val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
+            assertThrows(InputError::class.java) { pipeline.run("hello", ZeroShotOptions(listOf("a"))) }
+        }
+    }
+
+    @Test
     fun `what cannot be asked`() {
         Bundle.open(Golden.file("tiny-spans.zip")).use { bundle ->
             val pipeline = QuestionAnswerer(bundle, FormulaEngine(2))
@@ -121,8 +141,8 @@ class PlacesTest {
     }
 }
 
-/** Logits of each token by its id and place, or of a masked one, as places.json says. */
-private class FormulaEngine(private val width: Int) : Engine {
+/** Logits of each token by its id and place, or of a masked one or the last, as places.json says. */
+private class FormulaEngine(private val width: Int, private val ofLast: Boolean = false) : Engine {
     override val name = "formula"
     override val executedBy = "formula"
 
@@ -132,7 +152,9 @@ private class FormulaEngine(private val width: Int) : Engine {
             val mixed = 7919L * ids[it / width] + 104729L * (it / width) + 15485863L * (it % width)
             (mixed % 65521) / 8192f
         }
+        val last = if (ofLast) (inputs.getValue("attention_mask") as IntTensor).toArray().sum() - 1 else null
         val mark = (inputs[MASK_POSITION] as IntTensor?)?.toArray()?.indexOf(1)
+            ?: last
             ?: return mapOf("logits" to FloatTensor.of(values, 1, ids.size, width))
         return mapOf("logits" to FloatTensor.of(values.copyOfRange(mark * width, (mark + 1) * width), 1, width))
     }
