@@ -108,7 +108,7 @@ class Checkpoint:
         state = self.family.rename(self.load_weights())
         for number, file in enumerate(self.dense_files):
             for name, tensor in weights.load_weights((file,)).items():
-                state[f"head.dense.{number}.{name.removeprefix('linear.')}"] = tensor
+                state[f"sentence.dense.{number}.{name.removeprefix('linear.')}"] = tensor
         return state
 
     def programs(self, module: nn.Module, options: ProgramOptions) -> tuple[Program, ...]:

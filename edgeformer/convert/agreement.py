@@ -28,8 +28,7 @@ from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.results import ACTIVATIONS, sigmoid
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
-from edgeformer_runtime.tasks.programs import MaskedToken
-from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
 
 BOUNDARY_MARGIN = math.log(2)
 BOUNDARY_SHARE = 0.25

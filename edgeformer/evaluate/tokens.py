@@ -19,8 +19,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.tasks.programs import MaskedToken
-from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, SpanOptions, TokenLabels
+from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, MaskedToken, SpanOptions, TokenLabels
 
 # How SQuAD counts.
 

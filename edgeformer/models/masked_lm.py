@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.models.pooling import weighted_sum
-from edgeformer.models.text import TextEncoder, TextTask
+from edgeformer.models.text import TextEncoder, TextModel
 from edgeformer_runtime.tasks.programs import MASK_POSITION
 
 FILL_MASK = "fill-mask"
@@ -86,7 +86,7 @@ class MaskedHead(nn.Module):
         self.predictions = Predictions(head)
 
 
-class MaskedLanguageModel(TextTask):
+class MaskedLanguageModel(TextModel):
     """Logits of the token at one position, so that a program gives V numbers and not S*V."""
 
     output_name = "logits"

@@ -83,10 +83,13 @@ class SentenceHead(nn.Module):
             shares = torch.arange(1, longest + 1, dtype=torch.float32)[None] / longest
             self.register_buffer("shares", shares, persistent=False)
 
-    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """hidden (B, S, C), or (B, 1, C) of the first token alone, and attention_mask (B, S) to (B, D)."""
+    def pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """hidden (B, S, C), or (B, 1, C) of the first token alone, and attention_mask (B, S) to (B, P*C)."""
         pooled = [self._pool(pooling, hidden, attention_mask) for pooling in self.head.poolings]
-        x = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)  # (B, P*C)
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pooled vectors (B, P*C) to embeddings (B, D)."""
         for dense, layer in zip(self.dense, self.head.layers, strict=True):
             x = DENSE_ACTIVATIONS[layer.activation](dense(x))
         return l2_normalize(x) if self.head.normalize else x

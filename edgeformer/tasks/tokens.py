@@ -22,8 +22,7 @@ from edgeformer.tasks.text import (
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.programs import MaskedToken
-from edgeformer_runtime.tasks.tokens import SIMPLE, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.tokens import SIMPLE, MaskedToken, SpanExtraction, TokenLabels
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -268,4 +267,5 @@ FILL_MASK = replace(
     calibrate=_calibrate_masked,
     gate_inputs=_masked_texts,
     agreement="edgeformer.convert.agreement:compare_fills",
+    pack=None,
 )

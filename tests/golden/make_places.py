@@ -16,8 +16,15 @@ from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
 from edgeformer_runtime.pipelines.results import ClassificationResult, FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.tasks.programs import FillOptions, ZeroShotOptions
-from edgeformer_runtime.tasks.tokens import AGGREGATIONS, EntityOptions, SpanExtraction, SpanOptions, TokenLabels
+from edgeformer_runtime.tasks.programs import ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import (
+    AGGREGATIONS,
+    EntityOptions,
+    FillOptions,
+    SpanExtraction,
+    SpanOptions,
+    TokenLabels,
+)
 from tests.golden import make_wordpiece
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER, document

@@ -9,8 +9,8 @@ import pytest
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
-from edgeformer_runtime.tasks.programs import FillOptions, ZeroShotOptions
-from edgeformer_runtime.tasks.tokens import EntityOptions, SpanOptions
+from edgeformer_runtime.tasks.programs import ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import EntityOptions, FillOptions, SpanOptions
 from tests.golden.golden_files import FOLDER
 from tests.golden.tiny_bundles import ENTITIES, FILLS, INFERENCE, SPANS, formula_pipeline
 

@@ -26,7 +26,8 @@ final class SessionTests: XCTestCase {
             found.map(\.task),
             [
                 .tokenClassification, .fillMask, .textClassification, .questionAnswering, .tokenClassification,
-                .fillMask, .imageClassification, .textScoring, .questionAnswering, .speechRecognition, .textClassification,
+                .fillMask, .imageClassification, .textScoring, .questionAnswering, .speechRecognition,
+                .textClassification,
             ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }

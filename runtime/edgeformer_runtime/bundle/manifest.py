@@ -95,6 +95,19 @@ class Manifest:
     operators: dict[str, int]
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
+    packed: ProgramSpec | None = None
+
+    @property
+    def all_programs(self) -> tuple[ProgramSpec, ...]:
+        """All that the model files hold: those that answer one input, and the one that answers several."""
+        return self.programs if self.packed is None else (*self.programs, self.packed)
+
+    def to_data(self) -> dict[str, Any]:
+        """The manifest as JSON values. `packed` is left out where there is none, as it was before any bundle had it."""
+        data: dict[str, Any] = strict_json.to_data(self)
+        if self.packed is None:
+            del data["packed"]
+        return data
 
     def to_json(self) -> str:
         """The manifest's canonical text: sorted keys, two spaces of indentation, a final newline.
@@ -102,7 +115,7 @@ class Manifest:
         Raises:
             BundleError: `parse` would refuse it.
         """
-        text = strict_json.dumps(strict_json.to_data(self))
+        text = strict_json.dumps(self.to_data())
         parse(text)
         return text
 
@@ -126,9 +139,9 @@ def parse(text: str | bytes) -> Manifest:
     records = {Preprocessing: task.takes.record, Postprocessing: task.gives.record}
     manifest = strict_json.from_data(Manifest, data, MANIFEST_NAME, records)
     _check_files(manifest)
-    for program in manifest.programs:
+    for program in manifest.all_programs:
         _check_program(manifest, program)
-    check_unique((program.name for program in manifest.programs), "program")
+    check_unique((program.name for program in manifest.all_programs), "program")
     _check_task(manifest, task)
     return manifest
 
@@ -207,6 +220,8 @@ def _check_task(manifest: Manifest, task: Task) -> None:
             raise BundleError(f"{MANIFEST_NAME}: {file.key}: {shorten(file.name)} is not among files")
     task.takes.check(manifest)
     task.gives.check(manifest)
+    if manifest.packed is not None:
+        task.takes.check_packed(manifest, manifest.packed)
 
 
 def check_unique(found: Iterable[str], what: str) -> None:
@@ -241,7 +256,7 @@ def check_sizes(manifest: Manifest) -> None:
         BundleError: names the file and what was expected.
     """
     limits = _limits(manifest)
-    models = {program.file for program in manifest.programs}
+    models = {program.file for program in manifest.all_programs}
     beside_models = {name.rpartition("/")[0] for name in models} if manifest.target == "onnx" else set()
     for name, entry in manifest.files.items():
         limit = limits.get(name)

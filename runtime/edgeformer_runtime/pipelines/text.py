@@ -26,7 +26,8 @@ from edgeformer_runtime.pipelines.results import (
     zero_shot,
 )
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
-from edgeformer_runtime.tasks.programs import FillOptions, MaskedToken, ZeroShotOptions, entailment_of
+from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
+from edgeformer_runtime.tasks.tokens import FillOptions, MaskedToken
 
 
 class TextPipeline(ProgramPipeline[RawText, Result]):

@@ -30,16 +30,16 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
-from edgeformer_runtime.tasks.programs import (
+from edgeformer_runtime.tasks.programs import DEFAULT_TEMPLATE, MAX_ZERO_SHOT_LABELS, ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import (
     DEFAULT_FILLS,
-    DEFAULT_TEMPLATE,
+    MAX_ANSWERS,
     MAX_FILLS,
     MAX_TARGETS,
-    MAX_ZERO_SHOT_LABELS,
+    EntityOptions,
     FillOptions,
-    ZeroShotOptions,
+    SpanOptions,
 )
-from edgeformer_runtime.tasks.tokens import MAX_ANSWERS, EntityOptions, SpanOptions
 
 MAX_TOKEN_IDS = 1 << 16
 """In one input: far more than any bundle has positions."""

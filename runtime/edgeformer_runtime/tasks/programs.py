@@ -27,11 +27,14 @@ from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, FillResult
+    from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 
 MASK_POSITION = "mask_position"
 """1 at the position whose token is predicted, of programs that predict one."""
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", MASK_POSITION)
+PACKED_PROGRAM = "packed"
+PACKED_TEXTS = ("1", "N", "S")
+"""The axes of its input that says which positions are whose."""
 IMAGE_PROGRAM = "image"
 IMAGE_INPUT = "pixels"
 SHOWN_COMPONENTS = 4
@@ -61,6 +64,35 @@ def _check_text(manifest: Manifest) -> None:
     check_unique((str(length) for length in lengths), "sequence length")
 
 
+def _check_packed(manifest: Manifest, packed: ProgramSpec) -> None:
+    """It takes the tokens of several texts, and gives for each what the buckets give."""
+    where = f"{MANIFEST_NAME}: packed"
+    bucket = manifest.programs[0]
+    names = [tensor.name for tensor in bucket.inputs]
+    shapes = {tensor.name: tensor.shape for tensor in packed.inputs}
+    texts = shapes.get("texts", ())
+    if len(texts) != len(PACKED_TEXTS) or texts[0] != 1 or "attention_mask" not in names:
+        raise BundleError(f"{where}: expected texts of shape (1, N, S), and buckets with an attention_mask")
+    _, count, length = texts
+    row = dict.fromkeys(("input_ids", "position_ids"), ("int32", (1, length)))
+    row |= {name: ("int32", (1, length)) for name in names if name == "token_type_ids"}
+    expected = row | {"texts": ("float32", texts)}
+    if {tensor.name: (tensor.dtype, tensor.shape) for tensor in packed.inputs} != expected:
+        raise BundleError(
+            f"{where}: expected the inputs {', '.join(expected)}: texts in float32, the others of shape (1, {length}) "
+            "in int32"
+        )
+    pooled = len(bucket.outputs[0].shape) < len(texts)
+    outputs = tuple(
+        TensorSpec(each.name, each.dtype, (count, *each.shape[1:]) if pooled else (1, length, *each.shape[2:]))
+        for each in bucket.outputs
+    )
+    if packed.outputs != outputs:
+        raise BundleError(f"{where}: expected the buckets' output, of each of {count} texts or {length} tokens")
+    if not 1 <= length <= max(program.inputs[0].shape[1] for program in manifest.programs):
+        raise BundleError(f"{where}: expected at most as many positions as the longest program has, found {length}")
+
+
 def _check_text_inputs(program: ProgramSpec, where: str) -> None:
     shapes = {tensor.name: tensor.shape for tensor in program.inputs}
     length = shapes.get("input_ids", ())
@@ -71,10 +103,12 @@ def _check_text_inputs(program: ProgramSpec, where: str) -> None:
             raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
 
 
-def _largest_number(manifest: Manifest, _: ProgramSpec, name: str) -> int:
+def _largest_number(manifest: Manifest, program: ProgramSpec, name: str) -> int:
     """Of token ids, by the size of the vocabulary where it is known; a mask and a token type are 0 or 1."""
     spec = manifest.preprocessing
     assert isinstance(spec, TextPreprocessing)
+    if name == "position_ids":
+        return program.inputs[0].shape[1] - 1
     if name != "input_ids":
         return 1
     return MAX_NUMBER if spec.vocab_size is None else spec.vocab_size - 1
@@ -93,6 +127,7 @@ TEXT = InputKind(
     kind="text",
     record=TextPreprocessing,
     check=_check_text,
+    check_packed=_check_packed,
     files=_text_files,
     stored_forms=(("text",), ("pair", "text"), ("token_ids",)),
     largest=_largest_number,
@@ -318,97 +353,6 @@ SCORE = AnswerKind(
 )
 
 
-# Tokens for a masked one.
-
-
-DEFAULT_FILLS, MAX_FILLS = 5, 100
-"""Tokens that are told for each mask."""
-MAX_TARGETS = 1000
-
-
-@dataclass(frozen=True)
-class MaskedToken:
-    """The program's only output is the logits (1, V) of every token of the vocabulary, at one position.
-
-    Attributes:
-        mask_token: what stands in a text for the token that is looked for, as [MASK].
-        mask_token_id: its id.
-    """
-
-    mask_token: str
-    mask_token_id: int
-    kind: str = "fills"
-
-
-@dataclass(frozen=True)
-class FillOptions:
-    """What a masked text may ask for.
-
-    Attributes:
-        top: how many tokens for each mask.
-        targets: the only ones that are wanted, each a token of the vocabulary or a word that is one; None: all.
-    """
-
-    top: int = DEFAULT_FILLS
-    targets: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.top <= MAX_FILLS:
-            raise InputError(f"top: expected 1 to {MAX_FILLS} tokens, found {self.top}")
-        if self.targets is not None and not 1 <= len(self.targets) <= MAX_TARGETS:
-            raise InputError(f"targets: expected 1 to {MAX_TARGETS} words, found {len(self.targets)}")
-
-
-def _check_fills(manifest: Manifest) -> None:
-    head, spec = manifest.postprocessing, manifest.preprocessing
-    assert isinstance(head, MaskedToken) and isinstance(spec, TextPreprocessing)
-    if spec.tokenizer is None or spec.vocab_size is None:
-        raise BundleError(f"{MANIFEST_NAME}: preprocessing: {manifest.task} needs a tokenizer and vocab_size")
-    if head.mask_token_id >= spec.vocab_size or head.mask_token_id == spec.pad_token_id:
-        raise BundleError(f"{MANIFEST_NAME}: postprocessing.mask_token_id: expected an id that is no padding's")
-    check_only_output(manifest, spec.vocab_size)
-    for program in manifest.programs:
-        if MASK_POSITION not in {tensor.name for tensor in program.inputs}:
-            raise BundleError(f"{MANIFEST_NAME}: program {program.name}: expected an input {MASK_POSITION}")
-
-
-def _check_filled(case: Mapping[str, Any], head: MaskedToken, where: str) -> None:
-    text = case["input"].get("text")
-    if text is None or "pair" in case["input"] or head.mask_token not in text:
-        raise BundleError(f"{where}: input: expected one text with {head.mask_token}")
-    fills = case["expected"].get("fills")
-    if not fills or not all(math.isfinite(fill["score"]) and 0 <= fill["score"] <= 1 for fill in fills):
-        raise BundleError(f"{where}: expected.fills: expected tokens with scores from 0 to 1")
-
-
-def _show_fills(result: FillResult, _: int) -> str:
-    several = result.masks > 1
-    return "  ".join(f"{f'{fill.mask}: ' if several else ''}{fill.text} {fill.score:.3f}" for fill in result.fills)
-
-
-def _fill_options(options: Any) -> FillOptions | None:
-    if options.top is None and options.targets is None:
-        return None
-    targets = None if options.targets is None else tuple(each.strip() for each in options.targets.split(","))
-    return FillOptions(options.top or DEFAULT_FILLS, targets)
-
-
-FILLS = AnswerKind(
-    kind="fills",
-    record=MaskedToken,
-    check=_check_fills,
-    check_expected=_check_filled,
-    describe=lambda head: f"tokens for {head.mask_token}",
-    result="edgeformer_runtime.pipelines.results:FillResult",
-    show=_show_fills,
-    plural="fills",
-    replay="edgeformer_runtime.verify.program_replay:FillReplay",
-    options="edgeformer_runtime.tasks.programs:FillOptions",
-    run_options=("--targets",),
-    call_options=_fill_options,
-)
-
-
 TEXT_CLASSIFICATION = Task(
     name="text-classification",
     takes=TEXT,
@@ -431,14 +375,6 @@ TEXT_SCORING = Task(
     gives=SCORE,
     pipeline="edgeformer_runtime.pipelines.text:TextScorer",
     serve="edgeformer_runtime.serve.routes:add_text_scoring",
-)
-
-FILL_MASK = Task(
-    name="fill-mask",
-    takes=TEXT,
-    gives=FILLS,
-    pipeline="edgeformer_runtime.pipelines.text:MaskFiller",
-    serve="edgeformer_runtime.serve.routes:add_fill_mask",
 )
 
 IMAGE_CLASSIFICATION = Task(

@@ -221,10 +221,14 @@ def test_an_unknown_operator_is_named(lowered: dict[str, Lowered]) -> None:
 
 def test_an_unknown_option_of_an_operator_is_named(lowered: dict[str, Lowered], programs: tuple[Program, ...]) -> None:
     interpreter = rebuilt(
-        lowered, lambda each: replace(each, inputs=each.inputs | {"twist": 1}) if each.type == "gelu" else each
+        lowered,
+        lambda each: (
+            replace(each, inputs={"twist": (each.inputs["x"],)} | each.inputs) if each.type == "gelu" else each
+        ),
     )
-    with pytest.raises(EngineError, match=r"MIL operator gelu .*twist"):
+    with pytest.raises(EngineError, match=r"MIL operator gelu .*given {'twist': \[\(1, 16, .*twist") as caught:
         interpreter.run(text_inputs(programs[0]))
+    assert "\n" not in str(caught.value)  # tensors are shown by their shapes, in lists, too
 
 
 @pytest.mark.parametrize(

@@ -259,10 +259,10 @@ def test_dense_layers_that_are_not_computed_are_refused(mini: Path, changes: dic
 
 def test_dense_weights_are_safetensors_of_their_config(mini: Path) -> None:
     dense_behind(mini, {"in_features": 16})
-    with pytest.raises(InputError, match=r"head.dense.0.weight \(8, 32\) instead of \(8, 16\)"):
+    with pytest.raises(InputError, match=r"sentence.dense.0.weight \(8, 32\) instead of \(8, 16\)"):
         load_module(open_checkpoint(str(mini)), KERNELS["dense"])
     dense_behind(mini, **{"bert.embeddings.word_embeddings.weight": torch.zeros(1, 1)})
-    with pytest.raises(InputError, match=r"1 unexpected \(head.dense.0.bert.embeddings"):
+    with pytest.raises(InputError, match=r"1 unexpected \(sentence.dense.0.bert.embeddings"):
         load_module(open_checkpoint(str(mini)), KERNELS["dense"])
     (mini / "2_Dense" / "model.safetensors").rename(mini / "2_Dense" / "pytorch_model.bin")
     with pytest.raises(InputError, match="2_Dense: a Dense module needs"):

@@ -25,7 +25,7 @@ from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.serve.app import make_app
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.service import Service
-from edgeformer_runtime.tasks.programs import FillOptions
+from edgeformer_runtime.tasks.tokens import FillOptions
 from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import tokenizer, vocabulary
 

@@ -236,11 +236,16 @@ def test_refusals_are_one_line(image: object, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_an_unreadable_exif_block_does_not_hide_the_photo() -> None:
+@pytest.mark.filterwarnings("error")  # they would stand beside the answer, a line for each other file
+def test_unreadable_metadata_does_not_hide_the_photo() -> None:
     data = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(data, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert to_rgb(data.getvalue()).size == (8, 8)
+    tiff = bytearray(photo("TIFF"))
+    at = int.from_bytes(tiff[4:8], "little")  # of the directory, which is the last thing in the file
+    tiff[at : at + 2] = b"\x40\0"
+    with pytest.raises(InputError, match="image"):
+        to_rgb(bytes(tiff[: at + 30]))
 
 
 @pytest.mark.parametrize(
