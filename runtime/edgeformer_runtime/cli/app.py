@@ -119,8 +119,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Text and images: number of labels or answers, best first.",
-            show_default="labels: 3 in the table, all in JSON; answers: 1",
+            help="Text and images: number of labels, answers or tokens for a mask, best first.",
+            show_default="labels: 3 in the table, all in JSON; answers: 1; tokens: 5",
         ),
     ] = None,
     unanswerable: Annotated[
@@ -133,6 +133,23 @@ def run(
             show_default="the bundle's",
         ),
     ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Text, with a model of natural language inference: labels to choose from, as sport,politics.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
+    ] = False,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
     ] = None,
@@ -176,6 +193,10 @@ def run(
         top=top,
         unanswerable=unanswerable,
         aggregation=aggregation,
+        targets=targets,
+        labels=labels,
+        template=template,
+        multi_label=multi_label,
         language=language,
         task=task,
         beam_size=beam_size,

@@ -25,7 +25,7 @@ DEFAULT_TOP = 3
 STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
-ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
+ANSWER_OPTIONS = ("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label")
 """Which belong to a kind of answers and not of inputs."""
 
 
@@ -49,6 +49,10 @@ class RunOptions:
     pair_column: str | None = None
     unanswerable: bool = False
     aggregation: str | None = None
+    targets: str | None = None
+    labels: str | None = None
+    template: str | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         check_names(self.folder)
