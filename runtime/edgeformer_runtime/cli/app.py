@@ -135,6 +135,7 @@ def run(
         ),
     ] = None,
     words: Annotated[bool, typer.Option("--words", help="Speech: timestamps of words.")] = False,
+    vad: Annotated[bool, typer.Option("--vad", help="Speech: transcribe only where a detector hears a voice.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Speech: text that precedes, for names and style.")] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Speech: format of the transcript, txt, srt, vtt or json.")
@@ -167,6 +168,7 @@ def run(
         beam_size=beam_size,
         timestamps=timestamps,
         words=words,
+        vad=vad,
         prompt=prompt,
         file_format=file_format,
         folder=folder,

@@ -69,6 +69,7 @@ def listen(
     ] = None,
     language: Annotated[str | None, typer.Option(help="Language, as en. Default: the model detects it.")] = None,
     pause: Annotated[float, typer.Option(min=0.1, max=10, help="Seconds of silence that end a sentence.")] = 0.7,
+    vad: Annotated[bool, typer.Option("--vad", help="Wake only where a detector hears a voice.")] = False,
     partials: Annotated[bool, typer.Option("--partials", help="Print guesses while somebody speaks, too.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End after the first sentence.")] = False,
     require_signature: RequiredKeys = None,
@@ -99,7 +100,7 @@ def listen(
         if not TASKS[manifest.task].gives.streams:
             raise InputError(f"listen: expected a bundle for speech-recognition, found one for {manifest.task}")
         options = StreamOptions(1.0 if partials else NO_PARTIALS_SECONDS, pause, pause)
-        ear = Ear(pipeline, TranscribeOptions(language=language), options)
+        ear = Ear(pipeline, TranscribeOptions(language=language, vad_filter=vad), options)
         told = 0
         with open_source(source, device, rate, manifest.preprocessing.sample_rate) as blocks:
             for heard in ear.hear(blocks):

@@ -41,6 +41,7 @@ class RunOptions:
     beam_size: int | None = None
     timestamps: bool | None = None
     words: bool = False
+    vad: bool = False
     prompt: str | None = None
     file_format: str | None = None
     folder: Path | None = None
@@ -140,6 +141,7 @@ def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_j
         timestamps=options.timestamps is not False,
         word_timestamps=options.words,
         initial_prompt=options.prompt,
+        vad_filter=options.vad,
     )
     documents = []
     for name, target in zip(inputs, targets, strict=True):

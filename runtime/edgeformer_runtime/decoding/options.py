@@ -33,6 +33,8 @@ class TranscribeOptions:
         no_speech_threshold: a probability of no speech above this makes an improbable text silence.
         max_tokens: the longest text of a window, in tokens.
         seed: of the samples; the same seed gives the same text.
+        vad_filter: transcribe only where a voice activity detector hears somebody (Silero's, of the extra `vad`).
+        vad_threshold: the probability of a voice from which on it does.
     """
 
     language: str | None = None
@@ -51,6 +53,8 @@ class TranscribeOptions:
     no_speech_threshold: float | None = 0.6
     max_tokens: int = 224
     seed: int = 0
+    vad_filter: bool = False
+    vad_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         check_choice(self.task, TASKS, "task")
@@ -67,5 +71,7 @@ class TranscribeOptions:
             raise InputError(f"length_penalty: expected 0 to 1 or None, found {self.length_penalty!r}")
         if not self.temperatures or any(not 0 <= temperature <= 10 for temperature in self.temperatures):
             raise InputError(f"temperatures: expected at least one, each 0 to 10, found {self.temperatures!r}")
+        if not 0 < self.vad_threshold < 1:
+            raise InputError(f"vad_threshold: expected above 0 and below 1, found {self.vad_threshold!r}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, found {self.seed!r}")

@@ -18,7 +18,6 @@ from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, neve
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
-from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
 from edgeformer_runtime.progress import AudioProgress
@@ -36,8 +35,8 @@ class Transcription:
         self._session = session
         self._is_cancelled = is_cancelled
         self._rate = model.audio.sample_rate
+        self._buffer = session.new_buffer()
         self._reader: AudioReader = open_audio(raw, self._rate)
-        self._buffer = AudioBuffer()
         self._segments: list[Segment] = []
         self._lock = threading.Lock()
 

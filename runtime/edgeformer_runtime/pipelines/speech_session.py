@@ -38,7 +38,7 @@ from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
 from edgeformer_runtime.preprocess.log_mel import clipped_samples, leveled
-from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
+from edgeformer_runtime.preprocess.silence import PauseOptions, VoiceDetector, is_silent, speech_ranges
 from edgeformer_runtime.process import peak_rss_bytes
 
 TEMPERATURE_THAT_FORGETS = 0.5
@@ -83,6 +83,15 @@ class SpeechSession:
         self._tokens = self._windows = self._samples = self._clipped = 0
         self._heard_again = 0  # up to this sample of the recording
 
+    def new_buffer(self) -> AudioBuffer:
+        """For the recording's audio, with a voice activity detector where the options ask for one.
+
+        Raises:
+            InputError: it is not installed, or does not know the model's sample rate.
+        """
+        options, rate = self._options, self._model.audio.sample_rate
+        return AudioBuffer(VoiceDetector(options.vad_threshold, rate) if options.vad_filter else None)
+
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
 
@@ -93,7 +102,7 @@ class SpeechSession:
             EngineError: the model failed, or gave NaN or infinity.
         """
         rate = self._model.audio.sample_rate
-        window = next_window(buffer.samples, self._model.window_samples, rate)
+        window = next_window(buffer, self._model.window_samples, rate)
         if window.has_speech:
             return self.transcribe_first(buffer, window.end)
         buffer.drop(window.end)

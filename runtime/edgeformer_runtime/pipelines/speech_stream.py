@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.speech_model import SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
-from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio, open_audio
-from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
+from edgeformer_runtime.preprocess.silence import PauseOptions
 
 LOOK_SECONDS = 0.1
 """New audio after which pauses are looked for: blocks may be much shorter."""
+ONSET_SECONDS = 0.5
+"""Of silence that are kept: a soft first letter may be in them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TranscriptStream:
         self._session = session
         self._options = options
         self._rate = model.audio.sample_rate
-        self._buffer = AudioBuffer()
+        self._buffer = session.new_buffer()
         self._looked_at = self._guessed_at = 0
         self._partial = ""
         self._segments: list[Segment] = []
@@ -135,12 +136,10 @@ class TranscriptStream:
     def _sentence_end(self) -> int | None:
         """Where to cut, if the buffer ends in a pause that is long enough: in its middle. Drops leading silence."""
         samples, options = self._buffer.samples, self._options
-        if is_silent(samples, self._rate):
-            kept = round(options.pause_seconds * self._rate)
-            self._buffer.drop(max(0, len(samples) - kept))
-            return None
-        ranges = speech_ranges(samples, self._rate, PauseOptions(options.pause_seconds, margin_seconds=0.0))
+        ranges = self._buffer.speech_ranges(self._rate, PauseOptions(options.pause_seconds, margin_seconds=0.0))
         if not ranges:
+            kept = round(max(options.pause_seconds, ONSET_SECONDS) * self._rate)
+            self._buffer.drop(max(0, len(samples) - kept))
             return None
         end = ranges[-1][1]
         settled = end >= options.settled_seconds * self._rate

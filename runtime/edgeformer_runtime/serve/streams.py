@@ -64,6 +64,7 @@ class SpeechQuery(BaseModel):
     beam_size: int = Field(1, ge=1, le=8, description="Hypotheses to follow.")
     timestamps: bool = Field(True, description="The model's times of segments; false: a segment per window.")
     words: bool = Field(False, description="The times of words.")
+    vad: bool = Field(False, description="Transcribe only where a detector hears a voice.")
     prompt: str | None = Field(None, description="Text before it, for names and style.")
 
     def options(self) -> TranscribeOptions:
@@ -79,6 +80,7 @@ class SpeechQuery(BaseModel):
             timestamps=self.timestamps,
             word_timestamps=self.words,
             initial_prompt=self.prompt,
+            vad_filter=self.vad,
         )
 
 

@@ -275,6 +275,31 @@ def test_a_stream_by_hand() -> None:
         stream.feed(tones("a"))
 
 
+class Ears:
+    """A detector that takes no tone below 500 Hz for a voice."""
+
+    def process_samples(self, samples: list[float]) -> float:
+        power = np.square(np.abs(np.fft.rfft(samples)))
+        return float(power[16:].sum() > power[:16].sum())
+
+
+def test_only_voices_are_transcribed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "a" is a hum of 300 Hz; a window of 30 s has what is nearer to a voice than three seconds."""
+    monkeypatch.setattr("edgeformer_runtime.preprocess.silence.load_optional", lambda *_: Ears)
+    hum = tones("a" * 20)
+    audio = np.concatenate((hum, tones("def"), hum))
+    options = TranscribeOptions(vad_filter=True)
+    transcriber = tone_transcriber()
+    assert transcriber.run(hum).text.count("a") == 20
+    assert transcriber.run(hum, options).segments == ()
+    found = transcriber.run(audio, options)
+    assert found.text in ("d e f", "a d e f", "a d e f a", "d e f a")
+    d = next(segment for segment in found.segments if segment.text == "d")
+    assert d.start == pytest.approx(14.0, abs=0.1)
+    updates = transcriber.stream([hum[start : start + 1600] for start in range(0, len(hum), 1600)], options)
+    assert list(updates) == []
+
+
 # The command line
 
 
