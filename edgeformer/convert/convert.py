@@ -57,8 +57,7 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.foreign_code import rare_collections
-from edgeformer.models.program import Program
-from edgeformer.progress import Progress, silent
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -66,6 +65,7 @@ from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import Progress, silent
 from edgeformer_runtime.verify.verify import Verification, verify
 
 REFUSED_SUFFIX = ".refused"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.cli.console import (
     EXIT_FAILED_CHECK,
     AllowRefused,
@@ -27,7 +28,6 @@ from edgeformer_runtime.cli.console import Threads as Threads
 from edgeformer_runtime.cli.console import required_of as required_of
 from edgeformer_runtime.cli.listen import listen
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench.contender import Sweep

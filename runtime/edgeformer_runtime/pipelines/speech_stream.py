@@ -98,11 +98,12 @@ class TranscriptStream:
         if self._buffer.end - self._looked_at < LOOK_SECONDS * self._rate:
             return updates
         self._looked_at = self._buffer.end
-        pause = self._sentence_end()
+        ranges = self._ranges()
+        pause = self._sentence_end(ranges)
         if pause is not None:
             updates += self._final(self._session.transcribe_first(self._buffer, pause))
         elif self._buffer.end - self._guessed_at >= self._options.partial_seconds * self._rate:
-            updates += self._guess()
+            updates += self._guess(bool(ranges))
         return updates
 
     def finish(self) -> list[StreamUpdate]:
@@ -124,24 +125,29 @@ class TranscriptStream:
         taken_back, self._partial = self._partial, ""
         return [StreamUpdate(segments, "", self._buffer.end / self._rate)] if segments or taken_back else []
 
-    def _guess(self) -> list[StreamUpdate]:
+    def _guess(self, somebody_speaks: bool) -> list[StreamUpdate]:
         """Nothing where the guess is still the same."""
         self._guessed_at = self._buffer.end
-        partial = self._session.guess(self._buffer.samples)
+        partial = self._session.guess(self._buffer.samples) if somebody_speaks else ""
         if partial == self._partial:
             return []
         self._partial = partial
         return [StreamUpdate((), partial, self._buffer.end / self._rate)]
 
-    def _sentence_end(self) -> int | None:
-        """Where to cut, if the buffer ends in a pause that is long enough: in its middle. Drops leading silence."""
-        samples, options = self._buffer.samples, self._options
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Where somebody speaks in the buffer; silence alone is dropped but for its end."""
+        options = self._options
         ranges = self._buffer.speech_ranges(self._rate, PauseOptions(options.pause_seconds, margin_seconds=0.0))
         if not ranges:
             kept = round(max(options.pause_seconds, ONSET_SECONDS) * self._rate)
-            self._buffer.drop(max(0, len(samples) - kept))
+            self._buffer.drop(max(0, len(self._buffer.samples) - kept))
+        return ranges
+
+    def _sentence_end(self, ranges: list[tuple[int, int]]) -> int | None:
+        """Where to cut, if the buffer ends in a pause that is long enough: in its middle."""
+        if not ranges:
             return None
-        end = ranges[-1][1]
+        options, count, end = self._options, len(self._buffer.samples), ranges[-1][1]
         settled = end >= options.settled_seconds * self._rate
         needed = options.pause_seconds if settled else options.long_pause_seconds
-        return (end + len(samples)) // 2 if len(samples) - end >= needed * self._rate else None
+        return (end + count) // 2 if count - end >= needed * self._rate else None

@@ -20,6 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
@@ -32,7 +33,6 @@ from edgeformer_runtime.serve.inputs import Refusal
 from edgeformer_runtime.serve.service import Service
 from edgeformer_runtime.serve.streams import LAST_WORDS_S, MAX_MESSAGE_BYTES, hear
 from edgeformer_runtime.tasks.task import TASKS
-from edgeformer_runtime.version import __version__
 
 MAX_LINE_BYTES = MAX_DATA_BYTES = 64 << 10
 """Of an event's line and of the data behind it: a request may name some thousand things of a home."""
