@@ -4,7 +4,7 @@
 
 Audio arrives in blocks of 0.1 s on a virtual clock, which a block's processor time moves on: the figures are those of
 one core that does nothing else, whatever else this machine does. A word ends where the times of the whole recording's
-transcript say so. Its text stays from the first update on behind which no update changes the text up to it.
+transcript say so. Its text stays from the first update on behind which every update has it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def measure_stream(transcriber: Transcriber, samples: NDArray[np.float32], optio
     shown: list[Shown] = []
     clock = cost = worst = 0.0
     stream = transcriber.open_stream(None, options)
+    stream.clock = time.process_time  # type: ignore[method-assign]
+
     final = ""
     size = round(BLOCK_SECONDS * rate)
     for end in [*range(size, len(samples), size), len(samples), None]:
@@ -84,7 +86,7 @@ def measure_stream(transcriber: Transcriber, samples: NDArray[np.float32], optio
         worst = max(worst, clock - arrived)
         for update in updates:
             final = join_texts([final, *(segment.text for segment in update.final)])
-            stable = len(_words(join_texts([final, getattr(update, "stable", "")])))
+            stable = len(_words(join_texts([final, update.stable])))
             shown.append(Shown(clock, _words(join_texts([final, update.partial])), stable))
     return _figures(shown, _word_ends(transcriber, samples), len(samples) / rate, cost, worst)
 
@@ -105,29 +107,37 @@ def _figures(
     shown: Sequence[Shown], ends: Sequence[tuple[str, float]], seconds: float, cost: float, worst: float
 ) -> StreamFigures:
     last = shown[-1].words if shown else ()
-    settled, stated = [0.0] * len(last), [0.0] * len(last)
+    settled: list[float | None] = [None] * len(last)
+    stated: list[float | None] = [None] * len(last)
     revised = 0
     for index, each in enumerate(shown):
-        same = next((i for i, pair in enumerate(zip(each.words, last, strict=False)) if pair[0] != pair[1]), None)
-        right = min(len(each.words), len(last)) if same is None else same
-        before = shown[index - 1].words if index else ()
-        for place in range(right):
-            if not index or before[: place + 1] != last[: place + 1]:
-                settled[place] = each.at
-        for place in range(min(each.stable, len(last))):
-            stated[place] = stated[place] or each.at
+        there = dict(_aligned(last, each.words))
+        for place in range(len(last)):
+            if place not in there:
+                settled[place] = stated[place] = None
+                continue
+            settled[place] = each.at if settled[place] is None else settled[place]
+            if there[place] < each.stable and stated[place] is None:
+                stated[place] = each.at
         following = shown[index + 1].words if index + 1 < len(shown) else each.words
         revised += sum(a != b for a, b in zip(each.words, following, strict=False))
     pairs = list(_aligned(last, [text for text, _ in ends]))
     return StreamFigures(
         seconds,
         len(last),
-        tuple(round(settled[mine] - ends[theirs][1], 3) for mine, theirs in pairs),
-        tuple(round(stated[mine] - ends[theirs][1], 3) for mine, theirs in pairs),
+        _lags(settled, pairs, ends),
+        _lags(stated, pairs, ends),
         cost / seconds,
         worst,
         revised / max(1, len(last)),
     )
+
+
+def _lags(
+    times: Sequence[float | None], pairs: Sequence[tuple[int, int]], ends: Sequence[tuple[str, float]]
+) -> tuple[float, ...]:
+    found = ((times[mine], ends[theirs][1]) for mine, theirs in pairs)
+    return tuple(round(at - end, 3) for at, end in found if at is not None)
 
 
 def _aligned(mine: Sequence[str], theirs: Sequence[str]) -> Iterator[tuple[int, int]]:

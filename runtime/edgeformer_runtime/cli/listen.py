@@ -82,7 +82,7 @@ def listen(
     """Print each sentence that a microphone hears, once it has ended. Silence costs next to nothing.
 
     --json prints an object per line: {"text", "start", "end", "language", "segments"} of a sentence, {"partial",
-    "seconds"} of a guess.
+    "stable", "seconds"} of a guess.
     """
     from edgeformer_runtime import load
     from edgeformer_runtime.decoding.options import TranscribeOptions
@@ -99,7 +99,7 @@ def listen(
         manifest: Any = pipeline.bundle.manifest
         if not TASKS[manifest.task].gives.streams:
             raise InputError(f"listen: expected a bundle for speech-recognition, found one for {manifest.task}")
-        options = StreamOptions(1.0 if partials else NO_PARTIALS_SECONDS, pause, pause)
+        options = StreamOptions(StreamOptions.partial_seconds if partials else NO_PARTIALS_SECONDS, pause, pause)
         ear = Ear(pipeline, TranscribeOptions(language=language, vad_filter=vad), options)
         told = 0
         with open_source(source, device, rate, manifest.preprocessing.sample_rate) as blocks:
@@ -196,7 +196,7 @@ def _tell(sentence: Sentence, as_json: bool) -> None:
 
 def _tell_guess(update: StreamUpdate, as_json: bool) -> None:
     if as_json:
-        _print_line({"partial": update.partial, "seconds": round(update.seconds, 3)})
+        _print_line({"partial": update.partial, "stable": update.stable, "seconds": round(update.seconds, 3)})
     else:
         err.print(f"... {update.partial}")
 

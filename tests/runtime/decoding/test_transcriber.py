@@ -17,6 +17,8 @@ from edgeformer_runtime.cli import app, run
 from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.speech_session import SpeechSession
+from edgeformer_runtime.pipelines.speech_stream import TranscriptStream, agreed
 from edgeformer_runtime.pipelines.transcript import Transcript
 
 ALPHABET = "abcdefghij"
@@ -236,6 +238,13 @@ def test_reference_answer() -> None:
 # Streams
 
 
+@pytest.fixture
+def free_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which guesses take no time, so that they are made as often as this machine likes."""
+    monkeypatch.setattr(TranscriptStream, "clock", staticmethod(lambda: 0.0))
+
+
+@pytest.mark.usefixtures("free_guesses")
 @pytest.mark.parametrize("block_seconds", [0.02, 0.5, 7.0, 200.0])
 def test_streams_agree_with_whole_recordings(block_seconds: float) -> None:
     audio = tones(TALK[:60] + "      " + TALK[60:90])
@@ -248,13 +257,68 @@ def test_streams_agree_with_whole_recordings(block_seconds: float) -> None:
     check_times(Transcript("", None, tuple(final), len(audio) / RATE))
     partials = [update for update in updates if update.partial]
     if block_seconds <= 0.5:
-        assert len(partials) > 20
+        assert len(partials) > 40
         gaps = np.diff([update.seconds for update in partials])
-        assert gaps.min() >= 1 - 1e-6
+        assert gaps.min() >= 0.1 - 1e-6 and np.median(gaps) == pytest.approx(0.5)
+        assert all(update.partial.startswith(update.stable) for update in partials)
         # A guess is the start of what becomes final, but for the word that is being said.
         for update, following in itertools.pairwise(updates):
             if update.partial and following.final:
                 assert " ".join(segment.text for segment in following.final).startswith(update.partial[:-2])
+
+
+@pytest.mark.usefixtures("free_guesses")
+def test_words_are_stable_soon() -> None:
+    """A word is in two guesses a second after its end at the latest, or a breath after it in one."""
+    audio = tones("abcdefghij", 0.4, 0.1)
+    ends = [0.4 + 0.5 * index for index in range(10)]
+    stream = tone_transcriber().open_stream()
+    stable = [
+        (update.seconds, update.stable)
+        for start in range(0, len(audio), RATE // 50)
+        for update in stream.feed(audio[start : start + RATE // 50])
+    ]
+    stable += [(update.seconds, update.stable) for update in stream.feed(np.zeros(round(0.35 * RATE), np.float32))]
+    for letter, end in zip("abcdefghij", ends, strict=True):
+        assert next(seconds for seconds, text in stable if letter in text) - end <= 1.0 + 0.1, letter
+    assert stream.transcript().segments == ()  # all of it is still a guess
+
+
+def test_guesses_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that takes half a second for each, a guess is made every two and a half."""
+    ticks = itertools.count()
+    monkeypatch.setattr(TranscriptStream, "clock", staticmethod(lambda: next(ticks) * 0.5))
+    audio = tones("abcdefghij", 0.4, 0.1)
+    seconds = [update.seconds for update in tone_transcriber().stream(np.split(audio, 50)) if update.partial]
+    assert np.diff(seconds).min() >= 2.5 - 1e-6 and len(seconds) == 2
+
+
+@pytest.mark.usefixtures("free_guesses")
+def test_a_guess_that_lost_the_thread_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model gives the first three words whatever follows; behind a cut it hears the rest."""
+    transcriber = tone_transcriber()
+    monkeypatch.setattr(SpeechSession, "guess", lambda _, samples: "a b c"[: len(samples) // RATE * 2])
+    audio = tones("abcdefghijabcdefghij", 0.4, 0.1)
+    updates = list(transcriber.stream(np.split(audio, 100)))
+    finals = [update for update in updates if update.final]
+    assert finals[0].seconds == pytest.approx(6.2, abs=0.4)  # three seconds after the third
+    assert " ".join(segment.text for update in finals for segment in update.final) == spaced("abcdefghij" * 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stable", "expected"),
+    [
+        ("", "the old", "", ""),
+        ("The old beer.", "the old beard is", "", "the old"),
+        ("the old beer.", "The old beer, which", "", "The old beer"),
+        ("the old", "the new beer", "the old beer", "the"),
+        ("the", "the old beer is", "the old beer", "the old beer"),
+        ("今天天", "今天天气很好", "", "今天天"),
+        ("don't do", "Don't  do it", "", "Don't  do"),
+    ],
+)
+def test_agreement_of_guesses(before: str, now: str, stable: str, expected: str) -> None:
+    assert agreed(before, now, stable) == expected
 
 
 def test_a_stream_by_hand() -> None:
