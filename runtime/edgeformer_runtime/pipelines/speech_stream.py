@@ -217,15 +217,14 @@ def agreed(before: str, now: str, stable: str = "") -> str:
 
     Case and punctuation make no difference. What was stable before stays so while the words are the same.
     """
-    shared = 0
-    for old, new in zip(_words(before), _words(now), strict=False):
-        if old[0] != new[0]:
+    words, shared = _words(now), 0
+    for (old, _), (new, end) in zip(_words(before), words, strict=False):
+        if old != new:
             break
-        shared = new[1]
+        shared = end
     kept = [word for word, _ in _words(stable)]
-    new = _words(now)
-    if kept and kept == [word for word, _ in new[: len(kept)]]:
-        shared = max(shared, new[len(kept) - 1][1])
+    if kept and kept == [word for word, _ in words[: len(kept)]]:
+        shared = max(shared, words[len(kept) - 1][1])
     return now[:shared]
 
 
