@@ -136,6 +136,12 @@ def run(
     ] = None,
     words: Annotated[bool, typer.Option("--words", help="Speech: timestamps of words.")] = False,
     vad: Annotated[bool, typer.Option("--vad", help="Speech: transcribe only where a detector hears a voice.")] = False,
+    hotwords: Annotated[str | None, typer.Option(help="Speech: words to expect everywhere, as names.")] = None,
+    clip_timestamps: Annotated[
+        str | None, typer.Option(help="Speech: seconds from and to which to transcribe, as 0,30,60,90.")
+    ] = None,
+    max_line_width: Annotated[int | None, typer.Option(min=1, help="Subtitles: characters of a line (42).")] = None,
+    max_line_count: Annotated[int | None, typer.Option(min=1, help="Subtitles: lines at once (2).")] = None,
     prompt: Annotated[str | None, typer.Option(help="Speech: text that precedes, for names and style.")] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Speech: format of the transcript, txt, srt, vtt or json.")
@@ -169,6 +175,10 @@ def run(
         timestamps=timestamps,
         words=words,
         vad=vad,
+        hotwords=hotwords,
+        clip_timestamps=clip_timestamps,
+        max_line_width=max_line_width,
+        max_line_count=max_line_count,
         prompt=prompt,
         file_format=file_format,
         folder=folder,

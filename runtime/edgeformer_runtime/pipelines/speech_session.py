@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
+from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed, previous_room
 from edgeformer_runtime.decoding.search import Search
 from edgeformer_runtime.decoding.segments import (
     Span,
@@ -75,6 +75,7 @@ class SpeechSession:
         self._is_cancelled = is_cancelled
         self._generator = np.random.default_rng(options.seed)
         self._previous: list[int] = model.tokenizer.tokens(options.initial_prompt) if options.initial_prompt else []
+        self._hotwords = model.tokenizer.tokens(options.hotwords.strip()) if options.hotwords else []
         self._rules = LogitRules(model.spec, options.timestamps)
         self._begin = time.perf_counter()
         self._mel_s = self._encode_s = self._decode_s = 0.0
@@ -89,6 +90,12 @@ class SpeechSession:
         """
         options, rate = self._options, self._model.audio.sample_rate
         return AudioBuffer(VoiceDetector(options.vad_threshold, rate) if options.vad_filter else None)
+
+    def clips(self) -> list[tuple[int, int | None]]:
+        """The parts to transcribe, as samples; the last may have no end."""
+        times = self._options.clip_timestamps or (0.0,)
+        places: list[int | None] = [round(time * self._model.audio.sample_rate) for time in times]
+        return [(begin or 0, end) for begin, end in zip(places[::2], [*places[1::2], None], strict=False)]
 
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
@@ -193,7 +200,10 @@ class SpeechSession:
         sounding: Sequence[tuple[float, float]],
     ) -> Decoded:
         tokens = self._model.spec.tokens
-        prompt = build_prompt(tokens, decoder.rows, options, self.language or self._detected(decoder), self._previous)
+        language = self.language or self._detected(decoder)
+        hotwords = self._hotwords[: previous_room(decoder.rows)]
+        before = self._previous[max(0, len(self._previous) + len(hotwords) - previous_room(decoder.rows)) :]
+        prompt = build_prompt(tokens, decoder.rows, options, language, [*hotwords, *before])
         search = Search(
             decoder=decoder,
             context=feed(decoder, prompt),

@@ -190,6 +190,51 @@ def test_prompts_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts.clear()
     transcriber.run(audio, replace(options, condition_on_previous_text=False))
     assert {bytes(prompt.tokens[1 : prompt.start]) for prompt in prompts} == {b" names"}
+    prompts.clear()
+    long = replace(options, hotwords=" Anna, Otto ", initial_prompt="names" * 60)
+    assert transcriber.run(audio, long).text == spaced(TALK[:60])
+    room = 448 // 2 - 1
+    for prompt in prompts:
+        before = bytes(prompt.tokens[1 : prompt.start])
+        assert before.startswith(b" Anna, Otto") and len(before) == room
+
+
+@pytest.mark.parametrize(
+    ("clips", "letters", "starts"),
+    [
+        ((), "abcdefghij", [0.0, 0.7]),
+        ((0.0,), "abcdefghij", [0.0, 0.7]),
+        ((1.4, 2.8), "cd", [1.4, 2.1]),
+        ((0.0, 0.7, 2.8, 4.2, 6.3), "aefj", [0.0, 2.8]),
+        ((60.0,), "", []),
+        ((6.3, 70.0), "j", [6.3]),
+    ],
+)
+def test_clips(clips: tuple[float, ...], letters: str, starts: list[float]) -> None:
+    found = tone_transcriber().run(tones("abcdefghij"), TranscribeOptions(clip_timestamps=clips))
+    assert found.text == spaced(letters)
+    assert [segment.start for segment in found.segments[:2]] == pytest.approx(starts, abs=0.06)
+
+
+def test_clips_that_are_none() -> None:
+    for wrong in ((3.0, 2.0), (-1.0,), (float("nan"),)):
+        with pytest.raises(InputError, match="clip_timestamps: expected seconds that never fall"):
+            TranscribeOptions(clip_timestamps=wrong)
+    with pytest.raises(InputError, match="clip_timestamps: expected none for a stream"):
+        tone_transcriber().open_stream(TranscribeOptions(clip_timestamps=(1.0,)))
+
+
+def test_segments_are_told_as_they_come() -> None:
+    told: list[tuple[str, float]] = []
+    done: list[float] = []
+    audio = tones(TALK[:90])
+    found = tone_transcriber().run(
+        audio,
+        progress=lambda seconds, _: done.append(seconds),
+        on_segment=lambda segment: told.append((segment.text, done[-1] if done else 0.0)),
+    )
+    assert [text for text, _ in told] == [segment.text for segment in found.segments]
+    assert told[0][1] == 0.0 and told[-1][1] > 25
 
 
 def test_languages() -> None:
@@ -428,6 +473,14 @@ def test_commands_tell_what_is_clipped(call: Call, tmp_path: Path) -> None:
     code, out, err = call(path, "--no-timestamps")
     assert (code, out) == (0, "a b c\n")
     assert "% of its samples are at full scale: record it at a lower level" in err and err.count("\n") == 1
+
+
+def test_commands_take_clips_and_lines(call: Call, talks: list[Path]) -> None:
+    assert call(talks[0], "--clip-timestamps", "0.7,1.4", "--hotwords", "Anna") == (0, "b\n", "")
+    message = "error: --clip-timestamps: expected seconds with commas, as 0,30,60,90, found '1:30'\n"
+    assert call(talks[0], "--clip-timestamps", "1:30") == (2, "", message)
+    _, out, _ = call(talks[0], "--no-timestamps", "--format", "srt", "--max-line-width", 3, "--max-line-count", 2)
+    assert out.splitlines()[2:4] == ["a b", "c"] or out.splitlines()[2:4] == ["a", "b c"]
 
 
 def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path) -> None:
