@@ -359,16 +359,16 @@ class _ArraySource:
             raise InputError(f"expected a recording array (samples,) or (samples, channels), found shape {array.shape}")
         if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
             raise InputError(f"expected a sample rate in Hz as a number, found {type(rate).__name__}")
-        self.array = array if array.ndim == 2 else array[:, None]
+        self._array = array if array.ndim == 2 else array[:, None]
         self._scale = 1.0 if kind == "f" else 2.0 ** (8 * size - 1)
         self._middle = self._scale if kind == "u" else 0.0
         self._next = 0
         self.rate = float(rate)
         self.frames: int | None = len(array)
-        _check_format(self.rate, self.array.shape[1], f"the array of shape {array.shape}")
+        _check_format(self.rate, self._array.shape[1], f"the array of shape {array.shape}")
 
     def read(self, count: int) -> Samples:
-        block = self.array[self._next : self._next + count]
+        block = self._array[self._next : self._next + count]
         self._next += len(block)
         if self._scale == 1.0:
             with np.errstate(over="ignore"):  # becomes infinity, which the reader refuses
@@ -381,19 +381,10 @@ class _ArraySource:
 
 
 class PcmStream(AudioReader):
-    """Samples without a file around them, as microphones and sockets give them, made mono at a model's rate.
-
-    Unlike a recording's they are given as they arrive: call `feed`, not `read`.
-    """
+    """Samples without a file around them, made mono at a model's rate as they arrive: call `feed`, not `read`."""
 
     def __init__(self, rate: float, width: int, channels: int, sample_rate: int) -> None:
-        """Expect samples.
-
-        Args:
-            rate: of what arrives, in Hz.
-            width: bytes of a sample, one of `PCM_WIDTHS`.
-            channels: of a frame, one sample of each after the other.
-            sample_rate: of what is given back, in Hz.
+        """Expect frames of `channels` samples of `width` bytes, `rate` a second; give `sample_rate` a second.
 
         Raises:
             InputError: no such format.
@@ -401,28 +392,25 @@ class PcmStream(AudioReader):
         if width not in PCM_WIDTHS:
             raise InputError(f"the stream has {width!r} bytes for a sample: expected 1, 2 or 4")
         _check_format(rate, channels, "the stream")
-        self._format = np.dtype(PCM_WIDTHS[width])
-        self._channels = channels
+        self._empty = np.empty((0, channels), PCM_WIDTHS[width])
         self._rate = rate
         self._rest = b""
-        super().__init__(self._frames(b""), sample_rate)
+        super().__init__(_ArraySource(self._empty, rate), sample_rate)
 
     def feed(self, data: bytes) -> Samples:
         """What arrived, as (n,) float32; an unfinished frame waits for its rest."""
         data = self._rest + data
-        whole = len(data) - len(data) % (self._format.itemsize * self._channels)
+        whole = len(data) - len(data) % (self._empty.itemsize * self._empty.shape[1])
         self._rest = data[whole:]
-        self._source = self._frames(data[:whole])
-        count = -(-len(self._source.array) // BLOCK_FRAMES)
-        return np.concatenate([np.empty(0, np.float32), *(self._next_block() for _ in range(count))])
+        frames = np.frombuffer(data[:whole], self._empty.dtype).reshape(-1, self._empty.shape[1])
+        self._source = _ArraySource(frames, self._rate)
+        blocks = [self._next_block() for _ in range(0, len(frames), BLOCK_FRAMES)]
+        return np.concatenate([np.empty(0, np.float32), *blocks])
 
     def finish(self) -> Samples:
         """What the resampler has kept back, (n,) float32. Nothing arrives behind it."""
-        self._source = self._frames(b"")
+        self._source = _ArraySource(self._empty, self._rate)
         return self._next_block()
-
-    def _frames(self, data: bytes) -> _ArraySource:
-        return _ArraySource(np.frombuffer(data, self._format).reshape(-1, self._channels), self._rate)
 
 
 def _check_coding(container: str, coding: str, what: str) -> None:
