@@ -74,7 +74,7 @@ def open_heic(file: IO[bytes], what: str) -> HeifFile:
     except UNREADABLE as error:
         raise InputError(f"{what} is a corrupted image: {' '.join(str(error).split())}") from None
     if len(heif) == 0:
-        raise InputError(f"{what} is a corrupted image: it holds none")
+        raise InputError(f"{what} is a corrupted image: its file holds no picture")
     if len(heif) > 1:
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     return heif

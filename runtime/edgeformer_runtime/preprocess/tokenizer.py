@@ -95,7 +95,7 @@ class Tokenizer:
             return
         special = self.special_tokens()
         if special >= truncation:
-            raise BundleError(f"{where}: {special} special tokens leave no room in {truncation} positions")
+            raise BundleError(f"{where}: {special} special tokens leave no room for text in {truncation} positions")
         self._library.enable_truncation(truncation, strategy="longest_first")
         self._cut = TextCut(settings, truncation, self._count)
 
@@ -141,6 +141,18 @@ class Tokenizer:
         """Tokens as the vocabulary has them, whatever of a text they stand for."""
         with self._calls():
             return [self._library.id_to_token(each) or "" for each in ids]
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token, by how the vocabulary has it; None: it has it not."""
+        with self._calls():
+            found: int | None = self._library.token_to_id(token)
+        return found
+
+    def token_text(self, token: int) -> str:
+        """The text of one token, special ones too."""
+        with self._calls():
+            text: str = self._library.decode([token], skip_special_tokens=False)
+        return text
 
     def special_tokens(self, pair: bool = False) -> int:
         """How many tokens surround a text, or two."""

@@ -105,7 +105,7 @@ def test_peers_answer_each_text_at_its_own_length(tiny: Path, tmp_path: Path) ->
     """Two engines, one model: their outputs agree on every text."""
     inputs = tmp_path / "inputs.json"
     inputs.write_text(json.dumps(["turn the lights off", "what is the time", ""]))
-    checkpoint = open_checkpoint(str(save_mobilebert(tmp_path / "source")))
+    checkpoint = open_checkpoint(str(save_mobilebert(tmp_path / "source", num_hidden_layers=1)))
     with Bundle.open(tiny) as bundle:
         found = peers_over(("onnxruntime", "torch"), bundle, checkpoint, inputs, tmp_path)
     assert [(each.name, each.precision) for each in found] == [

@@ -52,8 +52,8 @@ def reference(pixels: np.ndarray, spec: ImagePreprocessing) -> np.ndarray:
     rows, columns = (int(spec.resize_short_side * side / short) for side in (height, width))
     kernel, support = (cubic, 2.0) if spec.interpolation == "bicubic" else (triangle, 1.0)
     across, down = filter_matrix(width, columns, kernel, support), filter_matrix(height, rows, kernel, support)
-    values = np.clip(np.rint(np.einsum("xw,hwc->hxc", across, pixels.astype(np.float64))), 0, 255)
-    values = np.clip(np.rint(np.einsum("yh,hxc->yxc", down, values)), 0, 255)
+    values = np.clip(np.rint(np.einsum("xw,hwc->hxc", across, pixels.astype(np.float64), optimize=True)), 0, 255)
+    values = np.clip(np.rint(np.einsum("yh,hxc->yxc", down, values, optimize=True)), 0, 255)
     top, left = round((rows - spec.height) / 2), round((columns - spec.width) / 2)
     values = values[top : top + spec.height, left : left + spec.width]
     return ((values / 255 - np.array(spec.mean)) / np.array(spec.std)).transpose(2, 0, 1)[None]
