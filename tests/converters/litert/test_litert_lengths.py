@@ -116,7 +116,7 @@ def test_a_list_is_answered_in_rows_as_one_by_one(tmp_path: Path, monkeypatch: p
             for text, found in zip(texts, together, strict=True):
                 alone = pipeline.run(text)
                 assert found.labels == alone.labels
-                # Rows of activations are quantized each by itself, so that neighbours change nothing at int8, either.
-                assert found.scores == pytest.approx(alone.scores, abs=1e-5)
+                # At int8 a sum in another order may round an activation to the next step.
+                assert found.scores == pytest.approx(alone.scores, abs=1e-5 if row.precision == "fp32" else 2e-2)
     with load(row.path, isolated=True) as isolated:
         assert [each.scores for each in isolated(texts)] == [found.scores for found in together]
