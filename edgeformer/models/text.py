@@ -314,19 +314,21 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
     for seq_len in seq_lens:
         if not 2 <= seq_len <= longest:
             raise InputError(f"sequence length must be between 2 and this model's {longest}, found {seq_len}")
+    any_length = max(seq_lens) <= longest_of_any(module)
     return tuple(
         Program(
             name=f"seq_{seq_len}",
             module=module,
             inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in module.input_names(config)),
             outputs=(TensorSpec(module.output_name, "float32", module.output_shape(seq_len)),),
-            any_length=max(seq_lens) <= _longest_of_any(module),
+            any_length=any_length,
+            alike="seq" if any_length else "",
         )
         for seq_len in sorted(set(seq_lens))
     )
 
 
-def _longest_of_any(module: nn.Module) -> int:
+def longest_of_any(module: nn.Module) -> int:
     """Up to how many positions a model computes alike whatever the length; 0: its attention has loops over them."""
     kernels = [each.attention for each in module.modules() if isinstance(each, AttentionModule)]
     return min((ANY_LENGTH.get(kernel, 0) for kernel in kernels), default=0)
