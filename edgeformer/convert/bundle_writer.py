@@ -73,7 +73,9 @@ def write_bundle(
         source=checkpoint.source,
         recipe=converter.target.recipe_of(precision),
         attention=attention,
-        toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
+        toolchain={
+            package: version(package) for package in sorted({"torch", *converter.packages, *checkpoint.family.packages})
+        },
         programs=tuple(
             ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
             for program in programs

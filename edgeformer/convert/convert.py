@@ -399,6 +399,7 @@ def _report_of(
         "problems": list(problems),
         **({"layers": dict(job.plans[name])} if name == "mixed" else {}),
         **({} if approximation is None else {"approximation": approximation}),
+        **({} if job.checkpoint.family.adapted is None else {"adapted": job.checkpoint.family.adapted}),
         **({} if job.lengths is None else {"lengths": job.lengths.to_json()}),
     }
 

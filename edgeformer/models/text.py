@@ -116,6 +116,15 @@ class TextEncoder(nn.Module):
         hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
         return hidden
 
+    @property
+    def first_token_only(self) -> bool:
+        """Whether the last block computes the first token alone."""
+        return self.encoder.first_token_only
+
+    @first_token_only.setter
+    def first_token_only(self, wanted: bool) -> None:
+        self.encoder.first_token_only = wanted
+
     def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
         """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""
         return False
@@ -135,7 +144,7 @@ class PositionIds(nn.Module):
         return self.ids[:, :seq_len]
 
 
-class _TextTask(nn.Module):
+class TextTask(nn.Module):
     """An encoder under the name that its public checkpoints give it, so that state dicts need no translation."""
 
     output_name: str
@@ -156,7 +165,7 @@ class _TextTask(nn.Module):
         return (1, self.output_dim)
 
 
-class TextClassifier(_TextTask):
+class TextClassifier(TextTask):
     """Logits from the first token, through the encoder's pooler or DistilBERT's pre_classifier where there is one."""
 
     output_name = "logits"
@@ -179,7 +188,7 @@ class TextClassifier(_TextTask):
         return (self.classifier(first),)
 
 
-class TextEmbedder(_TextTask):
+class TextEmbedder(TextTask):
     """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT); or as set."""
 
     output_name = "embedding"
@@ -191,7 +200,7 @@ class TextEmbedder(_TextTask):
         if pooling not in POOLINGS:
             raise ValueError(f"expected a pooling of {', '.join(POOLINGS)}, found {pooling!r}")
         self.pooling, self.normalize = pooling, normalize
-        self.encoder.encoder.first_token_only = pooling == CLS
+        self.encoder.first_token_only = pooling == CLS
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
@@ -200,7 +209,7 @@ class TextEmbedder(_TextTask):
         return (l2_normalize(pooled) if self.normalize else pooled,)
 
 
-class TokenScorer(_TextTask):
+class TokenScorer(TextTask):
     """Logits of every token from its hidden state: labels, or the two ends of an answer (Devlin et al. 2018, 4.2)."""
 
     output_name = "logits"
@@ -228,8 +237,8 @@ def text_blocks(base: str) -> tuple[str, ...]:
 
 def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
-    if isinstance(module, _TextTask):
-        module.encoder.encoder.first_token_only = False
+    if isinstance(module, TextTask):
+        module.encoder.first_token_only = False
 
 
 def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
@@ -296,7 +305,7 @@ def _label(value: Any) -> str:
 
 def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions) -> tuple[Program, ...]:
     """One program `seq_<S>` per bucket, shortest first, all on the same module and so on the same weights."""
-    if not isinstance(module, _TextTask):
+    if not isinstance(module, TextTask):
         raise TypeError(f"expected a text model, found {type(module).__name__}")
     seq_lens = options.seq_lens
     if not seq_lens:
