@@ -13,11 +13,11 @@ from edgeformer.bench.command import peer_contenders
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import Converted
 from edgeformer.convert.target import TARGETS
-from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import Report, Row
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.cli.console import Steps
 
 PEERS = ("onnxruntime", "openvino", "torch")
 REPEATS = 5

@@ -26,7 +26,7 @@ from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bench.contender import Cell, Contender
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT
 from edgeformer_runtime.pipelines.results import EmbeddingResult
 from edgeformer_runtime.registry import load_attribute
 from tests.conftest import ASSETS

@@ -11,9 +11,8 @@ import typer
 from edgeformer import api
 from edgeformer.arguments import check_data, check_exists, check_place, check_source
 from edgeformer.cli_checkpoints import completing, compress, convert, list_names, sensitivity, several
-from edgeformer.progress import Bars
 from edgeformer_runtime.cli import app as runtime_cli
-from edgeformer_runtime.cli.console import err, out, print_json, print_result, progress_bar, run_app
+from edgeformer_runtime.cli.console import Bars, err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 

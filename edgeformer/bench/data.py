@@ -13,12 +13,12 @@ from edgeformer.bench.peers import onnx_models, onnxruntime_session
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.data.labelled import spread
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bench.workload import INPUTS_PER_TURN, EachInput, read_inputs
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.tasks.task import TASKS
 

@@ -23,7 +23,7 @@ from edgeformer.bench.whisper_formats import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.convert.target import TARGETS, converter_for
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.bench.contender import Contender, Run, bundle_contender
 from edgeformer_runtime.bench.workload import workload

@@ -16,7 +16,7 @@ import torch
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.models.score_range import exact_masks
 from edgeformer.tasks.task import TASKS
 from edgeformer.zoo import ZOO
@@ -25,8 +25,7 @@ from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.delivery import cache_folder, make_private
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import InputError
 
 SOURCE_ATTENTION = "fused"

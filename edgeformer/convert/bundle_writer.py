@@ -17,7 +17,7 @@ from typing import Any
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import Converter, Lowered, Precision
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,18 +57,21 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.foreign_code import rare_collections
-from edgeformer.models.program import Program
-from edgeformer.progress import Progress, silent
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import check_outside
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.interface import Progress, silent
 from edgeformer_runtime.verify.verify import Verification, verify
 
 REFUSED_SUFFIX = ".refused"
+_OPERATOR = re.compile(r"\b(?:aten|prims|torch\.ops)(?:::|\.)[\w.]+")
+"""How export tools write operators of torch."""
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
 
@@ -265,7 +268,8 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target.name
     steps.begin(f"{target}: lowering to fp32")
-    lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
+    with _refusing(job):
+        lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
     fp32 = _made(job, PRECISIONS["fp32"], lowered, staging)
     references = references_for(fp32.bundle, job.programs, job.judged)
     cases, _ = read_vectors(fp32.bundle)
@@ -294,6 +298,23 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
             for note in notes:
                 steps.note(note)
     return [converted for converted, _ in gated]
+
+
+@contextmanager
+def _refusing(job: Job) -> Iterator[None]:
+    """One line, with the operator if it is named, for what a tool says of a module that nobody wrote for export."""
+    try:
+        yield
+    except EdgeFormerError:
+        raise
+    except Exception as error:
+        if job.checkpoint.family.adapted is None:
+            raise
+        said = " ".join(str(error).split())
+        operator = _OPERATOR.search(said)
+        why = f"the operator {operator.group()}" if operator else shorten(said, 160)
+        target = job.converter.target.name
+        raise InputError(f"{target} cannot lower a {job.checkpoint.family.adapted}: {why}") from error
 
 
 def _start(job: Job, storage: Storage, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:

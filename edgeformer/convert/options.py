@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import TARGETS, Target, check_precision, check_target
-from edgeformer.models.program import (
+from edgeformer.models.family import (
     METHODS,
     MIN_MAX,
     POSITIONS_PER_SECOND,
@@ -19,7 +19,7 @@ from edgeformer.models.program import (
 from edgeformer.tasks.task import TASKS, check_task
 from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
+from edgeformer_runtime.interface import OptionalPathField, PathField, TextField
 from edgeformer_runtime.registry import check_choice
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

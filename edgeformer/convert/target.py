@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from edgeformer.foreign_code import insistent_interrupts
-from edgeformer.models.program import DEFAULT_SEQ_LENS, MATMUL, Program
+from edgeformer.models.family import DEFAULT_SEQ_LENS, MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.engines.base import Engine

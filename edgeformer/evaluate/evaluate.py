@@ -20,13 +20,11 @@ from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
-from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.shown import Shown
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -39,7 +37,7 @@ def evaluate(
     source: StrPath | None = None,
     limit: int | None = None,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     isolated: bool = False,
 ) -> EvaluationResult:
     """Ask a bundle and its source model about labelled data.
@@ -68,7 +66,7 @@ def answers_of(
     bundle: Bundle,
     data: str,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     engine: Engine | None = None,
 ) -> Answers:
     """Ask a bundle alone about labelled data, with one thread, and keep each answer.
@@ -143,7 +141,7 @@ class Asker:
     bundle: Bundle
     source: str | None = None
     threads: int = 1
-    progress: Progress | None = None
+    progress: CountProgress | None = None
     isolated: bool = False
     engine: Engine | None = None
     alone: bool = False

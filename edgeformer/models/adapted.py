@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.mask import MASK_VALUE, additive_mask
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import (
     TextEncoder,
     TextTask,
@@ -196,20 +196,27 @@ class Network(nn.Module):
 class AdaptedEncoder(Network, TextEncoder):
     """A text model of transformers, with its head where there is one.
 
-    `position_ids` (1, S) are given to it, as `fit` finds them; None: it makes its own.
+    `position_ids` (1, S) are given to it, as `fit` finds them; None: it makes its own. `token_types` (1, S) are those of
+    a model that has one type and takes it; None: it has several, which are an input, or none.
     """
 
     position_ids: Tensor | None
+    token_types: Tensor | None
     first_token_only = False
     """All tokens are computed, whatever is asked for."""
 
-    def __init__(self, public: nn.Module, output: str, attention: AttentionKernel) -> None:
+    def __init__(self, public: nn.Module, output: str, attention: AttentionKernel, one_type_of: int | None) -> None:
+        """`one_type_of`: the longest S of a model that takes the one token type that it has."""
         super().__init__(public, attention)
         self.output = output
         self.register_buffer("position_ids", None, persistent=False)
+        zeros = None if one_type_of is None else torch.zeros((1, one_type_of), dtype=torch.int32)
+        self.register_buffer("token_types", zeros, persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(B, S) int32 each to (B, S, C), (B, S, L) or (B, L) float32: hidden states or logits."""
+        if self.token_types is not None:
+            token_type_ids = self.token_types[:, : input_ids.shape[1]]
         named = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         if self.position_ids is not None:
             named["position_ids"] = self.position_ids[:, : input_ids.shape[1]]
@@ -285,6 +292,7 @@ class AdaptedConfig:
         vocab_size, type_vocab_size, hidden_size, max_position_embeddings: of texts, as `TextConfig` has them.
         pad_token_id: of texts.
         first_position: of texts, the id of the first token's position.
+        one_type_of: of texts, `max_position_embeddings` where the model takes the one token type that it has.
         preprocessing: of images.
     """
 
@@ -296,6 +304,7 @@ class AdaptedConfig:
     max_position_embeddings: int = 0
     pad_token_id: int = 0
     first_position: int = 0
+    one_type_of: int | None = None
     preprocessing: ImagePreprocessing | None = None
 
 

@@ -143,15 +143,17 @@ class Architecture:
         ]
         first = tables[0] if tables else 0
         longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        most = longest - first if longest and longest > 1 else _LONGEST
         return AdaptedConfig(
             config,
             (_TEXT, "attention_mask", *(("token_type_ids",) if types > 1 else ())),
             vocab_size=text.vocab_size,
             type_vocab_size=types,
             hidden_size=text.hidden_size,
-            max_position_embeddings=longest - first if longest and longest > 1 else _LONGEST,
+            max_position_embeddings=most,
             pad_token_id=text.pad_token_id or 0,
             first_position=first,
+            one_type_of=most if types == 1 else None,
         )
 
     @contextmanager
@@ -176,9 +178,11 @@ class Architecture:
         if task == "text-embedding":
             made = self._made(task, 0)
             inside = Headless(made, made.base_model_prefix)
-            return TextEmbedder(BASE, AdaptedEncoder(inside, "last_hidden_state", attention), config.hidden_size).eval()
+            return TextEmbedder(
+                BASE, AdaptedEncoder(inside, "last_hidden_state", attention, config.one_type_of), config.hidden_size
+            ).eval()
         output = SPANS if task == "question-answering" else "logits"
-        encoder = AdaptedEncoder(self._made(task, num_labels), output, attention)
+        encoder = AdaptedEncoder(self._made(task, num_labels), output, attention, config.one_type_of)
         return AdaptedHead(encoder, num_labels or SPAN_ENDS, per_token=task in TOKEN_HEADS).eval()
 
     def _made(self, task: str, num_labels: int) -> Any:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.attention.kernels import ANY_LENGTH
-from edgeformer.attention.mask import additive_mask
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.attention.kernels import ANY_LENGTH, additive_mask
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten

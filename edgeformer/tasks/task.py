@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime.bundle.vectors import Tolerances
 from edgeformer_runtime.registry import Registry, check_choice
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.convert.target import Precision
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.manifest import Manifest, Postprocessing, Preprocessing
     from edgeformer_runtime.bundle.vectors import Case

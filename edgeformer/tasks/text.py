@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.specs import Score
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeformer.checkpoints.checkpoint import Checkpoint
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer_runtime.pipelines.text import TextPipeline
     from edgeformer_runtime.preprocess.text import Encoded, TextEncoder
 

@@ -20,7 +20,7 @@ from small_text import SmallTextClassifier, text_inputs, text_programs
 
 from edgeformer.convert.layer_plan import LayerPlan, planned
 from edgeformer.convert.target import PLANNED, PRECISIONS, TARGETS, converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from small_text import cosine, reference
 from torch import Tensor, nn
 
 from edgeformer.convert.target import PRECISIONS, Converter, Lowered, converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.manifest import Manifest, parse
-from edgeformer_runtime.version import __version__
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import document
 

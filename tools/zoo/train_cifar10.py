@@ -29,8 +29,8 @@ from edgeformer.compress.objective import Counts, Objective, answer
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer.progress import Bars
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.cli.console import Bars
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10

@@ -1,7 +1,7 @@
 """LiteRT as a target: TensorFlow Lite's format and runtime, with XNNPACK on CPUs."""
 
 from edgeformer.convert.target import ROW, FileFormat, Int4, Target
-from edgeformer.models.program import ELEMENTWISE
+from edgeformer.models.family import ELEMENTWISE
 from edgeformer_runtime.bundle.specs import HOST_STATE
 
 LITERT = FileFormat("litert", examiner="edgeformer_converters.litert.examiner:EXAMINER")

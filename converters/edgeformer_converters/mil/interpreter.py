@@ -30,8 +30,7 @@ from edgeformer_converters.mil.program import (
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import did_you_mean
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.registry import load_attribute

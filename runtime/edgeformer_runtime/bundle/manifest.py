@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
 from edgeformer_runtime.bundle.specs import Classification as Classification
@@ -20,7 +21,6 @@ from edgeformer_runtime.bundle.specs import TextPreprocessing as TextPreprocessi
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.tasks.task import TASKS, Task
-from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -220,3 +220,42 @@ def check_unique(found: Iterable[str], what: str) -> None:
         if name in seen:
             raise BundleError(f"{MANIFEST_NAME}: the {what} {shorten(name)} occurs twice")
         seen.add(name)
+
+
+# How large the files of a bundle may be, by what the manifest says that they are: known before any is read.
+
+MAX_REPORT_BYTES = 64 << 20
+MAX_RAW_INPUT_BYTES = 128 << 20
+"""Of a file of raw input among the vectors."""
+MAX_TENSORS_BYTES = 1 << 30
+MAX_OTHER_BYTES = 256 << 20
+"""Of a file that nothing refers to, as a licence."""
+MAX_MODEL_BYTES = {"litert": (2 << 30) - 1, "onnx": (2 << 30) - 1}
+"""Of a file that a program names: offsets in FlatBuffers and lengths in Protocol Buffers are 31 bits."""
+
+
+def check_sizes(manifest: Manifest) -> None:
+    """Refuse a size that a file of its kind cannot have, before it is read and hashed.
+
+    Raises:
+        BundleError: names the file and what was expected.
+    """
+    limits = _limits(manifest)
+    models = {program.file for program in manifest.programs}
+    beside_models = {name.rpartition("/")[0] for name in models} if manifest.target == "onnx" else set()
+    for name, entry in manifest.files.items():
+        limit = limits.get(name)
+        if limit is None and name.startswith(VECTORS_FOLDER):
+            limit = MAX_RAW_INPUT_BYTES
+        elif limit is None and name in models:
+            limit = MAX_MODEL_BYTES.get(manifest.target)
+        elif limit is None and manifest.target != "coreml" and name.rpartition("/")[0] not in beside_models:
+            limit = MAX_OTHER_BYTES
+        if limit is not None and entry.size > limit:
+            raise BundleError(f"{name}: expected at most {limit} bytes, found {entry.size}")
+
+
+def _limits(manifest: Manifest) -> dict[str, int]:
+    """The files that the manifest names."""
+    limits = {CASES_FILE: MAX_CASES_BYTES, TENSORS_FILE: MAX_TENSORS_BYTES, REPORT_FILE: MAX_REPORT_BYTES}
+    return limits | {file.name: file.max_bytes for file in TASKS[manifest.task].files(manifest)}

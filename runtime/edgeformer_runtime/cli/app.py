@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime import __version__
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench.contender import Sweep

@@ -22,10 +22,18 @@ from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec,
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
-from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
-from edgeformer_runtime.engines.host_decoder import HostCache, check_mask, check_open, check_rows, padded_tokens
-from edgeformer_runtime.engines.native_output import held_back, silence_destructors
+from edgeformer_runtime.engines.decoder import (
+    DecoderOutput,
+    Floats,
+    HostCache,
+    SpeechDecoder,
+    check_mask,
+    check_open,
+    check_rows,
+    padded_tokens,
+)
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.process import held_back, silence_destructors
 
 # Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
 # 50 MB model, and 150 ms to load. With XNNPACK's cache in an anonymous memory file they share one: 139 MB, 40 ms, the

@@ -15,8 +15,8 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import did_you_mean, load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"

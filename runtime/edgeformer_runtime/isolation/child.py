@@ -72,8 +72,8 @@ class _Helper:
         from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
         from edgeformer_runtime.bundle.signature import SignatureState
         from edgeformer_runtime.engines import open_engine
-        from edgeformer_runtime.engines.native_output import stay_silent
         from edgeformer_runtime.pipelines import open_pipeline
+        from edgeformer_runtime.process import stay_silent
 
         stay_silent()
         folder = Path(opening["folder"])

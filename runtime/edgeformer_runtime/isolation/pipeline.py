@@ -16,13 +16,13 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.interface import AudioProgress, CountProgress
 from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_raw, unpack
 from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio
-from edgeformer_runtime.progress import AudioProgress, Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Stage, Verification
@@ -359,7 +359,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
 
 
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: CountProgress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.progress import AudioProgress
+from edgeformer_runtime.interface import AudioProgress
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_BODY_BYTES = 256 << 20

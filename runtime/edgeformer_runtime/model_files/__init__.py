@@ -10,8 +10,7 @@ from pathlib import Path
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.model_files.index_rows import Contents, Rows
-from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, refusal, refuse, shown
+from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, Contents, Rows, refusal, refuse, shown
 from edgeformer_runtime.tasks.task import MAX_NUMBER, TASKS
 
 

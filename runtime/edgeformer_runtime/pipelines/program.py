@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.pipelines.base import Pipeline, Raw
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
-from edgeformer_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.vectors import Case
@@ -82,7 +82,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
     def raw_from_json(self, stored: Mapping[str, Any]) -> Raw:
         """A raw input from the form in which vectors store it."""
 
-    def run(self, raw: Raw, options: Any = None, progress: Progress | None = None) -> Result:
+    def run(self, raw: Raw, options: Any = None, progress: CountProgress | None = None) -> Result:
         """Answer one raw input; see `Pipeline.run`.
 
         Args:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.preprocess.tokenizer_file import (
     MAX_TOKEN_CHARACTERS,
@@ -20,6 +19,7 @@ from edgeformer_runtime.preprocess.tokenizer_file import (
     settings_of_known_file,
     steps,
 )
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import load_attribute
 
 MAX_TEXT_CHARACTERS = 1_000_000

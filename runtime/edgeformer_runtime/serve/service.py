@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.bundle.requirement import Required, requirement_of
+from edgeformer_runtime.bundle.signature import Required, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, run_with

@@ -13,7 +13,7 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 from torch import Tensor, nn
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.interpreter import MilInterpreter, run

@@ -11,7 +11,7 @@ import torch
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.executorch.converter import MODEL_FILE, ExecuTorchConverter
 from edgeformer_runtime.engines.executorch import Runtime

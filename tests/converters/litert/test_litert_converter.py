@@ -10,7 +10,7 @@ import pytest
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
 

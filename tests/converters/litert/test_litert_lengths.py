@@ -12,10 +12,9 @@ import torch
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.litert import converter
-from edgeformer_converters.litert.converter import LiteRTConverter
-from edgeformer_converters.litert.lengths import to_trace
+from edgeformer_converters.litert.converter import LiteRTConverter, to_trace
 
 LENGTHS = (8, 16, 24, 32)
 

@@ -15,7 +15,7 @@ from onnx_session import run_onnx
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
 

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeformer.bench.command import BenchOptions, bench
+from edgeformer.bench.command import BenchOptions, Request, bench
 from edgeformer.bench.data import peers_over
-from edgeformer.bench.request import Request
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.worker import Worker
