@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.attention.mask import MASK_VALUE, additive_mask
+from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import (
     TextEncoder,
@@ -196,8 +196,8 @@ class Network(nn.Module):
 class AdaptedEncoder(Network, TextEncoder):
     """A text model of transformers, with its head where there is one.
 
-    `position_ids` (1, S) are given to it, as `fit` finds them; None: it makes its own. `token_types` (1, S) are those of
-    a model that has one type and takes it; None: it has several, which are an input, or none.
+    `position_ids` (1, S) are given to it, as `fit` finds them; None: it makes its own. `token_types` (1, S) are for a
+    model that has one type and takes it; None: it has several, which are an input, or none.
     """
 
     position_ids: Tensor | None

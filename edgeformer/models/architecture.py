@@ -178,9 +178,8 @@ class Architecture:
         if task == "text-embedding":
             made = self._made(task, 0)
             inside = Headless(made, made.base_model_prefix)
-            return TextEmbedder(
-                BASE, AdaptedEncoder(inside, "last_hidden_state", attention, config.one_type_of), config.hidden_size
-            ).eval()
+            encoder = AdaptedEncoder(inside, "last_hidden_state", attention, config.one_type_of)
+            return TextEmbedder(BASE, encoder, config.hidden_size).eval()
         output = SPANS if task == "question-answering" else "logits"
         encoder = AdaptedEncoder(self._made(task, num_labels), output, attention, config.one_type_of)
         return AdaptedHead(encoder, num_labels or SPAN_ENDS, per_token=task in TOKEN_HEADS).eval()
