@@ -384,9 +384,7 @@ def _compare(name: str, expected: Tensor, compute: Callable[[], Tensor], where: 
         apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
         if apart <= TOLERANCE:
             return
-        raise InputError(
-            f"a {name} of transformers answers otherwise {where}: off by {apart:.1g} of its largest output"
-        )
+        raise InputError(f"a {name} of transformers answers otherwise {where}: {apart:.1g} of the largest output")
     raise InputError(f"a {name} of transformers gives {tuple(found.shape)} {where}, not {tuple(expected.shape)}")
 
 

@@ -195,5 +195,5 @@ def test_refuses_unsupported_configs(raw: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_model_type_lists_the_known() -> None:
-    with pytest.raises(InputError, match=r"unknown model_type 'gpt2'.*bert.*distilbert.*mobilebert"):
-        family_for({"model_type": "gpt2"})
+    with pytest.raises(InputError, match=r"unknown model_type 'gpt-2'.*bert.*distilbert.*mobilebert"):
+        family_for({"model_type": "gpt-2"})
