@@ -63,10 +63,10 @@ STAGES: dict[str, Any] = {"image_size": IMAGE, "num_labels": 5, "depths": [1, 1]
 CLS, QA, NER, IMG = "SequenceClassification", "QuestionAnswering", "TokenClassification", "ImageClassification"
 
 ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
-    "roberta": ("Roberta", f"For{CLS}", ONE_TYPE),
-    "camembert": ("Camembert", f"For{NER}", ONE_TYPE),
-    "xlm-roberta": ("XLMRoberta", f"For{QA}", {**ONE_TYPE, "num_labels": 2}),
-    "electra": ("Electra", f"For{CLS}", EMBEDDED),
+    "xlm-roberta-xl": ("XLMRobertaXL", f"For{CLS}", ONE_TYPE),
+    "xmod": ("Xmod", f"For{NER}", {**ONE_TYPE, "languages": ["en"], "default_language": "en"}),
+    "data2vec-text": ("Data2VecText", f"For{QA}", {**ONE_TYPE, "num_labels": 2}),
+    "ernie": ("Ernie", f"For{CLS}", {**TEXT, "use_task_id": False}),
     "albert": ("Albert", f"For{CLS}", EMBEDDED),
     "modernbert": ("ModernBert", f"For{CLS}", {**TEXT, "local_attention": 8, "cls_token_id": 2, "sep_token_id": 3}),
     "deberta": ("Deberta", f"For{CLS}", {**TEXT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
@@ -85,10 +85,6 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         },
     ),
     "mpnet": ("MPNet", "Model", TEXT),
-    "xlm-roberta-xl": ("XLMRobertaXL", f"For{CLS}", ONE_TYPE),
-    "xmod": ("Xmod", f"For{CLS}", {**ONE_TYPE, "languages": ["en"], "default_language": "en"}),
-    "data2vec-text": ("Data2VecText", f"For{CLS}", ONE_TYPE),
-    "ernie": ("Ernie", f"For{CLS}", {**TEXT, "use_task_id": False}),
     "megatron-bert": ("MegatronBert", f"For{CLS}", TEXT),
     "roformer": ("RoFormer", f"For{CLS}", {**EMBEDDED, "rotary_value": False}),
     "rembert": ("RemBert", f"For{CLS}", {**TEXT, "input_embedding_size": 16, "output_embedding_size": 32}),

@@ -95,7 +95,8 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
             "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout qa_dropout "
             "seq_classif_dropout sinusoidal_pos_embds tie_weights_ true_hidden_size directionality pooler_fc_size "
             "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type output_past cell "
-            "emb_size structure pre_trained training attention_window"
+            "emb_size structure pre_trained training attention_window summary_activation summary_last_dropout "
+            "summary_type summary_use_proj"
         ),
         **_each(
             "sentence_transformers sbert_ce_default_activation_function",

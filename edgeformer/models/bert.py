@@ -1,10 +1,11 @@
-"""BERT (Devlin et al. 2018), and what shares its architecture: DistilBERT, TinyBERT, MiniLM.
+"""BERT (Devlin et al. 2018), and what shares its layers: DistilBERT, TinyBERT, MiniLM, RoBERTa, XLM-R, ELECTRA.
 
 Module and parameter names are those of public BERT checkpoints. Key: B batch, S length, C hidden size.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -35,6 +36,7 @@ from edgeformer.models.text import (
     text_programs,
 )
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, bert_head_group, neuron_group
+from edgeformer_runtime.errors import InputError
 
 BASE = "bert"
 
@@ -86,13 +88,51 @@ _DISTILBERT_PARTS = (
 
 
 @dataclass(frozen=True)
+class Variant:
+    """How an architecture differs from BERT outside of its layers.
+
+    Attributes:
+        base: what public checkpoints call the encoder.
+        head_activation: between the two layers of its classifier, which reads the first token; None: BERT's pooler and
+            one layer, or DistilBERT's.
+        counts_from_padding: whether the first position is the one behind the padding token's id, and the padding's own
+            position is part of the table.
+        pad_token_id: the public default.
+        defaults: other public defaults that are not BERT's.
+    """
+
+    base: str
+    head_activation: str | None = None
+    counts_from_padding: bool = False
+    pad_token_id: int = 0
+    defaults: tuple[tuple[str, int], ...] = ()
+
+
+_ROBERTA = Variant("roberta", "tanh", counts_from_padding=True, pad_token_id=1)
+_ELECTRA_DEFAULTS = (("hidden_size", 256), ("num_attention_heads", 4), ("intermediate_size", 1024))
+VARIANTS = MappingProxyType(
+    {
+        "bert": Variant("bert"),
+        "distilbert": Variant("distilbert"),
+        "roberta": replace(_ROBERTA, defaults=(("vocab_size", 50265),)),  # Liu et al. 2019
+        "camembert": _ROBERTA,  # Martin et al. 2020
+        "xlm-roberta": _ROBERTA,  # Conneau et al. 2020
+        "electra": Variant("electra", "gelu", defaults=_ELECTRA_DEFAULTS),  # Clark et al. 2020
+    }
+)
+"""By `model_type`."""
+
+
+@dataclass(frozen=True)
 class BertConfig:
     """The fields of a public BertConfig that shape the computation.
 
     `distilbert` stands for the two differences of DistilBERT (Sanh et al. 2019): no token types (`type_vocab_size` 0),
     and a ReLU layer beside the classifier in place of the pooler.
 
-    `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
+    `max_position_embeddings` counts the positions that a text can have: the table begins `first_position` rows before.
+    `embedding_size` is the width of the embeddings, which ELECTRA projects to `hidden_size` where they differ; 0 in the
+    constructor: they do not. `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
     """
 
     vocab_size: int = 30522
@@ -105,10 +145,16 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     distilbert: bool = False
+    variant: Variant = VARIANTS["bert"]
+    pad_token_id: int = 0
+    first_position: int = 0
+    embedding_size: int = 0
     layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
         fields.check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if not self.embedding_size:
+            object.__setattr__(self, "embedding_size", self.hidden_size)
         if not self.layer_widths:
             whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,))
             object.__setattr__(self, "layer_widths", (whole,) * self.num_hidden_layers)
@@ -122,11 +168,13 @@ class BertConfig:
     def input_names(self) -> tuple[str, ...]:
         """The programs' inputs, in order."""
         names = ("input_ids", "attention_mask")
-        return names if self.distilbert else (*names, "token_type_ids")
+        # BERTs of one type have had the input since the first bundles.
+        typed = self.type_vocab_size > 1 or (self.type_vocab_size and not self.variant.counts_from_padding)
+        return (*names, "token_type_ids") if typed else names
 
 
 def parse_config(raw: Mapping[str, Any]) -> BertConfig:
-    """A public BERT or DistilBERT config.json to BertConfig; InputError names the field that cannot be honoured."""
+    """A public config.json of a variant to BertConfig; InputError names the field that cannot be honoured."""
     fields.refuse_unsupported_text(raw)
     if raw.get("model_type") == "distilbert":
         sizes: dict[str, Any] = {
@@ -134,10 +182,22 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
         }
         activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
         return _with_widths(BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True), raw)
+    variant = VARIANTS[str(raw.get("model_type", "bert"))]
     default = BertConfig()
-    sizes = {key: fields.read_int(raw, key, getattr(default, key)) for key in _BERT_SIZES}
+    stated = {**dict(variant.defaults), **raw}
+    sizes = {key: fields.read_int(stated, key, getattr(default, key)) for key in _BERT_SIZES}
+    padding = raw.get("pad_token_id", variant.pad_token_id) or 0
+    first = padding + 1 if variant.counts_from_padding and isinstance(padding, int) else 0
+    sizes["max_position_embeddings"] -= first
+    if sizes["max_position_embeddings"] < 1:
+        raise InputError(f"config.json: max_position_embeddings must be above {first}, which {variant.base} leaves out")
+    embedded = fields.read_int(raw, "embedding_size", 128) if variant.base == "electra" else 0
     config = BertConfig(
         **sizes,
+        variant=variant,
+        pad_token_id=padding,
+        first_position=first,
+        embedding_size=embedded,
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
     )
@@ -153,19 +213,19 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = (
-            nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
-        )
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.position_ids = PositionIds(config.max_position_embeddings)
+        width, positions = config.embedding_size, config.first_position + config.max_position_embeddings
+        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.position_embeddings = nn.Embedding(positions, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.position_ids = PositionIds(config.max_position_embeddings, config.first_position)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) and, where there are token types, (B, S) int32 to (B, S, C)."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(self.position_ids(input_ids.shape[1]))
         if self.token_type_embeddings is not None:
-            x = x + self.token_type_embeddings(token_type_ids)
+            one = self.token_type_embeddings.weight[0] if token_type_ids is None else None
+            x = x + (self.token_type_embeddings(token_type_ids) if one is None else one)
         out: Tensor = self.LayerNorm(x)
         return out
 
@@ -259,12 +319,41 @@ class Layer(StackedLayer):
         yield neuron_group(self, name, 0, "intermediate.dense", "output.dense")
 
 
+class TwoLayerHead(nn.Module):
+    """RoBERTa's and ELECTRA's classifier, from the first token."""
+
+    def __init__(self, hidden_size: int, num_labels: int, activation: str) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.out_proj = nn.Linear(hidden_size, num_labels)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(B, C) to (B, L)."""
+        out: Tensor = self.out_proj(self.activation(self.dense(first)))
+        return out
+
+
+class ProjectedEmbeddings(Embeddings):
+    """ELECTRA's, which are narrower than its layers."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.project = nn.Linear(config.embedding_size, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """As `Embeddings`."""
+        out: Tensor = self.project(super().forward(input_ids, token_type_ids))
+        return out
+
+
 class BertEncoder(TextEncoder):
-    """BERT's, or DistilBERT's, which has no token types."""
+    """A variant's; DistilBERT has no token types."""
 
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         layers = (Layer(config, widths, attention) for widths in config.layer_widths)
-        super().__init__(Embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
+        embeddings = Embeddings if config.embedding_size == config.hidden_size else ProjectedEmbeddings
+        super().__init__(embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
@@ -277,13 +366,30 @@ def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKe
         return TextEmbedder(
             BASE, BertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size
         ).eval()
-    encoder = BertEncoder(config, attention, pooler=not config.distilbert, first_token_only=True)
-    return TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert).eval()
+    activation = config.variant.head_activation
+    pooler = not config.distilbert and activation is None
+    encoder = BertEncoder(config, attention, pooler, first_token_only=True)
+    made = TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert)
+    if activation is not None:
+        made.classifier = TwoLayerHead(config.hidden_size, num_labels, activation)
+    return made.eval()
+
+
+_rename = public_renamer(BASE, _DISTILBERT_NAMES)
+_PROJECT, _PUBLIC_PROJECT = f"{BASE}.embeddings.project.", "embeddings_project."
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Public names of any variant to ours, which are BERT's."""
+    projected = re.compile(rf"^(?:electra\.)?{re.escape(_PUBLIC_PROJECT)}")
+    return {projected.sub(_PROJECT, name): each for name, each in _rename(state).items()}
 
 
 def publish(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
-    """Our names are BERT's; DistilBERT has its own."""
-    return public_names(state, _DISTILBERT_PARTS if config.distilbert else ())
+    """Our names are BERT's; the variants have their own."""
+    base = f"{config.variant.base}."
+    parts = ((_PROJECT, f"{base}{_PUBLIC_PROJECT}"), (f"{BASE}.", base))
+    return public_names(state, _DISTILBERT_PARTS if config.distilbert else parts)
 
 
 def _with_layers(
@@ -293,15 +399,28 @@ def _with_layers(
     return {**raw, "n_layers" if config.distilbert else "num_hidden_layers": len(numbers)}, config
 
 
+_PRODUCTS = tuple(("num_hidden_layers", "hidden_size", width) for width in ("hidden_size", "intermediate_size"))
+_EMBEDDED = tuple((field, "hidden_size") for field in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
+_PROJECTED = tuple((field, "embedding_size") for field, _ in _EMBEDDED)
+_DISTILBERT_PRODUCTS = (
+    *(("vocab_size", "dim"), ("max_position_embeddings", "dim")),
+    *(("n_layers", "dim", "dim"), ("n_layers", "dim", "hidden_dim")),
+)
+_CLASSES = dict(zip(VARIANTS, ("Bert", "DistilBert", "Roberta", "Camembert", "XLMRoberta", "Electra"), strict=True))
+
 FAMILY = Family(
     name="bert",
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
-    rename=public_renamer(BASE, _DISTILBERT_NAMES),
+    rename=rename,
     publish=publish,
     unused=(
         "cls.*",
+        "lm_head.*",
+        "discriminator_predictions.*",
+        "generator_predictions.*",
+        "generator_lm_head.*",
         "qa_outputs.*",
         "vocab_transform.*",
         "vocab_layer_norm.*",
@@ -319,22 +438,10 @@ FAMILY = Family(
     with_layers=_with_layers,
     sizes=MappingProxyType(
         {
-            "bert": (
-                ("vocab_size", "hidden_size"),
-                ("max_position_embeddings", "hidden_size"),
-                ("type_vocab_size", "hidden_size"),
-                ("num_hidden_layers", "hidden_size", "hidden_size"),
-                ("num_hidden_layers", "hidden_size", "intermediate_size"),
-            ),
-            "distilbert": (
-                ("vocab_size", "dim"),
-                ("max_position_embeddings", "dim"),
-                ("n_layers", "dim", "dim"),
-                ("n_layers", "dim", "hidden_dim"),
-            ),
+            **dict.fromkeys(VARIANTS, (*_EMBEDDED, *_PRODUCTS)),
+            "distilbert": _DISTILBERT_PRODUCTS,
+            "electra": (*_PROJECTED, *_PRODUCTS),
         }
     ),
-    classifiers=MappingProxyType(
-        {"bert": "BertForSequenceClassification", "distilbert": "DistilBertForSequenceClassification"}
-    ),
+    classifiers=MappingProxyType({name: f"{prefix}ForSequenceClassification" for name, prefix in _CLASSES.items()}),
 )

@@ -130,13 +130,14 @@ class TextEncoder(nn.Module):
 
 
 class PositionIds(nn.Module):
-    """Position ids 0..S-1 as an explicit constant: what exporters handle without computing shapes at run time."""
+    """Position ids from `first` on as a constant: what exporters handle without computing shapes at run time."""
 
     ids: Tensor
 
-    def __init__(self, max_position_embeddings: int) -> None:
+    def __init__(self, max_position_embeddings: int, first: int = 0) -> None:
         super().__init__()
-        self.register_buffer("ids", torch.arange(max_position_embeddings, dtype=torch.int32)[None], persistent=False)
+        ids = torch.arange(first, first + max_position_embeddings, dtype=torch.int32)[None]
+        self.register_buffer("ids", ids, persistent=False)
 
     def forward(self, seq_len: int) -> Tensor:
         """(1, S) int32."""
@@ -174,7 +175,7 @@ class TextClassifier(TextTask):
     ) -> None:
         super().__init__(base, encoder, num_labels)
         self.pre_classifier = nn.Linear(hidden_size, hidden_size) if pre_classifier else None
-        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.classifier: nn.Module = nn.Linear(hidden_size, num_labels)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, L) float32,)."""

@@ -32,7 +32,18 @@ TEXTS = (
 """Emoji, combining marks, right-to-left script, Chinese, nothing."""
 
 # One of each way to make masks, positions and attention; tools/families.py goes through all.
-SHOWN = ("roberta", "xlm-roberta", "modernbert", "deberta-v2", "mpnet", "t5", "gpt2", "nomic_bert", "swin", "clip")
+SHOWN = (
+    "xlm-roberta-xl",
+    "data2vec-text",
+    "modernbert",
+    "deberta-v2",
+    "mpnet",
+    "t5",
+    "gpt2",
+    "nomic_bert",
+    "swin",
+    "clip",
+)
 
 
 def refusal(folder: Path) -> str:
@@ -46,7 +57,7 @@ def refusal(folder: Path) -> str:
 def test_outputs_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     public = save(name, tmp_path / name)
     checkpoint = open_checkpoint(tmp_path / name)
-    module, keys = load_module(checkpoint, KERNELS["split_heads" if name == "roberta" else "dense"])
+    module, keys = load_module(checkpoint, KERNELS["split_heads" if name == "xlm-roberta-xl" else "dense"])
     (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
     with torch.no_grad():
         found = distance(
@@ -74,7 +85,7 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(name: str, why: str, tmp_
 
 
 def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Path) -> None:
-    save("roberta", tmp_path)
+    save("xlm-roberta-xl", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, why in (({"hidden_size": 1 << 20}, "states a model of"), ({"num_hidden_layers": 10**9}, "at most")):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
@@ -82,7 +93,7 @@ def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Pat
     (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Model"}}))
     assert "that code is not run here" in refusal(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "no such"}))
-    assert "transformers cannot build a roberta: KeyError" in refusal(tmp_path)
+    assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
 
 
 def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
@@ -117,18 +128,22 @@ def test_byte_level_ids_are_those_of_transformers(files: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("prefix", "family"), [("Data2VecText", "adapted-data2vec-text"), ("Roberta", "bert")])
+def test_a_bundle_answers_as_transformers_pipeline(prefix: str, family: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     byte_level(folder)
     torch.manual_seed(0)
-    config = transformers.RobertaConfig(**{**ONE_TYPE, "vocab_size": 330, "pad_token_id": 1}, initializer_range=0.3)
-    transformers.RobertaForSequenceClassification(config).eval().save_pretrained(folder)
+    settings = {**ONE_TYPE, "vocab_size": 330, "pad_token_id": 1, "initializer_range": 0.3}
+    config = getattr(transformers, f"{prefix}Config")(**settings)
+    getattr(transformers, f"{prefix}ForSequenceClassification")(config).eval().save_pretrained(folder)
     (made,) = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), seq_lens=(32,))).bundles
     assert made.ok, made.problems
     manifest = loads((made.path / "manifest.json").read_bytes(), "manifest.json", 1 << 20)
-    assert manifest["family"] == "adapted-roberta" and manifest["toolchain"]["transformers"] == transformers.__version__
     report = json.loads((made.path / "report.json").read_text())
-    assert report["adapted"].startswith("RobertaForSequenceClassification of transformers ")
+    assert manifest["family"] == family
+    if family != "bert":
+        assert manifest["toolchain"]["transformers"] == transformers.__version__
+        assert report["adapted"] == f"{prefix}ForSequenceClassification of transformers {transformers.__version__}"
     public = transformers.pipeline("text-classification", str(folder), top_k=None, truncation=True, max_length=32)
     pipeline = load(made.path)
     for text, answer in zip(TEXTS, public(list(TEXTS)), strict=True):
@@ -193,7 +208,7 @@ def test_pixels_are_those_of_transformers_processor(tmp_path: Path) -> None:
 
 
 def test_nothing_is_pruned_of_them(tmp_path: Path) -> None:
-    save("roberta", tmp_path / "roberta")
+    save("xlm-roberta-xl", tmp_path / "roberta")
     family = open_checkpoint(tmp_path / "roberta").family
     with pytest.raises(InputError, match="nothing is pruned"):
         family.with_layers({}, None, {})
