@@ -32,7 +32,7 @@ from edgeformer_runtime.errors import EdgeFormerError
 FOUND = Path("build/families.json")
 PAGE = Path("docs/families.md")
 START, END = "<!-- matrix -->", "<!-- /matrix -->"
-LENGTH = 16
+LENGTH, LENGTH_OF_QUESTIONS = 16, 32
 VOCABULARY = 161
 IMAGE = 32
 
@@ -231,8 +231,8 @@ def _inputs(program: Any, number: int, sentence: str) -> tuple[dict[str, Any], d
         return {"pixels": pixels.numpy()}, {"pixel_values": pixels}
     from tests.checkpoint_factory import tokenizer
 
-    ids = tokenizer().encode(sentence).ids[:LENGTH]
-    padded = {name: np.zeros((1, LENGTH), np.int32) for name in names}
+    ids = tokenizer().encode(sentence).ids[: program.inputs[0].shape[1]]
+    padded = {name: np.zeros(spec.shape, np.int32) for name, spec in names.items()}
     padded["input_ids"][0, : len(ids)] = ids
     padded["attention_mask"][0, : len(ids)] = 1
     return padded, {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
@@ -266,9 +266,14 @@ def examine(name: str, targets: list[str]) -> dict[str, Any]:
 
 
 def _examine(folder: Path, out: Path, target: str, public: Any) -> dict[str, Any]:
+    asks = ARCHITECTURES[folder.name][1] == f"For{QA}"
     precisions = ["fp32", *(["dynamic-int8"] if target in SMALL else [])]
     try:
-        made = convert(ConvertOptions(str(folder), out, (target,), tuple(precisions), seq_lens=(LENGTH,)))
+        made = convert(
+            ConvertOptions(
+                str(folder), out, (target,), tuple(precisions), seq_lens=(LENGTH_OF_QUESTIONS if asks else LENGTH,)
+            )
+        )
         passed = {each.precision: each for each in made.bundles if each.ok}
         refused = {each.precision: each.problems[0] for each in made.bundles if not each.ok}
         found: dict[str, Any] = {"precisions": list(passed), "refused": refused}
