@@ -32,7 +32,7 @@ from edgeformer_runtime.errors import EdgeFormerError
 FOUND = Path("build/families.json")
 PAGE = Path("docs/families.md")
 START, END = "<!-- matrix -->", "<!-- /matrix -->"
-LENGTH, LENGTH_OF_QUESTIONS = 16, 32
+LENGTH, LENGTH_OF_QUESTIONS = 16, 80
 VOCABULARY = 161
 IMAGE = 32
 
@@ -42,7 +42,7 @@ TEXT: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
-    "max_position_embeddings": 40,
+    "max_position_embeddings": 96,
     "pad_token_id": 0,
     "bos_token_id": 2,
     "eos_token_id": 3,
@@ -118,12 +118,12 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         f"For{CLS}",
         {"vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_labels": 3}
         | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
-        | {"max_position_embeddings": 40, "pad_token_id": 0},
+        | {"max_position_embeddings": 96, "pad_token_id": 0},
     ),
     "gpt2": (
         "GPT2",
         f"For{CLS}",
-        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "pad_token_id": 0}
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96, "pad_token_id": 0}
         | {"num_labels": 3},
     ),
     "llama": ("Llama", f"For{NER}", {**TEXT, "num_key_value_heads": 2}),
@@ -266,14 +266,10 @@ def examine(name: str, targets: list[str]) -> dict[str, Any]:
 
 
 def _examine(folder: Path, out: Path, target: str, public: Any) -> dict[str, Any]:
-    asks = ARCHITECTURES[folder.name][1] == f"For{QA}"
+    length = LENGTH_OF_QUESTIONS if ARCHITECTURES[folder.name][1] == f"For{QA}" else LENGTH
     precisions = ["fp32", *(["dynamic-int8"] if target in SMALL else [])]
     try:
-        made = convert(
-            ConvertOptions(
-                str(folder), out, (target,), tuple(precisions), seq_lens=(LENGTH_OF_QUESTIONS if asks else LENGTH,)
-            )
-        )
+        made = convert(ConvertOptions(str(folder), out, (target,), tuple(precisions), seq_lens=(length,)))
         passed = {each.precision: each for each in made.bundles if each.ok}
         refused = {each.precision: each.problems[0] for each in made.bundles if not each.ok}
         found: dict[str, Any] = {"precisions": list(passed), "refused": refused}
