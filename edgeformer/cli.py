@@ -115,8 +115,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A file of texts (.csv, .tsv, .jsonl, .txt): from text to answer, one after the other, with "
-            "onnxruntime and torch as peers that pad nothing."
+            help="A file of texts (.csv, .tsv, .jsonl, .txt), with onnxruntime and torch as peers that pad nothing, or "
+            "of speech bundles a folder of audio: from input to answer, one after the other."
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of the texts of --data.")] = None,

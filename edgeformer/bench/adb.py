@@ -181,7 +181,8 @@ class AdbHost:
             raise InputError(f"{self.name} cannot be reached: {_last_line(state.stdout + state.stderr)}")
         if "package:" not in self._shell("pm", "path", APP).stdout:
             raise InputError(
-                f"{self.name}: the demo app is not installed there: make android, then adb install its APK"
+                f"{self.name}: the demo app is not installed on the phone: run `make android`, then install its APK "
+                "with adb"
             )
         found = {key: self._shell("getprop", name).stdout.strip() for key, name in _PROPERTIES.items()}
         version = re.search(r"versionName=(\S+)", self._shell("dumpsys", "package", APP).stdout)

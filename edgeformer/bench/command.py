@@ -76,7 +76,8 @@ class BenchOptions:
         against: names of peers, which run on this machine alone.
         source: the checkpoint for the peers; None: the bundle's own.
         remote_runtime: of ssh: the runtime's command there; None: it is installed for the measurement.
-        data: a file of texts, which all answer one after the other; None: each runs its model on one recorded input.
+        data: a file of texts or a folder of audio, which all answer one after the other; None: each runs its model on
+            one recorded input.
         column: of its texts; None: "text", "sentence" or the only one.
     """
 
@@ -162,17 +163,19 @@ def _contenders(options: BenchOptions, program: str | None, batch: int, folder: 
 
 def _over_data(options: BenchOptions, data: Path, folder: Path) -> tuple[Contender, ...]:
     """The bundles and the peers on a file of texts."""
-    from edgeformer.bench.data import bundle_over, peers_over, save_texts
+    from edgeformer.bench.data import bundle_over, check_peers, over_data
 
-    request, inputs = options.request, folder / "inputs.json"
+    request, inputs = options.request, folder / "inputs"
     with Bundle.open(request.bundles[0], request.required, allow_refused=True) as first:
-        save_texts(first, data, options.column, request.rounds, inputs)
+        kind = over_data(first)
+        check_peers(kind, options.against)
+        kind.save(first, data, options.column, request.rounds, inputs)
         contenders = [bundle_over(path, inputs, request.required) for path in request.bundles]
         if options.against:
             from edgeformer.checkpoints.source_index import open_source
 
             source = open_source(first.manifest, options.source)
-            contenders += peers_over(options.against, first, source, inputs, folder)
+            contenders += kind.contenders(options.against, first, source, inputs, folder)
     return tuple(contenders)
 
 

@@ -77,7 +77,9 @@ def find(source: Source) -> Path:
     zoo, _, name = source.id.partition(":")
     if zoo == "zoo" and name in ZOO:
         return ZOO[name].folder
-    raise InputError(f"the checkpoint {source.id} of this bundle is not known here: name it with --source")
+    raise InputError(
+        f"the checkpoint {source.id} of this bundle was not found on this machine: give its path with --source"
+    )
 
 
 def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:

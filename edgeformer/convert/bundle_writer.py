@@ -48,11 +48,13 @@ def write_bundle(
     lowered: Lowered,
     spec: TaskSpec,
     cases: Sequence[Case] | None = None,
+    packed: tuple[Program, ...] = (),
 ) -> Bundle:
     """Write everything of a bundle but its report into the empty folder. `finish` seals it.
 
     Args:
         cases: the vectors that a sibling of another precision has; None: they are recorded from the source model now.
+        packed: the program that takes several inputs in a row, or none.
 
     Returns:
         The bundle as it will be: this process may use it, others find no manifest yet.
@@ -76,10 +78,8 @@ def write_bundle(
         toolchain={
             package: version(package) for package in sorted({"torch", *converter.packages, *checkpoint.family.packages})
         },
-        programs=tuple(
-            ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
-            for program in programs
-        ),
+        programs=tuple(_program(each, lowered) for each in programs),
+        packed=next((_program(each, lowered) for each in packed), None),
         preprocessing=spec.preprocessing,
         postprocessing=spec.postprocessing,
         operators=lowered.operators,
@@ -93,6 +93,10 @@ def write_bundle(
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     write_vectors(folder, recorded, tolerances, draft.manifest)
     return _draft(folder, draft.manifest)
+
+
+def _program(program: Program, lowered: Lowered) -> ProgramSpec:
+    return ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
 
 
 def finish(draft: Bundle, report: Mapping[str, Any], refused: Sequence[str] = ()) -> Bundle:

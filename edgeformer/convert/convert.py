@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,22 +56,20 @@ from edgeformer.convert.target import (
     converter_for,
     verification_engine,
 )
-from edgeformer.foreign_code import rare_collections
+from edgeformer.foreign_code import rare_collections, told_of_tools
 from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import check_outside
-from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
-from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import Progress, silent
+from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification, verify
 
 REFUSED_SUFFIX = ".refused"
-_OPERATOR = re.compile(r"\b(?:aten|prims|torch\.ops)(?:::|\.)[\w.]+")
-"""How export tools write operators of torch."""
 """Ends the name of a bundle that a gate refused and `--keep-refused` kept."""
 
 
@@ -101,6 +99,16 @@ class Job:
     def bundle_name(self, precision: Precision) -> str:
         """Of the bundle's folder."""
         return f"{self.name}.{self.converter.target.name}.{precision.name}"
+
+    def packed(self, programs: tuple[Program, ...]) -> tuple[Program, ...]:
+        """The program that takes several inputs in a row, made of others; none where there is none."""
+        pack = TASKS[self.checkpoint.task].pack
+        made = load_attribute(pack)(programs) if pack is not None and self.converter.target.packs else None
+        return () if made is None else (made,)
+
+    def lowered(self, programs: tuple[Program, ...]) -> tuple[Program, ...]:
+        """All that model files hold of programs."""
+        return (*programs, *self.packed(programs))
 
 
 @dataclass(frozen=True)
@@ -268,8 +276,8 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target.name
     steps.begin(f"{target}: lowering to fp32")
-    with _refusing(job):
-        lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
+    with told_of_tools(target, job.checkpoint.family.adapted):
+        lowered = job.converter.lower_fp32(job.lowered(job.programs), fresh_folder(staging, f"{target}.lowered"))
     fp32 = _made(job, PRECISIONS["fp32"], lowered, staging)
     references = references_for(fp32.bundle, job.programs, job.judged)
     cases, _ = read_vectors(fp32.bundle)
@@ -284,7 +292,8 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
                 starts[storage] = _start(job, storage, lowered, staging)
             programs, start = starts[storage]
             folder = fresh_folder(staging, f"{target}.{precision.name}.lowered")
-            small = job.converter.lower_precision(or_recorded(programs, cases), start, precision, folder)
+            wanted = job.lowered(or_recorded(programs, cases))
+            small = job.converter.lower_precision(wanted, start, precision, folder)
             made = _made(job, precision, small, staging, cases)
         steps.begin(f"{target}: verifying {precision.name}")
         gated.append(_gate(job, made, fp32, references, out))
@@ -298,23 +307,6 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
             for note in notes:
                 steps.note(note)
     return [converted for converted, _ in gated]
-
-
-@contextmanager
-def _refusing(job: Job) -> Iterator[None]:
-    """One line, with the operator if it is named, for what a tool says of a module that nobody wrote for export."""
-    try:
-        yield
-    except EdgeFormerError:
-        raise
-    except Exception as error:
-        if job.checkpoint.family.adapted is None:
-            raise
-        said = " ".join(str(error).split())
-        operator = _OPERATOR.search(said)
-        why = f"the operator {operator.group()}" if operator else shorten(said, 160)
-        target = job.converter.target.name
-        raise InputError(f"{target} cannot lower a {job.checkpoint.family.adapted}: {why}") from error
 
 
 def _start(job: Job, storage: Storage, fp32: Lowered, staging: Path) -> tuple[tuple[Program, ...], Lowered]:
@@ -338,7 +330,7 @@ def _start(job: Job, storage: Storage, fp32: Lowered, staging: Path) -> tuple[tu
     if not job.converter.quantizes_files:
         return rounded, fp32
     folder = fresh_folder(staging, f"{target.name}.{storage.plan or storage.format}.rounded")
-    return rounded, job.converter.lower_fp32(rounded, folder)
+    return rounded, job.converter.lower_fp32(job.lowered(rounded), folder)
 
 
 def _made(job: Job, precision: Precision, lowered: Lowered, staging: Path, cases: Sequence[Case] | None = None) -> Made:
@@ -350,6 +342,7 @@ def _made(job: Job, precision: Precision, lowered: Lowered, staging: Path, cases
         precision=precision,
         attention=job.attention,
         programs=job.programs,
+        packed=job.packed(job.programs),
         lowered=lowered,
         spec=job.spec,
         cases=cases,

@@ -19,11 +19,12 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.base import AT_A_TIME
 from edgeformer_runtime.registry import load_attribute
 
 if TYPE_CHECKING:
@@ -240,29 +241,44 @@ def ask(
     notes = [f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle)]
     reference = _source_engine(asker, notes)
     engine = asker.open_engine()
+    own: list[Answer] = []
+    theirs: list[Answer] | None = None if reference is None else []
+    truncated = 0
     try:
-        pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
-        answers: list[list[Answer]] = [[] for _ in pipelines]
-        truncated = 0
-        for number, question in enumerate(questions, 1):
-            try:
-                windows = pipelines[0].windows(question.read())
-            except InputError as error:
-                raise InputError(f"{shorten(question.name)[1:-1]}: {error}") from None
-            truncated += windows[0].truncated
-            for pipeline, taken in zip(pipelines, answers, strict=True):
-                outputs = [pipeline.engine.run(window.program, window.inputs) for window in windows]
-                taken.append(take(pipeline.answer_windows(outputs, windows, options)))
-            if asker.progress is not None:
-                asker.progress(number, len(questions))
+        pipeline = open_program_pipeline(bundle, engine)
+        source = None if reference is None else open_program_pipeline(bundle, reference)
+        for start in range(0, len(questions), AT_A_TIME):
+            some = questions[start : start + AT_A_TIME]
+            raws = [_read(question) for question in some]
+            for question, raw, found in zip(some, raws, pipeline.answer_each(raws, options), strict=True):
+                if isinstance(found, InputError):
+                    raise _about(question, found) from None
+                if isinstance(found, EdgeFormerError):
+                    raise found
+                truncated += found.truncated
+                own.append(take(found))
+                if source is not None and theirs is not None:
+                    theirs.append(take(source.run(raw, options)))
+                if asker.progress is not None:
+                    asker.progress(len(own), len(questions))
     finally:
         engine.close()
     if truncated:
         notes.append(f"{truncated} of {len(questions)} inputs were too long for the bundle and lost their end")
     if engine.not_covered is not None:
         notes.append(engine.not_covered)
-    theirs = answers[1] if reference else None
-    return Asked(answers[0], theirs, truncated, engine.executed_by, tuple(notes))
+    return Asked(own, theirs, truncated, engine.executed_by, tuple(notes))
+
+
+def _read(question: Question) -> Any:
+    try:
+        return question.read()
+    except InputError as error:
+        raise _about(question, error) from None
+
+
+def _about(question: Question, error: InputError) -> InputError:
+    return InputError(f"{shorten(question.name)[1:-1]}: {error}")
 
 
 def _source_engine(asker: Asker, notes: list[str]) -> TorchEngine | None:

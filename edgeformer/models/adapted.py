@@ -22,7 +22,7 @@ from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import (
     TextEncoder,
-    TextTask,
+    TextModel,
     text_programs,
 )
 from edgeformer_runtime.bundle.manifest import TensorSpec
@@ -202,8 +202,7 @@ class AdaptedEncoder(Network, TextEncoder):
 
     position_ids: Tensor | None
     token_types: Tensor | None
-    first_token_only = False
-    """All tokens are computed, whatever is asked for."""
+    first_token_only = False  # all are computed, whatever is asked for
 
     def __init__(self, public: nn.Module, output: str, attention: AttentionKernel, one_type_of: int | None) -> None:
         """`one_type_of`: the longest S of a model that takes the one token type that it has."""
@@ -226,6 +225,11 @@ class AdaptedEncoder(Network, TextEncoder):
         finally:
             self.bias = None
 
+    @property
+    def encoder(self) -> Any:  # type: ignore[override]
+        """Itself: there is no stack of layers to ask for less."""
+        return self
+
     def own(self, *inputs: Tensor) -> Tensor:
         """The same as transformers computes it, with its own attention, masks and positions."""
         names = ("input_ids", "attention_mask", "token_type_ids")
@@ -239,7 +243,7 @@ class AdaptedEncoder(Network, TextEncoder):
         return found
 
 
-class AdaptedHead(TextTask):
+class AdaptedHead(TextModel):
     """A text model of transformers with its own head."""
 
     output_name = "logits"
@@ -339,7 +343,7 @@ def fit(module: nn.Module, config: AdaptedConfig) -> None:
             expected = network.call(pixel_values=pixels)["logits"]
         _compare(name, expected, lambda: module(pixels)[0])
         return
-    assert isinstance(module, TextTask)
+    assert isinstance(module, TextModel)
     encoder = module.encoder
     assert isinstance(encoder, AdaptedEncoder)
     name = next((type(part).__name__ for part in encoder.public.modules() if hasattr(part, "config")), "model")

@@ -220,9 +220,10 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.position_ids = PositionIds(config.max_position_embeddings, config.first_position)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """(B, S) and, where there are token types, (B, S) int32 to (B, S, C)."""
-        x = self.word_embeddings(input_ids) + self.position_embeddings(self.position_ids(input_ids.shape[1]))
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
+        """(B, S) and, where there are token types, (B, S) int32 to (B, S, C); positions (1, S), None: 0, 1, ..."""
+        positions = self.position_ids.rows(self.position_embeddings, input_ids.shape[1], position_ids)
+        x = self.word_embeddings(input_ids) + positions
         if self.token_type_embeddings is not None:
             one = self.token_type_embeddings.weight[0] if token_type_ids is None else None
             x = x + (self.token_type_embeddings(token_type_ids) if one is None else one)
@@ -341,14 +342,16 @@ class ProjectedEmbeddings(Embeddings):
         super().__init__(config)
         self.project = nn.Linear(config.embedding_size, config.hidden_size)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
         """As `Embeddings`."""
-        out: Tensor = self.project(super().forward(input_ids, token_type_ids))
+        out: Tensor = self.project(super().forward(input_ids, token_type_ids, position_ids))
         return out
 
 
 class BertEncoder(TextEncoder):
     """A variant's; DistilBERT has no token types."""
+
+    takes_positions = True
 
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         layers = (Layer(config, widths, attention) for widths in config.layer_widths)

@@ -176,7 +176,11 @@ RECOGNITION = Task(
     takes="audio",
     spec=_spec,
     evaluation="edgeformer.evaluate.speech:evaluate_speech",
-    peers=Peers(("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.peers:speech_contenders"),
+    peers=Peers(
+        ("faster-whisper", "whisper.cpp", "onnxruntime", "torch"),
+        "edgeformer.bench.peers:speech_contenders",
+        over_data="edgeformer.bench.data:CLIPS",
+    ),
     aliases=("asr", "automaticspeechrecognition", "speech", "transcription"),
     writes=True,
     scores="edgeformer.models.whisper.family:decoder_scores",

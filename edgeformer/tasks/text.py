@@ -379,6 +379,7 @@ SPEARMAN = Metric(
 """Of the cosines of pairs of texts with the scores that people gave them."""
 
 TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
+TEXT_PEERS = replace(TENSOR_PEERS, over_data="edgeformer.bench.data:TEXTS")
 """What runs text and image models."""
 
 CLASSIFICATION = Task(
@@ -387,8 +388,9 @@ CLASSIFICATION = Task(
     takes="text",
     spec=_classification,
     evaluation="edgeformer.evaluate.classification:evaluate_classification",
-    peers=TENSOR_PEERS,
+    peers=TEXT_PEERS,
     aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
+    pack="edgeformer.models.packed:packed_program",
     architecture="ForSequenceClassification",
     labelled=True,
     judged_by_labels=True,
@@ -419,8 +421,9 @@ EMBEDDING = Task(
     takes="text",
     spec=_embedding,
     evaluation="edgeformer.evaluate.embeddings:evaluate_embeddings",
-    peers=TENSOR_PEERS,
+    peers=TEXT_PEERS,
     aliases=("embedding", "featureextraction", "sentencesimilarity"),
+    pack=CLASSIFICATION.pack,
     pooled=True,
     scores="edgeformer.models.score_range:text_scores",
     score_backstop="component",

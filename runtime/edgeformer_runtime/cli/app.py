@@ -246,7 +246,6 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Check a bundle, and show what it holds."""
-    from edgeformer_runtime.bundle import strict_json
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.cli.tables import bundle_table
 
@@ -258,7 +257,7 @@ def inspect(
                     "size_bytes": opened.size_bytes,
                     "signature": opened.signature.to_json(),
                     "release": opened.release,
-                    "manifest": strict_json.to_data(opened.manifest),
+                    "manifest": opened.manifest.to_data(),
                 }
             )
         else:

@@ -55,19 +55,19 @@ class LiteRTEngine(CheckedEngine):
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Open the bundle's model; see `open_engine`."""
-        super().__init__(bundle.manifest.programs)
+        super().__init__(bundle.manifest.all_programs)
         self.executed_by = f"ai-edge-litert {ai_edge_litert.__version__}"
         options = Options(cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=WEIGHT_CACHE))
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
-                for file in sorted({program.file for program in bundle.manifest.programs}):
+                for file in sorted({program.file for program in bundle.manifest.all_programs}):
                     check_model(bundle.path(file), file)
                     self._models[file] = CompiledModel.from_file(
                         str(bundle.path(file)), environment=_environment(), options=options
                     )
-                for program in bundle.manifest.programs:
+                for program in bundle.manifest.all_programs:
                     _check_signature(self._models[program.file], program)
             except RuntimeError as error:
                 message = shorten(str(error), 200)[1:-1]

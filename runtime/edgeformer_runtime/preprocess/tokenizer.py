@@ -95,7 +95,7 @@ class Tokenizer:
             return
         special = self.special_tokens()
         if special >= truncation:
-            raise BundleError(f"{where}: {special} special tokens leave no room in {truncation} positions")
+            raise BundleError(f"{where}: {special} special tokens leave no room for text in {truncation} positions")
         self._library.enable_truncation(truncation, strategy="longest_first")
         self._cut = TextCut(settings, truncation, self._count)
 

@@ -177,7 +177,8 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     if chosen not in cases:
         guess = did_you_mean(chosen, cases)
         raise InputError(
-            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+            "a benchmark of speech runs whole transcriptions, which are named by their encoder: "
+            f"{guess}expected one of {', '.join(cases)}, found {program!r}"
         )
 
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:

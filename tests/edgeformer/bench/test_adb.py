@@ -104,7 +104,7 @@ def test_the_command_line(phone: Phone, bundle: Path) -> None:
     [
         ({"serial": "other"}, InputError, f"adb://{SERIAL} cannot be reached: error: device '{SERIAL}' not found"),
         ({"state": "unauthorized"}, InputError, "cannot be reached: error: device unauthorized"),
-        ({"app": False}, InputError, "the demo app is not installed there"),
+        ({"app": False}, InputError, "the demo app is not installed on the phone"),
         ({"full": True}, InputError, "tiny could not be pushed.*No space left on device"),
         ({"start": "denied"}, InputError, "the Bench screen did not start.*not exported"),
         ({"start": "dies"}, EngineError, "the app ended without a report"),
