@@ -247,7 +247,7 @@ def _expected(answer: Any, task: str) -> Any:
     return answer["logits"].numpy()
 
 
-def examine(name: str, targets: list[str]) -> dict[str, Any]:
+def examine(name: str, targets: list[str], fp32_alone: bool) -> dict[str, Any]:
     """What each target makes of an architecture: difference, partitions and precisions, or why it refuses."""
     found: dict[str, Any] = {}
     with TemporaryDirectory() as scratch:
@@ -256,7 +256,7 @@ def examine(name: str, targets: list[str]) -> dict[str, Any]:
         for target in targets:
             started = time.process_time()
             try:
-                found[target] = _examine(folder, Path(scratch) / "out", target, public)
+                found[target] = _examine(folder, Path(scratch) / "out", target, public, fp32_alone)
             except Exception as error:  # which users must never see: the page says so
                 found[target] = {"refused": {"all": f"BROKEN: {type(error).__name__} {error}"[:300]}}
             found[target]["cpu_s"] = round(time.process_time() - started, 1)
@@ -265,9 +265,9 @@ def examine(name: str, targets: list[str]) -> dict[str, Any]:
     return found
 
 
-def _examine(folder: Path, out: Path, target: str, public: Any) -> dict[str, Any]:
+def _examine(folder: Path, out: Path, target: str, public: Any, fp32_alone: bool) -> dict[str, Any]:
     length = LENGTH_OF_QUESTIONS if ARCHITECTURES[folder.name][1] == f"For{QA}" else LENGTH
-    precisions = ["fp32", *(["dynamic-int8"] if target in SMALL else [])]
+    precisions = ["fp32", *(["dynamic-int8"] if target in SMALL and not fp32_alone else [])]
     try:
         made = convert(ConvertOptions(str(folder), out, (target,), tuple(precisions), seq_lens=(length,)))
         passed = {each.precision: each for each in made.bundles if each.ok}
@@ -330,11 +330,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*ARCHITECTURES, []], help="architectures; none: all")
     parser.add_argument("--target", action="append", choices=tuple(TARGETS), help="only these")
+    parser.add_argument("--fp32", action="store_true", help="at fp32 alone, in half the time")
     parser.add_argument("--page", action="store_true", help="only write the page of what was found before")
     asked = parser.parse_args(arguments)
     found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
     for name in () if asked.page else asked.names or ARCHITECTURES:
-        found[name] = found.get(name, {}) | examine(name, asked.target or list(TARGETS))
+        found[name] = found.get(name, {}) | examine(name, asked.target or list(TARGETS), asked.fp32)
         FOUND.parent.mkdir(exist_ok=True)
         FOUND.write_text(json.dumps(found, indent=1))
     write_page(found)
