@@ -22,9 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import TARGETS, verification_engine
+from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import EdgeFormerError
@@ -164,6 +167,7 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
 }
 """By `model_type`: the start and the end of the class's name, and the fields of its config."""
 
+TORCH = "torch"
 SMALL = ("litert", "onnx")
 """Targets that make dynamic-int8 of the fp32 file in a second; the others lower anew, to the same graph."""
 SENTENCES = ("turn the lights on please", "what is the weather like in my bank", "off")
@@ -253,7 +257,9 @@ def examine(name: str, targets: list[str], fp32_alone: bool) -> dict[str, Any]:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
         public = save(name, folder)
-        for target in targets:
+        found[TORCH] = _in_torch(folder, public)
+        print(f"{name:20} {TORCH:10} {json.dumps(found[TORCH])}", flush=True)
+        for target in () if "refused" in found[TORCH] else targets:
             started = time.process_time()
             try:
                 found[target] = _examine(folder, Path(scratch) / "out", target, public, fp32_alone)
@@ -263,6 +269,23 @@ def examine(name: str, targets: list[str], fp32_alone: bool) -> dict[str, Any]:
             print(f"{name:20} {target:10} {json.dumps(found[target])}", flush=True)
             shutil.rmtree(Path(scratch) / "out", ignore_errors=True)
     return found
+
+
+def _in_torch(folder: Path, public: Any) -> dict[str, Any]:
+    """What our module gives before it is lowered, or why it is refused."""
+    try:
+        checkpoint = open_checkpoint(folder)
+        module, _ = load_module(checkpoint, KERNELS["dense"])
+        length = LENGTH_OF_QUESTIONS if checkpoint.task == "question-answering" else LENGTH
+        (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(length,)))
+    except EdgeFormerError as error:
+        return {"refused": {"all": str(error)}}
+    names = [spec.name for spec in program.inputs]
+
+    def run(inputs: Mapping[str, Any]) -> Any:
+        return module(*(torch.as_tensor(inputs[name]) for name in names))[0].numpy()
+
+    return {"difference": distance(public, program, checkpoint.task, run)}
 
 
 def _examine(folder: Path, out: Path, target: str, public: Any, fp32_alone: bool) -> dict[str, Any]:
@@ -283,13 +306,15 @@ def _examine(folder: Path, out: Path, target: str, public: Any, fp32_alone: bool
 
 def _table(found: Mapping[str, Any]) -> str:
     """The page's tables: what each target made of each architecture, and why what was refused was."""
-    targets = tuple(TARGETS)
+    targets = (TORCH, *TARGETS)
     rows = [f"| architecture | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
     refusals: list[str] = []
     for name in ARCHITECTURES:
         cells = []
         for target in targets:
-            cell, why = _cell(found.get(name, {}).get(target, {}))
+            whole = found.get(name, {})
+            refused = "refused" in whole.get(TORCH, {}) and target != TORCH
+            cell, why = ("", []) if refused else _cell(whole.get(target, {}))
             cells.append(cell)
             refusals += [f"- {name}, {target}: {line}" for line in why]
         rows.append(f"| {ARCHITECTURES[name][0]}{ARCHITECTURES[name][1]} | {' | '.join(cells)} |")
@@ -330,12 +355,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*ARCHITECTURES, []], help="architectures; none: all")
     parser.add_argument("--target", action="append", choices=tuple(TARGETS), help="only these")
+    parser.add_argument("--torch", action="store_true", help="only compare the modules, before they are lowered")
     parser.add_argument("--fp32", action="store_true", help="at fp32 alone, in half the time")
     parser.add_argument("--page", action="store_true", help="only write the page of what was found before")
     asked = parser.parse_args(arguments)
     found = json.loads(FOUND.read_text()) if FOUND.is_file() else {}
     for name in () if asked.page else asked.names or ARCHITECTURES:
-        found[name] = found.get(name, {}) | examine(name, asked.target or list(TARGETS), asked.fp32)
+        found[name] = found.get(name, {}) | examine(
+            name, [] if asked.torch else asked.target or list(TARGETS), asked.fp32
+        )
         FOUND.parent.mkdir(exist_ok=True)
         FOUND.write_text(json.dumps(found, indent=1))
     write_page(found)
