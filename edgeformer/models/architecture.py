@@ -171,6 +171,8 @@ class Architecture:
         """A text or image model in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
             raise InputError(f"a {self.model_type} is transformers' own module: choose an exact attention kernel")
+        if task not in _AUTO:
+            raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
         _ = self.skeleton  # refuses what is too large
         if task == "image-classification":
             return AdaptedClassifier(self._made(task, num_labels), num_labels, attention).eval()

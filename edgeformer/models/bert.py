@@ -5,7 +5,7 @@ Module and parameter names are those of public BERT checkpoints. Key: B batch, S
 
 from __future__ import annotations
 
-import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
+from edgeformer.models.masked_lm import FILL_MASK, MaskedLanguageModel, VocabularyHead
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
@@ -41,13 +42,8 @@ from edgeformer_runtime.errors import InputError
 BASE = "bert"
 
 _BERT_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("max_position_embeddings", "type_vocab_size"),
 )
 
 _DISTILBERT_SIZES = {
@@ -72,7 +68,23 @@ _DISTILBERT_NAMES = (
     (r"\.output_layer_norm\.", ".output.LayerNorm."),
 )
 
+_PROJECT = "bert.embeddings.project."
+_HEADS = (
+    (r"^(?:electra\.)?embeddings_project\.", _PROJECT),
+    (r"^lm_head\.dense\.", "cls.predictions.transform.dense."),
+    (r"^lm_head\.layer_norm\.", "cls.predictions.transform.LayerNorm."),
+    (r"^lm_head\.(bias$|decoder\.)", r"cls.predictions.\1"),
+    (r"^vocab_transform\.", "cls.predictions.transform.dense."),
+    (r"^vocab_layer_norm\.", "cls.predictions.transform.LayerNorm."),
+    (r"^vocab_projector\.bias$", "cls.predictions.bias"),
+    (r"^vocab_projector\.weight$", "cls.predictions.decoder.weight"),
+)
+
 _DISTILBERT_PARTS = (
+    ("cls.predictions.transform.dense.", "vocab_transform."),
+    ("cls.predictions.transform.LayerNorm.", "vocab_layer_norm."),
+    ("cls.predictions.bias", "vocab_projector.bias"),
+    ("cls.predictions.decoder.", "vocab_projector."),
     ("bert.encoder.layer.", "distilbert.transformer.layer."),
     ("bert.embeddings.", "distilbert.embeddings."),
     (".attention.self.query.", ".attention.q_lin."),
@@ -87,28 +99,33 @@ _DISTILBERT_PARTS = (
 """The way back, in this order."""
 
 
+_ROBERTA_PARTS = (
+    ("cls.predictions.transform.dense.", "lm_head.dense."),
+    ("cls.predictions.transform.LayerNorm.", "lm_head.layer_norm."),
+    ("cls.predictions.", "lm_head."),
+)
+
+
 @dataclass(frozen=True)
 class Variant:
     """How an architecture differs from BERT outside of its layers.
 
     Attributes:
         base: what public checkpoints call the encoder.
-        head_activation: between the two layers of its classifier, which reads the first token; None: BERT's pooler and
-            one layer, or DistilBERT's.
-        counts_from_padding: whether the first position is the one behind the padding token's id, and the padding's own
-            position is part of the table.
+        head_activation: between the two layers of its classifier; None: it has BERT's pooler, or DistilBERT's layer.
+        counts_from_padding: whether the first position is the one behind the padding token's id.
         pad_token_id: the public default.
         defaults: other public defaults that are not BERT's.
     """
 
     base: str
-    head_activation: str | None = None
+    head_activation: type[nn.Module] | None = None
     counts_from_padding: bool = False
     pad_token_id: int = 0
     defaults: tuple[tuple[str, int], ...] = ()
 
 
-_ROBERTA = Variant("roberta", "tanh", counts_from_padding=True, pad_token_id=1)
+_ROBERTA = Variant("roberta", nn.Tanh, counts_from_padding=True, pad_token_id=1)
 _ELECTRA_DEFAULTS = (("hidden_size", 256), ("num_attention_heads", 4), ("intermediate_size", 1024))
 VARIANTS = MappingProxyType(
     {
@@ -117,7 +134,7 @@ VARIANTS = MappingProxyType(
         "roberta": replace(_ROBERTA, defaults=(("vocab_size", 50265),)),  # Liu et al. 2019
         "camembert": _ROBERTA,  # Martin et al. 2020
         "xlm-roberta": _ROBERTA,  # Conneau et al. 2020
-        "electra": Variant("electra", "gelu", defaults=_ELECTRA_DEFAULTS),  # Clark et al. 2020
+        "electra": Variant("electra", nn.GELU, defaults=_ELECTRA_DEFAULTS),  # Clark et al. 2020
     }
 )
 """By `model_type`."""
@@ -149,6 +166,7 @@ class BertConfig:
     pad_token_id: int = 0
     first_position: int = 0
     embedding_size: int = 0
+    tie_word_embeddings: bool = True
     layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
@@ -181,7 +199,8 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
             ours: fields.read_int(raw, name, default) for ours, (name, default) in _DISTILBERT_SIZES.items()
         }
         activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
-        return _with_widths(BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True), raw)
+        config = BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True)
+        return _with_common(config, raw)
     variant = VARIANTS[str(raw.get("model_type", "bert"))]
     default = BertConfig()
     stated = {**dict(variant.defaults), **raw}
@@ -201,11 +220,15 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
     )
-    return _with_widths(config, raw)
+    return _with_common(config, raw)
 
 
-def _with_widths(config: BertConfig, raw: Mapping[str, Any]) -> BertConfig:
-    return replace(config, layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths))
+def _with_common(config: BertConfig, raw: Mapping[str, Any]) -> BertConfig:
+    return replace(
+        config,
+        layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths),
+        tie_word_embeddings=fields.read_bool(raw, "tie_word_embeddings", True),
+    )
 
 
 class Embeddings(nn.Module):
@@ -320,19 +343,10 @@ class Layer(StackedLayer):
         yield neuron_group(self, name, 0, "intermediate.dense", "output.dense")
 
 
-class TwoLayerHead(nn.Module):
-    """RoBERTa's and ELECTRA's classifier, from the first token."""
-
-    def __init__(self, hidden_size: int, num_labels: int, activation: str) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, num_labels)
-        self.activation = ACTIVATIONS[activation]
-
-    def forward(self, first: Tensor) -> Tensor:
-        """(B, C) to (B, L)."""
-        out: Tensor = self.out_proj(self.activation(self.dense(first)))
-        return out
+def two_layer_head(hidden_size: int, num_labels: int, activation: nn.Module) -> nn.Module:
+    """RoBERTa's and ELECTRA's classifier: the first token's (B, C) to (B, L)."""
+    first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, num_labels)
+    return nn.Sequential(OrderedDict(dense=first, activation=activation, out_proj=last))
 
 
 class ProjectedEmbeddings(Embeddings):
@@ -360,38 +374,36 @@ class BertEncoder(TextEncoder):
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
-    """A TextClassifier, TextEmbedder or TokenScorer in eval mode with untrained weights."""
+    """A TextClassifier, TextEmbedder, TokenScorer or MaskedLanguageModel in eval mode with untrained weights."""
     check_task(task, num_labels)
+    activation, width = config.variant.head_activation, config.hidden_size
+    whole = task in TOKEN_HEADS or task in (FILL_MASK, "text-embedding")
+    pooler = not whole and not config.distilbert and activation is None
+    encoder = BertEncoder(config, attention, pooler, first_token_only=not whole)
+    if task == FILL_MASK:
+        if config.embedding_size != width or config.variant.base == "electra":
+            raise InputError("an electra fills masks with a generator, whose head is not here: choose another task")
+        between = ACTIVATIONS["gelu" if config.variant.counts_from_padding else config.hidden_act]
+        head = VocabularyHead(
+            width, width, config.vocab_size, between, config.layer_norm_eps, config.tie_word_embeddings
+        )
+        return MaskedLanguageModel(BASE, encoder, head).eval()
     if task in TOKEN_HEADS:
-        encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
-        return TokenScorer(BASE, encoder, config.hidden_size, task, num_labels).eval()
+        return TokenScorer(BASE, encoder, width, task, num_labels).eval()
     if task == "text-embedding":
-        return TextEmbedder(
-            BASE, BertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size
-        ).eval()
-    activation = config.variant.head_activation
-    pooler = not config.distilbert and activation is None
-    encoder = BertEncoder(config, attention, pooler, first_token_only=True)
-    made = TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert)
+        return TextEmbedder(BASE, encoder, width).eval()
+    made = TextClassifier(BASE, encoder, width, num_labels, pre_classifier=config.distilbert)
     if activation is not None:
-        made.classifier = TwoLayerHead(config.hidden_size, num_labels, activation)
+        made.classifier = two_layer_head(width, num_labels, activation())
     return made.eval()
-
-
-_rename = public_renamer(BASE, _DISTILBERT_NAMES)
-_PROJECT, _PUBLIC_PROJECT = f"{BASE}.embeddings.project.", "embeddings_project."
-
-
-def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Public names of any variant to ours, which are BERT's."""
-    projected = re.compile(rf"^(?:electra\.)?{re.escape(_PUBLIC_PROJECT)}")
-    return {projected.sub(_PROJECT, name): each for name, each in _rename(state).items()}
 
 
 def publish(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
     """Our names are BERT's; the variants have their own."""
     base = f"{config.variant.base}."
-    parts = ((_PROJECT, f"{base}{_PUBLIC_PROJECT}"), (f"{BASE}.", base))
+    parts: tuple[tuple[str, str], ...] = ((_PROJECT, f"{base}embeddings_project."), (f"{BASE}.", base))
+    if config.variant.counts_from_padding:
+        parts += _ROBERTA_PARTS
     return public_names(state, _DISTILBERT_PARTS if config.distilbert else parts)
 
 
@@ -405,10 +417,7 @@ def _with_layers(
 _PRODUCTS = tuple(("num_hidden_layers", "hidden_size", width) for width in ("hidden_size", "intermediate_size"))
 _EMBEDDED = tuple((field, "hidden_size") for field in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
 _PROJECTED = tuple((field, "embedding_size") for field, _ in _EMBEDDED)
-_DISTILBERT_PRODUCTS = (
-    *(("vocab_size", "dim"), ("max_position_embeddings", "dim")),
-    *(("n_layers", "dim", "dim"), ("n_layers", "dim", "hidden_dim")),
-)
+_IN_DISTILBERT = (("vocab_size",), ("max_position_embeddings",), ("n_layers", "dim"), ("n_layers", "hidden_dim"))
 _CLASSES = dict(zip(VARIANTS, ("Bert", "DistilBert", "Roberta", "Camembert", "XLMRoberta", "Electra"), strict=True))
 
 FAMILY = Family(
@@ -416,24 +425,13 @@ FAMILY = Family(
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
-    rename=rename,
+    rename=public_renamer(BASE, _DISTILBERT_NAMES, _HEADS),
     publish=publish,
     unused=(
-        "cls.*",
-        "lm_head.*",
-        "discriminator_predictions.*",
-        "generator_predictions.*",
-        "generator_lm_head.*",
-        "qa_outputs.*",
-        "vocab_transform.*",
-        "vocab_layer_norm.*",
-        "vocab_projector.*",
-        "fit_dense.*",  # TinyBERT's distillation head
-        "fit_denses.*",
-        "pre_classifier.*",
-        "classifier.*",
-        f"{BASE}.pooler.*",
-        f"{BASE}.embeddings.position_ids",
+        *("cls.*", "qa_outputs.*", "pre_classifier.*", "classifier.*"),
+        *("discriminator_predictions.*", "generator_predictions.*", "generator_lm_head.*"),
+        *("fit_dense.*", "fit_denses.*"),  # TinyBERT's distillation head
+        *(f"{BASE}.pooler.*", f"{BASE}.embeddings.position_ids"),
     ),
     programs=text_programs,
     parse_labels=id2label,
@@ -442,7 +440,7 @@ FAMILY = Family(
     sizes=MappingProxyType(
         {
             **dict.fromkeys(VARIANTS, (*_EMBEDDED, *_PRODUCTS)),
-            "distilbert": _DISTILBERT_PRODUCTS,
+            "distilbert": tuple((*each, "dim") for each in _IN_DISTILBERT),
             "electra": (*_PROJECTED, *_PRODUCTS),
         }
     ),

@@ -146,6 +146,21 @@ def test_variants_equal_transformers(name: str) -> None:
         torch.testing.assert_close(found[seen], expected[seen], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_roberta_fills_masks_as_transformers(tied: bool) -> None:
+    config = transformers.RobertaConfig(**BERT, type_vocab_size=1, hidden_act="relu", tie_word_embeddings=tied)
+    reference = randomized(transformers.RobertaForMaskedLM(config))
+    parsed = FAMILY.parse_config(config.to_dict())
+    module = FAMILY.build(parsed, "fill-mask", 0, KERNELS["dense"])
+    renamed = FAMILY.rename(reference.state_dict())
+    module.load_state_dict({name: renamed[name] for name in module.state_dict()})
+    ids = inputs_of(12, [12])[0].clamp(min=2)
+    with torch.no_grad():
+        expected = reference(input_ids=ids.long()).logits[:, 5]
+        (found,) = module(ids, torch.ones_like(ids), (torch.arange(12) == 5)[None].int())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_minilm_gives_the_golden_embeddings(assets: Path, kernel: str) -> None:
     folder = assets / "minilm-l6-v2"
