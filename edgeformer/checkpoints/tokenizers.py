@@ -19,7 +19,9 @@ from edgeformer.checkpoints.tokenizer_options import (
     VOCABULARY_FILE,
     XLM_ROBERTA,
     TokenizerOptions,
+    has_own_class,
     read_options,
+    told_of_transformers,
 )
 from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_BYTES, read_object, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -56,12 +58,14 @@ def read_tokenizer(folder: Path, token_types: int = 2, most_tokens: int = MAX_VO
     spec = (
         read_object(folder / TOKENIZER_FILE, MAX_VOCABULARY_JSON_BYTES) if (folder / TOKENIZER_FILE).is_file() else None
     )
+    _check_count(spec, most_tokens)
+    if has_own_class(folder):
+        return _text(_as_transformers_has_it(folder, token_types))
     if spec is None and not (folder / VOCABULARY_FILE).is_file():
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _text(byte_level_tokenizer(folder))
         _refuse_others(folder)
         return None
-    _check_count(spec, most_tokens)
     options = read_options(folder, spec)
     if token_types and ((spec or {}).get("truncation") or {}).get("direction") == "Left":
         raise InputError(
@@ -142,6 +146,24 @@ def _made(text: str) -> Tokenizer:
     except BundleError as error:
         raise InputError(f"{TOKENIZER_FILE} cannot be used: {str(error).removeprefix(TOKENIZER_FILE + ': ')}") from None
     return Tokenizer.from_str(text)
+
+
+def _as_transformers_has_it(folder: Path, token_types: int) -> dict[str, Any]:
+    """The tokenizer that transformers itself builds, for the classes that nothing here reads."""
+    from transformers import AutoTokenizer
+
+    with told_of_transformers(TOKENIZER_CONFIG):
+        built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    backend = getattr(built, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: a {type(built).__name__} splits texts in Python, which no bundle can hold: expected "
+            "a class that is a tokenizers file"
+        )
+    spec = _spec_of(backend)
+    if token_types and built.truncation_side != "right":
+        raise InputError(f"{TOKENIZER_CONFIG}: truncation_side is left, and texts are cut at the right here")
+    return _with_one_type(spec) if token_types and "token_type_ids" not in built.model_input_names else spec
 
 
 def _refuse_others(folder: Path) -> None:

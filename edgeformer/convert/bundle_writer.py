@@ -75,7 +75,9 @@ def write_bundle(
         source=checkpoint.source,
         recipe=converter.target.recipe_of(precision),
         attention=attention,
-        toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
+        toolchain={
+            package: version(package) for package in sorted({"torch", *converter.packages, *checkpoint.family.packages})
+        },
         programs=tuple(_program(each, lowered) for each in programs),
         packed=next((_program(each, lowered) for each in packed), None),
         preprocessing=spec.preprocessing,
