@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden torch-range android ios \
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden torch-range android ios web \
   pi older-cpu browser clean
 
 help: ## this list
@@ -95,6 +95,9 @@ android: setup ## builds, tests and checks the Android app; needs Debian
 	@$(BIN)/python -m android_demo.tools
 
 # The app in ios_demo, on Debian: built and tested with Debian's Swift, the rest read and linted.
+web: setup ## builds and tests the web library, and its page with two bundles, in web_demo/dist/site
+	@$(BIN)/python -m web_demo.build
+
 ios: setup ## builds, tests and checks the iOS app; needs Debian
 	@$(BIN)/python -m ios_demo.tools.check
 

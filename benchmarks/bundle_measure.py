@@ -13,11 +13,11 @@ from edgeformer.bench.command import peer_contenders
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import Converted
 from edgeformer.convert.target import TARGETS
-from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender
 from edgeformer_runtime.bench.measure import measure_cells
-from edgeformer_runtime.bench.report import Report, Row
+from edgeformer_runtime.bench.report import Quantiles, Report, Row
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.cli.console import Steps
 
 PEERS = ("onnxruntime", "openvino", "torch")
 REPEATS = 5
@@ -57,17 +57,27 @@ def measure(
     return model, found
 
 
-def repeated(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """The rows of a run's repeats as one: medians of their figures, and ratios with the interval for another run."""
-    return [_repeated(rows, base) for base, rows in enumerate(zip(*(report.rows for report in reports), strict=True))]
+def repeated(reports: Sequence[Report], of_processor: bool = False) -> list[dict[str, Any]]:
+    """The rows of a run's repeats as one: medians of their figures, and ratios with the interval for another run.
+
+    Args:
+        reports: of each repeat, with the same rows.
+        of_processor: tell the processor's time, in which one thread does not wait for other work of the machine.
+    """
+    firsts = [report.rows[0] for report in reports]
+    columns = zip(*(report.rows for report in reports), strict=True)
+    return [_repeated(rows, firsts, index, of_processor) for index, rows in enumerate(columns)]
 
 
-def _repeated(rows: Sequence[Row], index: int) -> dict[str, Any]:
+def _repeated(rows: Sequence[Row], firsts: Sequence[Row], index: int, of_processor: bool) -> dict[str, Any]:
+    times = [_time(row, of_processor) for row in rows]
     ratios = [row.ratio_to_first for row in rows]
+    if of_processor:
+        ratios = [time.median / _time(first, of_processor).median for time, first in zip(times, firsts, strict=True)]
     latency = {
-        "median": statistics.median(row.latency_ms.median for row in rows),
-        "p90": statistics.median(row.latency_ms.p90 for row in rows),
-        "runs": sum(row.latency_ms.runs for row in rows),
+        "median": statistics.median(time.median for time in times),
+        "p90": statistics.median(time.p90 for time in times),
+        "runs": sum(time.runs for time in times),
     }
     return {
         **{key: getattr(rows[0], key) for key in ("name", "engine", "precision", "program", "threads", "size_bytes")},
@@ -78,6 +88,10 @@ def _repeated(rows: Sequence[Row], index: int) -> dict[str, Any]:
         # The first one is what ratios refer to.
         "ratio_interval": prediction_interval(ratios) if index else None,
     }
+
+
+def _time(row: Row, of_processor: bool) -> Quantiles:
+    return row.cpu_ms if of_processor and row.cpu_ms is not None else row.latency_ms
 
 
 def without_path(row: Converted) -> dict[str, Any]:

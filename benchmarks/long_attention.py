@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from benchmarks.tables import REPOSITORY, RESULTS
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.process import peak_rss_bytes
 

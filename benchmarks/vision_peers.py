@@ -29,7 +29,7 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.convert import ConvertOptions
 from edgeformer.convert.target import TARGETS
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine

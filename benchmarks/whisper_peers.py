@@ -28,10 +28,9 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.target import TARGETS
 from edgeformer.demo import find_weights
-from edgeformer.progress import Steps
 from edgeformer_runtime.bench.contender import Contender
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.cli.console import err, out
+from edgeformer_runtime.cli.console import Steps, err, out
 from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tests.conftest import ASSETS

@@ -12,20 +12,25 @@ Importing this package has no effects and takes no time: a name is imported when
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
+from sys import modules
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import inspect
+
     from edgeformer.api import benchmark, compress, convert, doctor, evaluate, verify
     from edgeformer.compress.budget.chain import Chain
     from edgeformer.compress.compress import Compressed
     from edgeformer.convert.result import ConversionResult, Converted
     from edgeformer.doctor.diagnosis import Diagnosis
     from edgeformer.evaluate.evaluate import EvaluationResult
-    from edgeformer.progress import Progress
     from edgeformer_runtime import load
     from edgeformer_runtime.bench.report import BenchmarkResult
     from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
+    from edgeformer_runtime.interface import Progress
     from edgeformer_runtime.verify.verify import Verification
 
     __version__: str
@@ -47,7 +52,7 @@ _PUBLIC = {
     "Compressed": "edgeformer.compress.compress:Compressed",
     "Chain": "edgeformer.compress.budget.chain:Chain",
     "Diagnosis": "edgeformer.doctor.diagnosis:Diagnosis",
-    "Progress": "edgeformer.progress:Progress",
+    "Progress": "edgeformer_runtime.interface:Progress",
     "EdgeFormerError": "edgeformer_runtime.errors:EdgeFormerError",
     "BundleError": "edgeformer_runtime.errors:BundleError",
     "EngineError": "edgeformer_runtime.errors:EngineError",
@@ -94,3 +99,45 @@ if not TYPE_CHECKING:  # to a type checker no other name is there
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+
+
+# Packages that are called as the function of the public API whose name they have. `edgeformer.convert` is a package,
+# and `ef.convert(...)` a call: the import system binds a submodule as an attribute of its parent, over whatever else
+# had that name, so the package itself is what is called.
+
+
+class CallablePackage(ModuleType):
+    """A package that forwards calls to its namesake in `edgeformer.api`, with that function's signature."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function."""
+        return self._function(*args, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        import inspect
+
+        return inspect.signature(self._function)
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """The function's, with the signature: `help` shows none of what it takes for a module."""
+        import inspect
+        from textwrap import indent
+
+        summary, _, rest = inspect.cleandoc(self._function.__doc__ or "").partition("\n\n")
+        options = ",\n".join(str(each) for each in self.__signature__.parameters.values())
+        call = f"{self._function.__name__}(\n{indent(options, '    ')},\n) -> {self.__signature__.return_annotation}"
+        return f"{summary}\n\n{indent(call, '    ')}\n\n{rest}"
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        from edgeformer import api  # which imports nothing of these packages before it is called
+
+        function: Callable[..., Any] = getattr(api, self.__name__.rpartition(".")[2])
+        return function
+
+
+def make_callable(package: str) -> None:
+    """Make a package callable; the last line of its `__init__`."""
+    modules[package].__class__ = CallablePackage

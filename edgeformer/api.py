@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer import arguments
-from edgeformer.progress import Progress, silent
-from edgeformer_runtime.bundle.requirement import Required, requirement_of
+from edgeformer_runtime.bundle.signature import Required, requirement_of
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import Progress, StrPath, silent
 
 if TYPE_CHECKING:
     from edgeformer.compress.budget.chain import Chain
@@ -136,7 +135,7 @@ def convert(
     arguments.check_data(eval_data)
     arguments.check_source(source, revision)
     from edgeformer.convert.convert import convert as run
-    from edgeformer.progress import silent
+    from edgeformer_runtime.interface import silent
 
     return run(options, progress or silent)
 
@@ -304,8 +303,7 @@ def benchmark(
         ['fp32', 'dynamic-int8']
     """
     arguments.check_source(source)
-    from edgeformer.bench.command import BenchOptions, bench
-    from edgeformer.bench.request import Request
+    from edgeformer.bench.command import BenchOptions, Request, bench
     from edgeformer_runtime.bench.contender import Sweep
     from edgeformer_runtime.bench.report import BenchmarkResult
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.delivery import check_folder, check_names
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 
 if TYPE_CHECKING:
-    from edgeformer.progress import Progress
+    from edgeformer_runtime.interface import Progress
 
 Number = TypeVar("Number", int, float)
 

@@ -11,9 +11,8 @@ import typer
 from edgeformer import api
 from edgeformer.arguments import check_data, check_exists, check_place, check_source
 from edgeformer.cli_checkpoints import completing, compress, convert, list_names, sensitivity, several
-from edgeformer.progress import Bars
 from edgeformer_runtime.cli import app as runtime_cli
-from edgeformer_runtime.cli.console import err, out, print_json, print_result, progress_bar, run_app
+from edgeformer_runtime.cli.console import Bars, err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.delivery import check_names
 from edgeformer_runtime.errors import InputError
 
@@ -116,8 +115,8 @@ def bench(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A file of texts (.csv, .tsv, .jsonl, .txt): from text to answer, one after the other, with "
-            "onnxruntime and torch as peers that pad nothing."
+            help="A file of texts (.csv, .tsv, .jsonl, .txt), with onnxruntime and torch as peers that pad nothing, or "
+            "of speech bundles a folder of audio: from input to answer, one after the other."
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of the texts of --data.")] = None,

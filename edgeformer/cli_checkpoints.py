@@ -14,9 +14,8 @@ from rich.table import Table
 
 from edgeformer import api
 from edgeformer.arguments import check_compression
-from edgeformer.progress import Bars, Steps
 from edgeformer_runtime.cli.app import Json, numbers
-from edgeformer_runtime.cli.console import out, print_json, print_result, progress_bar
+from edgeformer_runtime.cli.console import Bars, Steps, out, print_json, print_result, progress_bar
 from edgeformer_runtime.errors import InputError
 
 
@@ -44,7 +43,7 @@ def _choices(kind: str) -> Iterable[str]:
     from edgeformer.attention import ALL_KERNELS
     from edgeformer.convert.layer_plan import FORMATS
     from edgeformer.convert.target import PRECISIONS
-    from edgeformer.models.program import METHODS, WINDOWS
+    from edgeformer.models.family import METHODS, WINDOWS
     from edgeformer.tasks.task import TASKS
 
     names = _names()

@@ -18,11 +18,10 @@ from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.convert.result import ConversionResult, Converted, print_converted
 from edgeformer.convert.target import TARGETS
-from edgeformer.progress import Steps
 from edgeformer.tasks.speech import RECOGNITION
 from edgeformer.zoo import PICTURES, speech_sample
 from edgeformer_runtime import load
-from edgeformer_runtime.cli.console import out, progress_bar
+from edgeformer_runtime.cli.console import Steps, out, progress_bar
 from edgeformer_runtime.delivery import cache_folder, put, work_folder
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.speech import Transcriber

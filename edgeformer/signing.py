@@ -15,11 +15,13 @@ from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry
-from edgeformer_runtime.bundle.requirement import MAX_VERSION, RELEASE_FILE, encode
 from edgeformer_runtime.bundle.signature import (
     MAX_KEY_FILE_BYTES,
+    MAX_VERSION,
     NEEDS_PACKAGE,
+    RELEASE_FILE,
     SIGNATURE_NAME,
+    encode_release,
     fingerprint,
     signed_message,
 )
@@ -123,7 +125,7 @@ def sign_bundle(path: str | os.PathLike[str], key: str | os.PathLike[str], relea
 
 def _released(bundle: Bundle, release: int, work: Path) -> dict[str, Path]:
     """The files that are other ones in a bundle of that release: the release and the manifest."""
-    data = encode(bundle.manifest.name, release)
+    data = encode_release(bundle.manifest.name, release)
     entry = FileEntry(hashlib.sha256(data).hexdigest(), len(data))
     manifest = replace(bundle.manifest, files={**bundle.manifest.files, RELEASE_FILE: entry})
     (work / RELEASE_FILE).write_bytes(data)

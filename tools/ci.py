@@ -54,13 +54,20 @@ JOBS = (
     Job("setup", "make setup", 25, slots=0),
     Job("browser", "make browser", 10, slots=0),
     Job("debian", "python3 -m tools.prepare", 25, ("browser",), slots=0),
-    # Without those of what android and pi bring, which run behind these. Those of Swift wait for its system themselves.
-    Job("test", "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi' make test", 70, ("setup", "browser")),
+    # While .venv is installed, which takes one core; tests/ios reads the rest of the app.
+    Job("ios", "python3 -m ios_demo.tools.check --swift", 25, ("debian",)),
+    # Without those of what android, pi and web bring, which run behind these.
+    Job(
+        "test",
+        "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi --ignore tests/web' make test",
+        70,
+        ("setup", "browser"),
+    ),
     Job("lint", "make lint", 15, ("setup",)),
     Job("pi", f"make pi && {_PYTEST} tests/tools/pi", 45, _ALL),
     Job("android", f"make android && {_PYTEST} tests/android", 30, _ALL),
     Job("older-cpu", "make older-cpu", 30, _ALL),
-    Job("ios", "make ios", 25, _ALL),
+    Job("web", f"make web && {_PYTEST} tests/web", 20, _ALL),
 )
 """In the order in which they start. What takes longest comes before what is short, so that no core waits at the end."""
 

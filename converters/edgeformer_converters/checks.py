@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import quantizable_layers
 from edgeformer.convert.target import Converter, Lowered, Precision, Target
-from edgeformer.models.program import DTYPES, Program
+from edgeformer.models.family import DTYPES, Program
 from edgeformer_runtime.errors import InputError
 
 

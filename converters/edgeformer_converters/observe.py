@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer.doctor.examiner import Array, Observe, Tap
-from edgeformer.models.program import ENTROPY, MIN_MAX, PERCENTILE
+from edgeformer.models.family import ENTROPY, MIN_MAX, PERCENTILE
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.checked import CheckedEngine
 

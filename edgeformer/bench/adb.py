@@ -14,16 +14,18 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgeformer.bench.request import Request, Tell
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import Device, State
 from edgeformer_runtime.bench.report import CONFIDENCE, MAX_BYTES, Quantiles, Report, Row, from_json, to_json
 from edgeformer_runtime.bundle.bundle import Bundle, pack
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT
 from edgeformer_runtime.bundle.strict_json import load_file
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+
+if TYPE_CHECKING:
+    from edgeformer.bench.command import Request, Tell
 
 # The report of the demo app's Bench screen, as a report like all others.
 
@@ -179,7 +181,8 @@ class AdbHost:
             raise InputError(f"{self.name} cannot be reached: {_last_line(state.stdout + state.stderr)}")
         if "package:" not in self._shell("pm", "path", APP).stdout:
             raise InputError(
-                f"{self.name}: the demo app is not installed there: make android, then adb install its APK"
+                f"{self.name}: the demo app is not installed on the phone: run `make android`, then install its APK "
+                "with adb"
             )
         found = {key: self._shell("getprop", name).stdout.strip() for key, name in _PROPERTIES.items()}
         version = re.search(r"versionName=(\S+)", self._shell("dumpsys", "package", APP).stdout)

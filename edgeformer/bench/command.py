@@ -7,19 +7,61 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from edgeformer.bench.adb import AdbHost
-from edgeformer.bench.request import Host, Request, Tell
 from edgeformer.bench.ssh import SshHost
 from edgeformer.tasks.task import TASKS
-from edgeformer_runtime.bench.contender import Cell, Contender, bundle_contender, conditions
+from edgeformer_runtime.bench.contender import Cell, Contender, Sweep, bundle_contender, conditions
 from edgeformer_runtime.bench.measure import measure_cells
 from edgeformer_runtime.bench.report import LOCAL, Report
 from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.registry import check_choice, did_you_mean, load_attribute
+
+Tell = Callable[[str], None]
+"""Called with a line before each step that takes its time."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        bundles: folders or zips; the first is what ratios refer to.
+        sweep: under which conditions.
+        rounds: how many turns each gets.
+        required: what each bundle must be.
+        isolated: measure each bundle in a process without network and other files.
+    """
+
+    bundles: tuple[Path, ...]
+    sweep: Sweep
+    rounds: int
+    required: Requirement = NO_REQUIREMENT
+    isolated: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bundles", tuple(Path(bundle) for bundle in self.bundles))
+
+
+class Host(Protocol):
+    """A machine that measures bundles."""
+
+    name: str
+    """As its user named it: "ssh://pi@raspberrypi"."""
+
+    def measure(self, request: Request, tell: Tell) -> Report:
+        """Bring the bundles there, measure them, bring the result back, and leave nothing behind.
+
+        Raises:
+            BundleError: one of them is no bundle, or what comes back is no report.
+            InputError: the machine cannot be reached, lacks something, or cannot do what is asked.
+            EngineError: a bundle failed there.
+        """
+
 
 _MIB = 1 << 20
 
@@ -34,7 +76,8 @@ class BenchOptions:
         against: names of peers, which run on this machine alone.
         source: the checkpoint for the peers; None: the bundle's own.
         remote_runtime: of ssh: the runtime's command there; None: it is installed for the measurement.
-        data: a file of texts, which all answer one after the other; None: each runs its model on one recorded input.
+        data: a file of texts or a folder of audio, which all answer one after the other; None: each runs its model on
+            one recorded input.
         column: of its texts; None: "text", "sentence" or the only one.
     """
 
@@ -66,7 +109,7 @@ class BenchOptions:
             raise InputError(f"expected each --on once, as {EXPECTED}")
 
 
-def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -> list[Report]:
+def bench(options: BenchOptions, tell: Tell, progress: CountProgress | None = None) -> list[Report]:
     """Measure on each machine, one after the other, in the order in which they were named.
 
     Args:
@@ -87,7 +130,7 @@ def bench(options: BenchOptions, tell: Tell, progress: Progress | None = None) -
     return found
 
 
-def _measure_here(options: BenchOptions, progress: Progress | None) -> Report:
+def _measure_here(options: BenchOptions, progress: CountProgress | None) -> Report:
     request = options.request
     required = request.required
     found: dict[tuple[str | None, int], tuple[Contender, ...]] = {}
@@ -120,17 +163,19 @@ def _contenders(options: BenchOptions, program: str | None, batch: int, folder: 
 
 def _over_data(options: BenchOptions, data: Path, folder: Path) -> tuple[Contender, ...]:
     """The bundles and the peers on a file of texts."""
-    from edgeformer.bench.data import bundle_over, peers_over, save_texts
+    from edgeformer.bench.data import bundle_over, check_peers, over_data
 
-    request, inputs = options.request, folder / "inputs.json"
+    request, inputs = options.request, folder / "inputs"
     with Bundle.open(request.bundles[0], request.required, allow_refused=True) as first:
-        save_texts(first, data, options.column, request.rounds, inputs)
+        kind = over_data(first)
+        check_peers(kind, options.against)
+        kind.save(first, data, options.column, request.rounds, inputs)
         contenders = [bundle_over(path, inputs, request.required) for path in request.bundles]
         if options.against:
             from edgeformer.checkpoints.source_index import open_source
 
             source = open_source(first.manifest, options.source)
-            contenders += peers_over(options.against, first, source, inputs, folder)
+            contenders += kind.contenders(options.against, first, source, inputs, folder)
     return tuple(contenders)
 
 

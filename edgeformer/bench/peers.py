@@ -11,10 +11,10 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from edgeformer.bench.whisper_formats import PeerModels, size_bytes
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
 from edgeformer.convert.target import TARGETS, converter_for
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import compute_all_tokens
 from edgeformer_runtime.bench.contender import Contender, Run, bundle_contender
 from edgeformer_runtime.bench.workload import workload
@@ -35,6 +35,9 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute
+
+if TYPE_CHECKING:
+    from edgeformer.convert.result import Converted
 
 # Peers of text and image models, on tensors.
 
@@ -287,13 +290,37 @@ def speech_contenders(
     chosen = workload(bundle, program)
     audio = folder / "audio.npy"
     np.save(audio, _samples(bundle, chosen.case.raw))
+    found = []
+    for each in speech_peers(names, checkpoint):
+        settings = {"engine": each.engine, "arguments": each.arguments, "audio": str(audio), "batch": batch}
+        factory = "edgeformer.bench.peers:speech_run"
+        size = size_bytes(each.model)
+        found.append(Contender(each.name, each.name, each.precision, factory, settings, size, chosen.program, batch))
+    if "onnxruntime" in names:
+        for row in plain_onnx(checkpoint, folder):
+            plain = bundle_contender(row.path, batch=batch)
+            found.append(replace(plain, name=PLAIN_ONNX, engine="onnxruntime", bundle_sha256=None))
+    return found
+
+
+@dataclass(frozen=True)
+class SpeechPeer:
+    """An engine of `whisper_engines` with its arguments, and the file or folder of its model."""
+
+    name: str
+    precision: str
+    engine: str
+    arguments: Mapping[str, str]
+    model: Path
+
+
+def speech_peers(names: Sequence[str], checkpoint: Checkpoint) -> list[SpeechPeer]:
+    """The peers among the names that have an engine of their own, with their models."""
     models = PeerModels(checkpoint, cache_folder() / "bench")
-    found: list[Contender] = []
+    found: list[SpeechPeer] = []
 
     def add(name: str, precision: str, engine: str, arguments: dict[str, str], model: Path) -> None:
-        settings = {"engine": engine, "arguments": arguments, "audio": str(audio), "batch": batch}
-        factory = "edgeformer.bench.peers:speech_run"
-        found.append(Contender(name, name, precision, factory, settings, size_bytes(model), chosen.program, batch))
+        found.append(SpeechPeer(name, precision, engine, arguments, model))
 
     if "faster-whisper" in names:
         for precision in FASTER_WHISPER_PRECISIONS:
@@ -304,8 +331,6 @@ def speech_contenders(
         for precision in WHISPER_CPP_PRECISIONS:
             model = models.ggml(precision)
             add("whisper.cpp", precision, "whisper_cpp", {"file": str(model)}, model)
-    if "onnxruntime" in names:
-        found += _plain_onnx(checkpoint, folder, batch)
     if "torch" in names:
         model = models.public()
         add("torch", "fp32", "transformers", {"folder": str(model)}, model)
@@ -323,7 +348,10 @@ def speech_run(engine: str, arguments: dict[str, str], audio: str, batch: int, t
     return run
 
 
-def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Contender]:
+PLAIN_ONNX = "onnxruntime, 30 s"
+
+
+def plain_onnx(checkpoint: Checkpoint, folder: Path) -> list[Converted]:
     """What a plain export gives: always the whole window of 30 s, no silence that stands in for a part of it."""
     from edgeformer.convert.convert import ConvertOptions, convert
 
@@ -334,23 +362,10 @@ def _plain_onnx(checkpoint: Checkpoint, folder: Path, batch: int) -> list[Conten
         precisions=ONNX_PRECISIONS,
         window="full",
     )
-    found = []
-    for row in convert(options):
+    found = list(convert(options))
+    for row in found:
         if not row.ok:
             raise EngineError(f"the peer onnxruntime at {row.precision}: {'; '.join(row.problems)}")
-        plain = bundle_contender(row.path, batch=batch)
-        found.append(
-            Contender(
-                name="onnxruntime, 30 s",
-                engine="onnxruntime",
-                precision=row.precision,
-                factory=plain.factory,
-                arguments=plain.arguments,
-                size_bytes=plain.size_bytes,
-                program=plain.program,
-                batch=batch,
-            )
-        )
     return found
 
 

@@ -18,15 +18,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgeformer_runtime
-from edgeformer.bench.request import Request, Tell
 from edgeformer_runtime.bench.report import MAX_BYTES, Report, from_json
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.signature import public_pem
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+
+if TYPE_CHECKING:
+    from edgeformer.bench.command import Request, Tell
 
 CONNECT_SECONDS = 15
 OLDEST_PYTHON = (3, 10)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
-from edgeformer.attention.mask import MASK_VALUE, ScoreRange
+from edgeformer.attention.kernels import MASK_VALUE, ScoreRange
 from edgeformer.checkpoints import ctranslate2, weights
 from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, TEXT, field_notes
 from edgeformer.checkpoints.sentence import (
@@ -28,15 +28,14 @@ from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
-from edgeformer.models.family import FAMILIES, Family, family_for
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import FAMILIES, Family, Program, ProgramOptions, family_for
 from edgeformer.models.score_range import set_mask
 from edgeformer.models.text import MEAN, TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Source
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import load_attribute
 
 _NO_LENGTH = 1_000_000

@@ -16,7 +16,7 @@ import torch
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.models.score_range import exact_masks
 from edgeformer.tasks.task import TASKS
 from edgeformer.zoo import ZOO
@@ -25,8 +25,7 @@ from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.delivery import cache_folder, make_private
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import InputError
 
 SOURCE_ATTENTION = "fused"
@@ -78,7 +77,9 @@ def find(source: Source) -> Path:
     zoo, _, name = source.id.partition(":")
     if zoo == "zoo" and name in ZOO:
         return ZOO[name].folder
-    raise InputError(f"the checkpoint {source.id} of this bundle is not known here: name it with --source")
+    raise InputError(
+        f"the checkpoint {source.id} of this bundle was not found on this machine: give its path with --source"
+    )
 
 
 def open_source(manifest: Manifest, source: str | None = None) -> Checkpoint:

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgeformer.models.config import read_list, read_object
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import did_you_mean
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")

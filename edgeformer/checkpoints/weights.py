@@ -25,7 +25,7 @@ from edgeformer.checkpoints.ctranslate2 import is_ctranslate2
 from edgeformer.checkpoints.sources import weight_suffix
 from edgeformer.models.config import LAYER_WIDTH_KEYS, MAX_LAYERS, read_object
 from edgeformer.models.family import Family
-from edgeformer_runtime.bundle.file_sizes import refuse_holes
+from edgeformer_runtime.bundle.folder import refuse_holes
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 

@@ -116,34 +116,6 @@ def transform(images: Tensor, size: int, spec: Augmentation, rng: torch.Generato
     return _cut_out(_recolour(_move(images, size, spec, rng), spec, rng), spec, rng)
 
 
-def mix_pairs(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix each image with another, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) with even chances.
-
-    Args:
-        images: (B, 3, H, W) float32.
-        targets: (B, L) probabilities.
-        rng: source of every random number.
-
-    Returns:
-        Both, mixed by the same share.
-    """
-    order = torch.randperm(len(images), generator=rng)
-    share = torch.rand((), generator=rng).item()
-    if torch.rand((), generator=rng).item() < 0.5:
-        images = torch.lerp(images[order], images, share)
-    else:
-        height, width = images.shape[2:]
-        side = math.sqrt(1 - share)
-        box_height, box_width = round(side * height), round(side * width)
-        top = int(torch.randint(height - box_height + 1, (), generator=rng))
-        left = int(torch.randint(width - box_width + 1, (), generator=rng))
-        images = images.clone()
-        box = (slice(None), slice(None), slice(top, top + box_height), slice(left, left + box_width))
-        images[box] = images[order][box]
-        share = 1 - box_height * box_width / (height * width)
-    return images, torch.lerp(targets[order], targets, share)
-
-
 def _uniform(count: int, limit: float, rng: torch.Generator) -> Tensor:
     """(count,) in -limit to limit."""
     return (torch.rand(count, generator=rng) * 2 - 1) * limit

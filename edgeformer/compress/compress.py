@@ -26,11 +26,9 @@ from edgeformer.compress.model import Model, open_model, with_new_head, write_mo
 from edgeformer.compress.recipe import Distill, Finetune, Recipe, Step, load_recipe, step_to_json
 from edgeformer.compress.steps import RUNNERS, Results, StepContext, check_same_task, size_of
 from edgeformer.compress.training import Run, accuracy, clear_states, open_accelerator, writing
-from edgeformer.progress import Progress, silent
 from edgeformer_runtime.delivery import alone, clear_dead, work_folder
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import OptionalTextField, PathField, TextField
-from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.interface import OptionalTextField, PathField, Progress, Shown, TextField, silent
 
 REPORT_FILE = "edgeformer.json"
 REPORT_VERSION = 1

@@ -24,7 +24,7 @@ from edgeformer.convert.layer_plan import LayerPlan
 from edgeformer.models.config import MAX_LAYERS, MAX_RECIPE_BYTES, read_text
 from edgeformer_runtime.bundle.strict_json import shorten, to_data
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import did_you_mean
 
 SCHEDULES = ("linear", "cosine", "constant")

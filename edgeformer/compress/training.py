@@ -30,8 +30,8 @@ from edgeformer.compress.corpus import Batch, Corpus, shuffled_rows
 from edgeformer.compress.objective import Counts, Objective, answer, counts_of
 from edgeformer.compress.prune import SCORES_LEARNING_RATE, ZeroKeeper
 from edgeformer.compress.recipe import Training
-from edgeformer.progress import Progress
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import Progress
 
 T = TypeVar("T")
 

@@ -1,5 +1,5 @@
 """Conversion: a checkpoint's programs lowered, quantized, checked and written as bundles."""
 
-from edgeformer.callable_package import make_callable
+from edgeformer import make_callable
 
 make_callable(__name__)

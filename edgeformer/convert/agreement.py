@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.data.labelled import open_data
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -25,8 +25,8 @@ from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.heads import ACTIVATIONS, sigmoid
 from edgeformer_runtime.pipelines.program import ProgramPipeline
+from edgeformer_runtime.pipelines.results import ACTIVATIONS, sigmoid
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
 

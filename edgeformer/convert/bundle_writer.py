@@ -18,7 +18,7 @@ from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.checkpoints.tokenizers import unread_by_phones
 from edgeformer.convert.target import Converter, Lowered, Precision
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle import archive
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -52,11 +52,13 @@ def write_bundle(
     lowered: Lowered,
     spec: TaskSpec,
     cases: Sequence[Case] | None = None,
+    packed: tuple[Program, ...] = (),
 ) -> Bundle:
     """Write everything of a bundle but its report into the empty folder. `finish` seals it.
 
     Args:
         cases: the vectors that a sibling of another precision has; None: they are recorded from the source model now.
+        packed: the program that takes several inputs in a row, or none.
 
     Returns:
         The bundle as it will be: this process may use it, others find no manifest yet.
@@ -78,10 +80,8 @@ def write_bundle(
         recipe=converter.target.recipe_of(precision),
         attention=attention,
         toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
-        programs=tuple(
-            ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
-            for program in programs
-        ),
+        programs=tuple(_program(each, lowered) for each in programs),
+        packed=next((_program(each, lowered) for each in packed), None),
         preprocessing=spec.preprocessing,
         postprocessing=spec.postprocessing,
         operators=lowered.operators,
@@ -107,6 +107,10 @@ def requirements(converter: Converter, spec: TaskSpec) -> tuple[Requirements, st
     told = ", ".join(f"{_PHONES[key]} ({why})" for key, why in lost.items())
     without: dict[str, Any] = dict.fromkeys(lost)
     return replace(converter.requires, **without), f"no app can read this tokenizer on {told}: requires says null there"
+
+
+def _program(program: Program, lowered: Lowered) -> ProgramSpec:
+    return ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
 
 
 def finish(draft: Bundle, report: Mapping[str, Any], refused: Sequence[str] = ()) -> Bundle:

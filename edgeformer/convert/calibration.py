@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import LARGEST_INT8, is_matmul
-from edgeformer.models.program import MIN_MAX, Program
+from edgeformer.models.family import MIN_MAX, Program
 from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 
 
 def calibrated(
@@ -30,7 +30,7 @@ def calibrated(
         spec: how its inputs are made.
         data: a folder of images; or a table of texts as `eval` takes it (labels are not looked at), or a .txt with a
             text on each line.
-        method: one of `edgeformer.models.program.METHODS`.
+        method: one of `edgeformer.models.family.METHODS`.
 
     Raises:
         InputError: there are no inputs, one of them cannot be read, or the model takes another kind.

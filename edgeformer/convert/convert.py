@@ -58,8 +58,7 @@ from edgeformer.convert.target import (
     verification_engine,
 )
 from edgeformer.foreign_code import rare_collections
-from edgeformer.models.program import Program
-from edgeformer.progress import Progress, silent
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -67,6 +66,8 @@ from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.vectors import Case, read_vectors
 from edgeformer_runtime.delivery import alone, work_folder
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import Progress, silent
+from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification, verify
 
 REFUSED_SUFFIX = ".refused"
@@ -99,6 +100,16 @@ class Job:
     def bundle_name(self, precision: Precision) -> str:
         """Of the bundle's folder."""
         return f"{self.name}.{self.converter.target.name}.{precision.name}"
+
+    def packed(self, programs: tuple[Program, ...]) -> tuple[Program, ...]:
+        """The program that takes several inputs in a row, made of others; none where there is none."""
+        pack = TASKS[self.checkpoint.task].pack
+        made = load_attribute(pack)(programs) if pack is not None and self.converter.target.packs else None
+        return () if made is None else (made,)
+
+    def lowered(self, programs: tuple[Program, ...]) -> tuple[Program, ...]:
+        """All that model files hold of programs."""
+        return (*programs, *self.packed(programs))
 
 
 @dataclass(frozen=True)
@@ -266,7 +277,7 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target.name
     steps.begin(f"{target}: lowering to fp32")
-    lowered = job.converter.lower_fp32(job.programs, fresh_folder(staging, f"{target}.lowered"))
+    lowered = job.converter.lower_fp32(job.lowered(job.programs), fresh_folder(staging, f"{target}.lowered"))
     fp32 = _made(job, PRECISIONS["fp32"], lowered, staging)
     references = references_for(fp32.bundle, job.programs, job.judged)
     cases, _ = read_vectors(fp32.bundle)
@@ -281,7 +292,8 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
                 starts[storage] = _start(job, storage, lowered, staging)
             programs, start = starts[storage]
             folder = fresh_folder(staging, f"{target}.{precision.name}.lowered")
-            small = job.converter.lower_precision(or_recorded(programs, cases), start, precision, folder)
+            wanted = job.lowered(or_recorded(programs, cases))
+            small = job.converter.lower_precision(wanted, start, precision, folder)
             made = _made(job, precision, small, staging, cases)
         steps.begin(f"{target}: verifying {precision.name}")
         gated.append(_gate(job, made, fp32, references, out))
@@ -318,7 +330,7 @@ def _start(job: Job, storage: Storage, fp32: Lowered, staging: Path) -> tuple[tu
     if not job.converter.quantizes_files:
         return rounded, fp32
     folder = fresh_folder(staging, f"{target.name}.{storage.plan or storage.format}.rounded")
-    return rounded, job.converter.lower_fp32(rounded, folder)
+    return rounded, job.converter.lower_fp32(job.lowered(rounded), folder)
 
 
 def _made(job: Job, precision: Precision, lowered: Lowered, staging: Path, cases: Sequence[Case] | None = None) -> Made:
@@ -330,6 +342,7 @@ def _made(job: Job, precision: Precision, lowered: Lowered, staging: Path, cases
         precision=precision,
         attention=job.attention,
         programs=job.programs,
+        packed=job.packed(job.programs),
         lowered=lowered,
         spec=job.spec,
         cases=cases,

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer.convert.target import PRECISION_ALIASES, Precision, Target
 from edgeformer.models.config import read_object
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import check_choice, did_you_mean
 
 PLAN_VERSION = 1

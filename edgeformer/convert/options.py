@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
 from edgeformer.convert.target import TARGETS, Target, check_precision, check_target
-from edgeformer.models.program import (
+from edgeformer.models.family import (
     METHODS,
     MIN_MAX,
     POSITIONS_PER_SECOND,
@@ -19,7 +19,7 @@ from edgeformer.models.program import (
 from edgeformer.tasks.task import TASKS, check_task
 from edgeformer_runtime.bundle.specs import SHORTEST_TEXT
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import OptionalPathField, PathField, TextField
+from edgeformer_runtime.interface import OptionalPathField, PathField, TextField
 from edgeformer_runtime.registry import check_choice
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -133,11 +133,13 @@ class ConvertOptions:
         Raises:
             InputError: names them.
         """
-        takes = TASKS[task].takes
-        if takes != "audio" and (self.audio_seconds is not None or self.window != TAIL_WINDOW):
-            raise InputError(f"--window and --audio-seconds are for speech, and the task is {task}: leave them out")
-        if takes != "text" and self.lengths_from is not None:
-            raise InputError(f"--lengths-from is for texts, and the task is {task}: leave it out")
+        of_speech = self.audio_seconds is not None or self.window != TAIL_WINDOW
+        for given, takes, options, them in (
+            (of_speech, "audio", "--window and --audio-seconds are for speech", "them"),
+            (self.lengths_from is not None, "text", "--lengths-from is for texts", "it"),
+        ):
+            if given and takes != TASKS[task].takes:
+                raise InputError(f"{options}, and the task is {task}: leave {them} out")
 
     def programs_for(self, target: Target) -> ProgramOptions:
         """What a family is asked for on behalf of a target."""

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.result import ConversionResult
-from edgeformer.progress import Progress
 from edgeformer_runtime.errors import EdgeFormerError, EngineError
+from edgeformer_runtime.interface import Progress
 
 _TERMINATED = 128 + signal.SIGTERM
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from edgeformer.convert.agreement import Agreement
 from edgeformer.convert.lengths import ChosenLengths
 from edgeformer_runtime.cli.console import err, out
-from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.interface import Shown
 from edgeformer_runtime.verify.verify import Stage, Verification
 
 

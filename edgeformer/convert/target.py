@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from edgeformer.foreign_code import insistent_interrupts
-from edgeformer.models.program import DEFAULT_SEQ_LENS, MATMUL, Program
+from edgeformer.models.family import DEFAULT_SEQ_LENS, MATMUL, Program
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Recipe, Requirements
 from edgeformer_runtime.engines.base import Engine
@@ -76,6 +76,7 @@ class Target:
         int4: how weights of 4 bits are stored.
         ios_releases: of iOS that its converter can be asked for; empty: it cannot be asked.
         one_program_before_ios: a file for an older release of iOS than this has one program.
+        packs: bundles of texts get a program for several of them in one row, where the family has one.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Target:
     ios_releases: tuple[int, ...] = ()
     one_program_before_ios: int = 0
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
+    packs: bool = False
 
     def recipe_of(self, precision: Precision) -> Recipe:
         """The weight format of a precision as this target realises it."""

@@ -19,7 +19,7 @@ from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.text_files import TEXT_NAMES
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import did_you_mean
 
 # Tables of texts and an answer to them, a row each: csv, tsv, json and jsonl, as public data comes.

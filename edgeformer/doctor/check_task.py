@@ -21,7 +21,7 @@ from edgeformer_runtime.bundle.specs import TensorSpec, Transcription
 from edgeformer_runtime.bundle.vectors import Case
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.heads import ACTIVATIONS
+from edgeformer_runtime.pipelines.results import ACTIVATIONS
 from edgeformer_runtime.preprocess.text import TextEncoder
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer
 

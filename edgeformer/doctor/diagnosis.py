@@ -41,11 +41,9 @@ from edgeformer.doctor.examiner import (
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.model_files import check_model_files
-from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.shown import Shown
 
 Check = Callable[[Examination], Iterable[Finding]]
 
@@ -151,7 +149,7 @@ class Diagnosis(Shown):
         return parts
 
 
-def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = None) -> Diagnosis:
+def diagnose(path: StrPath, options: DoctorOptions, report: CountProgress | None = None) -> Diagnosis:
     """Examine a bundle, or the native libraries of an app.
 
     Args:
@@ -192,7 +190,7 @@ def diagnose(path: StrPath, options: DoctorOptions, report: Progress | None = No
         )
 
 
-def _run_checks(examination: Examination, report: Progress | None) -> tuple[list[Finding], set[str]]:
+def _run_checks(examination: Examination, report: CountProgress | None) -> tuple[list[Finding], set[str]]:
     """What the checks say, and the names of those that could be made."""
     findings: list[Finding] = []
     made: set[str] = set()

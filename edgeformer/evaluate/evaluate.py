@@ -19,14 +19,13 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.tables import refusals
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.isolation.pipeline import IsolatedEngine
 from edgeformer_runtime.isolation.process import Limits
-from edgeformer_runtime.path_field import StrPath
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.pipelines.base import AT_A_TIME
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.shown import Shown
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -39,7 +38,7 @@ def evaluate(
     source: StrPath | None = None,
     limit: int | None = None,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     isolated: bool = False,
 ) -> EvaluationResult:
     """Ask a bundle and its source model about labelled data.
@@ -68,7 +67,7 @@ def answers_of(
     bundle: Bundle,
     data: str,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     engine: Engine | None = None,
 ) -> Answers:
     """Ask a bundle alone about labelled data, with one thread, and keep each answer.
@@ -143,7 +142,7 @@ class Asker:
     bundle: Bundle
     source: str | None = None
     threads: int = 1
-    progress: Progress | None = None
+    progress: CountProgress | None = None
     isolated: bool = False
     engine: Engine | None = None
     alone: bool = False
@@ -242,29 +241,44 @@ def ask(
     notes = [f"its conversion's gates refused this bundle: {why}" for why in refusals(bundle)]
     reference = _source_engine(asker, notes)
     engine = asker.open_engine()
+    own: list[Answer] = []
+    theirs: list[Answer] | None = None if reference is None else []
+    truncated = 0
     try:
-        pipelines = [open_program_pipeline(bundle, each) for each in (engine, *([reference] if reference else []))]
-        answers: list[list[Answer]] = [[] for _ in pipelines]
-        truncated = 0
-        for number, question in enumerate(questions, 1):
-            try:
-                windows = pipelines[0].windows(question.read())
-            except InputError as error:
-                raise InputError(f"{shorten(question.name)[1:-1]}: {error}") from None
-            truncated += windows[0].truncated
-            for pipeline, taken in zip(pipelines, answers, strict=True):
-                outputs = [pipeline.engine.run(window.program, window.inputs) for window in windows]
-                taken.append(take(pipeline.answer_windows(outputs, windows, options)))
-            if asker.progress is not None:
-                asker.progress(number, len(questions))
+        pipeline = open_program_pipeline(bundle, engine)
+        source = None if reference is None else open_program_pipeline(bundle, reference)
+        for start in range(0, len(questions), AT_A_TIME):
+            some = questions[start : start + AT_A_TIME]
+            raws = [_read(question) for question in some]
+            for question, raw, found in zip(some, raws, pipeline.answer_each(raws, options), strict=True):
+                if isinstance(found, InputError):
+                    raise _about(question, found) from None
+                if isinstance(found, EdgeFormerError):
+                    raise found
+                truncated += found.truncated
+                own.append(take(found))
+                if source is not None and theirs is not None:
+                    theirs.append(take(source.run(raw, options)))
+                if asker.progress is not None:
+                    asker.progress(len(own), len(questions))
     finally:
         engine.close()
     if truncated:
         notes.append(f"{truncated} of {len(questions)} inputs were too long for the bundle and lost their end")
     if engine.not_covered is not None:
         notes.append(engine.not_covered)
-    theirs = answers[1] if reference else None
-    return Asked(answers[0], theirs, truncated, engine.executed_by, tuple(notes))
+    return Asked(own, theirs, truncated, engine.executed_by, tuple(notes))
+
+
+def _read(question: Question) -> Any:
+    try:
+        return question.read()
+    except InputError as error:
+        raise _about(question, error) from None
+
+
+def _about(question: Question, error: InputError) -> InputError:
+    return InputError(f"{shorten(question.name)[1:-1]}: {error}")
 
 
 def _source_engine(asker: Asker, notes: list[str]) -> TorchEngine | None:

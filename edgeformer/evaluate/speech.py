@@ -17,17 +17,17 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, load_module
 from edgeformer.checkpoints.source_index import SOURCE_ATTENTION, TorchEngine
 from edgeformer.data.clips import Clip, SpeechData, read_speech_data
 from edgeformer.evaluate.evaluate import Z_95, Answers, Asker, EvaluationResult
-from edgeformer.models.program import FULL_WINDOW, ProgramOptions
+from edgeformer.models.family import FULL_WINDOW, ProgramOptions
 from edgeformer.tasks.speech import ENGLISH, WORD_ERRORS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.transcript import Transcript
-from edgeformer_runtime.progress import Progress
 from edgeformer_runtime.registry import load_attribute
 
 
@@ -202,7 +202,7 @@ def measure(
     reference: Listener | None,
     data: SpeechData,
     executed_by: str,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> SpeechEvaluation:
     """Score a listener, and a reference where there is one, over clips.
 

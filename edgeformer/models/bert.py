@@ -161,9 +161,10 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.position_ids = PositionIds(config.max_position_embeddings)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        """(B, S) and, where there are token types, (B, S) int32 to (B, S, C)."""
-        x = self.word_embeddings(input_ids) + self.position_embeddings(self.position_ids(input_ids.shape[1]))
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
+        """(B, S) and, where there are token types, (B, S) int32 to (B, S, C); positions (1, S), None: 0, 1, ..."""
+        positions = self.position_ids.rows(self.position_embeddings, input_ids.shape[1], position_ids)
+        x = self.word_embeddings(input_ids) + positions
         if self.token_type_embeddings is not None:
             x = x + self.token_type_embeddings(token_type_ids)
         out: Tensor = self.LayerNorm(x)
@@ -261,6 +262,8 @@ class Layer(StackedLayer):
 
 class BertEncoder(TextEncoder):
     """BERT's, or DistilBERT's, which has no token types."""
+
+    takes_positions = True
 
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         layers = (Layer(config, widths, attention) for widths in config.layer_widths)

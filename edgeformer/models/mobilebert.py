@@ -176,16 +176,20 @@ class Embeddings(nn.Module):
         self.LayerNorm = _norm(config, config.hidden_size)
         self.position_ids = PositionIds(config.max_position_embeddings)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """(B, S) and (B, S) int32 to (B, S, C)."""
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """(B, S) and (B, S) int32 to (B, S, C); positions (1, S) where several texts share the row, each from 0 on."""
         words = self.word_embeddings(input_ids)  # (B, S, E)
         if self.trigram_input:
             following = F.pad(words[:, 1:], (0, 0, 0, 1))
             preceding = F.pad(words[:, :-1], (0, 0, 1, 0))
+            if position_ids is not None:  # nobody's neighbour is of another text
+                goes_on = position_ids.float().clamp(max=1.0)[..., None]  # (1, S, 1): 0 where a text starts
+                preceding = preceding * goes_on
+                following = following * F.pad(goes_on[:, 1:], (0, 0, 0, 1))
             words = torch.cat((following, words, preceding), dim=2)  # (B, S, 3E)
         if self.widen:
             words = self.embedding_transformation(words)  # (B, S, C)
-        positions = self.position_embeddings(self.position_ids(input_ids.shape[1]))  # (1, S, C)
+        positions = self.position_ids.rows(self.position_embeddings, input_ids.shape[1], position_ids)
         out: Tensor = self.LayerNorm(words + positions + self.token_type_embeddings(token_type_ids))
         return out
 
@@ -341,6 +345,7 @@ class MobileBertEncoder(TextEncoder):
     """MobileBERT's, whose embeddings see their neighbours."""
 
     embeddings: Embeddings
+    takes_positions = True
 
     def __init__(
         self, config: MobileBertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
-from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
+from edgeformer.attention.kernels import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.models.text import TextConfig, TextEncoder
 from edgeformer.tasks.text import FILLER, TEXTS
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeformer.attention.kernels import ANY_LENGTH
-from edgeformer.attention.mask import additive_mask
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.attention.kernels import ANY_LENGTH, additive_mask
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -85,21 +84,19 @@ class Layers(nn.Module):
         self.layer = nn.ModuleList(blocks)
         self.first_token_only = first_token_only
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """hidden (B, S, C), bias (B, 1, 1, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
+    def forward(self, hidden: Tensor, bias: Tensor, all_tokens: bool = False) -> Tensor:
+        """hidden (B, S, C), bias (B, 1, 1 or S, S) to (B, S, C), or (B, 1, C) if only the first token is wanted."""
         last = len(self.layer) - 1
         for index, block in enumerate(self.layer):
-            hidden = block(hidden, bias, self.first_token_only and index == last)
+            hidden = block(hidden, bias, self.first_token_only and index == last and not all_tokens)
         return hidden
 
 
 class TextEncoder(nn.Module):
-    """Base of the encoders: token ids to hidden states.
+    """Base of the encoders: token ids to hidden states."""
 
-    `mask_value` is what hidden positions add to their scores; None: the usual.
-    """
-
-    mask_value: float | None = None
+    mask_value: float | None = None  # what hidden positions add to their scores; None: the usual
+    takes_positions = False  # as a third argument of the embeddings: texts that share a row need it
 
     def __init__(
         self, embeddings: nn.Module, blocks: Iterable[nn.Module], pooler_size: int | None, first_token_only: bool
@@ -113,8 +110,7 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """(B, S) int32 each, token_type_ids None where the model has none, to (B, S or 1, C) float32."""
         bias = additive_mask(attention_mask, self.mask_value)
-        hidden: Tensor = self.encoder(self.embeddings(input_ids, token_type_ids), bias)
-        return hidden
+        return cast(Tensor, self.encoder(self.embeddings(input_ids, token_type_ids), bias))
 
     def silence_padding(self, pad_token_id: int) -> bool:  # noqa: ARG002
         """Keep padding from the embeddings of the tokens beside it; whether weights had to change for that."""
@@ -134,17 +130,22 @@ class PositionIds(nn.Module):
         """(1, S) int32."""
         return self.ids[:, :seq_len]
 
+    def rows(self, table: nn.Embedding, seq_len: int, position_ids: Tensor | None) -> Tensor:
+        """A table's rows (1, S, C) of positions (1, S) below S; None: of 0 to S - 1, in exports the same constant."""
+        given = None if position_ids is None else table.weight[:seq_len].index_select(0, position_ids[0])[None]
+        return cast(Tensor, table(self(seq_len))) if given is None else given
 
-class _TextTask(nn.Module):
+
+class TextModel(nn.Module):
     """An encoder under the name that its public checkpoints give it, so that state dicts need no translation."""
 
     output_name: str
+    pooling: str | None = CLS  # None: each token has its own output
 
     def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
         super().__init__()
         self.add_module(base, encoder)
-        self.base = base
-        self.output_dim = output_dim
+        self.base, self.output_dim = base, output_dim
 
     @property
     def encoder(self) -> TextEncoder:
@@ -155,8 +156,12 @@ class _TextTask(nn.Module):
         """Of the output for an input of S tokens."""
         return (1, self.output_dim)
 
+    def head(self, hidden: Tensor) -> Tensor:
+        """The output of each text's one vector, (B, C) to (B, D), or of each token's, (B, S, C) to (B, S, D)."""
+        raise NotImplementedError
 
-class TextClassifier(_TextTask):
+
+class TextClassifier(TextModel):
     """Logits from the first token, through the encoder's pooler or DistilBERT's pre_classifier where there is one."""
 
     output_name = "logits"
@@ -170,20 +175,22 @@ class TextClassifier(_TextTask):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, L) float32,)."""
-        encoder = self.encoder
-        first = encoder(input_ids, attention_mask, token_type_ids)[:, 0]  # (B, C)
-        if encoder.pooler is not None:
-            first = encoder.pooler(first)
+        return (self.head(self.encoder(input_ids, attention_mask, token_type_ids)[:, 0]),)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The first tokens' (B, C) to (B, L)."""
+        if self.encoder.pooler is not None:
+            hidden = self.encoder.pooler(hidden)
         if self.pre_classifier is not None:
-            first = F.relu(self.pre_classifier(first))
-        return (self.classifier(first),)
+            hidden = F.relu(self.pre_classifier(hidden))
+        return cast(Tensor, self.classifier(hidden))
 
 
-class TextEmbedder(_TextTask):
+class TextEmbedder(TextModel):
     """Masked mean of the hidden states, scaled to L2 norm 1 (Reimers and Gurevych 2019, Sentence-BERT); or as set."""
 
     output_name = "embedding"
-    pooling = MEAN
+    pooling: str = MEAN
     normalize = True
 
     def set_head(self, pooling: str, normalize: bool) -> None:
@@ -196,20 +203,24 @@ class TextEmbedder(_TextTask):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        pooled = hidden[:, 0] if self.pooling == CLS else masked_mean(hidden, attention_mask)  # (B, C)
-        return (l2_normalize(pooled) if self.normalize else pooled,)
+        return (self.head(hidden[:, 0] if self.pooling == CLS else masked_mean(hidden, attention_mask)),)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Pooled vectors (B, C) to embeddings (B, C)."""
+        return l2_normalize(hidden) if self.normalize else hidden
 
 
-class TokenScorer(_TextTask):
+class TokenScorer(TextModel):
     """Logits of every token from its hidden state: labels, or the two ends of an answer (Devlin et al. 2018, 4.2)."""
 
     output_name = "logits"
+    pooling = None
 
     def __init__(self, base: str, encoder: TextEncoder, hidden_size: int, task: str, num_labels: int) -> None:
         width = num_labels or SPAN_ENDS
         super().__init__(base, encoder, width)
-        self.head = TOKEN_HEADS[task]
-        self.add_module(self.head, nn.Linear(hidden_size, width))
+        self.layer = TOKEN_HEADS[task]
+        self.add_module(self.layer, nn.Linear(hidden_size, width))
 
     def output_shape(self, seq_len: int) -> tuple[int, ...]:
         """(1, S, L)."""
@@ -217,8 +228,11 @@ class TokenScorer(_TextTask):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, S, L) float32,)."""
-        hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        return (self.get_submodule(self.head)(hidden),)
+        return (self.head(self.encoder(input_ids, attention_mask, token_type_ids)),)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Every token's vector (B, S, C) to logits (B, S, L)."""
+        return cast(Tensor, self.get_submodule(self.layer)(hidden))
 
 
 def text_blocks(base: str) -> tuple[str, ...]:
@@ -228,7 +242,7 @@ def text_blocks(base: str) -> tuple[str, ...]:
 
 def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
-    if isinstance(module, _TextTask):
+    if isinstance(module, TextModel):
         module.encoder.encoder.first_token_only = False
 
 
@@ -296,7 +310,7 @@ def _label(value: Any) -> str:
 
 def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions) -> tuple[Program, ...]:
     """One program `seq_<S>` per bucket, shortest first, all on the same module and so on the same weights."""
-    if not isinstance(module, _TextTask):
+    if not isinstance(module, TextModel):
         raise TypeError(f"expected a text model, found {type(module).__name__}")
     seq_lens = options.seq_lens
     if not seq_lens:

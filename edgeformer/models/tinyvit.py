@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.config import LayerWidths
-from edgeformer.models.family import Family
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Family, Program, ProgramOptions
 from edgeformer.models.text import attention_heads, merge_heads
 from edgeformer.models.tinyvit_config import TinyViTConfig, describe, parse_config, parse_labels, timm_names
 from edgeformer.models.units import AttentionModule, Slice, StackedLayer, UnitGroup, head_group, neuron_group

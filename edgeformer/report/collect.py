@@ -25,11 +25,10 @@ from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, REPORT_FILE
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress, StrPath
 from edgeformer_runtime.registry import load_attribute
 
 REPORT_VERSION = 1
@@ -105,7 +104,7 @@ def collect(
     folder: StrPath,
     data: StrPath | None = None,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     required: Requirement = NO_REQUIREMENT,
 ) -> FolderReport:
     """Read a folder. What cannot be read or asked is noted, and the rest is told.
@@ -337,7 +336,7 @@ def ask(
     data: str,
     limit: int | None,
     notes: list[str],
-    progress: Progress | None,
+    progress: CountProgress | None,
 ) -> list[Variant]:
     """The variants of open bundles with their answers to the data and their latencies from one interleaved run.
 

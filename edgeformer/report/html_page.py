@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeformer_runtime.bundle.folder import bundle_around
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from edgeformer.report.collect import FolderReport, Variant
 from edgeformer.report.html_page import INK, document, empty_figure, inline_svg, table
 from edgeformer.tasks.task import task_metrics
 from edgeformer_runtime.delivery import replacing
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
 from edgeformer_runtime.bundle.manifest import Classification
@@ -20,7 +20,7 @@ from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
 
 IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW, ProgramOptions
+from edgeformer.models.family import FULL_WINDOW, TAIL_WINDOW, ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
 from edgeformer.tasks.text import TOKENIZER_FILE
 from edgeformer_runtime.bundle.manifest import Manifest
@@ -21,7 +21,7 @@ from edgeformer_runtime.preprocess.silence import quietest_cut
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer.models.whisper.generation import SpeechSettings
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.vectors import Case
@@ -176,7 +176,11 @@ RECOGNITION = Task(
     takes="audio",
     spec=_spec,
     evaluation="edgeformer.evaluate.speech:evaluate_speech",
-    peers=Peers(("faster-whisper", "whisper.cpp", "onnxruntime", "torch"), "edgeformer.bench.peers:speech_contenders"),
+    peers=Peers(
+        ("faster-whisper", "whisper.cpp", "onnxruntime", "torch"),
+        "edgeformer.bench.peers:speech_contenders",
+        over_data="edgeformer.bench.data:CLIPS",
+    ),
     aliases=("asr", "automaticspeechrecognition", "speech", "transcription"),
     writes=True,
     scores="edgeformer.models.whisper.family:decoder_scores",

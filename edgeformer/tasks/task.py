@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime.bundle.vectors import Tolerances
 from edgeformer_runtime.registry import Registry, check_choice
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.convert.target import Precision
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.bundle.manifest import Manifest, Postprocessing, Preprocessing
     from edgeformer_runtime.bundle.vectors import Case
@@ -114,10 +114,13 @@ class Peers:
     Attributes:
         names: of those that run such models.
         contenders: "module:attribute" of (names, bundle, checkpoint, folder, program, batch) to their contenders.
+        over_data: "module:attribute" of how all answer a user's own data, an `edgeformer.bench.data.OverData`; None:
+            they do not.
     """
 
     names: tuple[str, ...]
     contenders: str
+    over_data: str | None = None
 
 
 def record_programs(bundle: Bundle, engine: Engine, samples: Sequence[Mapping[str, Any]]) -> list[Case]:
@@ -148,6 +151,8 @@ class Task:
         network: the task by whose name a family builds the model, where this one makes another answer of its outputs;
             None: its own. Every family that does that task does this one.
         programs: (checkpoint, the family's programs) to the task's, which may compute more.
+        pack: "module:attribute" of its buckets' programs to the one for several inputs in a row, or to None; None: it
+            has none.
         architecture: what the names of transformers' classes with its head end in; None: there are none.
         labelled: whether a checkpoint of it has labels.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
@@ -188,6 +193,7 @@ class Task:
     aliases: tuple[str, ...] = ()
     network: str | None = None
     programs: Callable[[Checkpoint, tuple[Program, ...]], tuple[Program, ...]] = lambda _checkpoint, programs: programs
+    pack: str | None = None
     architecture: str | None = None
     labelled: bool = False
     judged_by_labels: bool = False

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Metric, Peers, Task, TaskSpec, Training
 from edgeformer_runtime.bundle.manifest import Classification, Embedding, Manifest, ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.specs import Score
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeformer.checkpoints.checkpoint import Checkpoint
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer_runtime.pipelines.text import TextPipeline
     from edgeformer_runtime.preprocess.text import Encoded, TextEncoder
 
@@ -379,6 +379,7 @@ SPEARMAN = Metric(
 """Of the cosines of pairs of texts with the scores that people gave them."""
 
 TENSOR_PEERS = Peers(("onnxruntime", "openvino", "torch", "ncnn"), "edgeformer.bench.peers:tensor_contenders")
+TEXT_PEERS = replace(TENSOR_PEERS, over_data="edgeformer.bench.data:TEXTS")
 """What runs text and image models."""
 
 CLASSIFICATION = Task(
@@ -387,8 +388,9 @@ CLASSIFICATION = Task(
     takes="text",
     spec=_classification,
     evaluation="edgeformer.evaluate.classification:evaluate_classification",
-    peers=TENSOR_PEERS,
+    peers=TEXT_PEERS,
     aliases=("classification", "classifier", "sentimentanalysis", "sequenceclassification"),
+    pack="edgeformer.models.packed:packed_program",
     architecture="ForSequenceClassification",
     labelled=True,
     judged_by_labels=True,
@@ -419,8 +421,9 @@ EMBEDDING = Task(
     takes="text",
     spec=_embedding,
     evaluation="edgeformer.evaluate.embeddings:evaluate_embeddings",
-    peers=TENSOR_PEERS,
+    peers=TEXT_PEERS,
     aliases=("embedding", "featureextraction", "sentencesimilarity"),
+    pack=CLASSIFICATION.pack,
     pooled=True,
     scores="edgeformer.models.score_range:text_scores",
     score_backstop="component",

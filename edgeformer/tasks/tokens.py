@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Task, TaskSpec
 from edgeformer.tasks.text import (
     CLASSIFICATION,
@@ -26,7 +26,7 @@ from edgeformer_runtime.tasks.tokens import SIMPLE, SpanExtraction, TokenLabels
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
     from edgeformer_runtime.pipelines.tokens import EntityFinder, QuestionAnswerer
 
 MAX_STRIDE = 128

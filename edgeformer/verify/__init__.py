@@ -1,5 +1,5 @@
 """Verification of layers: which layer of a model file differs from the source's."""
 
-from edgeformer.callable_package import make_callable
+from edgeformer import make_callable
 
 make_callable(__name__)

@@ -16,7 +16,7 @@ from torch import nn
 from edgeformer.checkpoints.source_index import TorchEngine, open_source, source_programs
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.doctor.examiner import Array, examiner_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Manifest

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from edgeformer_runtime.version import __version__
+__version__ = "0.1.0"
+"""What a bundle's `requires.runtime` is compared with."""
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.bundle.requirement import Required
+    from edgeformer_runtime.bundle.signature import Required
     from edgeformer_runtime.engines.base import Engine
     from edgeformer_runtime.pipelines.base import Pipeline
 

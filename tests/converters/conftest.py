@@ -7,7 +7,7 @@ import torch
 from executorch_runtimes import both_runtimes
 from small_text import SmallTextClassifier, text_programs
 
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.engines.executorch import Runtime
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeformer_runtime.engines.executorch import Runtime
-from edgeformer_runtime.engines.executorch_python import PythonRuntime
+from edgeformer_runtime.engines.executorch import PythonRuntime, Runtime, ShimRuntime
 from edgeformer_runtime.engines.executorch_shim.build import read_build
-from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 
 
 def both_runtimes(shim: Path) -> dict[str, Runtime]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from edgeformer.convert.target import Lowered
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import FileEntry, ProgramSpec
 from edgeformer_runtime.model_files import read_contents
 

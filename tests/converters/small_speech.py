@@ -15,7 +15,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.target import PRECISIONS, TARGETS, Converter, Lowered
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.tasks.speech import RECOGNITION
 from edgeformer.tasks.task import TaskSpec
 from edgeformer_runtime.bundle.manifest import ProgramSpec

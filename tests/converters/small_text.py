@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 VOCAB, CHANNELS, HEADS, LABELS = 64, 32, 2, 3

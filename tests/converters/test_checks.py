@@ -9,7 +9,7 @@ import torch
 from small_text import SmallTextClassifier, text_programs
 
 from edgeformer.convert.target import PRECISIONS, TARGETS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import common_problems
 
 FP32 = PRECISIONS["fp32"]

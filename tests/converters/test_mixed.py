@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeformer.convert.layer_plan import LayerPlan, planned, quantizable_layers, quantized
 from edgeformer.convert.target import PRECISIONS, Converter, Lowered, converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_runtime.errors import InputError
 

@@ -20,9 +20,12 @@ from small_text import SmallTextClassifier, text_inputs, text_programs
 
 from edgeformer.convert.layer_plan import LayerPlan, planned
 from edgeformer.convert.target import PLANNED, PRECISIONS, TARGETS, converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 
 pytestmark = pytest.mark.slow
+
+Hashes = dict[str, dict[str, str]]
+"""Of files, by target."""
 
 
 def lowered_hashes(
@@ -47,12 +50,14 @@ def lowered_hashes(
     return hashes
 
 
-# Those of speech are read in the tests that run them, `test_<target>_speech.py`.
+# Those of speech are read in the tests that run them, `test_<target>_speech.py`, and images at int8 in
+# `test_static_int8.py`.
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_every_file_of_an_image_model(target: str, tmp_path: Path) -> None:
     programs = (image_program(),)
     converter = converter_for(target)
-    others = [name for name in converter.precisions if name != "fp32" and name not in PLANNED]
+    read_there = ("dynamic-int8", "static-int8") if "static-int8" in converter.precisions else ()
+    others = [name for name in converter.precisions if name not in ("fp32", *PLANNED, *read_there)]
     assert lowered_hashes(
         target, programs, tmp_path, [name for name in others if not converter.check(programs, PRECISIONS[name])]
     )
@@ -71,30 +76,40 @@ def text_hashes(target: str, folder: Path) -> dict[str, str]:
     return lowered_hashes(target, programs, folder, others)
 
 
-def text_hashes_of_another_process(target: str, folder: Path) -> dict[str, str]:
-    folder.mkdir()
-    here = Path(__file__).parent
+def all_text_hashes(folder: Path) -> Hashes:
+    found = {}
+    for target in sorted(TARGETS):
+        (folder / target).mkdir()
+        found[target] = text_hashes(target, folder / target)
+    return found
+
+
+@pytest.fixture(scope="module")
+def hashes_of_another_process(tmp_path_factory: pytest.TempPathFactory) -> Hashes:
+    """`text_hashes` of all targets, by name: one process, as each imports torch anew."""
+    here, folder = Path(__file__).parent, tmp_path_factory.mktemp("there")
     # The packages first: the folder of tests has folders of their names.
     script = "import json, sys, pathlib, edgeformer, edgeformer_runtime\n"
     script += f"sys.path += {[str(here), str(here.parent)]}\nimport test_model_files as tests\n"
-    script += "print(json.dumps(tests.text_hashes(sys.argv[1], pathlib.Path(sys.argv[2]))))"
+    script += "print(json.dumps(tests.all_text_hashes(pathlib.Path(sys.argv[1]))))"
     # Python's hashes, which decide the order of sets, are of another seed there.
     environment = {"PYTHONHASHSEED": "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script, target, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
         env=os.environ | environment,
         cwd=folder,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    found: Hashes = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
-def test_every_file_of_a_text_model_has_the_same_bytes_in_two_processes(target: str, tmp_path: Path) -> None:
-    (tmp_path / "here").mkdir()
-    here = text_hashes(target, tmp_path / "here")
+def test_every_file_of_a_text_model_has_the_same_bytes_in_two_processes(
+    target: str, hashes_of_another_process: Hashes, tmp_path: Path
+) -> None:
+    here = text_hashes(target, tmp_path)
     assert {name.partition("/")[0] for name in here} == set(converter_for(target).precisions)
-    assert text_hashes_of_another_process(target, tmp_path / "there") == here
+    assert hashes_of_another_process[target] == here

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lowered_bundle import check_files
 from numpy.typing import NDArray
 from onnx_session import run_onnx
 from small_image import image_inputs, image_program
@@ -16,7 +17,7 @@ from small_text import cosine, reference
 from torch import Tensor, nn
 
 from edgeformer.convert.target import PRECISIONS, Converter, Lowered, converter_for
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.slow
@@ -57,6 +58,11 @@ def run(lowered: Lowered, pixels: NDArray[np.float32]) -> Any:
         (logits,) = Runtime.get().load_program(path).load_method(entry).execute((torch.from_numpy(pixels),))
         return logits.numpy()
     return run_onnx(path, {"pixels": pixels})[0]
+
+
+def test_the_runtime_takes_every_file(converter: Converter, lowered: dict[str, Lowered], program: Program) -> None:
+    for each in lowered.values():
+        check_files(converter.target.name, (program,), each)
 
 
 # Weights and activations are each rounded to 1/254 of their ranges, over eight layers.

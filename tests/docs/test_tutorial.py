@@ -65,7 +65,8 @@ def _pattern_of(word: str) -> str:
 def folder(tmp_path: Path) -> Path:
     """What the reader of the tutorial has: a checkpoint with its labels, and a table of texts and labels."""
     names = dict(enumerate(LABELS))
-    save_mobilebert(tmp_path / "my-model", id2label=names, label2id={name: key for key, name in names.items()})
+    ids = {name: key for key, name in names.items()}
+    save_mobilebert(tmp_path / "my-model", num_hidden_layers=1, id2label=names, label2id=ids)
     random = np.random.default_rng(0)
     rows = [f"{' '.join(random.choice(WORDS.split(), 6))},{random.choice(LABELS)}" for _ in range(EXAMPLES)]
     (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows, ""]), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.bench.request import Request
+from edgeformer.bench.command import Request
 from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.checkpoints.sources import resolve_source
 from edgeformer.compress.budget.budget import parse_budget
@@ -32,7 +32,7 @@ from edgeformer.signing import sign_bundle
 from edgeformer_runtime import load
 from edgeformer_runtime.bench.contender import Sweep, bundle_cells
 from edgeformer_runtime.bundle.bundle import Bundle, pack
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.image import to_rgb

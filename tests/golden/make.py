@@ -17,6 +17,7 @@ GENERATORS = (
     "heads",
     "image",
     "log_mel",
+    "wav",
     "silence",
     "decoding",
     "bundles",

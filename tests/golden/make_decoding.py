@@ -17,11 +17,10 @@ import transformers
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.bundle.strict_json import to_data
 from edgeformer_runtime.decoding.fallback import decode_with_fallback
-from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, detect_language, feed
-from edgeformer_runtime.decoding.repetition import loop_period
+from edgeformer_runtime.decoding.search import Search, loop_period
 from edgeformer_runtime.decoding.segments import Span, Spans, cut_at_skipped, fit_to_pauses, split_at_timestamps
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.engines.decoder import DecoderOutput

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeformer_runtime.version import __version__
+from edgeformer_runtime import __version__
 from tests.golden import hostile_coreml, hostile_executorch, hostile_litert, hostile_onnx
 from tests.golden.golden_files import document
 

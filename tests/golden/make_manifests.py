@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.manifest import Manifest, parse
-from edgeformer_runtime.version import __version__
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import document
 
@@ -44,6 +44,7 @@ def apply(case: dict[str, Any], texts: dict[str, str]) -> str:
 def _good() -> Iterator[tuple[str, Manifest]]:
     yield "text", tiny.text()
     yield "embedding", tiny.text("text-embedding", "litert")
+    yield "packed", tiny.packed()
     yield "score", tiny.text("text-scoring")
     yield "spans", tiny.spans()
     yield "entities", tiny.entities()
@@ -129,6 +130,7 @@ def _bad_values() -> Iterator[tuple[str, str, Edit]]:
     for key in ("attention", "files", "format_version", "license", "requires", "toolchain"):
         yield "text", f"no {key}", _drop(key)
     yield "text", "unknown key", _set("more", to=1)
+    yield "packed", "unknown key inside the packed program", _set("packed", "more", to=1)
     yield "text", "unknown key inside", _set("programs", 0, "more", to=1)
     yield "text", "newer format", _set("format_version", to=2)
     yield "text", "older format", _set("format_version", to=0)

@@ -12,10 +12,10 @@ from typing import Any
 import tokenizers
 from tokenizers import Tokenizer
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.tasks.tokens import AGGREGATIONS, EntityOptions, SpanExtraction, SpanOptions, TokenLabels
-from edgeformer_runtime.version import __version__
 from tests.golden import make_wordpiece
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER, document

@@ -8,8 +8,8 @@ from typing import Any
 from cryptography import __version__ as cryptography_version
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle.signature import signed_message
-from edgeformer_runtime.version import __version__
 from tests.golden.golden_files import document
 
 MANIFEST = b'{"the bytes that are signed": "whatever they are"}\n'

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.pipelines.speech_windows import next_window
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
-from edgeformer_runtime.version import __version__
 from tests.golden.golden_files import document, tensors
 
 RATE = 1000

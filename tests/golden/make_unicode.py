@@ -1,4 +1,4 @@
-"""Writes unicode.json, what the tokenizers library makes of every code point, and the tables of it for the phones.
+"""Writes unicode.json, what the tokenizers library makes of every code point, and tables of it for phones and the web.
 
 Platforms know different versions of Unicode, and so do the parts of the library itself. What a tokenizer does to a
 character is what the model was trained on, so the tables are asked from the library, code point by code point.
@@ -46,7 +46,7 @@ PREPENDED = (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0xD4E)
 
 
 def files() -> dict[str, bytes]:
-    """The golden file and the tables in Kotlin and Swift, by path."""
+    """The golden file and the tables in Kotlin, Swift and TypeScript, by path."""
     return {"unicode.json": _golden(), **_sources(_tables())}
 
 
@@ -271,6 +271,7 @@ def _sources(tables: dict[str, tuple[str, str]]) -> dict[str, bytes]:
     about = f"What {MADE_BY} does to characters. Written by tests/golden/make_unicode.py, which explains the encoding."
     kotlin = ["package org.edgeformer.core.preprocess", "", f"/** {about} */", "internal object UnicodeTables {"]
     swift = [f"/// {about}", "enum UnicodeTables {"]
+    typescript = [f"/** {about} */", "export const UNICODE_TABLES = {"]
     for name, (meaning, table) in tables.items():
         lines = textwrap.wrap(table, 112)
         kotlin += [
@@ -282,11 +283,13 @@ def _sources(tables: dict[str, tuple[str, str]]) -> dict[str, bytes]:
         first, *rest = name.lower().split("_")
         camel = first + "".join(word.title() for word in rest)
         swift += [f"  /// {meaning}", f'  static let {camel} = """', *(f"    {line}" for line in lines), '    """']
+        typescript += [f"  /** {meaning} */", f"  {camel}: `", *(f"    {line}" for line in lines), "  `,"]
     return {
         "../../android_demo/core/src/main/kotlin/org/edgeformer/core/preprocess/UnicodeTables.kt": _text(kotlin),
         "../../ios_demo/Sources/EdgeCore/Preprocess/UnicodeTables.swift": _text(swift),
+        "../../web_demo/src/unicode_tables.ts": _text(typescript, end="} as const;"),
     }
 
 
-def _text(lines: list[str]) -> bytes:
-    return ("\n".join([*lines, "}"]) + "\n").encode()
+def _text(lines: list[str], end: str = "}") -> bytes:
+    return ("\n".join([*lines, end]) + "\n").encode()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeformer_runtime.version import __version__
+from edgeformer_runtime import __version__
 from tests.golden.golden_files import document
 from tests.golden.tiny_bundles import BUNDLES, zipped
 

@@ -11,7 +11,7 @@ import pytest
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines.heads import classify
+from edgeformer_runtime.pipelines.results import classify
 from tests.golden.golden_files import FOLDER
 
 HEADS = json.loads((FOLDER / "heads.json").read_text(encoding="utf-8"))["cases"]

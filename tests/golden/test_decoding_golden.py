@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Transcription
 from edgeformer_runtime.decoding.logit_rules import LogitRules
-from edgeformer_runtime.decoding.repetition import loop_period
+from edgeformer_runtime.decoding.search import loop_period
 from edgeformer_runtime.decoding.segments import Span, Spans, cut_at_skipped, fit_to_pauses
 from edgeformer_runtime.decoding.tokenizer import join_texts
 from edgeformer_runtime.preprocess.silence import PauseOptions, speech_ranges

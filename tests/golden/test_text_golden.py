@@ -12,7 +12,7 @@ import torch
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.text import CLASSIFICATION
 from edgeformer_runtime.preprocess.text import TextEncoder
 

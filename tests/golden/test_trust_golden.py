@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgeformer_runtime.bundle import archive, requirement, signature
+from edgeformer_runtime.bundle import archive, signature
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import Requirement, requirement_of
+from edgeformer_runtime.bundle.signature import Requirement, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from tests.golden.golden_files import FOLDER
 from tests.golden.make_zips import apply
@@ -60,9 +60,9 @@ def test_a_release_is_one_text(case: dict[str, Any]) -> None:
     data = case["text"].encode()
     if case["version"] is None:
         with pytest.raises(BundleError):
-            requirement.decode(data, RELEASES["bundle"])
+            signature.decode_release(data, RELEASES["bundle"])
     else:
-        assert requirement.decode(data, RELEASES["bundle"]) == case["version"]
+        assert signature.decode_release(data, RELEASES["bundle"]) == case["version"]
 
 
 @pytest.mark.parametrize("case", RELEASES["required"], ids=_names(RELEASES["required"]))

@@ -23,8 +23,7 @@ from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgeformer_runtime.bundle.manifest import (
     Classification,
     Embedding,
@@ -82,6 +84,16 @@ def text(task: str = "text-classification", target: str = "onnx") -> Manifest:
     )
     name = "tiny-score" if task == "text-scoring" else "tiny-text"
     return _manifest(name, "bert", task, target, programs, TextPreprocessing("tokenizer.json", 0, 12), head)
+
+
+def packed() -> Manifest:
+    """An embedder with a program for up to four texts in a row."""
+    bucket = text("text-embedding", "litert")
+    length = SEQ_LENS[-1]
+    row = tuple(TensorSpec(name, "int32", (1, length)) for name in ("input_ids", "position_ids"))
+    texts = TensorSpec("texts", "float32", (1, 4, length))
+    output = TensorSpec("output", "float32", (4, EMBEDDING_DIM))
+    return replace(bucket, packed=ProgramSpec("packed", MODEL, "packed", (*row, texts), (output,)))
 
 
 def tokens(task: str, head: Postprocessing, lengths: tuple[int, ...] = (24, 48), target: str = "onnx") -> Manifest:

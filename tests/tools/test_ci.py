@@ -11,6 +11,7 @@ import pytest
 from tools import ci
 from tools.ci import Job
 
+APP_FILES = (ci.REPOSITORY / "tests" / "ios" / "test_app_files.py").read_text()
 MAKEFILE = (ci.REPOSITORY / "Makefile").read_text()
 
 
@@ -95,7 +96,7 @@ def test_a_hung_job_shows_no_more_than_its_last_lines(capsys: pytest.CaptureFixt
 
 def test_an_unknown_job_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert ci.main(["lint", "linnt"]) == 2
-    assert "ci: no job linnt: expected some of setup, browser, debian, test, lint, " in capsys.readouterr().err
+    assert "ci: no job linnt: expected some of setup, browser, debian, ios, test, lint, " in capsys.readouterr().err
 
 
 def test_help_names_every_job_and_its_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +110,8 @@ def test_help_names_every_job_and_its_command(capsys: pytest.CaptureFixture[str]
 def test_every_target_that_checks_has_a_job_and_no_test_is_left_out() -> None:
     commands = " && ".join(job.command for job in ci.JOBS)
     asked = set(re.findall(r"make ([a-z-]+)", commands))
-    assert asked == {"browser", "setup", "lint", "test", "pi", "android", "older-cpu", "ios"}
+    assert asked == {"browser", "setup", "lint", "test", "pi", "android", "older-cpu", "web"}
+    assert "python3 -m ios_demo.tools.check --swift" in commands and "test_the_app_is_whole" in APP_FILES
     assert asked <= set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     for ignored in re.findall(r"--ignore (\S+?)[' ]", commands):
         assert any(job.command.endswith(f"pytest {ignored}") for job in ci.JOBS), ignored

@@ -20,11 +20,9 @@ SPEECH = Model(
     lambda folder: str(save_whisper(folder, multilingual=False, encoder_layers=1, decoder_layers=1)),
     audio_seconds=(2.0,),
 )
-MODELS = (
-    SPEECH,
-    Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert"),
-    Model("things", ("fp32", "dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True),
-)
+INTENTS = Model("intents", ("fp32", "dynamic-int8"), lambda _: "clinc150-mobilebert")
+THINGS = Model("things", ("fp32", "dynamic-int8", "static-int8"), lambda _: "cifar10-tinyvit", takes_images=True)
+MODELS = (SPEECH, INTENTS, THINGS)
 """The two models of the zoo, and a narrow Whisper with everything that a published one has."""
 
 TINY_LITERT = "tiny.litert.fp32"

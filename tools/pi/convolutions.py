@@ -17,7 +17,7 @@ from edgeformer.checkpoints.checkpoint import open_checkpoint
 from edgeformer.convert.bundle_writer import seal, write_bundle
 from edgeformer.convert.calibration import calibrated
 from edgeformer.convert.target import PRECISIONS, converter_for
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.tasks.image import CLASSIFICATION
 from edgeformer_runtime.bundle.manifest import Source, TensorSpec
 

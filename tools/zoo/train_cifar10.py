@@ -23,14 +23,14 @@ from torch.nn import functional as F
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.weights import save_weights
-from edgeformer.compress.augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.augment import Augmentation, transform
 from edgeformer.compress.corpus import Batch, Inputs
 from edgeformer.compress.objective import Counts, Objective, answer
 from edgeformer.compress.recipe import Loss, Training
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models.tinyvit import FAMILY, TinyViT
-from edgeformer.progress import Bars
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.cli.console import Bars
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from tools.zoo.cifar10_data import CLASSES, LabelledImages, load_cifar10
@@ -264,6 +264,34 @@ zip of `train/<class>/<name>` and `test/<class>/<name>`; not part of this reposi
 
 Alex Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
+
+
+def mix_pairs(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mix each image with another, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019) with even chances.
+
+    Args:
+        images: (B, 3, H, W) float32.
+        targets: (B, L) probabilities.
+        rng: source of every random number.
+
+    Returns:
+        Both, mixed by the same share.
+    """
+    order = torch.randperm(len(images), generator=rng)
+    share = torch.rand((), generator=rng).item()
+    if torch.rand((), generator=rng).item() < 0.5:
+        images = torch.lerp(images[order], images, share)
+    else:
+        height, width = images.shape[2:]
+        side = math.sqrt(1 - share)
+        box_height, box_width = round(side * height), round(side * width)
+        top = int(torch.randint(height - box_height + 1, (), generator=rng))
+        left = int(torch.randint(width - box_width + 1, (), generator=rng))
+        images = images.clone()
+        box = (slice(None), slice(None), slice(top, top + box_height), slice(left, left + box_width))
+        images[box] = images[order][box]
+        share = 1 - box_height * box_width / (height * width)
+    return images, torch.lerp(targets[order], targets, share)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,9 +33,10 @@ from edgeformer.compress.student import shrink_tokenizer
 from edgeformer.compress.training import Run, open_accelerator, train
 from edgeformer.models import mobilebert
 from edgeformer.models.text import TextClassifier
-from edgeformer.progress import Bars, Progress, silent
+from edgeformer_runtime.cli.console import Bars
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.interface import Progress, silent
 from tools.zoo.clinc150_data import Clinc150, Split, load_clinc150
 from tools.zoo.publish import CARD, public_config, publish
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import Precision, Target
 from edgeformer.foreign_code import quiet_tools
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered, PlannedLayer, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.coreml.target import MACOS_OF_IOS, TARGET
 from edgeformer_converters.mil.interpreter import MilInterpreter

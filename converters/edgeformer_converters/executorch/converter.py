@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.foreign_code import quiet_tools
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered, common_problems, plan_problems
 from edgeformer_converters.executorch.quantize import (
     quantize_by_plan,

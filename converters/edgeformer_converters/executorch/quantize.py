@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
-from edgeformer.models.program import MIN_MAX, Program
+from edgeformer.models.family import MIN_MAX, Program
 from edgeformer_converters.observe import ValueHistogram
 from edgeformer_runtime.errors import InputError
 

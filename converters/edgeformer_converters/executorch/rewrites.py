@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.traceback import NodeSource
 
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 
 aten = torch.ops.aten
 

@@ -35,8 +35,8 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.litert import check_model
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EngineError
+from edgeformer_runtime.process import held_back
 
 # XNNPACK reads weights in vectors of 16 bytes where they lie; small constants are read number by number.
 ALIGNMENT_BYTES, SMALL_ALIGNMENT_BYTES = 16, 4

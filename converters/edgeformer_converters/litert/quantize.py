@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeformer.models.program import MIN_MAX, Program
+from edgeformer.models.family import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.observe import ValueHistogram

@@ -29,9 +29,9 @@ from edgeformer_converters.mil.program import (
 )
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import did_you_mean
 
@@ -56,6 +56,8 @@ MAX_ROUNDS = 10_000
 """Of a loop: a stranger's may never end."""
 MAX_VALUES = 1 << 28
 """Of one declared result: a gigabyte of float32."""
+MAX_SHOWN = 400
+"""Characters of an operator's operands in a message."""
 LARGEST_HALF = float(torch.finfo(torch.float16).max)
 
 
@@ -163,8 +165,9 @@ class _Run:
         try:
             results = function(**operands)
         except (TypeError, ValueError, RuntimeError, IndexError, KeyError) as error:
-            shapes = {key: tuple(each.shape) if isinstance(each, Tensor) else each for key, each in operands.items()}
-            raise EngineError(f"MIL operator {operation.type} {operation.name}, given {shapes}: {error}") from error
+            shapes = shorten({key: _shapes(operand) for key, operand in operands.items()}, MAX_SHOWN)
+            reason = " ".join(str(error).split())
+            raise EngineError(f"MIL operator {operation.type} {operation.name}, given {shapes}: {reason}") from error
         self._settle(operation, results if isinstance(results, tuple) else (results,))
 
     def _access_state(self, operation: Operation) -> None:
@@ -225,6 +228,13 @@ def _nested(operations: Sequence[Operation]) -> Iterator[Operation]:
         yield operation
         for block in operation.blocks:
             yield from _nested(block.operations)
+
+
+def _shapes(operand: Any) -> Any:
+    """An operand with the shapes of tensors in their place, as messages show it."""
+    if isinstance(operand, Tensor):
+        return tuple(operand.shape)
+    return [_shapes(each) for each in operand] if isinstance(operand, (list, tuple)) else operand
 
 
 def _static_shape(variable: Variable) -> tuple[int, ...]:

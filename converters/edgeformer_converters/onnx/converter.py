@@ -20,7 +20,7 @@ from torch import nn
 from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.target import PLANNED, Precision, Target
 from edgeformer.foreign_code import quiet_tools
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered, PlannedLayers, common_problems, plan_problems
 from edgeformer_converters.onnx.target import TARGET
 from edgeformer_runtime.bundle.manifest import Requirements

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8
-from edgeformer.models.program import MIN_MAX, Program
+from edgeformer.models.family import MIN_MAX, Program
 from edgeformer_converters.checks import PlannedLayers
 from edgeformer_converters.observe import ValueHistogram
 from edgeformer_converters.onnx.converter import store_in_half

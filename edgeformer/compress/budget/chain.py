@@ -45,14 +45,13 @@ from edgeformer.convert.result import ConversionResult, Converted
 from edgeformer.convert.target import TARGETS, check_target, verification_engine
 from edgeformer.evaluate.evaluate import Answers, answers_of
 from edgeformer.models.config import read_object
-from edgeformer.models.program import LONGEST_DEFAULT
-from edgeformer.progress import Progress, silent
+from edgeformer.models.family import LONGEST_DEFAULT
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bench.measure import median_latencies_ms
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.delivery import alone, put, work_folder
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.interface import Progress, Shown, silent
 
 SEARCH_VERSION = 1
 DEFAULT_EXAMPLES = 128

@@ -30,10 +30,8 @@ from edgeformer.convert.target import check_target
 from edgeformer.tasks.task import TASKS, Metric, task_metrics
 from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.shown import Shown
 
 VERSION = 1
 DEFAULT_FORMATS = ("int8", "int4")
@@ -114,7 +112,11 @@ class Sensitivity(Shown):
 
 
 def measure_sensitivity(
-    model: Model, probe: Probe, target: str, formats: Sequence[str] = DEFAULT_FORMATS, progress: Progress | None = None
+    model: Model,
+    probe: Probe,
+    target: str,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    progress: CountProgress | None = None,
 ) -> Sensitivity:
     """Give each layer each format in turn.
 
@@ -154,7 +156,7 @@ def cached_sensitivity(
     data_sha256: str,
     target: str,
     formats: Sequence[str] = DEFAULT_FORMATS,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Sensitivity:
     """`measure_sensitivity`, or what it gave for the same weights, data, target and formats on this machine.
 
@@ -184,7 +186,7 @@ def sensitivity_of(
     target: str,
     formats: Sequence[str],
     examples: int,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Sensitivity:
     """The sensitivity of a checkpoint's layers; see `cached_sensitivity`.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.attention.mask import MASK_VALUE, ScoreRange
+from edgeformer.attention.kernels import MASK_VALUE, ScoreRange
 from edgeformer.models.config import read_object, write_json
 from edgeformer.models.family import Family
 from edgeformer.models.score_range import score_range

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeformer.attention import AttentionKernel
-from edgeformer.attention.mask import MASK_VALUE
+from edgeformer.attention.kernels import MASK_VALUE
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.text import attention_heads, merge_heads

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgeformer.models.program import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
+from edgeformer.models.family import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
 from edgeformer.models.whisper.model import (
     DecoderLayer,
     FeedForward,

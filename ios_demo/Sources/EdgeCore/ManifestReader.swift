@@ -8,7 +8,11 @@ enum ManifestReader {
             keys: [
                 "attention", "family", "files", "format_version", "license", "name", "operators", "postprocessing",
                 "precision", "preprocessing", "programs", "recipe", "requires", "source", "target", "task", "toolchain",
-            ])
+            ], optional: ["packed"])
+        if record.has("packed") {  // it answers several texts at a time, which nothing here does
+            let (packed, path) = try record.value("packed")
+            _ = try program(packed, path)
+        }
         _ = try record.integer("format_version", Manifest.formatVersion...Manifest.formatVersion)
         return Manifest(
             name: try record.word("name", longest: 128),

@@ -34,7 +34,7 @@ final class SpeechReplay: Replay {
         }
         let (samples, spectrogram): ([Float], Tensor)
         do {
-            samples = try Audio.readWav(
+            samples = try WavSource.recorded(
                 try bundle.readBytes(file), sampleRate: model.audio.sampleRate, count: count, file: file)
             spectrogram = try model.mel(samples, bucket)
         } catch let error as InputError {

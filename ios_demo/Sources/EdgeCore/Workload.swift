@@ -19,7 +19,7 @@ public final class Workload {
                 throw BundleError("\(Manifest.casesFile): expected a recording")
             }
             let bytes = try bundle.readBytes(file)
-            let samples = try Audio.readWav(bytes, sampleRate: spec.sampleRate, count: count, file: file)
+            let samples = try WavSource.recorded(bytes, sampleRate: spec.sampleRate, count: count, file: file)
             let model = try SpeechModel(bundle, engine)
             guard let bucket = model.spec.buckets.first(where: { $0.encode == recorded.program }) else {
                 throw BundleError("\(Manifest.casesFile): expected a program that encodes, found \(recorded.program)")

@@ -48,6 +48,36 @@ final class AudioTests: XCTestCase {
         for same in [[], [0], [0.05], [-1]] as [[Float]] { XCTAssertEqual(LogMel.leveled(same), same) }
     }
 
+    func testWavFilesOfAllKindsAsMonoAtAnotherRate() throws {
+        let golden = try Golden.json("wav.json")
+        let tensors = try Golden.tensors("wav.safetensors")
+        func read(_ file: Data, _ count: Int) throws -> [Float] {
+            let reader = try AudioReader(try WavSource(file), sampleRate: golden["sample_rate"].int)
+            var samples: [Float] = []
+            while true {
+                let block = try reader.read(count)
+                if block.isEmpty { return samples }
+                samples += block
+            }
+        }
+        for (index, item) in try Golden.items(golden["cases"]).enumerated() {
+            let name = item["name"].text ?? ""
+            guard case .uint8(let levels) = try XCTUnwrap(tensors["\(index)/file"]).values else { return XCTFail(name) }
+            let file = Data(levels)
+            if let words = item["error"].text {
+                XCTAssertThrowsError(try read(file, 500), name) { XCTAssertTrue("\($0)".contains(words), "\($0)") }
+                continue
+            }
+            let expected = tensors["\(index)/samples"]?.floats ?? []
+            for count in [1, 777, 1 << 20] {
+                let found = try read(file, count)
+                XCTAssertEqual(found.count, expected.count, name)
+                let worst = zip(found, expected).map { abs($0 - $1) }.max() ?? 0
+                XCTAssertLessThanOrEqual(Double(worst), item["tolerance"].double, name)
+            }
+        }
+    }
+
     func testPausesCutsAndWindows() throws {
         let golden = try Golden.json("silence.json")
         let tensors = try Golden.tensors("silence.safetensors")

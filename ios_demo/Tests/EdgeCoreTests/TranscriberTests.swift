@@ -11,7 +11,7 @@ final class TranscriberTests: XCTestCase {
             throw XCTSkip("no audio")
         }
         let transcriber = try Transcriber(bundle, engine: try RecordedEngine(bundle))
-        let samples = try Audio.readWav(
+        let samples = try WavSource.recorded(
             try bundle.readBytes(file), sampleRate: transcriber.sampleRate, count: count, file: file)
         return (transcriber, samples, text)
     }
@@ -30,6 +30,21 @@ final class TranscriberTests: XCTestCase {
         XCTAssertEqual(found.language, "en")
         XCTAssertEqual(found.statistics.windows, 1)
         XCTAssertEqual(found.duration, Double(samples.count) / Double(transcriber.sampleRate), accuracy: 1e-9)
+    }
+
+    func testARecordingIsReadAsItIsHeard() async throws {
+        let (transcriber, samples, text) = try opened()
+        let rate = transcriber.sampleRate
+        let recording = try AudioReader(SamplesSource(samples, rate), sampleRate: rate)
+        let found = try await transcriber.transcribe(recording, options: plain)
+        XCTAssertEqual(found.text, text)
+        let other = try AudioReader(SamplesSource(samples, 8000), sampleRate: 8000)
+        do {
+            _ = try await transcriber.transcribe(other)
+            XCTFail("expected an error")
+        } catch {
+            XCTAssertTrue(error is InputError, "\(error)")
+        }
     }
 
     func testLongAudioIsHeardInWindows() async throws {
@@ -88,5 +103,19 @@ final class TranscriberTests: XCTestCase {
         } catch {
             XCTAssertTrue(error is InputError, "\(error)")
         }
+    }
+}
+
+/// Samples as two equal channels.
+private final class SamplesSource: AudioSource {
+    let sampleRate: Int
+    let channels = 2
+    private var rest: ArraySlice<Float>
+
+    init(_ samples: [Float], _ sampleRate: Int) { (rest, self.sampleRate) = (samples[...], sampleRate) }
+
+    func read(_ count: Int) -> [Float] {
+        defer { rest = rest.dropFirst(count) }
+        return rest.prefix(count).flatMap { [$0, $0] }
     }
 }

@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 
 Run = Callable[[], object]
 """What a contender's factory gives: a call that runs the model once."""

@@ -24,7 +24,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress
 
 DEFAULT_ROUNDS = 30
 QUICK_WARM_UP, QUICK_ROUNDS = 3, 15
@@ -32,7 +32,7 @@ QUICK_WARM_UP, QUICK_ROUNDS = 3, 15
 _MIB = 1 << 20
 
 
-def measure_cells(cells: Sequence[Cell], rounds: int = DEFAULT_ROUNDS, progress: Progress | None = None) -> Report:
+def measure_cells(cells: Sequence[Cell], rounds: int = DEFAULT_ROUNDS, progress: CountProgress | None = None) -> Report:
     """Measure the contenders of each cell against each other, cell after cell.
 
     Args:

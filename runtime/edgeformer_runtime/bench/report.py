@@ -14,7 +14,7 @@ from rich.table import Table
 
 from edgeformer_runtime.bench.device import Device, Energy, State
 from edgeformer_runtime.bundle.strict_json import check, from_data, to_data
-from edgeformer_runtime.shown import Shown
+from edgeformer_runtime.interface import Shown
 
 FORMAT_VERSION = 1
 SCHEMA = "bench.schema.json"

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.bundle.vectors import Case, longest_case, read_vectors
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.registry import load_attribute
@@ -101,8 +103,11 @@ class EachInput:
 
 
 def read_inputs(path: str) -> list[Any]:
-    """The inputs that a benchmark's parent has written for all contenders, a JSON list."""
-    inputs: list[Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    """The inputs that a benchmark's parent has written for all contenders: a JSON list, or a folder of .npy files."""
+    place = Path(path)
+    if place.is_dir():
+        return [np.load(file) for file in sorted(place.iterdir())]
+    inputs: list[Any] = json.loads(place.read_text(encoding="utf-8"))
     return inputs
 
 

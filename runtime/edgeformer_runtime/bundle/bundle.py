@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
-from edgeformer_runtime.bundle import file_sizes, folder, remembered, requirement, signature
+from edgeformer_runtime.bundle import folder, remembered, signature
 from edgeformer_runtime.bundle.folder import check_outside
 from edgeformer_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -20,10 +20,19 @@ from edgeformer_runtime.bundle.manifest import (
     VECTORS_FOLDER,
     FileEntry,
     Manifest,
+    check_sizes,
     parse,
 )
-from edgeformer_runtime.bundle.requirement import MAX_RELEASE_BYTES, RELEASE_FILE, Required, Requirement, requirement_of
-from edgeformer_runtime.bundle.signature import SIGNATURE_BYTES, SIGNATURE_NAME, SignatureState
+from edgeformer_runtime.bundle.signature import (
+    MAX_RELEASE_BYTES,
+    RELEASE_FILE,
+    SIGNATURE_BYTES,
+    SIGNATURE_NAME,
+    Required,
+    Requirement,
+    SignatureState,
+    requirement_of,
+)
 from edgeformer_runtime.bundle.strict_json import check_name, shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.task import TASKS
@@ -31,7 +40,7 @@ from edgeformer_runtime.tasks.task import TASKS
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle import archive
     from edgeformer_runtime.bundle.unpacked import Copy
-    from edgeformer_runtime.model_files.index_rows import Rows
+    from edgeformer_runtime.model_files.refusal import Rows
 
 MAX_FILES = folder.MAX_FILES
 Reader: TypeAlias = "archive.Reader | folder.Reader"
@@ -145,7 +154,7 @@ class Bundle:
         """The version that `release.json` states; None: it has none."""
         if RELEASE_FILE not in self.manifest.files:
             return None
-        return requirement.decode(self.read_bytes(RELEASE_FILE), self.manifest.name)
+        return signature.decode_release(self.read_bytes(RELEASE_FILE), self.manifest.name)
 
     @property
     def manifest_sha256(self) -> str:
@@ -246,7 +255,7 @@ def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trust
         state = remembered.state_of(reader.stats)
         if trusted and not keys and (rows := remembered.rows_of(path, state)) is not None:
             return Bundle(path, manifest, signature, checked=_Checked(state, from_s, rows))
-        file_sizes.refuse_holes(path / name for name in manifest.files)
+        folder.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
         if keys:
             copy = _unpacked(reader, manifest, raw)
@@ -260,7 +269,7 @@ def _open_zip(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundl
 
     with archive.Reader(path) as reader:
         manifest, signature, raw = _read_manifest(reader, required, keys)
-        file_sizes.refuse_holes([path])
+        folder.refuse_holes([path])
         copy = _unpacked(reader, manifest, raw)
         bundle = Bundle(copy.folder, manifest, signature, copy)
     if keys and not archive.is_canonical(path, bundle.members()):
@@ -283,7 +292,7 @@ def _read_manifest(
     _compare_names(manifest, reader.sizes)
     for name, entry in manifest.files.items():
         _compare_size(name, entry, reader.sizes[name])
-    file_sizes.check_sizes(manifest)
+    check_sizes(manifest)
     required.check(manifest.name, _read_release(reader, manifest))
     return manifest, state, raw
 
@@ -295,7 +304,7 @@ def _read_release(reader: Reader, manifest: Manifest) -> int | None:
         return None
     data = reader.read(RELEASE_FILE, MAX_RELEASE_BYTES)
     _compare_hash(RELEASE_FILE, entry, [data])
-    return requirement.decode(data, manifest.name)
+    return signature.decode_release(data, manifest.name)
 
 
 def _unpacked(reader: Reader, manifest: Manifest, raw: Mapping[str, bytes]) -> Copy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -116,3 +116,48 @@ def _scan(folder: Path, prefix: str = "", depth: int = 1) -> Iterator[str]:
                     yield name
             else:
                 raise BundleError(f"{shorten(name)} is not a plain file")
+
+
+# Files that were never written.
+
+LARGE_BYTES = 64 << 20
+_MAX_HOLES = 10_000
+
+
+def refuse_holes(paths: Iterable[Path]) -> None:
+    """Refuse large files that are mostly holes: nothing was ever written there, and hashing their zeros takes minutes.
+
+    Raises:
+        BundleError: names the file.
+    """
+    for path in paths:
+        size = path.stat().st_size
+        if size >= LARGE_BYTES and hasattr(os, "SEEK_HOLE") and _data_bytes(path, size) < size // 2:
+            raise BundleError(f"{path.name}: most of its {size} bytes were never written: copy or download it again")
+
+
+def _data_bytes(path: Path, size: int) -> int:
+    """How many bytes a file holds that were written; all, where the file system does not tell."""
+    written = position = 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for _ in range(_MAX_HOLES):
+            position = os.lseek(descriptor, position, os.SEEK_DATA)
+            end = os.lseek(descriptor, position, os.SEEK_HOLE)
+            written += end - position
+            position = end
+            if position >= size:
+                return written
+    except OSError:  # ENXIO: no data behind the position; EINVAL: not known here
+        return written if position else (0 if _ends_in_a_hole(descriptor) else size)
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def _ends_in_a_hole(descriptor: int) -> bool:
+    """Whether the file system finds a hole at the very beginning."""
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE) == 0
+    except OSError:
+        return False

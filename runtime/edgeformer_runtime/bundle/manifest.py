@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME
 from edgeformer_runtime.bundle.specs import Classification as Classification
@@ -20,7 +21,6 @@ from edgeformer_runtime.bundle.specs import TextPreprocessing as TextPreprocessi
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.tasks.task import TASKS, Task
-from edgeformer_runtime.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -95,6 +95,19 @@ class Manifest:
     operators: dict[str, int]
     files: dict[str, FileEntry]
     format_version: int = FORMAT_VERSION
+    packed: ProgramSpec | None = None
+
+    @property
+    def all_programs(self) -> tuple[ProgramSpec, ...]:
+        """All that the model files hold: those that answer one input, and the one that answers several."""
+        return self.programs if self.packed is None else (*self.programs, self.packed)
+
+    def to_data(self) -> dict[str, Any]:
+        """The manifest as JSON values. `packed` is left out where there is none, as it was before any bundle had it."""
+        data: dict[str, Any] = strict_json.to_data(self)
+        if self.packed is None:
+            del data["packed"]
+        return data
 
     def to_json(self) -> str:
         """The manifest's canonical text: sorted keys, two spaces of indentation, a final newline.
@@ -102,7 +115,7 @@ class Manifest:
         Raises:
             BundleError: `parse` would refuse it.
         """
-        text = strict_json.dumps(strict_json.to_data(self))
+        text = strict_json.dumps(self.to_data())
         parse(text)
         return text
 
@@ -126,9 +139,9 @@ def parse(text: str | bytes) -> Manifest:
     records = {Preprocessing: task.takes.record, Postprocessing: task.gives.record}
     manifest = strict_json.from_data(Manifest, data, MANIFEST_NAME, records)
     _check_files(manifest)
-    for program in manifest.programs:
+    for program in manifest.all_programs:
         _check_program(manifest, program)
-    check_unique((program.name for program in manifest.programs), "program")
+    check_unique((program.name for program in manifest.all_programs), "program")
     _check_task(manifest, task)
     return manifest
 
@@ -188,7 +201,7 @@ def _check_program(manifest: Manifest, program: ProgramSpec) -> None:
     in_folder = any(name.startswith(program.file + "/") for name in manifest.files)
     if program.file not in manifest.files and not in_folder:
         raise BundleError(f"{where}: its file {shorten(program.file)} is neither a file nor a folder of files")
-    if in_folder != (manifest.target == "coreml"):
+    if in_folder != _files_of(manifest).in_folders:
         raise BundleError(f"{where}: {shorten(program.file)}: a Core ML model is a folder, any other a file")
     check_unique((tensor.name for tensor in program.inputs + program.outputs), f"input or output of {program.name}")
 
@@ -207,6 +220,8 @@ def _check_task(manifest: Manifest, task: Task) -> None:
             raise BundleError(f"{MANIFEST_NAME}: {file.key}: {shorten(file.name)} is not among files")
     task.takes.check(manifest)
     task.gives.check(manifest)
+    if manifest.packed is not None:
+        task.takes.check_packed(manifest, manifest.packed)
 
 
 def check_unique(found: Iterable[str], what: str) -> None:
@@ -220,3 +235,68 @@ def check_unique(found: Iterable[str], what: str) -> None:
         if name in seen:
             raise BundleError(f"{MANIFEST_NAME}: the {what} {shorten(name)} occurs twice")
         seen.add(name)
+
+
+# How large the files of a bundle may be, by what the manifest says that they are: known before any is read.
+
+MAX_REPORT_BYTES = 64 << 20
+MAX_RAW_INPUT_BYTES = 128 << 20
+"""Of a file of raw input among the vectors."""
+MAX_TENSORS_BYTES = 1 << 30
+MAX_OTHER_BYTES = 256 << 20
+"""Of a file that nothing refers to, as a licence."""
+MAX_MODEL_BYTES = (2 << 30) - 1
+"""Of a FlatBuffer, whose offsets are 31 bits, and of a Protocol Buffer, whose lengths are."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What the files of a format are that programs name.
+
+    Attributes:
+        max_bytes: of each; None: its encoding sets no limit.
+        in_folders: a program names a folder, and each file in it is a part of the model.
+        weights_beside: files in the folder of a model's may be its weights, of any size.
+    """
+
+    max_bytes: int | None = None
+    in_folders: bool = False
+    weights_beside: bool = False
+
+
+_FORMATS = {
+    "litert": ModelFiles(MAX_MODEL_BYTES),
+    "onnx": ModelFiles(MAX_MODEL_BYTES, weights_beside=True),
+    "coreml": ModelFiles(in_folders=True),
+}
+
+
+def _files_of(manifest: Manifest) -> ModelFiles:
+    return _FORMATS.get(manifest.target, ModelFiles())
+
+
+def check_sizes(manifest: Manifest) -> None:
+    """Refuse a size that a file of its kind cannot have, before it is read and hashed.
+
+    Raises:
+        BundleError: names the file and what was expected.
+    """
+    limits, files = _limits(manifest), _files_of(manifest)
+    models = {program.file for program in manifest.all_programs}
+    beside_models = {name.rpartition("/")[0] for name in models} if files.weights_beside else set()
+    for name, entry in manifest.files.items():
+        limit = limits.get(name)
+        if limit is None and name.startswith(VECTORS_FOLDER):
+            limit = MAX_RAW_INPUT_BYTES
+        elif limit is None and name in models:
+            limit = files.max_bytes
+        elif limit is None and not files.in_folders and name.rpartition("/")[0] not in beside_models:
+            limit = MAX_OTHER_BYTES
+        if limit is not None and entry.size > limit:
+            raise BundleError(f"{name}: expected at most {limit} bytes, found {entry.size}")
+
+
+def _limits(manifest: Manifest) -> dict[str, int]:
+    """The files that the manifest names."""
+    limits = {CASES_FILE: MAX_CASES_BYTES, TENSORS_FILE: MAX_TENSORS_BYTES, REPORT_FILE: MAX_REPORT_BYTES}
+    return limits | {file.name: file.max_bytes for file in TASKS[manifest.task].files(manifest)}

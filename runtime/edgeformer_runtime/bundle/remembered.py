@@ -19,12 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.delivery import cache_folder, make_private, who_can_replace
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.model_files.index_rows import Rows
+    from edgeformer_runtime.model_files.refusal import Rows
 
 VALID_S = 7 * 24 * 3600
 """A note that is older does not count."""

@@ -174,7 +174,10 @@ def _check_numbers(inputs: Mapping[str, Tensor], manifest: Manifest, program: Pr
 def _check_entry(entry: Mapping[str, Any], manifest: Manifest, where: str) -> None:
     task = TASKS[manifest.task]
     given, expected = entry["input"], entry["expected"]
-    lists = (given.get("token_ids"), [given.get("samples")], expected.get("prompt"), expected.get("tokens"))
+    places = [
+        each[end] for kind in ("answers", "entities") for each in expected.get(kind, ()) for end in ("start", "end")
+    ]
+    lists = (given.get("token_ids"), [given.get("samples")], expected.get("prompt"), expected.get("tokens"), places)
     for number in (number for numbers in lists for number in numbers or ()):
         if isinstance(number, float):  # JSON Schema takes 1.0 for an integer; readers in other languages do not
             raise BundleError(f"{where}: expected integers, found {number!r}")

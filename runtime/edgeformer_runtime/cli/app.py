@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime import __version__
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, print_result, progress_bar, run_app
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.version import __version__
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bench.contender import Sweep
@@ -246,7 +246,6 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Check a bundle, and show what it holds."""
-    from edgeformer_runtime.bundle import strict_json
     from edgeformer_runtime.bundle.bundle import Bundle
     from edgeformer_runtime.cli.tables import bundle_table
 
@@ -258,7 +257,7 @@ def inspect(
                     "size_bytes": opened.size_bytes,
                     "signature": opened.signature.to_json(),
                     "release": opened.release,
-                    "manifest": strict_json.to_data(opened.manifest),
+                    "manifest": opened.manifest.to_data(),
                 }
             )
         else:

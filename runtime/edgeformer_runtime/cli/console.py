@@ -6,6 +6,7 @@ import atexit
 import gc
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -23,9 +24,8 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.interface import CountProgress, Shown
 from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
-from edgeformer_runtime.progress import Progress
-from edgeformer_runtime.shown import Shown
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -121,7 +121,7 @@ def new_bar(console: Console, *, transient: bool = True, disable: bool = False) 
 
 
 @contextmanager
-def progress_bar(description: str, console: Console | None = None) -> Iterator[Progress]:
+def progress_bar(description: str, console: Console | None = None) -> Iterator[CountProgress]:
     """A bar on a console (None: stderr), gone when it is done; the block calls what it gets with (finished, total)."""
     with new_bar(err if console is None else console) as bar:
         task = bar.add_task(description, total=None, note="")
@@ -152,6 +152,79 @@ def late_progress(description: str) -> Iterator[Callable[[int], None]]:
     finally:
         if is_shown:
             bar.stop()
+
+
+class Steps:
+    """A bar that advances when the next step starts; where stderr is no terminal, a line per step.
+
+    Such a line waits for the second step: an input that is refused while it is read gives its error's line alone.
+
+    It writes to a duplicate of the descriptor, because converters hold back what their tools print to stderr.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        """`total`: how many steps there will be; None: `at` will tell."""
+        self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
+        self._console = Console(file=self._file)
+        self._bar = new_bar(self._console)
+        self._begun = 0
+        self._lines: list[str] = []
+        self._task = self._bar.add_task("", total=total, completed=-1, note="")
+
+    def __call__(self, step: str) -> None:
+        """Begin a step; what starts with "note: " is printed and is no step."""
+        if step.startswith("note: "):
+            self._lines.append(step)
+        else:
+            self._begun += 1
+            self._bar.update(self._task, description=step, advance=1)
+            if not self._console.is_terminal:
+                self._lines.append(step)
+        if self._begun > 1:
+            for line in self._lines:
+                self._console.print(line, highlight=False, soft_wrap=True)
+            self._lines.clear()
+
+    def at(self, step: str, finished: int, total: int) -> None:
+        """The same as a `Progress`; `total` of 0: a note."""
+        if total:
+            self._bar.update(self._task, total=total)
+        if finished < total or not total:
+            self(step)
+
+    def __enter__(self) -> Steps:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._file.close()
+
+
+class Bars:
+    """Shows a `Progress` on stderr: a bar that is gone at the end, and lines; without a terminal the lines alone."""
+
+    def __init__(self) -> None:
+        self._bar = new_bar(err)
+        self._task = self._bar.add_task("", total=None, note="")
+        self._finished = 0
+
+    def __call__(self, step: str, finished: int, total: int) -> None:
+        """Move the bar; a `total` of 0: print a line."""
+        if not total:
+            err.print(step)
+            return
+        if finished < self._finished:  # another step, whose speed is its own
+            self._bar.reset(self._task)
+        self._finished = finished
+        self._bar.update(self._task, description=step, completed=finished, total=total)
+
+    def __enter__(self) -> Bars:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:

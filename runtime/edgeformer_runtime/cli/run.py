@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from edgeformer_runtime.cli.console import err, out, print_json, print_text, pro
 from edgeformer_runtime.cli.tables import answers_table
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.delivery import check_names
-from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.base import Pipeline, run_with
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
@@ -103,9 +103,11 @@ def answer_all(
     """Answer raw inputs, which were given as texts, and print a table or JSON."""
     results: list[Result] = []
     with progress_bar("running") as report:
-        for index, raw in enumerate(raws):
-            results.append(run_one(pipeline, raw, options))
-            report(index + 1, len(raws))
+        for result in answer_each(pipeline, raws, options):
+            if isinstance(result, EdgeFormerError):
+                raise result
+            results.append(result)
+            report(len(results), len(raws))
     for index, result in enumerate(results):
         if result.truncated:
             err.print(f"note: input {index} was too long for the bundle and lost its end")
@@ -117,9 +119,9 @@ def answer_all(
         out.print(answers_table(given, results, gives, options.top or DEFAULT_TOP))
 
 
-def run_one(pipeline: Pipeline[Any, Any], raw: Any, options: RunOptions) -> Any:
-    """Answer one raw input, with options of the call where the task's answers have some."""
-    return run_with(pipeline, raw, TASKS[pipeline.bundle.manifest.task].gives.call_options(options))
+def answer_each(pipeline: Pipeline[Any, Any], raws: Sequence[Any], options: RunOptions) -> Iterator[Any]:
+    """`Pipeline.answer_each` with options of the call where the task's answers have some."""
+    return pipeline.answer_each(raws, TASKS[pipeline.bundle.manifest.task].gives.call_options(options))
 
 
 def best_of(pipeline: Pipeline[Any, Any], result: Result, options: RunOptions) -> dict[str, Any]:

@@ -8,14 +8,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.cli.console import late_progress
-from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, best_of, run_one
-from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.pipelines.base import Pipeline
+from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, answer_each, best_of
+from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline
 from edgeformer_runtime.registry import did_you_mean
 
 TEXT_NAMES = ("text", "sentence")
@@ -268,37 +269,56 @@ def _rows(options: RunOptions) -> Iterator[Row]:
 
 
 def answer_lines(pipeline: Pipeline[Any, Any], rows: Iterator[Row], options: RunOptions) -> None:
-    """Answer rows one by one as JSON Lines: each answer is out before the next row is read.
+    """Answer rows as JSON Lines, in their order.
+
+    Of a file so many are read ahead as are answered at a time; of stdin each answer is out before the next row is read.
 
     Raises:
         InputError: some rows could not be answered; each of them has its line, with "error", among the answers.
     """
     problems: list[str] = []
     count = 0
+    ahead = 1 if options.file in (None, STDIN) else AT_A_TIME
     with late_progress("answering") as report:
-        for count, row in enumerate(rows, 1):
-            answer = _answer_to(pipeline, row, options)
-            if "error" in answer:
-                problems.append(f"line {row.line}: {answer['error']}")
-            sys.stdout.write(json.dumps({"line": row.line} | answer, allow_nan=False) + "\n")
-            sys.stdout.flush()
-            report(count)
+        while some := list(islice(rows, ahead)):
+            for row, answer in _answers_to(pipeline, some, options):
+                count += 1
+                if "error" in answer:
+                    problems.append(f"line {row.line}: {answer['error']}")
+                sys.stdout.write(json.dumps({"line": row.line} | answer, allow_nan=False) + "\n")
+                sys.stdout.flush()
+                report(count)
     if count == 0 and options.file is not None:
         raise InputError(f"{options.file} holds no texts: expected one per row")
     if problems:
         raise InputError(f"{len(problems)} of {count} lines could not be answered, first {problems[0]}")
 
 
-def _answer_to(pipeline: Pipeline[Any, Any], row: Row, options: RunOptions) -> dict[str, Any]:
-    """The answer to a row, or {"error"}."""
-    if row.text is None:
-        return {"error": row.problem}
+def _answers_to(
+    pipeline: Pipeline[Any, Any], rows: Sequence[Row], options: RunOptions
+) -> Iterator[tuple[Row, dict[str, Any]]]:
+    """Each row with its answer, or with {"error"}."""
+    read = [(row, _raw_of(row, options)) for row in rows]
+    found = answer_each(pipeline, [raw for _, raw in read if not isinstance(raw, InputError)], options)
+    for row, raw in read:
+        result = raw if isinstance(raw, InputError) else next(found)
+        if row.text is None:
+            yield row, {"error": row.problem}
+        elif isinstance(result, EdgeFormerError):
+            yield row, {"input": row.text, "error": str(result)}
+        else:
+            cut = {"truncated": True} if result.truncated else {}
+            yield row, {"input": raw, **best_of(pipeline, result, options), **cut}
+
+
+def _raw_of(row: Row, options: RunOptions) -> Any:
+    """What a row is to the pipeline, or why it is nothing."""
     try:
-        raw = _raw_text(row.text, options.pair if row.pair is None else row.pair, options.token_ids)
-        result = run_one(pipeline, raw, options)
-    except (InputError, EngineError) as error:
-        return {"input": row.text, "error": str(error)}
-    return {"input": raw, **best_of(pipeline, result, options), **({"truncated": True} if result.truncated else {})}
+        if row.text is None:
+            raise InputError(str(row.problem))
+        return _raw_text(row.text, options.pair if row.pair is None else row.pair, options.token_ids)
+    except InputError as error:
+        return error
 
 
 def _raw_text(text: str, pair: str | None, token_ids: bool) -> Any:

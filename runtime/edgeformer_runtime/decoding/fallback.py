@@ -6,12 +6,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeformer_runtime.decoding.beam import beam_search
-from edgeformer_runtime.decoding.greedy import Search, follow, likeliest, sampler
-from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import token_probability
-from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period, repeats_phrase
+from edgeformer_runtime.decoding.search import (
+    Hypothesis,
+    Search,
+    beam_search,
+    compression_ratio,
+    follow,
+    likeliest,
+    loop_period,
+    repeats_phrase,
+    sampler,
+)
 from edgeformer_runtime.decoding.segments import SPARSE_LETTERS_PER_SECOND, letters_of
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.specs import Transcription
-from edgeformer_runtime.decoding.rows import Floats
+from edgeformer_runtime.engines.decoder import Floats
 from edgeformer_runtime.errors import EngineError
 
 NEVER = np.float32(-np.inf)

@@ -9,8 +9,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.specs import SpeechTokens
 from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.decoding.rows import SEEN, Floats, hidden_rows
-from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.decoder import SEEN, Floats, SpeechDecoder, hidden_rows
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import did_you_mean
 

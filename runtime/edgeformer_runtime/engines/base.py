@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-from edgeformer_runtime.engines.decoder import SpeechDecoder
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.engines.decoder import SpeechDecoder
 
 Tensor = NDArray[np.generic]
 

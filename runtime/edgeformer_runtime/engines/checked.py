@@ -13,11 +13,9 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.host_decoder import HostStateDecoder, Run
-from edgeformer_runtime.engines.program_decoder import ProgramStateDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import HostStateDecoder, ProgramStateDecoder, Run, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.model_files.index_rows import Rows
+from edgeformer_runtime.model_files.refusal import Rows
 from edgeformer_runtime.registry import did_you_mean
 
 

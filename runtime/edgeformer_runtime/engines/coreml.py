@@ -14,8 +14,7 @@ from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_outputs, decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder
-from edgeformer_runtime.engines.program_decoder import StateOwners
+from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError
 
 

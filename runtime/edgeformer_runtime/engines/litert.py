@@ -22,10 +22,18 @@ from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec,
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
-from edgeformer_runtime.engines.decoder import DecoderOutput, Floats, SpeechDecoder
-from edgeformer_runtime.engines.host_decoder import HostCache, check_mask, check_open, check_rows, padded_tokens
-from edgeformer_runtime.engines.native_output import held_back, silence_destructors
+from edgeformer_runtime.engines.decoder import (
+    DecoderOutput,
+    Floats,
+    HostCache,
+    SpeechDecoder,
+    check_mask,
+    check_open,
+    check_rows,
+    padded_tokens,
+)
 from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.process import held_back, silence_destructors
 
 # Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
 # 50 MB model, and 150 ms to load. With XNNPACK's cache in an anonymous memory file they share one: 139 MB, 40 ms, the
@@ -47,19 +55,19 @@ class LiteRTEngine(CheckedEngine):
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Open the bundle's model; see `open_engine`."""
-        super().__init__(bundle.manifest.programs)
+        super().__init__(bundle.manifest.all_programs)
         self.executed_by = f"ai-edge-litert {ai_edge_litert.__version__}"
         options = Options(cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=WEIGHT_CACHE))
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
-                for file in sorted({program.file for program in bundle.manifest.programs}):
+                for file in sorted({program.file for program in bundle.manifest.all_programs}):
                     check_model(bundle.path(file), file)
                     self._models[file] = CompiledModel.from_file(
                         str(bundle.path(file)), environment=_environment(), options=options
                     )
-                for program in bundle.manifest.programs:
+                for program in bundle.manifest.all_programs:
                     _check_signature(self._models[program.file], program)
             except RuntimeError as error:
                 message = shorten(str(error), 200)[1:-1]

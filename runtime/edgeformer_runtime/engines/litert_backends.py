@@ -15,8 +15,8 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import did_you_mean, load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"
@@ -170,17 +170,17 @@ class InterpreterEngine(CheckedEngine):
         Raises:
             EngineError: it cannot run the model, or the model is not what the manifest declares.
         """
-        super().__init__(bundle.manifest.programs)
+        super().__init__(bundle.manifest.all_programs)
         self.executed_by = executed_by
         self._models: dict[str, Interpreter] = {}
         self._runners: dict[str, Any] = {}
         with held_back():
-            for file in sorted({program.file for program in bundle.manifest.programs}):
+            for file in sorted({program.file for program in bundle.manifest.all_programs}):
                 try:
                     self._models[file] = interpreter(str(bundle.path(file)), num_threads=threads)
                 except (ValueError, RuntimeError) as error:
                     raise EngineError(_reason(executed_by, file, str(error))) from error
-        for program in bundle.manifest.programs:
+        for program in bundle.manifest.all_programs:
             _check_signature(self._models[program.file], program)
 
     def _execute(self, program: ProgramSpec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

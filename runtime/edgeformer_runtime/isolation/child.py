@@ -72,8 +72,8 @@ class _Helper:
         from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
         from edgeformer_runtime.bundle.signature import SignatureState
         from edgeformer_runtime.engines import open_engine
-        from edgeformer_runtime.engines.native_output import stay_silent
         from edgeformer_runtime.pipelines import open_pipeline
+        from edgeformer_runtime.process import stay_silent
 
         stay_silent()
         folder = Path(opening["folder"])
@@ -95,6 +95,8 @@ class _Helper:
         kind = question.header["question"]
         if kind == "run":
             return self._run(question, answers)
+        if kind == "run each":
+            return self._run_each(question)
         if kind.endswith(" stream"):
             return self._stream(kind, question)
         if kind.endswith(" audio"):
@@ -136,20 +138,38 @@ class _Helper:
         return answer
 
     def _run(self, question: Frame, answers: IO[bytes]) -> Frame:
-        from edgeformer_runtime.bundle import strict_json
         from edgeformer_runtime.isolation.messages import answer_frame, read_raw
-        from edgeformer_runtime.registry import load_attribute
-        from edgeformer_runtime.tasks.task import TASKS
 
-        raw, kind = read_raw(question), TASKS[self._bundle.manifest.task].gives.options
-        if kind is None:
+        raw = read_raw(question)
+        if self._kind_of_options is None:
             return answer_frame(self._pipeline.run(raw))
-        stated = question.header.get("options")
-        options = None if stated is None else strict_json.from_data(load_attribute(kind), stated, "options")
         return answer_frame(
             self._pipeline.run(
-                raw, options, lambda done, total: write_frame(answers, Frame({"progress": [done, total]}))
+                raw,
+                self._options(question),
+                lambda done, total: write_frame(answers, Frame({"progress": [done, total]})),
             )
+        )
+
+    def _run_each(self, question: Frame) -> Frame:
+        from edgeformer_runtime.isolation.messages import answers_frame, read_raw
+
+        raws = [read_raw(Frame(header)) for header in question.header["inputs"]]
+        return answers_frame(self._pipeline.answer_each(raws, self._options(question)))
+
+    @property
+    def _kind_of_options(self) -> str | None:
+        from edgeformer_runtime.tasks.task import TASKS
+
+        return TASKS[self._bundle.manifest.task].gives.options
+
+    def _options(self, question: Frame) -> Any:
+        from edgeformer_runtime.bundle import strict_json
+        from edgeformer_runtime.registry import load_attribute
+
+        kind, stated = self._kind_of_options, question.header.get("options")
+        return (
+            None if kind is None or stated is None else strict_json.from_data(load_attribute(kind), stated, "options")
         )
 
     def _run_program(self, question: Frame) -> Frame:

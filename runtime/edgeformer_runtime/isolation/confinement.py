@@ -303,14 +303,14 @@ def isolated_run(
     A zip is unpacked before: afterwards nothing can be written.
     """
     from edgeformer_runtime.bundle.bundle import Bundle
-    from edgeformer_runtime.bundle.requirement import Requirement
+    from edgeformer_runtime.bundle.signature import Requirement
     from edgeformer_runtime.isolation.process import Limits
 
     bundle = Bundle.open(path, Requirement.from_json(required), allow_refused=True)
     confine(Limits().memory_for(bundle.size_bytes), [str(bundle.folder.resolve()), *readable_folders()])
 
     from edgeformer_runtime.bench.workload import open_run
-    from edgeformer_runtime.engines.native_output import stay_silent
+    from edgeformer_runtime.process import stay_silent
 
     stay_silent()
     return open_run(bundle, program, threads, batch)

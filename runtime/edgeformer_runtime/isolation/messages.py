@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
+from edgeformer_runtime.isolation.process import MAX_BODY_BYTES, Frame, said_error
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.preprocess.tokenizer import check_text
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 
+MAX_TOLD = 500
+"""Characters of an error's message."""
 _SCALAR_KINDS = "biuf"
 """numpy's kinds of dtypes that are numbers."""
 
@@ -111,6 +113,43 @@ def read_answer(frame: Frame, manifest: Manifest) -> Any:
         return kind.from_frame(frame.header, frame.body, manifest.postprocessing)
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
+
+
+def answers_frame(found: Iterable[Result | EdgeFormerError]) -> Frame:
+    """Results and errors of several inputs, in their order; the results' bodies one after the other."""
+    headers: list[dict[str, Any]] = []
+    bodies = []
+    for each in found:
+        if isinstance(each, EdgeFormerError):
+            headers.append({"error": type(each).__name__, "message": " ".join(str(each).split())[:MAX_TOLD]})
+            continue
+        frame = answer_frame(each)
+        headers.append({"answer": frame.header, "bytes": len(frame.body)})
+        bodies.append(frame.body)
+    return Frame({"answers": headers}, b"".join(bodies))
+
+
+def read_answers(frame: Frame, count: int, manifest: Manifest) -> list[Any]:
+    """So many results and errors.
+
+    Raises:
+        EngineError: it says others.
+    """
+    told = frame.header.get("answers")
+    if not isinstance(told, list) or len(told) != count or not all(isinstance(each, dict) for each in told):
+        raise EngineError("the isolated bundle's process sent no valid answers: they are not as many as the inputs")
+    found: list[Any] = []
+    at = 0
+    for each in told:
+        if "error" in each:
+            found.append(said_error(each))
+            continue
+        size, header = each.get("bytes"), each.get("answer")
+        if not isinstance(size, int) or not 0 <= size <= len(frame.body) - at or not isinstance(header, dict):
+            raise EngineError("the isolated bundle's process sent no valid answers: one has no length")
+        found.append(read_answer(Frame(header, frame.body[at : at + size]), manifest))
+        at += size
+    return found
 
 
 # Tensors whose names, types and shapes both sides know, as their bytes one after the other.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -16,17 +17,19 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
 from edgeformer_runtime.engines.decoder import SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
-from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_raw, unpack
+from edgeformer_runtime.interface import AudioProgress, CountProgress
+from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_answers, read_raw, unpack
 from edgeformer_runtime.isolation.process import Frame, HelperProcess, Limits
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.preprocess.audio import RawAudio
-from edgeformer_runtime.progress import AudioProgress, Progress
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Stage, Verification
 
+SENT_AT_A_TIME = 64
+"""Texts in one question."""
 MAX_STREAMS = 64
 """That a process keeps; the one that was fed the longest ago makes room."""
 
@@ -305,12 +308,44 @@ class IsolatedPipeline(Pipeline[Any, Any]):
             InputError: the input cannot be used.
             EngineError: the model failed, or its process died or took too long; the next call finds a new one.
         """
-        frame: Frame = load_attribute(self._task.takes.frame)(raw, self._task.takes.kind)
-        header = {**frame.header, "question": "run"}
-        if options is not None:
-            header["options"] = strict_json.to_data(options)
-        answer = self.engine.helper.ask(Frame(header, frame.body), self.engine.limits.call_s, progress)
+        frame = self._frame(raw)
+        question = Frame({**frame.header, "question": "run", **_stated(options)}, frame.body)
+        answer = self.engine.helper.ask(question, self.engine.limits.call_s, progress)
         return read_answer(answer, self.bundle.manifest)
+
+    def answer_each(self, raws: Iterable[Any], options: Any = None) -> Iterator[Any]:
+        """See `Pipeline.answer_each`: what the process answers several of at a time goes there together."""
+        if self.bundle.manifest.packed is None:
+            yield from super().answer_each(raws, options)
+            return
+        waiting = iter(raws)
+        while some := list(islice(waiting, SENT_AT_A_TIME)):
+            yield from self._answer_some(some, options)
+
+    def _answer_some(self, raws: Sequence[Any], options: Any) -> Iterator[Any]:
+        frames = [self._frame_or_error(raw) for raw in raws]
+        asked = [frame.header for frame in frames if isinstance(frame, Frame)]
+        try:
+            answer = self._ask(Frame({"question": "run each", "inputs": asked, **_stated(options)}))
+            found = iter(read_answers(answer, len(asked), self.bundle.manifest))
+        except (InputError, EngineError):
+            if self.engine.helper.was_interrupted:
+                raise
+            for raw in raws:  # one of them may have ended the process: the others have their answers
+                yield self._answer_or_error(raw, options)
+            return
+        for frame in frames:
+            yield next(found) if isinstance(frame, Frame) else frame
+
+    def _frame(self, raw: Any) -> Frame:
+        frame: Frame = load_attribute(self._task.takes.frame)(raw, self._task.takes.kind)
+        return frame
+
+    def _frame_or_error(self, raw: Any) -> Frame | InputError:
+        try:
+            return self._frame(raw)
+        except InputError as error:
+            return error
 
     def interrupt(self) -> None:
         """End what is being answered, from any thread: whoever waits for it gets an EngineError."""
@@ -358,8 +393,13 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         return self.engine.helper.ask(question, self.engine.limits.call_s)
 
 
+def _stated(options: Any) -> dict[str, Any]:
+    """Options as a question has them."""
+    return {} if options is None else {"options": strict_json.to_data(options)}
+
+
 def verify_isolated(
-    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: Progress | None = None
+    bundle: Bundle, threads: int = 1, limits: Limits | None = None, progress: CountProgress | None = None
 ) -> Verification:
     """`verify` in a helper process, vectors and preprocessing included.
 

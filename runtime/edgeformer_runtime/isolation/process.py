@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 
 from edgeformer_runtime.bundle.strict_json import loads, shorten
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, EngineError, InputError
-from edgeformer_runtime.progress import AudioProgress
+from edgeformer_runtime.interface import AudioProgress
 
 MAX_HEADER_BYTES = 32 << 20
 MAX_BODY_BYTES = 256 << 20
@@ -109,6 +109,7 @@ _ERRORS: dict[str, type[EdgeFormerError]] = {
     "EngineError": EngineError,
 }
 _MAX_MESSAGE = 1000
+_INTERRUPTED = "it was interrupted"
 
 Result = TypeVar("Result")
 
@@ -157,11 +158,16 @@ class HelperProcess:
                 self._start()
             return self._exchange(question, seconds, progress)
 
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the process of the last question was ended because nobody waits for its answer."""
+        return self._stopped == _INTERRUPTED
+
     def interrupt(self) -> None:
         """End the process, from any thread; whoever waits for an answer gets an EngineError."""
         process = self._process
         if process is not None:
-            self._stopped = "it was interrupted"
+            self._stopped = _INTERRUPTED
             process.kill()
 
     def close(self) -> None:
@@ -212,11 +218,9 @@ class HelperProcess:
             self._forget()
             raise
         if "error" in answer.header:
-            kind = _ERRORS.get(str(answer.header["error"]), EngineError)
-            message = shorten(str(answer.header.get("message")), _MAX_MESSAGE)[1:-1]
             if answer.header.get("ends"):
                 self._forget()
-            raise kind(message)
+            raise said_error(answer.header)
         return answer
 
     def _with_limit(self, seconds: float, work: Callable[[], Result]) -> Result:
@@ -262,6 +266,12 @@ class HelperProcess:
             with suppress(OSError):
                 _stream(stream).close()
         process.wait()
+
+
+def said_error(header: dict[str, Any]) -> EdgeFormerError:
+    """The error that a process tells in the header of an answer."""
+    kind = _ERRORS.get(str(header["error"]), EngineError)
+    return kind(shorten(str(header.get("message")), _MAX_MESSAGE)[1:-1])
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.model_files.index_rows import Contents, Rows
-from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, refusal, refuse, shown
+from edgeformer_runtime.model_files.refusal import WAY_ON, Broken, Contents, Rows, refusal, refuse, shown
 from edgeformer_runtime.tasks.task import MAX_NUMBER, TASKS
 
 
@@ -34,7 +33,7 @@ def check_model_files(bundle: Bundle) -> Rows:
                 f" {stated.get(name, 0)}: {WAY_ON}"
             )
     largest = TASKS[manifest.task].takes.largest
-    for program in manifest.programs:
+    for program in manifest.all_programs:
         for name, rows in contents.rows.get(program.name, {}).items():
             number = largest(manifest, program, name)
             # A table of one row is that of a model without token types: a run that asks for another row is refused.
@@ -49,8 +48,8 @@ def check_model_files(bundle: Bundle) -> Rows:
 def read_contents(bundle: Bundle) -> Contents:
     """What the model files have, whatever the manifest states. Errors as of `check_model_files`."""
     found = Contents(Counter())
-    for file in sorted({program.file for program in bundle.manifest.programs}):
-        programs = [program for program in bundle.manifest.programs if program.file == file]
+    for file in sorted({program.file for program in bundle.manifest.all_programs}):
+        programs = [program for program in bundle.manifest.all_programs if program.file == file]
         try:
             contents = _CHECKS[bundle.manifest.target](bundle, file, programs)
         except Broken as error:

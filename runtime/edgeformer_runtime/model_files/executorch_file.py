@@ -13,11 +13,18 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.executorch_kernels import INDICES, KERNELS, MOVES
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
-from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
-from edgeformer_runtime.model_files.xnnpack_graph import check_xnnpack
+from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
+from edgeformer_runtime.model_files.executorch_operators import INDICES, KERNELS, MOVES, check_xnnpack
+from edgeformer_runtime.model_files.refusal import (
+    Broken,
+    Contents,
+    IndexTrace,
+    Shape,
+    check_range,
+    check_shape,
+    refuse,
+    shown,
+)
 
 # The extended header: magic, its length, the program's size, the base of the segments, their size.
 _HEADER = struct.Struct("<4sIQQ")

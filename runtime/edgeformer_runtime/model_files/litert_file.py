@@ -10,10 +10,18 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.flatbuffer import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
 from edgeformer_runtime.model_files.litert_shapes import INDICES, MOVES, RULES, Call, Tensor, indexed_rows
-from edgeformer_runtime.model_files.refusal import Broken, Shape, check_range, check_shape, refuse, shown
+from edgeformer_runtime.model_files.refusal import (
+    Broken,
+    Contents,
+    IndexTrace,
+    Shape,
+    check_range,
+    check_shape,
+    refuse,
+    shown,
+)
 from edgeformer_runtime.model_files.shape_rules import check_live
 
 

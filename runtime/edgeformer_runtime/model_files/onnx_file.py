@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
-from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
+from edgeformer_runtime.model_files.encodings import Fields, WireReader, one, signed, text
 from edgeformer_runtime.model_files.onnx_shapes import (
     GATHERS,
     MOVES,
@@ -34,9 +34,8 @@ from edgeformer_runtime.model_files.onnx_values import (
     known_constant,
     read_tensor,
 )
-from edgeformer_runtime.model_files.refusal import Broken, Shape, check_shape, refuse, shown
+from edgeformer_runtime.model_files.refusal import Broken, Contents, IndexTrace, Shape, check_shape, refuse, shown
 from edgeformer_runtime.model_files.shape_rules import check_live
-from edgeformer_runtime.model_files.wire import Fields, WireReader, one, signed, text
 
 CONSTANT = "Constant"
 MODEL: Fields = {

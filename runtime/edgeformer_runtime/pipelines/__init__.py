@@ -37,5 +37,5 @@ def open_program_pipeline(bundle: Bundle, engine: Engine, owned: bool = False) -
     """
     pipeline = open_pipeline(bundle, engine, owned)
     if not isinstance(pipeline, ProgramPipeline):
-        raise InputError(f"{bundle.manifest.task} takes several programs to answer, expected a task that takes one")
+        raise InputError(f"{bundle.manifest.task} runs several programs for an answer: expected a task that runs one")
     return pipeline

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
-from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
 from edgeformer_runtime.tasks.task import TASKS
 
 Raw = TypeVar("Raw")
 Answer = TypeVar("Answer")
+
+AT_A_TIME = 256
+"""Inputs that are read ahead where several are answered at a time, at most."""
 
 
 class Pipeline(ABC, Generic[Raw, Answer]):
@@ -43,13 +46,32 @@ class Pipeline(ABC, Generic[Raw, Answer]):
         """Answer one raw input, or each of a list: a result, or a list of results in the same order."""
         if not self.is_batch(raw):
             return self.run(raw)
-        results = []
-        for index, item in enumerate(raw):
-            try:
-                results.append(self.run(item))
-            except InputError as error:
-                raise InputError(f"input {index} of {len(raw)}: {error}") from None
+        results: list[Answer] = []
+        for found in self.answer_each(raw):
+            if isinstance(found, InputError):
+                raise InputError(f"input {len(results)} of {len(raw)}: {found}") from None
+            if isinstance(found, EdgeFormerError):
+                raise found
+            results.append(found)
         return results
+
+    def answer_each(self, raws: Iterable[Raw], options: Any = None) -> Iterator[Answer | InputError | EngineError]:
+        """Answer many raw inputs: for each its answer, or why there is none, in the same order.
+
+        A pipeline may take some of them at a time where that is faster, and reads so many ahead (`AT_A_TIME`).
+
+        Args:
+            raws: the inputs.
+            options: of each call, where the task's answers have some; None: the bundle's own.
+        """
+        for raw in raws:
+            yield self._answer_or_error(raw, options)
+
+    def _answer_or_error(self, raw: Raw, options: Any) -> Answer | InputError | EngineError:
+        try:
+            return cast(Answer, run_with(self, raw, options))
+        except (InputError, EngineError) as error:
+            return error
 
     def close(self) -> None:
         """Release the engine and the bundle, if they are the pipeline's own. A second call does nothing."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.base import Pipeline, Raw
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.interface import CountProgress
+from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline, Raw
+from edgeformer_runtime.pipelines.packing import packed_program, row_inputs, row_outputs, rows_of
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
-from edgeformer_runtime.progress import Progress
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.vectors import Case
@@ -82,7 +85,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
     def raw_from_json(self, stored: Mapping[str, Any]) -> Raw:
         """A raw input from the form in which vectors store it."""
 
-    def run(self, raw: Raw, options: Any = None, progress: Progress | None = None) -> Result:
+    def run(self, raw: Raw, options: Any = None, progress: CountProgress | None = None) -> Result:
         """Answer one raw input; see `Pipeline.run`.
 
         Args:
@@ -103,6 +106,72 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         end = time.perf_counter()
         statistics = Statistics((ready - start) * 1e3, (done - ready) * 1e3, (end - done) * 1e3, peak_rss_bytes())
         return replace(result, statistics=statistics)
+
+    def answer_each(self, raws: Iterable[Raw], options: Any = None) -> Iterator[Result | InputError | EngineError]:
+        """See `Pipeline.answer_each`: short texts share rows where the bundle has a program for that."""
+        packed = packed_program(self.bundle.manifest, self.engine)
+        if packed is None:
+            yield from super().answer_each(raws, options)
+            return
+        waiting = iter(raws)
+        while some := list(islice(waiting, AT_A_TIME)):
+            yield from self._answer_some(some, options, packed)
+
+    def _answer_some(
+        self, raws: Sequence[Raw], options: Any, packed: ProgramSpec
+    ) -> Iterator[Result | InputError | EngineError]:
+        start = time.perf_counter()
+        asked = [self._windows_or_error(raw) for raw in raws]
+        preprocess_ms = (time.perf_counter() - start) * 1e3 / len(raws)
+        windows = [window for own in asked if not isinstance(own, InputError) for window in own]
+        shared = self._run_rows(windows, packed)
+        done = 0
+        for raw, own in zip(raws, asked, strict=True):
+            if isinstance(own, InputError):
+                yield own
+                continue
+            found = [shared.get(number) for number in range(done, done + len(own))]
+            done += len(own)
+            yield self._answer_shared(found, own, options, preprocess_ms) or self._answer_or_error(raw, options)
+
+    def _windows_or_error(self, raw: Raw) -> tuple[Prepared, ...] | InputError:
+        try:
+            return self.windows(raw)
+        except InputError as error:
+            return error
+
+    def _run_rows(self, windows: Sequence[Prepared], packed: ProgramSpec) -> dict[int, tuple[dict[str, Tensor], float]]:
+        """By the number of each window that shares a row: its outputs, and its share of the milliseconds."""
+        found: dict[int, tuple[dict[str, Tensor], float]] = {}
+        for row in rows_of(windows, packed):
+            start = time.perf_counter()
+            try:
+                outputs = self.engine.run(packed.name, row_inputs(row, windows, packed))
+            except EngineError:  # each text of the row is asked alone, and says so itself if it cannot be answered
+                continue
+            share_ms = (time.perf_counter() - start) * 1e3 / len(row.texts)
+            found |= {number: (each, share_ms) for number, each in row_outputs(row, outputs, windows)}
+        return found
+
+    def _answer_shared(
+        self,
+        found: Sequence[tuple[dict[str, Tensor], float] | None],
+        windows: Sequence[Prepared],
+        options: Any,
+        preprocess_ms: float,
+    ) -> Result | None:
+        """The answer in what shared rows gave; None: a window was in none, or a row has NaN, perhaps a neighbour's."""
+        outputs = [each for each in found if each is not None]
+        if len(outputs) < len(windows):
+            return None
+        start = time.perf_counter()
+        try:
+            result = self.answer_windows([each for each, _ in outputs], windows, options)
+        except EngineError:
+            return None
+        end = time.perf_counter()
+        run_ms = sum(share_ms for _, share_ms in outputs)
+        return replace(result, statistics=Statistics(preprocess_ms, run_ms, (end - start) * 1e3, peak_rss_bytes()))
 
     def record(self, stored: Mapping[str, Any]) -> Case:
         """Run one stored input and keep each stage, as vectors need it; of several windows the first one's tensors."""

@@ -1,17 +1,19 @@
-"""The answers of pipelines, what all of them offer, and what they cost."""
+"""The answers of pipelines, what they offer and cost, and how those of one program are made of its output."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
-from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.engines.base import Tensor
+from edgeformer_runtime.errors import EngineError, InputError
 
 
 class Cost(Protocol):
@@ -212,3 +214,75 @@ class EmbeddingResult:
         if vector.shape != (head.dim,) or not np.isfinite(vector).all() or not isinstance(truncated, bool):
             raise ValueError(f"expected {head.dim} finite numbers, found {vector.shape}")
         return cls(vector, truncated, strict_json.from_data(Statistics, header["statistics"], "answer"))
+
+
+# From a program's only output to an answer: what the tasks of all kinds of input share.
+
+
+def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: bool = False) -> ClassificationResult:
+    """Labels and probabilities, best first; equal scores keep the bundle's order.
+
+    Args:
+        outputs: the only output: logits (1, number of labels).
+        head: the manifest's postprocessing.
+        truncated: for the result.
+
+    Raises:
+        EngineError: the logits hold NaN or infinity.
+    """
+    logits = finite_row(outputs).astype(np.float64)  # (number of labels,)
+    scores = ACTIVATIONS[head.activation](logits)
+    order = np.argsort(-scores, kind="stable")
+    return ClassificationResult(
+        labels=tuple(head.labels[index] for index in order),
+        scores=tuple(float(scores[index]) for index in order),
+        truncated=truncated,
+    )
+
+
+def score_of(outputs: Mapping[str, Tensor], head: Score, truncated: bool = False) -> ScoreResult:
+    """The only output (1, 1) as a score.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
+    value = finite_row(outputs).astype(np.float64)
+    return ScoreResult(float((sigmoid(value) if head.activation == "sigmoid" else value)[0]), truncated)
+
+
+def embed(outputs: Mapping[str, Tensor], truncated: bool = False) -> EmbeddingResult:
+    """The only output (1, D) as a vector.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
+    return EmbeddingResult(finite_row(outputs).astype(np.float32), truncated=truncated)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (N,) that sum to one, without overflow at any finite logits (N,)."""
+    exponents = np.exp(logits - logits.max())
+    return cast(NDArray[np.float64], exponents / exponents.sum())
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Independent probabilities (N,), without overflow at any finite logits (N,)."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+
+
+ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def finite_row(outputs: Mapping[str, Tensor]) -> Tensor:
+    """The only output's only row.
+
+    Raises:
+        EngineError: it holds NaN or infinity.
+    """
+    (name, output), *_ = outputs.items()
+    if not np.isfinite(output).all():
+        raise EngineError(
+            f"the model's output {name!r} holds NaN or infinity: run verify, or convert at a higher precision"
+        )
+    return cast(Tensor, output[0])

@@ -8,12 +8,13 @@ from types import TracebackType
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
-from edgeformer_runtime.decoding.greedy import Search, follow, likeliest
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, feed
+from edgeformer_runtime.decoding.search import Search, follow, likeliest
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.interface import AudioProgress
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
@@ -21,7 +22,6 @@ from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpda
 from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
-from edgeformer_runtime.progress import AudioProgress
 
 PLAIN = TranscribeOptions(timestamps=False)
 """How the reference answer is asked for."""

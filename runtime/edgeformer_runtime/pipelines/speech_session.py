@@ -11,22 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
-from edgeformer_runtime.decoding.greedy import Search
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
+from edgeformer_runtime.decoding.search import Search
 from edgeformer_runtime.decoding.segments import (
     Span,
     Spans,
-    cut_at_skipped,
-    fit_to_pauses,
-    letters_of,
-    split_at_timestamps,
-)
-from edgeformer_runtime.decoding.timing import (
     TimedWord,
     clip_long_words,
+    cut_at_skipped,
+    fit_to_pauses,
     join_punctuation,
+    letters_of,
+    split_at_timestamps,
     timed_words,
     token_positions,
     trim_to_speech,

@@ -9,9 +9,15 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Score, TextPreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.pipelines.heads import classify, embed, score_of
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, Result
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
+from edgeformer_runtime.pipelines.results import (
+    ClassificationResult,
+    EmbeddingResult,
+    ScoreResult,
+    classify,
+    embed,
+    score_of,
+)
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
 
 

@@ -19,9 +19,8 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.heads import finite_row
 from edgeformer_runtime.pipelines.program import Prepared, Result
-from edgeformer_runtime.pipelines.results import Statistics, header_of
+from edgeformer_runtime.pipelines.results import Statistics, finite_row, header_of
 from edgeformer_runtime.pipelines.text import TextPipeline, tokenizer_json
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places, RawText, TextEncoder
 from edgeformer_runtime.tasks.tokens import (

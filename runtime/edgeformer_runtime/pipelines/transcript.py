@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
-from edgeformer_runtime.path_field import StrPath
+from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.pipelines.results import header_of
 from edgeformer_runtime.registry import check_choice
 

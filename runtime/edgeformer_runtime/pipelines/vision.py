@@ -8,9 +8,8 @@ from typing import Any, cast
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Classification, ImagePreprocessing
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.pipelines.heads import classify
 from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
-from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, classify
 from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
 from edgeformer_runtime.tasks.programs import IMAGE_INPUT, IMAGE_PROGRAM
 

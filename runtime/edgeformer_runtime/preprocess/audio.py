@@ -7,6 +7,8 @@ import math
 import os
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess.mp4_file import MAX_TRACKS, check_mp4
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import load_attribute, load_optional
 
 MIN_RATE, MAX_RATE = 1_000, 768_000
@@ -215,6 +219,9 @@ def _file_source(file: str | bytes | io.BytesIO, reopen: Callable[[], IO[bytes]]
         ("aac", adts),
     ):
         if is_one:
+            if container == "mp4":
+                with reopen() as opened:
+                    check_mp4(opened, what)
             return _FfmpegSource(reopen(), container, what)
     if wave or mp3 or start[:4] in (b"fLaC", b"OggS"):
         return _FileSource(file, reopen, what)
@@ -229,7 +236,8 @@ class _FileSource:
         self.what = what
         self._failure = load_optional("soundfile:SoundFileError", "reading audio files", "speech")
         try:
-            self._file = load_optional("soundfile:SoundFile", "reading audio files", "speech")(file)
+            with held_back(shown_on_failure=False):
+                self._file = load_optional("soundfile:SoundFile", "reading audio files", "speech")(file)
         except (self._failure, TypeError) as error:  # TypeError: its name says bare samples, whose rate nobody knows
             raise InputError(f"{what} is not an audio file: expected {_FORMATS} ({self._reason(error)})") from None
         try:
@@ -245,10 +253,15 @@ class _FileSource:
         self.rate = float(self._file.samplerate)
         self.frames = int(self._file.frames) if 0 <= self._file.frames < _UNKNOWN_FRAMES else None
         self._missing = self.frames if self._file.format == "FLAC" else None
+        # mpg123 prints a line for every byte that it skips, and has no switch that libsndfile turns.
+        self._quiet: Callable[[], AbstractContextManager[None]] = (
+            partial(held_back, shown_on_failure=False) if self._file.format == "MP3" else nullcontext
+        )
 
     def read(self, count: int) -> Samples:
         try:
-            block: Samples = self._file.read(count, dtype="float32", always_2d=True)
+            with self._quiet():
+                block: Samples = self._file.read(count, dtype="float32", always_2d=True)
         except self._failure as error:
             raise InputError(f"{self.what} is corrupted or cut short: {self._reason(error)}") from None
         if self._missing is not None:
@@ -278,7 +291,10 @@ class _FfmpegSource:
             file.close()
             raise
         try:
-            self._container = load_attribute("av:open")(file, format=container)
+            # A title need not be UTF-8. Of other codecs no decoder is opened, not even to look at a stream.
+            options = {"codec_whitelist": ",".join(_FFMPEG_CODECS), "max_streams": str(MAX_TRACKS)}
+            opening = load_attribute("av:open")
+            self._container = opening(file, format=container, options=options, metadata_errors="replace")
             self._open_track()
         except self._failure as error:
             self.close()
@@ -292,8 +308,9 @@ class _FfmpegSource:
             raise InputError(f"{self.what} has no audio")
         track = self._container.streams.audio[0]
         codec = track.codec_context
-        if codec.name not in _FFMPEG_CODECS:
-            raise InputError(f"{self.what} has audio of {codec.name}: expected {', '.join(_FFMPEG_CODECS)}")
+        coding = "an unknown coding" if codec is None else codec.name
+        if coding not in _FFMPEG_CODECS:
+            raise InputError(f"{self.what} has audio of {coding}: expected {', '.join(_FFMPEG_CODECS)}")
         self._channels: int = codec.channels
         _check_format(codec.sample_rate, self._channels, self.what)
         self.rate = float(codec.sample_rate)

@@ -74,7 +74,7 @@ def open_heic(file: IO[bytes], what: str) -> HeifFile:
     except UNREADABLE as error:
         raise InputError(f"{what} is a corrupted image: {' '.join(str(error).split())}") from None
     if len(heif) == 0:
-        raise InputError(f"{what} is a corrupted image: it holds none")
+        raise InputError(f"{what} is a corrupted image: its file holds no picture")
     if len(heif) > 1:
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     return heif
@@ -227,8 +227,8 @@ def open_image(file: IO[bytes], what: str, wanted: Wanted | None = None) -> Upri
         check_avif(what)
     try:
         with warnings.catch_warnings():
-            # Pillow's own limit warns below ours; ours is checked before anything is decoded.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of corrupted EXIF data and tags, which are not used, and of sizes below our limit, which is checked later.
+            warnings.simplefilter("ignore")
             image = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError:
         raise InputError(f"{what} has more than {MAX_PIXELS // 10**6} million pixels: resize it first") from None
@@ -265,15 +265,15 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise InputError(f"{what} is animated or has several pages: expected a single image, save one of them")
     try:
-        stated, decoded = image.size, None
-        if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
-            orientation = _orientation(image)  # of other formats it is known when they are decoded
-            target = _turned(wanted(_turned(stated, orientation)), orientation)
-            reduced = image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
-            decoded = None if reduced is None else reduced[1][2:]
-        _check_bytes(image, image.format or "", stated, what)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # corrupted EXIF data and tags, which are not used
+            warnings.simplefilter("ignore")  # as when it was opened
+            stated, decoded = image.size, None
+            if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
+                orientation = _orientation(image)  # of other formats it is known when they are decoded
+                target = _turned(wanted(_turned(stated, orientation)), orientation)
+                reduced = image.draft(None, (_MARGIN * target[0], _MARGIN * target[1]))
+                decoded = None if reduced is None else reduced[1][2:]
+            _check_bytes(image, image.format or "", stated, what)
             image.load()
             return UprightImage(image, what, _orientation(image), stated, decoded)
     except _BROKEN as error:

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.engines.native_output import held_back
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.preprocess.tokenizer_file import (
     MAX_TOKEN_CHARACTERS,
@@ -20,6 +19,7 @@ from edgeformer_runtime.preprocess.tokenizer_file import (
     settings_of_known_file,
     steps,
 )
+from edgeformer_runtime.process import held_back
 from edgeformer_runtime.registry import load_attribute
 
 MAX_TEXT_CHARACTERS = 1_000_000
@@ -95,7 +95,7 @@ class Tokenizer:
             return
         special = self.special_tokens()
         if special >= truncation:
-            raise BundleError(f"{where}: {special} special tokens leave no room in {truncation} positions")
+            raise BundleError(f"{where}: {special} special tokens leave no room for text in {truncation} positions")
         self._library.enable_truncation(truncation, strategy="longest_first")
         self._cut = TextCut(settings, truncation, self._count)
 

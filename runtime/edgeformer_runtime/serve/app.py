@@ -14,13 +14,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.responses import HTMLResponse, JSONResponse
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.serve.inputs import BYTES_TYPE, JSON_TYPE, REFUSALS, Answer, add_refusals
 from edgeformer_runtime.serve.metrics import MeasuredApp
 from edgeformer_runtime.serve.options import SameSite
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.tasks.task import TASKS
-from edgeformer_runtime.version import __version__
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

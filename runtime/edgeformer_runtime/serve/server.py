@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.cli.console import err, out
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.serve.app import make_app

@@ -15,10 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.manifest import Manifest
-from edgeformer_runtime.bundle.requirement import Required, requirement_of
+from edgeformer_runtime.bundle.signature import Required, requirement_of
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
-from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, run_with
+from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.fallback import FROM_DEVICE, Fallback, FallbackError, ReadFallback
 from edgeformer_runtime.serve.inputs import Answer, Bodies, Inputs, Refusal, busy
@@ -361,13 +361,15 @@ async def answer_at_once(workers: Workers, inputs: Inputs[Any], options: Any = N
     """
 
     def run_all(pipeline: Pipeline[Any, Any], is_cancelled: IsCancelled) -> list[Result]:
-        results = []
-        for index, raw in enumerate(inputs.raws):
+        results: list[Result] = []
+        check(is_cancelled)
+        for found in pipeline.answer_each(inputs.raws, options):
             check(is_cancelled)
-            try:
-                results.append(cast(Result, run_with(pipeline, raw, options)))
-            except InputError as error:
-                raise InputError(f"inputs.{index}: {error}" if inputs.several else str(error)) from None
+            if isinstance(found, InputError) and inputs.several:
+                raise InputError(f"inputs.{len(results)}: {found}") from None
+            if isinstance(found, EdgeFormerError):
+                raise found
+            results.append(cast(Result, found))
         return results
 
     return await workers.run(run_all)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PACKED_PROGRAM = "packed"
+PACKED_TEXTS = ("1", "N", "S")
+"""The axes of its input that says which positions are whose."""
 IMAGE_PROGRAM = "image"
 IMAGE_INPUT = "pixels"
 SHOWN_COMPONENTS = 4
@@ -57,6 +60,35 @@ def _check_text(manifest: Manifest) -> None:
     check_unique((str(length) for length in lengths), "sequence length")
 
 
+def _check_packed(manifest: Manifest, packed: ProgramSpec) -> None:
+    """It takes the tokens of several texts, and gives for each what the buckets give."""
+    where = f"{MANIFEST_NAME}: packed"
+    bucket = manifest.programs[0]
+    names = [tensor.name for tensor in bucket.inputs]
+    shapes = {tensor.name: tensor.shape for tensor in packed.inputs}
+    texts = shapes.get("texts", ())
+    if len(texts) != len(PACKED_TEXTS) or texts[0] != 1 or "attention_mask" not in names:
+        raise BundleError(f"{where}: expected texts of shape (1, N, S), and buckets with an attention_mask")
+    _, count, length = texts
+    row = dict.fromkeys(("input_ids", "position_ids"), ("int32", (1, length)))
+    row |= {name: ("int32", (1, length)) for name in names if name == "token_type_ids"}
+    expected = row | {"texts": ("float32", texts)}
+    if {tensor.name: (tensor.dtype, tensor.shape) for tensor in packed.inputs} != expected:
+        raise BundleError(
+            f"{where}: expected the inputs {', '.join(expected)}: texts in float32, the others of shape (1, {length}) "
+            "in int32"
+        )
+    pooled = len(bucket.outputs[0].shape) < len(texts)
+    outputs = tuple(
+        TensorSpec(each.name, each.dtype, (count, *each.shape[1:]) if pooled else (1, length, *each.shape[2:]))
+        for each in bucket.outputs
+    )
+    if packed.outputs != outputs:
+        raise BundleError(f"{where}: expected the buckets' output, of each of {count} texts or {length} tokens")
+    if not 1 <= length <= max(program.inputs[0].shape[1] for program in manifest.programs):
+        raise BundleError(f"{where}: expected at most as many positions as the longest program has, found {length}")
+
+
 def _check_text_inputs(program: ProgramSpec, where: str) -> None:
     shapes = {tensor.name: tensor.shape for tensor in program.inputs}
     length = shapes.get("input_ids", ())
@@ -67,10 +99,12 @@ def _check_text_inputs(program: ProgramSpec, where: str) -> None:
             raise BundleError(f"{where}: expected input_ids and other inputs of one shape (1, S) in int32")
 
 
-def _largest_number(manifest: Manifest, _: ProgramSpec, name: str) -> int:
+def _largest_number(manifest: Manifest, program: ProgramSpec, name: str) -> int:
     """Of token ids, by the size of the vocabulary where it is known; a mask and a token type are 0 or 1."""
     spec = manifest.preprocessing
     assert isinstance(spec, TextPreprocessing)
+    if name == "position_ids":
+        return program.inputs[0].shape[1] - 1
     if name != "input_ids":
         return 1
     return MAX_NUMBER if spec.vocab_size is None else spec.vocab_size - 1
@@ -89,6 +123,7 @@ TEXT = InputKind(
     kind="text",
     record=TextPreprocessing,
     check=_check_text,
+    check_packed=_check_packed,
     files=_text_files,
     stored_forms=(("text",), ("pair", "text"), ("token_ids",)),
     largest=_largest_number,

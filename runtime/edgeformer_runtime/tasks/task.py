@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgeformer_runtime.errors import BundleError
 from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class NamedFile:
 
 def no_check(_: Manifest) -> None:
     """Everything that the schema lets through is right."""
+
+
+def refuse_packed(manifest: Manifest, _: ProgramSpec) -> None:
+    """Nothing has a program for several inputs in a row but texts."""
+    raise BundleError(f"manifest.json: packed: {manifest.task} has no program for several inputs in a row")
 
 
 def no_files(_: Any) -> tuple[NamedFile, ...]:
@@ -97,6 +103,7 @@ class InputKind:
         record: its dataclass.
         schema: JSON Schema of the record; None: manifest.schema.json has it.
         check: compares the record with the manifest's programs; raises BundleError.
+        check_packed: compares the program that takes several inputs in a row with the others; raises BundleError.
         files: the files that a record names.
         stored_forms: the sorted keys of raw inputs as vectors store them.
         stored_file: the key among them that names a file of the bundle; None: there is none.
@@ -122,6 +129,7 @@ class InputKind:
     record: type
     schema: JsonSchema | None = None
     check: Callable[[Manifest], None] = no_check
+    check_packed: Callable[[Manifest, ProgramSpec], None] = refuse_packed
     files: Callable[[Any], tuple[NamedFile, ...]] = no_files
     stored_forms: tuple[tuple[str, ...], ...]
     stored_file: str | None = None

@@ -119,14 +119,18 @@ def _check_answers(case: Mapping[str, Any], _: SpanExtraction, where: str) -> No
     context = case["input"].get("pair")
     if context is None:
         raise BundleError(f"{where}: input: expected a question as text and its context as pair")
-    check_places(case["expected"].get("answers"), context, f"{where}: expected.answers")
+    check_places(case["expected"], "answers", context, where)
 
 
-def check_places(found: Any, text: str, where: str) -> None:
-    """Refuse stored answers that are no places in the text."""
-    for each in found if found is not None else [None]:
-        if each is None or text[each["start"] : each["end"]] != each["text"] or not math.isfinite(each["score"]):
-            raise BundleError(f"{where}: expected places in the text, with what stands there and a score")
+def check_places(expected: Mapping[str, Any], key: str, text: str, where: str) -> None:
+    """Refuse stored answers that are no places in the text, or stand beside others."""
+    if expected.keys() != {key}:
+        raise BundleError(f"{where}: expected: expected {key}, found {' and '.join(sorted(expected)) or 'nothing'}")
+    for each in expected[key]:
+        if text[each["start"] : each["end"]] != each["text"] or not math.isfinite(each["score"]):
+            raise BundleError(
+                f"{where}: expected.{key}: expected places in the text, with what stands there and a score"
+            )
 
 
 def _show_answers(result: SpanResult, top: int) -> str:
@@ -174,12 +178,12 @@ def _check_entities(manifest: Manifest) -> None:
 
 
 def _check_found(case: Mapping[str, Any], head: TokenLabels, where: str) -> None:
-    text, found = case["input"].get("text"), case["expected"].get("entities")
+    text, expected = case["input"].get("text"), case["expected"]
     if text is None or "pair" in case["input"]:
         raise BundleError(f"{where}: input: expected one text")
-    check_places(found, text, f"{where}: expected.entities")
+    check_places(expected, "entities", text, where)
     known = {*head.labels, *(label.split("-", 1)[-1] for label in head.labels)}
-    if not {entity["label"] for entity in found} <= known:
+    if not {entity["label"] for entity in expected["entities"]} <= known:
         raise BundleError(f"{where}: expected.entities: expected labels of the manifest")
 
 

@@ -17,9 +17,8 @@ from edgeformer_runtime.bundle.vectors import Case, Tolerances
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.heads import score_of
 from edgeformer_runtime.pipelines.program import Prepared
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult, score_of
 from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of

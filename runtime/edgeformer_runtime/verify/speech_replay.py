@@ -14,9 +14,8 @@ from edgeformer_runtime.bundle.specs import AudioBucket, AudioPreprocessing, buc
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.decoding.prompt import Prompt, feed
-from edgeformer_runtime.decoding.rows import SEEN
 from edgeformer_runtime.engines.base import Engine, Tensor
-from edgeformer_runtime.engines.decoder import Floats, SpeechDecoder
+from edgeformer_runtime.engines.decoder import SEEN, Floats, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.audio import open_audio
@@ -178,7 +177,8 @@ def speech_workload(bundle: Bundle, program: str | None) -> Workload:
     if chosen not in cases:
         guess = did_you_mean(chosen, cases)
         raise InputError(
-            f"speech is measured from mel to text: {guess}expected one of {', '.join(cases)}, found {program!r}"
+            "a benchmark of speech runs whole transcriptions, which are named by their encoder: "
+            f"{guess}expected one of {', '.join(cases)}, found {program!r}"
         )
 
     def bind(bundle: Bundle, engine: Engine) -> Callable[[], object]:

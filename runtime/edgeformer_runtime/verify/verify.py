@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.requirement import NO_REQUIREMENT, Requirement
+from edgeformer_runtime.bundle.signature import NO_REQUIREMENT, Requirement
 from edgeformer_runtime.bundle.vectors import Case, Tolerances, read_vectors
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.path_field import StrPath
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress, Shown, StrPath
 from edgeformer_runtime.registry import load_attribute
-from edgeformer_runtime.shown import Shown
 from edgeformer_runtime.tasks.task import TASKS
 
 if TYPE_CHECKING:
@@ -128,7 +126,7 @@ class Replay(Protocol):
         """What was found so far: every stage in the order of execution."""
 
 
-def verify(bundle: Bundle, engine: Engine | None = None, progress: Progress | None = None) -> Verification:
+def verify(bundle: Bundle, engine: Engine | None = None, progress: CountProgress | None = None) -> Verification:
     """Replay the recorded vectors.
 
     Args:
@@ -162,7 +160,7 @@ def verify_file(
     threads: int = 1,
     required: Requirement = NO_REQUIREMENT,
     isolated: bool = False,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     engine_for: Callable[[Bundle], Engine | None] | None = None,
     refine: Callable[[Bundle, Verification], Verification] | None = None,
 ) -> Verification:

@@ -15,7 +15,7 @@ from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.models import tinyvit
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import CoreMLConverter
 from edgeformer_converters.mil.interpreter import run

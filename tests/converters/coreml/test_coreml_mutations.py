@@ -11,7 +11,7 @@ import pytest
 from small_text import text_inputs
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, CoreMLConverter
 from edgeformer_converters.mil.interpreter import run

@@ -15,7 +15,7 @@ from small_text import SmallTextClassifier, reference, text_inputs, text_program
 
 from edgeformer.convert.target import PRECISIONS
 from edgeformer.foreign_code import quiet_tools
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.coreml.converter import PACKAGE, WEIGHTS, CoreMLConverter
 from edgeformer_converters.mil.interpreter import run

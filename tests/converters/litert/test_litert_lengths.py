@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from small_text import SmallTextClassifier, reference, text_inputs, text_programs
 from torch import Tensor, nn
 
-from edgeformer.models.program import Program
+from edgeformer.convert.convert import ConvertOptions, convert
+from edgeformer.models.family import Program
 from edgeformer_converters.litert import converter
-from edgeformer_converters.litert.converter import LiteRTConverter
-from edgeformer_converters.litert.lengths import to_trace
+from edgeformer_converters.litert.converter import LiteRTConverter, to_trace
+from edgeformer_runtime import load
+from tests.checkpoint_factory import save_mobilebert
 
 LENGTHS = (8, 16, 24, 32)
 
@@ -71,3 +74,30 @@ def test_every_length_answers_as_torch_does(
         inputs = text_inputs(program, seed=program.inputs[0].shape[1])
         (found,) = interpreter.get_signature_runner(program.name)(**inputs).values()
         assert np.abs(found - reference(program, inputs)).max() < 1e-6
+
+
+@pytest.mark.slow
+def test_a_list_is_answered_in_rows_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = save_mobilebert(tmp_path / "small")
+    options = ConvertOptions(str(source), tmp_path / "out", ("litert",), ("fp32", "dynamic-int8"), seq_lens=(8, 32))
+    texts = ["turn the lights off", "hello", "the lights", "", "on", "what is the weather", "hello hello"] * 3
+    for row in convert(options):
+        assert row.ok, row.problems
+        with load(row.path) as pipeline:
+            runs: list[str] = []
+            run = pipeline.engine.run
+
+            def counted(name: str, inputs: Any, run: Any = run, runs: list[str] = runs) -> Any:
+                runs.append(name)
+                return run(name, inputs)
+
+            monkeypatch.setattr(pipeline.engine, "run", counted)
+            together = pipeline(texts)
+            assert runs.count("packed") > 1
+            for text, found in zip(texts, together, strict=True):
+                alone = pipeline.run(text)
+                assert found.labels == alone.labels
+                # Rows of activations are quantized each by itself, so that neighbours change nothing at int8, either.
+                assert found.scores == pytest.approx(alone.scores, abs=1e-5)
+    with load(row.path, isolated=True) as isolated:
+        assert [each.scores for each in isolated(texts)] == [found.scores for found in together]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 pytestmark = pytest.mark.litert

@@ -15,7 +15,7 @@ from onnx_session import run_onnx
 from small_text import cosine, reference, text_inputs
 
 from edgeformer.convert.target import PRECISIONS
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_converters.checks import Lowered
 from edgeformer_converters.onnx.converter import WEIGHTS_FILE, OnnxConverter
 
@@ -126,22 +126,14 @@ def test_the_files_hold_no_trace_of_this_machine(lowered: dict[str, Lowered]) ->
                 assert trace not in content
 
 
-def test_two_conversions_give_the_same_bytes(
-    lowered: dict[str, Lowered], programs: tuple[Program, ...], tmp_path: Path
+def test_a_second_conversion_gives_the_same_bytes_and_prints_nothing(
+    lowered: dict[str, Lowered], programs: tuple[Program, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "int8").mkdir()
     again = OnnxConverter().lower_fp32(programs, tmp_path)
     int8 = OnnxConverter().lower_precision(programs, again, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    assert capfd.readouterr() == ("", "")
     for first, second in ((lowered["fp32"], again), (lowered["dynamic-int8"], int8)):
         assert first.files == second.files
         for name in first.files:
             assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes(), name
-
-
-def test_lowering_prints_nothing(
-    programs: tuple[Program, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "int8").mkdir()
-    fp32 = OnnxConverter().lower_fp32(programs[:1], tmp_path)
-    OnnxConverter().lower_precision(programs[:1], fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
-    assert capfd.readouterr() == ("", "")

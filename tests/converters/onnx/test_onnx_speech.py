@@ -91,18 +91,16 @@ def test_tables_and_weights_are_int8(lowered: dict[str, Lowered]) -> None:
     assert weights < 0.75 * (lowered["fp32"].folder / WEIGHTS_FILE).stat().st_size
 
 
-@pytest.mark.parametrize("precision", ["fp32", "dynamic-int8"])
-def test_the_real_model_transcribes_as_the_baseline_does(assets: Path, tmp_path: Path, precision: str) -> None:
+def test_the_real_model_transcribes_as_the_baseline_does(assets: Path, tmp_path: Path) -> None:
+    """fp32 and int8; where int8 rounds is the kernel's choice, which decides between a comma and a full stop."""
     speech = open_speech(assets / "whisper-tiny.en", "onnx", (600,), HOST_STATE)
     (tmp_path / "fp32").mkdir()
     (tmp_path / "int8").mkdir()
-    lowered = OnnxConverter().lower_fp32(speech.programs, tmp_path / "fp32")
-    if precision != "fp32":
-        lowered = OnnxConverter().lower_precision(speech.programs, lowered, PRECISIONS[precision], tmp_path / "int8")
-    engine = engine_of(speech, lowered)
-    decoder = engine.open_decoder(speech.spec.buckets[0], speech.spec)
-    found, expected = greedy(decoder, speech, jfk_mel(assets)), jfk_tokens(assets)
-    if precision != "fp32":
-        found, expected = ([token for token in each if token not in COMMA_AND_STOP] for each in (found, expected))
-    assert found == expected
-    engine.close()
+    fp32 = OnnxConverter().lower_fp32(speech.programs, tmp_path / "fp32")
+    int8 = OnnxConverter().lower_precision(speech.programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
+    for lowered, ignored in ((fp32, ()), (int8, COMMA_AND_STOP)):
+        engine = engine_of(speech, lowered)
+        decoder = engine.open_decoder(speech.spec.buckets[0], speech.spec)
+        found, expected = greedy(decoder, speech, jfk_mel(assets)), jfk_tokens(assets)
+        assert [token for token in found if token not in ignored] == [t for t in expected if t not in ignored]
+        engine.close()

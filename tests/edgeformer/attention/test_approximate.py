@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeformer.attention import ALL_KERNELS, APPROXIMATE_KERNELS, KERNELS
-from edgeformer.attention.kernels import linear, sliding_window
-from edgeformer.attention.mask import additive_mask
+from edgeformer.attention.kernels import additive_mask, linear, sliding_window
 from edgeformer.convert.target import TARGETS
 
 

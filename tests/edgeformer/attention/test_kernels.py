@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from edgeformer.attention import ALL_KERNELS, KERNELS
-from edgeformer.attention.kernels import chunked
-from edgeformer.attention.mask import MASK_VALUE, additive_mask
+from edgeformer.attention.kernels import MASK_VALUE, additive_mask, chunked
 from edgeformer.convert.target import TARGETS
 
 SHAPES = [  # B, H, T, S, D

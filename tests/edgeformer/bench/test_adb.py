@@ -12,11 +12,11 @@ import pytest
 
 from edgeformer.bench import adb
 from edgeformer.bench.adb import NOTE, AdbHost
-from edgeformer.bench.request import Request
+from edgeformer.bench.command import Request
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import State
 from edgeformer_runtime.bundle.bundle import Bundle, pack
-from edgeformer_runtime.bundle.requirement import Requirement
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from tests.edgeformer.bench import stand_in_adb
 from tests.runtime.tiny_bundle import make_without_model
@@ -104,7 +104,7 @@ def test_the_command_line(phone: Phone, bundle: Path) -> None:
     [
         ({"serial": "other"}, InputError, f"adb://{SERIAL} cannot be reached: error: device '{SERIAL}' not found"),
         ({"state": "unauthorized"}, InputError, "cannot be reached: error: device unauthorized"),
-        ({"app": False}, InputError, "the demo app is not installed there"),
+        ({"app": False}, InputError, "the demo app is not installed on the phone"),
         ({"full": True}, InputError, "tiny could not be pushed.*No space left on device"),
         ({"start": "denied"}, InputError, "the Bench screen did not start.*not exported"),
         ({"start": "dies"}, EngineError, "the app ended without a report"),

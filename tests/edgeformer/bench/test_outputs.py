@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgeformer.bench.command import BenchOptions
+from edgeformer.bench.command import BenchOptions, Request
 from edgeformer.bench.output import check_outputs, label, page, swept, write_outputs
-from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.device import Device, Energy, State
 from edgeformer_runtime.bench.report import (

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgeformer.bench import ssh as ssh_module
-from edgeformer.bench.command import BenchOptions, bench, open_host
+from edgeformer.bench.command import BenchOptions, Request, bench, open_host
 from edgeformer.bench.output import write_outputs
-from edgeformer.bench.request import Request
 from edgeformer_runtime.bench.contender import Sweep
 from edgeformer_runtime.bench.report import to_json
 from edgeformer_runtime.errors import BundleError, EngineError, InputError

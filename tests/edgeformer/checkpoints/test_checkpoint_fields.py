@@ -119,16 +119,11 @@ def test_false_and_zero_are_not_one_another() -> None:
     assert not check_fields("preprocessor_config.json", {"dither": 0}, AUDIO_FIELDS)
 
 
+ONE_LAYER = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1}
 BASES: dict[str, dict[str, Any]] = {
-    "bert": {"model_type": "bert", "hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1},
+    "bert": {"model_type": "bert", **ONE_LAYER},
     "distilbert": {"model_type": "distilbert", "dim": 24, "n_heads": 2, "n_layers": 1},
-    "mobilebert": {
-        "model_type": "mobilebert",
-        "hidden_size": 24,
-        "intra_bottleneck_size": 24,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 1,
-    },
+    "mobilebert": {"model_type": "mobilebert", "intra_bottleneck_size": 24, **ONE_LAYER},
     "whisper": {"model_type": "whisper", "d_model": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
     "tinyvit": {"architecture": "tiny_vit_5m_224", "num_classes": 4},
 }

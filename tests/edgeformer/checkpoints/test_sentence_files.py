@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.text import EMBEDDING, TEXTS
 from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from edgeformer.compress.model import open_model, write_model
 from edgeformer_runtime.delivery import alone
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import save_whisper
-from tests.edgeformer.compress import tiny
+from tests.edgeformer.compress import commands, tiny
 
 pytestmark = pytest.mark.slow
 CHAIN = """
@@ -183,36 +181,22 @@ def uninterrupted(place: Path) -> Path:
     ).path
 
 
-@pytest.fixture
-def _interrupts_heeded() -> Iterator[None]:
-    """Shells start background jobs with SIGINT ignored, and the processes of such a job inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interrupts_heeded")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_ends_at_the_same_weights(
     place: Path, uninterrupted: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgeformer", *command(place, out, "--checkpoint-seconds", "0")],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    process = commands.start(command(place, out, "--checkpoint-seconds", "0"), tmp_path / "stderr")
     states = tmp_path / ".out.compress" / "training-1-distill"
     deadline = time.monotonic() + 300
     while not any(int(path.name) >= 20 for path in states.glob("[0-9]*") if path.name.isdecimal()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        assert process.is_alive() and time.monotonic() < deadline, (tmp_path / "stderr").read_text()
         time.sleep(0.02)
-    process.send_signal(how)
-    _, said = process.communicate(timeout=60)
+    os.kill(process.pid or 0, how)
+    process.join(60)
     if how == signal.SIGINT:
-        assert process.returncode == 130 and said.strip().splitlines()[-1] == "error: interrupted"
+        assert process.exitcode == 130
+        assert (tmp_path / "stderr").read_text().strip().splitlines()[-1] == "error: interrupted"
     assert not out.exists()
     options: dict[str, Any] = {"teacher": str(place / "teacher")}
     with pytest.raises(InputError, match=r"an interrupted run is at .*: go on with --resume"):
@@ -303,22 +287,13 @@ def test_mixed_precision(place: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk(place: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: writing fails in the middle of a state."""
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeformer", *command(place, tmp_path / "out", "--checkpoint-seconds", "0")],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: cannot write to")
-    assert "--resume" in done.stderr and "Traceback" not in done.stderr
+    arguments = command(place, tmp_path / "out", "--checkpoint-seconds", "0")
+    process = commands.start(arguments, tmp_path / "stderr", max_file_bytes=100_000)
+    process.join(300)
+    assert process.exitcode == 2
+    said = (tmp_path / "stderr").read_text()
+    assert said.strip().splitlines()[-1].startswith("error: cannot write to")
+    assert "--resume" in said and "Traceback" not in said
     assert not (tmp_path / "out").exists()
 
 
@@ -350,16 +325,16 @@ def test_a_command_that_is_killed_while_it_publishes_loses_nothing(place: Path, 
     recipe.write_text(tiny.FINETUNE)
     made = tiny.run(place / "student", tiny.FINETUNE, place / "texts.json", tmp_path / "whole")
     arguments = [str(place / "student"), "--data", str(place / "texts.json"), "--out", str(out)]
-    started = [sys.executable, "-m", "edgeformer", "compress", *arguments, "--recipe", str(recipe)]
+    started = ["compress", *arguments, "--recipe", str(recipe)]
     generator = random.Random(0)
     for marker in (folder / ".out.compress" / "result", out, folder / ".out.compress" / "result", out):
         resume = ["--resume"] if (folder / ".out.compress" / "plan.json").exists() else []
-        process = subprocess.Popen([*started, *resume], stderr=subprocess.DEVNULL)
-        while process.poll() is None and not marker.exists():
+        process = commands.start([*started, *resume])
+        while process.is_alive() and not marker.exists():
             time.sleep(0.0003)
         time.sleep(generator.uniform(0, 0.006))
         process.kill()
-        process.communicate(timeout=60)
+        process.join(60)
         if out.exists():
             assert same(out, made.path) and (out / "edgeformer.json").exists()
             with pytest.raises(InputError, match="out exists: name a new folder"):

@@ -13,8 +13,8 @@ from torch import nn
 
 from edgeformer.compress.recipe import Training
 from edgeformer.compress.training import Run, _parameter_groups, _Plan
-from edgeformer.progress import silent
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.interface import silent
 
 
 def run(processes: int = 1, index: int = 0, seed: int = 0) -> Run:

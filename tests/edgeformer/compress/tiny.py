@@ -44,7 +44,7 @@ seq_len = 16
 [[step]]
 kind = "distill"
 loss = { logits = 1.0, labels = 0.5, hidden = 0.5 }
-training = { epochs = 60, batch_size = 2, learning_rate = 1e-3 }
+training = { epochs = 25, batch_size = 2, learning_rate = 1e-3 }
 """
 
 

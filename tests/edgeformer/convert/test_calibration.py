@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from edgeformer.convert.calibration import calibrated, or_samples
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer.tasks import image, text
 from edgeformer.tasks.task import TaskSpec
 from edgeformer.tasks.text import MAX_CALIBRATION_SAMPLES

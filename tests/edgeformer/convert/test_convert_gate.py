@@ -29,7 +29,7 @@ NOTHING = Allowance(lost=-1, divergence=0, cosine=1, drop=-1, backstop=EIGHT_BIT
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.save_classifier(tmp_path_factory.mktemp("source") / "tiny")
+    return tiny.save_classifier(tmp_path_factory.mktemp("source") / "tiny", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_bundle_is_no_place_for_bundles(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_a_tokenizer_is_judged_on_drawn_ids(tmp_path: Path) -> None:
-    source = save_mobilebert(tmp_path / "source", with_tokenizer=False)
+    source = save_mobilebert(tmp_path / "source", with_tokenizer=False, num_hidden_layers=1)
     (row,) = convert(options(source, tmp_path / "dist"))
     assert row.ok and row.agreement is not None and row.agreement.n == 96 + 3
 

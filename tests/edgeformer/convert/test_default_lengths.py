@@ -11,7 +11,7 @@ import pytest
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import TARGETS
-from edgeformer.models.program import DEFAULT_SEQ_LENS
+from edgeformer.models.family import DEFAULT_SEQ_LENS
 from edgeformer.tasks.text import TEXTS, texts
 
 

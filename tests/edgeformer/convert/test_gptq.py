@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgeformer.convert.calibration import Grid, round_rows, round_weights
 from edgeformer.convert.layer_plan import LARGEST_INT4, LARGEST_INT8, quantized
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.bundle.manifest import TensorSpec
 
 CHANNELS = 160  # more than one block of columns

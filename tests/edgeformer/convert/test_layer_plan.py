@@ -20,7 +20,7 @@ from edgeformer.convert.layer_plan import (
     quantized,
     weight_bytes,
 )
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer_runtime.errors import InputError
 
 POOLER = "mobilebert.pooler.dense"

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgeformer.convert.bundle_writer import check_space, scratch_in
-from edgeformer.models.program import Program
+from edgeformer.models.family import Program
 from edgeformer_runtime.delivery import work_folder
 from edgeformer_runtime.errors import InputError
 

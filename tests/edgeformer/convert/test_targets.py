@@ -16,7 +16,7 @@ from edgeformer.convert.layer_plan import FORMATS
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import EXAMPLE, PRECISIONS, ROW, TARGETS, check_target, converter_for, file_format
 from edgeformer.doctor.examiner import examiner_for
-from edgeformer.models.program import TOKEN_MATMULS
+from edgeformer.models.family import TOKEN_MATMULS
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import STATES
 from edgeformer_runtime.engines import ENGINES

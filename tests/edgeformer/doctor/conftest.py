@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeformer.attention import mask
+from edgeformer.attention import kernels
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, parse
 from tests.checkpoint_factory import save_mobilebert
@@ -55,7 +55,7 @@ def bundles(checkpoint: Path, make_once: MakeOnce) -> dict[str, Path]:
 def masked(checkpoint: Path, make_once: MakeOnce) -> dict[str, Path]:
     """The same, but hidden positions get -1e9 added to their scores, as the public implementations do it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mask, "MASK_VALUE", HUGE_MASK)
+        patch.setattr(kernels, "MASK_VALUE", HUGE_MASK)
         return by_target(make_once("doctor-masked", lambda folder: convert_to_all(checkpoint, folder)))
 
 

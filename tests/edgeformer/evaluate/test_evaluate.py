@@ -51,7 +51,7 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny", num_labels=NUM_LABELS)
+    return save_mobilebert(tmp_path_factory.mktemp("source") / "tiny", num_labels=NUM_LABELS, num_hidden_layers=1)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +154,8 @@ def test_without_its_source(
         found = evaluate(bundle, data)
         assert (found.source, found.agreement, found.to_json()["source_value"]) == (None, None, None)
         assert found.notes == (
-            "no comparison with the source model: the checkpoint local:tiny of this bundle is not known here: "
-            "name it with --source",
+            "no comparison with the source model: the checkpoint local:tiny of this bundle was not found on this "
+            "machine: give its path with --source",
         )
         assert evaluate(bundle, data, source=str(checkpoint), limit=3).agreement == 1
         other = save_mobilebert(tmp_path / "other", num_labels=NUM_LABELS, initializer_range=0.2)
@@ -211,7 +211,7 @@ def test_core_ml_is_interpreted_where_it_does_not_run(checkpoint: Path, tmp_path
 
 
 def test_an_embedder_is_measured_on_scored_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = save_mobilebert(tmp_path / "tiny")
+    source = save_mobilebert(tmp_path / "tiny", num_hidden_layers=1)
     (path,) = convert_to(source, tmp_path / "dist", "onnx", task="text-embedding")
     pairs = [(one, other) for number, one in enumerate(TEXTS[:5]) for other in TEXTS[number + 1 : 5]]
     with load(path) as pipeline:
@@ -259,7 +259,11 @@ def test_the_interval_of_a_rank_correlation() -> None:
 
 def test_sets_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = save_mobilebert(
-        tmp_path / "tiny", num_labels=3, problem_type="multi_label_classification", initializer_range=0.2
+        tmp_path / "tiny",
+        num_labels=3,
+        problem_type="multi_label_classification",
+        initializer_range=0.2,
+        num_hidden_layers=1,
     )
     (path,) = convert_to(source, tmp_path / "dist", "onnx")
     with load(path) as pipeline:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import KERNELS
 from edgeformer.models.bert import FAMILY, BertConfig
-from edgeformer.models.family import family_for
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions, family_for
 from edgeformer_runtime.errors import InputError
 
 BERT: dict[str, Any] = {

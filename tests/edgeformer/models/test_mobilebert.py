@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
+from edgeformer.models.family import ProgramOptions
 from edgeformer.models.mobilebert import FAMILY, MobileBertConfig
-from edgeformer.models.program import ProgramOptions
 from edgeformer.models.text import ACTIVATIONS, compute_all_tokens
 from edgeformer_runtime.errors import InputError
 

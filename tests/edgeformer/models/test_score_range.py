@@ -14,13 +14,13 @@ from checkpoint_factory import save_mobilebert, save_whisper, tokenizer
 from safetensors.torch import load_file, save_file
 
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
-from edgeformer.attention.mask import EXACT_MASK, MASK_VALUE, ScoreRange
+from edgeformer.attention.kernels import EXACT_MASK, MASK_VALUE, ScoreRange
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS, verification_engine
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.models.score_range import exact_masks, sample_inputs, score_range
 from edgeformer.models.text import TextEncoder
 from edgeformer_runtime.bundle.bundle import Bundle

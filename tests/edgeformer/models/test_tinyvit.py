@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention import KERNELS
 from edgeformer.models import tinyvit
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.models.tinyvit import FAMILY, TinyViT
 from edgeformer_runtime.errors import InputError
 

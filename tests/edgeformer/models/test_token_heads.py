@@ -9,8 +9,7 @@ import torch
 import transformers
 
 from edgeformer.attention import KERNELS
-from edgeformer.models.family import family_for
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions, family_for
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.models.test_bert import BERT, DISTILBERT, inputs_of, randomized
 

@@ -22,8 +22,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import Score
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
-from edgeformer_runtime.pipelines.heads import score_of
-from edgeformer_runtime.pipelines.results import ScoreResult
+from edgeformer_runtime.pipelines.results import ScoreResult, score_of
 from edgeformer_runtime.serve.app import make_app
 from edgeformer_runtime.serve.options import ServeOptions
 from edgeformer_runtime.serve.service import Service

@@ -96,7 +96,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A classifier of stars."""
-    folder = save_mobilebert(tmp_path / "checkpoint")
+    folder = save_mobilebert(tmp_path / "checkpoint", num_hidden_layers=1)
     raw = json.loads((folder / "config.json").read_text())
     raw |= {"id2label": STARS, "label2id": {label: int(number) for number, label in STARS.items()}}
     (folder / "config.json").write_text(json.dumps(raw))

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, Example, locate, read_pairs
 from edgeformer.evaluate.evaluate import Asker, EvaluationResult, ask
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import TaskSpec
 from edgeformer.tasks.text import CLASSIFICATION, text_spec
 from edgeformer_runtime.bundle import strict_json
@@ -41,7 +41,7 @@ from edgeformer_runtime.verify.verify import Comparison, compare
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.convert.agreement import Agreement, ComparedOutput
-    from edgeformer.models.program import Program
+    from edgeformer.models.family import Program
 
 
 @dataclass(frozen=True)

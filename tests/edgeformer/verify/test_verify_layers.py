@@ -193,7 +193,7 @@ def test_checkpoints(texts: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with Bundle.open(texts["onnx", "fp32"]) as bundle:
         plain = Verification(True, "", (), None)
-        with pytest.raises(InputError, match="is not known here: name it with --source"):
+        with pytest.raises(InputError, match="was not found on this machine: give its path with --source"):
             add_layers(bundle, plain)
         other = save_mobilebert(tmp_path / "other", initializer_range=0.2)
         with pytest.raises(InputError, match="does not hold the weights"):

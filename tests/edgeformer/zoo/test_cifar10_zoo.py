@@ -12,7 +12,7 @@ import torch
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.convert.convert import ConvertOptions, convert
-from edgeformer.evaluate.evaluate import evaluate as evaluate_bundle
+from edgeformer.evaluate.evaluate import answers_of
 from edgeformer.zoo import PICTURES, ZOO
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.preprocess.image import ImageEncoder
@@ -96,6 +96,6 @@ def test_int8_loses_less_than_a_point(data: Path, tmp_path: Path) -> None:
     for row in rows:
         assert row.ok, row.problems
         with Bundle.open(row.path) as bundle:
-            found = evaluate_bundle(bundle, f"{data}:test")
-        assert found.n == 2000
-        assert found.bundle.top1 >= of_source - POINT, row.precision
+            found = answers_of(bundle, f"{data}:test")
+        assert len(found.given) == 2000
+        assert found.value >= of_source - POINT, row.precision

@@ -50,27 +50,28 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 # Folders
 
 
-def test_flipped_byte(tiny: Path) -> None:
-    model = tiny / "model.bin"
-    data = bytearray(model.read_bytes())
+def _flip(folder: Path) -> None:
+    data = bytearray((folder / "model.bin").read_bytes())
     data[100] ^= 1
-    model.write_bytes(data)
-    assert "model.bin: its SHA-256 differs" in refused(tiny)
+    (folder / "model.bin").write_bytes(data)
 
 
-def test_missing_file(tiny: Path) -> None:
-    (tiny / "tokenizer.json").unlink()
-    assert "'tokenizer.json' is missing" in refused(tiny)
-
-
-def test_missing_manifest(tiny: Path) -> None:
-    (tiny / MANIFEST_NAME).unlink()
-    assert "no manifest.json" in refused(tiny)
-
-
-def test_extra_file(tiny: Path) -> None:
-    (tiny / "vectors" / "more.txt").write_text("x")
-    assert "extra file 'vectors/more.txt'" in refused(tiny)
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_flip, "model.bin: its SHA-256 differs"),
+        (lambda f: (f / "tokenizer.json").unlink(), "'tokenizer.json' is missing"),
+        (lambda f: (f / MANIFEST_NAME).unlink(), "no manifest.json"),
+        (lambda f: (f / "vectors" / "more.txt").write_text("x"), "extra file 'vectors/more.txt'"),
+        (lambda f: (f / "empty").mkdir(), "'empty' is an empty folder"),
+        (lambda f: os.truncate(f / "model.bin", 257), "expected 256 bytes as in the manifest, found 257"),
+        (lambda f: edit(f, lambda m: m["files"]["model.bin"].update(sha256="f" * 64)), "its SHA-256 differs"),
+        (lambda f: ((f / "model.bin").unlink(), os.mkfifo(f / "model.bin")), "is not a plain file"),
+    ],
+)
+def test_files_that_are_not_the_manifests(tiny: Path, change: Callable[[Path], object], problem: str) -> None:
+    change(tiny)
+    assert problem in refused(tiny)
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
@@ -103,22 +104,6 @@ def test_what_file_managers_leave_is_a_plain_file(tiny: Path) -> None:
     assert "'more' is an empty folder" in refused(tiny)
 
 
-def test_extra_empty_folder(tiny: Path) -> None:
-    (tiny / "empty").mkdir()
-    assert "'empty' is an empty folder" in refused(tiny)
-
-
-def test_wrong_size(tiny: Path) -> None:
-    with (tiny / "model.bin").open("ab") as file:
-        file.write(b"x")
-    assert "expected 256 bytes as in the manifest, found 257" in refused(tiny)
-
-
-def test_wrong_hash(tiny: Path) -> None:
-    edit(tiny, lambda m: m["files"]["model.bin"].update(sha256="f" * 64))
-    assert "model.bin: its SHA-256 differs" in refused(tiny)
-
-
 @pytest.mark.parametrize("target", ["tokenizer.json", "/etc/passwd", "nowhere"])
 def test_symbolic_link(tiny: Path, target: str) -> None:
     (tiny / "model.bin").unlink()
@@ -130,12 +115,6 @@ def test_symbolic_link_to_a_folder(tiny: Path, tmp_path: Path) -> None:
     (tiny / "vectors").rename(tmp_path / "vectors")
     (tiny / "vectors").symlink_to(tmp_path / "vectors")
     assert "'vectors' is a symbolic link" in refused(tiny)
-
-
-def test_pipe(tiny: Path) -> None:
-    (tiny / "model.bin").unlink()
-    os.mkfifo(tiny / "model.bin")
-    assert "is not a plain file" in refused(tiny)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def audio(name: str) -> list[dict[str, Any]]:
         ]
         return [{"cases": cases, "tolerances": {"output": 0.1, "score": 1}}]
     entry = {"sha256": "0" * 64, "size": 1}
-    return [strict_json.to_data(each) | {"files": {"model.bin": entry}} for each in (manifest(), speech_manifest())]
+    return [each.to_data() | {"files": {"model.bin": entry}} for each in (manifest(), speech_manifest())]
 
 
 VALUES = (
@@ -137,7 +137,7 @@ def test_every_keyword_of_the_schemas_is_known() -> None:
     "labels", [[1] * 1_000_000, [""] * 600_000, ["a"] * 1_000_000, [[]] * 900_000, [1] * 100_000, list(range(400_000))]
 )
 def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]) -> None:
-    data = strict_json.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
+    data = manifest().to_data() | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
     data["postprocessing"]["labels"] = labels
     text = json.dumps(data, separators=(",", ":"))
     started = time.process_time()
@@ -149,7 +149,7 @@ def test_a_million_wrong_labels_cost_no_more_than_reading_them(labels: list[Any]
 @pytest.mark.parametrize("character", ["\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u202a", "\u202e", "\u2066", "\u2069"])
 @pytest.mark.parametrize("field", ["labels", "license", "source", "toolchain"])
 def test_characters_that_a_terminal_obeys_are_refused(field: str, character: str) -> None:
-    data = strict_json.to_data(manifest()) | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
+    data = manifest().to_data() | {"files": {"model.bin": {"sha256": "0" * 64, "size": 1}}}
     text = f"a{character}b"
     match field:
         case "labels":
@@ -166,7 +166,7 @@ def test_characters_that_a_terminal_obeys_are_refused(field: str, character: str
 
 
 def test_labels_of_every_script_are_taken() -> None:
-    data = strict_json.to_data(manifest())
+    data = manifest().to_data()
     data["files"] = {name: {"sha256": "0" * 64, "size": 1} for name in ("model.bin", "tokenizer.json")}
     labels = ["עברית\u200f", "عربي\u061c", "👩\u200d👧", *data["postprocessing"]["labels"][3:]]
     data["postprocessing"]["labels"] = labels[: len(data["postprocessing"]["labels"])]

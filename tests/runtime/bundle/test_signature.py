@@ -18,8 +18,15 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, FileEntry, parse
-from edgeformer_runtime.bundle.requirement import RELEASE_FILE, Requirement
-from edgeformer_runtime.bundle.signature import DOMAIN, SIGNATURE_NAME, check, fingerprint, public_pem
+from edgeformer_runtime.bundle.signature import (
+    DOMAIN,
+    RELEASE_FILE,
+    SIGNATURE_NAME,
+    Requirement,
+    check,
+    fingerprint,
+    public_pem,
+)
 from edgeformer_runtime.errors import BundleError, InputError
 
 pytest.importorskip("cryptography")

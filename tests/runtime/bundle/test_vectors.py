@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mutations import reseal
 from safetensors.numpy import load_file, save_file
 from tiny_bundle import SAMPLES, manifest, seal
 
@@ -17,6 +19,7 @@ from edgeformer_runtime.errors import BundleError, InputError
 
 CASES = Path("vectors/cases.json")
 TENSORS = Path("vectors/tensors.safetensors")
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def test_what_is_read_is_what_was_written(tiny: Path, tmp_path: Path) -> None:
@@ -96,6 +99,39 @@ def test_corrupted_cases(tiny: Path, change: Callable[[dict], object], problem: 
     change(document)
     (tiny / CASES).write_text(json.dumps(document), encoding="utf-8")
     assert problem in reseal_and_read(tiny)
+
+
+@pytest.mark.parametrize(
+    ("archive", "key", "change", "problem"),
+    [
+        ("tiny-spans.zip", "answers", lambda d: d["answers"][0].update(start=1.0), "expected integers, found 1.0"),
+        ("tiny-entities.zip", "entities", lambda d: d["entities"][0].update(end=2.0), "expected integers, found 2.0"),
+        ("tiny-spans.zip", "answers", lambda d: d["answers"][0].update(start=1), "expected places in the text"),
+        ("tiny-entities.zip", "entities", lambda d: d.update(answers=[]), "expected entities, found answers and"),
+        (
+            "tiny-spans.zip",
+            "answers",
+            lambda d: d.update(labels=["O"], scores=[1]),
+            "expected answers, found answers and",
+        ),
+        ("tiny-spans.zip", "answers", lambda d: d.clear(), "expected answers, found nothing"),
+    ],
+)
+def test_corrupted_places(
+    archive: str, key: str, change: Callable[[dict], object], problem: str, tmp_path: Path
+) -> None:
+    """What stands in other keys than the task's is refused here as in Kotlin and Swift."""
+    with zipfile.ZipFile(GOLDEN / archive) as file:
+        files = {name: file.read(name) for name in file.namelist()}
+    document = json.loads(files[CASES.as_posix()])
+    change(next(case["expected"] for case in document["cases"] if case["expected"][key]))
+    files[CASES.as_posix()] = json.dumps(document).encode()
+    reseal(files)
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    with Bundle.open(tmp_path) as bundle, pytest.raises(BundleError, match=problem):
+        read_vectors(bundle)
 
 
 def test_a_program_without_a_case(tiny: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from real_whisper import open_tiny_english
 
-from edgeformer.models.program import FULL_WINDOW, TAIL_WINDOW
+from edgeformer.models.family import FULL_WINDOW, TAIL_WINDOW
 from edgeformer_runtime.pipelines.speech import Transcriber
 
 

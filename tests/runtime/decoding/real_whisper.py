@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.source_index import TorchEngine
-from edgeformer.models.program import ProgramOptions
+from edgeformer.models.family import ProgramOptions
 from edgeformer.models.whisper.family import rename
 from edgeformer.models.whisper.model import Whisper, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import transcription_layout, whisper_programs

@@ -11,13 +11,14 @@ from real_whisper import TOKENS
 from scripted import make_spec
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
-from edgeformer_runtime.decoding.segments import Span, split_at_timestamps
-from edgeformer_runtime.decoding.timing import (
+from edgeformer_runtime.decoding.segments import (
+    Span,
     TimedWord,
     cheapest_path,
     clip_long_words,
     join_punctuation,
     median_filter,
+    split_at_timestamps,
     timed_words,
     token_positions,
     trim_to_speech,

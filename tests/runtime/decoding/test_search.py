@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 from scripted import MULTILINGUAL, SPACE, TOKENS, VOCABULARY, Script, ScriptedDecoder, byte_tokenizer, make_spec, says
 
-from edgeformer_runtime.decoding.beam import beam_search
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
-from edgeformer_runtime.decoding.greedy import Search, follow, likeliest, sampler
-from edgeformer_runtime.decoding.hypothesis import Hypothesis
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.prompt import Prompt, build_prompt, check_language, detect_language, feed
-from edgeformer_runtime.decoding.repetition import compression_ratio, loop_period
+from edgeformer_runtime.decoding.search import (
+    Hypothesis,
+    Search,
+    beam_search,
+    compression_ratio,
+    follow,
+    likeliest,
+    loop_period,
+    sampler,
+)
 from edgeformer_runtime.decoding.tokenizer import SpeechTokenizer
 from edgeformer_runtime.errors import InputError
 

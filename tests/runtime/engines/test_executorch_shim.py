@@ -18,7 +18,7 @@ import pytest
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines import open_engine
-from edgeformer_runtime.engines.executorch import _BINDING, CHOICE
+from edgeformer_runtime.engines.executorch import _BINDING, CHOICE, ShimRuntime
 from edgeformer_runtime.engines.executorch_shim import build as building
 from edgeformer_runtime.engines.executorch_shim.build import (
     LIBRARY_NAME,
@@ -28,7 +28,6 @@ from edgeformer_runtime.engines.executorch_shim.build import (
     find_build,
     read_build,
 )
-from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
 from edgeformer_runtime.engines.executorch_shim.package import LIBRARIES, installed_package, read_library
 from edgeformer_runtime.errors import EngineError, InputError
 
@@ -322,7 +321,7 @@ def test_folders_that_are_no_build(
     script = f"""
 from pathlib import Path
 from edgeformer_runtime.engines.executorch_shim.build import read_build
-from edgeformer_runtime.engines.executorch_shim.library import ShimRuntime
+from edgeformer_runtime.engines.executorch import ShimRuntime
 ShimRuntime(read_build(Path({str(folder)!r})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeformer_runtime.bundle.specs import AudioBucket, SpeechTokens, Transcription
-from edgeformer_runtime.engines.host_decoder import HostStateDecoder
+from edgeformer_runtime.engines.decoder import HostStateDecoder
 from edgeformer_runtime.errors import EngineError, InputError
 
 LAYERS, HEADS, HEAD_DIM, ROWS, PREFILL, POSITIONS, TAIL = 2, 2, 3, 10, 4, 5, 2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeformer_runtime.engines.native_output import held_back
+from edgeformer_runtime.process import held_back
 
 pytestmark = pytest.mark.litert
 

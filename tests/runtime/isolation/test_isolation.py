@@ -18,6 +18,7 @@ import pytest
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle, pack
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
+from edgeformer_runtime.isolation.messages import read_answers
 from edgeformer_runtime.isolation.pipeline import IsolatedPipeline, verify_isolated
 from edgeformer_runtime.isolation.process import Frame, FrameError, Limits, read_frame, write_frame
 from edgeformer_runtime.verify.verify import verify
@@ -43,6 +44,31 @@ def test_the_same_answers(isolated: IsolatedPipeline, tiny_onnx: Path) -> None:
             )  # fmt: skip
             assert found.statistics.peak_rss_bytes > 0
         assert [each.label for each in isolated(["hello", "turn"])] == [plain(each).label for each in ("hello", "turn")]
+
+
+def test_what_is_sent_together_is_answered_in_its_order(isolated: IsolatedPipeline) -> None:
+    found = list(isolated._answer_some([TEXTS[0], 7, [2, 99], *TEXTS[1:]], None))
+    assert [type(each) for each in found[1:3]] == [InputError, InputError]
+    assert "found int" in str(found[1]) and "token id 99 is out of range" in str(found[2])
+    assert [each.scores for each in (found[0], *found[3:])] == [isolated.run(raw).scores for raw in TEXTS]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"answers": 3},
+        {"answers": []},
+        {"answers": [{"answer": {}, "bytes": 9}]},
+        {"answers": [{"answer": {}, "bytes": -1}]},
+        {"answers": [{"answer": [], "bytes": 0}]},
+        {"answers": [{"answer": {"result": {}}, "bytes": 0}]},
+        {"answers": ["x"]},
+    ],
+)
+def test_answers_that_are_none_are_refused(isolated: IsolatedPipeline, header: dict) -> None:
+    with pytest.raises(EngineError, match="sent no valid answer"):
+        read_answers(Frame(header, b"12345678"), 1, isolated.bundle.manifest)
 
 
 def test_images_by_path_bytes_array_and_pillow_image(tiny_image_onnx: Path) -> None:

@@ -21,8 +21,7 @@ from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, ProgramSpec, Tenso
 from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.model_files.executorch_file import check_executorch
-from edgeformer_runtime.model_files.index_rows import Contents, IndexTrace
-from edgeformer_runtime.model_files.refusal import Broken
+from edgeformer_runtime.model_files.refusal import Broken, Contents, IndexTrace
 from edgeformer_runtime.tasks.speech import AUDIO
 
 FORMATS = pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.pipelines.heads import classify, embed, sigmoid, softmax
+from edgeformer_runtime.pipelines.results import classify, embed, sigmoid, softmax
 
 
 def test_activations_do_not_overflow() -> None:

@@ -12,8 +12,7 @@ from tiny_image_bundle import LABELS, SPEC, WEIGHT, TinyImageEngine
 
 from edgeformer_runtime import load
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.pipelines.heads import softmax
-from edgeformer_runtime.pipelines.results import ClassificationResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, softmax
 from edgeformer_runtime.pipelines.vision import ImageClassifier
 
 

@@ -14,6 +14,7 @@ import soundfile
 import soxr
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess import mp4_file
 from edgeformer_runtime.preprocess.audio import BLOCK_FRAMES, MAX_CHANNELS, open_audio
 
 RATE = 16000
@@ -111,11 +112,12 @@ def test_channels_that_cancel_out_are_not_averaged(block: int) -> None:
     assert np.abs(everything(late)[block + 16384 :] - voice[16384:]).max() == 0
 
 
-def recorded(samples: np.ndarray, container: str, codec: str, rate: int) -> bytes:
+def recorded(samples: np.ndarray, container: str, codec: str, rate: int, **metadata: str) -> bytes:
     """A file as FFmpeg writes it."""
     av = pytest.importorskip("av", reason="the extra media is not installed")
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
+        out.metadata.update(metadata)
         track = out.add_stream(codec, rate=rate, layout="mono")
         context = track.codec_context
         resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
@@ -160,6 +162,84 @@ def test_recordings_that_ffmpeg_cannot_read(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "av.error", None)
     with pytest.raises(InputError, match=r"reading mp4 files needs the package .*edgeformer-runtime\[media\]"):
         everything(data)
+
+
+def box(name: bytes, *content: bytes) -> bytes:
+    """A box of an MP4 file."""
+    inside = b"".join(content)
+    return struct.pack(">I4s", 8 + len(inside), name) + inside
+
+
+def numbers(*values: int) -> bytes:
+    return struct.pack(f">{len(values)}I", *values)
+
+
+def nested(*boxes: bytes, within: str = "moov trak mdia minf stbl") -> bytes:
+    """An MP4 file of boxes within others."""
+    content = b"".join(boxes)
+    for name in reversed(within.split()):
+        content = box(name.encode(), content)
+    return box(b"ftyp", b"isom", numbers(512)) + content + box(b"mdat", bytes(1000))
+
+
+MANY = 1 << 24
+SIZES = box(b"stsz", numbers(0, 1, MANY))  # so many frames of one byte
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (nested(SIZES), "states 16777216 frames, where at most 1084 are taken"),
+        (nested(SIZES, within="moov trak udta tref"), "states 16777216 frames"),
+        (nested(box(b"stz2", numbers(0, 16, MANY))), "states 16777216 frames"),
+        (nested(box(b"free") + box(b"meta", numbers(0), box(b"hdlr"), SIZES)), "states 16777216 frames"),
+        (nested(box(b"trun", numbers(0, MANY)), within="moof traf"), "states 16777216 frames"),
+        (nested(box(b"trun", numbers(0, 900)), box(b"elst", numbers(0, 9999))), "states 8999100 frames in its edits"),
+        (nested(box(b"stsd", numbers(0, 1), box(b"mp4a", bytes(28), SIZES))), "tables in its description of samples"),
+        (nested(box(b"cmov"), within="moov"), "has compressed tables"),
+        (nested(box(b"trak") * 33, within="moov"), "states 33 tracks, where at most 32 are taken"),
+        (nested(box(b"sidx", numbers(0, 1, 1, 0, 0, 0xFFFF)), within="moov"), "states 65535 fragments, where at most"),
+        (nested(box(b"sidx", numbers(1 << 24, 1, 1, 0, 0, 0, 0, 0xFFFF)), within=""), "states 65535 fragments"),
+        (nested(struct.pack(">I4sQ", 1, b"moov", 36) + SIZES, within=""), "states 16777216 frames"),
+    ],
+)
+def test_counts_of_mp4_tables_are_compared_before_ffmpeg_sees_them(
+    file: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av.error", None)
+    with pytest.raises(InputError, match=message):
+        everything(file)
+
+
+def test_boxes_of_an_mp4_are_counted_and_their_depth_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mp4_file, "MAX_BOXES", 1000)
+    with pytest.raises(InputError, match="has more than 1000 boxes"):
+        mp4_file.check_mp4(io.BytesIO(nested(box(b"free") * 1001)), "it")
+    mp4_file.check_mp4(io.BytesIO(nested(SIZES, within="moov " * 20)), "it")  # FFmpeg gives up at ten
+    mp4_file.check_mp4(io.BytesIO(b"\0\0\0\7ftyp" + SIZES), "it")  # it reads no further
+    for short in (b"", b"\0\0\0\1moov", box(b"stsz"), box(b"sidx"), box(b"elst"), box(b"meta")):
+        mp4_file.check_mp4(io.BytesIO(short), "it")
+
+
+def test_titles_need_not_be_utf_8() -> None:
+    data = recorded(audio(RATE), "mp4", "aac", RATE, title="a title")
+    assert data.count(b"a title") == 1
+    assert len(everything(data.replace(b"a title", b"Caf\xe9 \xff!"))) >= RATE
+
+
+def test_a_track_of_a_coding_that_nobody_knows_is_refused() -> None:
+    data = recorded(audio(RATE), "mp4", "aac", RATE)
+    with pytest.raises(InputError, match="has audio of an unknown coding: expected aac, alac"):
+        everything(data.replace(b"mp4a", b"mp4\xff").replace(b"esds", b"esdx"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the descriptor is looked at as POSIX has it")
+def test_mpg123_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of each byte that it skips it would print a line: a megabyte of them in a service's log for one request."""
+    data = encoded(audio(10 * RATE), RATE, "MP3", "MPEG_LAYER_III")
+    damaged = b"\0\0\0\0".join(data[at : at + 300] for at in range(0, len(data), 300))
+    everything(damaged)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32"])

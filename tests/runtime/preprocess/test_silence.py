@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from edgeformer_runtime.preprocess.silence import (
 RATE = 16000
 
 
+@cache
 def recording(*seconds: float, noise_dbfs: float = -60, seed: int = 0) -> np.ndarray:
     """Word, pause, word, ... of these lengths: bursts of a voice's harmonics with a level that moves, over noise."""
     random = np.random.default_rng(seed)
@@ -33,7 +35,9 @@ def recording(*seconds: float, noise_dbfs: float = -60, seed: int = 0) -> np.nda
         speaking[round(begin * RATE) : round((begin + length) * RATE)] = index % 2 == 0
         begin += length
     noise = 10 ** (noise_dbfs / 20) * random.standard_normal(count)
-    return (voice * loudness * speaking + noise).astype(np.float32)
+    samples = (voice * loudness * speaking + noise).astype(np.float32)
+    samples.setflags(write=False)  # one for all who ask for it
+    return samples
 
 
 @pytest.mark.parametrize("gain", [0.02, 1.0, 30.0])

@@ -159,5 +159,5 @@ def test_buckets_too_short_for_special_tokens() -> None:
     with pytest.raises(InputError, match="a pair of texts does not fit into the 3 positions"):
         encoder.encode(("hello", "hello"))
     specs = tuple(TensorSpec(name, "int32", (1, 2)) for name in ("input_ids", "attention_mask"))
-    with pytest.raises(BundleError, match="2 special tokens leave no room in 2 positions"):
+    with pytest.raises(BundleError, match="2 special tokens leave no room for text in 2 positions"):
         TextEncoder(SPEC, word_piece(), [replace(PROGRAMS[0], inputs=specs)])

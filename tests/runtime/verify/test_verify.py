@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.manifest import CASES_FILE, TENSORS_FILE
 from edgeformer_runtime.bundle.vectors import read_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError
-from edgeformer_runtime.pipelines.heads import softmax
+from edgeformer_runtime.pipelines.results import softmax
 from edgeformer_runtime.verify.verify import compare, verify
 
 

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from edgeformer.checkpoints.checkpoint import open_checkpoint
-from edgeformer.compress.augment import Augmentation, mix_pairs, transform
+from edgeformer.compress.augment import Augmentation, transform
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from tools.zoo import train_cifar10
 from tools.zoo.cifar10_data import CLASSES, load_cifar10
+from tools.zoo.train_cifar10 import mix_pairs
 
 SHIPPED = ZOO["cifar10-tinyvit"].folder
 

@@ -2,7 +2,7 @@ import EdgeCore
 import EdgeDemoKit
 import SwiftUI
 
-/// Text while somebody speaks: what is final, and a guess at the rest.
+/// Text of a recording, or while somebody speaks: what is final, and a guess at the rest.
 struct SpeechScreen: View {
     @Environment(LibraryModel.self) private var library
     @Environment(\.scenePhase) private var phase
@@ -15,6 +15,7 @@ struct SpeechScreen: View {
     @State private var statistics: SpeechStatistics?
     @State private var message: String?
     @State private var work: Task<Void, Never>?
+    @State private var isChoosing = false
 
     var body: some View {
         NavigationStack {
@@ -24,6 +25,8 @@ struct SpeechScreen: View {
                     Button(work == nil ? "speech.record" : "speech.stop", action: toggle)
                         .disabled(bundle == nil)
                         .accessibilityHint(Text("speech.record.hint"))
+                    Button("speech.file") { isChoosing = true }
+                        .disabled(bundle == nil || work != nil)
                 }
                 Section {
                     ForEach(segments, id: \.start) { segment in Text(verbatim: segment.text) }
@@ -43,8 +46,9 @@ struct SpeechScreen: View {
                 }
             }
             .navigationTitle("screen.speech")
+            .fileImporter(isPresented: $isChoosing, allowedContentTypes: [.audio]) { transcribe($0) }
             .onChange(of: phase) { if phase == .background { microphone.stop() } }
-            .onDisappear { microphone.stop() }
+            .onDisappear(perform: stop)
         }
     }
 
@@ -66,6 +70,29 @@ struct SpeechScreen: View {
                 statistics = end.transcript.statistics
             } catch {
                 microphone.stop()
+                message = error.localizedDescription
+            }
+        }
+    }
+
+    private func stop() {
+        microphone.stop()
+        work?.cancel()
+    }
+
+    private func transcribe(_ chosen: Result<URL, any Error>) {
+        guard work == nil, let bundle else { return }
+        (segments, partial, statistics, message) = ([], "", nil, nil)
+        work = Task {
+            defer { work = nil }
+            do {
+                let transcriber = try await library.session(bundle).transcriber()
+                let recording = try Recording.open(chosen.get(), sampleRate: transcriber.sampleRate)
+                let found = try await transcriber.transcribe(recording)
+                (segments, statistics) = (found.segments, found.statistics)
+            } catch is CancellationError {
+                // The user left.
+            } catch {
                 message = error.localizedDescription
             }
         }

@@ -28,15 +28,44 @@ public actor Transcriber {
         _ samples: [Float], options: TranscribeOptions = TranscribeOptions(),
         progress: (@Sendable (Double) -> Void)? = nil
     ) throws -> Transcript {
+        var taken = 0
+        return try transcribe(options, progress) { count in
+            defer { taken = min(samples.count, taken + count) }
+            return samples.dropFirst(taken).prefix(count)
+        }
+    }
+
+    /// Transcribe a recording of any length, window by window, such as `AudioReader(try WavSource(data), …)`.
+    ///
+    /// - Parameters:
+    ///   - recording: at `sampleRate`.
+    ///   - options: how.
+    ///   - progress: called after each window with the seconds of audio that are done.
+    /// - Returns: all segments of the audio.
+    /// - Throws: as the other `transcribe`; `InputError` also: the recording is corrupted, or was opened at another rate.
+    public func transcribe(
+        _ recording: sending AudioReader, options: TranscribeOptions = TranscribeOptions(),
+        progress: (@Sendable (Double) -> Void)? = nil
+    ) throws -> Transcript {
+        guard recording.sampleRate == sampleRate else {
+            throw InputError("the recording was opened at \(recording.sampleRate) Hz: expected \(sampleRate)")
+        }
+        return try transcribe(options, progress) { try recording.read($0)[...] }
+    }
+
+    private func transcribe(
+        _ options: TranscribeOptions, _ progress: (@Sendable (Double) -> Void)?,
+        _ read: (Int) throws -> ArraySlice<Float>
+    ) throws -> Transcript {
         let session = try SpeechSession(model, options)
         var buffer = AudioBuffer()
         var segments: [Segment] = []
-        var taken = 0
-        while taken < samples.count || !buffer.samples.isEmpty {
+        while true {
             try Task.checkCancellation()
-            let missing = max(0, model.audio.windowSamples + 1 - buffer.samples.count)
-            buffer.append(samples.dropFirst(taken).prefix(missing))
-            taken = min(samples.count, taken + missing)
+            // One sample more than a window tells that there is more to come.
+            let missing = model.audio.windowSamples + 1 - buffer.samples.count
+            if missing > 0 { buffer.append(try read(missing)) }
+            if buffer.samples.isEmpty { break }
             segments += try session.transcribeNext(&buffer)
             progress?(Double(buffer.start) / Double(sampleRate))
         }

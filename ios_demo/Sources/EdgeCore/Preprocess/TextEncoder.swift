@@ -34,7 +34,7 @@ struct TextEncoder: Sendable {
 
     /// An encoder for the programs of a manifest, each a bucket whose length is dimension 1 of its inputs.
     ///
-    /// - Throws: `BundleError`: the special tokens leave no room in the longest bucket.
+    /// - Throws: `BundleError`: the special tokens leave no room for text in the longest bucket.
     init(_ spec: TextPreprocessing, tokenizer: TextTokenizer?, programs: [ProgramSpec]) throws {
         self.spec = spec
         self.tokenizer = tokenizer
@@ -42,7 +42,7 @@ struct TextEncoder: Sendable {
         buckets = programs.map { ($0.inputs[0].shape[1], $0) }.sorted { $0.0 < $1.0 }
         longest = buckets[buckets.count - 1].length
         if let special = tokenizer?.specialTokens(pair: false), special >= longest {
-            throw BundleError("the tokenizer's \(special) special tokens leave no room in \(longest) positions")
+            throw BundleError("the tokenizer's \(special) special tokens leave no room for text in \(longest) positions")
         }
     }
 

@@ -27,7 +27,7 @@ from edgeformer_runtime.engines.executorch_shim.package import (
     unpack_wheel,
 )
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.progress import Progress
+from edgeformer_runtime.interface import CountProgress
 
 SOURCE = Path(__file__).with_name("shim.cpp")
 LIBRARY_NAME = "libedgeformer_executorch.so"
@@ -149,7 +149,7 @@ _FOREIGN = ("libtorch", "libc10", "libpython")
 """The start of what no library of a build may need."""
 
 
-def build_shim(wheel: Path | None = None, out: Path | None = None, report: Progress | None = None) -> Build:
+def build_shim(wheel: Path | None = None, out: Path | None = None, report: CountProgress | None = None) -> Build:
     """Build the shim, or find that it is built.
 
     Args:
@@ -187,7 +187,7 @@ def build_shim(wheel: Path | None = None, out: Path | None = None, report: Progr
     return Build(folder, record)
 
 
-def _tell(report: Progress | None, finished: int) -> None:
+def _tell(report: CountProgress | None, finished: int) -> None:
     if report is not None:
         report(finished, _STEPS)
 

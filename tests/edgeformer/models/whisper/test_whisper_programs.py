@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
-from edgeformer.attention.mask import MASK_VALUE
+from edgeformer.attention.kernels import MASK_VALUE
 from edgeformer.models.config import read_object
-from edgeformer.models.program import Program, ProgramOptions
+from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.whisper.family import FAMILY
 from edgeformer.models.whisper.model import Whisper, WhisperConfig, silence_of, tail_bias, tail_positions
 from edgeformer.models.whisper.programs import transcription_layout

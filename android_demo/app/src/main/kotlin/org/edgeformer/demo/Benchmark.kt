@@ -9,7 +9,7 @@ import org.edgeformer.core.Vectors
 import org.edgeformer.core.Verification
 import org.edgeformer.core.pipelines.Transcriber
 import org.edgeformer.core.preprocess.ImageDecoder
-import org.edgeformer.core.preprocess.readWav
+import org.edgeformer.core.preprocess.readRecorded
 import org.edgeformer.core.verify
 import org.edgeformer.engine.defaultThreads
 
@@ -97,7 +97,7 @@ private fun workload(open: OpenBundle): Workload {
 
 /** What is transcribed of a recording; verification checks that it has so many samples. */
 private fun audioOf(open: OpenBundle, case: Case, sampleRate: Int): FloatArray =
-    readWav(open.bundle.readBytes(case.raw.getValue("audio") as String), sampleRate)
+    readRecorded(open.bundle.readBytes(case.raw.getValue("audio") as String), sampleRate)
         .copyOf(case.raw.getValue("samples") as Int)
 
 /** Milliseconds of single runs, ascending. */

@@ -1,7 +1,11 @@
 package org.edgeformer.demo
 
 import android.Manifest.permission.RECORD_AUDIO
+import android.app.Activity
+import android.content.Intent
 import android.content.pm.PackageManager
+import android.net.Uri
+import android.view.View
 import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
@@ -13,10 +17,11 @@ import org.edgeformer.core.pipelines.StreamUpdate
 import org.edgeformer.core.pipelines.Transcriber
 import java.io.IOException
 
-/** Transcribes the microphone: a guess while somebody speaks, and what stays after each pause. */
+/** Transcribes a file, or the microphone: a guess while somebody speaks, and what stays after each pause. */
 class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_RECOGNITION) {
     private lateinit var answer: TextView
     private lateinit var record: Button
+    private lateinit var file: View
     private val said = StringBuilder()
 
     /** Whether the microphone is on; the thread that listens reads it. */
@@ -26,6 +31,8 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
     override fun bindViews() {
         answer = findViewById(R.id.answer) as TextView
         record = findViewById(R.id.record) as Button
+        file = findViewById(R.id.file) as View
+        file.setOnClickListener { chooseFile() }
         record.setOnClickListener { if (recording) stop() else askForMicrophone() }
     }
 
@@ -34,6 +41,12 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
     /** While it records, the button stays on: it stops. */
     override fun setReady(ready: Boolean) {
         record.isEnabled = ready || recording
+        file.isEnabled = ready && !recording
+    }
+
+    override fun onActivityResult(requestCode: Int, resultCode: Int, data: Intent?) {
+        val uri = data?.data
+        if (requestCode == FILE && resultCode == Activity.RESULT_OK && uri != null) transcribeFile(uri)
     }
 
     override fun onPause() {
@@ -44,6 +57,23 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
     override fun onRequestPermissionsResult(requestCode: Int, permissions: Array<String>, grantResults: IntArray) {
         if (grantResults.singleOrNull() == PackageManager.PERMISSION_GRANTED) start()
         else show(getString(R.string.microphone_refused))
+    }
+
+    private fun chooseFile() {
+        val intent = Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("audio/*")
+        startActivityForResult(intent, FILE)
+    }
+
+    private fun transcribeFile(uri: Uri) {
+        answer.text = ""
+        use({ transcriber ->
+            openRecording(this, uri, transcriber.sampleRate).use { recording ->
+                transcriber.run(recording) { seconds -> tasks.post { show(getString(R.string.speech_heard, seconds)) } }
+            }
+        }) { transcript ->
+            answer.text = transcript.text
+            show(getString(R.string.speech_finished, transcript.duration, transcript.statistics.totalMs / 1e3))
+        }
     }
 
     private fun askForMicrophone() {
@@ -114,6 +144,8 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_R
         else getString(R.string.speech_late, seconds, lateSeconds)
 
     private companion object {
+        const val FILE = 1
+
         /** From here on the screen says how late the text is. */
         const val LATE_SECONDS = 1.0
     }

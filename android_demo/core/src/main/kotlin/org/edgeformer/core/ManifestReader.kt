@@ -52,6 +52,8 @@ internal fun checkCharacters(value: Any?) {
 
 internal fun readManifest(fields: Fields): Manifest {
     fields.int("format_version", FORMAT_VERSION..FORMAT_VERSION.toLong())
+    // It answers several texts at a time, which nothing here does.
+    if (fields.has("packed")) fields.obj("packed", ::readProgram)
     return Manifest(
         name = fields.string("name", NAME),
         family = fields.string("family", WORD),

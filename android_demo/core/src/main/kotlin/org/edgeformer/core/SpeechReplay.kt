@@ -5,7 +5,7 @@ import org.edgeformer.core.decoding.hiddenRows
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.engines.SpeechDecoder
 import org.edgeformer.core.pipelines.Transcriber
-import org.edgeformer.core.preprocess.readWav
+import org.edgeformer.core.preprocess.readRecorded
 import java.io.Closeable
 
 /** Of values around -1 to 2: what another FFT and another order of float32 sums may change. */
@@ -54,7 +54,7 @@ internal class SpeechReplay(
 
     private fun read(case: Case): FloatArray {
         val count = case.raw.getValue("samples") as Int
-        val samples = readWav(bundle.readBytes(case.raw.getValue("audio") as String), transcriber.sampleRate)
+        val samples = readRecorded(bundle.readBytes(case.raw.getValue("audio") as String), transcriber.sampleRate)
         if (samples.size < count) throw InputError("expected $count samples, found ${samples.size}")
         return samples.copyOf(count)
     }

@@ -3,6 +3,7 @@ package org.edgeformer.core.pipelines
 import org.edgeformer.core.AudioBucket
 import org.edgeformer.core.Bundle
 import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.InputError
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.decoding.LogitRules
 import org.edgeformer.core.decoding.Search
@@ -12,6 +13,7 @@ import org.edgeformer.core.decoding.feed
 import org.edgeformer.core.decoding.followLikeliest
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.engines.SpeechDecoder
+import org.edgeformer.core.preprocess.AudioReader
 import java.io.Closeable
 
 /**
@@ -45,15 +47,38 @@ class Transcriber(
         options: TranscribeOptions = this.options,
         progress: (seconds: Double) -> Unit = {},
     ): Transcript {
+        var taken = 0
+        return transcribe(options, progress) { count ->
+            val end = minOf(taken + count, samples.size)
+            samples.copyOfRange(taken, end).also { taken = end }
+        }
+    }
+
+    /**
+     * Transcribes a recording of any length, such as [org.edgeformer.core.preprocess.openWav] opens, window by window.
+     * It stays the caller's to close. See the other `run`.
+     *
+     * @throws org.edgeformer.core.InputError also: the recording is corrupted, or has another rate than the model.
+     */
+    fun run(
+        recording: AudioReader,
+        options: TranscribeOptions = this.options,
+        progress: (seconds: Double) -> Unit = {},
+    ): Transcript {
+        if (recording.sampleRate != sampleRate) {
+            throw InputError("the recording was opened at ${recording.sampleRate} Hz: expected $sampleRate")
+        }
+        return transcribe(options, progress, recording::read)
+    }
+
+    private fun transcribe(options: TranscribeOptions, progress: (Double) -> Unit, read: (Int) -> FloatArray): Transcript {
         val session = SpeechSession(model, options)
         val buffer = AudioBuffer()
         val segments = ArrayList<Segment>()
-        var taken = 0
         while (true) {
             // One sample more than a window tells that there is more to come.
-            val count = minOf(model.audio.windowSamples + 1 - buffer.samples.size, samples.size - taken)
-            if (count > 0) buffer.append(samples.copyOfRange(taken, taken + count))
-            taken += maxOf(count, 0)
+            val missing = model.audio.windowSamples + 1 - buffer.samples.size
+            if (missing > 0) buffer.append(read(missing))
             if (buffer.samples.isEmpty()) break
             segments += session.transcribeNext(buffer)
             progress(buffer.start.toDouble() / sampleRate)

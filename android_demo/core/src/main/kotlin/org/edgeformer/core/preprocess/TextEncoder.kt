@@ -77,7 +77,7 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
     init {
         val special = tokenizer?.specialTokens ?: 0
         if (special >= longest) {
-            throw BundleError("${spec.tokenizer}: $special special tokens leave no room in $longest positions")
+            throw BundleError("${spec.tokenizer}: $special special tokens leave no room for text in $longest positions")
         }
     }
 

@@ -12,6 +12,8 @@ import org.edgeformer.core.decoding.TranscribeOptions
 import org.edgeformer.core.engines.DecoderOutput
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.engines.SpeechDecoder
+import org.edgeformer.core.preprocess.AudioReader
+import org.edgeformer.core.preprocess.AudioSource
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
@@ -36,6 +38,28 @@ class SpeechTest {
         assertEquals(0.7, found.duration, 1e-9)
         assertEquals(1, found.statistics.windows)
         assertEquals("low".map { it.code }, found.segments[0].tokens)
+    }
+
+    @Test
+    fun `a recording is read as it is heard`() {
+        val audio = tone(LOW, 0.5) + silence(0.3) + tone(HIGH, 0.5)
+        val recording = AudioReader(Stereo(audio, transcriber.sampleRate), transcriber.sampleRate)
+        assertEquals(transcriber.run(audio).segments, transcriber.run(recording).segments)
+        val other = AudioReader(Stereo(audio, 8000), 8000)
+        assertThrows(InputError::class.java) { transcriber.run(other) }
+    }
+
+    /** Samples as two equal channels. */
+    private class Stereo(private val samples: FloatArray, override val sampleRate: Int) : AudioSource {
+        override val channels = 2
+        private var next = 0
+
+        override fun read(count: Int): FloatArray {
+            val frames = minOf(count, samples.size - next)
+            return FloatArray(2 * frames) { samples[next + it / 2] }.also { next += frames }
+        }
+
+        override fun close() = Unit
     }
 
     @Test

@@ -21,6 +21,8 @@ class AudioTest {
     private val cases = Golden.json("log_mel.json")["cases"].list
     private val clips = Golden.tensors("log_mel.safetensors")
     private val silence = Golden.json("silence.json")
+    private val wav = Golden.json("wav.json")
+    private val wavTensors = Golden.tensors("wav.safetensors")
     private val recordings = Golden.tensors("silence.safetensors")
 
     @TestFactory
@@ -61,7 +63,30 @@ class AudioTest {
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(16001), 100) }
         assertThrows(InputError::class.java) { logMel(case).mel(FloatArray(10), 101) }
         assertThrows(InputError::class.java) { logMel(case).mel(floatArrayOf(Float.NaN, 1f), 10) }
-        assertThrows(InputError::class.java) { readWav(ByteArray(100), 16000) }
+        assertThrows(InputError::class.java) { readRecorded(ByteArray(100), 16000) }
+    }
+
+    @TestFactory
+    fun `wav files of all kinds, as mono at another rate`() =
+        Golden.tests(wav["cases"].list, { _, case -> case["name"].text }) { index, case ->
+            val file = (wavTensors.getValue("$index/file") as ByteTensor).data
+            if ("error" in case) {
+                val error = assertThrows(InputError::class.java) { read(file, 500) }
+                assertTrue(case["error"].text in error.message!!, error.message)
+                return@tests
+            }
+            val expected = (wavTensors["$index/samples"] as FloatTensor?)?.toArray() ?: FloatArray(0)
+            for (count in listOf(1, 777, 1 shl 20)) {
+                val found = read(file, count)
+                assertEquals(expected.size, found.size)
+                val worst = expected.indices.maxOfOrNull { abs(expected[it] - found[it]) } ?: 0f
+                assertTrue(worst <= case["tolerance"].double, "differs by $worst")
+            }
+        }
+
+    private fun read(file: ByteArray, count: Int): FloatArray = openWav(file.inputStream(), wav["sample_rate"].int).use {
+        generateSequence { it.read(count) }.takeWhile { block -> block.isNotEmpty() }.flatMap(FloatArray::asSequence)
+            .toList().toFloatArray()
     }
 
     @TestFactory

@@ -1,0 +1,1 @@
+"""The web library, its page, and how they are built."""

@@ -1,0 +1,2 @@
+/** Of the package, put in at build time. */
+declare const LITERT_VERSION: string;

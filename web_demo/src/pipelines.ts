@@ -1,0 +1,119 @@
+/** From raw input to an answer. */
+
+import { Bundle, openBundle, type OpenOptions } from "./bundle.ts";
+import { type Engine, type EngineOptions, openEngine } from "./engines.ts";
+import { InputError } from "./errors.ts";
+import {
+  type Answer,
+  classify,
+  type ClassificationAnswer,
+  embed,
+  type EmbeddingAnswer,
+  score,
+  type ScoreAnswer,
+} from "./heads.ts";
+import { decodeImage, ImageEncoder, type RawImage } from "./image.ts";
+import type { Task } from "./manifest.ts";
+import type { Tensor } from "./safetensors.ts";
+import { type Prepared, type RawText, TextEncoder } from "./text.ts";
+
+type Source = Parameters<typeof openBundle>[0] | Bundle;
+
+/** Answers of one task by one bundle. Calls take turns. */
+export class Pipeline<Raw, A extends Answer> {
+  constructor(
+    readonly bundle: Bundle,
+    readonly engine: Engine,
+    /** Raw input to a program's inputs. */
+    readonly prepare: (raw: Raw) => Promise<Prepared>,
+    /** A program's outputs to an answer. */
+    readonly answer: (outputs: Record<string, Tensor>, truncated: boolean) => A,
+  ) {}
+
+  /**
+   * Answers one input.
+   *
+   * @throws InputError the input cannot be used.
+   * @throws EngineError the model failed, or gave NaN.
+   */
+  async run(raw: Raw): Promise<A> {
+    const start = performance.now();
+    const prepared = await this.prepare(raw);
+    const ready = performance.now();
+    const outputs = await this.engine.run(prepared.program, prepared.inputs);
+    const ran = performance.now();
+    const answer = this.answer(outputs, prepared.truncated);
+    const statistics = { preprocessMs: ready - start, runMs: ran - ready, postprocessMs: performance.now() - ran };
+    return { ...answer, statistics };
+  }
+
+  /** Frees the model's memory. */
+  close(): void {
+    this.engine.close();
+  }
+}
+
+export type TextClassifier = Pipeline<RawText, ClassificationAnswer>;
+export type TextEmbedder = Pipeline<RawText, EmbeddingAnswer>;
+export type TextScorer = Pipeline<RawText, ScoreAnswer>;
+export type ImageClassifier = Pipeline<RawImage, ClassificationAnswer>;
+export type AnyPipeline = TextClassifier | TextEmbedder | TextScorer | ImageClassifier;
+
+/**
+ * Opens a bundle from a URL or a zip's content, checks all of it, and opens the pipeline of its task.
+ *
+ * @throws BundleError it does not follow BUNDLE.md, or is not what is required.
+ * @throws EngineError no engine of this browser runs it.
+ * @example
+ *     const classifier = await load("bundles/intents.litert.dynamic-int8.zip", { task: "text-classification" });
+ *     const { label, score } = await classifier.run("turn the lights off");
+ */
+export async function load(source: Source, options: LoadOptions<"image-classification">): Promise<ImageClassifier>;
+export async function load(source: Source, options: LoadOptions<"text-classification">): Promise<TextClassifier>;
+export async function load(source: Source, options: LoadOptions<"text-embedding">): Promise<TextEmbedder>;
+export async function load(source: Source, options: LoadOptions<"text-scoring">): Promise<TextScorer>;
+export async function load(source: Source, options?: LoadOptions): Promise<AnyPipeline>;
+export async function load(source: Source, options: LoadOptions = {}): Promise<AnyPipeline> {
+  const bundle = source instanceof Bundle ? source : await openBundle(source, options);
+  const { task } = bundle.manifest;
+  if (options.task !== undefined && options.task !== task) {
+    throw new InputError(`expected a bundle for ${options.task}, found ${bundle.manifest.name} for ${task}`);
+  }
+  return pipelineOf(bundle, await openEngine(bundle, options));
+}
+
+export interface LoadOptions<T extends Task = Task> extends OpenOptions, EngineOptions {
+  /** The task that the bundle must have; gives the pipeline its type. */
+  task?: T;
+}
+
+/** The pipeline of a bundle's task over an engine. */
+export function pipelineOf(bundle: Bundle, engine: Engine): AnyPipeline {
+  const { manifest } = bundle;
+  const { preprocessing, postprocessing: head } = manifest;
+  if (preprocessing.kind === "image" && head.kind === "classification") {
+    const encoder = new ImageEncoder(preprocessing);
+    const prepare = async (raw: RawImage): Promise<Prepared> => {
+      return { program: "image", inputs: { pixels: encoder.encode(await decodeImage(raw)) }, truncated: false };
+    };
+    return new Pipeline(bundle, engine, prepare, (outputs, truncated) => classify(outputs, head, truncated));
+  }
+  if (preprocessing.kind === "text") {
+    const file = preprocessing.tokenizer;
+    const encoder = new TextEncoder(preprocessing, file === null ? null : bundle.bytes(file), manifest.programs);
+    const prepare = async (raw: RawText) => encoder.encode(raw);
+    switch (head.kind) {
+      case "classification":
+        return new Pipeline(bundle, engine, prepare, (outputs, truncated) => classify(outputs, head, truncated));
+      case "embedding":
+        return new Pipeline(bundle, engine, prepare, embed);
+      case "score":
+        return new Pipeline(bundle, engine, prepare, (outputs, truncated) => score(outputs, head, truncated));
+    }
+  }
+  engine.close();
+  throw new InputError(
+    `${manifest.name} is for ${manifest.task}: expected text-classification, text-embedding, text-scoring or ` +
+      "image-classification, which is what this library runs",
+  );
+}
