@@ -20,21 +20,24 @@ struct Bpe: TokenModel {
         let record = try Record(
             value, at: path, keys: ["merges", "vocab"],
             optional: [
-                "byte_fallback", "continuing_subword_prefix", "dropout", "end_of_word_suffix", "fuse_unk", "ignore_merges",
-                "type", "unk_token",
+                "byte_fallback", "continuing_subword_prefix", "dropout", "end_of_word_suffix", "fuse_unk",
+                "ignore_merges", "type", "unk_token",
             ])
         let vocabulary = try Self.vocabulary(record, largest: Merges.count - 1)
         self.vocabulary = vocabulary
         _ = try record.maybe("dropout") { try $0.number($1, "null") { $0 == 0 } }
-        prefix = try record.affix("continuing_subword_prefix")
-        suffix = try record.affix("end_of_word_suffix")
-        unknown = try record.maybe("unk_token") { try $0.text($1).unicodeScalars.map(\.value) }
-        unknownId = unknown.flatMap { vocabulary[$0] }
+        let prefix = try record.affix("continuing_subword_prefix")
+        let suffix = try record.affix("end_of_word_suffix")
+        (self.prefix, self.suffix) = (prefix, suffix)
+        let unknown = try record.maybe("unk_token") { try $0.text($1).unicodeScalars.map(\.value) }
+        let unknownId = unknown.flatMap { vocabulary[$0] }
         guard unknown == nil || unknownId != nil else { throw BundleError("\(path): unk_token: no token") }
-        bytes = try record.flag("byte_fallback", default: false) ? Self.byteTokens(vocabulary) : []
-        guard bytes.isEmpty || (prefix + suffix).isEmpty else {
+        (self.unknown, self.unknownId) = (unknown, unknownId)
+        let hasBytes = try record.flag("byte_fallback", default: false)
+        guard !hasBytes || (prefix + suffix).isEmpty else {
             throw BundleError("\(path): byte_fallback: expected no prefix and no suffix beside it")
         }
+        bytes = hasBytes ? Self.byteTokens(vocabulary) : []
         merges = try Merges(record, path, vocabulary, prefix: prefix)
         fuses = try record.flag("fuse_unk", default: false)
         ignoresMerges = try record.flag("ignore_merges", default: false)
@@ -77,7 +80,11 @@ struct Bpe: TokenModel {
                 symbols.append(unknownId, length: unknowns)
                 unknowns = 0
             }
-            if let id { symbols.append(id, length: utf8Length(code)) } else if unknownId != nil { unknowns += utf8Length(code) }
+            if let id {
+                symbols.append(id, length: utf8Length(code))
+            } else if unknownId != nil {
+                unknowns += utf8Length(code)
+            }
         }
         if let unknownId, unknowns > 0 { symbols.append(unknownId, length: unknowns) }
         return symbols
@@ -156,7 +163,7 @@ private struct Symbols {
             guard place >= 0, behind[place] < count else { return nil }
             return merges.rank(ids[place], ids[behind[place]]).map { $0 << 32 | place }
         }
-        for place in 0..<count { offer(place, ids, behind).map { waiting.push($0) } }
+        for place in 0..<count { if let pair = offer(place, ids, behind) { waiting.push(pair) } }
         while let top = waiting.pop() {
             let place = top & 0xFFFF_FFFF
             let next = behind[place]
@@ -169,8 +176,8 @@ private struct Symbols {
             lengths[next] = 0
             behind[place] = behind[next]
             if behind[next] < count { before[behind[next]] = place }
-            offer(before[place], ids, behind).map { waiting.push($0) }
-            offer(place, ids, behind).map { waiting.push($0) }
+            if let pair = offer(before[place], ids, behind) { waiting.push(pair) }
+            if let pair = offer(place, ids, behind) { waiting.push(pair) }
         }
     }
 

@@ -11,11 +11,11 @@ struct SpecialTokens: Sendable {
     private let pair: [Piece]
 
     /// Leaves white space out of tokens' places; nil: they stay as they are.
-    private(set) var trim: Trim?
+    let trim: Trim?
 
     /// Read the `post_processor` of a tokenizers file; null surrounds texts with nothing.
     init(_ value: JsonValue, path: String) throws {
-        var frame: SpecialTokens?
+        var (frame, trim): (SpecialTokens?, Trim?) = (nil, nil)
         if case .null = value {} else {
             var reader = StepReader("processors", once: ["ByteLevel", "TemplateProcessing"])
             for step in try reader.read(value, path, { (try SpecialTokens.step($0, $1, $2), 1) }) {
@@ -30,6 +30,7 @@ struct SpecialTokens: Sendable {
                 trim = step.trim ?? trim
             }
         }
+        self.trim = trim
         single = frame?.single ?? [.first(type: 0)]
         pair = frame?.pair ?? [.first(type: 0), .second(type: 1)]
     }
@@ -57,7 +58,7 @@ struct SpecialTokens: Sendable {
             let single = [cls, .first(type: 0), end]
             let second: [Piece] =
                 isBert ? [.second(type: 1), .special(ids: [sep], type: 1)] : [end, .second(type: 0), end]
-            return SpecialTokens(single: single, pair: single + second, trim: isBert ? nil : try Trim(record))
+            return SpecialTokens(single: single, pair: single + second, trim: try isBert ? nil : Trim(record))
         case "TemplateProcessing":
             let record = try Record(value, at: path, keys: ["type", "single", "pair", "special_tokens"])
             let special = try record.members("special_tokens", count: 0...1000) { _, value, path in

@@ -25,7 +25,9 @@ struct Normalizer: Sendable {
         }
     }
 
-    private static func step(_ value: JsonValue, _ type: String, _ path: String, _ growth: inout Double) throws -> Step {
+    private static func step(
+        _ value: JsonValue, _ type: String, _ path: String, _ growth: inout Double
+    ) throws -> Step {
         func record(_ keys: String...) throws -> Record { try Record(value, at: path, keys: ["type"] + keys) }
         switch type {
         case "BertNormalizer": return .bert(try BertNormalizer(value, path: path))
@@ -76,9 +78,9 @@ struct Normalizer: Sendable {
     }
 }
 
-/// A map of characters of SentencePiece: a trie of UTF-8 (a double array, Aoe 1989) whose leaves are places in a blob of
-/// replacements, each closed by a NUL. A grapheme of up to five bytes is looked up whole, by its shortest prefix that is
-/// there, and then stands for all of it; others are looked up character by character.
+/// A map of characters of SentencePiece: a trie of UTF-8 (a double array, Aoe 1989) whose leaves are places in a blob
+/// of replacements, each closed by a NUL. A grapheme of up to five bytes is looked up whole, by its shortest prefix
+/// that is there, and then stands for all of it; others are looked up character by character.
 struct Precompiled: Sendable {
     private static let (maxGraphemeBytes, maxEntryBytes) = (5, 128)
     private let units: [UInt32]

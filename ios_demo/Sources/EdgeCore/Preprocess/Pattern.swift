@@ -1,5 +1,5 @@
 /// A part of a text, which a pattern matches or not.
-struct Span: Sendable {
+struct MatchSpan: Sendable {
     var range: Range<Int>
     var matches: Bool
 }
@@ -91,7 +91,11 @@ struct Pattern: Sendable {
     }
 
     private static func literal(_ text: String) -> [[Item]] {
-        [text.unicodeScalars.map { Item.some(CharacterSet32([.range($0.value...$0.value)]), least: 1, most: 1, kept: false) }]
+        [
+            text.unicodeScalars.map { scalar in
+                .some(CharacterSet32([.range(scalar.value...scalar.value)]), least: 1, most: 1, kept: false)
+            }
+        ]
     }
 
     private static func parsed(_ pattern: String) throws -> [[Item]] {
@@ -113,8 +117,8 @@ struct Pattern: Sendable {
     }
 
     /// The whole text in parts, from match to match.
-    func spans(_ text: [UInt32]) -> [Span] {
-        var spans: [Span] = []
+    func spans(_ text: [UInt32]) -> [MatchSpan] {
+        var spans: [MatchSpan] = []
         var (done, next) = (0, 0)
         while next < text.count {
             var found: Int?
@@ -128,11 +132,11 @@ struct Pattern: Sendable {
                 next += 1
                 continue
             }
-            if done < next { spans.append(Span(range: done..<next, matches: false)) }
-            spans.append(Span(range: next..<end, matches: true))
+            if done < next { spans.append(MatchSpan(range: done..<next, matches: false)) }
+            spans.append(MatchSpan(range: next..<end, matches: true))
             (done, next) = (end, end)
         }
-        if done < text.count { spans.append(Span(range: done..<text.count, matches: false)) }
+        if done < text.count { spans.append(MatchSpan(range: done..<text.count, matches: false)) }
         return spans
     }
 
@@ -333,7 +337,7 @@ private struct PatternParser {
 
     private var refusal: BundleError {
         BundleError(
-            "the pattern \(shown(pattern)) has no reader here: expected characters and classes without groups, the last "
-                + "one alone repeated without bound, or the pattern of a public model")
+            "the pattern \(shown(pattern)) has no reader here: expected characters and classes without groups, the "
+                + "last one alone repeated without bound, or the pattern of a public model")
     }
 }

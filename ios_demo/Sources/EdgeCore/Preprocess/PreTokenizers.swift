@@ -47,7 +47,7 @@ struct PreTokenizer: Sendable {
         case "ByteLevel":
             let record = try record(optional: ["add_prefix_space", "trim_offsets", "use_regex"])
             _ = try record.flag("trim_offsets", default: true)
-            let pattern = try record.flag("use_regex", default: true) ? try Pattern.gpt2() : nil
+            let pattern = try record.flag("use_regex", default: true) ? Pattern.gpt2() : nil
             return .bytes(pattern, addsSpace: try record.flag("add_prefix_space", default: true))
         case "Metaspace":
             return try metaspace(
@@ -81,7 +81,7 @@ struct PreTokenizer: Sendable {
         case .set(let set, let behavior): return behavior.split(text, spans(text, set.contains))
         case .pattern(let pattern, let behavior, let inverts):
             let spans = pattern.spans(text.codes)
-            return behavior.split(text, inverts ? spans.map { Span(range: $0.range, matches: !$0.matches) } : spans)
+            return behavior.split(text, inverts ? spans.map { MatchSpan(range: $0.range, matches: !$0.matches) } : spans)
         case .bytes(let pattern, let addsSpace):
             let prefixed = addsSpace && text.codes.first != 0x20 ? text.prefixed([0x20]) : text
             let words = pattern.map { Behavior.isolated.split(prefixed, $0.spans(prefixed.codes)) } ?? [prefixed]
@@ -95,15 +95,15 @@ struct PreTokenizer: Sendable {
     }
 
     /// Each character of the set for itself, and what is between them.
-    private static func spans(_ text: Codes, _ matches: (UInt32) -> Bool) -> [Span] {
-        var spans: [Span] = []
+    private static func spans(_ text: Codes, _ matches: (UInt32) -> Bool) -> [MatchSpan] {
+        var spans: [MatchSpan] = []
         var done = 0
         for (index, code) in text.codes.enumerated() where matches(code) {
-            if done < index { spans.append(Span(range: done..<index, matches: false)) }
-            spans.append(Span(range: index..<index + 1, matches: true))
+            if done < index { spans.append(MatchSpan(range: done..<index, matches: false)) }
+            spans.append(MatchSpan(range: index..<index + 1, matches: true))
             done = index + 1
         }
-        if done < text.count { spans.append(Span(range: done..<text.count, matches: false)) }
+        if done < text.count { spans.append(MatchSpan(range: done..<text.count, matches: false)) }
         return spans
     }
 
@@ -129,7 +129,7 @@ private enum Behavior: String, CaseIterable, Sendable {
     case next = "MergedWithNext"
     case contiguous = "Contiguous"
 
-    func split(_ text: Codes, _ spans: [Span]) -> [Codes] {
+    func split(_ text: Codes, _ spans: [MatchSpan]) -> [Codes] {
         var words: [Codes] = []
         var start = 0
         for (index, span) in spans.enumerated() {

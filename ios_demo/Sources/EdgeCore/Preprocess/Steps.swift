@@ -39,7 +39,7 @@ struct StepReader {
 extension Record {
     /// What `read` makes of a key that may be missing, or null.
     func maybe<Result>(_ key: String, _ read: (Record, String) throws -> Result) throws -> Result? {
-        has(key) ? try optional(key, read) : nil
+        try has(key) ? optional(key, read) : nil
     }
 
     /// A flag that may be missing, or null.

@@ -59,12 +59,13 @@ struct TextTokenizer: Sendable {
         self.normalizer = normalizer
         preTokenizer = try record.maybe("pre_tokenizer") { try PreTokenizer($0.value($1).0, path: $0.value($1).path) }
         let (stated, path) = try record.value("model")
-        model = try readModel(stated, path)
+        let model = try readModel(stated, path)
         let frame = try record.value("post_processor")
-        template = try SpecialTokens(frame.0, path: frame.path)
+        let template = try SpecialTokens(frame.0, path: frame.path)
         guard template.trim == nil || !(model is Unigram) else {
             throw BundleError("\(frame.path): trim_offsets has no reader here beside Unigram")
         }
+        (self.model, self.template) = (model, template)
         let added = try record.list("added_tokens", count: 0...100_000) { try AddedToken($0, $1) }
         raw = AddedTokens(added.filter { !$0.isNormalized }.map { ($0.content, $0) })
         normalized = AddedTokens(
@@ -124,8 +125,8 @@ struct TextTokenizer: Sendable {
             } else if model.marksContinuation {
                 continues = content.count != range.count
             } else {
-                let around = range.lowerBound == 0 ? 0..<0 : range.lowerBound - 1..<min(range.lowerBound + 1, given.count)
-                continues = range.lowerBound > 0 && !given[around].contains(0x20)
+                let (start, end) = (range.lowerBound, min(range.lowerBound + 1, given.count))
+                continues = start > 0 && !given[start - 1..<end].contains(0x20)
             }
             found.append(
                 Token(id: id, start: range.lowerBound, end: range.upperBound, word: word, continues: continues))

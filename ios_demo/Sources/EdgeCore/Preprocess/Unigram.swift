@@ -1,5 +1,5 @@
-/// The most likely tokens of a word where each has a probability of its own (Kudo 2018), by Viterbi's algorithm. Unknown
-/// characters in a row are one token, or their bytes.
+/// The most likely tokens of a word where each has a probability of its own (Kudo 2018), by Viterbi's algorithm.
+/// Unknown characters in a row are one token, or their bytes.
 struct Unigram: TokenModel {
     /// What an unknown character costs beside the least likely token.
     private static let unknownPenalty = 10.0
