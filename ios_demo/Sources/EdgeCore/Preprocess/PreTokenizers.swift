@@ -155,7 +155,7 @@ enum ByteLevel {
     /// The character of each byte: itself where Latin-1 has a visible one, else the next from U+0100 on.
     static let characters: [UInt32] = {
         var next: UInt32 = 0xFF
-        return (0..<256).map { byte in
+        return (0..<256).map { (byte: UInt32) in
             if (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || byte >= 0xAE { return byte }
             next += 1
             return next
