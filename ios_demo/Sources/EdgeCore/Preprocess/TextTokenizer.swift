@@ -37,6 +37,8 @@ struct TextTokenizer: Sendable {
     private static let maxFileBytes = 64 << 20
     private let normalizer: Normalizer?
     private let preTokenizer: PreTokenizer?
+    /// The ids of added tokens.
+    private let added: [[UInt32]: Int]
     private let raw: AddedTokens
     private let normalized: AddedTokens
     private let model: any TokenModel
@@ -67,6 +69,7 @@ struct TextTokenizer: Sendable {
         }
         (self.model, self.template) = (model, template)
         let added = try record.list("added_tokens", count: 0...100_000) { try AddedToken($0, $1) }
+        self.added = Dictionary(added.map { ($0.content, $0.id) }, uniquingKeysWith: { $1 })
         raw = AddedTokens(added.filter { !$0.isNormalized }.map { ($0.content, $0) })
         normalized = AddedTokens(
             added.filter(\.isNormalized).map { token in
@@ -75,6 +78,21 @@ struct TextTokenizer: Sendable {
         contents = Dictionary(
             model.vocabulary.map { ($0.value, $0.key) } + added.map { ($0.id, $0.content) }, uniquingKeysWith: { $1 })
         vocabSize = (contents.keys.max() ?? -1) + 1
+    }
+
+    /// The id of a token, by how the vocabulary has it.
+    func id(of token: String) -> Int? {
+        let codes = token.unicodeScalars.map(\.value)
+        return added[codes] ?? model.vocabulary[codes]
+    }
+
+    /// Tokens as the vocabulary has them; empty: it has none of that id.
+    func texts(of ids: [Int]) -> [String] {
+        ids.map { id in
+            var text = String.UnicodeScalarView()
+            text.append(contentsOf: (contents[id] ?? []).compactMap(Unicode.Scalar.init))
+            return String(text)
+        }
     }
 
     /// How many special tokens surround one text, or a pair.

@@ -57,6 +57,14 @@ internal class TextTokenizer private constructor(
         found
     }
 
+    private val ids: Map<String, Int> by lazy { contents.entries.associate { it.value to it.key } }
+
+    /** A token as the vocabulary has it; empty: it has none of that id. */
+    fun text(token: Int): String = contents[token] ?: ""
+
+    /** The id of a token, by how the vocabulary has it. */
+    fun id(token: String): Int? = ids[token]
+
     /** The special tokens around one text, and around two. */
     val specialTokens: Int = frame.single.count { it.text == null }
     val specialTokensOfPair: Int = frame.pair.count { it.text == null }
