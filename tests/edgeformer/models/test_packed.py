@@ -85,6 +85,16 @@ def test_lengths_that_are_alike_have_no_rows() -> None:
     assert packed_program(text_programs(model, config, ProgramOptions(seq_lens=(16, 48)))) is None
 
 
+def test_what_is_pooled_otherwise_or_takes_more_has_no_rows() -> None:
+    module, config = FAMILIES["bert"]
+    options = ProgramOptions(seq_lens=(8, 48))
+    model = module.build(config, "text-embedding", 0, dense)
+    for poolings in (("max",), ("cls", "mean"), ("lasttoken",)):
+        model.set_head(EmbeddingHead(poolings), 48)
+        assert packed_program(text_programs(model, config, options)) is None
+    assert packed_program(text_programs(module.build(config, "fill-mask", 0, dense), config, options)) is None
+
+
 def test_calibration_inputs_are_rows_of_one_text() -> None:
     module, config = FAMILIES["bert"]
     model = module.build(config, "text-embedding", 0, dense).requires_grad_(False)
