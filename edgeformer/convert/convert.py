@@ -29,6 +29,7 @@ from edgeformer.convert.bundle_writer import (
     discard,
     finish,
     fresh_folder,
+    requirements,
     scratch_in,
     write_bundle,
 )
@@ -390,7 +391,7 @@ def _gate(job: Job, made: Made, fp32: Made, references: tuple[Reference, ...], o
         latency_ms=latency_ms,
         fp32_latency_ms=fp32_latency_ms,
         problems=problems,
-        warnings=tuple(filter(None, (slower, boundary))),
+        warnings=tuple(filter(None, (slower, boundary, requirements(job.converter, job.spec)[1]))),
         kept=kept,
         advice=advice,
     )
