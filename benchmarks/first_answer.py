@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Spent:
 
 def first_answer(contender: Contender, bundle: Path) -> Spent:
     """One process."""
-    environment = os.environ | {"PYTHONPATH": str(contender.source)}
+    # An environment may forbid bytecode, which an installed package has.
+    environment = os.environ | {"PYTHONPATH": str(contender.source), "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-s", str(WORKER), contender.worker, "text", str(bundle), TEXT]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
@@ -62,6 +64,14 @@ def first_answer(contender: Contender, bundle: Path) -> Spent:
     if not answer.strip() or process.returncode:
         raise SystemExit(f"{contender.name}: no answer, exit code {process.returncode}")
     return Spent(wall_s, usage.ru_utime + usage.ru_stime)
+
+
+def unpacked(commit: str, folders: Sequence[str], scratch: Path) -> Path:
+    """A folder with these of another commit."""
+    archive = ["git", "-C", str(REPOSITORY), "archive", "--prefix=other/", commit, *folders]
+    source = subprocess.run(archive, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", scratch], input=source, check=True)
+    return scratch / "other"
 
 
 def ratios(found: list[Spent], base: list[Spent], figure: str) -> tuple[float, tuple[float, float]]:
@@ -87,10 +97,8 @@ def main() -> None:
     contenders = [Contender(BY_HAND, "litert", runtime), Contender("EdgeFormer", "edgeformer", runtime)]
     with tempfile.TemporaryDirectory(prefix="edgeformer-first-") as scratch:
         if arguments.against:
-            archive = ["git", "-C", str(REPOSITORY), "archive", arguments.against, "runtime/edgeformer_runtime"]
-            source = subprocess.run(archive, capture_output=True, check=True).stdout
-            subprocess.run(["tar", "-x", "-C", scratch], input=source, check=True)
-            contenders.append(Contender(arguments.against, "edgeformer", Path(scratch) / "runtime"))
+            other = unpacked(arguments.against, ("runtime/edgeformer_runtime",), Path(scratch))
+            contenders.append(Contender(arguments.against, "edgeformer", other / "runtime"))
         found: dict[str, list[Spent]] = {each.name: [] for each in contenders}
         for number in range(REPEATS * arguments.rounds + 1):
             for each in contenders:

@@ -13,7 +13,7 @@ from tools.debian import SetupError
 
 PRODUCTS = {
     "edgeformer": ("litert", "coreml", "executorch", "onnx", "speech", "trust", "compress"),
-    "edgeformer-runtime": ("full", "heic", "media", "onnx", "executorch", "coreml", "trust", "serve"),
+    "edgeformer-runtime": ("full", "mic", "vad", "heic", "media", "onnx", "executorch", "coreml", "trust", "serve"),
 }
 """Their extras but for those of developers and benchmarks."""
 

@@ -1,6 +1,8 @@
 /** `node build.mjs`: the library and the page in dist/. `node build.mjs tests`: the tests, for `node --test`. */
 
 import { cp, mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { build } from "esbuild";
 
 const version = async (name) => JSON.parse(await readFile(`node_modules/${name}/package.json`, "utf8")).version;
@@ -21,6 +23,8 @@ if (process.argv[2] === "tests") {
   await mkdir("dist/site/onnx");
   // What a page imports: the engines stay imports of their own, loaded when a bundle needs them.
   await build({ ...shared, entryPoints: ["src/index.ts"], outfile: "dist/edgeformer.js", packages: "external" });
+  const declarations = ["--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", "dist/types", "--rootDir", "."];
+  await promisify(execFile)(process.execPath, ["node_modules/typescript/bin/tsc", ...declarations]);
   await build({
     ...shared,
     entryPoints: ["page/app.ts", "page/worker.ts"],

@@ -20,6 +20,7 @@ from edgeformer.checkpoints.sentence import (
     check_no_prompt,
     chosen_prompt,
     read_sentence_files,
+    text_notes,
     with_prompt,
 )
 from edgeformer.checkpoints.sources import CONFIG_FILE, resolve_source
@@ -29,8 +30,9 @@ from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocab
 from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, Program, ProgramOptions, family_for
+from edgeformer.models.pooling import MEAN_HEAD, EmbeddingHead
 from edgeformer.models.score_range import set_mask
-from edgeformer.models.text import MEAN, TextConfig, TextEmbedder, TextEncoder
+from edgeformer.models.text import TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Source
@@ -66,8 +68,8 @@ class Checkpoint:
         license: as the model card states it, or None.
         tokenizer_json: for texts and speech, a tokenizers file's text, or None.
         pad_token_id: for texts, what fills a bucket.
-        pooling: for embedders, how the tokens become one vector: "mean" or "cls".
-        normalize: for embedders, whether that vector is scaled to L2 norm 1.
+        head: for embedders, how the tokens become one vector.
+        dense_files: the weights of its dense layers, one file for each.
         longest: for texts, the tokens behind which the checkpoint's own library cuts them; None: its positions.
         speech: for speech, what surrounds the weights; else None.
         notes: one line for each thing about its files that a user may want to know.
@@ -85,8 +87,8 @@ class Checkpoint:
     license: str | None
     tokenizer_json: str | None
     pad_token_id: int
-    pooling: str = MEAN
-    normalize: bool = True
+    head: EmbeddingHead = MEAN_HEAD
+    dense_files: tuple[Path, ...] = ()
     longest: int | None = None
     speech: SpeechSettings | None = None
     notes: tuple[str, ...] = ()
@@ -103,7 +105,11 @@ class Checkpoint:
 
     def load_state(self) -> dict[str, Tensor]:
         """All tensors by the names that the family's modules give them, floating point ones as float32."""
-        return self.family.rename(self.load_weights())
+        state = self.family.rename(self.load_weights())
+        for number, file in enumerate(self.dense_files):
+            for name, tensor in weights.load_weights((file,)).items():
+                state[f"sentence.dense.{number}.{name.removeprefix('linear.')}"] = tensor
+        return state
 
     def programs(self, module: nn.Module, options: ProgramOptions) -> tuple[Program, ...]:
         """The programs of its task, on a module that `load_module` gave."""
@@ -165,7 +171,7 @@ def open_checkpoint(
         task: one of the family's tasks; None: what the checkpoint was made for.
         labels_file: a JSON list, or one label per line, in place of the config's id2label.
         prompt: of an embedder that has prompts: the name of the one that is built into its tokenizer, or "none"; None:
-            refuse one that its own library puts before every text.
+            the one that its own library puts before every text.
         language: of speech: the one that is transcribed, or "any"; None: as the checkpoint says.
         new_head: the caller replaces the head: what the checkpoint's own is for does not matter.
         labels: in place of the config's id2label and of a file: those of a bundle that was made from it.
@@ -188,6 +194,8 @@ def open_checkpoint(
     record = TASKS[task]
     reads_text = record.takes == TEXT
     embeds = record.pooled and not new_head
+    dense_files = sentence.dense_files if embeds else ()
+    check_weight_files(dense_files)
     if prompt not in (None, NO_PROMPT) and not embeds:
         raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
     if language is not None and not record.writes:
@@ -196,14 +204,14 @@ def open_checkpoint(
     if reads_text:
         chosen = chosen_prompt(sentence, prompt) if embeds else None
         tokenizer = _text_tokenizer(found.folder, config, sentence, chosen)
-        notes += _text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
+        notes += text_notes(sentence, tokenizer, prompt, config) if not new_head else ()
         if sentence.is_cross_encoder and prompt is None and not new_head:
             check_no_prompt(sentence)
     elif record.writes:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer, language)
     return Checkpoint(
-        source=Source(found.id, found.revision, weights.weights_sha256(files)),
+        source=Source(found.id, found.revision, weights.weights_sha256((*files, *dense_files))),
         folder=found.folder,
         weight_files=files,
         family=family,
@@ -215,8 +223,8 @@ def open_checkpoint(
         license=_license(found.root),
         tokenizer_json=tokenizer,
         pad_token_id=_pad_token_id(raw, config.vocab_size) if reads_text else 0,
-        pooling=sentence.pooling if embeds else MEAN,
-        normalize=sentence.normalize or not embeds,
+        head=sentence.head if embeds else MEAN_HEAD,
+        dense_files=dense_files,
         longest=_longest(found.folder, sentence) if reads_text else None,
         speech=None if speech is None else speech.settings,
         notes=notes if speech is None else (*notes, *speech.notes),
@@ -289,7 +297,7 @@ def load_module(
     task = TASKS[checkpoint.task]
     module = checkpoint.family.build(checkpoint.config, task.built_as, len(checkpoint.labels), attention)
     if isinstance(module, TextEmbedder):
-        module.set_head(checkpoint.pooling, checkpoint.normalize)
+        module.set_head(checkpoint.head, checkpoint.config.max_position_embeddings)
     expected = module.state_dict()
     leftover = [name for name in state if name not in expected]
     unused = tuple(sorted(name for name in leftover if _is_unused(name, checkpoint)))
@@ -385,24 +393,6 @@ def _text_tokenizer(folder: Path, config: TextConfig, sentence: SentenceFiles, p
             raise InputError("--prompt needs a tokenizer, and the checkpoint has none: leave it out")
         tokenizer = with_prompt(tokenizer, prompt)
     return _checked_tokenizer(tokenizer, config.vocab_size)
-
-
-def _text_notes(
-    sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: TextConfig
-) -> tuple[str, ...]:
-    notes = sentence.notes
-    if sentence.is_embedder and not sentence.normalize:
-        notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
-    if sentence.prompts and prompt is None:
-        notes += (
-            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text"
-            + (", or build one in with --prompt NAME" if sentence.is_embedder else ""),
-        )
-    if tokenizer is None:
-        notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
-    if config.type_vocab_size == 1:
-        notes += ("type_vocab_size is 1: both texts of a pair get the token type 0",)
-    return notes
 
 
 def _longest(folder: Path, sentence: SentenceFiles) -> int | None:

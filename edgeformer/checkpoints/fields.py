@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeformer.checkpoints.sentence import SENTENCE_CONFIG, TRANSFORMER_CONFIGS, module_folders
+from edgeformer.checkpoints.sentence import (
+    DENSE,
+    NORMALIZE,
+    POOLING,
+    SENTENCE_CONFIG,
+    TRANSFORMER_CONFIGS,
+    module_folders,
+)
 from edgeformer.checkpoints.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
 from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from edgeformer.models.config import read_list, read_object
@@ -83,7 +90,7 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
             "max_position_embeddings type_vocab_size layer_norm_eps pad_token_id position_embedding_type "
             "is_encoder_decoder pruned_heads dim n_layers n_heads hidden_dim activation embedding_size "
             "intra_bottleneck_size num_feedforward_networks trigram_input use_bottleneck use_bottleneck_attention "
-            "key_query_shared_bottleneck classifier_activation normalization_type layer_widths"
+            "key_query_shared_bottleneck classifier_activation normalization_type layer_widths tie_word_embeddings"
         ),
         **_silent(
             "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout qa_dropout "
@@ -189,10 +196,20 @@ MODULE_FIELDS: dict[str, Field] = {
 }
 """Each entry of modules.json."""
 
-NORMALIZE_FIELDS: dict[str, Field] = _each(
+_WHOLE = _each(
     "module_input_name module_output_name",
-    Field(REFUSED, ("sentence_embedding",), "only a whole embedding is scaled to norm 1"),
+    Field(REFUSED, ("sentence_embedding",), "modules behind the pooling take the whole embedding"),
 )
+MODULE_FILES: dict[str, dict[str, Field]] = {
+    POOLING: POOLING_FIELDS,
+    DENSE: {
+        **_honoured("in_features out_features bias activation_function"),
+        "use_residual": Field(REFUSED, (False,), "what a dense layer reads is not added to what it gives"),
+        **_WHOLE,
+    },
+    NORMALIZE: _WHOLE,
+}
+"""The config.json of each kind of module."""
 
 _DECODING = "greedy decoding with fallbacks, as the caller asks, is what a bundle does"
 GENERATION_FIELDS: dict[str, Field] = {
@@ -306,11 +323,8 @@ def _text_files(source: SourceFolder) -> Files:
     places = dict.fromkeys((folder, source.root))
     files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
     files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
-    modules = module_folders(source.root)
-    files += [(modules.get("Pooling", source.root / "1_Pooling") / "config.json", POOLING_FIELDS)]
-    if "Normalize" in modules:
-        files += [(modules["Normalize"] / "config.json", NORMALIZE_FIELDS)]
-    return files
+    modules = module_folders(source.root) or ((POOLING, source.root / "1_Pooling"),)
+    return files + [(path / "config.json", MODULE_FILES[kind]) for kind, path in modules if kind in MODULE_FILES]
 
 
 def _image_files(source: SourceFolder) -> Files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 
 from edgeformer.checkpoints.sources import MODULES_FILE, SourceFolder, is_inside
 from edgeformer.models.config import read_list, read_object
-from edgeformer.models.text import CLS, MEAN, POOLINGS
+from edgeformer.models.pooling import DENSE_ACTIVATIONS, MEAN, MEAN_HEAD, POOLINGS, DenseLayer, EmbeddingHead
+from edgeformer.models.text import TextConfig
 from edgeformer.tasks.text import TEXTS
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
@@ -33,19 +34,14 @@ TRANSFORMER_CONFIGS = (
 POOLING_FILE = "1_Pooling/config.json"
 NO_PROMPT = "none"
 
-_KINDS = ("Transformer", "Pooling", "Normalize")
+TRANSFORMER, POOLING, DENSE, NORMALIZE = "Transformer", "Pooling", "Dense", "Normalize"
+DENSE_WEIGHTS = "model.safetensors"
 _LIBRARY = "sentence_transformers."
-_SQRT_MEAN = "mean_sqrt_len_tokens"
 _CROSS_ENCODER, _SENTENCE_TRANSFORMER = "CrossEncoder", "SentenceTransformer"
-_OLD_MODES = {
-    "pooling_mode_cls_token": CLS,
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": MEAN,
-    "pooling_mode_mean_sqrt_len_tokens": _SQRT_MEAN,
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-"""Versions before 5 have a flag for each of the modes."""
+_FLAGS = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+"""Versions before 6 have a flag `pooling_mode_...` for each of `POOLINGS`."""
+_TANH = "torch.nn.modules.activation.Tanh"
+_MAX_DENSE = 8
 
 
 @dataclass(frozen=True)
@@ -55,8 +51,8 @@ class SentenceFiles:
     Attributes:
         is_embedder: they describe an embedder.
         is_cross_encoder: they describe a classifier of pairs.
-        pooling: one of `POOLINGS`.
-        normalize: scaled to L2 norm 1.
+        head: pooling, dense layers and norm.
+        dense_files: the weights of each dense layer.
         longest: tokens behind which texts are cut; None: not said.
         lower_case: texts are lower-cased before the tokenizer sees them.
         prompts: what may be put before a text, by name; without empty ones.
@@ -67,8 +63,8 @@ class SentenceFiles:
 
     is_embedder: bool = False
     is_cross_encoder: bool = False
-    pooling: str = MEAN
-    normalize: bool = True
+    head: EmbeddingHead = MEAN_HEAD
+    dense_files: tuple[Path, ...] = ()
     longest: int | None = None
     lower_case: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -96,14 +92,14 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     if kind not in (_SENTENCE_TRANSFORMER, _CROSS_ENCODER):
         raise InputError(f"{SENTENCE_CONFIG}: a {kind} has no task here: expected SentenceTransformer or CrossEncoder")
     task = transformer.get("transformer_task")
-    kinds = module_folders(root)
+    found = module_folders(root)
+    kinds = [kind for kind, _ in found]
     classifier = any(str(name).endswith("ForSequenceClassification") for name in raw.get("architectures") or [])
-    cross = (
-        kind == _CROSS_ENCODER or task == "sequence-classification" or (set(kinds) == {"Transformer"} and classifier)
-    )
-    if cross and set(kinds) - {"Transformer"}:
+    cross = kind == _CROSS_ENCODER or task == "sequence-classification" or (kinds == [TRANSFORMER] and classifier)
+    if cross and set(kinds) - {TRANSFORMER}:
         raise InputError(f"{MODULES_FILE}: expected a Transformer alone in a CrossEncoder, found {', '.join(kinds)}")
-    pooling, includes_prompt, notes = (MEAN, True, ()) if cross else _pooling(root, kinds)
+    poolings, includes_prompt, notes = ((MEAN,), True, ()) if cross else _pooling(root, dict(found))
+    dense = [path for kind, path in found if kind == DENSE]
     stated_prompts = stated.get("prompts") or {}
     if not isinstance(stated_prompts, dict) or not all(isinstance(text, str) for text in stated_prompts.values()):
         raise InputError(f"{SENTENCE_CONFIG}: prompts must be texts by their names, found {shorten(stated_prompts)}")
@@ -117,8 +113,8 @@ def read_sentence_files(source: SourceFolder, raw: Mapping[str, Any]) -> Sentenc
     return SentenceFiles(
         is_embedder=not cross and (bool(kinds) or (root / POOLING_FILE).is_file()),
         is_cross_encoder=cross,
-        pooling=pooling,
-        normalize="Normalize" in kinds or not kinds,
+        head=EmbeddingHead(poolings, _dense_layers(dense), NORMALIZE in kinds or not kinds),
+        dense_files=tuple(path / DENSE_WEIGHTS for path in dense),
         longest=_longest(transformer),
         lower_case=transformer.get("do_lower_case") is True,
         prompts=prompts,
@@ -139,40 +135,47 @@ def _read(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def module_folders(root: Path) -> dict[str, Path]:
-    """The folder of each kind of module; empty where there is no modules.json.
+def module_folders(root: Path) -> tuple[tuple[str, Path], ...]:
+    """The kind and the folder of each module, in their order; none where there is no modules.json.
 
     Raises:
         InputError: modules that are not converted, or in another order.
     """
     if not (root / MODULES_FILE).is_file():
-        return {}
-    found: dict[str, Path] = {}
+        return ()
+    found: list[tuple[str, Path]] = []
     for module in read_list(root / MODULES_FILE):
         named = str(module.get("type", "")) if isinstance(module, dict) else ""
         kind = named.rpartition(".")[2]
-        if kind not in _KINDS or kind in found or not named.startswith(_LIBRARY):
+        known = kind in (TRANSFORMER, POOLING, DENSE, NORMALIZE) and named.startswith(_LIBRARY)
+        if not known or (kind != DENSE and kind in dict(found)):
             raise InputError(
-                f"{MODULES_FILE}: expected sentence-transformers' own Transformer, Pooling and perhaps Normalize, once "
-                f"each, found {named or module!r}, which has no counterpart here: remove it if the app computes it"
+                f"{MODULES_FILE}: expected sentence-transformers' own Transformer, Pooling, and perhaps Dense and "
+                f"Normalize, found {named or module!r}, which has no counterpart here: remove it if the app computes it"
             )
         path = root / str(module.get("path", ""))
         if not is_inside(path, root):
             raise InputError(f"{MODULES_FILE} names {module.get('path')!r}, which is outside of the checkpoint")
-        found[kind] = path
-    if list(found) != [kind for kind in _KINDS if kind in found] or "Transformer" not in found:
-        raise InputError(f"{MODULES_FILE}: expected Transformer, Pooling, Normalize in this order, found {list(found)}")
-    return found
+        found.append((kind, path))
+    kinds = [kind for kind, _ in found]
+    dense = [DENSE] * min(kinds.count(DENSE), _MAX_DENSE)
+    ordered = [TRANSFORMER, *([POOLING] * (POOLING in kinds)), *dense, *([NORMALIZE] * (NORMALIZE in kinds))]
+    if kinds != ordered:
+        raise InputError(
+            f"{MODULES_FILE}: expected Transformer, Pooling, up to {_MAX_DENSE} Dense, Normalize in this order, found "
+            f"{shorten(kinds)}"
+        )
+    return tuple(found)
 
 
-def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[str, ...]]:
+def _pooling(root: Path, folders: Mapping[str, Path]) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
     """How tokens become a vector, and whether a prompt's tokens are among them."""
     notes: tuple[str, ...] = ()
-    if "Pooling" in kinds:
-        path = kinds["Pooling"] / "config.json"
+    if POOLING in folders:
+        path = folders[POOLING] / "config.json"
         if not path.is_file():
             raise InputError(f"{MODULES_FILE} names a Pooling module whose config.json is not there")
-    elif kinds:
+    elif folders:
         raise InputError(
             f"{MODULES_FILE} has no Pooling: expected an embedder's Transformer and Pooling, or a CrossEncoder, whose "
             f'{SENTENCE_CONFIG} says "model_type": "CrossEncoder"'
@@ -181,26 +184,53 @@ def _pooling(root: Path, kinds: Mapping[str, Path]) -> tuple[str, bool, tuple[st
         path = root / POOLING_FILE
         notes = (f"{MODULES_FILE} is not there: {POOLING_FILE} says how to pool, and embeddings are scaled to norm 1",)
     else:
-        return MEAN, True, notes
+        return (MEAN,), True, notes
     config = read_object(path)
-    return _mode(config, path, "Normalize" in kinds), config.get("include_prompt", True) is not False, notes
+    return _modes(config, path), config.get("include_prompt", True) is not False, notes
 
 
-def _mode(config: Mapping[str, Any], path: Path, normalized: bool) -> str:
-    """The pooling that a Pooling module's config names."""
+def _modes(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """The poolings that a Pooling module's config names."""
     mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else list(mode or ())
+    modes = [mode] if isinstance(mode, str) else mode
     if mode is None:
-        modes = [name for flag, name in _OLD_MODES.items() if config.get(flag)] or [MEAN]
-    if modes == [_SQRT_MEAN] and normalized:
-        return MEAN  # which differs in length alone
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        shown = shorten(", ".join(map(str, modes[:20])))[1:-1]
+        flagged = zip(_FLAGS, POOLINGS, strict=True)
+        modes = [name for flag, name in flagged if config.get(f"pooling_mode_{flag}")] or [MEAN]
+    if (
+        not isinstance(modes, list | tuple)
+        or not 1 <= len(modes) <= len(POOLINGS)
+        or set(map(str, modes)) - {*POOLINGS}
+    ):
         raise InputError(
-            f"{path.parent.name}/{path.name}: pooling must be one of {', '.join(POOLINGS)}, found {shown}: fine-tune "
-            "the model with one of these"
+            f"{path.parent.name}/{path.name}: pooling must be one or several of {', '.join(POOLINGS)}, found "
+            f"{shorten(modes)}"
         )
-    return str(modes[0])
+    return tuple(modes)
+
+
+def _dense_layers(folders: Sequence[Path]) -> tuple[DenseLayer, ...]:
+    """What the configs of Dense modules say, whose weights must be safetensors."""
+    layers = []
+    for folder in folders:
+        where = f"{folder.name}/config.json"
+        if not (folder / "config.json").is_file() or not (folder / DENSE_WEIGHTS).is_file():
+            raise InputError(f"{folder.name}: a Dense module needs config.json and {DENSE_WEIGHTS}: save it with these")
+        config = read_object(folder / "config.json")
+        values = (folder / DENSE_WEIGHTS).stat().st_size
+        read, given = config.get("in_features"), config.get("out_features")
+        if type(read) is not int or type(given) is not int or min(read, given) < 1 or read * given > values:
+            raise InputError(
+                f"{where}: in_features and out_features must be sizes of the {values} bytes of {DENSE_WEIGHTS}, found "
+                f"{shorten(read, 20)} and {shorten(given, 20)}"
+            )
+        named = str(config.get("activation_function", _TANH))
+        activation = named.rpartition(".")[2]
+        if not named.startswith("torch.nn.") or activation not in DENSE_ACTIVATIONS:
+            raise InputError(
+                f"{where}: activation_function must be torch's {', '.join(DENSE_ACTIVATIONS)}, found {shorten(named)}"
+            )
+        layers.append(DenseLayer(read, given, config.get("bias", True) is not False, activation))
+    return tuple(layers)
 
 
 def _longest(transformer: Mapping[str, Any]) -> int | None:
@@ -215,18 +245,13 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
 
     Args:
         files: the checkpoint's.
-        asked: a prompt's name, "none", or None where the user said nothing.
+        asked: a prompt's name, "none", or None where the user said nothing: the default one, as `encode()` takes it.
 
     Raises:
-        InputError: there is no such prompt, or the checkpoint has one that the user must decide about.
+        InputError: there is no such prompt, or no program here can have it.
     """
     names = ", ".join((*files.prompts, NO_PROMPT))
-    if asked is None and files.default_prompt is not None:
-        text = files.prompts[files.default_prompt]
-        raise InputError(
-            f"{SENTENCE_CONFIG}: encode() puts the prompt {text!r} before each text: say --prompt "
-            f"{files.default_prompt} to build it into the bundle, or --prompt {NO_PROMPT} to leave it to the app"
-        )
+    asked = files.default_prompt if asked is None else asked
     if asked in (None, NO_PROMPT):
         return None
     if asked not in files.prompts:
@@ -238,6 +263,30 @@ def chosen_prompt(files: SentenceFiles, asked: str | None) -> str | None:
             f"leaves out: expected --prompt {NO_PROMPT}"
         )
     return files.prompts[asked]
+
+
+def text_notes(
+    sentence: SentenceFiles, tokenizer: str | None, prompt: str | None, config: TextConfig
+) -> tuple[str, ...]:
+    """What a user may want to know of how a text model's bundle reads texts; `prompt` is what was asked for."""
+    notes = sentence.notes
+    if sentence.is_embedder and not sentence.head.normalize:
+        notes += ("modules.json has no Normalize: embeddings keep their length, compare them by cosine",)
+    if sentence.is_embedder and sentence.default_prompt is not None and prompt is None:
+        notes += (
+            f"the checkpoint's default prompt {sentence.prompts[sentence.default_prompt]!r} is built in, before each "
+            f"text, as encode() puts it there: --prompt {NO_PROMPT} leaves it to the app",
+        )
+    elif sentence.prompts and prompt is None:
+        notes += (
+            f"the checkpoint has the prompts {', '.join(sentence.prompts)}: put the right one before each text"
+            + (", or build one in with --prompt NAME" if sentence.is_embedder else ""),
+        )
+    if tokenizer is None:
+        notes += ("the checkpoint has no tokenizer: the bundle takes token ids only",)
+    if config.type_vocab_size == 1:
+        notes += ("type_vocab_size is 1: both texts of a pair get the token type 0",)
+    return notes
 
 
 def check_no_prompt(files: SentenceFiles) -> None:

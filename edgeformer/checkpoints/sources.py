@@ -22,7 +22,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".pth.tar")
 CONFIG_FILE, MODULES_FILE = "config.json", "modules.json"
 ADAPTER_FILE = "adapter_config.json"
 
-_DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json"]
+_DESCRIPTION_FILES = ["*.json", "*.txt", "README.md", "1_Pooling/config.json", "[1-9]_Dense/model.safetensors"]
 _SAFETENSORS_FILES = ["model*.safetensors", "0_*/model*.safetensors"]
 _PICKLE_FILES = ["pytorch_model*.bin", "0_*/pytorch_model*.bin", "model.bin"]
 _READ = (

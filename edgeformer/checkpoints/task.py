@@ -24,7 +24,6 @@ _ACTIVATIONS = {
 }
 
 HEADS_OF_NO_TASK = {
-    "ForMaskedLM": "predicts masked tokens",
     "ForPreTraining": "was pre-trained and not fine-tuned for a task",
     "LMHeadModel": "predicts the next token",
     "ForNextSentencePrediction": "predicts whether a sentence follows",
@@ -90,6 +89,8 @@ def _made_for(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ..
                     f"--task {EMBEDDING.name} for the mean of its encoder's hidden states"
                 )
             return _by_labels(task.name, family, raw)
+    if asked is not None and any(name.endswith(TASKS[asked].also_in) for name in names):
+        return asked
     for name in names:
         found = next((what for ending, what in HEADS_OF_NO_TASK.items() if name.endswith(ending)), None)
         if found is not None:

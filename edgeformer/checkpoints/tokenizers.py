@@ -97,6 +97,24 @@ def lower_cased(tokenizer_json: str) -> str:
     return _text(spec)
 
 
+def mask_token(folder: Path, tokenizer_json: str) -> tuple[str, int]:
+    """What stands for a token that is looked for, and its id.
+
+    Args:
+        folder: the checkpoint's, whose options name the token.
+        tokenizer_json: what `read_tokenizer` gave.
+
+    Raises:
+        InputError: there is none, or the tokenizer does not know it.
+    """
+    token = read_options(folder, json.loads(tokenizer_json)).special.get("mask_token")
+    ids = [] if token is None else BundleTokenizer(tokenizer_json, TOKENIZER_FILE).text_tokens(token.content)
+    if token is None or len(ids) != 1:
+        found = "none" if token is None else f"{token.content!r}, which is {len(ids)} tokens"
+        raise InputError(f"{TOKENIZER_CONFIG}: fill-mask needs a mask_token that is one token, found {found}")
+    return token.content, ids[0]
+
+
 def vocabulary_size(tokenizer_json: str) -> int:
     """One more than the largest id that the tokenizer can give."""
     return BundleTokenizer(tokenizer_json, "tokenizer.json").vocabulary_size

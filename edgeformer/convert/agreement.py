@@ -28,7 +28,7 @@ from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.results import ACTIVATIONS, sigmoid
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
-from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
 
 BOUNDARY_MARGIN = math.log(2)
 BOUNDARY_SHARE = 0.25
@@ -228,6 +228,11 @@ def compare_tokens(found: Sequence[ComparedOutput], broken: int, head: TokenLabe
         tokens += [(reference, *pair) for pair in zip(*pairs, strict=True)]
     entities = [each for each in tokens if any(int(values.argmax()) not in outside for values in each[1:])]
     return compare_labels(entities or tokens, broken, _SOFTMAX)
+
+
+def compare_fills(found: Sequence[ComparedOutput], broken: int, head: MaskedToken) -> Agreement:  # noqa: ARG001
+    """Of outputs that are logits of a masked token: each token of the vocabulary is what a label is elsewhere."""
+    return compare_labels(found, broken, _SOFTMAX)
 
 
 _SOFTMAX = Classification((), "softmax")

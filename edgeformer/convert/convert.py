@@ -41,6 +41,7 @@ from edgeformer.convert.gates import (
     helpful_inputs,
     latency_warning,
     partition_problem,
+    rows_problem,
     way_forward,
 )
 from edgeformer.convert.layer_plan import LARGEST_INT4, plan_for, planned
@@ -361,6 +362,7 @@ def _gate(job: Job, made: Made, fp32: Made, references: tuple[Reference, ...], o
     found = (
         None if verification.ok else divergence(verification),
         failed if verification.ok else None,
+        rows_problem(bundle, engine, precision.output_tolerance) if verification.ok else None,
         answers_problem(agreed, precision.allowance)
         if agreed is not None and precision.allowance is not None
         else None,

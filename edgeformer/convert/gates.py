@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgeformer.convert.agreement import AccuracyChange, Agreement, Judged, Reference, agreement, recorded_references
 from edgeformer.convert.target import Allowance, Lowered, Precision
 from edgeformer.tasks.task import TASKS, Task
@@ -14,6 +16,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.pipelines.packing import row_inputs, row_outputs, rows_of
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification
 
@@ -34,6 +37,8 @@ FINER = {
 """What to try where a precision loses too much; fp32 always remains."""
 # Two runs of one model differ by a few per cent on a busy machine; less than this is no finding.
 LATENCY_SLACK = 1.05
+ROWS_OF_EACH = 4
+"""How often each recorded text is put into a row with others."""
 
 
 def divergence(verification: Verification) -> str:
@@ -43,6 +48,42 @@ def divergence(verification: Verification) -> str:
     reason = "" if stage.reason is None else f": {stage.reason}"
     sample = "" if stage.sample is None else f" on {stage.sample}"
     return f"parity: the stage {stage.name!r} {found} (tolerance {stage.tolerance:.2e}){sample}{reason}"
+
+
+def rows_problem(bundle: Bundle, engine: Engine | None, tolerance: float) -> str | None:
+    """Why texts that share a row are not answered as each alone is, in a sentence; None: they are, or there are none.
+
+    Args:
+        bundle: with recorded inputs, of which rows are made.
+        engine: what runs its programs; None: the target's own.
+        tolerance: of an output, relative to the largest value.
+    """
+    packed = bundle.manifest.packed
+    if packed is None:
+        return None
+    opened = engine or open_engine(bundle, threads=1)
+    off, largest = 0.0, 0.0
+    try:
+        pipeline = open_program_pipeline(bundle, opened)
+        cases, _ = read_vectors(bundle)
+        windows = [each for case in cases for each in pipeline.windows(pipeline.raw_from_json(case.raw))]
+        windows *= ROWS_OF_EACH
+        for row in rows_of(windows, packed):
+            shared = opened.run(packed.name, row_inputs(row, windows, packed))
+            for number, outputs in row_outputs(row, shared, windows):
+                alone = opened.run(windows[number].program, windows[number].inputs)
+                for name, output in outputs.items():
+                    found = output.astype(np.float64)
+                    expected = alone[name][:, : found.shape[1]].astype(np.float64)  # of tokens, those of the text
+                    off = max(off, float(np.abs(found - expected).max()))
+                    largest = max(largest, float(np.abs(expected).max()))
+    finally:
+        if engine is None:
+            opened.close()
+    allowed = tolerance * largest
+    if math.isfinite(off) and off <= allowed:
+        return None
+    return f"rows: texts that share one are off by up to {off:.2e} from each alone (tolerance {allowed:.2e})"
 
 
 def answers_problem(found: Agreement, allowed: Allowance) -> str | None:

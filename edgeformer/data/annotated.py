@@ -13,6 +13,46 @@ from edgeformer.models.config import MAX_TABLE_BYTES, parse_json, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
+# Texts with a masked token, and what it was.
+
+
+MASKED_COLUMNS = TableColumns("masked texts", (("text", "sentence", "masked_sentence"), ("token", "obj_label")))
+
+
+@dataclass(frozen=True)
+class MaskedExample:
+    """A text with one mask: where it is, for messages, and the word that the mask stands for."""
+
+    name: str
+    text: str
+    token: str
+
+    @property
+    def read(self) -> Callable[[], str]:
+        """Gives what the pipeline takes."""
+        return lambda: self.text
+
+
+def read_masked(data: str, mask: str) -> tuple[MaskedExample, ...]:
+    """A table with the columns text and token.
+
+    Args:
+        data: a file that `read_table` reads.
+        mask: what stands for the token in each text, once.
+
+    Raises:
+        InputError: the data cannot be read, or hold something else.
+    """
+    path, key = locate(data)
+    found = tuple(MaskedExample(row.name, *row.cells) for row in read_table(path, key, MASKED_COLUMNS))
+    wrong = next((each for each in found if each.text.count(mask) != 1 or not each.token.strip()), None)
+    if wrong is not None:
+        raise InputError(f"{wrong.name}: expected a text with {mask} once, and its token, found {shorten(wrong.text)}")
+    if not found:
+        raise InputError(f"{data} holds no masked texts")
+    return found
+
+
 # Questions with their contexts and right answers.
 
 

@@ -1,4 +1,4 @@
-"""`eval` of answers that are places in a text: exact match and F1 of answers to questions, F1 of entities."""
+"""`eval` of places in a text and of masked tokens: exact match and F1 of answers, F1 of entities, shares of tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from rich.table import Table
 
-from edgeformer.data.annotated import TaggedText, read_questions, read_tagged
+from edgeformer.data.annotated import TaggedText, read_masked, read_questions, read_tagged
 from edgeformer.data.labelled import spread
 from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.results import FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, SpanOptions, TokenLabels
+from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, MaskedToken, SpanOptions, TokenLabels
 
 # How SQuAD counts.
 
@@ -279,3 +280,94 @@ def entity_quality(right: Sequence[set[Chunk]], given: Sequence[set[Chunk]]) -> 
     hits = sum(len(one & other) for one, other in zip(right, given, strict=True))
     answered, expected = sum(map(len, given)), sum(map(len, right))
     return EntityQuality(hits / max(1, answered), hits / max(1, expected), 2 * hits / max(1, answered + expected))
+
+
+# Masked tokens.
+
+
+@dataclass(frozen=True)
+class FillQuality:
+    """Shares of the masks whose token is the best one, and is among the best five."""
+
+    accuracy: float
+    top_5: float
+
+
+@dataclass(frozen=True, repr=False)
+class MaskEvaluation(EvaluationResult):
+    """What was found.
+
+    Attributes:
+        executed_by: what ran the bundle's programs.
+        n: the number of texts, each with one mask.
+        bundle: of the bundle.
+        source: of the source model in fp32, None where it was not at hand.
+        agreement: the share of masks for which both have the same best token; None without a source.
+    """
+
+    executed_by: str
+    n: int
+    bundle: FillQuality
+    source: FillQuality | None
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            "metric": "accuracy",
+            "value": self.bundle.accuracy,
+            "n": self.n,
+            "source_value": None if self.source is None else self.source.accuracy,
+            "agreement": self.agreement,
+            "top_5": self.bundle.top_5,
+            "source_top_5": None if self.source is None else self.source.top_5,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        table = Table("model", "executed by", "best token", "best five", "same token as the source", "masks")
+        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
+        rows = [(self.model, self.executed_by, self.bundle, same)]
+        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
+        for model, by, quality, share in rows:
+            table.add_row(model, by, f"{quality.accuracy:.1%}", f"{quality.top_5:.1%}", share, str(self.n))
+        return [table]
+
+
+def evaluate_masks(asker: Asker, data: str, limit: int | None) -> MaskEvaluation:
+    """Compare predicted tokens with those that were masked, whose capital letters do not count; see `read_masked`."""
+    head = asker.bundle.manifest.postprocessing
+    assert isinstance(head, MaskedToken)
+    opened = read_masked(data, head.mask_token)
+    examples = opened if limit is None else spread(opened, limit)
+    asked = ask(asker, examples, _words)
+    right = [_word(example.token) for example in examples]
+    theirs = asked.theirs
+    return MaskEvaluation(
+        executed_by=asked.executed_by,
+        n=len(examples),
+        bundle=_fill_quality(asked.own, right),
+        source=None if theirs is None else _fill_quality(theirs, right),
+        agreement=None
+        if theirs is None
+        else sum(own[:1] == given[:1] for own, given in zip(asked.own, theirs, strict=True)) / len(examples),
+        notes=asked.notes,
+    )
+
+
+def _word(text: str) -> str:
+    return text.strip().casefold()
+
+
+def _words(result: FillResult) -> tuple[str, ...]:
+    """The best five."""
+    return tuple(_word(fill.text) for fill in result.fills)
+
+
+def _fill_quality(given: Sequence[tuple[str, ...]], right: Sequence[str]) -> FillQuality:
+    pairs = list(zip(given, right, strict=True))
+    return FillQuality(
+        sum(words[:1] == (word,) for words, word in pairs) / len(pairs),
+        sum(word in words for words, word in pairs) / len(pairs),
+    )

@@ -16,6 +16,7 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
+from edgeformer.models.masked_lm import FILL_MASK, MaskedLanguageModel, VocabularyHead
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
@@ -70,7 +71,18 @@ _DISTILBERT_NAMES = (
     (r"\.output_layer_norm\.", ".output.LayerNorm."),
 )
 
+_DISTILBERT_HEADS = (
+    (r"^vocab_transform\.", "cls.predictions.transform.dense."),
+    (r"^vocab_layer_norm\.", "cls.predictions.transform.LayerNorm."),
+    (r"^vocab_projector\.bias$", "cls.predictions.bias"),
+    (r"^vocab_projector\.weight$", "cls.predictions.decoder.weight"),
+)
+
 _DISTILBERT_PARTS = (
+    ("cls.predictions.transform.dense.", "vocab_transform."),
+    ("cls.predictions.transform.LayerNorm.", "vocab_layer_norm."),
+    ("cls.predictions.bias", "vocab_projector.bias"),
+    ("cls.predictions.decoder.", "vocab_projector."),
     ("bert.encoder.layer.", "distilbert.transformer.layer."),
     ("bert.embeddings.", "distilbert.embeddings."),
     (".attention.self.query.", ".attention.q_lin."),
@@ -105,6 +117,7 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     distilbert: bool = False
+    tie_word_embeddings: bool = True
     layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
@@ -133,7 +146,8 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
             ours: fields.read_int(raw, name, default) for ours, (name, default) in _DISTILBERT_SIZES.items()
         }
         activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
-        return _with_widths(BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True), raw)
+        config = BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True)
+        return _with_common(config, raw)
     default = BertConfig()
     sizes = {key: fields.read_int(raw, key, getattr(default, key)) for key in _BERT_SIZES}
     config = BertConfig(
@@ -141,11 +155,15 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
     )
-    return _with_widths(config, raw)
+    return _with_common(config, raw)
 
 
-def _with_widths(config: BertConfig, raw: Mapping[str, Any]) -> BertConfig:
-    return replace(config, layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths))
+def _with_common(config: BertConfig, raw: Mapping[str, Any]) -> BertConfig:
+    return replace(
+        config,
+        layer_widths=read_layer_widths(raw, "layer_widths", config.layer_widths),
+        tie_word_embeddings=fields.read_bool(raw, "tie_word_embeddings", True),
+    )
 
 
 class Embeddings(nn.Module):
@@ -271,8 +289,19 @@ class BertEncoder(TextEncoder):
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
-    """A TextClassifier, TextEmbedder or TokenScorer in eval mode with untrained weights."""
+    """A TextClassifier, TextEmbedder, TokenScorer or MaskedLanguageModel in eval mode with untrained weights."""
     check_task(task, num_labels)
+    if task == FILL_MASK:
+        encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
+        head = VocabularyHead(
+            config.hidden_size,
+            config.hidden_size,
+            config.vocab_size,
+            ACTIVATIONS[config.hidden_act],
+            config.layer_norm_eps,
+            config.tie_word_embeddings,
+        )
+        return MaskedLanguageModel(BASE, encoder, head).eval()
     if task in TOKEN_HEADS:
         encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
         return TokenScorer(BASE, encoder, config.hidden_size, task, num_labels).eval()
@@ -301,14 +330,11 @@ FAMILY = Family(
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
-    rename=public_renamer(BASE, _DISTILBERT_NAMES),
+    rename=public_renamer(BASE, _DISTILBERT_NAMES, _DISTILBERT_HEADS),
     publish=publish,
     unused=(
         "cls.*",
         "qa_outputs.*",
-        "vocab_transform.*",
-        "vocab_layer_norm.*",
-        "vocab_projector.*",
         "fit_dense.*",  # TinyBERT's distillation head
         "fit_denses.*",
         "pre_classifier.*",

@@ -89,6 +89,8 @@ class Program:
     (`edgeformer.convert.layer_plan`); empty: there is no plan.
     `any_length` says that the module takes inputs of any length in dimension 1, from 2 up to this program's, as a file
     with a symbolic size can: programs that say so differ in nothing but that length.
+    `alike` is one name for programs that differ in sizes and in what their modules' buffers hold, and in nothing else,
+    so that a converter may make some of them of others; empty: there is no other such program.
     `part` is what stands before the names in `module` in the whole model: "decoder." where it is that part alone.
     """
 
@@ -100,6 +102,7 @@ class Program:
     calibration_method: str = MIN_MAX
     layer_formats: Mapping[str, str] = field(default_factory=dict)
     any_length: bool = False
+    alike: str = ""
     part: str = ""
 
     def example_inputs(self) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.family import Family
+from edgeformer.models.masked_lm import FILL_MASK, MaskedLanguageModel, VocabularyHead
 from edgeformer.models.text import (
     ACTIVATIONS,
     TEXT_TASKS,
@@ -64,6 +65,7 @@ _FLAGS = (
     "use_bottleneck_attention",
     "key_query_shared_bottleneck",
     "classifier_activation",
+    "tie_word_embeddings",
 )
 
 
@@ -92,6 +94,7 @@ class MobileBertConfig:
     num_feedforward_networks: int = 4
     normalization_type: str = "no_norm"
     classifier_activation: bool = True
+    tie_word_embeddings: bool = True
     layer_widths: tuple[LayerWidths, ...] = ()
 
     input_names = ("input_ids", "attention_mask", "token_type_ids")
@@ -363,8 +366,19 @@ class MobileBertEncoder(TextEncoder):
 
 
 def build(config: MobileBertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
-    """A TextClassifier, TextEmbedder or TokenScorer in eval mode with untrained weights."""
+    """A TextClassifier, TextEmbedder, TokenScorer or MaskedLanguageModel in eval mode with untrained weights."""
     check_task(task, num_labels)
+    if task == FILL_MASK:
+        encoder = MobileBertEncoder(config, attention, pooler=False, first_token_only=False)
+        head = VocabularyHead(
+            config.hidden_size,
+            config.embedding_size,
+            config.vocab_size,
+            ACTIVATIONS[config.hidden_act],
+            config.layer_norm_eps,
+            config.tie_word_embeddings,
+        )
+        return MaskedLanguageModel(BASE, encoder, head).eval()
     if task in TOKEN_HEADS:
         encoder = MobileBertEncoder(config, attention, pooler=False, first_token_only=False)
         return TokenScorer(BASE, encoder, config.hidden_size, task, num_labels).eval()

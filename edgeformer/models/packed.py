@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from edgeformer.attention.kernels import additive_mask
 from edgeformer.models.family import Program
-from edgeformer.models.text import MEAN, TextModel
+from edgeformer.models.pooling import CLS, MEAN
+from edgeformer.models.text import TextModel
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.tasks.programs import PACKED_PROGRAM
 
@@ -64,12 +65,15 @@ class PackedTexts(nn.Module):
 def packed_program(programs: tuple[Program, ...]) -> Program | None:
     """The program for several texts in a row, of the programs of a text model's buckets, shortest first.
 
-    None: its embeddings have no positions to give, or its lengths are too much alike for rows to gain anything.
+    None: its embeddings have no positions to give, it pools otherwise than the programs here or takes more than a text,
+    or its lengths are too much alike for rows to gain anything.
     """
     lengths = [program.inputs[0].shape[1] for program in programs]
     length = max((each for each in lengths if each <= LONGEST_ROW), default=0)
     longest, module = programs[-1], programs[-1].module
     if not isinstance(module, TextModel) or not module.encoder.takes_positions or length < LEAST_GAIN * lengths[0]:
+        return None
+    if module.more_inputs or module.pooling not in (None, CLS, MEAN):
         return None
     count = length // SHORT_TEXT
     ids, positions, types = (

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.kernels import EXACT_MASK, MASK_VALUE, ScoreRange
-from edgeformer.models.text import TextConfig, TextEncoder
+from edgeformer.models.text import TextConfig, TextEncoder, TextModel
 from edgeformer.tasks.text import FILLER, TEXTS
 
 if TYPE_CHECKING:
@@ -61,8 +61,12 @@ def _random_ids(vocab_size: int, length: int) -> list[list[int]]:
 
 
 def text_scores(module: nn.Module, checkpoint: Checkpoint) -> ScoreRange:
-    """The range of a text model on `sample_inputs`."""
-    return score_range(module, sample_inputs(checkpoint.config, checkpoint.tokenizer_json))
+    """The range of a text model on `sample_inputs`, whatever head it has."""
+    inputs = sample_inputs(checkpoint.config, checkpoint.tokenizer_json)
+    if isinstance(module, TextModel):
+        none = torch.zeros_like(inputs["input_ids"])
+        inputs = {name: inputs.get(name, none) for name in module.input_names(checkpoint.config)}
+    return score_range(module, inputs)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from edgeformer.attention.kernels import ANY_LENGTH, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
+from edgeformer.models.pooling import CLS, MEAN, EmbeddingHead, SentenceHead, l2_normalize, masked_mean
 from edgeformer.models.units import AttentionModule
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -19,21 +20,15 @@ from edgeformer_runtime.errors import InputError
 
 TOKEN_HEADS = {"question-answering": "qa_outputs", "token-classification": "classifier"}
 """What public checkpoints call the layer that scores each token, by task."""
-TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", *TOKEN_HEADS)
+TEXT_TASKS = ("text-classification", "text-embedding", "text-scoring", "fill-mask", *TOKEN_HEADS)
 SPAN_ENDS = 2
 """Scores of a token in question answering: that the answer starts there, and that it ends there."""
-
-MEAN, CLS = "mean", "cls"
-POOLINGS = (MEAN, CLS)
-"""How an embedder makes one vector of its tokens'."""
 
 TWO_LABELS = (
     "leave --task out for text-scoring, or add a label before it, with a row of zeros in classifier.weight and in "
     "classifier.bias; the softmax of the second label is then the sigmoid of the checkpoint's score"
 )
 """What to do about one label."""
-
-_NORM_FLOOR = 1e-12
 
 
 class TextConfig(Protocol):
@@ -140,6 +135,7 @@ class TextModel(nn.Module):
     """An encoder under the name that its public checkpoints give it, so that state dicts need no translation."""
 
     output_name: str
+    more_inputs: tuple[str, ...] = ()
     pooling: str | None = CLS  # None: each token has its own output
 
     def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
@@ -151,6 +147,10 @@ class TextModel(nn.Module):
     def encoder(self) -> TextEncoder:
         """The encoder, whatever its public name."""
         return cast(TextEncoder, self.get_submodule(self.base))
+
+    def input_names(self, config: TextConfig) -> tuple[str, ...]:
+        """The programs' inputs, in the order of `forward`: token types, which not every encoder has, are the last."""
+        return (*config.input_names[:2], *self.more_inputs, *config.input_names[2:])
 
     def output_shape(self, seq_len: int) -> tuple[int, ...]:  # noqa: ARG002
         """Of the output for an input of S tokens."""
@@ -191,23 +191,30 @@ class TextEmbedder(TextModel):
 
     output_name = "embedding"
     pooling: str = MEAN
-    normalize = True
 
-    def set_head(self, pooling: str, normalize: bool) -> None:
-        """Make an embedding of the mean of the tokens or of the first one ("cls"), scaled to L2 norm 1 or not."""
-        if pooling not in POOLINGS:
-            raise ValueError(f"expected a pooling of {', '.join(POOLINGS)}, found {pooling!r}")
-        self.pooling, self.normalize = pooling, normalize
-        self.encoder.encoder.first_token_only = pooling == CLS
+    def __init__(self, base: str, encoder: TextEncoder, output_dim: int) -> None:
+        super().__init__(base, encoder, output_dim)
+        self.hidden_size = output_dim
+        self.sentence: SentenceHead | None = None
+
+    def set_head(self, head: EmbeddingHead, longest: int) -> None:
+        """Make another embedding of the tokens, of which there are up to `longest`; its dense layers are untrained."""
+        self.sentence = SentenceHead(head, self.hidden_size, longest).eval()
+        self.output_dim = self.sentence.output_dim
+        self.pooling = " ".join(head.poolings)
+        self.encoder.encoder.first_token_only = head.poolings == (CLS,)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
-        """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, C) float32,)."""
+        """input_ids, attention_mask, token_type_ids (B, S) int32 to (embedding (B, D) float32,)."""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
-        return (self.head(hidden[:, 0] if self.pooling == CLS else masked_mean(hidden, attention_mask)),)
+        pooled = (
+            masked_mean(hidden, attention_mask) if self.sentence is None else self.sentence.pool(hidden, attention_mask)
+        )
+        return (self.head(pooled),)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Pooled vectors (B, C) to embeddings (B, C)."""
-        return l2_normalize(hidden) if self.normalize else hidden
+        """Pooled vectors (B, P*C) to embeddings (B, D)."""
+        return l2_normalize(hidden) if self.sentence is None else cast(Tensor, self.sentence(hidden))
 
 
 class TokenScorer(TextModel):
@@ -244,18 +251,6 @@ def compute_all_tokens(module: nn.Module) -> None:
     """Make a text model compute every token of its last block, as public implementations do; others stay."""
     if isinstance(module, TextModel):
         module.encoder.encoder.first_token_only = False
-
-
-def masked_mean(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean over the tokens: hidden (B, S, C), attention_mask (B, S) with at least one 1 per row, to (B, C)."""
-    mask = attention_mask.float()
-    weights = mask / mask.sum(dim=1, keepdim=True)  # (B, S), dividing first keeps sums inside float16's range
-    return torch.bmm(weights[:, None, :], hidden)[:, 0]
-
-
-def l2_normalize(x: Tensor) -> Tensor:
-    """Scale the rows of (B, C) to L2 norm 1."""
-    return x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + _NORM_FLOOR)
 
 
 def attention_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -319,19 +314,21 @@ def text_programs(module: nn.Module, config: TextConfig, options: ProgramOptions
     for seq_len in seq_lens:
         if not 2 <= seq_len <= longest:
             raise InputError(f"sequence length must be between 2 and this model's {longest}, found {seq_len}")
+    any_length = max(seq_lens) <= longest_of_any(module)
     return tuple(
         Program(
             name=f"seq_{seq_len}",
             module=module,
-            inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in config.input_names),
+            inputs=tuple(TensorSpec(name, "int32", (1, seq_len)) for name in module.input_names(config)),
             outputs=(TensorSpec(module.output_name, "float32", module.output_shape(seq_len)),),
-            any_length=max(seq_lens) <= _longest_of_any(module),
+            any_length=any_length,
+            alike="seq" if any_length else "",
         )
         for seq_len in sorted(set(seq_lens))
     )
 
 
-def _longest_of_any(module: nn.Module) -> int:
+def longest_of_any(module: nn.Module) -> int:
     """Up to how many positions a model computes alike whatever the length; 0: its attention has loops over them."""
     kernels = [each.attention for each in module.modules() if isinstance(each, AttentionModule)]
     return min((ANY_LENGTH.get(kernel, 0) for kernel in kernels), default=0)
@@ -399,13 +396,14 @@ def unwrapped(name: str) -> str:
 
 
 def public_renamer(
-    base: str, parts: tuple[tuple[str, str], ...] = ()
+    base: str, parts: tuple[tuple[str, str], ...] = (), heads: tuple[tuple[str, str], ...] = ()
 ) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
     """A function from public state dicts to ours.
 
     Args:
         base: our name of the encoder, without a dot.
         parts: (regular expression, replacement) for names inside the encoder that differ from ours.
+        heads: the same for names outside of it.
     """
 
     def our_name(public: str) -> str:
@@ -414,12 +412,10 @@ def public_renamer(
             if name.endswith(old):
                 name = name.removesuffix(old) + new
         inside = _BASE_PART.match(name)
-        if inside is None:
-            return unwrapped(name)
-        name = inside.group(1)
-        for pattern, replacement in parts:
+        name = unwrapped(name) if inside is None else inside.group(1)
+        for pattern, replacement in heads if inside is None else parts:
             name = re.sub(pattern, replacement, name)
-        return f"{base}.{name}"
+        return name if inside is None else f"{base}.{name}"
 
     def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sources: dict[str, str] = {}

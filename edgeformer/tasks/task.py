@@ -154,6 +154,7 @@ class Task:
         pack: "module:attribute" of its buckets' programs to the one for several inputs in a row, or to None; None: it
             has none.
         architecture: what the names of transformers' classes with its head end in; None: there are none.
+        also_in: ends of other classes that have its head among others: they do it where it is asked for.
         labelled: whether a checkpoint of it has labels.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
@@ -195,6 +196,7 @@ class Task:
     programs: Callable[[Checkpoint, tuple[Program, ...]], tuple[Program, ...]] = lambda _checkpoint, programs: programs
     pack: str | None = None
     architecture: str | None = None
+    also_in: tuple[str, ...] = ()
     labelled: bool = False
     judged_by_labels: bool = False
     pooled: bool = False
@@ -228,6 +230,7 @@ TASKS: Registry[Task] = Registry(
         "text-classification": "edgeformer.tasks.text:CLASSIFICATION",
         "text-embedding": "edgeformer.tasks.text:EMBEDDING",
         "text-scoring": "edgeformer.tasks.text:SCORING",
+        "fill-mask": "edgeformer.tasks.tokens:FILL_MASK",
         "question-answering": "edgeformer.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",

@@ -75,7 +75,7 @@ def _scoring(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Pro
 
 def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     output = programs[0].outputs[0]
-    return text_spec(EMBEDDING, checkpoint, programs, Embedding(output.shape[-1], checkpoint.normalize))
+    return text_spec(EMBEDDING, checkpoint, programs, Embedding(output.shape[-1], checkpoint.head.normalize))
 
 
 def bucket_lengths(programs: Sequence[Program] | Sequence[ProgramSpec]) -> list[int]:

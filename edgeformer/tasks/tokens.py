@@ -1,4 +1,4 @@
-"""The tasks that answer with places in a text: what surrounds such a model, and texts to judge it by."""
+"""The tasks that answer with tokens of a text or places in it: what surrounds such a model, and texts to judge it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from edgeformer.tasks.text import (
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.tokens import SIMPLE, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.tokens import SIMPLE, MaskedToken, SpanExtraction, TokenLabels
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
     from edgeformer.models.family import Program
+    from edgeformer_runtime.pipelines.text import MaskFiller
     from edgeformer_runtime.pipelines.tokens import EntityFinder, QuestionAnswerer
 
 MAX_STRIDE = 128
@@ -68,7 +69,7 @@ def stride_for(lengths: Sequence[int]) -> int:
 def _needs_tokenizer(task: Task, checkpoint: Checkpoint) -> None:
     if checkpoint.tokenizer_json is None:
         raise InputError(
-            f"{task.name} answers with places in a text, for which the checkpoint has no tokenizer: add one"
+            f"{task.name} answers with tokens or places of a text, for which the checkpoint has no tokenizer: add one"
         )
 
 
@@ -189,4 +190,82 @@ TOKEN_CLASSIFICATION = replace(
     calibrate=_calibrate_mentions,
     gate_inputs=_mentions,
     agreement="edgeformer.convert.agreement:compare_tokens",
+)
+
+
+# Masked tokens.
+
+
+MASKED = (
+    "turn the {} off in the living room",
+    "na\u00efve Zo\u00eb paid 3 \u20ac in the {} cafe\u0301 \U0001f600\U0001f44d\U0001f3fd",
+    "\u5317\u4eac\u5728{}\u3002 \u05e9\u05dc\u05d5\u05dd {} \u0645\u0631\u062d\u0628\u0627",
+    "{}",
+    "tab\there\nnew line\u0000nul {} \u200bzero width",
+)
+"""Of which one has two masks."""
+
+
+def _fills(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    from edgeformer.checkpoints.tokenizers import mask_token
+
+    _needs_tokenizer(FILL_MASK, checkpoint)
+    assert checkpoint.tokenizer_json is not None
+    head = MaskedToken(*mask_token(checkpoint.folder, checkpoint.tokenizer_json))
+    texts = (*MASKED, *(f"{{}} {_filling(length)}" for length in bucket_lengths(programs)))
+    samples = tuple({"text": text.replace("{}", head.mask_token)} for text in texts)
+    return replace(text_spec(FILL_MASK, checkpoint, programs, head), samples=samples)
+
+
+def with_mask(text: str, mask: str) -> str:
+    """A text whose middle word is masked, so that it is what a model predicts from both sides."""
+    words = text.split()
+    words[len(words) // 2 : len(words) // 2 + 1] = [mask]
+    return " ".join(words)
+
+
+def _masked_texts(pipeline: MaskFiller) -> Iterator[tuple[str, Any]]:
+    lengths = bucket_lengths(pipeline.bundle.manifest.programs)
+    head = pipeline.bundle.manifest.postprocessing
+    assert isinstance(head, MaskedToken)
+    for each in _asked_sentences(lengths):
+        text = f"{with_mask(each['text'], head.mask_token)}. {each['pair']}"
+        try:
+            pipeline.windows(text)
+        except InputError:  # a vocabulary of letters: the mask is cut off
+            text = f"{head.mask_token} {text}"
+        yield shorten(text), text
+
+
+def _calibrate_masked(programs: tuple[Program, ...], spec: TaskSpec, data: Path) -> tuple[Program, ...]:
+    from edgeformer.data.labelled import spread
+
+    head = spec.postprocessing
+    assert isinstance(head, MaskedToken)
+    mask = head.mask_token
+    texts = [text if mask in text else with_mask(text, mask) for text in calibration_texts(data)]
+    return calibrate_on(
+        programs,
+        spec,
+        # A mask in front is there, too, where the others are cut off.
+        spread([f"{mask} {text}" for text in texts], MAX_CALIBRATION_SAMPLES),
+        lambda encoder, text: encoder.at_masks(text, mask, head.mask_token_id),
+    )
+
+
+FILL_MASK = replace(
+    QUESTION_ANSWERING,
+    name="fill-mask",
+    noun="masked language model",
+    spec=_fills,
+    evaluation="edgeformer.evaluate.tokens:evaluate_masks",
+    aliases=("maskedlm", "mlm", "maskedlanguagemodelling", "maskedlanguagemodeling"),
+    architecture="ForMaskedLM",
+    also_in=("ForPreTraining",),
+    heads=("cls.predictions.transform.",),
+    headless="the checkpoint has no head that predicts tokens: take the model before it was fine-tuned",
+    calibrate=_calibrate_masked,
+    gate_inputs=_masked_texts,
+    agreement="edgeformer.convert.agreement:compare_fills",
+    pack=None,
 )

@@ -52,6 +52,7 @@ class Speech:
                 task="speech-recognition",
                 recipe=SimpleNamespace(weights="int8"),  # of some: others lose nothing by exact sums
                 programs=programs,
+                all_programs=programs,
                 preprocessing=self.interface.preprocessing,
                 postprocessing=self.interface.postprocessing,
             ),

@@ -25,12 +25,17 @@ COMMANDS: dict[str, Any] = {
 ELLIPSIS = "..."
 SHELL = ("sh", "bash", "console")
 
+_STARTED = re.compile(r"^ExecStart=(.+)$", re.MULTILINE)
 _TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
-    """The words of each command of the shell blocks; those behind && or a pipe are commands of their own."""
+    """The words of each command of the shell blocks; those behind && or a pipe are commands of their own. So are
+    those that systemd starts.
+    """
     for block in blocks(text):
+        if block.language == "ini":
+            yield from (shlex.split(command) for command in _STARTED.findall(block.text))
         if block.language not in SHELL:
             continue
         for line in block.text.replace("\\\n", " ").splitlines():

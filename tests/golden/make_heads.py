@@ -1,4 +1,4 @@
-"""Writes heads.json: scores and their order from logits, in torch's float64."""
+"""Writes heads.json and zero_shot.json: scores and their order from logits, in torch's float64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def files() -> dict[str, bytes]:
     for bad in ("NaN", "Infinity", "-Infinity"):
         for activation in ("softmax", "sigmoid"):
             cases.append({"activation": activation, "logits": [0.5, bad, 1.0], "error": "EngineError"})
-    return {"heads.json": document(f"torch {torch.__version__}", cases)}
+    made_by = f"torch {torch.__version__}"
+    return {"heads.json": document(made_by, cases), "zero_shot.json": document(made_by, list(_zero_shot()))}
 
 
 def _case(activation: str, logits: list[float]) -> dict[str, Any]:
@@ -43,3 +44,28 @@ def _logits() -> Iterator[list[float]]:
     yield [-0.0, 0.0, 1e-8, -1e-8]
     yield [-88.0, -104.0, -750.0]
     yield (torch.randn(150, generator=torch.Generator().manual_seed(0)) * 5).round(decimals=3).tolist()
+
+
+def _zero_shot() -> Iterator[dict[str, Any]]:
+    """By the formulas of transformers' pipeline for zero-shot classification."""
+    generator = torch.Generator().manual_seed(1)
+    three = ("contradiction", "neutral", "Entailment")
+    for names in (three, (three[2].upper(), *three[1::-1]), ("no", "entails")):
+        for count in (1, 2, 5):
+            for multi in (False, True):
+                rows = (torch.randn(count, len(names), generator=generator) * 4).round(decimals=3)
+                entailment = next(number for number, name in enumerate(names) if name.lower().startswith("entail"))
+                logits = rows.double()
+                if multi or count == 1:
+                    pairs = logits[:, [-1 if entailment == 0 else 0, entailment]]
+                    scores = pairs.softmax(1)[:, 1]
+                else:
+                    scores = logits[:, entailment].softmax(0)
+                order = scores.argsort(descending=True, stable=True).tolist()
+                yield {
+                    "labels": names,
+                    "multi_label": multi,
+                    "logits": rows.double().tolist(),
+                    "order": order,
+                    "scores": [round(float(scores[index]), 12) for index in order],
+                }

@@ -13,13 +13,22 @@ import tokenizers
 from tokenizers import Tokenizer
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.bundle.manifest import TextPreprocessing
+from edgeformer_runtime.bundle.manifest import Classification, TextPreprocessing
+from edgeformer_runtime.pipelines.results import ClassificationResult, FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
-from edgeformer_runtime.tasks.tokens import AGGREGATIONS, EntityOptions, SpanExtraction, SpanOptions, TokenLabels
+from edgeformer_runtime.tasks.programs import ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import (
+    AGGREGATIONS,
+    EntityOptions,
+    FillOptions,
+    SpanExtraction,
+    SpanOptions,
+    TokenLabels,
+)
 from tests.golden import make_wordpiece
 from tests.golden import tiny_manifests as tiny
 from tests.golden.golden_files import FOLDER, document
-from tests.golden.tiny_bundles import ENTITIES, SPANS, formula_pipeline, seal, zipped
+from tests.golden.tiny_bundles import ENTITIES, FILLS, INFERENCE, SPANS, formula_pipeline, seal, zipped
 
 LENGTHS = (24, 48)
 STRIDE = 16
@@ -28,6 +37,16 @@ QUESTIONS = ("who?", "\u5317 Zoe\u0308?")
 LONG = " ".join((*make_wordpiece.LINES[2:7], *make_wordpiece.LINES[8:18], "Caf\u00e9 caf\u00e9 CAF\u00c9 cafe\u0301"))
 TEXTS = (*(make_wordpiece.LINES[index] for index in (3, 4, 5, 6, 8, 10, 11, 13, 16, 17, 24)), LONG)
 SPEC = TextPreprocessing("tokenizer.json", 0)
+VOCABULARY = 680
+"""More than the tokenizer has, as public models do."""
+MASKED = (
+    "[MASK]",
+    "turn the lights [MASK] please",
+    "na\u00efve cafe\u0301 [MASK] \U0001f600\U0001f44d\U0001f3fd",
+    "\u05e9\u05dc\u05d5\u05dd [MASK] \u4f60\u597d\u5317\u4eac[MASK]\u3002",
+    "[mask] [MASK]stop-me",
+    f"[MASK] {LONG}",
+)
 
 
 def files() -> dict[str, bytes]:
@@ -80,6 +99,8 @@ def _answers() -> Iterator[dict[str, Any]]:
             Path(place, name).write_bytes(data)
         yield from _spans(formula_pipeline(Path(place, SPANS)))
         yield from _entities(formula_pipeline(Path(place, ENTITIES)))
+        yield from _fills(formula_pipeline(Path(place, FILLS)))
+        yield from _labels(formula_pipeline(Path(place, INFERENCE)))
 
 
 def _spans(pipeline: Any) -> Iterator[dict[str, Any]]:
@@ -109,6 +130,37 @@ def _entities(pipeline: Any) -> Iterator[dict[str, Any]]:
             }
 
 
+def _fills(pipeline: Any) -> Iterator[dict[str, Any]]:
+    for text in MASKED:
+        for options in (FillOptions(), FillOptions(2), FillOptions(3, ("inside", "##s", "\u4f60\u597d", "and", "and"))):
+            found: FillResult = pipeline.run(text, options)
+            yield {
+                "kind": "fills",
+                "text": text,
+                "top": options.top,
+                "targets": options.targets,
+                "truncated": found.truncated,
+                "fills": [[each.token, each.text, each.mask, round(each.score, 9)] for each in found.fills],
+            }
+
+
+def _labels(pipeline: Any) -> Iterator[dict[str, Any]]:
+    """Labels of a call, whose hypotheses are pairs with the text."""
+    for text in (TEXTS[0], TEXTS[4], "on"):
+        for options in (
+            ZeroShotOptions(("light", "\u4f60\u597d", "cafe\u0301 \U0001f44d\U0001f3fd")),
+            ZeroShotOptions(("a", "b"), "{}?", multi_label=True),
+        ):
+            found: ClassificationResult = pipeline.run(text, options)
+            yield {
+                "kind": "labels",
+                "text": text,
+                **vars(options),
+                "truncated": found.truncated,
+                "found": [[label, round(score, 9)] for label, score in zip(found.labels, found.scores, strict=True)],
+            }
+
+
 def _bundles() -> dict[str, bytes]:
     """Bundles with the tokenizer that has tokens of each kind."""
     words = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))
@@ -120,7 +172,18 @@ def _bundles() -> dict[str, bytes]:
 
         return zipped(fill)
 
+    def masks(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(words["tokenizers"]["added"], encoding="utf-8")
+        seal(folder, replace(tiny.fills(VOCABULARY, 4, LENGTHS), name="places-fills"))
+
+    def inference(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text(words["tokenizers"]["added"], encoding="utf-8")
+        head = Classification(("contradiction", "neutral", "Entailment"), "softmax")
+        seal(folder, replace(tiny.text(), name="places-labels", preprocessing=SPEC, postprocessing=head))
+
     return {
+        INFERENCE: zipped(inference),
+        FILLS: zipped(masks),
         SPANS: make("question-answering", SpanExtraction(STRIDE, 15), "places-spans"),
         ENTITIES: make("token-classification", TokenLabels(LABELS, ("O",), "simple", STRIDE), "places-entities"),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.pipelines.speech_windows import next_window
+from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, next_window
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
 from tests.golden.golden_files import document, tensors
 
@@ -54,7 +54,9 @@ def _expected(samples: np.ndarray) -> dict[str, Any]:
 def _windows(samples: np.ndarray) -> Iterator[list[Any]]:
     """[length, whether it is heard] of all windows in turn."""
     while len(samples):
-        window = next_window(samples[: LONGEST + 1], LONGEST, RATE)
+        buffer = AudioBuffer()
+        buffer.append(samples[: LONGEST + 1])
+        window = next_window(buffer, LONGEST, RATE)
         yield [window.end, window.has_speech]
         samples = samples[window.end :]
 

@@ -13,6 +13,7 @@ ENGINES = {
     "tiny-speech.zip": SpeakingEngine,
     "tiny-spans.zip": FormulaEngine,
     "tiny-entities.zip": FormulaEngine,
+    "tiny-fills.zip": FormulaEngine,
 }
 
 

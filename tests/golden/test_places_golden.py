@@ -9,9 +9,10 @@ import pytest
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TensorSpec, TextPreprocessing
 from edgeformer_runtime.preprocess.text import TextEncoder
-from edgeformer_runtime.tasks.tokens import EntityOptions, SpanOptions
+from edgeformer_runtime.tasks.programs import ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import EntityOptions, FillOptions, SpanOptions
 from tests.golden.golden_files import FOLDER
-from tests.golden.tiny_bundles import ENTITIES, SPANS, formula_pipeline
+from tests.golden.tiny_bundles import ENTITIES, FILLS, INFERENCE, SPANS, formula_pipeline
 
 GOLDEN = json.loads((FOLDER / "places.json").read_text(encoding="utf-8"))
 WORDS = json.loads((FOLDER / "wordpiece.json").read_text(encoding="utf-8"))
@@ -57,3 +58,24 @@ def test_entities() -> None:
         found = pipeline.run(case["text"], EntityOptions(case["aggregation"])).entities
         assert [[each.start, each.end, each.label] for each in found] == [each[:3] for each in case["entities"]]
         assert [each.score for each in found] == pytest.approx([each[3] for each in case["entities"]], abs=1e-8)
+
+
+def test_fills() -> None:
+    pipeline = formula_pipeline(FOLDER / FILLS)
+    for case in cases("fills"):
+        targets = None if case["targets"] is None else tuple(case["targets"])
+        found = pipeline.run(case["text"], FillOptions(case["top"], targets))
+        assert found.truncated == case["truncated"]
+        assert [[each.token, each.text, each.mask] for each in found.fills] == [each[:3] for each in case["fills"]]
+        assert [each.score for each in found.fills] == pytest.approx([each[3] for each in case["fills"]], abs=1e-8)
+
+
+def test_labels_of_a_call() -> None:
+    pipeline = formula_pipeline(FOLDER / INFERENCE)
+    for case in cases("labels"):
+        found = pipeline.run(
+            case["text"], ZeroShotOptions(tuple(case["labels"]), case["template"], case["multi_label"])
+        )
+        assert found.truncated == case["truncated"]
+        assert list(found.labels) == [label for label, _ in case["found"]]
+        assert found.scores == pytest.approx([score for _, score in case["found"]], abs=1e-8)

@@ -28,6 +28,7 @@ from edgeformer_runtime.pipelines import open_pipeline
 from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
+from edgeformer_runtime.tasks.programs import MASK_POSITION
 from edgeformer_runtime.verify.speech_replay import record
 from tests.golden import tiny_manifests as tiny
 
@@ -81,7 +82,7 @@ class TinyEngine:
 
 
 class FormulaEngine:
-    """Logits of each token by its id and place: exact in float32, and hardly two alike."""
+    """Logits of each token by its id and place, or of one of them: exact in float32, and hardly two alike."""
 
     name = "numpy"
     executed_by = "numpy reference"
@@ -92,16 +93,22 @@ class FormulaEngine:
 
     def run(self, program: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (output,) = self._programs[program].outputs
-        _, length, width = output.shape
+        length, width = inputs["input_ids"].shape[1], output.shape[-1]
         ids = inputs["input_ids"][0].astype(np.int64)[:, None]
         mixed = ids * 7919 + np.arange(length)[:, None] * 104729 + np.arange(width) * 15485863
-        return {output.name: (mixed % 65521 / 8192).astype(np.float32)[None]}
+        logits = (mixed % 65521 / 8192).astype(np.float32)
+        if len(output.shape) == 3:
+            return {output.name: logits[None]}
+        # Of the masked token, or of the last one.
+        mark = inputs[MASK_POSITION][0].argmax() if MASK_POSITION in inputs else inputs["attention_mask"][0].sum() - 1
+        return {output.name: logits[mark][None]}
 
     def close(self) -> None:
         pass
 
 
-SPANS, ENTITIES = "places-spans.zip", "places-entities.zip"
+SPANS, ENTITIES, FILLS = "places-spans.zip", "places-entities.zip", "places-fills.zip"
+INFERENCE = "places-labels.zip"
 """Bundles of make_places.py, with a tokenizer that has tokens of each kind."""
 
 
@@ -178,6 +185,22 @@ def entity_bundle(folder: Path) -> None:
     _complete(folder, tiny.entities(), ENTITY_SAMPLES, FormulaEngine)
 
 
+FILL_SAMPLES = (
+    {"text": "turn the [MASK] off!"},
+    {"text": "[MASK]"},
+    {"text": "[MASK] the lights [MASK] hello"},
+    {"text": "hello [MASK] " + "the lights " * 40},
+)
+
+
+def fill_bundle(folder: Path) -> None:
+    """Masked tokens."""
+    tokenizer = Tokenizer.from_str(_word_piece((*WORDS[:-1], "[MASK]")))
+    tokenizer.add_special_tokens(["[MASK]"])
+    (folder / "tokenizer.json").write_text(str(tokenizer.to_str()), encoding="utf-8")
+    _complete(folder, tiny.fills(), FILL_SAMPLES, FormulaEngine)
+
+
 def image_bundle(folder: Path) -> None:
     """A classifier of images."""
     _photos(folder / "vectors")
@@ -207,6 +230,7 @@ BUNDLES: dict[str, Callable[[Path], None]] = {
     "tiny-score.zip": score_bundle,
     "tiny-spans.zip": span_bundle,
     "tiny-entities.zip": entity_bundle,
+    "tiny-fills.zip": fill_bundle,
     "tiny-image.zip": image_bundle,
     "tiny-speech.zip": speech_bundle,
 }
@@ -253,9 +277,9 @@ def seal(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_NAME).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
 
 
-def _word_piece() -> str:
+def _word_piece(words: tuple[str, ...] = WORDS) -> str:
     """A tokenizers file with twelve words and BERT's special tokens."""
-    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

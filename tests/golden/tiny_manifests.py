@@ -27,7 +27,8 @@ from edgeformer_runtime.bundle.specs import (
     Transcription,
     bucket_layout,
 )
-from edgeformer_runtime.tasks.tokens import SPAN_ENDS, SpanExtraction, TokenLabels
+from edgeformer_runtime.tasks.programs import MASK_POSITION
+from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
 
 MODEL = "model.bin"
 LABELS = ("lights", "weather", "greeting")
@@ -121,6 +122,24 @@ def spans() -> Manifest:
 def entities() -> Manifest:
     """Token classification."""
     return tokens("token-classification", TokenLabels(("O", "B-LIGHT", "I-LIGHT"), ("O",), "simple", 12))
+
+
+def fills(vocab_size: int = 12, mask_id: int = 11, lengths: tuple[int, ...] = (24, 48)) -> Manifest:
+    """Masked tokens."""
+    programs = tuple(
+        ProgramSpec(
+            name=f"seq_{length}",
+            file=MODEL,
+            entry="main",
+            inputs=tuple(
+                TensorSpec(name, "int32", (1, length)) for name in ("input_ids", "attention_mask", MASK_POSITION)
+            ),
+            outputs=(TensorSpec("logits", "float32", (1, vocab_size)),),
+        )
+        for length in lengths
+    )
+    spec = TextPreprocessing("tokenizer.json", 0, vocab_size)
+    return _manifest("tiny-fills", "bert", "fill-mask", "onnx", programs, spec, MaskedToken("[MASK]", mask_id))
 
 
 def image() -> Manifest:

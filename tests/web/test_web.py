@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import shutil
+import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ import pytest
 
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
-from web_demo.build import SITE
+from web_demo.build import FOLDER, SITE, npm
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -160,3 +163,29 @@ def test_a_damaged_bundle_is_refused_in_one_line(site: Path, page: sync_api.Page
         page.locator("#text").wait_for()
         page.locator("#file").set_input_files(tmp_path / "damaged.zip")
         page.locator("#status", has_text="corrupted").wait_for()
+
+
+def test_a_page_of_ones_own_has_an_answer_with_the_lines_of_the_readme(site: Path, page: sync_api.Page) -> None:
+    consumer = FOLDER / "dist" / "consumer"  # below it lie the compiler, and the packages that ours asks for
+    shutil.rmtree(consumer, ignore_errors=True)
+    modules = consumer / "node_modules"
+    modules.mkdir(parents=True)
+    subprocess.run([*npm(), "pack", "--silent", "--pack-destination", str(consumer)], cwd=FOLDER, check=True)
+    with tarfile.open(next(consumer.glob("*.tgz"))) as archive:
+        archive.extractall(modules, filter="data")
+    (modules / "package").rename(modules / "edgeformer")
+    (snippet,) = re.findall(r"```ts\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.S)
+    (consumer / "app.ts").write_text(f"{snippet}document.title = label;\n", encoding="utf-8")
+    tools = FOLDER / "node_modules" / ".bin"
+    strict = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
+    subprocess.run([tools / "tsc", *strict, "app.ts"], cwd=consumer, check=True)
+    subprocess.run(
+        [tools / "esbuild", "app.ts", "--bundle", "--format=esm", "--outfile=app.js"], cwd=consumer, check=True
+    )
+    (consumer / "index.html").write_text('<script type="module" src="app.js"></script>', encoding="utf-8")
+    for name in ("litert", "bundles"):
+        (consumer / name).symlink_to(site / name)
+    with serving(consumer) as address:
+        page.goto(address)
+        page.wait_for_function("document.title")
+        assert page.title() == "smart_home"

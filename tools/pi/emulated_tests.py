@@ -36,6 +36,7 @@ LEFT_OUT = {
     "tests/runtime/cli/test_runtime_cli.py": "starts dozens of processes, each of which takes seconds in emulation",
     "tests/runtime/cli/test_run_lines.py": "likewise",
     "tests/runtime/test_standard_streams.py": "likewise",
+    "tests/runtime/cli/test_listen.py": "starts scripts in the place of a microphone, which the emulator cannot",
     "tests/runtime/engines/test_executorch_shim.py": "starts a compiler, which the emulator cannot; see shims.py",
     "tests/golden/test_golden_files.py": "makes the files anew, with torch and transformers",
     "tests/golden/test_decoding_golden.py": "compares with torch",

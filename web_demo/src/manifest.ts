@@ -186,6 +186,8 @@ function checkCharacters(value: Json): void {
 
 function readManifest(fields: Fields): Manifest {
   fields.int("format_version", [FORMAT_VERSION, FORMAT_VERSION]);
+  // It answers several texts at a time, which nothing here does.
+  if (fields.has("packed")) fields.object("packed", readProgram);
   fields.object("requires", (requires) => {
     requires.string("runtime", VERSION);
     requires.optionalString("ios", OS_VERSION);

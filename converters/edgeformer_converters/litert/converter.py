@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
+from fractions import Fraction
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -100,7 +102,7 @@ def _export(programs: Sequence[Program], path: Path) -> None:
     """Write a `.tflite` with one signature per program, as the tool makes it."""
     import litert_torch
 
-    _remember_lowerings()
+    _spare_repetitions()
     with ExitStack() as stack:
         converter: Any = litert_torch
         for program in programs:
@@ -111,13 +113,18 @@ def _export(programs: Sequence[Program], path: Path) -> None:
 
 
 @cache
-def _remember_lowerings() -> None:
-    """litert-torch has JAX lower an operator of the same shapes once for each signature; now once for all.
+def _spare_repetitions() -> None:
+    """Let litert-torch do once what it does several times. The same bytes.
 
-    Of two speech lengths at fp32 it saves a fifth of the CPU time, and every further one shares more. The same bytes.
+    It has JAX lower an operator of the same shapes once for each signature: of two speech lengths at fp32 that is a
+    fifth of the CPU time, and every further one shares more. And it decomposes a program when it is exported and again
+    when it is lowered, a third of the time of either.
     """
+    from litert_torch._convert import core
     from litert_torch.backend.jax_bridge import _wrap
 
+    exporting: Any = core
+    exporting.export_torch_signature = partial(core.export_torch_signature, run_decompositions=False)
     bridge: Any = _wrap
     lower, texts = bridge._lower_to_ir_text, dict[Any, str]()
 
@@ -210,20 +217,31 @@ def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return out if norm.bias is None else out + norm.bias.reshape(shape)
 
 
-# More lengths of a text program, made of the graphs of two: tracing each takes seconds, and they differ in sizes.
-
-
-TRACED = 2
+# More lengths of a program, made of the graphs of two: tracing each takes seconds, and they differ in sizes.
+#
+# What differs between the two graphs are sizes of tensors, and the integers of reshapes and slices. Each grows linearly
+# with a size that the program's inputs or outputs have, of which a text has one and a step of a speech decoder two: the
+# slots of its cache, and the positions of the audio. Constants that differ are buffers of the programs' modules, which
+# each program has, or tables of positions, of which a shorter one is the beginning of a longer one.
+# Nothing here has to be believed: a graph that is like neither of this is not made, and each program's vectors are
+# verified at fp32 before anything is delivered.
 
 
 class NotAlikeError(Exception):
-    """The two graphs differ in more than their length."""
+    """The two graphs differ in more than their sizes."""
+
+
+class _Group(NamedTuple):
+    """Alike programs: the two that are traced, and those that are made of them."""
+
+    short: Program
+    long: Program
+    made: tuple[Program, ...]
 
 
 def to_trace(programs: Sequence[Program]) -> tuple[Program, ...]:
-    """The programs that have to be lowered so that `add_lengths` can make the others: of any length the two longest."""
-    lengths = [program.name for program in programs if program.any_length]
-    made = set(lengths[:-TRACED])
+    """The programs that have to be lowered so that `add_lengths` can make the others: two of those that are alike."""
+    made = {program.name for group in _groups(programs) for program in group.made}
     return tuple(program for program in programs if program.name not in made)
 
 
@@ -231,51 +249,67 @@ def add_lengths(path: Path, programs: Sequence[Program]) -> None:
     """Give a `.tflite` of `to_trace(programs)` the graphs and signatures of all the programs, in their order.
 
     Raises:
-        NotAlikeError: the two graphs differ in more than their length; the file is as it was.
+        NotAlikeError: two graphs differ in more than their sizes; the file is as it was.
     """
     file = LiteRTGraph(path)
-    model, schema = file.model, file.schema
+    model = file.model
     signatures = {each.signatureKey.decode(): each for each in model.signatureDefs}
     graphs = {name: model.subgraphs[each.subgraphIndex] for name, each in signatures.items()}
-    lengths = {program.name: program.inputs[0].shape[1] for program in programs if program.any_length}
-    shorter, longer = (name for name in lengths if name in graphs)
-    pair = _Pair(model.buffers, schema, (graphs[shorter], graphs[longer]), (lengths[shorter], lengths[longer]))
-    buffers = len(model.buffers)
-    try:
-        made = {name: pair.at(length, name) for name, length in lengths.items() if name not in graphs}
-    except NotAlikeError:
-        del model.buffers[buffers:]
-        raise
-    for name in made:
-        signatures[name] = copy(signatures[longer])
-        signatures[name].signatureKey = name.encode()
-    model.subgraphs = [(graphs | made)[program.name] for program in programs]
+    for group in _groups(programs):
+        pair = _Pair(model.buffers, file.schema, (graphs[group.short.name], graphs[group.long.name]), group)
+        for program in group.made:
+            graphs[program.name] = pair.of(program)
+            signatures[program.name] = copy(signatures[group.long.name])
+            signatures[program.name].signatureKey = program.name.encode()
+    model.subgraphs = [graphs[program.name] for program in programs]
     model.signatureDefs = [signatures[program.name] for program in programs]
     for index, signature in enumerate(model.signatureDefs):
         signature.subgraphIndex = index
     path.write_bytes(file.to_bytes())
 
 
-class _Pair:
-    """Two graphs of one program, at two lengths."""
+def _groups(programs: Sequence[Program]) -> Iterator[_Group]:
+    """The groups from which something can be made. The longest program is traced, and the longest other one that
+    differs from it in every size that changes at all."""
+    for alike in dict.fromkeys(program.alike for program in programs if program.alike):
+        members = [program for program in programs if program.alike == alike]
+        sizes = np.array([_sizes(program) for program in members])
+        changing = (sizes != sizes[-1]).any(axis=0)
+        for number in range(len(members) - 2, -1, -1):
+            made = (*members[:number], *members[number + 1 : -1])
+            if made and (sizes[number] != sizes[-1])[changing].all():
+                yield _Group(members[number], members[-1], made)
+                break
 
-    def __init__(self, buffers: list[Any], schema: Any, graphs: tuple[Any, Any], lengths: tuple[int, int]) -> None:
+
+def _sizes(program: Program) -> list[int]:
+    """Those of all inputs and outputs."""
+    return list(chain.from_iterable(spec.shape for spec in (*program.inputs, *program.outputs)))
+
+
+class _Pair:
+    """Two graphs of programs that are alike."""
+
+    def __init__(self, buffers: list[Any], schema: Any, graphs: tuple[Any, Any], group: _Group) -> None:
         self._buffers = buffers
         self._schema = schema
         self._short, self._long = graphs
-        self._lengths = lengths
-        self._made: dict[tuple[int, int, bytes], int] = {}
+        self._sizes = tuple(zip(_sizes(group.short), _sizes(group.long), strict=True))
+        self._named = [_names(dict(program.module.named_buffers())) for program in (group.short, group.long)]
+        self._made: dict[tuple[int, bytes], int] = {}
+        self._program = group.long
+        self._lines: dict[tuple[int, int], int] = {}
 
-    def at(self, length: int, name: str) -> Any:
-        """The graph at another length."""
+    def of(self, program: Program) -> Any:
+        """The graph of another program."""
+        self._program, self._lines = program, {}
         graph = copy(self._long)
-        graph.name = name.encode()
+        graph.name = program.name.encode()
         graph.tensors = [
-            self._tensor(short, long, length)
-            for short, long in _zipped(self._short.tensors, self._long.tensors, "tensors")
+            self._tensor(short, long) for short, long in _zipped(self._short.tensors, self._long.tensors, "tensors")
         ]
         graph.operators = [
-            self._alike(short, long, length)
+            self._alike(short, long)
             for short, long in _zipped(self._short.operators, self._long.operators, "operators")
         ]
         for field in ("inputs", "outputs"):
@@ -283,15 +317,13 @@ class _Pair:
                 raise NotAlikeError(field)
         return graph
 
-    def _tensor(self, short: Any, long: Any, length: int) -> Any:
-        tensor = self._alike(short, long, length, but=("buffer", "name"))
+    def _tensor(self, short: Any, long: Any) -> Any:
+        tensor = self._alike(short, long, but=("buffer", "name"))
         tensor.buffer = self._buffer(short, long, tensor)
-        if tensor.buffer < 0:
-            tensor.buffer = self._integers(short, long, length)
         return tensor
 
     def _buffer(self, short: Any, long: Any, tensor: Any) -> int:
-        """The buffer of a tensor's numbers; -1: they are integers that change with the length."""
+        """The buffer of a tensor's numbers."""
         before, after = (self._buffers[each.buffer].data for each in (short, long))
         if before is None and after is None:
             return int(long.buffer)
@@ -299,21 +331,18 @@ class _Pair:
             raise NotAlikeError("constants")
         if np.array_equal(before, after):
             return int(long.buffer)
-        if len(before) == len(after):
-            return -1
+        for name in self._named[0].get(before.tobytes(), set()) & self._named[1].get(after.tobytes(), set()):
+            return self._stored(_bytes(self._program.module.get_buffer(name)), long.buffer)
+        if len(before) == len(after) and long.type == self._schema.TensorType.INT32:
+            integers = self._line(before.view(np.int32), after.view(np.int32))
+            return self._stored(integers.astype(np.int32).view(np.uint8), long.buffer)
         size = int(np.prod(tensor.shape)) * len(after) // int(np.prod(long.shape))
-        if size > len(after) or not np.array_equal(after[: len(before)], before):
+        if len(before) == len(after) or size > len(after) or not np.array_equal(after[: len(before)], before):
             raise NotAlikeError("constants")
         return self._stored(after[:size], long.buffer)
 
-    def _integers(self, short: Any, long: Any, length: int) -> int:
-        if long.type != self._schema.TensorType.INT32:
-            raise NotAlikeError("constants")
-        before, after = (self._buffers[each.buffer].data.view(np.int32) for each in (short, long))
-        return self._stored(self._line(before, after, length).astype(np.int32).view(np.uint8), long.buffer)
-
     def _stored(self, data: NDArray[np.uint8], original: int) -> int:
-        key = (original, len(data), data.tobytes() if len(data) < 256 else b"")
+        key = (original, data.tobytes())
         if key not in self._made:
             buffer = self._schema.BufferT()
             buffer.data = data
@@ -321,8 +350,8 @@ class _Pair:
             self._made[key] = len(self._buffers) - 1
         return self._made[key]
 
-    def _alike(self, short: Any, long: Any, length: int, but: Sequence[str] = ()) -> Any:
-        """A table of the flatbuffer whose integers are those of two, at another length; all else has to be equal."""
+    def _alike(self, short: Any, long: Any, but: Sequence[str] = ()) -> Any:
+        """A table of the flatbuffer whose integers are those of two, at other sizes; all else has to be equal."""
         if type(short) is not type(long):
             raise NotAlikeError(type(long).__name__)
         made = copy(long)
@@ -330,26 +359,54 @@ class _Pair:
         for name, after in fields.items():
             before = getattr(short, name)
             if name not in but and not _equal(before, after):
-                setattr(made, name, self._between(before, after, length))
+                setattr(made, name, self._between(before, after))
         return made
 
-    def _between(self, before: Any, after: Any, length: int) -> Any:
+    def _between(self, before: Any, after: Any) -> Any:
         if hasattr(after, "__dict__"):
-            return self._alike(before, after, length)
+            return self._alike(before, after)
         first, last = np.asarray(before), np.asarray(after)
         if first.dtype.kind != "i" or first.shape != last.shape or not first.ndim:
             raise NotAlikeError("fields")
-        found = self._line(first, last, length)
+        found = self._line(first, last)
         return found.tolist() if isinstance(after, list) else found.astype(last.dtype)
 
-    def _line(self, before: NDArray[Any], after: NDArray[Any], length: int) -> NDArray[np.int64]:
-        """Integers at another length, on the lines through those at two."""
-        first, last = self._lengths
-        rise = (after.astype(np.int64) - before) * (length - last)
-        if (rise % (last - first)).any():
-            raise NotAlikeError("sizes")
-        found: NDArray[np.int64] = after + rise // (last - first)
-        return found
+    def _line(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.int64]:
+        """Integers of the program, each on the line through those of the pair."""
+        pairs = zip(before.ravel().tolist(), after.ravel().tolist(), strict=True)
+        return np.array([self._integer(*pair) for pair in pairs], np.int64).reshape(after.shape)
+
+    def _integer(self, before: int, after: int) -> int:
+        """It changes with the size of which its change is the plainest multiple: whole, if there is one, and small."""
+        if before == after:
+            return after
+        if (before, after) not in self._lines:
+            found = [
+                (Fraction(after - before, last - first), size - last)
+                for (first, last), size in zip(self._sizes, _sizes(self._program), strict=True)
+                if first != last
+            ]
+            if not found:
+                raise NotAlikeError("sizes")
+            rise, steps = min(found, key=lambda each: (each[0].denominator, abs(each[0].numerator)))
+            if (rise * steps).denominator != 1:
+                raise NotAlikeError("sizes")
+            self._lines[before, after] = after + int(rise * steps)
+        return self._lines[before, after]
+
+
+def _bytes(buffer: Any) -> NDArray[np.uint8]:
+    """A module's buffer as a file holds it."""
+    flat: NDArray[np.uint8] = buffer.detach().numpy().ravel().view(np.uint8)
+    return flat
+
+
+def _names(buffers: Mapping[str, Any]) -> dict[bytes, set[str]]:
+    """The names of a module's buffers by what they hold."""
+    names: dict[bytes, set[str]] = {}
+    for name, buffer in buffers.items():
+        names.setdefault(_bytes(buffer).tobytes(), set()).add(name)
+    return names
 
 
 def _zipped(short: Sequence[Any], long: Sequence[Any], what: str) -> list[tuple[Any, Any]]:

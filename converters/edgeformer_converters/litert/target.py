@@ -18,7 +18,7 @@ TARGET = Target(
     # At every call XNNPACK copies the second matrix of a product into an order of its own, and in a decoder that is the
     # whole cache: sums take three quarters of the time.
     token_matmul=ELEMENTWISE,
-    # Programs share one cache of weights. Of tiny.en at int8 each length costs some 40 s of conversion, 1.9 MB of file
+    # Programs share one cache of weights. Of tiny.en at int8 each length costs up to 10 s of conversion, 1.9 MB of file
     # and 3 MB of memory; finer steps gain on short clips.
     audio_seconds=(2.5, 5.0, 7.5, 12.5, 20.0, 30.0),
     layer_formats=("fp16", "int8", "int4"),

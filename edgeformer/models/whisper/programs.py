@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeformer.models.family import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
+from edgeformer.models.text import longest_of_any
 from edgeformer.models.whisper.model import (
     DecoderLayer,
     FeedForward,
@@ -357,10 +358,12 @@ def _bucket_programs(
         CachedDecoder(model, config, bucket, layout.prefill_tokens, caches),
         CachedDecoder(model, config, bucket, 1, caches, token_matmul),
     )
+    whole = bucket.positions <= longest_of_any(model.encoder)
+    alike = (f"encode_{bucket.tail}" if whole else "", "prefill", "decode") if bucket.tail else ("", "", "")
     return tuple(
-        Program(entry.name, module.eval(), entry.inputs, entry.outputs, part=part)
-        for entry, module, part in zip(
-            bucket_layout(layout, bucket, config.num_mel_bins), modules, ("", _DECODER, _DECODER), strict=True
+        Program(entry.name, module.eval(), entry.inputs, entry.outputs, alike=kind, part=part)
+        for entry, module, kind, part in zip(
+            bucket_layout(layout, bucket, config.num_mel_bins), modules, alike, ("", _DECODER, _DECODER), strict=True
         )
     )
 

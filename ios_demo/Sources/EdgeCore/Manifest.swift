@@ -11,6 +11,7 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case questionAnswering = "question-answering"
     /// Places in a text with labels.
     case tokenClassification = "token-classification"
+    case fillMask = "fill-mask"
     /// Labels with scores for an image.
     case imageClassification = "image-classification"
     /// A transcript of a recording.
@@ -115,6 +116,14 @@ public struct TokenLabels: Equatable, Sendable {
     public let stride: Int
 }
 
+/// The program's only output is the logits (1, V) of every token of the vocabulary, at one position.
+public struct MaskedToken: Equatable, Sendable {
+    /// What stands in a text for the token that is looked for, as [MASK].
+    public let maskToken: String
+    /// Its id.
+    public let maskTokenId: Int
+}
+
 /// From the programs' outputs to the answer.
 public enum Postprocessing: Equatable, Sendable {
     case classification(Classification)
@@ -122,6 +131,7 @@ public enum Postprocessing: Equatable, Sendable {
     case score(Score)
     case spans(SpanExtraction)
     case entities(TokenLabels)
+    case fills(MaskedToken)
     case transcription(Transcription)
 }
 

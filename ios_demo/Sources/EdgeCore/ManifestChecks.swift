@@ -1,6 +1,6 @@
 /// What the parts of a manifest must have to do with one another. Every error is a `BundleError`.
 enum ManifestChecks {
-    private static let textInputs = ["input_ids", "attention_mask", "token_type_ids"]
+    private static let textInputs = ["input_ids", "attention_mask", "token_type_ids", TextEncoder.maskPosition]
 
     static func check(_ manifest: Manifest) throws {
         try checkFiles(manifest)
@@ -58,6 +58,9 @@ enum ManifestChecks {
             try checkText(text, manifest)
             try checkUnique(head.labels, "label")
             try checkTokens(text, head.labels.count, head.stride, manifest)
+        case (.fillMask, .text(let text), .fills(let head)):
+            try checkText(text, manifest)
+            try checkFills(text, head, manifest)
         case (.imageClassification, .image(let image), .classification(let head)):
             try checkImage(image, manifest)
             try checkLabels(head, manifest)
@@ -71,6 +74,21 @@ enum ManifestChecks {
     private static func checkLabels(_ head: Classification, _ manifest: Manifest) throws {
         try checkUnique(head.labels, "label")
         try checkWidth(head.labels.count, manifest)
+    }
+
+    /// There is a tokenizer, and every program predicts the token at one position.
+    private static func checkFills(_ spec: TextPreprocessing, _ head: MaskedToken, _ manifest: Manifest) throws {
+        guard spec.tokenizer != nil, let size = spec.vocabSize else {
+            throw fault("preprocessing: fill-mask needs a tokenizer and vocab_size")
+        }
+        guard head.maskTokenId < size, head.maskTokenId != spec.padTokenId else {
+            throw fault("postprocessing.mask_token_id: expected an id that is no padding's")
+        }
+        try checkWidth(size, manifest)
+        for program in manifest.programs
+        where !program.inputs.contains(where: { $0.name == TextEncoder.maskPosition }) {
+            throw fault("program \(program.name): expected an input \(TextEncoder.maskPosition)")
+        }
     }
 
     /// Every program's only output is as wide as the answer.

@@ -158,10 +158,11 @@ enum ManifestReader {
         case "score": return .score(try score(found))
         case "spans": return .spans(try spans(found))
         case "entities": return .entities(try entities(found))
+        case "fills": return .fills(try fills(found))
         case "transcription": return .transcription(try transcription(found))
         case let other:
             throw BundleError(
-                "\(found.path).kind: expected one of classification, embedding, score, spans, entities, transcription, found "
+                "\(found.path).kind: expected one of classification, embedding, score, fills, spans, entities, transcription, found "
                     + shown(other))
         }
     }
@@ -254,6 +255,14 @@ enum ManifestReader {
             outside: try record.list("outside", count: 0...1000) { try Record.text($0, $1, count: 1...500) },
             aggregation: try record.choice("aggregation"),
             stride: try record.integer("stride", 0...1_000_000)
+        )
+    }
+
+    private static func fills(_ found: (JsonValue, path: String)) throws -> MaskedToken {
+        let record = try Record(found.0, at: found.path, keys: ["kind", "mask_token", "mask_token_id"])
+        return MaskedToken(
+            maskToken: try record.text("mask_token", count: 1...500),
+            maskTokenId: try record.integer("mask_token_id", 0...int32)
         )
     }
 

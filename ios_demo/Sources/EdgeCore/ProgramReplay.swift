@@ -68,7 +68,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
     /// The whole way from raw input: scores by label, the embedding, or the score.
     private func answer(_ recorded: Case) throws -> Comparison {
         switch recorded.expected {
-        case .spans, .entities: return try places(recorded)
+        case .spans, .entities, .fills: return try places(recorded)
         default: break
         }
         let reference: [Double]
@@ -114,6 +114,7 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
     private func misplaced(_ recorded: Case, _ windows: [Prepared]) throws -> Comparison? {
         let found: ([[String]], [Double])
         let expected: ([[String]], [Double])
+        var what = "places in the text"
         switch (try pipeline.answer([recorded.outputs], windows), recorded.expected) {
         case (let result as SpanResult, .spans(let answers)):
             found = (result.answers.map { ["\($0.start)", "\($0.end)"] }, result.answers.map(\.score))
@@ -121,18 +122,24 @@ final class ProgramReplay<Pipeline: ProgramPipeline>: Replay {
         case (let result as EntityResult, .entities(let entities)):
             found = (result.entities.map { ["\($0.start)", "\($0.end)", $0.label] }, result.entities.map(\.score))
             expected = (entities.map { ["\($0.start)", "\($0.end)", $0.label] }, entities.map(\.score))
+        case (let result as FillResult, .fills(let fills)):
+            what = "tokens"
+            found = (result.fills.map { ["\($0.token)", $0.text, "\($0.mask)"] }, result.fills.map(\.score))
+            expected = (fills.map { ["\($0.token)", $0.text, "\($0.mask)"] }, fills.map(\.score))
         default: return nil
         }
         guard found.0 == expected.0 else {
-            return .failed(recordedTolerance, reason: "the recorded outputs give other places in the text")
+            return .failed(recordedTolerance, reason: "the recorded outputs give other \(what)")
         }
         let comparison = Comparison.of(found.1, expected.1, tolerance: recordedTolerance)
         return comparison.ok ? nil : comparison.because("the recorded outputs give other scores")
     }
 
-    /// What a window's tokens have, by which places are chosen.
+    /// What a window's tokens have, by which places are chosen; of a mask what each token of the vocabulary has.
     private func probabilities(_ outputs: [String: Tensor], _ window: Prepared) throws -> [Double] {
-        guard let places = window.places else { return [] }
+        guard let places = window.places else {
+            return Heads.softmax(try Heads.onlyRow(outputs).map(Double.init))
+        }
         if case .entities(let head) = pipeline.bundle.manifest.postprocessing {
             let logits = try TokenLogits.of(outputs, places, width: head.labels.count)
             return TokenLogits.probabilities(logits).flatMap { $0 }

@@ -34,6 +34,7 @@ enum ExpectedAnswer: Equatable {
     case scores([ClassificationResult.Entry])
     case spans([AnswerSpan])
     case entities([Entity])
+    case fills([Fill])
     case transcript(text: String, prompt: [Int], tokens: [Int])
     /// The program's output itself.
     case output
@@ -211,6 +212,21 @@ private struct CaseReader {
                     let score = try record.number("score", "0 to 1") { (0...1).contains($0) }
                     let label = try record.text("label", "a label of the manifest") { known.contains(ExactString($0)) }
                     return Entity(text: found, label: label, start: start, end: end, score: score)
+                })
+        case .fills(let head):
+            guard case .text(let text) = raw.form, text.range(of: head.maskToken, options: .literal) != nil else {
+                throw BundleError("\(found.path): expected one text with \(shown(head.maskToken))")
+            }
+            let record = try Record(found.0, at: found.path, keys: ["fills"])
+            return .fills(
+                try record.list("fills", count: 1...100_000) { value, path in
+                    let record = try Record(value, at: path, keys: ["score", "text", "token"], optional: ["mask"])
+                    return Fill(
+                        token: try record.integer("token", 0...Int(Int32.max)),
+                        text: try record.text("text", count: 0...200_000),
+                        score: try record.number("score", "0 to 1") { (0...1).contains($0) },
+                        mask: record.has("mask") ? try record.integer("mask", 0...1_000_000) : 0
+                    )
                 })
         case .embedding, .score:
             _ = try Record(found.0, at: found.path, keys: [])

@@ -57,6 +57,8 @@ public enum SelfTest {
                 ProgramReplay(try QuestionAnswerer(bundle, engine: engine), vectors)
             case .tokenClassification:
                 ProgramReplay(try EntityFinder(bundle, engine: engine), vectors)
+            case .fillMask:
+                ProgramReplay(try MaskFiller(bundle, engine: engine), vectors)
             case .imageClassification:
                 ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors)
             case .speechRecognition:

@@ -1,6 +1,21 @@
 import EdgeCore
 import Foundation
 
+/// What a bundle of any task that reads texts answers.
+public enum TextAnswer: Equatable, Sendable {
+    /// Of the tasks that read texts.
+    public static let tasks: Set<BundleTask> = [
+        .textClassification, .textEmbedding, .textScoring, .questionAnswering, .tokenClassification, .fillMask,
+    ]
+
+    case labels(ClassificationResult)
+    case embedding(EmbeddingResult)
+    case score(ScoreResult)
+    case spans(SpanResult)
+    case entities(EntityResult)
+    case fills(FillResult)
+}
+
 /// A bundle in use: opened, checked and ready to answer. An actor: work takes turns, off the main thread.
 public actor BundleSession {
     /// What the bundle says about itself.
@@ -12,8 +27,7 @@ public actor BundleSession {
     private let bundle: ModelBundle
     private let engine: any Engine
     private let decoder: ImageDecoder
-    private var openedText: TextClassifier?
-    private var openedEmbedder: TextEmbedder?
+    private var openedText: (@Sendable (RawText) throws -> TextAnswer)?
     private var openedImages: ImageClassifier?
     private var openedSpeech: Transcriber?
 
@@ -35,18 +49,11 @@ public actor BundleSession {
         self.decoder = decoder
     }
 
-    /// Labels with scores for a text.
-    public func classify(_ text: RawText) throws -> ClassificationResult {
-        let pipeline = try openedText ?? TextClassifier(bundle, engine: engine)
-        openedText = pipeline
-        return try pipeline.run(text)
-    }
-
-    /// The embedding of a text.
-    public func embed(_ text: RawText) throws -> EmbeddingResult {
-        let pipeline = try openedEmbedder ?? TextEmbedder(bundle, engine: engine)
-        openedEmbedder = pipeline
-        return try pipeline.run(text)
+    /// The answer to a text, or to a text and a second one.
+    public func answer(_ text: RawText) throws -> TextAnswer {
+        let run = try openedText ?? openText()
+        openedText = run
+        return try run(text)
     }
 
     /// Labels with scores for an image.
@@ -80,6 +87,29 @@ public actor BundleSession {
             if round >= warmUpRounds { times.append(time.milliseconds) }
         }
         return Measurement(program: workload.program, times: times, footprintBytes: MemoryFootprint.bytes())
+    }
+
+    private func openText() throws -> @Sendable (RawText) throws -> TextAnswer {
+        switch manifest.task {
+        case .textEmbedding:
+            let pipeline = try TextEmbedder(bundle, engine: engine)
+            return { .embedding(try pipeline.run($0)) }
+        case .textScoring:
+            let pipeline = try TextScorer(bundle, engine: engine)
+            return { .score(try pipeline.run($0)) }
+        case .questionAnswering:
+            let pipeline = try QuestionAnswerer(bundle, engine: engine)
+            return { .spans(try pipeline.run($0)) }
+        case .tokenClassification:
+            let pipeline = try EntityFinder(bundle, engine: engine)
+            return { .entities(try pipeline.run($0)) }
+        case .fillMask:
+            let pipeline = try MaskFiller(bundle, engine: engine)
+            return { .fills(try pipeline.run($0)) }
+        default:  // what reads no texts is refused by its name
+            let pipeline = try TextClassifier(bundle, engine: engine)
+            return { .labels(try pipeline.run($0)) }
+        }
     }
 
     private func images() throws -> ImageClassifier {

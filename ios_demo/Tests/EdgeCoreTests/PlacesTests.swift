@@ -72,6 +72,52 @@ final class PlacesTests: XCTestCase {
         }
     }
 
+    func testTokensForMasks() throws {
+        let bundle = try ModelBundle.open(Golden.url("places-fills.zip"))
+        let width = bundle.manifest.programs[0].outputs[0].shape[1]
+        let pipeline = try MaskFiller(bundle, engine: FormulaEngine(width: width))
+        for item in try cases("fills") {
+            let text = try XCTUnwrap(item["text"].text)
+            let targets = item["targets"]
+            let options = try FillOptions(
+                top: item["top"].int, targets: targets.isNull ? nil : targets.items.compactMap(\.text))
+            let found = try pipeline.run(text, options)
+            let expected = item["fills"].items
+            XCTAssertEqual(found.truncated, item["truncated"].flag)
+            XCTAssertEqual(
+                found.fills.map { [$0.token, $0.mask] }, expected.map { [$0[0].int, $0[2].int] }, shown(text))
+            XCTAssertEqual(found.fills.map(\.text), expected.map { $0[1].text ?? "" }, shown(text))
+            for (fill, other) in zip(found.fills, expected) {
+                XCTAssertEqual(fill.score, other[3].double, accuracy: near)
+            }
+        }
+        XCTAssertEqual(errorName { _ = try pipeline.run("no mask") }, "InputError")
+        XCTAssertEqual(errorName { _ = try pipeline.run("[MASK]", FillOptions(targets: ["two words"])) }, "InputError")
+        XCTAssertEqual(errorName { _ = try FillOptions(top: 0) }, "InputError")
+        XCTAssertEqual(errorName { _ = try FillOptions(targets: []) }, "InputError")
+    }
+
+    func testLabelsOfACall() throws {
+        let bundle = try ModelBundle.open(Golden.url("places-labels.zip"))
+        let pipeline = try TextClassifier(bundle, engine: FormulaEngine(width: 3, ofLast: true))
+        for item in try cases("labels") {
+            let text = try XCTUnwrap(item["text"].text)
+            let options = try ZeroShotOptions(
+                labels: item["labels"].items.compactMap(\.text), template: item["template"].text ?? "",
+                multiLabel: item["multi_label"].flag)
+            let found = try pipeline.run(text, options)
+            let expected = item["found"].items
+            XCTAssertEqual(found.truncated, item["truncated"].flag)
+            XCTAssertEqual(found.entries.map(\.label), expected.map { $0[0].text ?? "" }, shown(text))
+            for (entry, other) in zip(found.entries, expected) {
+                XCTAssertEqual(entry.score, other[1].double, accuracy: near)
+            }
+        }
+        let plain = try TextClassifier(
+            try ModelBundle.open(Golden.url("tiny-text.zip")), engine: FormulaEngine(width: 3, ofLast: true))
+        XCTAssertEqual(errorName { _ = try plain.run("hello", ZeroShotOptions(labels: ["a"])) }, "InputError")
+    }
+
     func testWhatCannotBeAsked() throws {
         let bundle = try ModelBundle.open(Golden.url("tiny-spans.zip"))
         let pipeline = try QuestionAnswerer(bundle, engine: FormulaEngine(width: 2))
@@ -86,12 +132,13 @@ final class PlacesTests: XCTestCase {
     }
 }
 
-/// Logits of each token by its id and place, as places.json says.
+/// Logits of each token by its id and place, or of a masked one or the last, as places.json says.
 private final class FormulaEngine: Engine {
     let executedBy = "formula"
     private let width: Int
+    private let ofLast: Bool
 
-    init(width: Int) { self.width = width }
+    init(width: Int, ofLast: Bool = false) { (self.width, self.ofLast) = (width, ofLast) }
 
     func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
         let ids = (inputs["input_ids"]?.doubles ?? []).map { Int($0) }
@@ -99,7 +146,11 @@ private final class FormulaEngine: Engine {
             let (place, column) = (index / width, index % width)
             return Float((7919 * ids[place] + 104_729 * place + 15_485_863 * column) % 65521) / 8192
         }
-        return ["logits": Tensor(values, shape: [1, ids.count, width])]
+        let last = ofLast ? Int(inputs["attention_mask"]?.doubles.reduce(0, +) ?? 0) - 1 : nil
+        guard let mark = inputs["mask_position"]?.doubles.firstIndex(of: 1) ?? last else {
+            return ["logits": Tensor(values, shape: [1, ids.count, width])]
+        }
+        return ["logits": Tensor(Array(values[mark * width..<(mark + 1) * width]), shape: [1, width])]
     }
 
     func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {

@@ -12,7 +12,7 @@ final class SelfTestTests: XCTestCase {
     }
 
     func testSpeechBundlesPassEveryStage() throws {
-        let names = ["text", "score", "spans", "entities", "image", "speech"]
+        let names = ["text", "score", "spans", "entities", "fills", "image", "speech"]
         for name in names.map({ "tiny-\($0).zip" }) {
             let found = try verify(name)
             XCTAssertTrue(found.ok, "\(name): \(found)")

@@ -93,6 +93,16 @@ final class TranscriberTests: XCTestCase {
         XCTAssertNil(nothing)
     }
 
+    func testTwoGuessesAgreeInWholeWords() {
+        XCTAssertEqual(SpeechStream.agreed("", "the old"), "")
+        XCTAssertEqual(SpeechStream.agreed("The old beer.", "the old beard is"), "the old")
+        XCTAssertEqual(SpeechStream.agreed("the old beer.", "The old beer, which"), "The old beer")
+        XCTAssertEqual(SpeechStream.agreed("the old", "the new beer", "the old beer"), "the")
+        XCTAssertEqual(SpeechStream.agreed("the", "the old beer is", "the old beer"), "the old beer")
+        XCTAssertEqual(SpeechStream.agreed("今天天", "今天天气很好"), "今天天")
+        XCTAssertEqual(SpeechStream.agreed("don't do", "Don't  do it"), "Don't  do")
+    }
+
     func testWhatTheModelCannotDoIsRefused() async throws {
         let (transcriber, samples, _) = try opened()
         var options = TranscribeOptions()

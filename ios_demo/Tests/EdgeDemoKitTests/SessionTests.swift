@@ -19,14 +19,15 @@ final class SessionTests: XCTestCase {
         XCTAssertEqual(
             found.map(\.name),
             [
-                "places-entities", "places-spans", "tiny-entities", "tiny-image", "tiny-score", "tiny-spans",
-                "tiny-speech", "tiny-text",
+                "places-entities", "places-fills", "places-labels", "places-spans", "tiny-entities", "tiny-fills",
+                "tiny-image", "tiny-score", "tiny-spans", "tiny-speech", "tiny-text",
             ])
         XCTAssertEqual(
             found.map(\.task),
             [
-                .tokenClassification, .questionAnswering, .tokenClassification, .imageClassification,
-                .textScoring, .questionAnswering, .speechRecognition, .textClassification,
+                .tokenClassification, .fillMask, .textClassification, .questionAnswering, .tokenClassification,
+                .fillMask, .imageClassification, .textScoring, .questionAnswering, .speechRecognition,
+                .textClassification,
             ])
         XCTAssertEqual(BundleLibrary(folders: [golden("none")]).bundles(), [])
     }
@@ -43,7 +44,7 @@ final class SessionTests: XCTestCase {
     func testASessionAnswersMeasuresAndExports() async throws {
         let engines = Engines([.onnx: { SummingEngine($0.manifest) }])
         let session = try await BundleSession(golden("tiny-text.zip"), engines: engines, decoder: refusing)
-        let answer = try await session.classify(.text("lights"))
+        guard case .labels(let answer) = try await session.answer(.text("lights")) else { return XCTFail("no labels") }
         XCTAssertEqual(answer.entries.map(\.score).reduce(0, +), 1, accuracy: 1e-9)
         XCTAssertNotNil(answer.statistics)
         let measurement = try await session.measure(rounds: 5)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from edgeformer_runtime import __version__
 from edgeformer_runtime.delivery import cache_folder, make_private, who_can_replace
@@ -90,7 +91,8 @@ def _place(folder: Path) -> Path:
 
 
 def _note(state: State, rows: Rows | None) -> dict[str, object]:
-    return {"code": [__version__, *_code()], "files": state, "rows": rows}
+    checksum = crc32(json.dumps(rows, sort_keys=True).encode())  # what was damaged may still be JSON, with other rows
+    return {"code": [__version__, *_code()], "files": state, "rows": rows, "crc32": checksum}
 
 
 def _code() -> Iterator[int]:

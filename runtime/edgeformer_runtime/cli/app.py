@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.bundle.signature import Requirement
-from edgeformer_runtime.cli.console import EXIT_FAILED_CHECK, err, out, print_json, print_result, progress_bar, run_app
+from edgeformer_runtime.cli.console import (
+    EXIT_FAILED_CHECK,
+    AllowRefused,
+    err,
+    out,
+    print_json,
+    print_result,
+    progress_bar,
+    run_app,
+)
+from edgeformer_runtime.cli.console import BundlePath as BundlePath
+from edgeformer_runtime.cli.console import Isolated as Isolated
+from edgeformer_runtime.cli.console import Json as Json
+from edgeformer_runtime.cli.console import RequiredKeys as RequiredKeys
+from edgeformer_runtime.cli.console import RequiredName as RequiredName
+from edgeformer_runtime.cli.console import RequiredVersion as RequiredVersion
+from edgeformer_runtime.cli.console import Threads as Threads
+from edgeformer_runtime.cli.console import required_of as required_of
+from edgeformer_runtime.cli.listen import listen
 from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,8 +48,6 @@ app = new_app()
 
 Number = TypeVar("Number", int, float)
 
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of the engine.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
 BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
 BenchBatches = Annotated[str, typer.Option(help="Numbers of inputs that one run answers, as 1,4,16.")]
@@ -42,34 +56,6 @@ BenchPrograms = Annotated[
     typer.Option(
         help="Programs to run, names with commas, or all. A program stands for a length of text or audio.",
         show_default="the largest",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AllowRefused = Annotated[
-    bool, typer.Option("--allow-refused", help="Take a bundle even if the gates of its conversion refused it.")
-]
-RequiredKeys = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--require-signature",
-        metavar="PUBKEY",
-        help="Refuse a bundle that this public key (PEM) did not sign. Repeat the option: one of the keys suffices.",
-    ),
-]
-RequiredName = Annotated[
-    str | None, typer.Option("--require-name", metavar="NAME", help="Refuse a bundle of another name.")
-]
-RequiredVersion = Annotated[
-    int | None,
-    typer.Option(
-        "--require-version", metavar="N", min=1, help="Refuse a bundle of an earlier release, or without a release."
-    ),
-]
-Isolated = Annotated[
-    bool,
-    typer.Option(
-        "--isolated",
-        help="For untrusted bundles: open the bundle in a process with limits, without network and other files.",
     ),
 ]
 
@@ -119,8 +105,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Text and images: number of labels or answers, best first.",
-            show_default="labels: 3 in the table, all in JSON; answers: 1",
+            help="Text and images: number of labels, answers or tokens for a mask, best first.",
+            show_default="labels: 3 in the table, all in JSON; answers: 1; tokens: 5",
         ),
     ] = None,
     unanswerable: Annotated[
@@ -133,6 +119,23 @@ def run(
             show_default="the bundle's",
         ),
     ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Text, with a model of natural language inference: labels to choose from, as sport,politics.",
+            show_default="the bundle's",
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+    ] = None,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
+    ] = False,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
     ] = None,
@@ -149,6 +152,13 @@ def run(
         ),
     ] = None,
     words: Annotated[bool, typer.Option("--words", help="Speech: timestamps of words.")] = False,
+    vad: Annotated[bool, typer.Option("--vad", help="Speech: transcribe only where a detector hears a voice.")] = False,
+    hotwords: Annotated[str | None, typer.Option(help="Speech: words to expect everywhere, as names.")] = None,
+    clip_timestamps: Annotated[
+        str | None, typer.Option(help="Speech: seconds from and to which to transcribe, as 0,30,60,90.")
+    ] = None,
+    max_line_width: Annotated[int | None, typer.Option(min=1, help="Subtitles: characters of a line (42).")] = None,
+    max_line_count: Annotated[int | None, typer.Option(min=1, help="Subtitles: lines at once (2).")] = None,
     prompt: Annotated[str | None, typer.Option(help="Speech: text that precedes, for names and style.")] = None,
     file_format: Annotated[
         str | None, typer.Option("--format", help="Speech: format of the transcript, txt, srt, vtt or json.")
@@ -176,11 +186,20 @@ def run(
         top=top,
         unanswerable=unanswerable,
         aggregation=aggregation,
+        targets=targets,
+        labels=labels,
+        template=template,
+        multi_label=multi_label,
         language=language,
         task=task,
         beam_size=beam_size,
         timestamps=timestamps,
         words=words,
+        vad=vad,
+        hotwords=hotwords,
+        clip_timestamps=clip_timestamps,
+        max_line_width=max_line_width,
+        max_line_count=max_line_count,
         prompt=prompt,
         file_format=file_format,
         folder=folder,
@@ -308,6 +327,15 @@ def serve(
             help="Name that requests may have as their Host, as pi.local. Repeat the option for several.",
         ),
     ] = None,
+    wyoming: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Speech: answer Home Assistant's Wyoming protocol, too; usually 10300.",
+        ),
+    ] = None,
     fallback: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Service to ask when the bundle is not sure, as http://host/v1/answer."),
@@ -351,7 +379,7 @@ def serve(
         fallback=None if fallback is None else FallbackOptions(fallback, fallback_below, fallback_timeout),
     )
     required = required_of(require_signature, require_name, require_version)
-    serve_bundle(bundle, host, port, options, threads, required, isolated)
+    serve_bundle(bundle, host, port, options, threads, required, isolated, wyoming)
 
 
 @app.command("build-executorch")
@@ -378,6 +406,9 @@ def build_executorch(
         out.print(f"{build.folder}: executorch {build.record.executorch} for {build.record.machine}, without torch")
 
 
+app.command()(listen)
+
+
 def print_verification(path: Path, verification: Verification, as_json: bool) -> None:
     """Print the outcome of a verification, and exit with 1 if it is not ok."""
     for why in verification.refusals:
@@ -387,11 +418,6 @@ def print_verification(path: Path, verification: Verification, as_json: bool) ->
         reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
         err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
         raise typer.Exit(EXIT_FAILED_CHECK)
-
-
-def required_of(keys: Sequence[Path] | None, name: str | None, version: int | None) -> Requirement:
-    """The options --require-signature, --require-name and --require-version, as one value."""
-    return Requirement(tuple(keys or ()), name, version)
 
 
 def sweep_of(programs: str, batches: str, threads: str) -> Sweep:

@@ -1,4 +1,4 @@
-"""The terminal: answers and tables on stdout, everything else on stderr, and errors as one line."""
+"""The terminal: answers and tables on stdout, the rest on stderr, errors as one line; options of several commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, NoReturn, TextIO, cast
+from pathlib import Path
+from typing import IO, Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -23,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.segment import Segment
 
+from edgeformer_runtime.bundle.signature import Requirement
 from edgeformer_runtime.errors import EdgeFormerError
 from edgeformer_runtime.interface import CountProgress, Shown
 from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
@@ -311,3 +313,43 @@ def _fail(message: str, code: int, debug: bool) -> int:
     with stderr_may_be_unread():
         print(f"error: {printable(line)}", file=sys.stderr, flush=True)
     return code
+
+
+# Options that several commands have.
+
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of the engine.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AllowRefused = Annotated[
+    bool, typer.Option("--allow-refused", help="Take a bundle even if the gates of its conversion refused it.")
+]
+RequiredKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="PUBKEY",
+        help="Refuse a bundle that this public key (PEM) did not sign. Repeat the option: one of the keys suffices.",
+    ),
+]
+RequiredName = Annotated[
+    str | None, typer.Option("--require-name", metavar="NAME", help="Refuse a bundle of another name.")
+]
+RequiredVersion = Annotated[
+    int | None,
+    typer.Option(
+        "--require-version", metavar="N", min=1, help="Refuse a bundle of an earlier release, or without a release."
+    ),
+]
+Isolated = Annotated[
+    bool,
+    typer.Option(
+        "--isolated",
+        help="For untrusted bundles: open the bundle in a process with limits, without network and other files.",
+    ),
+]
+
+
+def required_of(keys: Sequence[Path] | None, name: str | None, version: int | None) -> Requirement:
+    """The options --require-signature, --require-name and --require-version, as one value."""
+    return Requirement(tuple(keys or ()), name, version)

@@ -17,7 +17,7 @@ from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber
-from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, Transcript, render, write
+from edgeformer_runtime.pipelines.transcript import ALIASES, FORMATS, SubtitleLines, Transcript, render, write
 from edgeformer_runtime.registry import check_choice, load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 
@@ -25,7 +25,7 @@ DEFAULT_TOP = 3
 STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
-ANSWER_OPTIONS = ("--unanswerable", "--aggregation")
+ANSWER_OPTIONS = ("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label")
 """Which belong to a kind of answers and not of inputs."""
 
 
@@ -41,6 +41,11 @@ class RunOptions:
     beam_size: int | None = None
     timestamps: bool | None = None
     words: bool = False
+    vad: bool = False
+    hotwords: str | None = None
+    clip_timestamps: str | None = None
+    max_line_width: int | None = None
+    max_line_count: int | None = None
     prompt: str | None = None
     file_format: str | None = None
     folder: Path | None = None
@@ -49,6 +54,10 @@ class RunOptions:
     pair_column: str | None = None
     unanswerable: bool = False
     aggregation: str | None = None
+    targets: str | None = None
+    labels: str | None = None
+    template: str | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         check_names(self.folder)
@@ -142,6 +151,13 @@ def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_j
         timestamps=options.timestamps is not False,
         word_timestamps=options.words,
         initial_prompt=options.prompt,
+        vad_filter=options.vad,
+        hotwords=options.hotwords,
+        clip_timestamps=_seconds(options.clip_timestamps),
+    )
+    default = SubtitleLines()
+    lines = SubtitleLines(
+        options.max_line_width or default.max_line_width, options.max_line_count or default.max_line_count
     )
     documents = []
     for name, target in zip(inputs, targets, strict=True):
@@ -151,14 +167,21 @@ def run_audio(transcriber: Any, inputs: Sequence[str], options: RunOptions, as_j
             documents.append({"input": name} | transcript.to_json())
         elif target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write(transcript, target)
+            write(transcript, target, lines)
             out.print(str(target))
         elif len(inputs) == 1:
-            print_text(render(transcript, file_format))
+            print_text(render(transcript, file_format, lines))
         else:
             out.print(f"{name}: {transcript.text}")
     if as_json:
         print_json(documents)
+
+
+def _seconds(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(","))) if text else ()
+    except ValueError:
+        raise InputError(f"--clip-timestamps: expected seconds with commas, as 0,30,60,90, found {text!r}") from None
 
 
 def _targets(inputs: Sequence[str], options: RunOptions, file_format: str, as_json: bool) -> list[Path] | list[None]:

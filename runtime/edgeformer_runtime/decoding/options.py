@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgeformer_runtime.errors import InputError
@@ -33,6 +34,11 @@ class TranscribeOptions:
         no_speech_threshold: a probability of no speech above this makes an improbable text silence.
         max_tokens: the longest text of a window, in tokens.
         seed: of the samples; the same seed gives the same text.
+        vad_filter: transcribe only where a voice activity detector hears somebody (Silero's, of the extra `vad`).
+        vad_threshold: the probability of a voice from which on it does.
+        hotwords: words to expect in every window, as names; `initial_prompt` gives way to what was said last.
+        clip_timestamps: seconds at which parts to transcribe start and end in turn; the last may have no end. Empty:
+            all of the recording.
     """
 
     language: str | None = None
@@ -51,6 +57,10 @@ class TranscribeOptions:
     no_speech_threshold: float | None = 0.6
     max_tokens: int = 224
     seed: int = 0
+    vad_filter: bool = False
+    vad_threshold: float = 0.5
+    hotwords: str | None = None
+    clip_timestamps: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_choice(self.task, TASKS, "task")
@@ -67,5 +77,10 @@ class TranscribeOptions:
             raise InputError(f"length_penalty: expected 0 to 1 or None, found {self.length_penalty!r}")
         if not self.temperatures or any(not 0 <= temperature <= 10 for temperature in self.temperatures):
             raise InputError(f"temperatures: expected at least one, each 0 to 10, found {self.temperatures!r}")
+        if not 0 < self.vad_threshold < 1:
+            raise InputError(f"vad_threshold: expected above 0 and below 1, found {self.vad_threshold!r}")
+        times = self.clip_timestamps
+        if any(not 0 <= time < math.inf for time in times) or list(times) != sorted(times):
+            raise InputError(f"clip_timestamps: expected seconds that never fall, found {times!r}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, found {self.seed!r}")

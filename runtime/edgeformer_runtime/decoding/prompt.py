@@ -68,6 +68,11 @@ def _known(language: str, tokens: SpeechTokens) -> str:
     return f"{guess}this model knows {', '.join(known)}"
 
 
+def previous_room(rows: int) -> int:
+    """How many tokens of previous text a cache of L rows has room for."""
+    return max(0, rows // 2 - 1)
+
+
 def build_prompt(
     tokens: SpeechTokens, rows: int, options: TranscribeOptions, language: str, previous: Sequence[int] = ()
 ) -> Prompt:
@@ -84,7 +89,7 @@ def build_prompt(
         InputError: there is previous text and the model has no token for it.
     """
     fed: list[int] = []
-    room = rows // 2 - 1
+    room = previous_room(rows)
     if previous and room > 0:
         if tokens.start_of_previous is None:
             raise InputError("initial_prompt, condition_on_previous_text: this model takes no previous text")

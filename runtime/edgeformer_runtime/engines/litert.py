@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import ai_edge_litert
 import numpy as np
@@ -20,6 +23,7 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
 from edgeformer_runtime.engines.decoder import (
@@ -32,14 +36,17 @@ from edgeformer_runtime.engines.decoder import (
     check_rows,
     padded_tokens,
 )
-from edgeformer_runtime.errors import EngineError
+from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.model_files import mapped
+from edgeformer_runtime.model_files.litert_float16 import widen
+from edgeformer_runtime.model_files.refusal import Broken
 from edgeformer_runtime.process import held_back, silence_destructors
 
-# Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
-# 50 MB model, and 150 ms to load. With XNNPACK's cache in an anonymous memory file they share one: 139 MB, 40 ms, the
-# same latency. A cache on disk saves 35 ms of loading more, but a file that is overwritten while it is mapped kills
-# the process. Only Linux has such memory files.
-WEIGHT_CACHE = ":memory" if sys.platform == "linux" else ""
+_ANONYMOUS_CACHE = ":memory" if sys.platform == "linux" else ""
+"""XNNPACK's cache in a memory file of its own, where there are such files."""
+
+_WITH_FLOAT16 = ("float16", "mixed")
+"""Weights of these recipes may lie in float16, which a CPU computes in float32."""
 
 # The buffers of larger programs (a speech model's caches, once for each of its lengths) are made for each run.
 _KEPT_BYTES = 4 << 20
@@ -57,16 +64,12 @@ class LiteRTEngine(CheckedEngine):
         """Open the bundle's model; see `open_engine`."""
         super().__init__(bundle.manifest.all_programs)
         self.executed_by = f"ai-edge-litert {ai_edge_litert.__version__}"
-        options = Options(cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=WEIGHT_CACHE))
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         with held_back():
             try:
                 for file in sorted({program.file for program in bundle.manifest.all_programs}):
-                    check_model(bundle.path(file), file)
-                    self._models[file] = CompiledModel.from_file(
-                        str(bundle.path(file)), environment=_environment(), options=options
-                    )
+                    self._models[file] = _open(bundle, file, threads)
                 for program in bundle.manifest.all_programs:
                     _check_signature(self._models[program.file], program)
             except RuntimeError as error:
@@ -110,6 +113,65 @@ class LiteRTEngine(CheckedEngine):
 
     def _release(self) -> None:
         self._finish()
+
+
+def _open(bundle: Bundle, file: str, threads: int) -> Any:
+    """A model file of a bundle, checked. Its float16 constants are widened where the system can hold that file."""
+    path = bundle.path(file)
+    check_model(path, file)
+    if bundle.manifest.recipe.weights not in _WITH_FLOAT16 or sys.platform != "linux":
+        return open_model(path, threads)
+    programs = [program for program in bundle.manifest.all_programs if program.file == file]
+    with ExitStack() as stack:
+        try:
+            wide = stack.enter_context(_scratch_file())
+            if widen(mapped(path), programs, wide):
+                own = Path(f"/proc/self/fd/{wide.fileno()}")
+                check_model(own, file)
+                return open_model(own, threads)
+        except (OSError, Broken):  # no room; or its tables share what they would not share widened
+            pass
+    return open_model(path, threads)
+
+
+def _scratch_file() -> IO[bytes]:
+    """A file without a name, in the user's cache, which is on a disk; or, where nothing may be written, in memory.
+
+    Its pages that are not read again do not stay in memory, if it is on a disk.
+    """
+    try:
+        return TemporaryFile(dir=cache_folder())
+    except (OSError, InputError):
+        return os.fdopen(os.memfd_create("wide weights"), "w+b")
+
+
+def open_model(path: Path, threads: int) -> Any:
+    """A model whose signatures share their packed weights, in memory that no other process can write to.
+
+    Without a weight cache every signature packs its own copy of the weights: 276 MB resident for four signatures of a
+    50 MB model, and 150 ms to load. With XNNPACK's cache in a memory file they share one: 139 MB, 40 ms, the same
+    latency. Who fills the cache also keeps the memory that it packed the largest weights in: 77 MB of the table of
+    tiny.en's tokens at fp32. So the model is opened again, in 15 ms, and finds its weights packed. A cache on disk
+    would save 35 ms of loading more, but a file that is overwritten while it is mapped kills the process. Only Linux
+    has memory files.
+    """
+    if sys.platform == "linux" and hasattr(os, "memfd_create"):  # Python may have been built without it
+        descriptor = os.memfd_create("packed weights")
+        own = f"/proc/self/fd/{descriptor}"
+        try:
+            os.close(os.open(own, os.O_RDWR))
+            _compiled(path, threads, own).close()
+            return _compiled(path, threads, own)
+        except OSError:  # an isolated process opens no file for writing, by whatever name
+            pass
+        finally:
+            os.close(descriptor)
+    return _compiled(path, threads, _ANONYMOUS_CACHE)
+
+
+def _compiled(path: Path, threads: int, weight_cache: str) -> Any:
+    options = Options(cpu_options=CpuOptions(num_threads=threads, xnnpack_weight_cache_path=weight_cache))
+    return CompiledModel.from_file(str(path), environment=_environment(), options=options)
 
 
 @cache

@@ -102,15 +102,16 @@ def answer_frame(result: Result) -> Frame:
     return Frame(*result.to_frame())
 
 
-def read_answer(frame: Frame, manifest: Manifest) -> Any:
-    """A result, if it is one of this bundle's.
+def read_answer(frame: Frame, manifest: Manifest, options: Any = None) -> Any:
+    """A result, if it is one of this bundle's, to a call with these options.
 
     Raises:
         EngineError: it is not.
     """
-    kind: type[Result] = load_attribute(TASKS[manifest.task].gives.result)
+    gives = TASKS[manifest.task].gives
+    kind: type[Result] = load_attribute(gives.result)
     try:
-        return kind.from_frame(frame.header, frame.body, manifest.postprocessing)
+        return kind.from_frame(frame.header, frame.body, gives.answered(manifest.postprocessing, options))
     except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 
@@ -129,8 +130,8 @@ def answers_frame(found: Iterable[Result | EdgeFormerError]) -> Frame:
     return Frame({"answers": headers}, b"".join(bodies))
 
 
-def read_answers(frame: Frame, count: int, manifest: Manifest) -> list[Any]:
-    """So many results and errors.
+def read_answers(frame: Frame, count: int, manifest: Manifest, options: Any = None) -> list[Any]:
+    """So many results and errors, to calls with these options.
 
     Raises:
         EngineError: it says others.
@@ -147,7 +148,7 @@ def read_answers(frame: Frame, count: int, manifest: Manifest) -> list[Any]:
         size, header = each.get("bytes"), each.get("answer")
         if not isinstance(size, int) or not 0 <= size <= len(frame.body) - at or not isinstance(header, dict):
             raise EngineError("the isolated bundle's process sent no valid answers: one has no length")
-        found.append(read_answer(Frame(header, frame.body[at : at + size]), manifest))
+        found.append(read_answer(Frame(header, frame.body[at : at + size]), manifest, options))
         at += size
     return found
 

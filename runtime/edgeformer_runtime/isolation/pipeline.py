@@ -311,7 +311,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         frame = self._frame(raw)
         question = Frame({**frame.header, "question": "run", **_stated(options)}, frame.body)
         answer = self.engine.helper.ask(question, self.engine.limits.call_s, progress)
-        return read_answer(answer, self.bundle.manifest)
+        return read_answer(answer, self.bundle.manifest, options)
 
     def answer_each(self, raws: Iterable[Any], options: Any = None) -> Iterator[Any]:
         """See `Pipeline.answer_each`: what the process answers several of at a time goes there together."""
@@ -327,7 +327,7 @@ class IsolatedPipeline(Pipeline[Any, Any]):
         asked = [frame.header for frame in frames if isinstance(frame, Frame)]
         try:
             answer = self._ask(Frame({"question": "run each", "inputs": asked, **_stated(options)}))
-            found = iter(read_answers(answer, len(asked), self.bundle.manifest))
+            found = iter(read_answers(answer, len(asked), self.bundle.manifest, options))
         except (InputError, EngineError):
             if self.engine.helper.was_interrupted:
                 raise

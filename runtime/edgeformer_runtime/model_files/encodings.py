@@ -109,7 +109,7 @@ class Table:
 
     def table(self, field: int) -> Table | None:
         """Another table."""
-        at = self._place(field, 4)
+        at = self.place(field, 4)
         return None if at is None else self._buffer.table(self._buffer.follow(at))
 
     def text(self, field: int) -> str | None:
@@ -125,16 +125,16 @@ class Table:
 
     def bytes(self, field: int) -> memoryview | None:
         """A vector of bytes."""
-        at, count = self._vector(field, 1)
+        at, count = self.vector(field, 1)
         return None if at is None else self._buffer.data[at : at + count]
 
     def offset(self, field: int) -> int | None:
         """Where a vector of bytes starts in the buffer."""
-        return self._vector(field, 1)[0]
+        return self.vector(field, 1)[0]
 
     def integers(self, field: int, code: str = "i") -> tuple[int, ...]:
         """A vector of numbers, empty where it is absent, by their code in Python's `struct`."""
-        at, count = self._vector(field, _SCALARS[code].size)
+        at, count = self.vector(field, _SCALARS[code].size)
         if at is None:
             return ()
         self._buffer.steps.spend(count)
@@ -142,17 +142,18 @@ class Table:
 
     def count(self, field: int, item: int) -> int:
         """How many items of so many bytes each a vector has; 0 where it is absent."""
-        return self._vector(field, item)[1]
+        return self.vector(field, item)[1]
 
     def tables(self, field: int) -> Iterator[Table]:
         """A vector of tables."""
-        at, count = self._vector(field, 4)
+        at, count = self.vector(field, 4)
         for index in range(count):
             assert at is not None
             yield self._buffer.table(self._buffer.follow(at + 4 * index))
 
-    def _vector(self, field: int, item: int) -> tuple[int | None, int]:
-        place = self._place(field, 4)
+    def vector(self, field: int, item: int) -> tuple[int | None, int]:
+        """Where the first item of a vector lies, None where it is absent, and how many there are of so many bytes."""
+        place = self.place(field, 4)
         if place is None:
             return None, 0
         at = self._buffer.follow(place)
@@ -161,7 +162,8 @@ class Table:
             refuse(f"a list of the {self._buffer.what} leads outside")
         return at + 4, count
 
-    def _place(self, field: int, size: int) -> int | None:
+    def place(self, field: int, size: int) -> int | None:
+        """Where a field of so many bytes lies, None where it is absent."""
         if field >= len(self._fields) or not self._fields[field]:
             return None
         return self._inline(self._fields[field], size)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EdgeFormerError, EngineError, InputError
+from edgeformer_runtime.registry import check_choice, load_attribute
 from edgeformer_runtime.tasks.task import TASKS
 
 Raw = TypeVar("Raw")
@@ -42,12 +44,22 @@ class Pipeline(ABC, Generic[Raw, Answer]):
         """Whether a call's argument is a list of inputs rather than one."""
         return self._is_batch(raw)
 
-    def __call__(self, raw: Any) -> Any:
-        """Answer one raw input, or each of a list: a result, or a list of results in the same order."""
+    def __call__(self, raw: Any, **asked: Any) -> Any:
+        """Answer one raw input, or each of a list: a result, or a list of results in the same order.
+
+        Args:
+            raw: the input.
+            asked: fields of the class of options that the task's answers have, such as `labels` of a classifier of
+                texts, `targets` of a masked language model, `top` of a question answerer.
+
+        Raises:
+            InputError: as `run`, or there is no such option.
+        """
+        options = self._options(asked)
         if not self.is_batch(raw):
-            return self.run(raw)
+            return run_with(self, raw, options)
         results: list[Answer] = []
-        for found in self.answer_each(raw):
+        for found in self.answer_each(raw, options):
             if isinstance(found, InputError):
                 raise InputError(f"input {len(results)} of {len(raw)}: {found}") from None
             if isinstance(found, EdgeFormerError):
@@ -72,6 +84,20 @@ class Pipeline(ABC, Generic[Raw, Answer]):
             return cast(Answer, run_with(self, raw, options))
         except (InputError, EngineError) as error:
             return error
+
+    def _options(self, asked: Mapping[str, Any]) -> Any:
+        if not asked:
+            return None
+        kind = TASKS[self.bundle.manifest.task].gives.options
+        options: Any = None if kind is None else load_attribute(kind)
+        known = () if options is None else tuple(field.name for field in fields(options))
+        for name in asked:
+            check_choice(name, known, f"option of {self.bundle.manifest.task}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in asked.items()}
+        try:
+            return options(**values)
+        except TypeError as error:
+            raise InputError(f"options of {self.bundle.manifest.task}: {error}") from None
 
     def close(self) -> None:
         """Release the engine and the bundle, if they are the pipeline's own. A second call does nothing."""

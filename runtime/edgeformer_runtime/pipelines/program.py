@@ -67,6 +67,10 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         """The runs that one raw input takes: one, or more of a task that reads it in windows. Errors as `prepare`."""
         return (self.prepare(raw),)
 
+    def asked_windows(self, raw: Raw, options: Any) -> tuple[Prepared, ...]:  # noqa: ARG002
+        """`windows` of a call with options, which may take other runs than one without."""
+        return self.windows(raw)
+
     def answer_windows(
         self, outputs: Sequence[Mapping[str, Tensor]], windows: Sequence[Prepared], options: Any = None
     ) -> Result:
@@ -94,7 +98,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
             progress: called after each window.
         """
         start = time.perf_counter()
-        windows = self.windows(raw)
+        windows = self.asked_windows(raw, options)
         ready = time.perf_counter()
         outputs = []
         for number, window in enumerate(windows, 1):
@@ -121,7 +125,7 @@ class ProgramPipeline(Pipeline[Raw, Result]):
         self, raws: Sequence[Raw], options: Any, packed: ProgramSpec
     ) -> Iterator[Result | InputError | EngineError]:
         start = time.perf_counter()
-        asked = [self._windows_or_error(raw) for raw in raws]
+        asked = [self._windows_or_error(raw, options) for raw in raws]
         preprocess_ms = (time.perf_counter() - start) * 1e3 / len(raws)
         windows = [window for own in asked if not isinstance(own, InputError) for window in own]
         shared = self._run_rows(windows, packed)
@@ -134,9 +138,9 @@ class ProgramPipeline(Pipeline[Raw, Result]):
             done += len(own)
             yield self._answer_shared(found, own, options, preprocess_ms) or self._answer_or_error(raw, options)
 
-    def _windows_or_error(self, raw: Raw) -> tuple[Prepared, ...] | InputError:
+    def _windows_or_error(self, raw: Raw, options: Any) -> tuple[Prepared, ...] | InputError:
         try:
-            return self.windows(raw)
+            return self.asked_windows(raw, options)
         except InputError as error:
             return error
 

@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
 
 
 class Cost(Protocol):
@@ -179,6 +180,66 @@ class ScoreResult:
         return result
 
 
+@dataclass(frozen=True)
+class Fill:
+    """A token for a mask.
+
+    Attributes:
+        token: its id.
+        text: what it writes by itself; ## and the like before a token that continues a word stay.
+        score: its probability among all tokens.
+        mask: the number of the mask in the text, from 0 on.
+    """
+
+    token: int
+    text: str
+    score: float
+    mask: int = 0
+
+
+@dataclass(frozen=True)
+class FillResult:
+    """Tokens for the masks of a text.
+
+    Attributes:
+        fills: of each mask its best ones, best first; masks in the order of the text.
+        truncated: the input was too long and lost its end.
+        statistics: what the answer cost; None where it was not measured.
+    """
+
+    fills: tuple[Fill, ...]
+    truncated: bool = False
+    statistics: Statistics | None = None
+
+    @property
+    def masks(self) -> int:
+        """How many masks the text has."""
+        return max((fill.mask for fill in self.fills), default=-1) + 1
+
+    def to_json(self) -> dict[str, Any]:
+        """{"fills": [{"token", "text", "score"}]}, of a text with several masks each with "mask", too."""
+        left_out = () if self.masks > 1 else ("mask",)
+        return {
+            "fills": [{key: each for key, each in vars(fill).items() if key not in left_out} for fill in self.fills]
+        }
+
+    def expected_json(self) -> dict[str, Any]:
+        """What vectors store of the answer besides the program's outputs: all of it."""
+        return self.to_json()
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `Result.to_frame`."""
+        return header_of(self)
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> FillResult:  # noqa: ARG003
+        """See `Result.from_frame`: its tokens are ids and its scores probabilities."""
+        result = strict_json.from_data(cls, header["result"], "answer")
+        if not all(fill.token >= 0 and fill.mask >= 0 and 0 <= fill.score <= 1 for fill in result.fills):
+            raise ValueError("a fill is none")
+        return result
+
+
 @dataclass(frozen=True, eq=False)
 class EmbeddingResult:
     """An embedding.
@@ -237,6 +298,32 @@ def classify(outputs: Mapping[str, Tensor], head: Classification, truncated: boo
         labels=tuple(head.labels[index] for index in order),
         scores=tuple(float(scores[index]) for index in order),
         truncated=truncated,
+    )
+
+
+def zero_shot(
+    logits: NDArray[np.float64], head: Classification, options: ZeroShotOptions, truncated: bool = False
+) -> ClassificationResult:
+    """The labels of a call, best first; equal scores keep the call's order.
+
+    Args:
+        logits: (N, L) of each label's hypothesis, of a model of natural language inference.
+        head: the manifest's postprocessing, with its L labels.
+        options: of the call, with its N labels.
+        truncated: for the result.
+
+    Raises:
+        InputError: no label of the bundle says that a hypothesis follows.
+    """
+    entailment = entailment_of(head)
+    if options.multi_label or len(options.labels) == 1:
+        contradiction = -1 if entailment == 0 else 0
+        scores = np.array([softmax(row[[contradiction, entailment]])[1] for row in logits])
+    else:
+        scores = softmax(logits[:, entailment])
+    order = np.argsort(-scores, kind="stable")
+    return ClassificationResult(
+        tuple(options.labels[index] for index in order), tuple(float(scores[index]) for index in order), truncated
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+
+import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.specs import AudioBucket
@@ -14,12 +16,12 @@ from edgeformer_runtime.decoding.prompt import build_prompt, feed
 from edgeformer_runtime.decoding.search import Search, follow, likeliest
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import AudioProgress
 from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline, check, never
 from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_session import SpeechSession
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate, TranscriptStream
-from edgeformer_runtime.pipelines.speech_windows import AudioBuffer
 from edgeformer_runtime.pipelines.transcript import Segment, Transcript
 from edgeformer_runtime.preprocess.audio import AudioReader, RawAudio, open_audio
 
@@ -36,15 +38,23 @@ class Transcription:
         self._session = session
         self._is_cancelled = is_cancelled
         self._rate = model.audio.sample_rate
+        self._buffer = session.new_buffer()
         self._reader: AudioReader = open_audio(raw, self._rate)
-        self._buffer = AudioBuffer()
         self._segments: list[Segment] = []
+        self._clips = session.clips()
+        self._clip_end: int | None = 0
+        self._read_samples = 0
         self._lock = threading.Lock()
 
     @property
     def done_seconds(self) -> float:
         """Of audio that has been transcribed."""
         return self._buffer.start / self._rate
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What has been transcribed so far."""
+        return tuple(self._segments)
 
     @property
     def seconds(self) -> float | None:
@@ -64,13 +74,38 @@ class Transcription:
 
     def _advance(self) -> bool:
         check(self._is_cancelled)
-        missing = self._model.window_samples + 1 - len(self._buffer.samples)
-        if missing > 0:
-            self._buffer.append(self._reader.read(missing))
-        if not len(self._buffer.samples):
-            return False
+        self._fill()
+        while not len(self._buffer.samples):
+            if not self._begin_clip():
+                return False
+            self._fill()
         self._segments += self._session.transcribe_next(self._buffer)
         return True
+
+    def _fill(self) -> None:
+        """More than a window of the clip, or all that is left of it."""
+        missing = self._model.window_samples + 1 - len(self._buffer.samples)
+        if missing > 0:
+            self._buffer.append(self._read(missing))
+
+    def _read(self, count: int) -> Samples:
+        if self._clip_end is not None:
+            count = min(count, self._clip_end - self._read_samples)
+        samples = self._reader.read(count) if count > 0 else np.zeros(0, np.float32)
+        self._read_samples += len(samples)
+        return samples
+
+    def _begin_clip(self) -> bool:
+        """Pass over what lies before the next clip. False: there is none."""
+        if not self._clips:
+            return False
+        begin, end = self._clips.pop(0)
+        self._clip_end = begin
+        while len(self._read(self._rate)):
+            pass
+        self._clip_end = end
+        self._buffer.start = self._read_samples
+        return self._read_samples == begin
 
     def transcript(self) -> Transcript:
         """What has been transcribed so far."""
@@ -112,6 +147,7 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
         options: TranscribeOptions | None = None,
         progress: AudioProgress | None = None,
         is_cancelled: IsCancelled = never,
+        on_segment: Callable[[Segment], None] | None = None,
     ) -> Transcript:
         """Transcribe one recording.
 
@@ -120,14 +156,21 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
             options: in place of the transcriber's own.
             progress: called after each window.
             is_cancelled: asked before each step of the decoder.
+            on_segment: called with each segment, once its window has been transcribed.
 
         Raises:
             InputError: the audio cannot be read, or the model cannot do what the options ask for.
             EngineError: the model failed, or gave NaN or infinity.
             Cancelled: nobody wants the transcript any more.
         """
+        told = 0
         with self.begin(raw, options, is_cancelled) as transcription:
             while transcription.advance():
+                if on_segment is not None:
+                    new = transcription.segments[told:]
+                    told += len(new)
+                    for segment in new:
+                        on_segment(segment)
                 if progress is not None:
                     progress(transcription.done_seconds, transcription.seconds)
             return transcription.transcript()
@@ -153,8 +196,10 @@ class Transcriber(Pipeline[RawAudio, Transcript]):
             is_cancelled: asked before each step of the decoder.
 
         Raises:
-            InputError: the model cannot do what the options ask for.
+            InputError: the model cannot do what the options ask for, or they ask for clips of a recording.
         """
+        if (options or self.options).clip_timestamps:
+            raise InputError("clip_timestamps: expected none for a stream, whose parts nobody knows yet")
         session = SpeechSession(self._model, options or self.options, is_cancelled)
         return TranscriptStream(self._model, session, stream_options or StreamOptions())
 

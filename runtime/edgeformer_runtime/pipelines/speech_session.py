@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.decoding.fallback import Decoded, decode_with_fallback
 from edgeformer_runtime.decoding.logit_rules import LogitRules
 from edgeformer_runtime.decoding.options import TranscribeOptions
-from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed
+from edgeformer_runtime.decoding.prompt import build_prompt, check_language, detect_language, feed, previous_room
 from edgeformer_runtime.decoding.search import Search
 from edgeformer_runtime.decoding.segments import (
     Span,
@@ -36,7 +36,7 @@ from edgeformer_runtime.pipelines.speech_model import Samples, SpeechModel
 from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, is_worth_a_retry, next_window
 from edgeformer_runtime.pipelines.transcript import Segment, SpeechStatistics, Transcript, Word
 from edgeformer_runtime.preprocess.log_mel import clipped_samples, leveled
-from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, speech_ranges
+from edgeformer_runtime.preprocess.silence import PauseOptions, VoiceDetector, is_silent, speech_ranges
 from edgeformer_runtime.process import peak_rss_bytes
 
 TEMPERATURE_THAT_FORGETS = 0.5
@@ -75,11 +75,27 @@ class SpeechSession:
         self._is_cancelled = is_cancelled
         self._generator = np.random.default_rng(options.seed)
         self._previous: list[int] = model.tokenizer.tokens(options.initial_prompt) if options.initial_prompt else []
+        self._hotwords = model.tokenizer.tokens(options.hotwords.strip()) if options.hotwords else []
         self._rules = LogitRules(model.spec, options.timestamps)
         self._begin = time.perf_counter()
         self._mel_s = self._encode_s = self._decode_s = 0.0
         self._tokens = self._windows = self._samples = self._clipped = 0
         self._heard_again = 0  # up to this sample of the recording
+
+    def new_buffer(self) -> AudioBuffer:
+        """For the recording's audio, with a voice activity detector where the options ask for one.
+
+        Raises:
+            InputError: it is not installed, or does not know the model's sample rate.
+        """
+        options, rate = self._options, self._model.audio.sample_rate
+        return AudioBuffer(VoiceDetector(options.vad_threshold, rate) if options.vad_filter else None)
+
+    def clips(self) -> list[tuple[int, int | None]]:
+        """The parts to transcribe, as samples; the last may have no end."""
+        times = self._options.clip_timestamps or (0.0,)
+        places: list[int | None] = [round(time * self._model.audio.sample_rate) for time in times]
+        return [(begin or 0, end) for begin, end in zip(places[::2], [*places[1::2], None], strict=False)]
 
     def transcribe_next(self, buffer: AudioBuffer) -> tuple[Segment, ...]:
         """Transcribe the first window of a buffer and drop it, or drop silence.
@@ -91,7 +107,7 @@ class SpeechSession:
             EngineError: the model failed, or gave NaN or infinity.
         """
         rate = self._model.audio.sample_rate
-        window = next_window(buffer.samples, self._model.window_samples, rate)
+        window = next_window(buffer, self._model.window_samples, rate)
         if window.has_speech:
             return self.transcribe_first(buffer, window.end)
         buffer.drop(window.end)
@@ -184,7 +200,10 @@ class SpeechSession:
         sounding: Sequence[tuple[float, float]],
     ) -> Decoded:
         tokens = self._model.spec.tokens
-        prompt = build_prompt(tokens, decoder.rows, options, self.language or self._detected(decoder), self._previous)
+        language = self.language or self._detected(decoder)
+        hotwords = self._hotwords[: previous_room(decoder.rows)]
+        before = self._previous[max(0, len(self._previous) + len(hotwords) - previous_room(decoder.rows)) :]
+        prompt = build_prompt(tokens, decoder.rows, options, language, [*hotwords, *before])
         search = Search(
             decoder=decoder,
             context=feed(decoder, prompt),

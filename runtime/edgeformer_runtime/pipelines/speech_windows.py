@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeformer_runtime.pipelines.speech_model import Samples
-from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
+from edgeformer_runtime.preprocess.silence import (
+    PauseOptions,
+    VoiceDetector,
+    is_silent,
+    quietest_cut,
+    speech_ranges,
+)
 
 SKIPPED_PAUSE = PauseOptions(min_pause_seconds=3.0, margin_seconds=0.5)
 """A pause that no window has inside: transcribing it costs time, and it is where models make up text."""
@@ -23,7 +29,9 @@ class AudioBuffer:
         samples: (N,) float32.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, voice: VoiceDetector | None = None) -> None:
+        """Empty. `voice` tells where somebody speaks; None: the audio's energy does."""
+        self._voice = voice
         self.start = 0
         self.samples: Samples = np.zeros(0, np.float32)
 
@@ -35,6 +43,12 @@ class AudioBuffer:
     def append(self, samples: Samples) -> None:
         """Add what follows."""
         self.samples = np.concatenate((self.samples, samples))
+
+    def speech_ranges(self, sample_rate: int, options: PauseOptions) -> list[tuple[int, int]]:
+        """See `silence.speech_ranges`."""
+        if self._voice is None:
+            return speech_ranges(self.samples, sample_rate, options)
+        return self._voice.ranges(self.samples, self.start, options)
 
     def drop(self, count: int) -> None:
         """Forget the first samples."""
@@ -50,18 +64,19 @@ class Window:
     has_speech: bool
 
 
-def next_window(samples: Samples, longest: int, sample_rate: int) -> Window:
+def next_window(buffer: AudioBuffer, longest: int, sample_rate: int) -> Window:
     """What to do with a buffer next; it is to be filled again before the next call.
 
     Audio behind the window is only needed to tell whether there is more: a buffer of more than `longest` samples is
     cut in the best pause of its second half.
 
     Args:
-        samples: (N,) float32, N at least 1: all that is left, or more than `longest` samples of it.
+        buffer: not empty: all that is left, or more than `longest` samples of it.
         longest: samples that a window has at most.
         sample_rate: in Hz.
     """
-    ranges = speech_ranges(samples, sample_rate, SKIPPED_PAUSE)
+    samples = buffer.samples
+    ranges = buffer.speech_ranges(sample_rate, SKIPPED_PAUSE)
     if not ranges:
         return Window(len(samples), has_speech=False)
     pause = round(SKIPPED_PAUSE.min_pause_seconds * sample_rate)

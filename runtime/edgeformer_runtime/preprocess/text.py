@@ -14,6 +14,7 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
+from edgeformer_runtime.tasks.programs import MASK_POSITION
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""
@@ -154,6 +155,44 @@ class TextEncoder:
             found.append(replace(window, places=places.take(kept)))
         return tuple(found)
 
+    def at_masks(self, text: str, mask: str, mask_id: int) -> tuple[Encoded, ...]:
+        """Encode a text once for each mask in it, whose place `MASK_POSITION` says.
+
+        Args:
+            text: what is cut like any other where it is too long.
+            mask, mask_id: the token that stands for another, and its id, which is no padding's.
+
+        Raises:
+            InputError: as `encode`, or there is no mask in what the model reads of the text.
+        """
+        encoded = self._encode_text(text, None)
+        found = np.flatnonzero(encoded.inputs["input_ids"][0] == mask_id)
+        if not len(found):
+            where = f"the first {self._longest} tokens of the text, which is cut there" if encoded.truncated else "it"
+            raise InputError(f"expected a text with {mask}, found none in {where}")
+        marks = np.zeros((len(found), 1, *encoded.inputs["input_ids"].shape[1:]), np.int32)
+        marks[np.arange(len(found)), 0, found] = 1
+        return tuple(replace(encoded, inputs={**encoded.inputs, MASK_POSITION: mark}) for mark in marks)
+
+    def token_of(self, word: str) -> int:
+        """The id of a token of the vocabulary, or of the only one of a word.
+
+        Raises:
+            InputError: it is not one token.
+        """
+        assert self._tokenizer is not None
+        known = self._tokenizer.token_id(word)
+        ids = self._tokenizer.text_tokens(word) if known is None else [known]
+        if len(ids) != 1 or ids[0] >= (self._vocab_size or 0):
+            pieces = ", ".join(map(repr, self._tokenizer.pieces(ids[:4]))) or "none"
+            raise InputError(f"expected words that are one token each, found {shorten(word, 40)}, of {pieces}")
+        return ids[0]
+
+    def text_of(self, token: int) -> str:
+        """A token by itself as the tokenizer writes it."""
+        assert self._tokenizer is not None
+        return self._tokenizer.token_text(token)
+
     def _places(self, encoding: Encoding, text: str, pair: str | None) -> Places:
         assert self._tokenizer is not None
         given = (text, pair or "")
@@ -208,6 +247,7 @@ class TextEncoder:
             "input_ids": (ids, self._spec.pad_token_id),
             "attention_mask": ([1] * len(ids), 0),
             "token_type_ids": (type_ids, 0),
+            MASK_POSITION: ([], 0),
         }
         inputs: dict[str, Tensor] = {}
         for spec in program.inputs:

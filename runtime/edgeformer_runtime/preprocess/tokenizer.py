@@ -142,6 +142,18 @@ class Tokenizer:
         with self._calls():
             return [self._library.id_to_token(each) or "" for each in ids]
 
+    def token_id(self, token: str) -> int | None:
+        """The id of a token, by how the vocabulary has it; None: it has it not."""
+        with self._calls():
+            found: int | None = self._library.token_to_id(token)
+        return found
+
+    def token_text(self, token: int) -> str:
+        """The text of one token, special ones too."""
+        with self._calls():
+            text: str = self._library.decode([token], skip_special_tokens=False)
+        return text
+
     def special_tokens(self, pair: bool = False) -> int:
         """How many tokens surround a text, or two."""
         with self._calls():

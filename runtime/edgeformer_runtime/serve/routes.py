@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from edgeformer_runtime.bundle.manifest import Manifest
 from edgeformer_runtime.bundle.specs import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
+from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, FillResult, ScoreResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.preprocess.text import RawText
 from edgeformer_runtime.serve.app import documents, file_body, respond
@@ -30,7 +30,16 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
-from edgeformer_runtime.tasks.tokens import MAX_ANSWERS, EntityOptions, SpanOptions
+from edgeformer_runtime.tasks.programs import DEFAULT_TEMPLATE, MAX_ZERO_SHOT_LABELS, ZeroShotOptions
+from edgeformer_runtime.tasks.tokens import (
+    DEFAULT_FILLS,
+    MAX_ANSWERS,
+    MAX_FILLS,
+    MAX_TARGETS,
+    EntityOptions,
+    FillOptions,
+    SpanOptions,
+)
 
 MAX_TOKEN_IDS = 1 << 16
 """In one input: far more than any bundle has positions."""
@@ -82,6 +91,25 @@ class ClassifyQuery(BaseModel):
     top: int | None = Field(None, ge=1, description="How many labels to give, best first; default: all.")
 
 
+class ClassifyTextQuery(ClassifyQuery):
+    """Options in the address of a classification of texts."""
+
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ZERO_SHOT_LABELS,
+        description="Labels to choose from, of a model of natural language inference; default: the bundle's.",
+    )
+    template: str = Field(DEFAULT_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
+    multi_label: bool = Field(False, description="Any number of the labels may hold.")
+
+    def options(self) -> ZeroShotOptions | None:
+        """Of the pipeline's calls."""
+        if self.labels is None:
+            return None
+        return ZeroShotOptions(tuple(self.labels), self.template, self.multi_label)
+
+
 class QuestionQuery(BaseModel):
     """Options in the address of a question."""
 
@@ -96,6 +124,19 @@ class EntityQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     aggregation: Literal["none", "simple", "first", "average", "max"] | None = Field(
         None, description="How tokens become entities; default: as the bundle says."
+    )
+
+
+class FillQuery(BaseModel):
+    """Options in the address of masked tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    top: int = Field(DEFAULT_FILLS, ge=1, le=MAX_FILLS, description="How many tokens for each mask, best first.")
+    targets: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_TARGETS,
+        description="The only words that are wanted; may come several times.",
     )
 
 
@@ -217,10 +258,26 @@ class EntityAnswer(Answer):
     entities: list[EntityPlace]
 
 
+class FilledToken(BaseModel):
+    """A token for a mask; `mask` is the number of the mask, in texts with several."""
+
+    token: int
+    text: str
+    score: float
+    mask: int | None = None
+
+
+class FillAnswer(Answer):
+    """Tokens for the masks of a text, best first; `truncated`: the device saw a part of the text only."""
+
+    fills: list[FilledToken]
+    truncated: bool = False
+
+
 class Answers(BaseModel):
     """The answers of a request with several inputs, in their order."""
 
-    answers: list[ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | SpanAnswer | EntityAnswer]
+    answers: list[ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | SpanAnswer | EntityAnswer | FillAnswer]
 
 
 def _labels(top: int | None) -> tuple[Callable[[ClassificationResult], Answer], ReadFallback]:
@@ -286,9 +343,14 @@ def add_text_classification(app: FastAPI, service: Service) -> None:
     """Let an application classify texts."""
 
     @app.post(ANSWER_PATH, summary="Classify texts", **documents(ClassificationAnswer | Answers, TEXT_BODY))
-    async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+    async def answer(request: Request, query: Annotated[ClassifyTextQuery, Query()]) -> Response:
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-        return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
+        options = query.options()
+        to_answer, read_fallback = _labels(query.top)
+        work = partial(answer_at_once, options=options)
+        # A bigger model elsewhere was trained for the bundle's labels.
+        plan = RequestPlan(read, work, to_answer, read_fallback if options is None else None)
+        return await respond(service, request, plan)
 
 
 def add_text_embedding(app: FastAPI, service: Service) -> None:
@@ -337,6 +399,21 @@ def add_token_classification(app: FastAPI, service: Service) -> None:
 
         def to_answer(result: EntityResult) -> EntityAnswer:
             return EntityAnswer(statistics=cost_of(result), **result.to_json())
+
+        return await respond(service, request, RequestPlan(read, work, to_answer))
+
+
+def add_fill_mask(app: FastAPI, service: Service) -> None:
+    """Let an application predict masked tokens."""
+
+    @app.post(ANSWER_PATH, summary="Predict masked tokens", **documents(FillAnswer | Answers, TEXT_BODY))
+    async def answer(request: Request, query: Annotated[FillQuery, Query()]) -> Response:
+        read = partial(read_texts, max_inputs=service.options.max_inputs)
+        targets = None if query.targets is None else tuple(query.targets)
+        work = partial(answer_at_once, options=FillOptions(query.top, targets))
+
+        def to_answer(result: FillResult) -> FillAnswer:
+            return FillAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
 
         return await respond(service, request, RequestPlan(read, work, to_answer))
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from edgeformer_runtime.serve.options import LOOPBACK_NAMES, ServeOptions
 from edgeformer_runtime.serve.protocol import BoundedHttp, BoundedWebSocket
 from edgeformer_runtime.serve.service import Service, open_service
 from edgeformer_runtime.serve.streams import MAX_MESSAGE_BYTES
+from edgeformer_runtime.serve.wyoming import WyomingServer
 
 BACKLOG = 512
 KEEP_ALIVE_S = 75
@@ -76,8 +77,11 @@ def address(listening: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """uvicorn's, which sweeps its connections, reloads at SIGHUP, and refuses what it cannot finish."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, connections: Connections) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, connections: Connections, wyoming: WyomingServer | None
+    ) -> None:
         super().__init__(config)
+        self._wyoming = wyoming
         self._service = service
         self._all = connections
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,6 +95,8 @@ class _Server(uvicorn.Server):
         self._loop.set_exception_handler(_log_in_a_line)
         self._sweeping = asyncio.ensure_future(self._sweep())
         await super().startup(sockets)
+        if self._wyoming is not None:
+            await self._wyoming.start(self.server_state.tasks)
         if self._is_reload_due:
             self._begin_reload()
         for listening in sockets or ():
@@ -105,6 +111,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what has begun, refuse what takes too long, and end."""
         self._service.begin_to_end()
+        if self._wyoming is not None:
+            self._wyoming.stop()
         late = threading.Timer(self._service.options.finish_s, self._end_now)
         late.daemon = True
         late.start()
@@ -147,13 +155,19 @@ class _Server(uvicorn.Server):
         self._reloading = asyncio.ensure_future(reload())
 
 
-def run_server(service: Service, listening: socket.socket, when_ready: Callable[[], None]) -> None:
+def run_server(
+    service: Service,
+    listening: socket.socket,
+    when_ready: Callable[[], None],
+    wyoming: WyomingServer | None = None,
+) -> None:
     """Answer until SIGINT or SIGTERM; then no connection is taken, and the process ends within the options' `finish_s`.
 
     Args:
         service: what answers; closed at the end.
         listening: see `open_socket`; closed at the end.
         when_ready: called before the first answer.
+        wyoming: answers beside HTTP.
 
     Raises:
         InputError: the process may open too few files.
@@ -183,7 +197,7 @@ def run_server(service: Service, listening: socket.socket, when_ready: Callable[
         ws_per_message_deflate=False,  # audio in samples gets no smaller
         timeout_graceful_shutdown=cast(Any, (ANSWER_SHARE + REFUSE_SHARE) * options.finish_s),
     )
-    server = _Server(config, service, connections)
+    server = _Server(config, service, connections, wyoming)
     # Before uvicorn sets its own, so that no signal in between ends the process out of order.
     handlers: dict[signal.Signals, Any] = {signal.SIGINT: server.handle_exit, signal.SIGTERM: server.handle_exit}
     if hasattr(signal, "SIGHUP"):
@@ -270,21 +284,29 @@ def serve_bundle(
     threads: int,
     required: Requirement,
     isolated: bool | None = None,
+    wyoming_port: int | None = None,
 ) -> None:
     """Serve a bundle until the process is told to end.
 
     Raises:
-        InputError: no such address, a port that is taken, or a fallback for a task that has none.
+        InputError: no such address, a port that is taken, a fallback for a task that has none, or `wyoming_port` for
+            another task than speech.
         BundleError: the bundle does not follow BUNDLE.md, or is not what is required.
         EngineError: its engine does not run here.
     """
-    listening = open_socket(host, port)
-    try:
+    with ExitStack() as undo:
+        listening = undo.enter_context(open_socket(host, port))
+        wyoming_socket = None if wyoming_port is None else undo.enter_context(open_socket(host, wyoming_port))
         service = open_service(path, options, threads, required, isolated)
-    except BaseException:
-        listening.close()
-        raise
+        undo.callback(service.leave_nothing)
+        wyoming = None if wyoming_socket is None else WyomingServer(service, wyoming_socket)
+        undo.pop_all()
     if not is_local(host):
         err.print("note: who reaches this address can use the service: it asks for no password and encrypts nothing")
-    url = address(listening)
-    run_server(service, listening, lambda: out.print(f"{service.manifest.name} answers at {url}  (Ctrl-C ends it)"))
+
+    def tell() -> None:
+        out.print(f"{service.manifest.name} answers at {address(listening)}  (Ctrl-C ends it)")
+        if wyoming_socket is not None:
+            out.print(f"Wyoming at {address(wyoming_socket).replace('http', 'tcp').rstrip('/')}")
+
+    run_server(service, listening, tell, wyoming)

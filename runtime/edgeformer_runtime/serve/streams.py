@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, TypeVar, cast
@@ -23,7 +23,7 @@ from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.base import Pipeline
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.pipelines.speech import Transcriber, Transcription
-from edgeformer_runtime.pipelines.speech_stream import StreamUpdate
+from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.pipelines.transcript import Transcript
 from edgeformer_runtime.serve.app import documents, file_body, respond
 from edgeformer_runtime.serve.connections import WRITE_S
@@ -64,6 +64,7 @@ class SpeechQuery(BaseModel):
     beam_size: int = Field(1, ge=1, le=8, description="Hypotheses to follow.")
     timestamps: bool = Field(True, description="The model's times of segments; false: a segment per window.")
     words: bool = Field(False, description="The times of words.")
+    vad: bool = Field(False, description="Transcribe only where a detector hears a voice.")
     prompt: str | None = Field(None, description="Text before it, for names and style.")
 
     def options(self) -> TranscribeOptions:
@@ -79,6 +80,7 @@ class SpeechQuery(BaseModel):
             timestamps=self.timestamps,
             word_timestamps=self.words,
             initial_prompt=self.prompt,
+            vad_filter=self.vad,
         )
 
 
@@ -228,11 +230,38 @@ def _close_code(service: Service, error: Exception) -> int:
 
 
 async def _hear(socket: WebSocket, service: Service, query: SpeechQuery) -> None:
-    """Transcribe one stream until its end.
+    """Transcribe what a socket sends until its end.
 
     Raises:
         WebSocketDisconnect: the client has gone.
-        Refusal: too many streams, nothing came for too long, or the service ends.
+        Refusal, EdgeFormerError: see `hear`; or nothing came for too long.
+    """
+    transcript = await hear(
+        service, query.options(), StreamOptions(), partial(_next_block, socket, service), partial(_send, socket)
+    )
+    await socket.send_json(
+        {"done": True, "text": transcript.text, "language": transcript.language, "duration": transcript.duration}
+    )
+
+
+async def hear(
+    service: Service,
+    options: TranscribeOptions,
+    stream_options: StreamOptions,
+    next_block: Callable[[], Awaitable[NDArray[Any] | None]],
+    tell: Callable[[Sequence[StreamUpdate]], Awaitable[None]],
+) -> Transcript:
+    """Transcribe one stream until its end; see `Service.stream_slot` for its place.
+
+    Args:
+        service: whose workers transcribe.
+        options: of the transcript.
+        stream_options: when text is given.
+        next_block: the next samples (n,) at the bundle's rate, or None at the end, which is also the service's.
+        tell: sends what is new, which may be nothing.
+
+    Raises:
+        Refusal: no text within the time for an answer, or the service ends.
         EdgeFormerError: what came is no audio, or the model failed.
     """
     rate = cast(AudioPreprocessing, service.manifest.preprocessing).sample_rate
@@ -248,20 +277,17 @@ async def _hear(socket: WebSocket, service: Service, query: SpeechQuery) -> None
 
     with workers.lease() as pipeline:
         try:
-            stream = cast(Transcriber, pipeline).open_stream(query.options(), is_cancelled=lambda: is_over)
+            stream = cast(Transcriber, pipeline).open_stream(options, stream_options, is_cancelled=lambda: is_over)
             left = round(service.options.stream_s * rate)
-            while left > 0 and (block := await _next_block(socket, service)) is not None:
+            while left > 0 and (block := await next_block()) is not None:
                 left -= len(block)
-                await _send(socket, await call(partial(stream.feed, block)))
-            await _send(socket, await call(stream.finish))
+                await tell(await call(partial(stream.feed, block)))
+            await tell(await call(stream.finish))
         finally:
             is_over = True  # a thread that is still at a window stops at its next token
     if service.is_ending and left > 0:
         raise Refusal(503, "the service ends: open another stream")
-    transcript = stream.transcript()
-    await socket.send_json(
-        {"done": True, "text": transcript.text, "language": transcript.language, "duration": transcript.duration}
-    )
+    return stream.transcript()
 
 
 async def _next_block(socket: WebSocket, service: Service) -> NDArray[np.int16] | None:

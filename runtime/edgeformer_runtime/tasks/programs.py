@@ -1,9 +1,10 @@
-"""Tasks whose answer is the output of one program: classification and embedding of texts, classification of images."""
+"""Tasks whose answer is the output of one program: labels, scores, embeddings and tokens of texts, labels of images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,16 @@ from edgeformer_runtime.bundle.specs import (
     to_input,
     to_levels,
 )
-from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
 
 if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult
 
-TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MASK_POSITION = "mask_position"
+"""1 at the position whose token is predicted, of programs that predict one."""
+TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", MASK_POSITION)
 PACKED_PROGRAM = "packed"
 PACKED_TEXTS = ("1", "N", "S")
 """The axes of its input that says which positions are whose."""
@@ -231,6 +235,71 @@ CLASSIFICATION = AnswerKind(
 )
 
 
+# Labels that a call names, of a model of natural language inference.
+
+
+DEFAULT_TEMPLATE = "This example is {}."
+"""That of transformers' pipeline."""
+MAX_ZERO_SHOT_LABELS = 1000
+"""Of one call: each is a run of the model."""
+ENTAILMENT = "entail"
+"""What the label of a hypothesis that follows starts with, whatever its capital letters."""
+
+
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """Labels that the bundle was not trained for: how well each, as a hypothesis, follows from the text.
+
+    Attributes:
+        labels: to choose from.
+        template: a sentence in which each label stands for {}.
+        multi_label: any number of labels may hold, each by itself; else their scores sum to 1.
+    """
+
+    labels: tuple[str, ...]
+    template: str = DEFAULT_TEMPLATE
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.labels) <= MAX_ZERO_SHOT_LABELS or not all(self.labels):
+            raise InputError(f"labels: expected 1 to {MAX_ZERO_SHOT_LABELS}, none of them empty")
+        if "{}" not in self.template:
+            raise InputError(f"template: expected a sentence with {{}} for the label, found {self.template!r}")
+
+
+def entailment_of(head: Classification) -> int:
+    """The number of the label that says that a hypothesis follows.
+
+    Raises:
+        InputError: the labels are not those of natural language inference.
+    """
+    found = next((number for number, label in enumerate(head.labels) if label.lower().startswith(ENTAILMENT)), None)
+    if found is None or len(head.labels) < 2:
+        raise InputError(
+            "labels of a call need a model of natural language inference, one of whose labels starts with "
+            f"{ENTAILMENT!r}, found {shorten(list(head.labels))}"
+        )
+    return found
+
+
+def _zero_shot_options(options: Any) -> ZeroShotOptions | None:
+    if options.labels is None:
+        if options.template is not None or options.multi_label:
+            raise InputError("--template and --multi-label belong to --labels: add it")
+        return None
+    labels = tuple(label.strip() for label in options.labels.split(",") if label.strip())
+    return ZeroShotOptions(labels, options.template or DEFAULT_TEMPLATE, options.multi_label)
+
+
+TEXT_LABELS = replace(
+    CLASSIFICATION,
+    options="edgeformer_runtime.tasks.programs:ZeroShotOptions",
+    answered=lambda head, options: head if options is None else replace(head, labels=options.labels),
+    run_options=("--labels", "--template", "--multi-label"),
+    call_options=_zero_shot_options,
+)
+
+
 # Embeddings.
 
 
@@ -287,7 +356,7 @@ SCORE = AnswerKind(
 TEXT_CLASSIFICATION = Task(
     name="text-classification",
     takes=TEXT,
-    gives=CLASSIFICATION,
+    gives=TEXT_LABELS,
     pipeline="edgeformer_runtime.pipelines.text:TextClassifier",
     serve="edgeformer_runtime.serve.routes:add_text_classification",
 )

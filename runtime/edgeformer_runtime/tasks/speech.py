@@ -54,7 +54,21 @@ AUDIO = InputKind(
     run="edgeformer_runtime.cli.run:run_audio",
     takes="audio: expected paths of files",
     asks_for="paths of files of audio",
-    options=("--language", "--task", "--beam-size", "--timestamps", "--words", "--prompt", "--format", "--out"),
+    options=(
+        "--language",
+        "--task",
+        "--beam-size",
+        "--timestamps",
+        "--words",
+        "--vad",
+        "--hotwords",
+        "--clip-timestamps",
+        "--max-line-width",
+        "--max-line-count",
+        "--prompt",
+        "--format",
+        "--out",
+    ),
     frame="edgeformer_runtime.isolation.messages:file_frame",
     answer_s=600.0,  # audio may be long
     patience_s=15.0,  # a window that has begun is transcribed to its end

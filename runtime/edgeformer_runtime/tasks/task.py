@@ -173,6 +173,7 @@ class AnswerKind:
         workload: what `bench` runs, a function of a bundle and the name of a program or None.
         options: the class of options that a call of the pipeline takes beside the input; None: there are none. Such a
             pipeline reports progress, too.
+        answered: from the manifest's record and options of a call to the record that the answer follows.
         run_options: the options of `run` that have a meaning for such answers, beside those of the input.
         call_options: from the options of `run` to those of a call, or None for the bundle's own.
         streams: the pipeline takes input that is still arriving (`begin`, `open_stream`).
@@ -197,6 +198,7 @@ class AnswerKind:
     replay: Lazy
     workload: Lazy = "edgeformer_runtime.bench.workload:program_workload"
     options: Lazy | None = None
+    answered: Callable[[Any, Any], Any] = lambda head, _: head
     run_options: tuple[str, ...] = ()
     call_options: Callable[[Any], Any] = lambda _: None
     streams: bool = False
@@ -234,6 +236,7 @@ TASKS: Registry[Task] = Registry(
         "text-classification": "edgeformer_runtime.tasks.programs:TEXT_CLASSIFICATION",
         "text-embedding": "edgeformer_runtime.tasks.programs:TEXT_EMBEDDING",
         "text-scoring": "edgeformer_runtime.tasks.programs:TEXT_SCORING",
+        "fill-mask": "edgeformer_runtime.tasks.tokens:FILL_MASK",
         "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",

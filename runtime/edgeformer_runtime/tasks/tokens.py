@@ -1,4 +1,4 @@
-"""Tasks whose answers are places in a text, from scores of its tokens: question answering and token classification."""
+"""Tasks whose answers are places in a text or tokens: question answering, token classification and masked tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
+from edgeformer_runtime.bundle.specs import TextPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.registry import check_choice
-from edgeformer_runtime.tasks.programs import TEXT
+from edgeformer_runtime.tasks.programs import MASK_POSITION, TEXT, check_only_output
 from edgeformer_runtime.tasks.task import AnswerKind, Task
 
 if TYPE_CHECKING:
+    from edgeformer_runtime.pipelines.results import FillResult
     from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 
 SPAN_ENDS = 2
@@ -212,4 +214,103 @@ TOKEN_CLASSIFICATION = Task(
     gives=ENTITIES,
     pipeline="edgeformer_runtime.pipelines.tokens:EntityFinder",
     serve="edgeformer_runtime.serve.routes:add_token_classification",
+)
+
+
+# Tokens for a masked one.
+
+
+DEFAULT_FILLS, MAX_FILLS = 5, 100
+"""Tokens that are told for each mask."""
+MAX_TARGETS = 1000
+
+
+@dataclass(frozen=True)
+class MaskedToken:
+    """The program's only output is the logits (1, V) of every token of the vocabulary, at one position.
+
+    Attributes:
+        mask_token: what stands in a text for the token that is looked for, as [MASK].
+        mask_token_id: its id.
+    """
+
+    mask_token: str
+    mask_token_id: int
+    kind: str = "fills"
+
+
+@dataclass(frozen=True)
+class FillOptions:
+    """What a masked text may ask for.
+
+    Attributes:
+        top: how many tokens for each mask.
+        targets: the only ones that are wanted, each a token of the vocabulary or a word that is one; None: all.
+    """
+
+    top: int = DEFAULT_FILLS
+    targets: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top <= MAX_FILLS:
+            raise InputError(f"top: expected 1 to {MAX_FILLS} tokens, found {self.top}")
+        if self.targets is not None and not 1 <= len(self.targets) <= MAX_TARGETS:
+            raise InputError(f"targets: expected 1 to {MAX_TARGETS} words, found {len(self.targets)}")
+
+
+def _check_fills(manifest: Manifest) -> None:
+    head, spec = manifest.postprocessing, manifest.preprocessing
+    assert isinstance(head, MaskedToken) and isinstance(spec, TextPreprocessing)
+    if spec.tokenizer is None or spec.vocab_size is None:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing: {manifest.task} needs a tokenizer and vocab_size")
+    if head.mask_token_id >= spec.vocab_size or head.mask_token_id == spec.pad_token_id:
+        raise BundleError(f"{MANIFEST_NAME}: postprocessing.mask_token_id: expected an id that is no padding's")
+    check_only_output(manifest, spec.vocab_size)
+    for program in manifest.programs:
+        if MASK_POSITION not in {tensor.name for tensor in program.inputs}:
+            raise BundleError(f"{MANIFEST_NAME}: program {program.name}: expected an input {MASK_POSITION}")
+
+
+def _check_filled(case: Mapping[str, Any], head: MaskedToken, where: str) -> None:
+    text = case["input"].get("text")
+    if text is None or "pair" in case["input"] or head.mask_token not in text:
+        raise BundleError(f"{where}: input: expected one text with {head.mask_token}")
+    fills = case["expected"].get("fills")
+    if not fills or not all(math.isfinite(fill["score"]) and 0 <= fill["score"] <= 1 for fill in fills):
+        raise BundleError(f"{where}: expected.fills: expected tokens with scores from 0 to 1")
+
+
+def _show_fills(result: FillResult, _: int) -> str:
+    several = result.masks > 1
+    return "  ".join(f"{f'{fill.mask}: ' if several else ''}{fill.text} {fill.score:.3f}" for fill in result.fills)
+
+
+def _fill_options(options: Any) -> FillOptions | None:
+    if options.top is None and options.targets is None:
+        return None
+    targets = None if options.targets is None else tuple(each.strip() for each in options.targets.split(","))
+    return FillOptions(options.top or DEFAULT_FILLS, targets)
+
+
+FILLS = AnswerKind(
+    kind="fills",
+    record=MaskedToken,
+    check=_check_fills,
+    check_expected=_check_filled,
+    describe=lambda head: f"tokens for {head.mask_token}",
+    result="edgeformer_runtime.pipelines.results:FillResult",
+    show=_show_fills,
+    plural="fills",
+    replay="edgeformer_runtime.verify.program_replay:FillReplay",
+    options="edgeformer_runtime.tasks.tokens:FillOptions",
+    run_options=("--targets",),
+    call_options=_fill_options,
+)
+
+FILL_MASK = Task(
+    name="fill-mask",
+    takes=TEXT,
+    gives=FILLS,
+    pipeline="edgeformer_runtime.pipelines.text:MaskFiller",
+    serve="edgeformer_runtime.serve.routes:add_fill_mask",
 )

@@ -18,7 +18,14 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.program import Prepared
-from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult, score_of
+from edgeformer_runtime.pipelines.results import (
+    ClassificationResult,
+    EmbeddingResult,
+    ScoreResult,
+    finite_row,
+    score_of,
+    softmax,
+)
 from edgeformer_runtime.pipelines.tokens import label_probabilities, span_probabilities, token_logits
 from edgeformer_runtime.tasks.task import TASKS
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
@@ -170,7 +177,13 @@ def _scores(answer: Mapping[str, Any], labels: Sequence[str]) -> Tensor:
 
 
 class PlaceReplay(ProgramReplay):
-    """Compares answers that are places in a text, and what they were chosen by."""
+    """Compares answers that are places in a text, and what they were chosen by.
+
+    Attributes:
+        places: what answers are, for messages.
+    """
+
+    places = "places in the text"
 
     @abstractmethod
     def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:
@@ -196,7 +209,7 @@ class PlaceReplay(ProgramReplay):
         places = [[{**each, "score": 0} for each in answers] for answers in (found, expected)]
         if places[0] != places[1]:
             return Comparison(
-                None, None, RECORDED_TOLERANCE, ok=False, reason="the recorded outputs give other places in the text"
+                None, None, RECORDED_TOLERANCE, ok=False, reason=f"the recorded outputs give other {self.places}"
             )
         scores = [np.array([each["score"] for each in answers], np.float64) for answers in (found, expected)]
         comparison = compare(scores[0], scores[1], RECORDED_TOLERANCE)
@@ -219,3 +232,13 @@ class EntityReplay(PlaceReplay):
         """(N, L)."""
         assert window.places is not None
         return label_probabilities(token_logits(outputs, window.places))
+
+
+class FillReplay(PlaceReplay):
+    """Compares masked tokens by the probabilities of the whole vocabulary."""
+
+    places = "tokens"
+
+    def probabilities(self, outputs: Mapping[str, Tensor], window: Prepared) -> Tensor:  # noqa: ARG002
+        """(V,)."""
+        return softmax(finite_row(outputs).astype(np.float64))

@@ -31,10 +31,8 @@ class Scaled(nn.Module):
 
 
 def test_weights_of_equal_integers_keep_their_scales_in_a_shared_weight_cache(tmp_path: Path) -> None:
-    from ai_edge_litert.compiled_model import CompiledModel, CpuOptions, Options
-
     from edgeformer_converters.litert.converter import MODEL_FILE, LiteRTConverter
-    from edgeformer_runtime.engines.litert import WEIGHT_CACHE
+    from edgeformer_runtime.engines.litert import open_model
 
     torch.manual_seed(0)
     weight = torch.randn(SIZE, SIZE)
@@ -48,8 +46,7 @@ def test_weights_of_equal_integers_keep_their_scales_in_a_shared_weight_cache(tm
         (tmp_path / folder).mkdir()
     fp32 = LiteRTConverter().lower_fp32(programs, tmp_path / "fp32")
     LiteRTConverter().lower_precision(programs, fp32, PRECISIONS["dynamic-int8"], tmp_path / "int8")
-    options = Options(cpu_options=CpuOptions(num_threads=1, xnnpack_weight_cache_path=WEIGHT_CACHE))
-    model = CompiledModel.from_file(str(tmp_path / "int8" / MODEL_FILE), options=options)
+    model = open_model(tmp_path / "int8" / MODEL_FILE, threads=1)
     x = torch.randn(1, SIZE)
     for program in programs:
         given = model.create_input_buffer_by_name(program.name, "x")

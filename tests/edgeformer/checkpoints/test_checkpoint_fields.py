@@ -22,7 +22,7 @@ from edgeformer.checkpoints.fields import (
     HONOURED,
     IMAGE,
     MODULE_FIELDS,
-    NORMALIZE_FIELDS,
+    MODULE_FILES,
     NOTED,
     PIXEL_FIELDS,
     POOLING_FIELDS,
@@ -51,7 +51,8 @@ ALL: dict[str, Mapping[str, Field]] = {
     "preprocessor_config.json": AUDIO_FIELDS,
     "preprocessor_config.json of images": PIXEL_FIELDS,
     "pretrained_cfg": PRETRAINED_FIELDS,
-    "2_Normalize/config.json": NORMALIZE_FIELDS,
+    "2_Dense/config.json": MODULE_FILES["Dense"],
+    "3_Normalize/config.json": MODULE_FILES["Normalize"],
     "modules.json": MODULE_FIELDS,
 }
 
@@ -151,6 +152,7 @@ CONFIG_SAMPLES: dict[str, dict[str, Any]] = {
         "position_embedding_type": "relative_key",
         "pruned_heads": {"0": [1]},
         "layer_widths": [{"heads": 1, "neurons": [7]}],
+        "tie_word_embeddings": False,
     },
     "distilbert": {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 99, "activation": "relu"},
     "mobilebert": {
@@ -333,7 +335,7 @@ def test_a_pooling_in_any_folder_is_walked(embedder: Path, tmp_path: Path) -> No
 
 def all_of(checkpoint: Checkpoint) -> tuple[Any, ...]:
     """What a bundle takes from a checkpoint."""
-    head = (checkpoint.pooling, checkpoint.normalize, checkpoint.longest, checkpoint.task, checkpoint.pad_token_id)
+    head = (checkpoint.head, checkpoint.longest, checkpoint.task, checkpoint.pad_token_id)
     return (*head, checkpoint.tokenizer_json, checkpoint.config, checkpoint.speech, checkpoint.notes)
 
 
@@ -377,11 +379,10 @@ FILE_SAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 WITHOUT_EFFECT_ALONE = {
-    *("pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len", "pooling_mode_mean_sqrt_len_tokens"),
+    *("pooling_mode_mean_tokens", "include_prompt", "model_max_length", "max_len"),
     "add_prefix_space",
 }
-"""Mean is what no mode at all is, and what its other scale is where the length is 1; the others are set with what they
-need below and in test_xlm_roberta_tokenizer.py."""
+"""Mean is what no mode at all is; the others are set with what they need below and in test_xlm_roberta_tokenizer.py."""
 
 
 @pytest.mark.parametrize("file", FILE_SAMPLES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 import transformers
 from checkpoint_factory import tokenizer
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, capped, load_module, open_checkpoint
 from edgeformer.models.family import ProgramOptions
+from edgeformer.models.pooling import EmbeddingHead
 from edgeformer.tasks.text import EMBEDDING, TEXTS
 from edgeformer_runtime.bundle.manifest import Embedding
 from edgeformer_runtime.errors import InputError
@@ -63,6 +66,22 @@ def mini(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "mini"))
 
 
+def _weighted(states: Tensor) -> Tensor:
+    weights = torch.arange(1.0, len(states) + 1)
+    return (states * weights[:, None]).sum(dim=0) / weights.sum()
+
+
+POOLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "cls": lambda states: states[0],
+    "max": lambda states: states.max(dim=0).values,
+    "mean": lambda states: states.mean(dim=0),
+    "mean_sqrt_len_tokens": lambda states: states.sum(dim=0) / len(states) ** 0.5,
+    "weightedmean": _weighted,
+    "lasttoken": lambda states: states[-1],
+}
+"""As sentence-transformers documents them, of the states (S, C) of a text without padding."""
+
+
 def embedder(folder: Path, count: int = 3, version: int = 5, **pooling: Any) -> Path:
     write(folder / "modules.json", modules(count, version))
     write(folder / "1_Pooling" / "config.json", pooling or {"pooling_mode_mean_tokens": True})
@@ -95,6 +114,13 @@ def hidden(folder: Path, text: str) -> Tensor:
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         ({"pooling_mode": "cls", "embedding_dimension": 32}, "cls"),
         ({"pooling_mode": ["mean"], "include_prompt": True}, "mean"),
+        ({"pooling_mode_max_tokens": True}, "max"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weightedmean"),
+        ({"pooling_mode": ["max", "cls"]}, "max cls"),
+        # Flags have an order of their own.
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": True}, "mean lasttoken"),
     ],
 )
 @pytest.mark.parametrize("normalized", [True, False])
@@ -104,13 +130,13 @@ def test_pooling_and_norm_are_the_folders(
 ) -> None:
     checkpoint = open_checkpoint(str(embedder(mini, 3 if normalized else 2, version, **pooling)))
     states = hidden(mini, "turn the lights off")
-    expected = states[0] if mode == "cls" else states.mean(dim=0)
+    expected = torch.cat([POOLED[each](states) for each in mode.split()])
     expected = torch.nn.functional.normalize(expected, dim=0) if normalized else expected
     torch.testing.assert_close(embedding(checkpoint, "turn the lights off"), expected, rtol=1e-4, atol=1e-5)
     module, _ = load_module(checkpoint, KERNELS["dense"])
     programs = checkpoint.family.programs(module, checkpoint.config, ProgramOptions(seq_lens=(16,)))
     head = EMBEDDING.spec(checkpoint, programs, ProgramOptions(seq_lens=(16,))).postprocessing
-    assert head == Embedding(dim=32, normalized=normalized)
+    assert head == Embedding(dim=32 * len(mode.split()), normalized=normalized)
     assert any("has no Normalize" in note for note in checkpoint.notes) != normalized
 
 
@@ -118,16 +144,17 @@ def test_pooling_without_modules_json(mini: Path) -> None:
     embedder(mini, pooling_mode_cls_token=True)
     (mini / "modules.json").unlink()
     checkpoint = open_checkpoint(str(mini))
-    assert (checkpoint.task, checkpoint.pooling, checkpoint.normalize) == ("text-embedding", "cls", True)
+    assert (checkpoint.task, checkpoint.head) == ("text-embedding", EmbeddingHead(("cls",)))
     assert any("modules.json is not there" in note for note in checkpoint.notes)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pooling must be one of mean, cls, found max"),
-        ("1_Pooling/config.json", {"pooling_mode": ["cls", "mean"]}, "found cls, mean"),
-        ("1_Pooling/config.json", {"pooling_mode_lasttoken": True}, "found lasttoken"),
+        ("1_Pooling/config.json", {"pooling_mode": "min"}, "pooling must be one or several of cls, max, mean"),
+        ("1_Pooling/config.json", {"pooling_mode": ["cls", {}]}, "found ['cls', {}]"),
+        ("1_Pooling/config.json", {"pooling_mode": []}, "found []"),
+        ("1_Pooling/config.json", {"pooling_mode": 3}, "found 3"),
         (
             "2_Normalize/config.json",
             {"module_input_name": "token_embeddings"},
@@ -135,9 +162,11 @@ def test_pooling_without_modules_json(mini: Path) -> None:
         ),
         (
             "modules.json",
-            [*modules(2), {"path": "2_Dense", "type": f"{V5}Dense"}],
-            "found 'sentence_transformers.models.Dense'",
+            [*modules(2), {"path": "2_LSTM", "type": f"{V5}LSTM"}],
+            "found 'sentence_transformers.models.LSTM'",
         ),
+        ("modules.json", [*modules(3), {"path": "3_Dense", "type": f"{V5}Dense"}], "in this order"),
+        ("modules.json", [*modules(2), modules(3)[1]], "found 'sentence_transformers.models.Pooling'"),
         ("modules.json", [modules(1)[0] | {"type": "own.Transformer"}], "found 'own.Transformer'"),
         ("modules.json", modules(1), "has no Pooling: expected an embedder's Transformer and Pooling"),
         ("modules.json", [modules(3)[0], {"path": "../x", "type": f"{V5}Pooling"}], "outside of the checkpoint"),
@@ -162,12 +191,81 @@ def test_what_is_not_converted_is_refused(mini: Path, file: str, content: Any, r
     assert "\n" not in str(caught.value)
 
 
-def test_a_mean_by_the_root_of_the_length_is_the_mean_where_the_length_is_scaled_away(mini: Path) -> None:
-    embedder(mini)
-    write(mini / "1_Pooling/config.json", {"pooling_mode": "mean_sqrt_len_tokens"})
-    assert open_checkpoint(str(mini)).pooling == "mean"
-    write(mini / "modules.json", modules(2))
-    with pytest.raises(InputError, match="found mean_sqrt_len_tokens: fine-tune the model with one of these"):
+def dense_behind(folder: Path, changes: dict[str, Any] | None = None, **tensors: Tensor) -> Path:
+    """An embedder with a dense layer of 32 to 8 between its pooling and its norm."""
+    embedder(folder)
+    write(folder / "modules.json", [*modules(2), {"path": "2_Dense", "type": f"{V5}Dense"}, modules(3)[2]])
+    config = {"in_features": 32, "out_features": 8, "bias": True, "activation_function": f"{ACTIVATION}Tanh"}
+    write(folder / "2_Dense" / "config.json", config | (changes or {}))
+    torch.manual_seed(1)
+    dense = {"linear.weight": torch.randn(8, 32), "linear.bias": torch.randn(8)} | tensors
+    save_file({name: tensor for name, tensor in dense.items() if len(tensor)}, folder / "2_Dense" / "model.safetensors")
+    return folder
+
+
+ACTIVATION = "torch.nn.modules.activation."
+
+
+@pytest.mark.parametrize(
+    ("changes", "activation"),
+    [
+        ({}, torch.tanh),
+        ({"activation_function": None}, torch.tanh),
+        ({"activation_function": "torch.nn.modules.linear.Identity", "bias": False}, lambda x: x),
+        ({"activation_function": f"{ACTIVATION}GELU"}, torch.nn.functional.gelu),
+    ],
+)
+def test_dense_layers_stand_behind_the_pooling(mini: Path, changes: dict[str, Any], activation: Any) -> None:
+    if changes.get("activation_function", "") is None:
+        changes = {}
+        dense_behind(mini)
+        config = json.loads((mini / "2_Dense" / "config.json").read_text())
+        del config["activation_function"]  # then it is the library's default
+        write(mini / "2_Dense" / "config.json", config)
+    biased = changes.get("bias", True)
+    dense_behind(mini, changes, **({} if biased else {"linear.bias": torch.empty(0)}))
+    weights = load_file(mini / "2_Dense" / "model.safetensors")
+    pooled = hidden(mini, "turn the lights off").mean(dim=0)
+    bias = weights.get("linear.bias")
+    expected = activation(torch.nn.functional.linear(pooled, weights["linear.weight"], bias))
+    found = embedding(open_checkpoint(str(mini)), "turn the lights off")
+    torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_dense_layers_weights_are_part_of_the_source(mini: Path) -> None:
+    hashes = set()
+    for scale in (1.0, 2.0):
+        dense_behind(mini, **{"linear.bias": torch.full((8,), scale)})
+        hashes.add(open_checkpoint(str(mini)).source.weights_sha256)
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"activation_function": f"{ACTIVATION}Softshrink"}, "activation_function must be torch's Identity, Tanh"),
+        ({"activation_function": "own.Tanh"}, "found 'own.Tanh'"),
+        ({"in_features": 1 << 20, "out_features": 1 << 20}, "must be sizes of the"),
+        ({"in_features": "32"}, "found '32' and 8"),
+        ({"use_residual": True}, "use_residual is True"),
+        ({"module_input_name": "token_embeddings"}, "modules behind the pooling take the whole embedding"),
+    ],
+)
+def test_dense_layers_that_are_not_computed_are_refused(mini: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(str(dense_behind(mini, changes)))
+    assert reason in str(caught.value)
+
+
+def test_dense_weights_are_safetensors_of_their_config(mini: Path) -> None:
+    dense_behind(mini, {"in_features": 16})
+    with pytest.raises(InputError, match=r"sentence.dense.0.weight \(8, 32\) instead of \(8, 16\)"):
+        load_module(open_checkpoint(str(mini)), KERNELS["dense"])
+    dense_behind(mini, **{"bert.embeddings.word_embeddings.weight": torch.zeros(1, 1)})
+    with pytest.raises(InputError, match=r"1 unexpected \(sentence.dense.0.bert.embeddings"):
+        load_module(open_checkpoint(str(mini)), KERNELS["dense"])
+    (mini / "2_Dense" / "model.safetensors").rename(mini / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(InputError, match="2_Dense: a Dense module needs"):
         open_checkpoint(str(mini))
 
 
@@ -202,7 +300,7 @@ def test_a_hub_cache_is_read_as_the_folder(mini: Path, tmp_path: Path) -> None:
     plain = open_checkpoint(str(embedder(mini, pooling_mode="cls")))
     linked = open_checkpoint(str(hub_cache(mini, tmp_path / "hub")))
     assert linked.tokenizer_json == plain.tokenizer_json
-    assert (linked.source.weights_sha256, linked.pooling) == (plain.source.weights_sha256, "cls")
+    assert (linked.source.weights_sha256, linked.head.poolings) == (plain.source.weights_sha256, ("cls",))
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"])
@@ -289,10 +387,11 @@ def prompted(folder: Path, default: str | None, **prompts: str) -> Path:
     return folder
 
 
-def test_a_default_prompt_must_be_decided(mini: Path) -> None:
+def test_the_default_prompt_is_built_in_as_encode_puts_it(mini: Path) -> None:
     folder = str(prompted(mini, "query", query="turn: ", passage="on: "))
-    with pytest.raises(InputError, match=r"encode\(\) puts the prompt 'turn: ' before each text: say --prompt query"):
-        open_checkpoint(folder)
+    default = open_checkpoint(folder)
+    assert default.tokenizer_json == open_checkpoint(folder, prompt="query").tokenizer_json
+    assert any("default prompt 'turn: ' is built in" in note for note in default.notes)
     plain = open_checkpoint(folder, prompt="none")
     reference = transformers.AutoTokenizer.from_pretrained(mini)
     for name, text in (("query", "turn: "), ("passage", "on: ")):
@@ -328,7 +427,7 @@ def test_prompts_that_are_not_pooled_are_refused(mini: Path) -> None:
     write(mini / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
     with pytest.raises(InputError, match="include_prompt is false"):
         open_checkpoint(str(mini), prompt="query")
-    assert open_checkpoint(str(mini), prompt="none").pooling == "mean"
+    assert open_checkpoint(str(mini), prompt="none").head == EmbeddingHead()
 
 
 def test_other_prompts_are_noted_and_empty_ones_are_none(mini: Path) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.config import read_int
 from edgeformer.models.family import Family
-from edgeformer.models.text import TextClassifier, TextEncoder, check_task, id2label, masked_mean, text_programs
+from edgeformer.models.pooling import masked_mean
+from edgeformer.models.text import TextClassifier, TextEncoder, check_task, id2label, text_programs
 
 BASE = "bag"
 

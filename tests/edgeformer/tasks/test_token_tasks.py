@@ -234,7 +234,7 @@ def test_what_these_tasks_do_not_do_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "source", "Bert", "QuestionAnswering")
     (source / "tokenizer.json").unlink()
     with pytest.raises(
-        InputError, match="question-answering answers with places in a text, for which the checkpoint has"
+        InputError, match="question-answering answers with tokens or places of a text, for which the checkpoint has"
     ):
         convert(ConvertOptions(str(source), tmp_path / "out", ("onnx",), ("fp32",), (48,)))
     with pytest.raises(InputError, match="--eval is for classifiers, and this does question-answering"):

@@ -148,6 +148,13 @@ def test_a_corrupted_note_does_not_count(known: Path, notes: Path, text: str) ->
     assert not is_known(known)
 
 
+@pytest.mark.parametrize("rows", [None, 5, "x", [], {"seq_8": 3}, {"seq_8": {"input_ids": "9"}}, {"seq_8": {"x": 0}}])
+def test_a_note_with_other_findings_does_not_count(known: Path, notes: Path, rows: object) -> None:
+    (note,) = notes.iterdir()
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"rows": rows}))
+    assert not is_known(known)
+
+
 def test_what_has_just_been_written_is_not_noted(tiny: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "SETTLED_S", 60.0)
     remember(tiny)

@@ -17,6 +17,8 @@ from edgeformer_runtime.cli import app, run
 from edgeformer_runtime.cli.console import run_app
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.speech_session import SpeechSession
+from edgeformer_runtime.pipelines.speech_stream import TranscriptStream, agreed
 from edgeformer_runtime.pipelines.transcript import Transcript
 
 ALPHABET = "abcdefghij"
@@ -188,6 +190,51 @@ def test_prompts_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts.clear()
     transcriber.run(audio, replace(options, condition_on_previous_text=False))
     assert {bytes(prompt.tokens[1 : prompt.start]) for prompt in prompts} == {b" names"}
+    prompts.clear()
+    long = replace(options, hotwords=" Anna, Otto ", initial_prompt="names" * 60)
+    assert transcriber.run(audio, long).text == spaced(TALK[:60])
+    room = 448 // 2 - 1
+    for prompt in prompts:
+        before = bytes(prompt.tokens[1 : prompt.start])
+        assert before.startswith(b" Anna, Otto") and len(before) == room
+
+
+@pytest.mark.parametrize(
+    ("clips", "letters", "starts"),
+    [
+        ((), "abcdefghij", [0.0, 0.7]),
+        ((0.0,), "abcdefghij", [0.0, 0.7]),
+        ((1.4, 2.8), "cd", [1.4, 2.1]),
+        ((0.0, 0.7, 2.8, 4.2, 6.3), "aefj", [0.0, 2.8]),
+        ((60.0,), "", []),
+        ((6.3, 70.0), "j", [6.3]),
+    ],
+)
+def test_clips(clips: tuple[float, ...], letters: str, starts: list[float]) -> None:
+    found = tone_transcriber().run(tones("abcdefghij"), TranscribeOptions(clip_timestamps=clips))
+    assert found.text == spaced(letters)
+    assert [segment.start for segment in found.segments[:2]] == pytest.approx(starts, abs=0.06)
+
+
+def test_clips_that_are_none() -> None:
+    for wrong in ((3.0, 2.0), (-1.0,), (float("nan"),)):
+        with pytest.raises(InputError, match="clip_timestamps: expected seconds that never fall"):
+            TranscribeOptions(clip_timestamps=wrong)
+    with pytest.raises(InputError, match="clip_timestamps: expected none for a stream"):
+        tone_transcriber().open_stream(TranscribeOptions(clip_timestamps=(1.0,)))
+
+
+def test_segments_are_told_as_they_come() -> None:
+    told: list[tuple[str, float]] = []
+    done: list[float] = []
+    audio = tones(TALK[:90])
+    found = tone_transcriber().run(
+        audio,
+        progress=lambda seconds, _: done.append(seconds),
+        on_segment=lambda segment: told.append((segment.text, done[-1] if done else 0.0)),
+    )
+    assert [text for text, _ in told] == [segment.text for segment in found.segments]
+    assert told[0][1] == 0.0 and told[-1][1] > 25
 
 
 def test_languages() -> None:
@@ -236,6 +283,13 @@ def test_reference_answer() -> None:
 # Streams
 
 
+@pytest.fixture
+def free_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which guesses take no time, so that they are made as often as this machine likes."""
+    monkeypatch.setattr(TranscriptStream, "clock", staticmethod(lambda: 0.0))
+
+
+@pytest.mark.usefixtures("free_guesses")
 @pytest.mark.parametrize("block_seconds", [0.02, 0.5, 7.0, 200.0])
 def test_streams_agree_with_whole_recordings(block_seconds: float) -> None:
     audio = tones(TALK[:60] + "      " + TALK[60:90])
@@ -248,13 +302,68 @@ def test_streams_agree_with_whole_recordings(block_seconds: float) -> None:
     check_times(Transcript("", None, tuple(final), len(audio) / RATE))
     partials = [update for update in updates if update.partial]
     if block_seconds <= 0.5:
-        assert len(partials) > 20
+        assert len(partials) > 40
         gaps = np.diff([update.seconds for update in partials])
-        assert gaps.min() >= 1 - 1e-6
+        assert gaps.min() >= 0.1 - 1e-6 and np.median(gaps) == pytest.approx(0.5)
+        assert all(update.partial.startswith(update.stable) for update in partials)
         # A guess is the start of what becomes final, but for the word that is being said.
         for update, following in itertools.pairwise(updates):
             if update.partial and following.final:
                 assert " ".join(segment.text for segment in following.final).startswith(update.partial[:-2])
+
+
+@pytest.mark.usefixtures("free_guesses")
+def test_words_are_stable_soon() -> None:
+    """A word is in two guesses a second after its end at the latest, or a breath after it in one."""
+    audio = tones("abcdefghij", 0.4, 0.1)
+    ends = [0.4 + 0.5 * index for index in range(10)]
+    stream = tone_transcriber().open_stream()
+    stable = [
+        (update.seconds, update.stable)
+        for start in range(0, len(audio), RATE // 50)
+        for update in stream.feed(audio[start : start + RATE // 50])
+    ]
+    stable += [(update.seconds, update.stable) for update in stream.feed(np.zeros(round(0.35 * RATE), np.float32))]
+    for letter, end in zip("abcdefghij", ends, strict=True):
+        assert next(seconds for seconds, text in stable if letter in text) - end <= 1.0 + 0.1, letter
+    assert stream.transcript().segments == ()  # all of it is still a guess
+
+
+def test_guesses_take_a_fifth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that takes half a second for each, a guess is made every two and a half."""
+    ticks = itertools.count()
+    monkeypatch.setattr(TranscriptStream, "clock", staticmethod(lambda: next(ticks) * 0.5))
+    audio = tones("abcdefghij", 0.4, 0.1)
+    seconds = [update.seconds for update in tone_transcriber().stream(np.split(audio, 50)) if update.partial]
+    assert np.diff(seconds).min() >= 2.5 - 1e-6 and len(seconds) == 2
+
+
+@pytest.mark.usefixtures("free_guesses")
+def test_a_guess_that_lost_the_thread_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model gives the first three words whatever follows; behind a cut it hears the rest."""
+    transcriber = tone_transcriber()
+    monkeypatch.setattr(SpeechSession, "guess", lambda _, samples: "a b c"[: len(samples) // RATE * 2])
+    audio = tones("abcdefghijabcdefghij", 0.4, 0.1)
+    updates = list(transcriber.stream(np.split(audio, 100)))
+    finals = [update for update in updates if update.final]
+    assert finals[0].seconds == pytest.approx(6.2, abs=0.4)  # three seconds after the third
+    assert " ".join(segment.text for update in finals for segment in update.final) == spaced("abcdefghij" * 2)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "stable", "expected"),
+    [
+        ("", "the old", "", ""),
+        ("The old beer.", "the old beard is", "", "the old"),
+        ("the old beer.", "The old beer, which", "", "The old beer"),
+        ("the old", "the new beer", "the old beer", "the"),
+        ("the", "the old beer is", "the old beer", "the old beer"),
+        ("今天天", "今天天气很好", "", "今天天"),
+        ("don't do", "Don't  do it", "", "Don't  do"),
+    ],
+)
+def test_agreement_of_guesses(before: str, now: str, stable: str, expected: str) -> None:
+    assert agreed(before, now, stable) == expected
 
 
 def test_a_stream_by_hand() -> None:
@@ -273,6 +382,31 @@ def test_a_stream_by_hand() -> None:
     assert last.final[0].start >= final.final[-1].end >= 11.5
     with pytest.raises(InputError, match="the stream has ended"):
         stream.feed(tones("a"))
+
+
+class Ears:
+    """A detector that takes no tone below 500 Hz for a voice."""
+
+    def process_samples(self, samples: list[float]) -> float:
+        power = np.square(np.abs(np.fft.rfft(samples)))
+        return float(power[16:].sum() > power[:16].sum())
+
+
+def test_only_voices_are_transcribed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "a" is a hum of 300 Hz; a window of 30 s has what is nearer to a voice than three seconds."""
+    monkeypatch.setattr("edgeformer_runtime.preprocess.silence.load_optional", lambda *_: Ears)
+    hum = tones("a" * 20)
+    audio = np.concatenate((hum, tones("def"), hum))
+    options = TranscribeOptions(vad_filter=True)
+    transcriber = tone_transcriber()
+    assert transcriber.run(hum).text.count("a") == 20
+    assert transcriber.run(hum, options).segments == ()
+    found = transcriber.run(audio, options)
+    assert found.text in ("d e f", "a d e f", "a d e f a", "d e f a")
+    d = next(segment for segment in found.segments if segment.text == "d")
+    assert d.start == pytest.approx(14.0, abs=0.1)
+    updates = transcriber.stream([hum[start : start + 1600] for start in range(0, len(hum), 1600)], options)
+    assert list(updates) == []
 
 
 # The command line
@@ -339,6 +473,14 @@ def test_commands_tell_what_is_clipped(call: Call, tmp_path: Path) -> None:
     code, out, err = call(path, "--no-timestamps")
     assert (code, out) == (0, "a b c\n")
     assert "% of its samples are at full scale: record it at a lower level" in err and err.count("\n") == 1
+
+
+def test_commands_take_clips_and_lines(call: Call, talks: list[Path]) -> None:
+    assert call(talks[0], "--clip-timestamps", "0.7,1.4", "--hotwords", "Anna") == (0, "b\n", "")
+    message = "error: --clip-timestamps: expected seconds with commas, as 0,30,60,90, found '1:30'\n"
+    assert call(talks[0], "--clip-timestamps", "1:30") == (2, "", message)
+    _, out, _ = call(talks[0], "--no-timestamps", "--format", "srt", "--max-line-width", 3, "--max-line-count", 2)
+    assert out.splitlines()[2:4] == ["a b", "c"] or out.splitlines()[2:4] == ["a", "b c"]
 
 
 def test_commands_write_subtitles(call: Call, talks: list[Path], tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgeformer_runtime import load
 from edgeformer_runtime.process import held_back
 
 pytestmark = pytest.mark.litert
@@ -44,6 +46,27 @@ def test_signatures_share_one_copy_of_packed_weights(tmp_path: Path) -> None:
     grown = {cache: _growth(tmp_path / "model.tflite", cache) for cache in ("", ":memory")}
     assert grown[":memory"] < 2 * 16
     assert grown[""] > 3 * 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has anonymous memory files")
+@pytest.mark.parametrize("confined", [False, True])
+def test_packed_weights_lie_in_a_memory_file(
+    confined: bool, tiny_litert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ours, whose packing memory is given back; where no file may be opened for writing, of XNNPACK's own."""
+    from edgeformer_runtime.engines import litert
+
+    def refuse(path: str, flags: int) -> int:
+        assert (path[:14], flags) == ("/proc/self/fd/", os.O_RDWR)
+        raise PermissionError(path)
+
+    if confined:
+        monkeypatch.setattr(litert.os, "open", refuse)
+    with load(tiny_litert) as pipeline:
+        found = Path("/proc/self/maps").read_text(encoding="utf-8")
+        assert pipeline("hello").label in ("lights", "greeting", "weather")
+    assert ("memfd:packed weights" in found) is not confined
+    assert ("memfd:XNNPack" in found) is confined
 
 
 def _growth(model: Path, cache: str) -> float:

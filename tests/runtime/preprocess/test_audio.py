@@ -15,7 +15,7 @@ import soxr
 
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess import mp4_file
-from edgeformer_runtime.preprocess.audio import BLOCK_FRAMES, MAX_CHANNELS, open_audio
+from edgeformer_runtime.preprocess.audio import BLOCK_FRAMES, MAX_CHANNELS, PcmStream, open_audio
 
 RATE = 16000
 FORMATS = [
@@ -402,3 +402,33 @@ def test_nothing_stays_open(tmp_path: Path, recwarn: pytest.WarningsRecorder) ->
     with pytest.raises(InputError, match="cut short"):
         open_audio(path, RATE)
     assert not [warning for warning in recwarn if issubclass(warning.category, ResourceWarning)]
+
+
+# Samples without a file
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+@pytest.mark.parametrize("rate", [RATE, 44100])
+def test_samples_as_they_arrive_are_those_of_the_whole(size: int, rate: int) -> None:
+    count = 500 if size == 1 else 50_000
+    stereo = (audio(count)[:, None] * [32767, 10000]).astype("<i2")
+    with open_audio((stereo, rate), RATE) as reader:
+        whole = reader.read(1 << 20)
+    pcm = PcmStream(rate, 2, 2, RATE)
+    data = stereo.tobytes()
+    parts = [pcm.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    parts.append(pcm.finish())
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+
+
+def test_formats_of_samples() -> None:
+    np.testing.assert_array_equal(PcmStream(RATE, 1, 1, RATE).feed(bytes([0, 128, 192])), np.float32([-1, 0, 0.5]))
+    np.testing.assert_array_equal(PcmStream(RATE, 4, 1, RATE).feed(bytes([0, 0, 0, 64])), np.float32([0.5]))
+    for width, rate, channels, message in (
+        (3, RATE, 1, "the stream has 3 bytes for a sample: expected 1, 2 or 4"),
+        (2, 10, 1, "the stream has a sample rate of 10 Hz: expected 1000 to 768000"),
+        (2, RATE, 65, "the stream has 65 channels: expected 1 to 64"),
+    ):
+        with pytest.raises(InputError) as caught:
+            PcmStream(rate, width, channels, RATE)
+        assert str(caught.value) == message

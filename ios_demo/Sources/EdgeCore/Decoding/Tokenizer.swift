@@ -68,7 +68,7 @@ struct SpeechTokenizer: Sendable {
     }
 
     /// Whether the scripts in which one text ends and another begins put spaces between words.
-    private static func hasSpaces(_ before: String, _ after: String) -> Bool {
+    static func hasSpaces(_ before: String, _ after: String) -> Bool {
         let neighbours = [before.unicodeScalars.last, after.unicodeScalars.first].compactMap { $0?.value }
         return !withoutSpaces.contains { script in neighbours.contains { script.contains($0) } }
     }

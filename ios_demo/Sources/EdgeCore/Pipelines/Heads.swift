@@ -17,6 +17,39 @@ enum Heads {
         )
     }
 
+    /// The labels of a call, best first; equal scores keep the call's order.
+    ///
+    /// The logits are of each label's hypothesis, of a model of natural language inference.
+    ///
+    /// - Throws: `InputError`: no label of the bundle says that a hypothesis follows.
+    static func zeroShot(
+        _ logits: [[Double]], _ head: Classification, _ options: ZeroShotOptions, truncated: Bool
+    ) throws -> ClassificationResult {
+        let entailment = try entailment(of: head)
+        let contradiction = entailment == 0 ? head.labels.count - 1 : 0
+        let scores =
+            options.multiLabel || options.labels.count == 1
+            ? logits.map { softmax([$0[contradiction], $0[entailment]])[1] } : softmax(logits.map { $0[entailment] })
+        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        return ClassificationResult(
+            entries: order.map { ClassificationResult.Entry(label: options.labels[$0], score: scores[$0]) },
+            truncated: truncated
+        )
+    }
+
+    /// The number of the label that says that a hypothesis follows.
+    ///
+    /// - Throws: `InputError`: the labels are not those of natural language inference.
+    static func entailment(of head: Classification) throws -> Int {
+        guard head.labels.count > 1, let found = head.labels.firstIndex(where: { $0.lowercased().hasPrefix("entail") })
+        else {
+            throw InputError(
+                "labels of a call need a model of natural language inference, one of whose labels starts with 'entail', found "
+                    + shown(head.labels.joined(separator: ", ")))
+        }
+        return found
+    }
+
     /// The only output (1, D) as a vector.
     ///
     /// - Throws: `EngineError`: it holds NaN or infinity.

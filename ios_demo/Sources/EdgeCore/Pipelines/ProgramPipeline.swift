@@ -53,9 +53,16 @@ extension ProgramPipeline {
 
     /// The same with another way from the outputs of the windows to the answer.
     func measured(_ raw: Raw, _ take: ([[String: Tensor]], [Prepared]) throws -> Answer) throws -> Answer {
+        try measured({ try windows(raw) }, take)
+    }
+
+    /// The same with other windows, too.
+    func measured(_ divide: () throws -> [Prepared], _ take: ([[String: Tensor]], [Prepared]) throws -> Answer) throws
+        -> Answer
+    {
         let clock = ContinuousClock()
         let start = clock.now
-        let windows = try windows(raw)
+        let windows = try divide()
         let ready = clock.now
         let outputs = try windows.map { try engine.run($0.program, $0.inputs) }
         let done = clock.now

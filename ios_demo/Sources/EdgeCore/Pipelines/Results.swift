@@ -95,6 +95,28 @@ public struct EntityResult: Equatable, Sendable {
     public internal(set) var statistics: Statistics?
 }
 
+/// A token for a mask.
+public struct Fill: Equatable, Sendable {
+    /// Its id.
+    public let token: Int
+    /// What it writes by itself; ## and the like before a token that continues a word stay.
+    public let text: String
+    /// Its probability among all tokens.
+    public let score: Double
+    /// The number of the mask in the text, from 0 on.
+    public let mask: Int
+}
+
+/// Tokens for the masks of a text.
+public struct FillResult: Equatable, Sendable {
+    /// Of each mask its best ones, best first; masks in the order of the text.
+    public let fills: [Fill]
+    /// The input was too long and lost its end.
+    public let truncated: Bool
+    /// What the answer cost; nil where it was not measured.
+    public internal(set) var statistics: Statistics?
+}
+
 /// An answer with room for what it cost.
 protocol Measured {
     var statistics: Statistics? { get set }
@@ -105,3 +127,4 @@ extension EmbeddingResult: Measured {}
 extension ScoreResult: Measured {}
 extension SpanResult: Measured {}
 extension EntityResult: Measured {}
+extension FillResult: Measured {}

@@ -1,7 +1,7 @@
 /// When a stream gives text, in seconds.
 public struct StreamOptions: Sendable {
-    /// New audio after which the guess is made anew.
-    public var partialSeconds = 1.0
+    /// New audio after which the guess is made anew, if guesses take a fifth of the time at most.
+    public var partialSeconds = 0.5
     /// A pause that ends a sentence of `settledSeconds`: its text becomes final.
     public var pauseSeconds = 0.7
     /// A pause that ends any sentence.
@@ -21,12 +21,25 @@ public struct StreamUpdate: Equatable, Sendable {
     public let partial: String
     /// Of audio that has arrived.
     public let seconds: Double
+    /// How `partial` begins, up to where it hardly ever changes: words that the guess before had, too, or that a breath
+    /// followed.
+    public var stable = ""
 }
 
 /// Takes audio as it arrives: first a guess, then, at a pause, what stays. Not for several threads at once.
 final class SpeechStream {
     /// New audio after which pauses are looked for: blocks may be much shorter.
     private static let lookSeconds = 0.1
+    /// A pause behind which a guess is made at once: all words before it have ended. A plosive is silent for 0.1 s.
+    private static let breathSeconds = 0.3
+    /// Of the time that guesses may take: on a slow machine, and in long sentences, they are made less often.
+    private static let guessingShare = 0.2
+    /// Of `settledSeconds`: half a pause ends what is longer, as guesses at it cost more and more.
+    private static let longSentence = 1.5
+    /// Of speech that adds no word to the guess: the model has lost the thread, and takes it up behind a cut near there.
+    private static let stalledSeconds = 3.0, nearSeconds = 1.0
+    /// Of silence that are kept: a soft first letter may be in them.
+    private static let onsetSeconds = 0.5
 
     private let session: SpeechSession
     private let options: StreamOptions
@@ -35,7 +48,10 @@ final class SpeechStream {
     private var buffer = AudioBuffer()
     private var lookedAt = 0
     private var guessedAt = 0
+    private var grownAt = 0
+    private var guessSeconds = 0.0
     private var partial = ""
+    private var stable = ""
     private var segments: [Segment] = []
 
     init(_ model: SpeechModel, _ session: SpeechSession, _ options: StreamOptions) {
@@ -52,10 +68,12 @@ final class SpeechStream {
         while buffer.samples.count > windowSamples { updates += final(try session.transcribeNext(&buffer)) }
         guard Double(buffer.end - lookedAt) >= Self.lookSeconds * Double(rate) else { return updates }
         lookedAt = buffer.end
-        if let pause = sentenceEnd() {
-            updates += final(try session.transcribeFirst(&buffer, pause))
-        } else if Double(buffer.end - guessedAt) >= options.partialSeconds * Double(rate) {
-            updates += try guess()
+        let ranges = self.ranges()
+        guard let last = ranges.last else { return updates }
+        if let cut = sentenceEnd(last.upperBound) ?? (isStalled(ranges) ? cut(near: grownAt) : nil) {
+            updates += final(try session.transcribeFirst(&buffer, cut))
+        } else if isGuessDue(last.upperBound) {
+            updates += try guess(last.upperBound)
         }
         return updates
     }
@@ -74,34 +92,97 @@ final class SpeechStream {
     private func final(_ found: [Segment]) -> [StreamUpdate] {
         segments += found
         guessedAt = buffer.end
+        grownAt = buffer.end
         let isNews = !found.isEmpty || !partial.isEmpty
         partial = ""
+        stable = ""
         return isNews ? [StreamUpdate(final: found, partial: "", seconds: seconds)] : []
     }
 
-    /// Nothing where the guess is still the same.
-    private func guess() throws -> [StreamUpdate] {
+    /// After some audio, or a breath, unless all speech (up to sample `end`) was in the last guess or guesses cost too
+    /// much.
+    private func isGuessDue(_ end: Int) -> Bool {
+        let waited = Double(buffer.end - guessedAt) / Double(rate)
+        guard waited >= guessSeconds / Self.guessingShare else { return false }
+        let breathed = end + samples(Self.breathSeconds)
+        return buffer.samples.count >= breathed
+            ? guessedAt - buffer.start < breathed : waited >= options.partialSeconds
+    }
+
+    /// Nothing where the guess is still the same. Speech ends at sample `end`.
+    private func guess(_ end: Int) throws -> [StreamUpdate] {
         guessedAt = buffer.end
+        let clock = ContinuousClock()
+        let begin = clock.now
         let found = try session.guess(buffer.samples)
-        guard found != partial else { return [] }
+        guessSeconds = (clock.now - begin).milliseconds / 1000
+        let hasEnded = buffer.samples.count >= end + samples(Self.breathSeconds)
+        let sure = hasEnded ? found : Self.agreed(partial, found, stable)
+        if Self.words(found).count > Self.words(partial).count { grownAt = buffer.end }
+        guard found != partial || sure != stable else { return [] }
         partial = found
-        return [StreamUpdate(final: [], partial: found, seconds: seconds)]
+        stable = sure
+        return [StreamUpdate(final: [], partial: found, seconds: seconds, stable: sure)]
     }
 
     private var seconds: Double { Double(buffer.end) / Double(rate) }
 
-    /// Where to cut, if the buffer ends in a pause that is long enough: in its middle. Drops leading silence.
-    private func sentenceEnd() -> Int? {
-        let samples = buffer.samples
-        if Silence.isSilent(samples, sampleRate: rate) {
-            let kept = Int((options.pauseSeconds * Double(rate)).rounded(.toNearestOrEven))
-            buffer.drop(max(0, samples.count - kept))
-            return nil
+    private func samples(_ seconds: Double) -> Int { Int((seconds * Double(rate)).rounded(.toNearestOrEven)) }
+
+    /// Where somebody speaks in the buffer; silence alone is dropped but for its end.
+    private func ranges() -> [Range<Int>] {
+        let shortest = min(options.pauseSeconds, Self.breathSeconds)
+        let pauses = PauseOptions(minPauseSeconds: shortest, marginSeconds: 0)
+        let found = Silence.speechRanges(buffer.samples, sampleRate: rate, pauses)
+        if found.isEmpty {
+            buffer.drop(max(0, buffer.samples.count - samples(max(options.pauseSeconds, Self.onsetSeconds))))
+            guessedAt = buffer.end
+            grownAt = buffer.end
         }
-        let pauses = PauseOptions(minPauseSeconds: options.pauseSeconds, marginSeconds: 0)
-        guard let end = Silence.speechRanges(samples, sampleRate: rate, pauses).last?.upperBound else { return nil }
-        let isSettled = Double(end) >= options.settledSeconds * Double(rate)
-        let needed = isSettled ? options.pauseSeconds : options.longPauseSeconds
-        return Double(samples.count - end) >= needed * Double(rate) ? (end + samples.count) / 2 : nil
+        return found
+    }
+
+    /// Whether the last guess heard much more speech than the one that grew, and gave no more words.
+    private func isStalled(_ ranges: [Range<Int>]) -> Bool {
+        let grown = grownAt - buffer.start, heard = guessedAt - buffer.start
+        let spoken = ranges.map { max(0, min($0.upperBound, heard) - max($0.lowerBound, grown)) }.reduce(0, +)
+        return Double(spoken) >= Self.stalledSeconds * Double(rate)
+    }
+
+    /// The best cut near a sample of the recording.
+    private func cut(near place: Int) -> Int {
+        let count = buffer.samples.count, near = samples(Self.nearSeconds), middle = place - buffer.start
+        let earliest = min(count, max(near, middle - near)), latest = min(count, max(near, middle + near))
+        return Silence.quietestCut(buffer.samples, earliest: earliest, latest: latest, sampleRate: rate)
+    }
+
+    /// Where to cut, if the buffer ends in a pause that is long enough behind speech up to `end`: in its middle.
+    private func sentenceEnd(_ end: Int) -> Int? {
+        let count = buffer.samples.count, settled = options.settledSeconds * Double(rate)
+        var needed = Double(end) >= settled ? options.pauseSeconds : options.longPauseSeconds
+        if Double(end) >= Self.longSentence * settled { needed = options.pauseSeconds / 2 }
+        return Double(count - end) >= needed * Double(rate) ? (end + count) / 2 : nil
+    }
+
+    /// How a guess begins as the one before it did, in whole words (Liu et al. 2020, local agreement). Case and
+    /// punctuation make no difference. What was stable before stays so while the words are the same.
+    static func agreed(_ before: String, _ now: String, _ stable: String = "") -> String {
+        let new = words(now)
+        var shared = zip(words(before), new).prefix { $0.0.text == $0.1.text }.count
+        let kept = words(stable).map(\.text)
+        if kept == new.prefix(kept.count).map(\.text) { shared = max(shared, kept.count) }
+        return shared == 0 ? "" : String(now[..<new[shared - 1].end])
+    }
+
+    /// Words without case and punctuation, and where each ends in the text; characters where there are no spaces.
+    private static func words(_ text: String) -> [(text: String, end: String.Index)] {
+        let isSpaced = SpeechTokenizer.hasSpaces(text, text)
+        let pieces = isSpaced ? text.split(whereSeparator: \.isWhitespace) : text.indices.map { text[$0...$0] }
+        return pieces.compactMap { piece in
+            let plain = piece.lowercased().filter { $0.isLetter || $0.isNumber }
+            guard !plain.isEmpty else { return nil }
+            let end = piece.lastIndex { !".,;:!?-".contains($0) }.map { text.index(after: $0) } ?? piece.endIndex
+            return (plain, end)
+        }
     }
 }

@@ -1,3 +1,29 @@
+import Foundation
+
+/// Labels that a bundle was not trained for: how well each, as a hypothesis, follows from the text.
+public struct ZeroShotOptions: Equatable, Sendable {
+    /// Where nobody says another: that of transformers' pipeline.
+    public static let defaultTemplate = "This example is {}."
+    static let maxLabels = 1000
+    /// To choose from.
+    public let labels: [String]
+    /// A sentence in which each label stands for {}.
+    public let template: String
+    /// Any number of labels may hold, each by itself; else their scores sum to 1.
+    public let multiLabel: Bool
+
+    /// - Throws: `InputError`: there are no labels, too many or an empty one, or no place for them in the template.
+    public init(labels: [String], template: String = ZeroShotOptions.defaultTemplate, multiLabel: Bool = false) throws {
+        guard (1...Self.maxLabels).contains(labels.count), labels.allSatisfy({ !$0.isEmpty }) else {
+            throw InputError("labels: expected 1 to \(Self.maxLabels), none of them empty")
+        }
+        guard template.contains("{}") else {
+            throw InputError("template: expected a sentence with {} for the label, found \(shown(template))")
+        }
+        (self.labels, self.template, self.multiLabel) = (labels, template, multiLabel)
+    }
+}
+
 /// Scores every label of a bundle for a text, a pair of texts, or token ids.
 public final class TextClassifier: ProgramPipeline {
     let bundle: ModelBundle
@@ -22,6 +48,18 @@ public final class TextClassifier: ProgramPipeline {
     ///
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
     public func run(_ raw: RawText) throws -> ClassificationResult { try measured(raw) }
+
+    /// Labels of the call's own, best first, with a model of natural language inference.
+    ///
+    /// - Throws: `InputError`: the bundle's labels are not those of such a model. `EngineError`: the model failed.
+    public func run(_ text: String, _ options: ZeroShotOptions) throws -> ClassificationResult {
+        _ = try Heads.entailment(of: head)
+        let hypotheses = options.labels.map { options.template.replacingOccurrences(of: "{}", with: $0) }
+        return try measured({ try hypotheses.map { try prepare(.pair(text, $0)) } }) { outputs, windows in
+            let logits = try outputs.map { try Heads.onlyRow($0).map(Double.init) }
+            return try Heads.zeroShot(logits, head, options, truncated: windows.contains(where: \.truncated))
+        }
+    }
 
     func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
 
@@ -106,5 +144,94 @@ extension TextEncoder {
         }
         let tokenizer = try spec.tokenizer.map { try WordPieceTokenizer(try bundle.readBytes($0), file: $0) }
         try self.init(spec, tokenizer: tokenizer, programs: bundle.manifest.programs)
+    }
+}
+
+/// What a masked text may ask for.
+public struct FillOptions: Equatable, Sendable {
+    /// Tokens that are told for each mask where nobody says how many.
+    public static let defaultFills = 5
+    static let (maxFills, maxTargets) = (100, 1000)
+    /// How many tokens for each mask.
+    public let top: Int
+    /// The only ones that are wanted, each a token of the vocabulary or a word that is one; nil: all.
+    public let targets: [String]?
+
+    /// - Throws: `InputError`: a number is out of range.
+    public init(top: Int = FillOptions.defaultFills, targets: [String]? = nil) throws {
+        guard (1...Self.maxFills).contains(top) else {
+            throw InputError("top: expected 1 to \(Self.maxFills) tokens, found \(top)")
+        }
+        guard (1...Self.maxTargets).contains(targets?.count ?? 1) else {
+            throw InputError("targets: expected 1 to \(Self.maxTargets) words, found \(targets?.count ?? 0)")
+        }
+        (self.top, self.targets) = (top, targets)
+    }
+}
+
+/// Predicts the masked tokens of a text, each by itself.
+public final class MaskFiller: ProgramPipeline {
+    let bundle: ModelBundle
+    let engine: any Engine
+    private let encoder: TextEncoder
+    private let head: MaskedToken
+
+    /// Open the tokenizer of a bundle.
+    ///
+    /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
+    public init(_ bundle: ModelBundle, engine: any Engine) throws {
+        guard case .fills(let head) = bundle.manifest.postprocessing else {
+            throw InputError("expected a bundle for fill-mask, found \(bundle.manifest.task.rawValue)")
+        }
+        self.bundle = bundle
+        self.engine = engine
+        self.head = head
+        encoder = try TextEncoder(of: bundle)
+    }
+
+    /// Of each mask of a text the five best tokens.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ raw: RawText) throws -> FillResult { try measured(raw) }
+
+    /// Of each mask the best tokens.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ text: String, _ options: FillOptions? = nil) throws -> FillResult {
+        try measured(.text(text)) { try fills($0, $1, options ?? FillOptions()) }
+    }
+
+    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
+
+    func windows(_ raw: RawText) throws -> [Prepared] {
+        guard case .text(let text) = raw else {
+            throw InputError("expected one text, found a pair of texts or token ids")
+        }
+        return try encoder.atMasks(text, head)
+    }
+
+    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> FillResult {
+        try answer([outputs], [prepared])
+    }
+
+    func answer(_ outputs: [[String: Tensor]], _ windows: [Prepared]) throws -> FillResult {
+        try fills(outputs, windows, FillOptions())
+    }
+
+    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
+
+    private func fills(
+        _ outputs: [[String: Tensor]], _ windows: [Prepared], _ options: FillOptions
+    ) throws -> FillResult {
+        let wanted = try options.targets.map { Set(try $0.map(encoder.token(of:))).sorted() }
+        let found = try outputs.enumerated().flatMap { mask, output in
+            let scores = Heads.softmax(try Heads.onlyRow(output).map(Double.init))
+            let order = (wanted ?? Array(scores.indices)).sorted { (scores[$1], $0) < (scores[$0], $1) }
+            let best = Array(order.prefix(options.top))
+            return zip(best, encoder.texts(of: best)).map { token, text in
+                Fill(token: token, text: text, score: scores[token], mask: mask)
+            }
+        }
+        return FillResult(fills: found, truncated: windows[0].truncated)
     }
 }

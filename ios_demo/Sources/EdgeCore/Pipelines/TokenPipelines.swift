@@ -40,6 +40,11 @@ public final class QuestionAnswerer: ProgramPipeline {
         encoder = try TextEncoder(of: bundle)
     }
 
+    /// The best answer to the first text of a pair in the second.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ raw: RawText) throws -> SpanResult { try measured(raw) }
+
     /// Answers, best first.
     ///
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
@@ -184,6 +189,11 @@ public final class EntityFinder: ProgramPipeline {
         self.head = head
         encoder = try TextEncoder(of: bundle)
     }
+
+    /// Entities in the order of the text, aggregated as the bundle says.
+    ///
+    /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
+    public func run(_ raw: RawText) throws -> EntityResult { try measured(raw) }
 
     /// Entities in the order of the text, of tokens grouped as `aggregation` says, or nil as the bundle does.
     ///

@@ -8,7 +8,8 @@ struct AddedTokens: Sendable {
 
     private struct Token: Sendable {
         let content: [UInt32]
-        let length: Int
+        /// Its content before it was normalized.
+        let written: [UInt32]
         let id: Int
         let stripsLeft: Bool
         let stripsRight: Bool
@@ -37,7 +38,7 @@ struct AddedTokens: Sendable {
             let codes = content.unicodeScalars.map(\.value)
             let entry = Token(
                 content: isNormalized ? normalizer.normalize(codes) : codes,
-                length: codes.count,
+                written: codes,
                 id: try token.integer("id", 0...Int(Int32.max)),
                 stripsLeft: try token.flag("lstrip"),
                 stripsRight: try token.flag("rstrip")
@@ -59,6 +60,14 @@ struct AddedTokens: Sendable {
         Dictionary(grouping: tokens.filter { !$0.content.isEmpty }, by: { $0.content[0] })
             .mapValues { $0.sorted { $0.content.count > $1.content.count } }
     }
+
+    /// The id of the token that is written so.
+    func id(of written: [UInt32]) -> Int? { all.first { $0.written == written }?.id }
+
+    /// How a token is written.
+    func content(of id: Int) -> [UInt32]? { all.first { $0.id == id }?.written }
+
+    private var all: some Sequence<Token> { [raw, normalized].joined().flatMap(\.value) }
 
     /// The parts of a text in order; text between tokens is normalized.
     func split(_ text: Codes) -> [Part] {
@@ -88,7 +97,7 @@ struct AddedTokens: Sendable {
                 while end < text.count, UnicodeData.whiteSpace.contains(text[end]) { end += 1 }
             }
             if done < start { parts.append(.text(whole[done..<start])) }
-            parts.append(.token(id: token.id, length: token.length, whole[start..<end]))
+            parts.append(.token(id: token.id, length: token.written.count, whole[start..<end]))
             done = end
         }
         if done < text.count { parts.append(.text(whole[done..<text.count])) }

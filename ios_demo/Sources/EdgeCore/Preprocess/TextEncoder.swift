@@ -26,6 +26,9 @@ struct TextEncoder: Sendable {
     /// Of one input: each is a run of the model.
     static let maxWindows = 4096
 
+    /// 1 at the position whose token is predicted, of programs that predict one.
+    static let maskPosition = "mask_position"
+
     private let spec: TextPreprocessing
     private let tokenizer: WordPieceTokenizer?
     private let vocabSize: Int?
@@ -116,6 +119,39 @@ struct TextEncoder: Sendable {
         }
     }
 
+    /// A text once for each mask in it, whose place `maskPosition` says. The text is cut like any other.
+    ///
+    /// - Throws: `InputError`: as `encode`, or there is no mask in what the model reads of the text.
+    func atMasks(_ text: String, _ head: MaskedToken) throws -> [Prepared] {
+        let encoded = try encode(text, nil)
+        let ids = encoded.inputs["input_ids"]?.doubles ?? []
+        let found = ids.indices.filter { Int(ids[$0]) == head.maskTokenId }
+        guard !found.isEmpty else {
+            let place = encoded.truncated ? "the first \(longest) tokens of the text, which is cut there" : "it"
+            throw InputError("expected a text with \(head.maskToken), found none in \(place)")
+        }
+        return found.map { place in
+            var inputs = encoded.inputs
+            let mark = ids.indices.map { Int32($0 == place ? 1 : 0) }
+            inputs[Self.maskPosition] = Tensor(mark, shape: [1, ids.count])
+            return Prepared(program: encoded.program, inputs: inputs, truncated: encoded.truncated)
+        }
+    }
+
+    /// The id of a token of the vocabulary, or of the only one of a word.
+    ///
+    /// - Throws: `InputError`: it is not one token.
+    func token(of word: String) throws -> Int {
+        let ids = tokenizer?.encodeWhole(word, nil).tokens.compactMap { $0?.id } ?? []
+        guard let id = tokenizer?.id(of: word) ?? (ids.count == 1 ? ids[0] : nil), id < vocabSize ?? 0 else {
+            throw InputError("expected words that are one token each, found \(shown(word))")
+        }
+        return id
+    }
+
+    /// Tokens by themselves as the tokenizer writes them.
+    func texts(of ids: [Int]) -> [String] { tokenizer?.texts(of: ids) ?? ids.map { _ in "" } }
+
     private func encode(_ ids: [Int]) throws -> Prepared {
         guard !ids.isEmpty else { throw InputError("expected at least one token id, found none") }
         try checkIds(ids)
@@ -139,6 +175,7 @@ struct TextEncoder: Sendable {
                 switch spec.name {
                 case "input_ids": (encoding.ids, self.spec.padTokenId)
                 case "attention_mask": ([Int](repeating: 1, count: encoding.ids.count), 0)
+                case Self.maskPosition: ([], 0)
                 default: (encoding.typeIds, 0)
                 }
             let row = values + [Int](repeating: padding, count: bucket.length - values.count)

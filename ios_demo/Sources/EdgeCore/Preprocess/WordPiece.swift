@@ -87,6 +87,27 @@ struct WordPieceTokenizer: Sendable {
         vocabSize = (Array(pieces.values) + found.ids).reduce(-1, max) + 1
     }
 
+    /// The id of a token, by how the vocabulary has it.
+    func id(of token: String) -> Int? {
+        let codes = token.unicodeScalars.map(\.value)
+        return added.id(of: codes) ?? pieces[codes]
+    }
+
+    /// Tokens as the vocabulary has them; empty: it has none of that id. One search for all of them.
+    func texts(of ids: [Int]) -> [String] {
+        let wanted = Set(ids)
+        var found: [Int: String] = [:]
+        for (codes, id) in pieces where wanted.contains(id) { found[id] = Self.text(codes) }
+        for id in wanted { found[id] = added.content(of: id).map(Self.text) ?? found[id] }
+        return ids.map { found[$0] ?? "" }
+    }
+
+    private static func text(_ codes: [UInt32]) -> String {
+        var text = String.UnicodeScalarView()
+        text.append(contentsOf: codes.compactMap(Unicode.Scalar.init))
+        return String(text)
+    }
+
     /// How many special tokens surround one text, or a pair.
     func specialTokens(pair: Bool) -> Int { template.count(pair: pair) }
 

@@ -40,7 +40,7 @@ SMALL: dict[str, Any] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "distilled": {"decoder_layers": 1, "encoder_layers": 3},
-    "large_v3_mels": {"num_mel_bins": 128},
+    "large_v3_turbo": {"num_mel_bins": 128, "vocab_size": 51_866, "encoder_layers": 3, "decoder_layers": 1},
     "other_heads_and_widths": {"encoder_attention_heads": 6, "decoder_attention_heads": 2, "decoder_ffn_dim": 72},
 }
 

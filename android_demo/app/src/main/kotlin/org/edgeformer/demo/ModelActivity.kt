@@ -13,11 +13,12 @@ import java.io.Closeable
 import org.edgeformer.core.Bundle as ModelBundle
 
 /**
- * A screen that works with one bundle at a time, chosen from the installed ones of its task.
+ * A screen that works with one bundle at a time, chosen from the installed ones of its tasks.
  *
  * @param P what answers: a pipeline. It is opened, used and closed on the thread of [tasks] alone.
  */
-abstract class ModelActivity<P : Any>(private val layout: Int, private val task: Task) : Activity() {
+abstract class ModelActivity<P : Any>(private val layout: Int, private val wanted: Set<Task>) :
+    Activity() {
     /** The work of this screen. */
     protected lateinit var tasks: Tasks
         private set
@@ -41,10 +42,10 @@ abstract class ModelActivity<P : Any>(private val layout: Int, private val task:
         status = findViewById(R.id.status) as TextView
         bindViews()
         setReady(false)
-        tasks = Tasks(task.key)
+        tasks = Tasks(wanted.first().key)
         tasks.whenIdle(::closePipeline)
         val store = BundleStore(this)
-        tasks.run({ store.installed().filter { it.manifest.task == task } }, ::offer, ::showFailure)
+        tasks.run({ store.installed().filter { it.manifest.task in wanted } }, ::offer, ::showFailure)
     }
 
     override fun onDestroy() {

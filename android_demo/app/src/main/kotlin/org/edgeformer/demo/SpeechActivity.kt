@@ -18,7 +18,7 @@ import org.edgeformer.core.pipelines.Transcriber
 import java.io.IOException
 
 /** Transcribes a file, or the microphone: a guess while somebody speaks, and what stays after each pause. */
-class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, Task.SPEECH_RECOGNITION) {
+class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, setOf(Task.SPEECH_RECOGNITION)) {
     private lateinit var answer: TextView
     private lateinit var record: Button
     private lateinit var file: View

@@ -19,7 +19,7 @@ import org.edgeformer.core.pipelines.ImageClassifier
 import java.io.IOException
 
 /** Classifies a photo of the gallery, or what the camera sees, frame by frame. */
-class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, Task.IMAGE_CLASSIFICATION) {
+class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, setOf(Task.IMAGE_CLASSIFICATION)) {
     private lateinit var answer: TextView
     private lateinit var camera: Button
     private lateinit var gallery: View

@@ -20,8 +20,11 @@ const val IMAGE_INPUT = "pixels"
 /** The names of the other stages of a verification. */
 val RESERVED_PROGRAM_NAMES = listOf("preprocess", "answer", "mel", "steps", "text")
 
+/** 1 at the position whose token is predicted, of programs that predict one. */
+const val MASK_POSITION = "mask_position"
+
 /** The inputs that a program for text may have. */
-val TEXT_INPUTS = listOf("input_ids", "attention_mask", "token_type_ids")
+val TEXT_INPUTS = listOf("input_ids", "attention_mask", "token_type_ids", MASK_POSITION)
 
 /** What a task is called, and the kinds of its preprocessing and of its postprocessing. */
 enum class Task(val key: String, internal val before: String, internal val head: String) {
@@ -30,6 +33,7 @@ enum class Task(val key: String, internal val before: String, internal val head:
     TEXT_SCORING("text-scoring", "text", "score"),
     QUESTION_ANSWERING("question-answering", "text", "spans"),
     TOKEN_CLASSIFICATION("token-classification", "text", "entities"),
+    FILL_MASK("fill-mask", "text", "fills"),
     IMAGE_CLASSIFICATION("image-classification", "image", "classification"),
     SPEECH_RECOGNITION("speech-recognition", "audio", "transcription"),
 }
@@ -116,6 +120,16 @@ data class TokenLabels(
     val stride: Int,
 ) : Postprocessing() {
     override val kind: String get() = "entities"
+}
+
+/**
+ * The program's only output is the logits (1, V) of every token of the vocabulary, at one position.
+ *
+ * @property maskToken what stands in a text for the token that is looked for, as [MASK].
+ * @property maskTokenId its id.
+ */
+data class MaskedToken(val maskToken: String, val maskTokenId: Int) : Postprocessing() {
+    override val kind: String get() = "fills"
 }
 
 /** The oldest versions that run the bundle. Null: the target does not run there. */

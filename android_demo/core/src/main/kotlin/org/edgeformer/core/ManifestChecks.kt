@@ -59,8 +59,21 @@ private fun checkTask(manifest: Manifest) {
             checkUnique(head.labels, "label")
             checkTokens(before, head.labels.size, head.stride, manifest.programs)
         }
+        is MaskedToken -> checkFills(before as TextPreprocessing, head, manifest.programs)
         is Transcription -> Unit
     }
+}
+
+/** There is a tokenizer, and every program predicts the token at one position. */
+private fun checkFills(before: TextPreprocessing, head: MaskedToken, programs: List<ProgramSpec>) {
+    val size = before.vocabSize
+    if (before.tokenizer == null || size == null) refuse("preprocessing: fill-mask needs a tokenizer and vocab_size")
+    if (head.maskTokenId >= size || head.maskTokenId == before.padTokenId) {
+        refuse("postprocessing.mask_token_id: expected an id that is no padding's")
+    }
+    checkWidth(size, programs)
+    val without = programs.firstOrNull { program -> program.inputs.none { it.name == MASK_POSITION } } ?: return
+    refuse("program ${without.name}: expected an input $MASK_POSITION")
 }
 
 /** Every program's only output is as wide as the answer. */

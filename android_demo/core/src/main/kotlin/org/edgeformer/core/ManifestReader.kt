@@ -124,7 +124,7 @@ private fun readPreprocessing(fields: Fields): Preprocessing =
     }
 
 private val POSTPROCESSING_KINDS =
-    listOf("classification", "embedding", "score", "spans", "entities", "transcription")
+    listOf("classification", "embedding", "score", "fills", "spans", "entities", "transcription")
 
 private fun readPostprocessing(fields: Fields): Postprocessing =
     when (fields.choice("kind", POSTPROCESSING_KINDS)) {
@@ -145,6 +145,10 @@ private fun readPostprocessing(fields: Fields): Postprocessing =
             aggregation = fields.choice("aggregation", Aggregation.values().map { it.key })
                 .let { key -> Aggregation.values().first { it.key == key } },
             stride = fields.int("stride", 0..1_000_000L),
+        )
+        "fills" -> MaskedToken(
+            maskToken = fields.string("mask_token", length = 1..500),
+            maskTokenId = fields.int("mask_token_id", 0..Int.MAX_VALUE.toLong()),
         )
         else -> Transcription.read(fields)
     }

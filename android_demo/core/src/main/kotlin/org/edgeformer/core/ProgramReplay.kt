@@ -5,7 +5,9 @@ import org.edgeformer.core.pipelines.ClassificationResult
 import org.edgeformer.core.pipelines.EmbeddingResult
 import org.edgeformer.core.pipelines.EntityFinder
 import org.edgeformer.core.pipelines.EntityResult
+import org.edgeformer.core.pipelines.FillResult
 import org.edgeformer.core.pipelines.ImageClassifier
+import org.edgeformer.core.pipelines.MaskFiller
 import org.edgeformer.core.pipelines.Prepared
 import org.edgeformer.core.pipelines.ProgramPipeline
 import org.edgeformer.core.pipelines.QuestionAnswerer
@@ -16,6 +18,8 @@ import org.edgeformer.core.pipelines.TextClassifier
 import org.edgeformer.core.pipelines.TextEmbedder
 import org.edgeformer.core.pipelines.TextScorer
 import org.edgeformer.core.pipelines.labelProbabilities
+import org.edgeformer.core.pipelines.onlyRow
+import org.edgeformer.core.pipelines.softmax
 import org.edgeformer.core.pipelines.tokenLogits
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.ImagePreprocessing
@@ -44,6 +48,7 @@ internal class ProgramReplay(
         Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
         Task.QUESTION_ANSWERING -> Player(QuestionAnswerer(bundle, engine), ::scoresOfSpans)
         Task.TOKEN_CLASSIFICATION -> Player(EntityFinder(bundle, engine), ::scoresOfEntities)
+        Task.FILL_MASK -> Player(MaskFiller(bundle, engine), ::scoresOfFills)
         Task.SPEECH_RECOGNITION -> error("speech has another replay")
     }
     private val found = LinkedHashMap<String, MutableList<Comparison>>().apply {
@@ -74,7 +79,9 @@ internal class ProgramReplay(
 
     /** The whole way from raw input: scores in the order of the recorded labels, the embedding, or the score. */
     private fun answer(case: Case): Comparison {
-        if (case.expected is Expected.Spans || case.expected is Expected.Entities) return places(case)
+        if (case.expected is Expected.Spans || case.expected is Expected.Entities || case.expected is Expected.Fills) {
+            return places(case)
+        }
         val head = manifest.postprocessing
         val reference = when (val expected = case.expected) {
             is Expected.Scores -> expected.scores.toDoubleArray()
@@ -113,10 +120,12 @@ internal class ProgramReplay(
         val scores = player.recordedAnswer(case)
         val expected = when (val recorded = case.expected) {
             is Expected.Spans -> recorded.answers.map { it.score }
+            is Expected.Fills -> recorded.fills.map { it.score }
             else -> (recorded as Expected.Entities).entities.map { it.score }
         }
         if (scores.any { it.isNaN() }) {
-            val reason = "the recorded outputs give other places in the text"
+            val what = if (case.expected is Expected.Fills) "tokens" else "places in the text"
+            val reason = "the recorded outputs give other $what"
             return Comparison(null, null, RECORDED_TOLERANCE, ok = false, reason)
         }
         val comparison = Comparison.of(scores, expected.toDoubleArray(), RECORDED_TOLERANCE)
@@ -125,9 +134,9 @@ internal class ProgramReplay(
         return Comparison(comparison.maxAbs, comparison.cosine, RECORDED_TOLERANCE, ok = false, reason)
     }
 
-    /** What a window's tokens have, by which places are chosen. */
+    /** What a window's tokens have, by which places are chosen; of a mask what each token of the vocabulary has. */
     private fun probabilities(outputs: Map<String, Tensor>, window: Prepared): DoubleArray {
-        val places = window.places!!
+        val places = window.places ?: return softmax(onlyRow(outputs))
         return when (val head = manifest.postprocessing) {
             is TokenLabels -> labelProbabilities(tokenLogits(outputs, places, head.labels.size), head.labels.size)
                 .flatMap { it.toList() }.toDoubleArray()
@@ -215,4 +224,11 @@ private fun scoresOfEntities(answer: EntityResult, expected: Expected): DoubleAr
     val recorded = (expected as Expected.Entities).entities
     val isSame = answer.entities.map { it.copy(score = 0.0) } == recorded.map { it.copy(score = 0.0) }
     return if (isSame) answer.entities.map { it.score }.toDoubleArray() else doubleArrayOf(Double.NaN)
+}
+
+/** The scores of the recorded tokens; no number where these are other ones. */
+private fun scoresOfFills(answer: FillResult, expected: Expected): DoubleArray {
+    val recorded = (expected as Expected.Fills).fills
+    val isSame = answer.fills.map { it.copy(score = 0.0) } == recorded.map { it.copy(score = 0.0) }
+    return if (isSame) answer.fills.map { it.score }.toDoubleArray() else doubleArrayOf(Double.NaN)
 }

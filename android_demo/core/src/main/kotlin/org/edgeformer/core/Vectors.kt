@@ -1,6 +1,7 @@
 package org.edgeformer.core
 
 import org.edgeformer.core.pipelines.Entity
+import org.edgeformer.core.pipelines.Fill
 import org.edgeformer.core.pipelines.AnswerSpan
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.normalisationTable
@@ -42,6 +43,9 @@ sealed class Expected {
 
     /** Entities, in the order of the text. */
     data class Entities(val entities: List<Entity>) : Expected()
+
+    /** Tokens for the masks of a text. */
+    data class Fills(val fills: List<Fill>) : Expected()
 
     /** The answer is the program's output. */
     object Output : Expected()
@@ -176,6 +180,22 @@ private class CaseReader(private val manifest: Manifest, tensors: Map<String, Te
                 fields.fail("tokens", "expected $most, and a prompt of at most ${head.prefillTokens}")
             }
             Expected.Text(fields.string("text", length = 0..200_000), prompt, tokens)
+        }
+        is MaskedToken -> {
+            val text = raw["text"] as String?
+            if (text == null || "pair" in raw || head.maskToken !in text) {
+                throw BundleError("$CASES_FILE: cases[$index]: expected one text with ${head.maskToken}")
+            }
+            Expected.Fills(
+                fields.objects("fills", 1..100_000) {
+                    Fill(
+                        token = it.int("token", 0..Int.MAX_VALUE.toLong()),
+                        text = it.string("text", length = 0..200_000),
+                        score = it.number("score", 0.0, 1.0),
+                        mask = if (it.has("mask")) it.int("mask", 0..1_000_000L) else 0,
+                    )
+                },
+            )
         }
         is Embedding, is Score -> Expected.Output
     }

@@ -36,7 +36,7 @@ class VerifyTest {
 
     @Test
     fun `places in texts are those of the reference`() {
-        for (zip in listOf("tiny-spans.zip", "tiny-entities.zip")) {
+        for (zip in listOf("tiny-spans.zip", "tiny-entities.zip", "tiny-fills.zip")) {
             val found = verification(zip)
             assertTrue(found.ok, found.toString())
             assertEquals("seq_24", verification(zip) { _, _, value -> value + 1 }.firstDiverging)

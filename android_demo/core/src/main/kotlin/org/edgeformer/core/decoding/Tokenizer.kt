@@ -32,7 +32,7 @@ internal fun joinTexts(texts: List<String>): String {
 }
 
 /** Whether the scripts in which one text ends and another begins put spaces between words. */
-private fun hasSpaces(before: Int, after: Int) = WITHOUT_SPACES.none { before in it || after in it }
+internal fun hasSpaces(before: Int, after: Int) = WITHOUT_SPACES.none { before in it || after in it }
 
 /**
  * A speech model's tokens as text: byte-level BPE (Radford et al. 2019). Text tokens are those below `end`; all others

@@ -4,8 +4,11 @@ import org.edgeformer.core.Activation
 import org.edgeformer.core.Classification
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.FloatTensor
+import org.edgeformer.core.InputError
 import org.edgeformer.core.Score
 import org.edgeformer.core.Tensor
+import org.edgeformer.core.shorten
+import java.util.Locale
 import kotlin.math.abs
 import kotlin.math.exp
 
@@ -23,6 +26,69 @@ fun classify(outputs: Map<String, Tensor>, head: Classification, truncated: Bool
     }
     val order = scores.indices.sortedByDescending { scores[it] } // stable
     return ClassificationResult(order.map { head.labels[it] }, order.map { scores[it] }, truncated)
+}
+
+/** Of labels that a call names where the call says nothing else: that of transformers' pipeline. */
+const val DEFAULT_TEMPLATE = "This example is {}."
+const val MAX_ZERO_SHOT_LABELS = 1000
+
+/**
+ * Labels that the bundle was not trained for: how well each, as a hypothesis, follows from the text.
+ *
+ * @property labels to choose from.
+ * @property template a sentence in which each label stands for {}.
+ * @property multiLabel any number of labels may hold, each by itself; else their scores sum to 1.
+ */
+data class ZeroShotOptions(
+    val labels: List<String>,
+    val template: String = DEFAULT_TEMPLATE,
+    val multiLabel: Boolean = false,
+) {
+    init {
+        if (labels.size !in 1..MAX_ZERO_SHOT_LABELS || labels.any { it.isEmpty() }) {
+            throw InputError("labels: expected 1 to $MAX_ZERO_SHOT_LABELS, none of them empty")
+        }
+        if ("{}" !in template) throw InputError("template: expected a sentence with {} for the label, found $template")
+    }
+}
+
+/**
+ * The number of the label that says that a hypothesis follows.
+ *
+ * @throws InputError the labels are not those of natural language inference.
+ */
+fun entailmentOf(head: Classification): Int {
+    val found = head.labels.indexOfFirst { it.lowercase(Locale.ROOT).startsWith("entail") }
+    if (found < 0 || head.labels.size < 2) {
+        throw InputError(
+            "labels of a call need a model of natural language inference, one of whose labels starts with 'entail', " +
+                "found ${shorten(head.labels)}",
+        )
+    }
+    return found
+}
+
+/**
+ * The labels of a call, best first; equal scores keep the call's order.
+ *
+ * @param logits of each label's hypothesis, of a model of natural language inference.
+ * @throws InputError no label of the bundle says that a hypothesis follows.
+ */
+fun zeroShot(
+    logits: List<FloatArray>,
+    head: Classification,
+    options: ZeroShotOptions,
+    truncated: Boolean = false,
+): ClassificationResult {
+    val entailment = entailmentOf(head)
+    val contradiction = if (entailment == 0) head.labels.size - 1 else 0
+    val scores = if (options.multiLabel || options.labels.size == 1) {
+        logits.map { softmax(floatArrayOf(it[contradiction], it[entailment]))[1] }
+    } else {
+        softmax(FloatArray(logits.size) { logits[it][entailment] }).toList()
+    }
+    val order = scores.indices.sortedByDescending { scores[it] } // stable
+    return ClassificationResult(order.map { options.labels[it] }, order.map { scores[it] }, truncated)
 }
 
 /**

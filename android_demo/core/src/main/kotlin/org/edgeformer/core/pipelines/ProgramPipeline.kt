@@ -59,12 +59,16 @@ abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engi
      * @throws InputError the input cannot be used.
      * @throws org.edgeformer.core.EngineError the model failed, or gave NaN or infinity.
      */
-    fun run(raw: Raw): Answer = timed(raw, ::answerWindows)
+    fun run(raw: Raw): Answer = timed(raw, take = ::answerWindows)
 
-    /** [run] with another way from the outputs of the windows to the answer. */
-    protected fun timed(raw: Raw, take: (List<Map<String, Tensor>>, List<Prepared>) -> Answer): Answer {
+    /** [run] with other windows, or another way from their outputs to the answer. */
+    protected fun timed(
+        raw: Raw,
+        divide: (Raw) -> List<Prepared> = ::windows,
+        take: (List<Map<String, Tensor>>, List<Prepared>) -> Answer,
+    ): Answer {
         val start = System.nanoTime()
-        val windows = windows(raw)
+        val windows = divide(raw)
         val ready = System.nanoTime()
         val outputs = windows.map { engine.run(it.program, it.inputs) }
         val done = System.nanoTime()

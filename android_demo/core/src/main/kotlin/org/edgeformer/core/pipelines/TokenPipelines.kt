@@ -23,7 +23,8 @@ private const val SPECIAL = -1
 private const val PAIR = 1
 
 /** What answers with places in a text has in common: windows of the bundle's longest program, and their logits. */
-abstract class WindowPipeline<Answer>(bundle: Bundle, engine: Engine) : TextPipeline<Answer>(bundle, engine) {
+abstract class WindowPipeline<Answer : Measured>(bundle: Bundle, engine: Engine) :
+    TextPipeline<Answer>(bundle, engine) {
     /** The first window. */
     final override fun prepare(raw: RawText): Prepared = windows(raw)[0]
 

@@ -3,8 +3,11 @@ package org.edgeformer.core.preprocess
 import org.edgeformer.core.BundleError
 import org.edgeformer.core.InputError
 import org.edgeformer.core.IntTensor
+import org.edgeformer.core.MASK_POSITION
+import org.edgeformer.core.MaskedToken
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.TextPreprocessing
+import org.edgeformer.core.shorten
 
 const val MAX_TEXT_CHARACTERS = 1_000_000
 
@@ -132,6 +135,43 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
         }
     }
 
+    /**
+     * A text once for each mask in it, whose place [MASK_POSITION] says. The text is cut like any other.
+     *
+     * @throws InputError as [encode], or there is no mask in what the model reads of the text.
+     */
+    fun atMasks(text: String, head: MaskedToken): List<EncodedText> {
+        val encoded = encodeText(checked(text), null)
+        val ids = encoded.inputs.getValue("input_ids").toArray()
+        val found = ids.indices.filter { ids[it] == head.maskTokenId }
+        if (found.isEmpty()) {
+            val where = if (encoded.truncated) "the first $longest tokens of the text, which is cut there" else "it"
+            throw InputError("expected a text with ${head.maskToken}, found none in $where")
+        }
+        return found.map { place ->
+            val mark = IntTensor.of(IntArray(ids.size) { if (it == place) 1 else 0 }, 1, ids.size)
+            EncodedText(encoded.program, encoded.inputs + (MASK_POSITION to mark), encoded.truncated)
+        }
+    }
+
+    /**
+     * The id of a token of the vocabulary, or of the only one of a word.
+     *
+     * @throws InputError it is not one token.
+     */
+    fun tokenOf(word: String): Int {
+        val tokenizer = tokenizer ?: throw InputError("this bundle has no tokenizer")
+        val id = tokenizer.id(word)
+            ?: tokenizer.encodeWhole(checked(word), null).tokens.filterNotNull().singleOrNull()?.id
+        if (id == null || id >= vocabSize) {
+            throw InputError("expected words that are one token each, found ${shorten(word)}")
+        }
+        return id
+    }
+
+    /** A token by itself as the tokenizer writes it. */
+    fun textOf(token: Int): String = tokenizer?.text(token) ?: ""
+
     private fun window(encoding: WholeEncoding, kept: IntArray): EncodedText {
         val tokens = kept.map { encoding.tokens[it] }
         val places = Places(
@@ -178,6 +218,7 @@ class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?
             val row = when (input.name) {
                 "input_ids" -> IntArray(length) { if (it < ids.size) ids[it] else spec.padTokenId }
                 "attention_mask" -> IntArray(length) { if (it < ids.size) 1 else 0 }
+                MASK_POSITION -> IntArray(length)
                 else -> types.copyOf(length)
             }
             input.name to IntTensor.of(row, 1, length)

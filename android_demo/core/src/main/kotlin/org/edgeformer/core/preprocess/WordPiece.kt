@@ -50,7 +50,7 @@ internal class WholeEncoding(val ids: IntArray, val types: IntArray, val tokens:
  */
 internal class WordPieceTokenizer private constructor(
     private val normalizer: BertNormalizer?,
-    added: List<AddedToken>,
+    private val added: List<AddedToken>,
     private val model: WordPiece,
     private val single: List<Part>,
     private val pair: List<Part>,
@@ -60,6 +60,15 @@ internal class WordPieceTokenizer private constructor(
 
     /** One more than the largest id that can come out. */
     val size: Int = 1 + maxOf(model.largestId, added.maxOfOrNull { it.id } ?: -1)
+
+    private val texts: Map<Int, String> by lazy { model.texts + added.associate { it.id to it.content } }
+    private val ids: Map<String, Int> by lazy { texts.entries.associate { it.value to it.key } }
+
+    /** A token as the vocabulary has it; empty: it has none of that id. */
+    fun text(token: Int): String = texts[token] ?: ""
+
+    /** The id of a token, by how the vocabulary has it. */
+    fun id(token: String): Int? = ids[token]
 
     /** The special tokens around one text, and around two. */
     val specialTokens: Int = single.count { it.text == null }
@@ -250,6 +259,9 @@ internal class WordPiece private constructor(
     private val unknown: Int,
     private val longestWord: Int,
 ) {
+    /** Every token by its id. */
+    val texts: Map<Int, String> get() = vocabulary.entries.associate { it.value to it.key }
+
     val largestId: Int get() = vocabulary.values.maxOrNull() ?: -1
 
     /** Whether pieces that continue a word look otherwise than those that begin one. */

@@ -13,6 +13,7 @@ import org.junit.jupiter.api.TestFactory
 
 class HeadsTest {
     private val cases = Golden.json("heads.json")["cases"].list
+    private val zeroShot = Golden.json("zero_shot.json")["cases"].list
 
     @TestFactory
     fun `scores as in torch`() = Golden.tests(cases, { index, _ -> "$index" }) { _, case ->
@@ -27,6 +28,24 @@ class HeadsTest {
         } else {
             assertThrows(EngineError::class.java) { classify(outputs, head) }
         }
+    }
+
+    @TestFactory
+    fun `labels of a call as in torch`() = Golden.tests(zeroShot, { index, _ -> "$index" }) { _, case ->
+        val logits = case["logits"].list.map { row -> row.list.map { it.double.toFloat() }.toFloatArray() }
+        val head = Classification(case["labels"].list.map { it.text }, Activation.SOFTMAX)
+        val options = ZeroShotOptions(logits.indices.map { it.toString() }, multiLabel = case["multi_label"].boolean)
+        val found = zeroShot(logits, head, options)
+        assertEquals(case["order"].ints.map { it.toString() }, found.labels)
+        for ((expected, score) in case["scores"].list.zip(found.scores)) assertEquals(expected.double, score, 1e-6)
+    }
+
+    @Test
+    fun `what is no label of a call`() {
+        assertThrows(InputError::class.java) { ZeroShotOptions(emptyList()) }
+        assertThrows(InputError::class.java) { ZeroShotOptions(listOf("a", "")) }
+        assertThrows(InputError::class.java) { ZeroShotOptions(listOf("a"), "no place") }
+        assertThrows(InputError::class.java) { entailmentOf(Classification(listOf("on", "off"), Activation.SOFTMAX)) }
     }
 
     @Test

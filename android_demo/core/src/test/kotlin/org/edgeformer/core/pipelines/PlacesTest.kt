@@ -7,6 +7,7 @@ import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.Golden
 import org.edgeformer.core.InputError
 import org.edgeformer.core.IntTensor
+import org.edgeformer.core.MASK_POSITION
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TensorSpec
@@ -85,6 +86,48 @@ class PlacesTest {
     }
 
     @Test
+    fun `tokens for masks`() = Bundle.open(Golden.file("places-fills.zip")).use { bundle ->
+        val pipeline = MaskFiller(bundle, FormulaEngine(bundle.manifest.programs[0].outputs[0].shape[1]))
+        for (case in cases("fills")) {
+            val targets = case["targets"].let { each -> if (each.isNull) null else each.list.map { it.text } }
+            val found = pipeline.run(case["text"].text, FillOptions(case["top"].int, targets))
+            val expected = case["fills"].list.map { it.list }
+            assertEquals(case["truncated"].boolean, found.truncated)
+            assertEquals(
+                expected.map { Triple(it[0].int, it[1].text, it[2].int) },
+                found.fills.map { Triple(it.token, it.text, it.mask) },
+                case["text"].text,
+            )
+            expected.zip(found.fills) { a, b -> assertEquals(a[3].double, b.score, NEAR) }
+        }
+        assertThrows(InputError::class.java) { pipeline.run("no mask") }
+        assertThrows(InputError::class.java) { pipeline.run("[MASK]", FillOptions(targets = listOf("two words"))) }
+        assertThrows(InputError::class.java) { FillOptions(top = 0) }
+        assertThrows(InputError::class.java) { FillOptions(targets = emptyList()) }
+        Unit
+    }
+
+    @Test
+    fun `labels of a call`() {
+        Bundle.open(Golden.file("places-labels.zip")).use { bundle ->
+            val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
+            for (case in cases("labels")) {
+                val labels = case["labels"].list.map { it.text }
+                val options = ZeroShotOptions(labels, case["template"].text, case["multi_label"].boolean)
+                val found = pipeline.run(case["text"].text, options)
+                val expected = case["found"].list.map { it.list }
+                assertEquals(case["truncated"].boolean, found.truncated)
+                assertEquals(expected.map { it[0].text }, found.labels, case["text"].text)
+                expected.zip(found.scores) { a, b -> assertEquals(a[1].double, b, NEAR) }
+            }
+        }
+        Bundle.open(Golden.file("tiny-text.zip")).use { bundle ->
+            val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
+            assertThrows(InputError::class.java) { pipeline.run("hello", ZeroShotOptions(listOf("a"))) }
+        }
+    }
+
+    @Test
     fun `what cannot be asked`() {
         Bundle.open(Golden.file("tiny-spans.zip")).use { bundle ->
             val pipeline = QuestionAnswerer(bundle, FormulaEngine(2))
@@ -98,8 +141,8 @@ class PlacesTest {
     }
 }
 
-/** Logits of each token by its id and place, as places.json says. */
-private class FormulaEngine(private val width: Int) : Engine {
+/** Logits of each token by its id and place, or of a masked one or the last, as places.json says. */
+private class FormulaEngine(private val width: Int, private val ofLast: Boolean = false) : Engine {
     override val name = "formula"
     override val executedBy = "formula"
 
@@ -109,7 +152,11 @@ private class FormulaEngine(private val width: Int) : Engine {
             val mixed = 7919L * ids[it / width] + 104729L * (it / width) + 15485863L * (it % width)
             (mixed % 65521) / 8192f
         }
-        return mapOf("logits" to FloatTensor.of(values, 1, ids.size, width))
+        val last = if (ofLast) (inputs.getValue("attention_mask") as IntTensor).toArray().sum() - 1 else null
+        val mark = (inputs[MASK_POSITION] as IntTensor?)?.toArray()?.indexOf(1)
+            ?: last
+            ?: return mapOf("logits" to FloatTensor.of(values, 1, ids.size, width))
+        return mapOf("logits" to FloatTensor.of(values.copyOfRange(mark * width, (mark + 1) * width), 1, width))
     }
 
     override fun openDecoder(bucket: AudioBucket, spec: Transcription): SpeechDecoder = error("no speech")

@@ -116,6 +116,25 @@ class SpeechTest {
     }
 
     @Test
+    fun `a guess is stable behind a breath`() {
+        val stream = transcriber.openStream()
+        val updates = stream.feed(tone(LOW, 0.4) + silence(0.4))
+        assertEquals(listOf("low" to "low"), updates.map { it.partial to it.stable })
+        assertEquals(emptyList<StreamUpdate>(), stream.feed(silence(0.4)))
+    }
+
+    @Test
+    fun `two guesses agree in whole words`() {
+        assertEquals("", agreed("", "the old"))
+        assertEquals("the old", agreed("The old beer.", "the old beard is"))
+        assertEquals("The old beer", agreed("the old beer.", "The old beer, which"))
+        assertEquals("the", agreed("the old", "the new beer", "the old beer"))
+        assertEquals("the old beer", agreed("the", "the old beer is", "the old beer"))
+        assertEquals("今天天", agreed("今天天", "今天天气很好"))
+        assertEquals("Don't  do", agreed("don't do", "Don't  do it"))
+    }
+
+    @Test
     fun `half a second of silence stays behind the audio`() {
         val model = SpeechModel(bundle, engine)
         val (half, whole) = model.spec.buckets
