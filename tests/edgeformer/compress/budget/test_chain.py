@@ -148,6 +148,8 @@ def test_the_zoos_images_within_half_a_percent(assets: Path, tmp_path: Path) -> 
         data,
         tmp_path / "out",
         recipes=(),
+        examples=32,
+        bundles=3,
         conversion={"target": "litert", "limit": 500},
     )
     assert made.found.met and made.found.best is not None
