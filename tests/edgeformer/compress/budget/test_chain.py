@@ -117,10 +117,11 @@ def test_an_impossible_budget_is_one_line_and_a_nearest_point(place: Path, tmp_p
 def test_images_meet_a_budget_by_a_recipe_where_formats_do_not(place: Path, tmp_path: Path) -> None:
     source = tiny.save_tinyvit(tmp_path / "model")
     recipe = tiny.save_recipe(tmp_path / "half.toml", '[[step]]\nkind = "prune"\nheads = 0.25\nneurons = 0.75\n')
-    plain = meet(source, "size<=1B", place / "images", tmp_path / "none", recipes=(), bundles=1)
+    int8: dict[str, Any] = {"formats": ("int8",), "bundles": 2}
+    plain = meet(source, "size<=1B", place / "images", tmp_path / "none", recipes=(), **int8)
     smallest = plain.found.points[-1].values["size"]
     budget = f"size<={int(smallest) - 2000}B"
-    made = meet(source, budget, place / "images", tmp_path / "out", recipes=(str(recipe),))
+    made = meet(source, budget, place / "images", tmp_path / "out", recipes=(str(recipe),), **int8)
     assert made.found.met and made.found.best is not None and made.found.best.stage == "half"
     document = json.loads((tmp_path / "out" / "edgeformer.json").read_text())
     assert document["steps"][0]["kind"] == "prune" and document["budget"] == budget
