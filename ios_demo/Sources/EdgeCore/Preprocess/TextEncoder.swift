@@ -30,7 +30,7 @@ struct TextEncoder: Sendable {
     static let maskPosition = "mask_position"
 
     private let spec: TextPreprocessing
-    private let tokenizer: TextTokenizer?
+    private let tokenizer: WordPieceTokenizer?
     private let vocabSize: Int?
     private let buckets: [(length: Int, program: ProgramSpec)]
     private let longest: Int
@@ -38,7 +38,7 @@ struct TextEncoder: Sendable {
     /// An encoder for the programs of a manifest, each a bucket whose length is dimension 1 of its inputs.
     ///
     /// - Throws: `BundleError`: the special tokens leave no room for text in the longest bucket.
-    init(_ spec: TextPreprocessing, tokenizer: TextTokenizer?, programs: [ProgramSpec]) throws {
+    init(_ spec: TextPreprocessing, tokenizer: WordPieceTokenizer?, programs: [ProgramSpec]) throws {
         self.spec = spec
         self.tokenizer = tokenizer
         vocabSize = spec.vocabSize ?? tokenizer?.vocabSize
