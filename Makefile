@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden torch-range android ios web \
+.PHONY: help setup lock release demo demo-speech test test-fast lint format bench bench-check zoo api-docs golden torch-range families android ios web \
   pi older-cpu browser clean
 
 help: ## this list
@@ -89,6 +89,10 @@ golden: setup ## rewrites tests/golden from the reference implementations
 # Each version of torch is installed into build/torch-range, over .venv's other packages.
 torch-range: setup ## conversions beside the oldest and the newest torch that pyproject.toml admits
 	@$(BIN)/python -m tools.torch_range
+
+# Nightly; `make families` after a change of transformers' version, too. The tests take a part of it.
+families: setup ## many architectures of transformers through every target; rewrites docs/families.md
+	@$(BIN)/python -m tools.families
 
 # The app in android_demo, without Gradle: compiled, tested, packaged, checked. Packages are kept in ~/.cache/edgeformer.
 android: setup ## builds, tests and checks the Android app; needs Debian

@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Sequence
 
 CONFIDENCE = 0.99
+LEAST_REPEATS = 3
+"""Of two, Student's t would make intervals that go from nothing to everything."""
 LEAST_WIDTH = 0.1
 """Of the ratio, to each side. Another day's machine, its neighbours and its memory, is in no repeat of today's: within
 an hour one of 16 ratios moved by 5.5 %, between days some moved by 9 %."""
@@ -35,10 +37,10 @@ def prediction_interval(ratios: Sequence[float]) -> tuple[float, float] | None:
         ratios: of each repeat, positive.
 
     Returns:
-        Low and high end; None for a single repeat, which says nothing of others.
+        Low and high end; None for fewer than `LEAST_REPEATS`, of which the spread is a guess.
     """
     count = len(ratios)
-    if count < 2:
+    if count < LEAST_REPEATS:
         return None
     logarithms = [math.log(ratio) for ratio in ratios]
     spread = _T[min(count - 1, len(_T)) - 1] * statistics.stdev(logarithms) * math.sqrt(2 / count)

@@ -9,6 +9,7 @@ import _thread
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -20,7 +21,12 @@ from io import StringIO
 from queue import SimpleQueue
 from types import FrameType
 
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.process import flush_stderr
+
+_OPERATOR = re.compile(r"\b(?:aten|prims|torch\.ops)(?:::|\.)[\w.]+")
+"""How export tools write operators of torch."""
 
 REPEAT_SECONDS = 0.05
 FULL_COLLECTION_EVERY = 100
@@ -127,3 +133,24 @@ def quiet_tools() -> Iterator[None]:
             for fd, copy in saved:
                 os.dup2(copy, fd)
                 os.close(copy)
+
+
+@contextmanager
+def told_of_tools(target: str, adapted: str | None) -> Iterator[None]:
+    """One line, with the operator if it is named, for what a tool says of a module that nobody wrote for export.
+
+    Args:
+        target: whose tool it is.
+        adapted: `Family.adapted`; None: the module is ours, and an error is a fault here.
+    """
+    try:
+        yield
+    except EdgeFormerError:
+        raise
+    except Exception as error:
+        if adapted is None:
+            raise
+        said = " ".join(str(error).split())
+        operator = _OPERATOR.search(said)
+        why = f"the operator {operator.group()}" if operator else shorten(said, 160)
+        raise InputError(f"{target} cannot lower a {adapted}: {why}") from error

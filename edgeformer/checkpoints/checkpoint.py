@@ -182,11 +182,11 @@ def open_checkpoint(
     found = resolve_source(source, revision)
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
-    family = family_for(raw)
+    family = family_for(raw, found.folder)
     files = weights.find_weight_files(found.folder)
     check_weight_files(files)
     check_sizes(family, raw, files)
-    notes = field_notes(found, raw, TASKS[family.tasks[0]].takes)
+    notes = field_notes(found, raw, TASKS[family.tasks[0]].takes, family.adapted)
     config = family.parse_config(raw)
     sentence = read_sentence_files(found, raw) if len(family.tasks) > 1 else SentenceFiles()
     task = task_of(family, raw, files, task, sentence, new_head)
@@ -222,7 +222,7 @@ def open_checkpoint(
         activation=activation_of(task, raw),
         license=_license(found.root),
         tokenizer_json=tokenizer,
-        pad_token_id=_pad_token_id(raw, config.vocab_size) if reads_text else 0,
+        pad_token_id=_pad_token_id(raw, config) if reads_text else 0,
         head=sentence.head if embeds else MEAN_HEAD,
         dense_files=dense_files,
         longest=_longest(found.folder, sentence) if reads_text else None,
@@ -308,6 +308,7 @@ def load_module(
         advice = weights.prefix_advice(expected.keys() - state.keys(), leftover)
         raise InputError(f"{checkpoint.source.id} does not fit its config: {advice or '; '.join(problems) + hint}")
     module.load_state_dict({name: state[name] for name in expected})
+    checkpoint.family.fit(module, checkpoint.config)
     silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
     if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:
@@ -429,10 +430,11 @@ def _license(folder: Path) -> str | None:
     return stated.group(1) if stated else None
 
 
-def _pad_token_id(raw: Mapping[str, Any], vocab_size: int) -> int:
-    value = raw.get("pad_token_id", 0)
+def _pad_token_id(raw: Mapping[str, Any], config: TextConfig) -> int:
+    value = raw.get("pad_token_id", getattr(config, "pad_token_id", 0))
     if value is None:
         return 0  # any id does, since padding is hidden from attention
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocab_size:
-        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {vocab_size}, found {value!r}")
+    most = config.vocab_size
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < most:
+        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {most}, found {value!r}")
     return value

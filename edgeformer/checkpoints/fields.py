@@ -82,6 +82,12 @@ _COMMON = {
     **_honoured("attention_kernel is_decoder add_cross_attention tokenizer_class"),
 }
 
+_REFUSED_OF_ANY = {
+    "auto_map": _OWN_CODE,
+    "quantization_config": Field(REFUSED, ({},), "only plain weights are read: save the checkpoint without it"),
+}
+"""Of a config.json that another library's class reads."""
+
 CONFIG_FIELDS: dict[str, dict[str, Field]] = {
     TEXT: {
         **_COMMON,
@@ -96,7 +102,8 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
             "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout dropout attention_dropout qa_dropout "
             "seq_classif_dropout sinusoidal_pos_embds tie_weights_ true_hidden_size directionality pooler_fc_size "
             "pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type output_past cell "
-            "emb_size structure pre_trained training attention_window"
+            "emb_size structure pre_trained training attention_window summary_activation summary_last_dropout "
+            "summary_type summary_use_proj"
         ),
         **_each(
             "sentence_transformers sbert_ce_default_activation_function",
@@ -285,13 +292,15 @@ PRETRAINED_FIELDS: dict[str, Field] = {
 """timm's pretrained_cfg in config.json."""
 
 
-def field_notes(source: SourceFolder, raw: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+def field_notes(source: SourceFolder, raw: Mapping[str, Any], kind: str, adapted: str | None = None) -> tuple[str, ...]:
     """Walk the fields of a checkpoint's config files.
 
     Args:
         source: the checkpoint.
         raw: its config.json, or what stands for it.
         kind: what its model reads, `Task.takes`.
+        adapted: `Family.adapted`: that library's class reads the other fields of config.json, and images' files have a
+            reader of their own.
 
     Returns:
         A note on each field that would change an answer and does not, and on those that nothing knows.
@@ -299,10 +308,14 @@ def field_notes(source: SourceFolder, raw: Mapping[str, Any], kind: str) -> tupl
     Raises:
         InputError: names a field that would change an answer and cannot be honoured.
     """
-    notes = check_fields(CONFIG_FILE, raw, CONFIG_FIELDS.get(kind, _COMMON))
+    own = raw if adapted is None else {name: raw[name] for name in raw.keys() & _REFUSED_OF_ANY.keys()}
+    notes = check_fields(CONFIG_FILE, own, CONFIG_FIELDS.get(kind, _COMMON) if adapted is None else _REFUSED_OF_ANY)
+    if adapted is not None:
+        notes += (f"adapted: the model is a {adapted}, as it is: nobody wrote it for export",)
     if kind == IMAGE:
         notes += check_fields("pretrained_cfg", raw.get("pretrained_cfg") or {}, PRETRAINED_FIELDS)
-    files = _FILES[kind](source) if kind in _FILES and source.root.is_dir() else []
+    read_here = kind in _FILES and source.root.is_dir() and (adapted is None or kind != IMAGE)
+    files = _FILES[kind](source) if read_here else []
     for path, fields in files:
         if path.is_file():
             values = read_object(path)

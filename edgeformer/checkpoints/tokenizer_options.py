@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from edgeformer.models.config import read_object
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS = (
@@ -142,19 +145,48 @@ def read_options(folder: Path, spec: Mapping[str, Any] | None) -> TokenizerOptio
     )
 
 
+def has_own_class(folder: Path) -> bool:
+    """Whether its class is one that nothing here reads and that transformers, if it is installed, builds.
+
+    Raises:
+        InputError: the author's own class.
+    """
+    stated = _stated(folder, _read(folder / TOKENIZER_CONFIG))
+    name = str(stated).removesuffix("Fast")
+    if stated is None or name in BERT_CLASSES or name in FILE_CLASSES or find_spec("transformers") is None:
+        return False
+    import transformers
+
+    return isinstance(getattr(transformers, str(stated), getattr(transformers, name, None)), type)
+
+
+@contextmanager
+def told_of_transformers(file: str) -> Iterator[None]:
+    """One line for what transformers says of a file that it cannot use."""
+    try:
+        yield
+    except Exception as error:  # whatever a stranger's files lead to
+        why = shorten(" ".join(str(error).split()), 160)
+        raise InputError(f"{file}: transformers cannot build its tokenizer: {type(error).__name__} {why}") from None
+
+
+def _stated(folder: Path, values: Mapping[str, Any]) -> Any:
+    """The tokenizer's class as the files have it, or None."""
+    if values.get("auto_map"):
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the "
+            f"tokenizer as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
+        )
+    return values.get("tokenizer_class") or _read(folder / "config.json").get("tokenizer_class")
+
+
 def _read(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
 def _class_of(folder: Path, values: Mapping[str, Any], spec: Mapping[str, Any] | None) -> str:
     """The class that transformers would make, without "Fast"."""
-    if values.get("auto_map"):
-        raise InputError(
-            f"{TOKENIZER_CONFIG}: auto_map names the author's own class, whose code is not run here: save the "
-            f"tokenizer as {TOKENIZER_FILE} with tokenizer_class PreTrainedTokenizerFast"
-        )
-    config = _read(folder / "config.json")
-    stated = values.get("tokenizer_class") or config.get("tokenizer_class")
+    stated = _stated(folder, values)
     if stated is None:
         word_piece = (folder / VOCABULARY_FILE).is_file() if spec is None else _model_type(spec) == "WordPiece"
         return "BertTokenizer" if word_piece else "TokenizersBackend"
@@ -165,8 +197,9 @@ def _class_of(folder: Path, values: Mapping[str, Any], spec: Mapping[str, Any] |
     if kinds is None:
         raise InputError(
             f"{TOKENIZER_CONFIG}: tokenizer_class {stated} has no reader here, and another one would give other ids: "
-            f"expected one of {', '.join((*BERT_CLASSES, *FILE_CLASSES))}; if its {TOKENIZER_FILE} alone gives the "
-            "same ids, set tokenizer_class to PreTrainedTokenizerFast"
+            f"expected one of {', '.join((*BERT_CLASSES, *FILE_CLASSES))}, or pip install "
+            f'"edgeformer[transformers]"; if its {TOKENIZER_FILE} alone gives the same ids, set tokenizer_class to '
+            "PreTrainedTokenizerFast"
         )
     if spec is not None and kinds and _model_type(spec) not in kinds:
         raise InputError(

@@ -19,12 +19,15 @@ from edgeformer.checkpoints.tokenizer_options import (
     VOCABULARY_FILE,
     XLM_ROBERTA,
     TokenizerOptions,
+    has_own_class,
     read_options,
+    told_of_transformers,
 )
 from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_BYTES, read_object, read_text
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
+from edgeformer_runtime.preprocess.tokenizer_file import KNOWN_PATTERNS, steps
 
 MAX_VOCABULARY = 1_000_000
 _SENTENCE_PIECES = ("*.model", "spiece.model")
@@ -56,12 +59,14 @@ def read_tokenizer(folder: Path, token_types: int = 2, most_tokens: int = MAX_VO
     spec = (
         read_object(folder / TOKENIZER_FILE, MAX_VOCABULARY_JSON_BYTES) if (folder / TOKENIZER_FILE).is_file() else None
     )
+    _check_count(spec, most_tokens)
+    if has_own_class(folder):
+        return _text(_as_transformers_has_it(folder, token_types))
     if spec is None and not (folder / VOCABULARY_FILE).is_file():
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return _text(byte_level_tokenizer(folder))
         _refuse_others(folder)
         return None
-    _check_count(spec, most_tokens)
     options = read_options(folder, spec)
     if token_types and ((spec or {}).get("truncation") or {}).get("direction") == "Left":
         raise InputError(
@@ -142,6 +147,24 @@ def _made(text: str) -> Tokenizer:
     except BundleError as error:
         raise InputError(f"{TOKENIZER_FILE} cannot be used: {str(error).removeprefix(TOKENIZER_FILE + ': ')}") from None
     return Tokenizer.from_str(text)
+
+
+def _as_transformers_has_it(folder: Path, token_types: int) -> dict[str, Any]:
+    """The tokenizer that transformers itself builds, for the classes that nothing here reads."""
+    from transformers import AutoTokenizer
+
+    with told_of_transformers(TOKENIZER_CONFIG):
+        built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    backend = getattr(built, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise InputError(
+            f"{TOKENIZER_CONFIG}: a {type(built).__name__} splits texts in Python, which no bundle can hold: expected "
+            "a class that is a tokenizers file"
+        )
+    spec = _spec_of(backend)
+    if token_types and built.truncation_side != "right":
+        raise InputError(f"{TOKENIZER_CONFIG}: truncation_side is left, and texts are cut at the right here")
+    return _with_one_type(spec) if token_types and "token_type_ids" not in built.model_input_names else spec
 
 
 def _refuse_others(folder: Path) -> None:
@@ -409,3 +432,54 @@ def _merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
 def _added_token(token: str, number: int) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": token, **flags, "special": _TIMESTAMP.fullmatch(token) is None}
+
+
+# What the apps' own tokenizers read; the runtime's is the library itself.
+_NOT_ON_ANDROID = {"normalizer": {"ByteLevel", "Nmt"}, "pre_tokenizer": {"CharDelimiterSplit", "UnicodeScripts"}}
+_ON_IOS = {
+    "normalizer": {"BertNormalizer"},
+    "pre_tokenizer": {"BertPreTokenizer"},
+    "post_processor": {"BertProcessing", "TemplateProcessing"},
+    "model": {"WordPiece"},
+}
+_OTHER_PATTERN = re.compile(r"(^|\|)\^|\\[dDwWfv]|\\[pP]\{\^?(?!(?:L[ultmo]?|M|N)\})")
+"""What a pattern may have, and Android's matcher does not."""
+
+
+def unread_by_phones(tokenizer: str) -> dict[str, str]:
+    """What of a tokenizer an app cannot read, by the key of the manifest's `requires`; others read all of it.
+
+    >>> unread_by_phones('{"model": {"type": "WordLevel"}}')
+    {'android_api': 'model: WordLevel', 'ios': 'model: WordLevel'}
+    """
+    spec = json.loads(tokenizer)
+    found = {"android_api": _unread_on_android(spec), "ios": _unread_on_ios(spec)}
+    return {system: unread for system, unread in found.items() if unread is not None}
+
+
+def _unread_on_android(spec: Mapping[str, Any]) -> str | None:
+    for part, types in _NOT_ON_ANDROID.items():
+        if other := types.intersection(step["type"] for step in steps(part, spec.get(part))):
+            return f"{part}: {other.pop()}"
+    for step in (*steps("normalizer", spec.get("normalizer")), *steps("pre_tokenizer", spec.get("pre_tokenizer"))):
+        pattern = step.get("pattern", {}).get("Regex", "")
+        if pattern not in KNOWN_PATTERNS and _OTHER_PATTERN.search(pattern):
+            return f"pattern: {shorten(pattern)}"
+    if spec["model"].get("type") == "WordLevel":
+        return "model: WordLevel"
+    if spec["model"].get("type") == "Unigram":
+        if spec["model"].get("unk_id") is None:
+            return "model: unk_id: null"
+        if any(step.get("trim_offsets") for step in steps("post_processor", spec.get("post_processor"))):
+            return "post_processor: trim_offsets"
+    return None
+
+
+def _unread_on_ios(spec: Mapping[str, Any]) -> str | None:
+    if any(token.get("single_word") for token in spec.get("added_tokens") or ()):
+        return "added_tokens: single_word"
+    for part, types in _ON_IOS.items():
+        kind = (spec.get(part) or {}).get("type", "BPE" if part == "model" else None)
+        if kind not in types and (spec.get(part) is not None or part == "pre_tokenizer"):
+            return f"{part}: {kind}"
+    return None

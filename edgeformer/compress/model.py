@@ -21,7 +21,7 @@ from edgeformer.checkpoints.sources import CONFIG_FILE
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.weights import save_weights
 from edgeformer.models.config import write_json
-from edgeformer.models.family import Family
+from edgeformer.models.family import FAMILIES, Family
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup
 from edgeformer.models.whisper.generation import GENERATION_FILE
 from edgeformer.tasks.task import TASKS
@@ -122,11 +122,18 @@ def with_new_head(source: str, labels: Sequence[str], seed: int) -> Model:
 
 
 def classifier_config(family: Family[Any], raw: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any]:
-    """A text config.json, changed to a classifier's with these labels."""
+    """A text config.json, changed to a classifier's with these labels.
+
+    Raises:
+        InputError: the family is another library's, whose heads are not made here.
+    """
+    made = family.classifiers.get(str(raw["model_type"]))
+    if made is None:
+        raise InputError(f"no new head is made for {family.name}: expected one of {', '.join(FAMILIES)}")
     config = {key: value for key, value in raw.items() if key != "num_labels"}
     return {
         **config,
-        "architectures": [family.classifiers[str(raw["model_type"])]],
+        "architectures": [made],
         "problem_type": "single_label_classification",
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
+from edgeformer.checkpoints.tokenizers import unread_by_phones
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.family import Program
 from edgeformer.tasks.task import TaskSpec
@@ -29,12 +30,15 @@ from edgeformer_runtime.bundle.manifest import (
     FileEntry,
     Manifest,
     ProgramSpec,
+    Requirements,
     parse,
 )
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, SignatureState
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
+
+_PHONES = {"android_api": "Android", "ios": "iOS"}
 
 
 def write_bundle(
@@ -71,11 +75,13 @@ def write_bundle(
         target=converter.target.format.name,
         precision=precision.name,
         license=checkpoint.license,
-        requires=converter.requires,
+        requires=requirements(converter, spec)[0],
         source=checkpoint.source,
         recipe=converter.target.recipe_of(precision),
         attention=attention,
-        toolchain={package: version(package) for package in sorted({"torch", *converter.packages})},
+        toolchain={
+            package: version(package) for package in sorted({"torch", *converter.packages, *checkpoint.family.packages})
+        },
         programs=tuple(_program(each, lowered) for each in programs),
         packed=next((_program(each, lowered) for each in packed), None),
         preprocessing=spec.preprocessing,
@@ -91,6 +97,18 @@ def write_bundle(
         tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     write_vectors(folder, recorded, tolerances, draft.manifest)
     return _draft(folder, draft.manifest)
+
+
+def requirements(converter: Converter, spec: TaskSpec) -> tuple[Requirements, str | None]:
+    """What runs a bundle, and a warning where an app could run the model but not read its tokenizer."""
+    file = getattr(spec.preprocessing, "tokenizer", None)
+    unread = {} if file is None else unread_by_phones(spec.assets[file].decode())
+    lost = {key: why for key, why in unread.items() if getattr(converter.requires, key) is not None}
+    if not lost:
+        return converter.requires, None
+    told = ", ".join(f"{_PHONES[key]} ({why})" for key, why in lost.items())
+    without: dict[str, Any] = dict.fromkeys(lost)
+    return replace(converter.requires, **without), f"no app can read this tokenizer on {told}: requires says null there"
 
 
 def _program(program: Program, lowered: Lowered) -> ProgramSpec:

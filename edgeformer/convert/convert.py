@@ -29,6 +29,7 @@ from edgeformer.convert.bundle_writer import (
     discard,
     finish,
     fresh_folder,
+    requirements,
     scratch_in,
     write_bundle,
 )
@@ -57,7 +58,7 @@ from edgeformer.convert.target import (
     converter_for,
     verification_engine,
 )
-from edgeformer.foreign_code import rare_collections
+from edgeformer.foreign_code import rare_collections, told_of_tools
 from edgeformer.models.family import Program
 from edgeformer.tasks.task import TASKS, TaskSpec
 from edgeformer_runtime.bench.measure import median_latencies_ms
@@ -277,7 +278,8 @@ def _run(job: Job, out: Path, staging: Path, steps: _Steps) -> list[Converted]:
     """Lower one job's programs, gate every precision against the fp32 bundle, then deliver what passed."""
     target = job.converter.target.name
     steps.begin(f"{target}: lowering to fp32")
-    lowered = job.converter.lower_fp32(job.lowered(job.programs), fresh_folder(staging, f"{target}.lowered"))
+    with told_of_tools(target, job.checkpoint.family.adapted):
+        lowered = job.converter.lower_fp32(job.lowered(job.programs), fresh_folder(staging, f"{target}.lowered"))
     fp32 = _made(job, PRECISIONS["fp32"], lowered, staging)
     references = references_for(fp32.bundle, job.programs, job.judged)
     cases, _ = read_vectors(fp32.bundle)
@@ -389,7 +391,7 @@ def _gate(job: Job, made: Made, fp32: Made, references: tuple[Reference, ...], o
         latency_ms=latency_ms,
         fp32_latency_ms=fp32_latency_ms,
         problems=problems,
-        warnings=tuple(filter(None, (slower, boundary))),
+        warnings=tuple(filter(None, (slower, boundary, requirements(job.converter, job.spec)[1]))),
         kept=kept,
         advice=advice,
     )
@@ -414,6 +416,7 @@ def _report_of(
         "problems": list(problems),
         **({"layers": dict(job.plans[name])} if name == "mixed" else {}),
         **({} if approximation is None else {"approximation": approximation}),
+        **({} if job.checkpoint.family.adapted is None else {"adapted": job.checkpoint.family.adapted}),
         **({} if job.lengths is None else {"lengths": job.lengths.to_json()}),
     }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -115,6 +117,7 @@ def _receive(child: _Child, progress: Progress, started: Sequence[_Child]) -> No
 def _work(options: ConvertOptions, messages: Connection) -> None:
     """In the child: convert, tell each step, and give back the result."""
     signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     from edgeformer.convert.convert import convert
 
     try:
@@ -123,6 +126,14 @@ def _work(options: ConvertOptions, messages: Connection) -> None:
         messages.send(error)
     else:
         messages.send(result)
+
+
+def _outlive_nobody() -> None:
+    """Wait for the death of the process that asked, which may be a SIGKILL, and end as it would have ended this one."""
+    asking = multiprocessing.parent_process()
+    assert asking is not None
+    asking.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:

@@ -1,10 +1,11 @@
-"""BERT (Devlin et al. 2018), and what shares its architecture: DistilBERT, TinyBERT, MiniLM.
+"""BERT (Devlin et al. 2018), and what shares its layers: DistilBERT, TinyBERT, MiniLM, RoBERTa, XLM-R, ELECTRA.
 
 Module and parameter names are those of public BERT checkpoints. Key: B batch, S length, C hidden size.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -36,17 +37,13 @@ from edgeformer.models.text import (
     text_programs,
 )
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, bert_head_group, neuron_group
+from edgeformer_runtime.errors import InputError
 
 BASE = "bert"
 
 _BERT_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("max_position_embeddings", "type_vocab_size"),
 )
 
 _DISTILBERT_SIZES = {
@@ -71,7 +68,12 @@ _DISTILBERT_NAMES = (
     (r"\.output_layer_norm\.", ".output.LayerNorm."),
 )
 
-_DISTILBERT_HEADS = (
+_PROJECT = "bert.embeddings.project."
+_HEADS = (
+    (r"^(?:electra\.)?embeddings_project\.", _PROJECT),
+    (r"^lm_head\.dense\.", "cls.predictions.transform.dense."),
+    (r"^lm_head\.layer_norm\.", "cls.predictions.transform.LayerNorm."),
+    (r"^lm_head\.(bias$|decoder\.)", r"cls.predictions.\1"),
     (r"^vocab_transform\.", "cls.predictions.transform.dense."),
     (r"^vocab_layer_norm\.", "cls.predictions.transform.LayerNorm."),
     (r"^vocab_projector\.bias$", "cls.predictions.bias"),
@@ -97,6 +99,47 @@ _DISTILBERT_PARTS = (
 """The way back, in this order."""
 
 
+_ROBERTA_PARTS = (
+    ("cls.predictions.transform.dense.", "lm_head.dense."),
+    ("cls.predictions.transform.LayerNorm.", "lm_head.layer_norm."),
+    ("cls.predictions.", "lm_head."),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How an architecture differs from BERT outside of its layers.
+
+    Attributes:
+        base: what public checkpoints call the encoder.
+        head_activation: between the two layers of its classifier; None: it has BERT's pooler, or DistilBERT's layer.
+        counts_from_padding: whether the first position is the one behind the padding token's id.
+        pad_token_id: the public default.
+        defaults: other public defaults that are not BERT's.
+    """
+
+    base: str
+    head_activation: type[nn.Module] | None = None
+    counts_from_padding: bool = False
+    pad_token_id: int = 0
+    defaults: tuple[tuple[str, int], ...] = ()
+
+
+_ROBERTA = Variant("roberta", nn.Tanh, counts_from_padding=True, pad_token_id=1)
+_ELECTRA_DEFAULTS = (("hidden_size", 256), ("num_attention_heads", 4), ("intermediate_size", 1024))
+VARIANTS = MappingProxyType(
+    {
+        "bert": Variant("bert"),
+        "distilbert": Variant("distilbert"),
+        "roberta": replace(_ROBERTA, defaults=(("vocab_size", 50265),)),  # Liu et al. 2019
+        "camembert": _ROBERTA,  # Martin et al. 2020
+        "xlm-roberta": _ROBERTA,  # Conneau et al. 2020
+        "electra": Variant("electra", nn.GELU, defaults=_ELECTRA_DEFAULTS),  # Clark et al. 2020
+    }
+)
+"""By `model_type`."""
+
+
 @dataclass(frozen=True)
 class BertConfig:
     """The fields of a public BertConfig that shape the computation.
@@ -104,7 +147,9 @@ class BertConfig:
     `distilbert` stands for the two differences of DistilBERT (Sanh et al. 2019): no token types (`type_vocab_size` 0),
     and a ReLU layer beside the classifier in place of the pooler.
 
-    `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
+    `max_position_embeddings` counts the positions that a text can have: the table begins `first_position` rows before.
+    `embedding_size` is the width of the embeddings, which ELECTRA projects to `hidden_size` where they differ; 0 in the
+    constructor: they do not. `layer_widths` has an entry per layer. Empty in the constructor: every layer is whole.
     """
 
     vocab_size: int = 30522
@@ -117,11 +162,17 @@ class BertConfig:
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
     distilbert: bool = False
+    variant: Variant = VARIANTS["bert"]
+    pad_token_id: int = 0
+    first_position: int = 0
+    embedding_size: int = 0
     tie_word_embeddings: bool = True
     layer_widths: tuple[LayerWidths, ...] = ()
 
     def __post_init__(self) -> None:
         fields.check_heads(self.hidden_size, self.num_attention_heads, "hidden_size")
+        if not self.embedding_size:
+            object.__setattr__(self, "embedding_size", self.hidden_size)
         if not self.layer_widths:
             whole = LayerWidths(self.num_attention_heads, (self.intermediate_size,))
             object.__setattr__(self, "layer_widths", (whole,) * self.num_hidden_layers)
@@ -135,11 +186,13 @@ class BertConfig:
     def input_names(self) -> tuple[str, ...]:
         """The programs' inputs, in order."""
         names = ("input_ids", "attention_mask")
-        return names if self.distilbert else (*names, "token_type_ids")
+        # BERTs of one type have had the input since the first bundles.
+        typed = self.type_vocab_size > 1 or (self.type_vocab_size and not self.variant.counts_from_padding)
+        return (*names, "token_type_ids") if typed else names
 
 
 def parse_config(raw: Mapping[str, Any]) -> BertConfig:
-    """A public BERT or DistilBERT config.json to BertConfig; InputError names the field that cannot be honoured."""
+    """A public config.json of a variant to BertConfig; InputError names the field that cannot be honoured."""
     fields.refuse_unsupported_text(raw)
     if raw.get("model_type") == "distilbert":
         sizes: dict[str, Any] = {
@@ -148,10 +201,22 @@ def parse_config(raw: Mapping[str, Any]) -> BertConfig:
         activation = fields.read_choice(raw, "activation", "gelu", ACTIVATIONS)
         config = BertConfig(**sizes, hidden_act=activation, type_vocab_size=0, distilbert=True)
         return _with_common(config, raw)
+    variant = VARIANTS[str(raw.get("model_type", "bert"))]
     default = BertConfig()
-    sizes = {key: fields.read_int(raw, key, getattr(default, key)) for key in _BERT_SIZES}
+    stated = {**dict(variant.defaults), **raw}
+    sizes = {key: fields.read_int(stated, key, getattr(default, key)) for key in _BERT_SIZES}
+    padding = raw.get("pad_token_id", variant.pad_token_id) or 0
+    first = padding + 1 if variant.counts_from_padding and isinstance(padding, int) else 0
+    sizes["max_position_embeddings"] -= first
+    if sizes["max_position_embeddings"] < 1:
+        raise InputError(f"config.json: max_position_embeddings must be above {first}, which {variant.base} leaves out")
+    embedded = fields.read_int(raw, "embedding_size", 128) if variant.base == "electra" else 0
     config = BertConfig(
         **sizes,
+        variant=variant,
+        pad_token_id=padding,
+        first_position=first,
+        embedding_size=embedded,
         hidden_act=fields.read_choice(raw, "hidden_act", default.hidden_act, ACTIVATIONS),
         layer_norm_eps=fields.read_float(raw, "layer_norm_eps", default.layer_norm_eps),
     )
@@ -171,20 +236,20 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type_embeddings = (
-            nn.Embedding(config.type_vocab_size, config.hidden_size) if config.type_vocab_size else None
-        )
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.position_ids = PositionIds(config.max_position_embeddings)
+        width, positions = config.embedding_size, config.first_position + config.max_position_embeddings
+        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.position_embeddings = nn.Embedding(positions, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.position_ids = PositionIds(config.max_position_embeddings, config.first_position)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
         """(B, S) and, where there are token types, (B, S) int32 to (B, S, C); positions (1, S), None: 0, 1, ..."""
         positions = self.position_ids.rows(self.position_embeddings, input_ids.shape[1], position_ids)
         x = self.word_embeddings(input_ids) + positions
         if self.token_type_embeddings is not None:
-            x = x + self.token_type_embeddings(token_type_ids)
+            one = self.token_type_embeddings.weight[0] if token_type_ids is None else None
+            x = x + (self.token_type_embeddings(token_type_ids) if one is None else one)
         out: Tensor = self.LayerNorm(x)
         return out
 
@@ -278,44 +343,68 @@ class Layer(StackedLayer):
         yield neuron_group(self, name, 0, "intermediate.dense", "output.dense")
 
 
+def two_layer_head(hidden_size: int, num_labels: int, activation: nn.Module) -> nn.Module:
+    """RoBERTa's and ELECTRA's classifier: the first token's (B, C) to (B, L)."""
+    first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, num_labels)
+    return nn.Sequential(OrderedDict(dense=first, activation=activation, out_proj=last))
+
+
+class ProjectedEmbeddings(Embeddings):
+    """ELECTRA's, which are narrower than its layers."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.project = nn.Linear(config.embedding_size, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
+        """As `Embeddings`."""
+        out: Tensor = self.project(super().forward(input_ids, token_type_ids, position_ids))
+        return out
+
+
 class BertEncoder(TextEncoder):
-    """BERT's, or DistilBERT's, which has no token types."""
+    """A variant's; DistilBERT has no token types."""
 
     takes_positions = True
 
     def __init__(self, config: BertConfig, attention: AttentionKernel, pooler: bool, first_token_only: bool) -> None:
         layers = (Layer(config, widths, attention) for widths in config.layer_widths)
-        super().__init__(Embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
+        embeddings = Embeddings if config.embedding_size == config.hidden_size else ProjectedEmbeddings
+        super().__init__(embeddings(config), layers, config.hidden_size if pooler else None, first_token_only)
 
 
 def build(config: BertConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
     """A TextClassifier, TextEmbedder, TokenScorer or MaskedLanguageModel in eval mode with untrained weights."""
     check_task(task, num_labels)
+    activation, width = config.variant.head_activation, config.hidden_size
+    whole = task in TOKEN_HEADS or task in (FILL_MASK, "text-embedding")
+    pooler = not whole and not config.distilbert and activation is None
+    encoder = BertEncoder(config, attention, pooler, first_token_only=not whole)
     if task == FILL_MASK:
-        encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
+        if config.embedding_size != width or config.variant.base == "electra":
+            raise InputError("an electra fills masks with a generator, whose head is not here: choose another task")
+        between = ACTIVATIONS["gelu" if config.variant.counts_from_padding else config.hidden_act]
         head = VocabularyHead(
-            config.hidden_size,
-            config.hidden_size,
-            config.vocab_size,
-            ACTIVATIONS[config.hidden_act],
-            config.layer_norm_eps,
-            config.tie_word_embeddings,
+            width, width, config.vocab_size, between, config.layer_norm_eps, config.tie_word_embeddings
         )
         return MaskedLanguageModel(BASE, encoder, head).eval()
     if task in TOKEN_HEADS:
-        encoder = BertEncoder(config, attention, pooler=False, first_token_only=False)
-        return TokenScorer(BASE, encoder, config.hidden_size, task, num_labels).eval()
+        return TokenScorer(BASE, encoder, width, task, num_labels).eval()
     if task == "text-embedding":
-        return TextEmbedder(
-            BASE, BertEncoder(config, attention, pooler=False, first_token_only=False), config.hidden_size
-        ).eval()
-    encoder = BertEncoder(config, attention, pooler=not config.distilbert, first_token_only=True)
-    return TextClassifier(BASE, encoder, config.hidden_size, num_labels, pre_classifier=config.distilbert).eval()
+        return TextEmbedder(BASE, encoder, width).eval()
+    made = TextClassifier(BASE, encoder, width, num_labels, pre_classifier=config.distilbert)
+    if activation is not None:
+        made.classifier = two_layer_head(width, num_labels, activation())
+    return made.eval()
 
 
 def publish(state: Mapping[str, Tensor], config: BertConfig) -> dict[str, Tensor]:
-    """Our names are BERT's; DistilBERT has its own."""
-    return public_names(state, _DISTILBERT_PARTS if config.distilbert else ())
+    """Our names are BERT's; the variants have their own."""
+    base = f"{config.variant.base}."
+    parts: tuple[tuple[str, str], ...] = ((_PROJECT, f"{base}embeddings_project."), (f"{BASE}.", base))
+    if config.variant.counts_from_padding:
+        parts += _ROBERTA_PARTS
+    return public_names(state, _DISTILBERT_PARTS if config.distilbert else parts)
 
 
 def _with_layers(
@@ -325,22 +414,24 @@ def _with_layers(
     return {**raw, "n_layers" if config.distilbert else "num_hidden_layers": len(numbers)}, config
 
 
+_PRODUCTS = tuple(("num_hidden_layers", "hidden_size", width) for width in ("hidden_size", "intermediate_size"))
+_EMBEDDED = tuple((field, "hidden_size") for field in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
+_PROJECTED = tuple((field, "embedding_size") for field, _ in _EMBEDDED)
+_IN_DISTILBERT = (("vocab_size",), ("max_position_embeddings",), ("n_layers", "dim"), ("n_layers", "hidden_dim"))
+_CLASSES = dict(zip(VARIANTS, ("Bert", "DistilBert", "Roberta", "Camembert", "XLMRoberta", "Electra"), strict=True))
+
 FAMILY = Family(
     name="bert",
     tasks=TEXT_TASKS,
     parse_config=parse_config,
     build=build,
-    rename=public_renamer(BASE, _DISTILBERT_NAMES, _DISTILBERT_HEADS),
+    rename=public_renamer(BASE, _DISTILBERT_NAMES, _HEADS),
     publish=publish,
     unused=(
-        "cls.*",
-        "qa_outputs.*",
-        "fit_dense.*",  # TinyBERT's distillation head
-        "fit_denses.*",
-        "pre_classifier.*",
-        "classifier.*",
-        f"{BASE}.pooler.*",
-        f"{BASE}.embeddings.position_ids",
+        *("cls.*", "qa_outputs.*", "pre_classifier.*", "classifier.*"),
+        *("discriminator_predictions.*", "generator_predictions.*", "generator_lm_head.*"),
+        *("fit_dense.*", "fit_denses.*"),  # TinyBERT's distillation head
+        *(f"{BASE}.pooler.*", f"{BASE}.embeddings.position_ids"),
     ),
     programs=text_programs,
     parse_labels=id2label,
@@ -348,22 +439,10 @@ FAMILY = Family(
     with_layers=_with_layers,
     sizes=MappingProxyType(
         {
-            "bert": (
-                ("vocab_size", "hidden_size"),
-                ("max_position_embeddings", "hidden_size"),
-                ("type_vocab_size", "hidden_size"),
-                ("num_hidden_layers", "hidden_size", "hidden_size"),
-                ("num_hidden_layers", "hidden_size", "intermediate_size"),
-            ),
-            "distilbert": (
-                ("vocab_size", "dim"),
-                ("max_position_embeddings", "dim"),
-                ("n_layers", "dim", "dim"),
-                ("n_layers", "dim", "hidden_dim"),
-            ),
+            **dict.fromkeys(VARIANTS, (*_EMBEDDED, *_PRODUCTS)),
+            "distilbert": tuple((*each, "dim") for each in _IN_DISTILBERT),
+            "electra": (*_PROJECTED, *_PRODUCTS),
         }
     ),
-    classifiers=MappingProxyType(
-        {"bert": "BertForSequenceClassification", "distilbert": "DistilBertForSequenceClassification"}
-    ),
+    classifiers=MappingProxyType({name: f"{prefix}ForSequenceClassification" for name, prefix in _CLASSES.items()}),
 )

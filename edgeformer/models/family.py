@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from edgeformer.attention import AttentionKernel
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, STATES
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.registry import Registry, check_choice, did_you_mean
+from edgeformer_runtime.registry import Registry, check_choice, did_you_mean, load_attribute
 
 # Options are checked against this module's names before torch, which takes seconds, is imported.
 
@@ -150,6 +151,9 @@ class Family(Generic[Config]):
             there are none.
         keep_extras: (new parsed config, old one) to the new one with what those files said of the old.
         write_extras: writes into a folder what of them a smaller model's config has changed.
+        fit: (module with its weights, parsed config), before anything is made of it; InputError if it cannot be used.
+        adapted: the class of another library whose module this is, in words; None: it is ours.
+        packages: whose code computes it, beside torch's: a bundle's toolchain names their versions.
     """
 
     name: str
@@ -170,6 +174,9 @@ class Family(Generic[Config]):
     read_extras: Callable[[Path, Config, Mapping[str, Any], str | None, str | None], SpeechDescription] | None = None
     keep_extras: Callable[[Config, Config], Config] = lambda config, _old: config
     write_extras: Callable[[Path, Config], None] = lambda _folder, _config: None
+    fit: Callable[[nn.Module, Config], None] = lambda _module, _config: None
+    adapted: str | None = None
+    packages: tuple[str, ...] = ()
 
     def width_key(self, layer: str) -> str:
         """The field of config.json for what pruning left of a layer, by its name in the module."""
@@ -185,6 +192,10 @@ FAMILIES: Registry[Family[Any]] = Registry(
         "mobilebert": "edgeformer.models.mobilebert:FAMILY",
         "bert": "edgeformer.models.bert:FAMILY",
         "distilbert": "edgeformer.models.bert:FAMILY",
+        "roberta": "edgeformer.models.bert:FAMILY",
+        "camembert": "edgeformer.models.bert:FAMILY",
+        "xlm-roberta": "edgeformer.models.bert:FAMILY",
+        "electra": "edgeformer.models.bert:FAMILY",
         "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
         "whisper": "edgeformer.models.whisper.family:FAMILY",
     },
@@ -193,11 +204,19 @@ FAMILIES: Registry[Family[Any]] = Registry(
 """By `model_type`, or by timm's `architecture`; another author's package adds its own by an entry point."""
 
 
-def family_for(raw: Mapping[str, Any]) -> Family[Any]:
+OTHERS = "edgeformer.models.architecture:family_of"
+"""Of (config.json, folder) to a record: what has no family here, by transformers' own module."""
+
+
+def family_for(raw: Mapping[str, Any], folder: Path | None = None) -> Family[Any]:
     """The family that implements a public config.json: by its `model_type`, or by timm's `architecture`.
 
+    Args:
+        raw: the config.
+        folder: where the checkpoint's other files are; None: there are none.
+
     Raises:
-        InputError: no family does; the message lists those that exist.
+        InputError: no family does, and neither does transformers; the message lists those that exist.
     """
     named = raw.get("model_type")
     # transformers' wrapper around timm's models leaves it to timm's own field which one it is.
@@ -209,7 +228,19 @@ def family_for(raw: Mapping[str, Any]) -> Family[Any]:
             f"(known are {', '.join(sorted(FAMILIES))}; timm's checkpoints have an architecture instead)"
         )
     model_type = TIMM_SIZE.sub("", named)
+    if model_type not in FAMILIES and "model_type" in raw and _is_known_elsewhere(model_type):
+        made: Family[Any] = load_attribute(OTHERS)(raw, folder)
+        return made
     if model_type not in FAMILIES:
         guess = did_you_mean(model_type, FAMILIES)
         raise InputError(f"unknown model_type {named!r}: {guess}expected one of {', '.join(sorted(FAMILIES))}")
     return FAMILIES[model_type]
+
+
+def _is_known_elsewhere(model_type: str) -> bool:
+    """Whether transformers has such an architecture; without transformers nobody knows, and it says what to install."""
+    if find_spec("transformers") is None:
+        return did_you_mean(model_type, FAMILIES) == ""
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING

@@ -113,22 +113,20 @@ class TextEncoder(nn.Module):
 
 
 class PositionIds(nn.Module):
-    """Position ids 0..S-1 as an explicit constant: what exporters handle without computing shapes at run time."""
+    """Position ids from `first` on as a constant: what exporters handle without computing shapes at run time."""
 
     ids: Tensor
 
-    def __init__(self, max_position_embeddings: int) -> None:
+    def __init__(self, longest: int, first: int = 0) -> None:
         super().__init__()
-        self.register_buffer("ids", torch.arange(max_position_embeddings, dtype=torch.int32)[None], persistent=False)
-
-    def forward(self, seq_len: int) -> Tensor:
-        """(1, S) int32."""
-        return self.ids[:, :seq_len]
+        self.first = first
+        self.register_buffer("ids", torch.arange(first, first + longest, dtype=torch.int32)[None], persistent=False)
 
     def rows(self, table: nn.Embedding, seq_len: int, position_ids: Tensor | None) -> Tensor:
-        """A table's rows (1, S, C) of positions (1, S) below S; None: of 0 to S - 1, in exports the same constant."""
-        given = None if position_ids is None else table.weight[:seq_len].index_select(0, position_ids[0])[None]
-        return cast(Tensor, table(self(seq_len))) if given is None else given
+        """A table's rows (1, S, C) of positions (1, S) below S, from `first` on; None: of all, a constant."""
+        if position_ids is None:
+            return cast(Tensor, table(self.ids[:, :seq_len]))
+        return table.weight[self.first : self.first + seq_len].index_select(0, position_ids[0])[None]
 
 
 class TextModel(nn.Module):
@@ -171,7 +169,7 @@ class TextClassifier(TextModel):
     ) -> None:
         super().__init__(base, encoder, num_labels)
         self.pre_classifier = nn.Linear(hidden_size, hidden_size) if pre_classifier else None
-        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.classifier: nn.Module = nn.Linear(hidden_size, num_labels)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> tuple[Tensor]:
         """input_ids, attention_mask, token_type_ids (B, S) int32 to (logits (B, L) float32,)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -126,6 +125,8 @@ class Shown(ABC):
             from edgeformer_runtime.cli.console import text_of
         except ImportError:  # rich comes with the extra `cli`
             return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in _fields(self).items())})"
+        import shutil  # not on the way to an answer
+
         return text_of(self.tables(), shutil.get_terminal_size((WIDTH, 0)).columns)
 
     def _repr_html_(self) -> str | None:

@@ -25,6 +25,7 @@ GENERATORS = (
     "signatures",
     "hostile_models",
     "hostile_tokenizers",
+    "tokenizers",
 )
 """Modules make_<name>, each with a function `files` that gives the bytes of its golden files by path."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import cache
 
 import tokenizers
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 from tests.golden.golden_files import document
 
@@ -36,6 +37,12 @@ NORMALIZERS: dict[str, tuple[str, ...]] = {
     "lower": ("lowercase",),
 }
 RANDOM_TEXTS = 200
+
+CATEGORIES = ("Lu", "Ll", "Lt", "Lm", "Lo", "M", "N")
+"""General categories that the patterns of public tokenizers name, numbered from 1."""
+
+PREPENDED = (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0xD4E)
+"""Characters that join the one behind them in a grapheme (Unicode Standard Annex 29), of up to three bytes of UTF-8."""
 
 
 def files() -> dict[str, bytes]:
@@ -108,8 +115,9 @@ def _texts() -> Iterable[str]:
 
 def _tables() -> dict[str, tuple[str, str]]:
     """Each table's text with what it says, by name."""
-    decompose = normalizers.NFD().normalize_str
-    clean, chinese, strip = (normalized(name) for name in ("clean", "chinese", "strip"))
+    decompose, compatible = normalizers.NFD().normalize_str, normalizers.NFKD().normalize_str
+    compose, strip = normalizers.NFC().normalize_str, normalizers.StripAccents().normalize_str
+    clean, chinese, bert = (normalized(name) for name in ("clean", "chinese", "strip"))
     decomposed = {code: decompose(chr(code)) for code in CODE_POINTS if code not in HANGUL}
     return {
         "REMOVED": ("Characters that cleaning removes.", _ranges(c for c in CODE_POINTS if clean[c] == "")),
@@ -119,8 +127,12 @@ def _tables() -> dict[str, tuple[str, str]]:
             _ranges(code for code in CODE_POINTS if chinese[code] == f" {chr(code)} "),
         ),
         "NONSPACING": (
-            "Marks that stripping of accents removes, after decomposition.",
-            _ranges(code for code, text in decomposed.items() if text == chr(code) and strip[code] == ""),
+            "Marks that BERT's stripping of accents removes, after decomposition.",
+            _ranges(code for code, text in decomposed.items() if text == chr(code) and bert[code] == ""),
+        ),
+        "MARKS": (
+            "Marks that the normalizer `StripAccents` removes.",
+            _ranges(code for code in CODE_POINTS if strip(chr(code)) == ""),
         ),
         "WHITE_SPACE": (
             "Characters that separate words.",
@@ -138,11 +150,70 @@ def _tables() -> dict[str, tuple[str, str]]:
             "Canonical decompositions, in full, but for Hangul.",
             _mapping({code: text for code, text in decomposed.items() if text != chr(code)}),
         ),
+        "EXCLUDED": (
+            "Characters that decompose into two or more, and that composition does not make of these.",
+            _ranges(c for c, text in decomposed.items() if len(text) > 1 and compose(text) != chr(c)),
+        ),
+        "COMPATIBLE": (
+            "Compatibility decompositions, in full, where they are not the canonical ones.",
+            _mapping({c: text for c in decomposed if (text := compatible(chr(c))) != decomposed[c]}),
+        ),
+        "WORD": ("Characters of words, as the pre-tokenizer `Whitespace` sees them.", _ranges(_word())),
+        "NUMERIC": ("Characters that the pre-tokenizer `Digits` takes for digits.", _ranges(_numeric())),
+        "CATEGORIES": (
+            f"General categories, as patterns see them: gap, length, and 1 to 7 for {', '.join(CATEGORIES)}.",
+            _classes({c: n for n, name in enumerate(CATEGORIES, 1) for c in _matched(rf"\p{{{name}}}")}),
+        ),
+        "EXTENDING": ("Characters that join the one before them in a grapheme.", _ranges(_extending())),
+        "PREPENDED": ("Characters that join the one behind them in a grapheme.", _ranges(PREPENDED)),
+        "CONTROLS": (
+            "Characters that join none in a grapheme.",
+            _ranges(c for c in CODE_POINTS if _is_control(c) and c not in PREPENDED),
+        ),
         "LOWERED": (
             "Lower case, character by character.",
             _mapping({code: text for code, text in normalized("lower").items() if text != chr(code)}),
         ),
     }
+
+
+def _matched(pattern: str) -> Iterable[int]:
+    """The code points that a pattern matches alone."""
+    every = "".join(map(chr, CODE_POINTS))
+    split = pre_tokenizers.Split(Regex(f"{pattern}+"), "removed", invert=True).pre_tokenize_str
+    return [ord(character) for piece, _ in split(every) for character in piece]
+
+
+def _word() -> Iterable[int]:
+    split = pre_tokenizers.Whitespace().pre_tokenize_str
+    return [code for code in CODE_POINTS if len(split(f"a{chr(code)}")) == 1 and code not in _spaces()]
+
+
+@cache
+def _spaces() -> frozenset[int]:
+    """White space, which is the same wherever the library asks for it."""
+    split = pre_tokenizers.WhitespaceSplit().pre_tokenize_str
+    spaces = {code for code, found in pieces().items() if found == ["a", "b"]}
+    assert spaces == {code for code in CODE_POINTS if not split(chr(code))} == set(_matched(r"\s"))
+    return frozenset(spaces)
+
+
+def _numeric() -> Iterable[int]:
+    split = pre_tokenizers.Digits().pre_tokenize_str
+    return [code for code in CODE_POINTS if len(split(f"a{chr(code)}")) == 2]
+
+
+def _extending() -> Iterable[int]:
+    """Asked of a map of characters that makes `a` a `z`, which takes what is in one grapheme with the `a`."""
+    units = [0] * 512
+    units[0], units[0x60] = 1 << 10, ord("a") | 1 << 8 | 1 << 10
+    charsmap = struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + b"z\0"
+    normalize = normalizers.Precompiled(charsmap).normalize_str
+    return [code for code in CODE_POINTS if normalize(f"a{chr(code)}") == "z"]
+
+
+def _is_control(code: int) -> bool:
+    return unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp") and code not in (0x200C, 0x200D)
 
 
 @cache

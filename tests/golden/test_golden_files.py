@@ -10,7 +10,7 @@ from tests.golden.make import GENERATORS, make
 LARGEST_BYTES = 3_200_000
 
 
-SLOW = ("unicode", "zips")
+SLOW = ("unicode", "zips", "tokenizers")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ const FORMAT_VERSION = 1;
 const MAX_BYTES = 4 << 20;
 const MAX_INT = 2 ** 31 - 1;
 const RESERVED_PROGRAMS = ["preprocess", "answer", "mel", "steps", "text"];
-const TEXT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"];
+/** 1 at the position whose token is predicted, of programs that predict one. */
+const MASK_POSITION = "mask_position";
+const TEXT_INPUTS = ["input_ids", "attention_mask", "token_type_ids", MASK_POSITION];
 
 /** Each task with the kinds of its preprocessing and of its postprocessing. */
 const TASKS = {
@@ -24,6 +26,7 @@ const TASKS = {
   "text-scoring": ["text", "score"],
   "question-answering": ["text", "spans"],
   "token-classification": ["text", "entities"],
+  "fill-mask": ["text", "fills"],
   "image-classification": ["image", "classification"],
   "speech-recognition": ["audio", "transcription"],
 } as const;
@@ -106,8 +109,15 @@ export interface Score {
   activation: "none" | "sigmoid";
 }
 
+/** The output is the logits of every token of the vocabulary, at the position of the mask token. */
+export interface MaskedToken {
+  kind: "fills";
+  maskToken: string;
+  maskTokenId: number;
+}
+
 export type Preprocessing = TextPreprocessing | ImagePreprocessing | Other;
-export type Postprocessing = Classification | Embedding | Score | SpanExtraction | TokenLabels | Other;
+export type Postprocessing = Classification | Embedding | Score | SpanExtraction | TokenLabels | MaskedToken | Other;
 
 /** Everything a page has to know to run the bundle; see BUNDLE.md for each field's meaning. */
 export interface Manifest {
@@ -269,7 +279,7 @@ function readPreprocessing(fields: Fields): Preprocessing {
 }
 
 function readPostprocessing(fields: Fields): Postprocessing {
-  const kinds = ["classification", "embedding", "score", "spans", "entities", "transcription"] as const;
+  const kinds = ["classification", "embedding", "score", "spans", "entities", "fills", "transcription"] as const;
   const kind = fields.choice("kind", kinds);
   switch (kind) {
     case "classification":
@@ -295,6 +305,12 @@ function readPostprocessing(fields: Fields): Postprocessing {
         outside: fields.strings("outside", [0, 1000], [1, 500]),
         aggregation: fields.choice("aggregation", AGGREGATIONS),
         stride: fields.int("stride", [0, 1e6]),
+      };
+    case "fills":
+      return {
+        kind,
+        maskToken: fields.string("mask_token", undefined, [1, 500]),
+        maskTokenId: fields.int("mask_token_id", [0, MAX_INT]),
       };
     default:
       return readOther(fields, kind);
@@ -348,7 +364,19 @@ function checkTask(manifest: Manifest): void {
   else if (head.kind === "entities") {
     checkUnique(head.labels, "label");
     checkTokens(before, head.labels.length, head.stride, programs);
+  } else if (head.kind === "fills") checkFills(before as TextPreprocessing, head, programs);
+}
+
+/** There is a tokenizer, and every program predicts the token at one position. */
+function checkFills(before: TextPreprocessing, head: MaskedToken, programs: ProgramSpec[]): void {
+  const size = before.vocabSize;
+  if (before.tokenizer === null || size === null) return refuse("preprocessing: fill-mask needs a tokenizer and vocab_size");
+  if (head.maskTokenId >= size || head.maskTokenId === before.padTokenId) {
+    refuse("postprocessing.mask_token_id: expected an id that is no padding's");
   }
+  checkWidth(size, programs);
+  const without = programs.find((program) => program.inputs.every((input) => input.name !== MASK_POSITION));
+  if (without !== undefined) refuse(`program ${without.name}: expected an input ${MASK_POSITION}`);
 }
 
 /** Columns of a span program's logits: that an answer starts at a token, and that it ends there. */

@@ -197,7 +197,8 @@ def plain_norms(module: nn.Module) -> Iterator[None]:
     multiplies the factors into these, but not where the input is a single row, so that Whisper's decode and prefill
     would share half of their weights.
     """
-    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm)]
+    # A class made of it may normalise another axis, as SqueezeBERT's and ConvNeXt's do.
+    norms = [part for part in module.modules() if type(part) is nn.LayerNorm]
     for norm in norms:
         norm.__dict__["forward"] = partial(_layer_norm, norm)
     try:

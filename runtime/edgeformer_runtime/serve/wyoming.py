@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime import __version__
+from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import AudioPreprocessing, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.decoding.tokenizer import join_texts
-from edgeformer_runtime.errors import EdgeFormerError, InputError
+from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.speech_stream import StreamOptions, StreamUpdate
 from edgeformer_runtime.preprocess.audio import PcmStream
 from edgeformer_runtime.serve.connections import WRITE_S
@@ -91,8 +92,8 @@ async def read_event(reader: asyncio.StreamReader) -> Event | None:
 
 def _json_object(text: bytes, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = strict_json.loads(text, what, MAX_LINE_BYTES)  # which refuses half characters, which could not be sent
+    except BundleError:
         found = None
     if not isinstance(found, dict):
         raise InputError(f"expected {what} as a JSON object, found {shorten(text[:80].decode(errors='replace'))}")

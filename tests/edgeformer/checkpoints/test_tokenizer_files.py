@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import transformers
 from checkpoint_factory import tokenizer, vocabulary
 from tokenizers import Tokenizer
 
-from edgeformer.checkpoints.tokenizers import read_tokenizer, vocabulary_size
+from edgeformer.checkpoints.tokenizers import read_tokenizer, unread_by_phones, vocabulary_size
+from edgeformer.convert.bundle_writer import requirements
+from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
 
 TEXTS = [
@@ -180,7 +183,7 @@ def test_files_that_disagree_give_what_transformers_gives(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("config", "files", "reason"),
     [
-        ({"tokenizer_class": "BertJapaneseTokenizer"}, (), "tokenizer_class BertJapaneseTokenizer has no reader here"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, (), "a BertJapaneseTokenizer splits texts in Python"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, (), "needs tokenizer.json"),
         (BERT | {"auto_map": {"AutoTokenizer": ["own.Own", None]}}, (), "auto_map names the author's own class"),
         (
@@ -243,3 +246,57 @@ def test_corrupted_files_are_refused(minilm: Path) -> None:
     (minilm / "tokenizer.json").write_text('{"model": {}}')
     with pytest.raises(InputError, match=r"tokenizer\.json cannot be used"):
         read_tokenizer(minilm)
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "tokenizers.json"
+
+
+def _changed(name: str, **parts: Any) -> str:
+    """A golden tokenizer's file with other parts."""
+    return json.dumps(json.loads(json.loads(GOLDEN.read_text())["tokenizers"][name]) | parts)
+
+
+def test_what_phones_read_of_tokenizers_of_every_kind() -> None:
+    for name, text in json.loads(GOLDEN.read_text())["tokenizers"].items():
+        assert "android_api" not in unread_by_phones(text), name
+        assert unread_by_phones(text)["ios"] == "added_tokens: single_word"
+
+
+@pytest.mark.parametrize(
+    ("parts", "android", "ios"),
+    [
+        ({"normalizer": {"type": "Nmt"}}, "normalizer: Nmt", "normalizer: Nmt"),
+        (
+            {"pre_tokenizer": {"type": "UnicodeScripts"}},
+            "pre_tokenizer: UnicodeScripts",
+            "pre_tokenizer: UnicodeScripts",
+        ),
+        ({"normalizer": None, "pre_tokenizer": None}, None, "pre_tokenizer: None"),
+        ({"model": {"type": "WordLevel", "vocab": {}}}, "model: WordLevel", "pre_tokenizer: Metaspace"),
+        ({"model": {"type": "Unigram", "vocab": []}}, "model: unk_id: null", "pre_tokenizer: Metaspace"),
+        (
+            {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": r"\d+"}, "behavior": "Isolated", "invert": False}},
+            "pattern: '\\\\d+'",
+            "pre_tokenizer: Split",
+        ),
+    ],
+)
+def test_what_phones_do_not_read(parts: dict[str, Any], android: str | None, ios: str) -> None:
+    text = _changed("xlm-roberta", **({"added_tokens": [], "normalizer": None} | parts))
+    expected = {"ios": ios} if android is None else {"android_api": android, "ios": ios}
+    assert unread_by_phones(text) == expected
+
+
+def test_requires_says_which_phones_read_the_tokenizer() -> None:
+    converter: Any = SimpleNamespace(requires=Requirements(runtime="0.1.0", ios="15.0", android_api=23))
+    preprocessing = SimpleNamespace(tokenizer="tokenizer.json")
+
+    def spec(text: str) -> Any:
+        return SimpleNamespace(preprocessing=preprocessing, assets={"tokenizer.json": text.encode()})
+
+    needed, warning = requirements(converter, spec(_changed("xlm-roberta", added_tokens=[])))
+    assert (needed.ios, needed.android_api) == (None, 23)
+    assert warning == "no app can read this tokenizer on iOS (normalizer: Sequence): requires says null there"
+    bert = json.loads((Path(__file__).parents[2] / "golden" / "wordpiece.json").read_text())["tokenizers"]["uncased"]
+    assert requirements(converter, spec(bert)) == (converter.requires, None)
+    assert requirements(converter, SimpleNamespace(preprocessing=object())) == (converter.requires, None)

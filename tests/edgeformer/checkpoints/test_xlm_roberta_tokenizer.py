@@ -117,8 +117,8 @@ def from_the_left(content: dict[str, Any]) -> None:
         (None, {"bos_token": None}, "bos_token must be a token, found null"),
         (too_few, {}, "a XLMRobertaTokenizer has more than 3 pieces"),
         (from_the_left, {}, "truncation cuts at the left"),
-        (None, {"tokenizer_class": "CamembertTokenizer"}, "CamembertTokenizer has no reader here"),
-        (None, {"tokenizer_class": "RobertaTokenizer"}, "set tokenizer_class to PreTrainedTokenizerFast"),
+        (None, {"tokenizer_class": "OwnTokenizer"}, "OwnTokenizer has no reader here"),
+        (None, {"tokenizer_class": "OwnTokenizer"}, "set tokenizer_class to PreTrainedTokenizerFast"),
     ],
 )
 def test_what_cannot_be_is_refused(

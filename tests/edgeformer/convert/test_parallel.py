@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,28 @@ def test_a_process_that_dies_is_an_error_and_ends_the_others(tmp_path: Path) -> 
     with pytest.raises(EngineError, match=r"onnx: the process that converted ended with exit code -9: try again with"):
         while child.outcome is None:
             parallel._receive(child, lambda *_: None, [child])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed")
+def test_no_process_outlives_the_one_that_asked() -> None:
+    """A SIGKILL of that one included, which no handler sees."""
+    script = (
+        "import multiprocessing, os, signal, sys, threading, time\n"
+        "from edgeformer.convert import parallel\n"
+        "def work():\n"
+        "    signal.signal(signal.SIGTERM, parallel._end)\n"
+        "    threading.Thread(target=parallel._outlive_nobody, daemon=True).start()\n"
+        "    os.write(1, b'working\\n')\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.get_context('fork').Process(target=work).start()\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == b"working\n"
+        asking.kill()
+        assert asking.stdout.read() == b""  # which ends when the last process that could write there has ended
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 65])

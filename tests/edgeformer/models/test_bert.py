@@ -101,6 +101,66 @@ def test_equals_transformers(name: str) -> None:
             torch.testing.assert_close(embedder(*arguments)[0], expected, rtol=0, atol=1e-5)
 
 
+VARIANTS = {
+    "roberta": ("Roberta", {"type_vocab_size": 1}),
+    "roberta_with_types": ("Roberta", {"type_vocab_size": 2, "hidden_act": "relu"}),
+    "camembert": ("Camembert", {"type_vocab_size": 1}),
+    "xlm_roberta_padding_0": ("XLMRoberta", {"type_vocab_size": 1, "pad_token_id": 0}),
+    "electra": ("Electra", {"embedding_size": 24}),
+    "electra_projected": ("Electra", {"embedding_size": 16, "hidden_act": "gelu_new"}),
+}
+TASKS = {
+    "text-classification": "SequenceClassification",
+    "text-scoring": "SequenceClassification",
+    "token-classification": "TokenClassification",
+    "question-answering": "QuestionAnswering",
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_equal_transformers(name: str) -> None:
+    prefix, overrides = VARIANTS[name]
+    settings = {**BERT, "max_position_embeddings": 36, **overrides}
+    for task, head in TASKS.items():
+        labels = {"text-scoring": 1, "question-answering": 2}.get(task, 4)
+        config = getattr(transformers, f"{prefix}Config")(**(settings | {"num_labels": labels}))
+        reference = randomized(getattr(transformers, f"{prefix}For{head}")(config))
+        raw = config.to_dict()
+        parsed = FAMILY.parse_config(raw)
+        assert parsed.max_position_embeddings + parsed.first_position == 36
+        module = FAMILY.build(parsed, task, 0 if task == "question-answering" else labels, KERNELS["dense"])
+        renamed = FAMILY.rename(reference.state_dict())
+        assert renamed.keys() == module.state_dict().keys()
+        module.load_state_dict(renamed)
+        assert FAMILY.publish(module.state_dict(), parsed).keys() == reference.state_dict().keys()
+        ids, mask, types = inputs_of(30, [30, 7, 1])
+        ids = ids.clamp(min=parsed.pad_token_id + 1)
+        named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        arguments = {key: named[key] for key in parsed.input_names}
+        with torch.no_grad():
+            out = reference(**{key: each.long() for key, each in arguments.items()})
+            (found,) = module(*arguments.values())
+        spans = task == "question-answering"
+        expected = torch.stack((out.start_logits, out.end_logits), -1) if spans else out.logits
+        seen = mask.bool() if expected.dim() == 3 else slice(None)
+        torch.testing.assert_close(found[seen], expected[seen], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_roberta_fills_masks_as_transformers(tied: bool) -> None:
+    config = transformers.RobertaConfig(**BERT, type_vocab_size=1, hidden_act="relu", tie_word_embeddings=tied)
+    reference = randomized(transformers.RobertaForMaskedLM(config))
+    parsed = FAMILY.parse_config(config.to_dict())
+    module = FAMILY.build(parsed, "fill-mask", 0, KERNELS["dense"])
+    renamed = FAMILY.rename(reference.state_dict())
+    module.load_state_dict({name: renamed[name] for name in module.state_dict()})
+    ids = inputs_of(12, [12])[0].clamp(min=2)
+    with torch.no_grad():
+        expected = reference(input_ids=ids.long()).logits[:, 5]
+        (found,) = module(ids, torch.ones_like(ids), (torch.arange(12) == 5)[None].int())
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_minilm_gives_the_golden_embeddings(assets: Path, kernel: str) -> None:
     folder = assets / "minilm-l6-v2"
@@ -195,5 +255,5 @@ def test_refuses_unsupported_configs(raw: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_model_type_lists_the_known() -> None:
-    with pytest.raises(InputError, match=r"unknown model_type 'gpt2'.*bert.*distilbert.*mobilebert"):
-        family_for({"model_type": "gpt2"})
+    with pytest.raises(InputError, match=r"unknown model_type 'gpt-2'.*bert.*distilbert.*mobilebert"):
+        family_for({"model_type": "gpt-2"})

@@ -87,5 +87,5 @@ def test_another_authors_family_is_one_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_family_lists_what_there_is() -> None:
-    with pytest.raises(InputError, match="unknown model_type 'gpt2': expected one of bert, distilbert, mobilebert"):
-        family_for({"model_type": "gpt2"})
+    with pytest.raises(InputError, match="unknown model_type 'gpt-2': expected one of bert, camembert, distilbert"):
+        family_for({"model_type": "gpt-2"})

@@ -13,7 +13,8 @@ from edgeformer.attention.kernels import dense
 from edgeformer.models import bert, mobilebert
 from edgeformer.models.family import ProgramOptions
 from edgeformer.models.packed import packed_program
-from edgeformer.models.text import CLS, text_programs
+from edgeformer.models.pooling import CLS, EmbeddingHead
+from edgeformer.models.text import text_programs
 
 SIZES: dict[str, Any] = {
     "vocab_size": 100,
@@ -52,7 +53,7 @@ def test_a_row_answers_as_each_text_alone(family: str, task: str) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     if task == "first token":
-        model.set_head(CLS, normalize=False)
+        model.set_head(EmbeddingHead((CLS,), normalize=False), 48)
     programs = text_programs(model, config, ProgramOptions(seq_lens=(8, 48)))
     packed = packed_program(programs)
     assert packed is not None
@@ -82,6 +83,16 @@ def test_lengths_that_are_alike_have_no_rows() -> None:
     module, config = FAMILIES["bert"]
     model = module.build(config, "text-embedding", 0, dense)
     assert packed_program(text_programs(model, config, ProgramOptions(seq_lens=(16, 48)))) is None
+
+
+def test_what_is_pooled_otherwise_or_takes_more_has_no_rows() -> None:
+    module, config = FAMILIES["bert"]
+    options = ProgramOptions(seq_lens=(8, 48))
+    model = module.build(config, "text-embedding", 0, dense)
+    for poolings in (("max",), ("cls", "mean"), ("lasttoken",)):
+        model.set_head(EmbeddingHead(poolings), 48)
+        assert packed_program(text_programs(model, config, options)) is None
+    assert packed_program(text_programs(module.build(config, "fill-mask", 0, dense), config, options)) is None
 
 
 def test_calibration_inputs_are_rows_of_one_text() -> None:

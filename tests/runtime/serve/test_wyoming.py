@@ -208,6 +208,7 @@ HUGE = 1 << 40
         (b'{"type": "describe", "data_length": %d}\n' % HUGE, f"data_length: expected 0 to 65536, found '{HUGE}'"),
         (b'{"type": "audio-chunk", "payload_length": -1}\n', "payload_length: expected 0 to 262144, found '-1'"),
         (b'{"type": "audio-chunk", "data_length": 2}\n[]', "expected an event's data as a JSON object"),
+        (b'{"type": "ping", "data": {"text": "\\ud800"}}\n', "expected an event's line as a JSON object"),
     ],
 )
 def test_hostile_events(sent: bytes, why: str) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from edgeformer.cli import app
 from edgeformer.compress.budget.budget import parse_budget
-from edgeformer.compress.budget.chain import BundleEvaluator, Chain, ChainOptions, Conversion, compress_to_budget
+from edgeformer.compress.budget.chain import Chain, ChainOptions, Conversion, compress_to_budget
 from edgeformer.compress.model import open_model
 from edgeformer.convert.layer_plan import LayerPlan, plan_of_checkpoint, quantizable_layers
 from edgeformer_runtime.errors import InputError
@@ -30,7 +30,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.save_texts(folder / "texts.json")
     tiny.save_images(folder / "images")
     tiny.save_clips(folder / "clips")
-    tiny.run(tiny.save_classifier(folder / "untrained"), tiny.FINETUNE, folder / "texts.json", folder / "trained")
+    tiny.run(
+        tiny.save_classifier(folder / "untrained", num_hidden_layers=1),
+        tiny.FINETUNE,
+        folder / "texts.json",
+        folder / "trained",
+    )
     return folder
 
 
@@ -56,22 +61,19 @@ def intents(assets: Path) -> str:
 
 @pytest.fixture(scope="module")
 def saved(intents: str, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """The zoo's classifier of intents, made to collapse, brought under a budget."""
+    """The zoo's classifier of intents, made to collapse, brought under a budget.
+
+    That int8 alone ruins it is shown in `test_convert_gate.py`.
+    """
     save_collapsing("clinc150-mobilebert", place / "collapsing")
     out = tmp_path_factory.mktemp("saved") / "small"
-    few = {"target": "litert", "limit": 200, "seq_lens": (32,)}
+    few = {"limit": 200, "seq_lens": (32,)}
     budget = "accuracy_drop<=1%, size<=8MB, latency<=1s"
-    return meet(place / "collapsing", budget, intents, out, formats=("fp16", "int8"), conversion=few, bundles=3)
+    options = {"formats": ("fp16", "int8"), "conversion": few, "bundles": 3, "examples": 32}
+    return meet(place / "collapsing", budget, intents, out, **options)
 
 
-@pytest.mark.litert
-def test_a_model_that_int8_ruins_is_brought_within_its_budget(
-    saved: Chain, intents: str, place: Path, tmp_path: Path
-) -> None:
-    conversion = Conversion("litert", intents, limit=200, seq_lens=(32,))
-    bench = BundleEvaluator(open_model(str(place / "collapsing")), "quantize", conversion, tmp_path / "bench")
-    plain = bench.measure(LayerPlan(default="int8"))
-    assert plain.refused is not None or plain.values["accuracy_drop"] > 0.2
+def test_a_model_that_int8_ruins_is_brought_within_its_budget(saved: Chain) -> None:
     best = saved.found.best
     assert saved.found.met and best is not None and best.values["accuracy_drop"] <= 0.01
     used = list(best.plan.layers.values())
@@ -79,7 +81,6 @@ def test_a_model_that_int8_ruins_is_brought_within_its_budget(
     assert best.values["size"] < 0.7 * saved.found.points[0].values["size"]
 
 
-@pytest.mark.litert
 def test_what_is_written_is_ready_for_convert(saved: Chain) -> None:
     best = saved.found.best
     assert saved.path is not None and best is not None
@@ -92,7 +93,6 @@ def test_what_is_written_is_ready_for_convert(saved: Chain) -> None:
     assert [path.name for path in saved.path.parent.iterdir()] == ["small"]
 
 
-@pytest.mark.litert
 def test_latency_is_measured_beside_fp32(saved: Chain) -> None:
     for point in saved.found.points:
         if point.refused is None:
@@ -117,10 +117,11 @@ def test_an_impossible_budget_is_one_line_and_a_nearest_point(place: Path, tmp_p
 def test_images_meet_a_budget_by_a_recipe_where_formats_do_not(place: Path, tmp_path: Path) -> None:
     source = tiny.save_tinyvit(tmp_path / "model")
     recipe = tiny.save_recipe(tmp_path / "half.toml", '[[step]]\nkind = "prune"\nheads = 0.25\nneurons = 0.75\n')
-    plain = meet(source, "size<=1B", place / "images", tmp_path / "none", recipes=(), bundles=1)
+    int8: dict[str, Any] = {"formats": ("int8",), "bundles": 2}
+    plain = meet(source, "size<=1B", place / "images", tmp_path / "none", recipes=(), **int8)
     smallest = plain.found.points[-1].values["size"]
     budget = f"size<={int(smallest) - 2000}B"
-    made = meet(source, budget, place / "images", tmp_path / "out", recipes=(str(recipe),))
+    made = meet(source, budget, place / "images", tmp_path / "out", recipes=(str(recipe),), **int8)
     assert made.found.met and made.found.best is not None and made.found.best.stage == "half"
     document = json.loads((tmp_path / "out" / "edgeformer.json").read_text())
     assert document["steps"][0]["kind"] == "prune" and document["budget"] == budget
@@ -140,7 +141,6 @@ def test_speech_meets_a_budget_of_words_and_size(place: Path, tmp_path: Path) ->
     assert {"wer", "wer_rise", "agreement", "size", "latency"} == best.values.keys()
 
 
-@pytest.mark.litert
 def test_the_zoos_images_within_half_a_percent(assets: Path, tmp_path: Path) -> None:
     data = f"{assets / 'cifar10' / 'cifar10_subset.zip'}:test"
     made = meet(
@@ -149,13 +149,14 @@ def test_the_zoos_images_within_half_a_percent(assets: Path, tmp_path: Path) -> 
         data,
         tmp_path / "out",
         recipes=(),
+        examples=32,
+        bundles=3,
         conversion={"target": "litert", "limit": 500},
     )
     assert made.found.met and made.found.best is not None
     assert made.found.best.values["size"] <= 2e6 and made.found.best.values["accuracy"] > 0.75
 
 
-@pytest.mark.litert
 def test_tiny_en_without_more_word_errors(assets: Path, tmp_path: Path) -> None:
     made = meet(
         assets / "whisper-tiny.en",

@@ -15,8 +15,8 @@ internal class BertNormalizer(
     private val handleChineseChars: Boolean,
     private val stripAccents: Boolean,
     private val lowercase: Boolean,
-) {
-    fun normalize(text: CodePoints): CodePoints {
+) : Normalizer {
+    override fun normalize(text: CodePoints): CodePoints {
         var result = text
         if (cleanText) result = clean(result)
         if (handleChineseChars) result = spaced(result)
@@ -57,7 +57,6 @@ internal class BertNormalizer(
 
         /** From a tokenizers file, where `strip_accents` may be null: then it follows `lowercase`. */
         fun read(fields: Fields): BertNormalizer {
-            fields.choice("type", listOf("BertNormalizer"))
             val lowercase = fields.boolean("lowercase")
             val strip = if (fields.peek("strip_accents") == null) {
                 fields.optionalString("strip_accents")

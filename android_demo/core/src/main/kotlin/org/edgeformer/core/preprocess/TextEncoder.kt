@@ -74,7 +74,7 @@ class Places(
 class TextEncoder(private val spec: TextPreprocessing, tokenizerJson: ByteArray?, programs: List<ProgramSpec>) {
     private val buckets = programs.sortedBy { it.inputs[0].shape[1] }
     private val longest = buckets.last().inputs[0].shape[1]
-    private val tokenizer = tokenizerJson?.let { WordPieceTokenizer.read(it, spec.tokenizer ?: "tokenizer") }
+    private val tokenizer = tokenizerJson?.let { TextTokenizer.read(it, spec.tokenizer ?: "tokenizer") }
     private val vocabSize = spec.vocabSize ?: tokenizer?.size ?: Int.MAX_VALUE
 
     init {

@@ -118,9 +118,9 @@ class SpeechTest {
     @Test
     fun `a guess is stable behind a breath`() {
         val stream = transcriber.openStream()
-        val updates = stream.feed(tone(LOW, 0.4) + silence(0.4))
+        val updates = stream.feed(tone(LOW, 0.4) + silence(0.35))
         assertEquals(listOf("low" to "low"), updates.map { it.partial to it.stable })
-        assertEquals(emptyList<StreamUpdate>(), stream.feed(silence(0.4)))
+        assertEquals(emptyList<StreamUpdate>(), stream.feed(silence(0.15)))
     }
 
     @Test

@@ -46,11 +46,53 @@ class TextTest {
         Golden.tests(Golden.json("hostile_tokenizers.json")["cases"].list, { _, case -> case["name"].text }) { _, case ->
             val data = case["file"].text.toByteArray()
             if (case["error"].isNull) {
-                WordPieceTokenizer.read(data, "tokenizer.json")
+                TextTokenizer.read(data, "tokenizer.json")
             } else {
-                assertThrows(BundleError::class.java) { WordPieceTokenizer.read(data, "tokenizer.json") }
+                assertThrows(BundleError::class.java) { TextTokenizer.read(data, "tokenizer.json") }
             }
         }
+
+    @TestFactory
+    fun `tokenizers of every kind`(): List<DynamicTest> {
+        val file = Golden.json("tokenizers.json")
+        val texts = file["texts"].list.map { it.text }
+        return Golden.tests(file["cases"].list, { _, case -> case["tokenizer"].text }) { _, case ->
+            val data = file["tokenizers"][case["tokenizer"].text].text.toByteArray()
+            val tokenizer = TextTokenizer.read(data, "tokenizer.json")
+            assertEquals(case["texts"].text.split(" "), texts.map { hash(tokenizer, it) })
+            val pairs = (0 until 8).map { hash(tokenizer, texts[it + 1], texts[it]) }
+            assertEquals(case["pairs"].text.split(" "), pairs)
+            if (case["blocks"].text.isEmpty()) return@tests
+            val size = file["block"].int
+            val blocks = file["firsts"].ints.map { first ->
+                val codes = (first until first + size).filter { it !in 0xD800..0xDFFF }.map { String(Character.toChars(it)) }
+                hash(tokenizer, codes.joinToString("") { "${it}a $it" })
+            }
+            assertEquals(case["blocks"].text.split(" "), blocks)
+        }
+    }
+
+    private fun hash(tokenizer: TextTokenizer, text: String, pair: String? = null): String {
+        val found = tokenizer.encodeWhole(text, pair)
+        val told = StringBuilder()
+        for ((index, token) in found.tokens.withIndex()) {
+            told.append("${found.ids[index]},${found.types[index]},${token?.start ?: 0},${token?.end ?: 0},${token?.word ?: -1};")
+        }
+        val digest = MessageDigest.getInstance("SHA-256").digest(told.toString().toByteArray())
+        return digest.joinToString("") { "%02x".format(it) }.take(6)
+    }
+
+    /** Each of these takes minutes where a step is quadratic. */
+    @Test
+    fun `long texts of one word`() {
+        val file = Golden.json("tokenizers.json")
+        for (name in file["tokenizers"].keys) {
+            val tokenizer = TextTokenizer.read(file["tokenizers"][name].text.toByteArray(), "tokenizer.json")
+            for (text in listOf("a", "ab", " ", "\u5b57", "\u0301", "A", "\r", "1", "'s", "<s>")) {
+                tokenizer.encodeWhole(text.repeat(100_000 / text.length), null)
+            }
+        }
+    }
 
     @Test
     fun `the zoo's tokenizer as in transformers`() {
@@ -104,7 +146,7 @@ class TextTest {
         assertThrows(InputError::class.java) { encoder(zoo, 3).encode(RawText.Pair("a", "b")) }
         assertThrows(BundleError::class.java) { encoder(zoo, 2) }
         assertThrows(BundleError::class.java) { encoder("{}".toByteArray(), 8) }
-        val other = zoo.decodeToString().replace("BertPreTokenizer", "Whitespace").toByteArray()
+        val other = zoo.decodeToString().replace("BertPreTokenizer", "UnicodeScripts").toByteArray()
         assertThrows(BundleError::class.java) { encoder(other, 8) }
     }
 

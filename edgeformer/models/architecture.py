@@ -1,0 +1,376 @@
+"""Architectures of transformers as families: the record of one is made from a checkpoint's own files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
+from edgeformer.models.adapted import (
+    BASE,
+    PREFIX,
+    SPANS,
+    AdaptedClassifier,
+    AdaptedConfig,
+    AdaptedEncoder,
+    AdaptedHead,
+    Headless,
+    fit,
+    programs,
+)
+from edgeformer.models.config import MAX_LAYERS, read_object
+from edgeformer.models.family import Family
+from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
+from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.errors import InputError
+
+PROCESSOR_FILE = "preprocessor_config.json"
+
+_AUTO = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "text-embedding": "AutoModel",
+    "text-scoring": "AutoModelForSequenceClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "token-classification": "AutoModelForTokenClassification",
+    "image-classification": "AutoModelForImageClassification",
+}
+"""transformers' tables of classes, by task."""
+_TEXT, _IMAGE = "input_ids", "pixel_values"
+_OLD_BUFFERS = ("*.position_ids", "*.token_type_ids", "*.inv_freq", "*.num_batches_tracked")
+_LONGEST = 1 << 14
+"""Positions of a model that has no limit."""
+ALWAYS_BUILT = 4 << 20
+"""Values that are few enough to be built, for the loader to say which tensors are missing."""
+
+
+class Architecture:
+    """One of transformers' architectures, as a config.json names it."""
+
+    def __init__(self, raw: Mapping[str, Any], folder: Path | None) -> None:
+        """Raises InputError where transformers is missing, does not know it, or cannot read its config."""
+        self.raw, self.folder = raw, folder
+        self.model_type = str(raw["model_type"])
+        try:
+            import transformers
+        except ImportError:
+            raise InputError(
+                f"model_type {self.model_type!r} has no family here; transformers' own module can be converted: "
+                'pip install "edgeformer[transformers]"'
+            ) from None
+        self.library: Any = transformers
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config, of plain values alone."""
+        made = self.library.CONFIG_MAPPING[self.model_type]
+        values = {key: value for key, value in self.raw.items() if key not in ("auto_map", "_attn_implementation")}
+        with self._refusing("config.json cannot be read as"):
+            return made.from_dict(values)
+
+    @cached_property
+    def named(self) -> Any:
+        """The class that the checkpoint was saved as, or the base model's."""
+        names = self.raw.get("architectures") or [None]
+        found: Any = getattr(self.library, str(names[0]), None)
+        known = isinstance(found, type) and issubclass(found, self.library.PreTrainedModel)
+        if known and found.config_class is type(self.config):
+            return found
+        return self.class_for("AutoModel")
+
+    def class_for(self, auto: str) -> Any:
+        """The class of a table of transformers', the named one where that is in it; InputError if there is none."""
+        table = getattr(self.library, auto)._model_mapping
+        found = table.get(type(self.config), ())
+        classes = found if isinstance(found, tuple | list) else (found,)
+        if not classes:
+            raise InputError(f"config.json: transformers has no {auto.removeprefix('Auto')} of a {self.model_type}")
+        name = str((self.raw.get("architectures") or [""])[0])
+        return next((each for each in classes if each.__name__ == name), classes[0])
+
+    @cached_property
+    def skeleton(self) -> Any:
+        """The named class without memory for its weights, where the weight files can hold as many."""
+        for field, value in self.raw.items():
+            if isinstance(value, int) and value > MAX_LAYERS and ("layer" in field or "depth" in field):
+                raise InputError(f"config.json: {field} is {value}: expected {MAX_LAYERS} at most")
+        with self._refusing("transformers cannot build"), torch.device("meta"):
+            made = self.named(self.config)
+        there = sum(path.stat().st_size for path in self.folder.glob("*.*") if path.is_file()) if self.folder else 0
+        stated = sum(each.numel() for each in made.parameters())
+        if stated > max(there, ALWAYS_BUILT):
+            raise InputError(f"config.json states a model of {stated} values, and the weight files have {there} bytes")
+        return made
+
+    def tasks(self) -> tuple[str, ...]:
+        """Those that have a class for it, of what the base model reads."""
+        reads = self.named.main_input_name
+        if reads not in (_TEXT, _IMAGE):
+            raise InputError(
+                f"config.json: a {self.named.__name__} reads {reads}: only models of {_TEXT} or {_IMAGE} are adapted"
+            )
+        if reads == _IMAGE:
+            return ("image-classification",)
+        config = type(self.config)
+        return tuple(
+            task
+            for task, auto in _AUTO.items()
+            if task != "image-classification" and config in getattr(self.library, auto)._model_mapping
+        )
+
+    def parse(self) -> AdaptedConfig:
+        """The config of ours."""
+        config = self.config
+        if self.named.main_input_name == _IMAGE:
+            assert self.folder is not None
+            return AdaptedConfig(config, ("pixels",), preprocessing=read_image_processor(self.folder))
+        arguments = inspect.signature(self.named.forward).parameters
+        if "decoder_input_ids" in arguments:
+            raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")
+        types = getattr(config, "type_vocab_size", 0) if "token_type_ids" in arguments else 0
+        text = config.get_text_config()
+        tables = [
+            part.padding_idx + 1
+            for name, part in self.skeleton.named_modules()
+            if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None
+        ]
+        first = tables[0] if tables else 0
+        longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        most = longest - first if longest and longest > 1 else _LONGEST
+        return AdaptedConfig(
+            config,
+            (_TEXT, "attention_mask", *(("token_type_ids",) if types > 1 else ())),
+            vocab_size=text.vocab_size,
+            type_vocab_size=types,
+            hidden_size=text.hidden_size,
+            max_position_embeddings=most,
+            pad_token_id=text.pad_token_id or 0,
+            first_position=first,
+            one_type_of=most if types == 1 else None,
+        )
+
+    @contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        """One line for what transformers says of a config that it cannot use."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # whatever a config of a stranger leads to
+            why = shorten(" ".join(str(error).split()), 160)
+            raise InputError(f"{what} a {self.model_type}: {type(error).__name__} {why}") from None
+
+    def build(self, config: AdaptedConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
+        """A text or image model in eval mode with untrained weights."""
+        if attention in APPROXIMATE_KERNELS.values():
+            raise InputError(f"a {self.model_type} is transformers' own module: choose an exact attention kernel")
+        if task not in _AUTO:
+            raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
+        _ = self.skeleton  # refuses what is too large
+        if task == "image-classification":
+            return AdaptedClassifier(self._made(task, num_labels), num_labels, attention).eval()
+        check_task(task, num_labels)
+        if task == "text-embedding":
+            made = self._made(task, 0)
+            inside = Headless(made, made.base_model_prefix)
+            encoder = AdaptedEncoder(inside, "last_hidden_state", attention, config.one_type_of)
+            return TextEmbedder(BASE, encoder, config.hidden_size).eval()
+        output = SPANS if task == "question-answering" else "logits"
+        encoder = AdaptedEncoder(self._made(task, num_labels), output, attention, config.one_type_of)
+        return AdaptedHead(encoder, num_labels or SPAN_ENDS, per_token=task in TOKEN_HEADS).eval()
+
+    def _made(self, task: str, num_labels: int) -> Any:
+        config = type(self.config).from_dict(self.config.to_dict())
+        if num_labels:
+            config.num_labels = num_labels
+        config.use_cache = False
+        found = self.named if task == "text-embedding" and self._is_base else self.class_for(_AUTO[task])
+        with self._refusing("transformers cannot build"):
+            return found._from_config(config, attn_implementation="eager")
+
+    @property
+    def _is_base(self) -> bool:
+        """Whether the checkpoint was saved without a head."""
+        return "For" not in self.named.__name__ and not hasattr(self.skeleton, self.skeleton.base_model_prefix)
+
+    def rename(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Public names to ours, by transformers' own rules for names of old and for weights stored as one."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+        base = self.skeleton.base_model_prefix
+        plain = {unwrapped(name): each for name, each in state.items()}
+        rules = get_model_conversion_mapping(self.skeleton)
+        names = [each for each in rules if isinstance(each, WeightRenaming)]
+        if len(names) < len(rules):
+            plain = self._divided(plain)
+        known = self.skeleton.state_dict()
+        found = {rename_source_key(name, names, [], base, known)[0]: each for name, each in plain.items()}
+        for target, source in getattr(self.skeleton, "all_tied_weights_keys", {}).items():
+            if target not in found and source in found:
+                found[target] = found[source]
+        inside = f"{PREFIX}{base}." if self._is_base else PREFIX
+        return {inside + name: each for name, each in found.items()}
+
+    def _divided(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as transformers loads them where it cuts tensors apart or joins them."""
+        with self._refusing("transformers cannot load"):
+            model, said = self.named.from_pretrained(
+                None, config=self.config, state_dict=state, output_loading_info=True
+            )
+        kept = {name: each for name, each in model.state_dict().items() if name not in said["missing_keys"]}
+        return {**kept, **{name: state[name] for name in said["unexpected_keys"] if name in state}}
+
+    def publish(self, state: Mapping[str, Tensor], config: AdaptedConfig) -> dict[str, Tensor]:  # noqa: ARG002
+        """The way back."""
+        return {name.removeprefix(PREFIX): each for name, each in state.items()}
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The numbered parts of the longest list of layers, in whatever place."""
+        lists = [(len(part), name) for name, part in self.skeleton.named_modules() if isinstance(part, nn.ModuleList)]
+        if not lists:
+            return ()
+        name = max(lists, key=lambda each: each[0])[1]
+        base = self.skeleton.base_model_prefix
+        return (f"{PREFIX}{f'{base}.' if self._is_base else ''}{name}.*",)
+
+    def unused(self) -> tuple[str, ...]:
+        """Patterns of what no task needs: heads, poolers, and buffers that old versions stored."""
+        base = f"{PREFIX}{self.skeleton.base_model_prefix}."
+        heads = {name.split(".")[0] for name in self.skeleton.state_dict()}
+        others = () if self._is_base else tuple(f"{PREFIX}{head}.*" for head in heads if f"{PREFIX}{head}." != base)
+        return (*others, f"{base}pooler.*", *(f"{PREFIX}{pattern}" for pattern in _OLD_BUFFERS))
+
+    def family(self) -> Family[AdaptedConfig]:
+        """Its record."""
+        return Family(
+            name=f"adapted-{self.model_type}",
+            tasks=self.tasks(),
+            parse_config=lambda _raw: self.parse(),
+            build=self.build,
+            rename=self.rename,
+            publish=self.publish,
+            unused=self.unused(),
+            programs=programs,
+            parse_labels=id2label,
+            blocks=self.blocks,
+            with_layers=self._refuse_layers,
+            fit=fit,
+            adapted=f"{self.named.__name__} of transformers {self.library.__version__}",
+            packages=("transformers",),
+        )
+
+    def _refuse_layers(self, *_: Any) -> Any:
+        raise InputError(f"a {self.model_type} is transformers' own module, of which nothing is pruned here")
+
+
+def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:
+    """The record of an architecture of transformers, made for one checkpoint.
+
+    Args:
+        raw: its config.json.
+        folder: where its other files are; None: there are none, as for a student that is to be made.
+
+    Raises:
+        InputError: transformers is not installed, or has no such architecture.
+    """
+    return Architecture(raw, folder).family()
+
+
+# Image processors of transformers, in the terms of a bundle.
+
+
+_FILTERS = {2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers."""
+_PLAIN_PROCESSORS = ("ViT", "DeiT", "BEiT", "Beit", "Bit", "CLIP", "Siglip", "MobileNetV", "ConvNext", "Pvt")
+"""Those that resize, crop, scale and normalise, by the start of their names; ConvNext has its own way to crop."""
+_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels")
+_WARPED_FROM = 384
+"""Pixels from which ConvNext's processor crops nothing."""
+
+
+def read_image_processor(folder: Path) -> ImagePreprocessing:
+    """What a folder's preprocessor_config.json does to an image.
+
+    Args:
+        folder: the checkpoint's.
+
+    Raises:
+        InputError: names the field that a bundle cannot have.
+    """
+    path = folder / PROCESSOR_FILE
+    if not path.is_file():
+        raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
+    raw = read_object(path)
+
+    def refuse(field: str, expected: str) -> InputError:
+        return InputError(f"{PROCESSOR_FILE}: {field} is {shorten(raw.get(field))}: expected {expected}")
+
+    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type"))
+    if not kind.startswith(_PLAIN_PROCESSORS):
+        raise refuse("image_processor_type", f"one of {', '.join(_PLAIN_PROCESSORS)}, whose steps a bundle has")
+    for field, value in raw.items():
+        if field.startswith("do_") and value and field not in _STEPS:
+            raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
+    for field in ("do_resize", "do_rescale"):
+        if raw.get(field, True) is not True:
+            raise refuse(field, "true")
+    if abs(float(raw.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
+        raise refuse("rescale_factor", "1/255")
+    if raw.get("resample") not in _FILTERS:
+        raise refuse("resample", "2 (bilinear) or 3 (bicubic)")
+    normalises = raw.get("do_normalize", True)
+    mean, std = (raw.get("image_mean"), raw.get("image_std")) if normalises else ([0.0] * 3, [1.0] * 3)
+    for field, values in (("image_mean", mean), ("image_std", std)):
+        if (
+            not isinstance(values, list)
+            or len(values) != 3
+            or not all(isinstance(each, int | float) for each in values)
+        ):
+            raise refuse(field, "three numbers")
+    side, crop, square = _resizes(raw, kind, refuse)
+    return ImagePreprocessing(
+        height=side,
+        width=side,
+        resize_short_side=square,
+        interpolation=_FILTERS[raw["resample"]],
+        crop=crop,
+        mean=tuple(map(float, mean)),  # type: ignore[arg-type]
+        std=tuple(map(float, std)),  # type: ignore[arg-type]
+    )
+
+
+def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, int]:
+    """Pixels of the model's input, "center" or "squash", and pixels before the crop."""
+    size = raw.get("size")
+    size = {"height": size, "width": size} if isinstance(size, int) else size or {}
+    if set(size) == {"height", "width"} and size["height"] == size["width"]:
+        crop, square = "squash", size["height"]
+    elif set(size) == {"shortest_edge"}:
+        crop, square = "center", size["shortest_edge"]
+    else:
+        raise refuse("size", "a square's height and width, or a shortest_edge")
+    if type(square) is not int:
+        raise refuse("size", "whole pixels")
+    if kind.startswith("ConvNext"):
+        if square >= _WARPED_FROM:
+            return square, "squash", square
+        return square, "center", int(square / float(raw.get("crop_pct") or 224 / 256))
+    if not raw.get("do_center_crop"):
+        if crop == "center":
+            raise refuse("do_center_crop", "true where size is a shortest_edge: a bundle's images have one size")
+        return square, crop, square
+    wanted = raw.get("crop_size")
+    wanted = {"height": wanted, "width": wanted} if isinstance(wanted, int) else wanted or {}
+    side = wanted.get("height")
+    if type(side) is not int or wanted.get("width") != side or side > square:
+        raise refuse("crop_size", f"a square of at most {square} pixels")
+    return side, crop, square

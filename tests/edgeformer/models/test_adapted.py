@@ -1,0 +1,215 @@
+"""Architectures without a family of their own answer as transformers does, or are refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+
+from edgeformer.attention import KERNELS
+from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.tokenizers import read_tokenizer
+from edgeformer.convert.convert import convert
+from edgeformer.convert.options import ConvertOptions
+from edgeformer.models.architecture import read_image_processor
+from edgeformer.models.family import FAMILIES, ProgramOptions, family_for
+from edgeformer_runtime import load
+from edgeformer_runtime.bundle.strict_json import loads
+from edgeformer_runtime.errors import InputError
+from tests.checkpoint_factory import WORDS
+from tools.families import ARCHITECTURES, ONE_TYPE, distance, save
+
+TEXTS = (
+    "turn the lights off \U0001f600\U0001f44d\U0001f3fd",
+    "cafe\u0301 na\u00efve \u2014 what is the weather like",
+    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d",
+    "",
+)
+"""Emoji, combining marks, right-to-left script, Chinese, nothing."""
+
+# One of each way to make masks, positions and attention; tools/families.py goes through all.
+SHOWN = (
+    "xlm-roberta-xl",
+    "data2vec-text",
+    "modernbert",
+    "deberta-v2",
+    "mpnet",
+    "t5",
+    "gpt2",
+    "nomic_bert",
+    "swin",
+    "clip",
+)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_module(open_checkpoint(folder), KERNELS["dense"])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_outputs_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    public = save(name, tmp_path / name)
+    checkpoint = open_checkpoint(tmp_path / name)
+    module, keys = load_module(checkpoint, KERNELS["split_heads" if name == "xlm-roberta-xl" else "dense"])
+    (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
+    with torch.no_grad():
+        found = distance(
+            public,
+            program,
+            checkpoint.task,
+            lambda inputs: module(*(torch.as_tensor(inputs[spec.name]) for spec in program.inputs))[0].numpy(),
+        )
+    assert found <= 1e-5
+    assert checkpoint.family.name == f"adapted-{checkpoint.raw['model_type']}"
+    assert sum(note.startswith("adapted: ") for note in keys.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("convbert", "answers otherwise with padding behind a text"),
+        ("bart", "has a decoder, and only encoders are adapted"),
+        ("wav2vec2", "reads input_values: only models of input_ids or pixel_values are adapted"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused_in_one_line(name: str, why: str, tmp_path: Path) -> None:
+    save(name, tmp_path / name)
+    assert why in refusal(tmp_path / name)
+
+
+def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    save("xlm-roberta-xl", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, why in (({"hidden_size": 1 << 20}, "states a model of"), ({"num_hidden_layers": 10**9}, "at most")):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+        assert why in refusal(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Model"}}))
+    assert "that code is not run here" in refusal(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "no such"}))
+    assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
+
+
+def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
+    assert family_for({"model_type": "bert"}) is FAMILIES["bert"]
+    with pytest.raises(InputError, match="unknown model_type 'no-such'"):
+        family_for({"model_type": "no-such"})
+
+
+def byte_level(folder: Path) -> None:
+    """A RoBERTa tokenizer of vocab.json and merges.txt, as transformers saves it."""
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(
+        [WORDS], vocab_size=330, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False
+    )
+    folder.mkdir()
+    made.save_model(str(folder))
+    transformers.RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("files", ["tokenizer.json", "vocab.json"])
+def test_byte_level_ids_are_those_of_transformers(files: str, tmp_path: Path) -> None:
+    byte_level(tmp_path / "model")
+    if files == "vocab.json":
+        (tmp_path / "model" / "tokenizer.json").unlink(missing_ok=True)
+    public = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    text = read_tokenizer(tmp_path / "model", token_types=1)
+    assert text is not None
+    ours = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text))
+    for sentence in TEXTS:
+        assert ours(sentence)["input_ids"] == public(sentence)["input_ids"]
+        assert ours(sentence, "off")["input_ids"] == public(sentence, "off")["input_ids"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prefix", "family"), [("Data2VecText", "adapted-data2vec-text"), ("Roberta", "bert")])
+def test_a_bundle_answers_as_transformers_pipeline(prefix: str, family: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    byte_level(folder)
+    torch.manual_seed(0)
+    settings = {**ONE_TYPE, "vocab_size": 330, "pad_token_id": 1, "initializer_range": 0.3}
+    config = getattr(transformers, f"{prefix}Config")(**settings)
+    getattr(transformers, f"{prefix}ForSequenceClassification")(config).eval().save_pretrained(folder)
+    (made,) = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), seq_lens=(32,))).bundles
+    assert made.ok, made.problems
+    manifest = loads((made.path / "manifest.json").read_bytes(), "manifest.json", 1 << 20)
+    report = json.loads((made.path / "report.json").read_text())
+    assert manifest["family"] == family
+    if family != "bert":
+        assert manifest["toolchain"]["transformers"] == transformers.__version__
+        assert report["adapted"] == f"{prefix}ForSequenceClassification of transformers {transformers.__version__}"
+    public = transformers.pipeline("text-classification", str(folder), top_k=None, truncation=True, max_length=32)
+    pipeline = load(made.path)
+    for text, answer in zip(TEXTS, public(list(TEXTS)), strict=True):
+        expected = {each["label"]: each["score"] for each in answer}
+        answer = pipeline(text)
+        found = dict(zip(answer.labels, answer.scores, strict=True))
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
+PROCESSOR = {
+    "image_processor_type": "DeiTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 256, "width": 256},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+
+
+def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
+    def read(**changes: object) -> tuple[object, ...]:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changes}))
+        found = read_image_processor(tmp_path)
+        return found.height, found.width, found.resize_short_side, found.crop, found.interpolation
+
+    assert read() == (224, 224, 256, "squash", "bicubic")
+    assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center", "bilinear")
+    assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
+    convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
+    assert read(**convnext) == (224, 224, 256, "center", "bicubic")
+    for changes, field in (
+        ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type"),
+        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"resample": 0}, "resample"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"size": {"height": 224, "width": 256}}, "size"),
+        ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop"),
+        ({"crop_size": {"height": 300, "width": 300}}, "crop_size"),
+        ({"image_mean": [0.5]}, "image_mean"),
+    ):
+        with pytest.raises(InputError, match=f"^preprocessor_config.json: {field} is "):
+            read(**changes)
+
+
+def test_pixels_are_those_of_transformers_processor(tmp_path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    from edgeformer_runtime.preprocess.image import ImageEncoder
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 401, 3), dtype=np.uint8))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False, backend="pil")
+    expected = processor(image, return_tensors="np")["pixel_values"]
+    found = ImageEncoder(read_image_processor(tmp_path))(image)
+    assert np.abs(found - expected).max() <= 0.0176  # one of 256 levels
+
+
+def test_nothing_is_pruned_of_them(tmp_path: Path) -> None:
+    save("xlm-roberta-xl", tmp_path / "roberta")
+    family = open_checkpoint(tmp_path / "roberta").family
+    with pytest.raises(InputError, match="nothing is pruned"):
+        family.with_layers({}, None, {})
+    assert set(SHOWN) <= set(ARCHITECTURES) and len(ARCHITECTURES) >= 25
