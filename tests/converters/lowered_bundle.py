@@ -20,13 +20,15 @@ def check_files(target: str, programs: tuple[Program, ...], lowered: Lowered) ->
 def _bundle(target: str, programs: tuple[Program, ...], lowered: Lowered) -> Any:
     """What the readers see of a bundle, without writing one."""
     files = [path for path in sorted(lowered.folder.rglob("*")) if path.is_file()]
+    specs = tuple(
+        ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
+        for program in programs
+    )
     return SimpleNamespace(
         manifest=SimpleNamespace(
             target=target,
-            programs=tuple(
-                ProgramSpec(program.name, *lowered.entries[program.name], program.inputs, program.outputs)
-                for program in programs
-            ),
+            programs=specs,
+            all_programs=specs,
             files={path.relative_to(lowered.folder).as_posix(): FileEntry("", path.stat().st_size) for path in files},
         ),
         path=lambda name: lowered.folder / name,

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from edgeformer_runtime import __version__
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.audio import open_audio
-from edgeformer_runtime import __version__
 from tests.golden.golden_files import document, tensors
 
 RATE = 16000
