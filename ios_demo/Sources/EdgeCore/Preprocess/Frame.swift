@@ -16,7 +16,9 @@ struct SpecialTokens: Sendable {
     /// Read the `post_processor` of a tokenizers file; null surrounds texts with nothing.
     init(_ value: JsonValue, path: String) throws {
         var (frame, trim): (SpecialTokens?, Trim?) = (nil, nil)
-        if case .null = value {} else {
+        if case .null = value {
+            // Nothing surrounds a text.
+        } else {
             var reader = StepReader("processors", once: ["ByteLevel", "TemplateProcessing"])
             for step in try reader.read(value, path, { (try SpecialTokens.step($0, $1, $2), 1) }) {
                 let isFrame = !step.single.isEmpty

@@ -81,7 +81,8 @@ struct PreTokenizer: Sendable {
         case .set(let set, let behavior): return behavior.split(text, spans(text, set.contains))
         case .pattern(let pattern, let behavior, let inverts):
             let spans = pattern.spans(text.codes)
-            return behavior.split(text, inverts ? spans.map { MatchSpan(range: $0.range, matches: !$0.matches) } : spans)
+            if !inverts { return behavior.split(text, spans) }
+            return behavior.split(text, spans.map { MatchSpan(range: $0.range, matches: !$0.matches) })
         case .bytes(let pattern, let addsSpace):
             let prefixed = addsSpace && text.codes.first != 0x20 ? text.prefixed([0x20]) : text
             let words = pattern.map { Behavior.isolated.split(prefixed, $0.spans(prefixed.codes)) } ?? [prefixed]

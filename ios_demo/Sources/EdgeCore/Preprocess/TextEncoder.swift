@@ -45,7 +45,8 @@ struct TextEncoder: Sendable {
         buckets = programs.map { ($0.inputs[0].shape[1], $0) }.sorted { $0.0 < $1.0 }
         longest = buckets[buckets.count - 1].length
         if let special = tokenizer?.specialTokens(pair: false), special >= longest {
-            throw BundleError("the tokenizer's \(special) special tokens leave no room for text in \(longest) positions")
+            throw BundleError(
+                "the tokenizer's \(special) special tokens leave no room for text in \(longest) positions")
         }
     }
 
