@@ -27,7 +27,6 @@ from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_B
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
-from edgeformer_runtime.preprocess.tokenizer_file import KNOWN_PATTERNS, steps
 
 MAX_VOCABULARY = 1_000_000
 _SENTENCE_PIECES = ("*.model", "spiece.model")
@@ -432,54 +431,3 @@ def _merges(path: Path, vocab: dict[str, int]) -> list[tuple[str, str]]:
 def _added_token(token: str, number: int) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": token, **flags, "special": _TIMESTAMP.fullmatch(token) is None}
-
-
-# What the apps' own tokenizers read; the runtime's is the library itself.
-_NOT_ON_ANDROID = {"normalizer": {"ByteLevel", "Nmt"}, "pre_tokenizer": {"CharDelimiterSplit", "UnicodeScripts"}}
-_ON_IOS = {
-    "normalizer": {"BertNormalizer"},
-    "pre_tokenizer": {"BertPreTokenizer"},
-    "post_processor": {"BertProcessing", "TemplateProcessing"},
-    "model": {"WordPiece"},
-}
-_OTHER_PATTERN = re.compile(r"(^|\|)\^|\\[dDwWfv]|\\[pP]\{\^?(?!(?:L[ultmo]?|M|N)\})")
-"""What a pattern may have, and Android's matcher does not."""
-
-
-def unread_by_phones(tokenizer: str) -> dict[str, str]:
-    """What of a tokenizer an app cannot read, by the key of the manifest's `requires`; others read all of it.
-
-    >>> unread_by_phones('{"model": {"type": "WordLevel"}}')
-    {'android_api': 'model: WordLevel', 'ios': 'model: WordLevel'}
-    """
-    spec = json.loads(tokenizer)
-    found = {"android_api": _unread_on_android(spec), "ios": _unread_on_ios(spec)}
-    return {system: unread for system, unread in found.items() if unread is not None}
-
-
-def _unread_on_android(spec: Mapping[str, Any]) -> str | None:
-    for part, types in _NOT_ON_ANDROID.items():
-        if other := types.intersection(step["type"] for step in steps(part, spec.get(part))):
-            return f"{part}: {other.pop()}"
-    for step in (*steps("normalizer", spec.get("normalizer")), *steps("pre_tokenizer", spec.get("pre_tokenizer"))):
-        pattern = step.get("pattern", {}).get("Regex", "")
-        if pattern not in KNOWN_PATTERNS and _OTHER_PATTERN.search(pattern):
-            return f"pattern: {shorten(pattern)}"
-    if spec["model"].get("type") == "WordLevel":
-        return "model: WordLevel"
-    if spec["model"].get("type") == "Unigram":
-        if spec["model"].get("unk_id") is None:
-            return "model: unk_id: null"
-        if any(step.get("trim_offsets") for step in steps("post_processor", spec.get("post_processor"))):
-            return "post_processor: trim_offsets"
-    return None
-
-
-def _unread_on_ios(spec: Mapping[str, Any]) -> str | None:
-    if any(token.get("single_word") for token in spec.get("added_tokens") or ()):
-        return "added_tokens: single_word"
-    for part, types in _ON_IOS.items():
-        kind = (spec.get(part) or {}).get("type", "BPE" if part == "model" else None)
-        if kind not in types and (spec.get(part) is not None or part == "pre_tokenizer"):
-            return f"{part}: {kind}"
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
-from edgeformer.checkpoints.tokenizers import unread_by_phones
 from edgeformer.convert.target import Converter, Lowered, Precision
 from edgeformer.models.family import Program
 from edgeformer.tasks.task import TaskSpec
@@ -34,11 +34,16 @@ from edgeformer_runtime.bundle.manifest import (
     parse,
 )
 from edgeformer_runtime.bundle.signature import SIGNATURE_NAME, SignatureState
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.bundle.vectors import Case, write_vectors
 from edgeformer_runtime.delivery import put
 from edgeformer_runtime.errors import BundleError, EdgeFormerError, InputError
+from edgeformer_runtime.preprocess.tokenizer_file import KNOWN_PATTERNS, steps
 
-_PHONES = {"android_api": "Android", "ios": "iOS"}
+# What the apps' own tokenizers do not read; the runtime's is the library itself.
+_NOT_ON_PHONES = {"normalizer": {"ByteLevel", "Nmt"}, "pre_tokenizer": {"CharDelimiterSplit", "UnicodeScripts"}}
+_OTHER_PATTERN = re.compile(r"(^|\|)\^|\\[dDwWfv]|\\[pP]\{\^?(?!(?:L[ultmo]?|M|N)\})")
+"""What a pattern may have, and the apps' matchers do not."""
 
 
 def write_bundle(
@@ -101,14 +106,36 @@ def write_bundle(
 
 def requirements(converter: Converter, spec: TaskSpec) -> tuple[Requirements, str | None]:
     """What runs a bundle, and a warning where an app could run the model but not read its tokenizer."""
-    file = getattr(spec.preprocessing, "tokenizer", None)
-    unread = {} if file is None else unread_by_phones(spec.assets[file].decode())
-    lost = {key: why for key, why in unread.items() if getattr(converter.requires, key) is not None}
-    if not lost:
+    file, phones = getattr(spec.preprocessing, "tokenizer", None), ("android_api", "ios")
+    unread = None if file is None else unread_by_phones(spec.assets[file].decode())
+    if unread is None or not any(getattr(converter.requires, key) for key in phones):
         return converter.requires, None
-    told = ", ".join(f"{_PHONES[key]} ({why})" for key, why in lost.items())
-    without: dict[str, Any] = dict.fromkeys(lost)
-    return replace(converter.requires, **without), f"no app can read this tokenizer on {told}: requires says null there"
+    without: dict[str, Any] = dict.fromkeys(phones)
+    return replace(converter.requires, **without), f"no app can read this tokenizer ({unread}): requires says null"
+
+
+def unread_by_phones(tokenizer: str) -> str | None:
+    """What of a tokenizer the apps cannot read; None: nothing.
+
+    >>> unread_by_phones('{"model": {"type": "WordLevel"}}')
+    'model: WordLevel'
+    """
+    spec = json.loads(tokenizer)
+    for part, types in _NOT_ON_PHONES.items():
+        if other := types.intersection(step["type"] for step in steps(part, spec.get(part))):
+            return f"{part}: {other.pop()}"
+    for step in (*steps("normalizer", spec.get("normalizer")), *steps("pre_tokenizer", spec.get("pre_tokenizer"))):
+        pattern = step.get("pattern", {}).get("Regex", "")
+        if pattern not in KNOWN_PATTERNS and _OTHER_PATTERN.search(pattern):
+            return f"pattern: {shorten(pattern)}"
+    if spec["model"].get("type") == "WordLevel":
+        return "model: WordLevel"
+    if spec["model"].get("type") == "Unigram":
+        if spec["model"].get("unk_id") is None:
+            return "model: unk_id: null"
+        if any(step.get("trim_offsets") for step in steps("post_processor", spec.get("post_processor"))):
+            return "post_processor: trim_offsets"
+    return None
 
 
 def _program(program: Program, lowered: Lowered) -> ProgramSpec:

@@ -4,11 +4,11 @@ import XCTest
 
 final class TextTests: XCTestCase {
     /// The zoo's tokenizer lies in the repository; others are in the golden file.
-    private func tokenizer(_ stated: String) throws -> WordPieceTokenizer {
+    private func tokenizer(_ stated: String) throws -> TextTokenizer {
         let data =
             stated.hasPrefix("{")
             ? Data(stated.utf8) : try Data(contentsOf: Golden.repository.appendingPathComponent(stated))
-        return try WordPieceTokenizer(data, file: "tokenizer.json")
+        return try TextTokenizer(data, file: "tokenizer.json")
     }
 
     func testEveryLineAsTheReference() throws {
@@ -28,7 +28,7 @@ final class TextTests: XCTestCase {
     func testATokenizerHasBounds() throws {
         for item in try Golden.items(try Golden.json("hostile_tokenizers.json")["cases"]) {
             let (name, file) = (item["name"].text ?? "", item["file"].text ?? "")
-            let found = errorName { _ = try WordPieceTokenizer(Data(file.utf8), file: "tokenizer.json") }
+            let found = errorName { _ = try TextTokenizer(Data(file.utf8), file: "tokenizer.json") }
             XCTAssertEqual(found, item["error"].text, name)
         }
     }
@@ -84,9 +84,30 @@ final class TextTests: XCTestCase {
         return String(FileHash.sha256(Data(bytes)).prefix(16))
     }
 
-    func testWholeWordTokensAreRefused() throws {
-        let text = try XCTUnwrap(try Golden.json("wordpiece.json")["tokenizers"]["uncased"].text)
-        let changed = text.replacingOccurrences(of: "\"single_word\":false", with: "\"single_word\":true")
-        XCTAssertEqual(errorName { _ = try tokenizer(changed) }, "BundleError")
+    /// Hashes of all tokens with their places, as make_tokenizers.py takes them.
+    func testTokenizersOfEveryKind() throws {
+        let golden = try Golden.json("tokenizers.json")
+        let texts = golden["texts"].items.compactMap(\.text)
+        let blocks = golden["firsts"].ints.map { first in
+            (first..<first + golden["block"].int).compactMap { Unicode.Scalar(UInt32($0)) }
+                .map { "\($0)a \($0)" }.joined()
+        }
+        for item in try Golden.items(golden["cases"]) {
+            let name = try XCTUnwrap(item["tokenizer"].text)
+            let tokenizer = try tokenizer(try XCTUnwrap(golden["tokenizers"][name].text))
+            XCTAssertEqual(texts.map { hash(tokenizer, $0) }.joined(separator: " "), item["texts"].text, name)
+            let pairs = (0..<8).map { hash(tokenizer, texts[$0 + 1], texts[$0]) }
+            XCTAssertEqual(pairs.joined(separator: " "), item["pairs"].text, name)
+            guard let expected = item["blocks"].text, !expected.isEmpty else { continue }
+            XCTAssertEqual(blocks.map { hash(tokenizer, $0) }.joined(separator: " "), expected, name)
+        }
+    }
+
+    private func hash(_ tokenizer: TextTokenizer, _ text: String, _ pair: String? = nil) -> String {
+        let found = tokenizer.encodeWhole(text, pair)
+        let rows = found.tokens.enumerated().map { index, token in
+            "\(found.ids[index]),\(found.typeIds[index]),\(token?.start ?? 0),\(token?.end ?? 0),\(token?.word ?? -1);"
+        }
+        return String(FileHash.sha256(Data(rows.joined().utf8)).prefix(6))
     }
 }

@@ -13,8 +13,8 @@ import transformers
 from checkpoint_factory import tokenizer, vocabulary
 from tokenizers import Tokenizer
 
-from edgeformer.checkpoints.tokenizers import read_tokenizer, unread_by_phones, vocabulary_size
-from edgeformer.convert.bundle_writer import requirements
+from edgeformer.checkpoints.tokenizers import read_tokenizer, vocabulary_size
+from edgeformer.convert.bundle_writer import requirements, unread_by_phones
 from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
 
@@ -258,33 +258,25 @@ def _changed(name: str, **parts: Any) -> str:
 
 def test_what_phones_read_of_tokenizers_of_every_kind() -> None:
     for name, text in json.loads(GOLDEN.read_text())["tokenizers"].items():
-        assert "android_api" not in unread_by_phones(text), name
-        assert unread_by_phones(text)["ios"] == "added_tokens: single_word"
+        assert unread_by_phones(text) is None, name
 
 
 @pytest.mark.parametrize(
-    ("parts", "android", "ios"),
+    ("parts", "unread"),
     [
-        ({"normalizer": {"type": "Nmt"}}, "normalizer: Nmt", "normalizer: Nmt"),
-        (
-            {"pre_tokenizer": {"type": "UnicodeScripts"}},
-            "pre_tokenizer: UnicodeScripts",
-            "pre_tokenizer: UnicodeScripts",
-        ),
-        ({"normalizer": None, "pre_tokenizer": None}, None, "pre_tokenizer: None"),
-        ({"model": {"type": "WordLevel", "vocab": {}}}, "model: WordLevel", "pre_tokenizer: Metaspace"),
-        ({"model": {"type": "Unigram", "vocab": []}}, "model: unk_id: null", "pre_tokenizer: Metaspace"),
+        ({"normalizer": {"type": "Nmt"}}, "normalizer: Nmt"),
+        ({"pre_tokenizer": {"type": "UnicodeScripts"}}, "pre_tokenizer: UnicodeScripts"),
+        ({"pre_tokenizer": None}, None),
+        ({"model": {"type": "WordLevel", "vocab": {}}}, "model: WordLevel"),
+        ({"model": {"type": "Unigram", "vocab": []}}, "model: unk_id: null"),
         (
             {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": r"\d+"}, "behavior": "Isolated", "invert": False}},
             "pattern: '\\\\d+'",
-            "pre_tokenizer: Split",
         ),
     ],
 )
-def test_what_phones_do_not_read(parts: dict[str, Any], android: str | None, ios: str) -> None:
-    text = _changed("xlm-roberta", **({"added_tokens": [], "normalizer": None} | parts))
-    expected = {"ios": ios} if android is None else {"android_api": android, "ios": ios}
-    assert unread_by_phones(text) == expected
+def test_what_phones_do_not_read(parts: dict[str, Any], unread: str | None) -> None:
+    assert unread_by_phones(_changed("xlm-roberta", **({"normalizer": None} | parts))) == unread
 
 
 def test_requires_says_which_phones_read_the_tokenizer() -> None:
@@ -294,9 +286,11 @@ def test_requires_says_which_phones_read_the_tokenizer() -> None:
     def spec(text: str) -> Any:
         return SimpleNamespace(preprocessing=preprocessing, assets={"tokenizer.json": text.encode()})
 
-    needed, warning = requirements(converter, spec(_changed("xlm-roberta", added_tokens=[])))
-    assert (needed.ios, needed.android_api) == (None, 23)
-    assert warning == "no app can read this tokenizer on iOS (normalizer: Sequence): requires says null there"
+    needed, warning = requirements(converter, spec(_changed("xlm-roberta", normalizer={"type": "Nmt"})))
+    assert (needed.runtime, needed.ios, needed.android_api) == ("0.1.0", None, None)
+    assert warning == "no app can read this tokenizer (normalizer: Nmt): requires says null"
+    whole = _changed("xlm-roberta")
+    assert requirements(converter, spec(whole)) == (converter.requires, None)
     bert = json.loads((Path(__file__).parents[2] / "golden" / "wordpiece.json").read_text())["tokenizers"]["uncased"]
     assert requirements(converter, spec(bert)) == (converter.requires, None)
     assert requirements(converter, SimpleNamespace(preprocessing=object())) == (converter.requires, None)

@@ -142,7 +142,7 @@ extension TextEncoder {
         guard case .text(let spec) = bundle.manifest.preprocessing else {
             throw InputError("expected a bundle that takes text, found \(bundle.manifest.task.rawValue)")
         }
-        let tokenizer = try spec.tokenizer.map { try WordPieceTokenizer(try bundle.readBytes($0), file: $0) }
+        let tokenizer = try spec.tokenizer.map { try TextTokenizer(try bundle.readBytes($0), file: $0) }
         try self.init(spec, tokenizer: tokenizer, programs: bundle.manifest.programs)
     }
 }

@@ -1,106 +1,71 @@
-/// Tokens that are found in a text before it is split into words, such as "[MASK]".
+/// A token that is found in a text before it is split into words, such as "[MASK]".
+struct AddedToken: Sendable {
+    let id: Int
+    let content: [UInt32]
+    /// Found only where no character of a word stands beside it.
+    let isWhole: Bool
+    let stripsLeft: Bool
+    let stripsRight: Bool
+    /// Found in the normalized text, in its own normalized form.
+    let isNormalized: Bool
+
+    init(_ value: JsonValue, _ path: String) throws {
+        let keys = ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"]
+        let record = try Record(value, at: path, keys: keys)
+        _ = try record.flag("special")
+        id = try record.integer("id", 0...Int(Int32.max))
+        content = try record.text("content", count: 1...1024).unicodeScalars.map(\.value)
+        isWhole = try record.flag("single_word")
+        stripsLeft = try record.flag("lstrip")
+        stripsRight = try record.flag("rstrip")
+        isNormalized = try record.flag("normalized")
+    }
+}
+
+/// Finds added tokens in texts: at each place from the left the longest one.
 struct AddedTokens: Sendable {
-    /// A part of a text: an added token, of which `length` code points its own content has, or text between.
-    enum Part: Equatable {
-        case token(id: Int, length: Int, Codes)
-        case text(Codes)
+    private let table: PrefixTable
+    private let found: [AddedToken]
+
+    init(_ tokens: [(content: [UInt32], token: AddedToken)]) {
+        let byContent = Dictionary(tokens.map { ($0.content, $0.token) }, uniquingKeysWith: { $1 })
+        let table = PrefixTable(byContent.keys)
+        self.table = table
+        found = (0..<table.count).compactMap { byContent[table[$0]] }
     }
 
-    private struct Token: Sendable {
-        let content: [UInt32]
-        /// Its content before it was normalized.
-        let written: [UInt32]
-        let id: Int
-        let stripsLeft: Bool
-        let stripsRight: Bool
-    }
-
-    /// By first code point, the longest first: the leftmost match counts, and of those the longest.
-    private let raw: [UInt32: [Token]]
-    private let normalized: [UInt32: [Token]]
-    private let normalizer: BertNormalizer
-
-    /// Read the `added_tokens` of a tokenizers file; also gives their ids.
-    static func read(
-        _ record: Record, normalizer: BertNormalizer
-    ) throws -> (tokens: AddedTokens, ids: [Int]) {
-        var raw: [Token] = []
-        var normalized: [Token] = []
-        var ids: [Int] = []
-        _ = try record.list("added_tokens", count: 0...100_000) { value, path in
-            let keys = ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"]
-            let token = try Record(value, at: path, keys: keys)
-            let content = try token.text("content", count: 1...1024)
-            guard try !token.flag("single_word") else {
-                throw BundleError("\(path): tokens that match whole words only are not supported here")
-            }
-            let isNormalized = try token.flag("normalized")
-            let codes = content.unicodeScalars.map(\.value)
-            let entry = Token(
-                content: isNormalized ? normalizer.normalize(codes) : codes,
-                written: codes,
-                id: try token.integer("id", 0...Int(Int32.max)),
-                stripsLeft: try token.flag("lstrip"),
-                stripsRight: try token.flag("rstrip")
-            )
-            ids.append(entry.id)
-            if isNormalized { normalized.append(entry) } else { raw.append(entry) }
-        }
-        let tokens = AddedTokens(raw: table(raw), normalized: table(normalized), normalizer: normalizer)
-        return (tokens, ids)
-    }
-
-    private init(raw: [UInt32: [Token]], normalized: [UInt32: [Token]], normalizer: BertNormalizer) {
-        self.raw = raw
-        self.normalized = normalized
-        self.normalizer = normalizer
-    }
-
-    private static func table(_ tokens: [Token]) -> [UInt32: [Token]] {
-        Dictionary(grouping: tokens.filter { !$0.content.isEmpty }, by: { $0.content[0] })
-            .mapValues { $0.sorted { $0.content.count > $1.content.count } }
-    }
-
-    /// The id of the token that is written so.
-    func id(of written: [UInt32]) -> Int? { all.first { $0.written == written }?.id }
-
-    /// How a token is written.
-    func content(of id: Int) -> [UInt32]? { all.first { $0.id == id }?.written }
-
-    private var all: some Sequence<Token> { [raw, normalized].joined().flatMap(\.value) }
-
-    /// The parts of a text in order; text between tokens is normalized.
-    func split(_ text: Codes) -> [Part] {
-        Self.split(text, raw).flatMap { part -> [Part] in
-            guard case .text(let codes) = part else { return [part] }
-            return Self.split(normalizer.normalize(codes), normalized)
-        }
-    }
-
-    private static func split(_ whole: Codes, _ tokens: [UInt32: [Token]]) -> [Part] {
-        guard !tokens.isEmpty else { return whole.count == 0 ? [] : [.text(whole)] }
+    /// The parts of a text in order, each an added token or text between.
+    func split(_ whole: Codes) -> [(text: Codes, token: AddedToken?)] {
+        guard table.count > 0 else { return whole.count == 0 ? [] : [(whole, nil)] }
         let text = whole.codes
-        var parts: [Part] = []
+        var parts: [(text: Codes, token: AddedToken?)] = []
         var (done, searched) = (0, 0)
         while searched < text.count {
-            guard let token = tokens[text[searched]]?.first(where: { text[searched...].starts(with: $0.content) })
-            else {
-                searched += 1
-                continue
+            var (start, end) = (searched, searched)
+            var match: AddedToken?
+            table.forEachPrefix(of: text, from: searched) { place, index in
+                match = found[index]
+                end = place
             }
-            var (start, end) = (searched, searched + token.content.count)
-            searched = end
+            searched = max(end, searched + 1)
+            guard let token = match else { continue }
+            if token.isWhole, isWord(text, start - 1) || isWord(text, end) { continue }
             if token.stripsLeft {
                 while start > done, UnicodeData.whiteSpace.contains(text[start - 1]) { start -= 1 }
+                start = max(start, done)
             }
             if token.stripsRight {
                 while end < text.count, UnicodeData.whiteSpace.contains(text[end]) { end += 1 }
             }
-            if done < start { parts.append(.text(whole[done..<start])) }
-            parts.append(.token(id: token.id, length: token.written.count, whole[start..<end]))
+            if done < start { parts.append((whole[done..<start], nil)) }
+            parts.append((whole[start..<end], token))
             done = end
         }
-        if done < text.count { parts.append(.text(whole[done..<text.count])) }
+        if done < text.count { parts.append((whole[done..<text.count], nil)) }
         return parts
+    }
+
+    private func isWord(_ text: [UInt32], _ index: Int) -> Bool {
+        text.indices.contains(index) && UnicodeData.word.contains(text[index])
     }
 }

@@ -9,15 +9,10 @@ struct BertNormalizer: Sendable {
     /// Makes lower case, character by character.
     let lowercase: Bool
 
-    /// Read the `normalizer` of a tokenizers file; null leaves texts as they are.
+    /// Read a step of a tokenizers file.
     init(_ value: JsonValue, path: String) throws {
-        if case .null = value {
-            (cleanText, handleChineseChars, stripAccents, lowercase) = (false, false, false, false)
-            return
-        }
         let keys = ["type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"]
         let record = try Record(value, at: path, keys: keys)
-        _ = try record.text("type", "BertNormalizer") { $0 == "BertNormalizer" }
         cleanText = try record.flag("clean_text")
         handleChineseChars = try record.flag("handle_chinese_chars")
         lowercase = try record.flag("lowercase")

@@ -30,7 +30,7 @@ struct TextEncoder: Sendable {
     static let maskPosition = "mask_position"
 
     private let spec: TextPreprocessing
-    private let tokenizer: WordPieceTokenizer?
+    private let tokenizer: TextTokenizer?
     private let vocabSize: Int?
     private let buckets: [(length: Int, program: ProgramSpec)]
     private let longest: Int
@@ -38,14 +38,15 @@ struct TextEncoder: Sendable {
     /// An encoder for the programs of a manifest, each a bucket whose length is dimension 1 of its inputs.
     ///
     /// - Throws: `BundleError`: the special tokens leave no room for text in the longest bucket.
-    init(_ spec: TextPreprocessing, tokenizer: WordPieceTokenizer?, programs: [ProgramSpec]) throws {
+    init(_ spec: TextPreprocessing, tokenizer: TextTokenizer?, programs: [ProgramSpec]) throws {
         self.spec = spec
         self.tokenizer = tokenizer
         vocabSize = spec.vocabSize ?? tokenizer?.vocabSize
         buckets = programs.map { ($0.inputs[0].shape[1], $0) }.sorted { $0.0 < $1.0 }
         longest = buckets[buckets.count - 1].length
         if let special = tokenizer?.specialTokens(pair: false), special >= longest {
-            throw BundleError("the tokenizer's \(special) special tokens leave no room for text in \(longest) positions")
+            throw BundleError(
+                "the tokenizer's \(special) special tokens leave no room for text in \(longest) positions")
         }
     }
 
