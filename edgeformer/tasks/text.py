@@ -45,9 +45,8 @@ FILLER = "please remind me to call the bank about my savings account before the 
 
 def text_spec(task: Task, checkpoint: Checkpoint, programs: tuple[Program, ...], head: Any) -> TaskSpec:
     """What surrounds a model of texts that answers with `head`, the manifest's postprocessing."""
-    tokenizer = checkpoint.tokenizer_json
+    tokenizer, vocab_size = checkpoint.tokenizer_json, checkpoint.config.vocab_size
     lengths = bucket_lengths(programs)
-    vocab_size = checkpoint.config.vocab_size
     return TaskSpec(
         task=task,
         preprocessing=TextPreprocessing(TOKENIZER_FILE if tokenizer else None, checkpoint.pad_token_id, vocab_size),
