@@ -1,6 +1,6 @@
 /** The page: a bundle of a list or of the user's own, an answer, the self-test and a measurement. */
 
-import { type AnyPipeline, EdgeFormerError, load, type Pipeline, verify } from "../src/index.ts";
+import { type AnyPipeline, EdgeFormerError, type EntityAnswer, load, type Pipeline, type SpanAnswer, verify } from "../src/index.ts";
 
 const byId = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const [bundles, file, photo] = [byId<HTMLSelectElement>("bundles"), byId<HTMLInputElement>("file"), byId<HTMLInputElement>("photo")];
@@ -62,16 +62,23 @@ async function use(work: (pipeline: AnyPipeline) => Promise<void>): Promise<void
 
 const answer = (raw: unknown) =>
   use(async (pipeline) => {
-    const found = await (pipeline as Pipeline<unknown, Awaited<ReturnType<AnyPipeline["run"]>>>).run(raw);
+    const found = await (pipeline as unknown as Pipeline<unknown, Awaited<ReturnType<AnyPipeline["run"]>>>).run(raw);
     if (pipeline !== opened) return;
     if ("labels" in found) {
       show("answer", found.labels.slice(0, 5).map((label, index) => [label, `${(100 * found.scores[index]!).toFixed(1)} %`]));
     } else if ("vector" in found) show("answer", [[`${found.vector.length} numbers`, [...found.vector.slice(0, 4)].map((value) => value.toFixed(3)).join(" ") + " …"]]);
-    else show("answer", [["score", found.score.toFixed(4)]]);
+    else if ("score" in found) show("answer", [["score", found.score.toFixed(4)]]);
+    else show("answer", placesOf(found));
     const { preprocessMs, runMs } = found.statistics!;
     byId("cost").textContent =
       `${(preprocessMs + runMs).toFixed(1)} ms in ${pipeline.engine.executedBy}` + (found.truncated ? ". The text was too long and was cut." : "");
   });
+
+/** Words of the text with what they are. */
+function placesOf(found: SpanAnswer | EntityAnswer): string[][] {
+  if ("answers" in found) return found.answers.map(({ text: words, score }) => [words, `${(100 * score).toFixed(1)} %`]);
+  return found.entities.map(({ text: words, label, score }) => [words, `${label} ${(100 * score).toFixed(1)} %`]);
+}
 
 const selfTest = () =>
   use(async (pipeline) => {

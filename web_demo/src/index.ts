@@ -8,15 +8,18 @@ export type { Pixels, RawImage } from "./image.ts";
 export type { Manifest, Task } from "./manifest.ts";
 export {
   type AnyPipeline,
+  type EntityFinder,
   type ImageClassifier,
   load,
   type LoadOptions,
   Pipeline,
   pipelineOf,
+  type QuestionAnswerer,
   type TextClassifier,
   type TextEmbedder,
   type TextScorer,
 } from "./pipelines.ts";
 export type { RawText } from "./text.ts";
+export type { AnswerSpan, Entity, EntityAnswer, EntityOptions, SpanAnswer, SpanOptions } from "./tokens.ts";
 export { RUNTIME_VERSION } from "./version.ts";
 export { type Stage, type Verification, verify } from "./verify.ts";

@@ -1,6 +1,7 @@
 import { BundleError, InputError, shorten } from "./errors.ts";
 import { largestNumber, type ProgramSpec, type TextPreprocessing } from "./manifest.ts";
 import type { Tensor } from "./safetensors.ts";
+import type { Window } from "./tokens.ts";
 import { type Token, WordPieceTokenizer, type WholeEncoding } from "./wordpiece.ts";
 
 const MAX_CHARACTERS = 1_000_000;
@@ -18,8 +19,6 @@ export interface Prepared {
   inputs: Record<string, Tensor>;
   /** The raw input was longer than the largest bucket and lost its end. */
   truncated: boolean;
-  /** Where its tokens stand in the texts that were given, padding left out; only of windows. */
-  places?: Places;
 }
 
 /** For each token of a window, null where it is special: its place, and the number of its text (-1: special). */
@@ -75,7 +74,7 @@ export class TextEncoder {
    *
    * @throws InputError a text that no window or no tokenizer takes.
    */
-  windows(text: string, pair: string | null, stride: number): Prepared[] {
+  windows(text: string, pair: string | null, stride: number): Window[] {
     const tokenizer = this.needTokenizer("its answers are places in a text");
     const encoding = tokenizer.encodeWhole(
       checked(text, MAX_WINDOWED_CHARACTERS),
@@ -101,11 +100,11 @@ export class TextEncoder {
     const divided = count === 0 ? encoding.ids.length : first;
     return starts.map((start) => {
       const isKept = (at: number) => at < divided || at >= divided + count || (at >= divided + start && at < divided + start + room);
-      return this.window(encoding, [...encoding.ids.keys()].filter(isKept));
+      return { ...this.window(encoding, [...encoding.ids.keys()].filter(isKept)), source: pair ?? text };
     });
   }
 
-  private window(encoding: WholeEncoding, kept: number[]): Prepared {
+  private window(encoding: WholeEncoding, kept: number[]): Omit<Window, "source"> {
     const take = <T>(values: T[]) => kept.map((index) => values[index]!);
     const places = { tokens: take(encoding.tokens), texts: take(encoding.texts) };
     return { ...this.padded(take(encoding.ids), take(encoding.types)), places };

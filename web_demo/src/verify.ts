@@ -5,10 +5,12 @@ import { BundleError, EngineError, InputError, shorten } from "./errors.ts";
 import { Fields } from "./fields.ts";
 import type { ClassificationAnswer, EmbeddingAnswer, ScoreAnswer } from "./heads.ts";
 import { normalisationTable } from "./image.ts";
-import { CASES, type ProgramSpec, TENSORS } from "./manifest.ts";
+import { CASES, type ProgramSpec, SPAN_ENDS, TENSORS } from "./manifest.ts";
 import type { AnyPipeline, Pipeline } from "./pipelines.ts";
 import { readSafetensors, type Tensor } from "./safetensors.ts";
 import { parseJson } from "./strict_json.ts";
+import type { Prepared } from "./text.ts";
+import { type AnswerSpan, type EntityAnswer, labelProbabilities, type SpanAnswer, spanProbabilities, tokenLogits, type Window } from "./tokens.ts";
 
 /** Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's. */
 const PIXEL_TOLERANCE_LEVELS = 2.01;
@@ -37,6 +39,7 @@ interface Case {
   raw: unknown;
   labels: string[];
   scores: number[];
+  places: (AnswerSpan & { label?: string })[];
   inputs: Record<string, Tensor>;
   outputs: Record<string, Tensor>;
 }
@@ -51,7 +54,7 @@ interface Case {
 export async function verify(pipeline: AnyPipeline, progress: (done: number, all: number) => void = () => {}): Promise<Verification> {
   const { bundle } = pipeline;
   const { cases, output, score } = readVectors(bundle);
-  const player = new Player(pipeline as Pipeline<unknown, never>, cases, output, score);
+  const player = new Player(pipeline as unknown as AnyPlayed, cases, output, score);
   const stages = new Map(
     ["preprocess", ...bundle.manifest.programs.map((program) => program.name), "answer"].map((name) => [name, [] as Stage[]]),
   );
@@ -66,11 +69,14 @@ export async function verify(pipeline: AnyPipeline, progress: (done: number, all
   return { executedBy: pipeline.engine.executedBy, stages: worst, ok: firstDiverging === null, firstDiverging };
 }
 
+type AnyAnswer = ClassificationAnswer | EmbeddingAnswer | ScoreAnswer | SpanAnswer | EntityAnswer;
+type AnyPlayed = Pipeline<unknown, AnyAnswer, never, Prepared>;
+
 class Player {
   private readonly largest = new Map<string, number>();
 
   constructor(
-    private readonly pipeline: Pipeline<unknown, never>,
+    private readonly pipeline: AnyPlayed,
     cases: Case[],
     private readonly tolerance: number,
     private readonly scoreTolerance: number,
@@ -88,7 +94,7 @@ class Player {
     const { preprocessing: spec } = this.pipeline.bundle.manifest;
     const tolerance = spec.kind === "image" ? PIXEL_TOLERANCE_LEVELS / (255 * Math.min(...spec.std)) : 0;
     try {
-      const prepared = await this.pipeline.prepare(recorded.raw);
+      const [prepared] = (await this.pipeline.prepare(recorded.raw)) as [Prepared];
       if (prepared.program !== recorded.program) return failed(tolerance);
       return worstOf(Object.entries(recorded.inputs).map(([name, tensor]) => compare(prepared.inputs[name]!.data, tensor.data, tolerance)));
     } catch (error) {
@@ -109,9 +115,11 @@ class Player {
   /** The whole way from raw input: scores in the order of the recorded labels, the embedding, or the score. */
   async answer(recorded: Case): Promise<Stage> {
     const { postprocessing: head } = this.pipeline.bundle.manifest;
+    if (head.kind === "spans" || head.kind === "entities") return this.placed(recorded);
     const isRaw = (head.kind === "embedding" && !head.normalized) || (head.kind === "score" && head.activation === "none");
     const tolerance = isRaw ? this.limit(Object.keys(recorded.outputs)[0]!) : this.scoreTolerance;
-    const expected = this.numbers(this.pipeline.answer(recorded.outputs, false), recorded);
+    const prepared = await this.pipeline.prepare(recorded.raw);
+    const expected = this.numbers(this.pipeline.answer([recorded.outputs], prepared), recorded);
     return this.trying(tolerance, async () => {
       const misnamed = head.kind === "classification" ? compare(expected, recorded.scores, RECORDED_TOLERANCE) : null;
       if (misnamed?.ok === false) {
@@ -122,10 +130,41 @@ class Player {
     });
   }
 
+  /**
+   * Answers that are places: the recorded outputs of an only window give the recorded places exactly; the engine's are
+   * close to the recorded probabilities. Which place is the best may hang on the last digit.
+   */
+  private async placed(recorded: Case): Promise<Stage> {
+    const windows = (await this.pipeline.prepare(recorded.raw)) as [Window, ...Window[]];
+    if (windows.length === 1) {
+      const answer = this.pipeline.answer([recorded.outputs], windows) as SpanAnswer | EntityAnswer;
+      const found = "answers" in answer ? answer.answers : answer.entities;
+      const places = (list: Case["places"]) => JSON.stringify(list.map(({ text, start, end, label }) => [text, start, end, label]));
+      if (places(found) !== places(recorded.places)) {
+        return { ...failed(RECORDED_TOLERANCE), reason: "the recorded outputs give other places in the text" };
+      }
+      const scores = (list: Case["places"]) => list.map(({ score }) => score);
+      const stage = compare(scores(found), scores(recorded.places), RECORDED_TOLERANCE);
+      if (!stage.ok) return { ...stage, reason: "the recorded outputs give other scores" };
+    }
+    return this.trying(this.scoreTolerance, async () => {
+      const outputs = await this.pipeline.engine.run(windows[0].program, windows[0].inputs);
+      return compare(this.probabilities(outputs, windows[0]), this.probabilities(recorded.outputs, windows[0]), this.scoreTolerance);
+    });
+  }
+
+  /** What a window's tokens have, by which places are chosen. */
+  private probabilities(outputs: Record<string, Tensor>, { places }: Window): number[] {
+    const { postprocessing: head } = this.pipeline.bundle.manifest;
+    if (head.kind === "entities") return labelProbabilities(tokenLogits(outputs, places, head.labels.length), head.labels.length).flat();
+    const { starts, ends } = spanProbabilities(tokenLogits(outputs, places, SPAN_ENDS), places);
+    return [...starts, ...ends];
+  }
+
   /** An answer as numbers, in the order of the recorded one. */
-  private numbers(answer: ClassificationAnswer | EmbeddingAnswer | ScoreAnswer, recorded: Case): ArrayLike<number> {
+  private numbers(answer: AnyAnswer, recorded: Case): ArrayLike<number> {
     if ("vector" in answer) return answer.vector;
-    if (!("labels" in answer)) return [answer.score];
+    if (!("labels" in answer)) return "score" in answer ? [answer.score] : [];
     const scores = new Map(answer.labels.map((label, index) => [label, answer.scores[index]!]));
     return recorded.labels.map((label) => scores.get(label)!);
   }
@@ -191,11 +230,15 @@ function readCase(fields: Fields, bundle: Bundle, left: Map<string, Tensor>, ind
   const program = programs.find((candidate) => candidate.name === name)!;
   const image = left.get(`${index}/pixels`);
   const raw = fields.object("input", (input) => readRaw(input, bundle));
-  const [labels, scores] = fields.object("expected", (expected) => {
-    if (head.kind !== "classification") return [[], []];
+  const [labels, scores, places] = fields.object("expected", (expected): [string[], number[], Case["places"]] => {
+    if (head.kind === "spans") return [[], [], expected.objects("answers", [0, 100], readPlace)];
+    if (head.kind === "entities") {
+      return [[], [], expected.objects("entities", [0, 100_000], (entity) => ({ ...readPlace(entity), label: entity.string("label") }))];
+    }
+    if (head.kind !== "classification") return [[], [], []];
     const names = expected.strings("labels", [1, 100_000]);
     if (names.toSorted().join("\0") !== head.labels.toSorted().join("\0")) expected.fail("labels", "expected each label of the manifest");
-    return [names, expected.numbers("scores", [names.length, names.length], [0, 1])];
+    return [names, expected.numbers("scores", [names.length, names.length], [0, 1]), []];
   });
   const inputs = take(program.inputs, left, index);
   if (spec.kind === "image" && image !== undefined) {
@@ -204,7 +247,13 @@ function readCase(fields: Fields, bundle: Bundle, left: Map<string, Tensor>, ind
     const data = Float32Array.from(image.data, (level: number, at: number) => table[Math.floor(at / plane)]![level]!);
     inputs["pixels"] = { shape: image.shape, data };
   }
-  return { program: name, raw, labels, scores, inputs, outputs: take(program.outputs, left, index) };
+  return { program: name, raw, labels, scores, places, inputs, outputs: take(program.outputs, left, index) };
+}
+
+function readPlace(fields: Fields): AnswerSpan {
+  const range = [0, 200_000] as const;
+  const [start, end] = [fields.int("start", range), fields.int("end", range)];
+  return { text: fields.string("text"), start, end, score: fields.number("score", [0, 4096]) };
 }
 
 /** What a pipeline takes, of what `cases.json` holds. */

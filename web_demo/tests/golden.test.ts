@@ -3,12 +3,17 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
-import { openBundle } from "../src/bundle.ts";
+import { type Bundle, openBundle } from "../src/bundle.ts";
+import type { Engine } from "../src/engines.ts";
+import { EngineError } from "../src/errors.ts";
 import { classify } from "../src/heads.ts";
 import { ImageEncoder, normalisationTable } from "../src/image.ts";
 import { type ImagePreprocessing, parseManifest } from "../src/manifest.ts";
+import { type EntityFinder, pipelineOf, type QuestionAnswerer } from "../src/pipelines.ts";
+import { readSafetensors, type Tensor } from "../src/safetensors.ts";
 import { checkRelease, checkRequired, checkSignature, parseRelease } from "../src/signature.ts";
 import { CodePoints, decompose, nonspacing, punctuation, whiteSpace } from "../src/unicode.ts";
+import { verify } from "../src/verify.ts";
 import { WordPieceTokenizer } from "../src/wordpiece.ts";
 import { readZip } from "../src/zip.ts";
 import { errorName, file, float, golden, json, tensors } from "./golden.ts";
@@ -131,6 +136,79 @@ test("places of tokens", () => {
   }
   assert.ok(count > 100);
 });
+
+/** Row of logits for the id i at position p: ((7919 i + 104729 p + 15485863 c) mod 65521) / 8192 in column c. */
+function formulaEngine(width: number): Engine {
+  const run = async (_: string, inputs: Record<string, Tensor>) => {
+    const ids = [...inputs["input_ids"]!.data];
+    const data = Float32Array.from(
+      ids.flatMap((id, at) => Array.from({ length: width }, (_, column) => ((7919 * id + 104729 * at + 15485863 * column) % 65521) / 8192)),
+    );
+    return { logits: { shape: [1, ids.length, width], data } };
+  };
+  return { executedBy: "a formula", run, close: () => undefined };
+}
+
+test("answers to questions", async () => {
+  const bundle = await openBundle(golden("places-spans.zip"));
+  const pipeline = pipelineOf(bundle, formulaEngine(2)) as QuestionAnswerer;
+  let count = 0;
+  for (const { kind, question, context, top, unanswerable, max_answer_tokens: most, answers } of json("places.json").cases) {
+    if (kind !== "spans") continue;
+    const options = { top, unanswerable, ...(most !== null && { maxAnswerTokens: most }) };
+    const found = (await pipeline.run([question, context], options)).answers;
+    assert.deepEqual(found.map(({ start, end }) => [start, end]), answers.map((each: number[]) => each.slice(0, 2)), context);
+    found.forEach(({ score }, index) => assert.ok(Math.abs(score - answers[index][2]) <= 1e-5));
+    count++;
+  }
+  assert.ok(count > 10);
+});
+
+test("entities of texts", async () => {
+  const bundle = await openBundle(golden("places-entities.zip"));
+  const { labels } = bundle.manifest.postprocessing as { labels: string[] };
+  const pipeline = pipelineOf(bundle, formulaEngine(labels.length)) as EntityFinder;
+  let count = 0;
+  for (const { kind, text, aggregation, entities } of json("places.json").cases) {
+    if (kind !== "entities") continue;
+    const found = (await pipeline.run(text, { aggregation })).entities;
+    assert.deepEqual(found.map(({ start, end, label }) => [start, end, label]), entities.map((each: unknown[]) => each.slice(0, 3)), text);
+    found.forEach(({ score }, index) => assert.ok(Math.abs(score - entities[index][3]) <= 1e-5));
+    count++;
+  }
+  assert.ok(count > 10);
+});
+
+/** Answers with the recorded outputs of the case that has these inputs, each value moved by `shift`. */
+function recordedEngine(bundle: Bundle, shift: number): Engine {
+  const recorded = readSafetensors(bundle.bytes("vectors/tensors.safetensors"), "tensors");
+  const count = new Set([...recorded.keys()].map((key) => key.split("/")[0])).size;
+  const run = async (name: string, inputs: Record<string, Tensor>) => {
+    const program = bundle.manifest.programs.find((each) => each.name === name)!;
+    for (let index = 0; index < count; index++) {
+      const fits = program.inputs.every((input) => String(recorded.get(`${index}/${input.name}`)?.data) === String(inputs[input.name]!.data));
+      if (!fits) continue;
+      const outputs = program.outputs.map(({ name: output, shape }) => {
+        const { data } = recorded.get(`${index}/${output}`)!;
+        return [output, { shape, data: Float32Array.from(data, (value: number, at: number) => value + (at % 3 ? shift : -shift)) }];
+      });
+      return Object.fromEntries(outputs);
+    }
+    throw new EngineError("not recorded");
+  };
+  return { executedBy: "what was recorded", run, close: () => undefined };
+}
+
+for (const name of ["tiny-text", "tiny-score", "tiny-spans", "tiny-entities"]) {
+  test(`self-test of ${name}`, async () => {
+    const bundle = await openBundle(golden(`${name}.zip`));
+    const right = await verify(pipelineOf(bundle, recordedEngine(bundle, 0)));
+    assert.ok(right.ok, JSON.stringify(right.stages));
+    const wrong = await verify(pipelineOf(bundle, recordedEngine(bundle, 1)));
+    assert.equal(wrong.firstDiverging, bundle.manifest.programs[0]!.name);
+    assert.equal(wrong.stages.at(-1)!.ok, false);
+  });
+}
 
 test("scores of logits", async () => {
   for (const { activation, logits, error, order, scores } of json("heads.json").cases) {
