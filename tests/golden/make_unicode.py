@@ -37,6 +37,18 @@ NORMALIZERS: dict[str, tuple[str, ...]] = {
     "lower": ("lowercase",),
 }
 RANDOM_TEXTS = 200
+ON_THE_WEB = (
+    "REMOVED",
+    "BLANK",
+    "IDEOGRAPHS",
+    "NONSPACING",
+    "WHITE_SPACE",
+    "PUNCTUATION",
+    "COMBINING",
+    "DECOMPOSED",
+    "LOWERED",
+)
+"""The tables of BERT's tokenizers, the only ones that a browser reads: a page has no bytes to spare."""
 
 CATEGORIES = ("Lu", "Ll", "Lt", "Lm", "Lo", "M", "N")
 """General categories that the patterns of public tokenizers name, numbered from 1."""
@@ -283,7 +295,8 @@ def _sources(tables: dict[str, tuple[str, str]]) -> dict[str, bytes]:
         first, *rest = name.lower().split("_")
         camel = first + "".join(word.title() for word in rest)
         swift += [f"  /// {meaning}", f'  static let {camel} = """', *(f"    {line}" for line in lines), '    """']
-        typescript += [f"  /** {meaning} */", f"  {camel}: `", *(f"    {line}" for line in lines), "  `,"]
+        if name in ON_THE_WEB:
+            typescript += [f"  /** {meaning} */", f"  {camel}: `", *(f"    {line}" for line in lines), "  `,"]
     return {
         "../../android_demo/core/src/main/kotlin/org/edgeformer/core/preprocess/UnicodeTables.kt": _text(kotlin),
         "../../ios_demo/Sources/EdgeCore/Preprocess/UnicodeTables.swift": _text(swift),

@@ -31,6 +31,8 @@ MAX_MESSAGE = 1000
 # Parts of an error's message that say that a library failed in a way of its own, or its process did.
 UNEXPLAINED = ("please report", "its process ended", "gave no answer", "the isolated bundle failed", "Traceback")
 SYSTEM = ("/usr", "/lib", "/lib64", "/proc", "/sys", "/dev", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types")
+OUR_MEMORY = "/memfd:packed weights"
+"""No file, but memory that the LiteRT engine gives a name."""
 _IN_OPEN, _IN_NONBLOCK, _IN_CLOEXEC = 0x20, 0o4000, 0o2000000
 
 
@@ -53,7 +55,7 @@ class Watch:
         libraries = [temporary, *packages, sys.prefix, sys.base_prefix, *(each for each in sys.path if each), *SYSTEM]
         if Path(shim := os.environ.get("EDGEFORMER_EXECUTORCH", "")).is_absolute():
             libraries.append(shim)
-        self._allowed = tuple(str(Path(each).resolve()) for each in (place, *libraries))
+        self._allowed = (*(str(Path(each).resolve()) for each in (place, *libraries)), OUR_MEMORY)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._notify = -1
         if sys.platform == "linux":

@@ -13,7 +13,7 @@ export const UNICODE_TABLES = {
   ideographs: `
     a9s 534 1s g74 hkw e8 1fk0 wyo w 3ds 74 49c 85s f4
   `,
-  /** Marks that stripping of accents removes, after decomposition. */
+  /** Marks that BERT's stripping of accents removes, after decomposition. */
   nonspacing: `
     lc 1s 2 1 2 17 7n 5 7d 19 1 1 1 2 1 2 1 1 20 b 1c l g 1 2t 7 2 6 2 2 1 4 z 1 u r 2j b 1m 9 y 4 1 9 1 3 1 5 17 3
     3r w 1j 1 1 1 4 8 4 1 3 7 a 2 t 1 1m 1 4 4 8 1 k 2 t 2 1l 1 4 2 4 2 2 3 3 1 u 2 3 1 b 2 1l 1 4 5 1 2 4 1 k 2 t 1

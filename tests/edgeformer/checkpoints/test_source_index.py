@@ -36,7 +36,7 @@ def test_what_is_noted_is_found(checkpoint: Checkpoint, tmp_path: Path) -> None:
     assert source_index.find(SOURCE) == checkpoint.folder
     assert index(tmp_path).parent.stat().st_mode & 0o077 == 0
     assert [path.name for path in index(tmp_path).parent.iterdir()] == ["sources.json"]
-    with pytest.raises(InputError, match="not known here"):
+    with pytest.raises(InputError, match="was not found on this machine"):
         source_index.find(replace(SOURCE, weights_sha256="2" * 64))
 
 
@@ -50,7 +50,7 @@ def test_a_corrupted_index_holds_nothing_and_is_written_again(
 ) -> None:
     index(tmp_path).parent.mkdir(parents=True)
     index(tmp_path).write_bytes(content)
-    with pytest.raises(InputError, match="not known here"):
+    with pytest.raises(InputError, match="was not found on this machine"):
         source_index.find(SOURCE)
     assert source_index.remember(checkpoint) == ()
     assert source_index.find(SOURCE) == checkpoint.folder

@@ -97,7 +97,7 @@ def test_what_would_be_packed(tiny_executorch: Path, change: Change, reason: str
         good = bundle.read_bytes(programs[0].file)
     begin, graph = graph_with_weights(memoryview(good))
     table, field, number = change(graph)
-    place = table._place(field, 4)
+    place = table.place(field, 4)
     assert place is not None
     corrupted = bytearray(good)
     struct.pack_into("<I", corrupted, begin + place, number)
