@@ -257,7 +257,7 @@ class _Observed(ObservedEngine):
         """
         import onnxruntime
 
-        from edgeformer_runtime.engines.onnx import PRECISE_INT8
+        from edgeformer_runtime.engines.onnx import PRECISE_INT8, saturates
 
         model = onnx.ModelProto()
         model.CopyFrom(self._models[name])
@@ -288,7 +288,9 @@ class _Observed(ObservedEngine):
                 tensor.data_location = TensorProto.DEFAULT
                 del tensor.external_data[:]
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # `PRECISE_INT8` is one of the extended optimizations; outputs of the graph stay as they are under all of them.
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if saturates() else levels.ORT_DISABLE_ALL
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry(*PRECISE_INT8)
