@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeformer_runtime import __version__
-from tests.golden.golden_files import document
-from tests.golden.tiny_bundles import BUNDLES, zipped
+from tests.golden.golden_files import FOLDER, document
 
 BASE = "tiny-text.zip"
 _FACTS = struct.Struct("<5H3L")  # version needed, flags, method, time, date, CRC, both sizes
@@ -38,7 +37,8 @@ class _Member:
 
 def files() -> dict[str, bytes]:
     """The golden file by name."""
-    base = zipped(BUNDLES[BASE])
+    # As it was written: made anew on another processor, its numbers may have other last digits, and another length.
+    base = (FOLDER / BASE).read_bytes()
     assert _written(_members(base)) == base
     cases = [
         {
