@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
-from android_demo.tools.fetch import BuildError, npm, run
+from android_demo.tools import fetch
+from android_demo.tools.fetch import BuildError, run
 from edgeformer_runtime.bundle.bundle import pack
 
 FOLDER = Path(__file__).resolve().parent
@@ -38,6 +40,15 @@ def main() -> int:
         return 1
     print(SITE)
     return 0
+
+
+def npm() -> list[str]:
+    """The command npm, with node on the path: programs of its packages look for it there."""
+    command = fetch.npm()
+    node = str(Path(command[0]).parent)
+    if len(command) > 1 and node not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = node + os.pathsep + os.environ["PATH"]
+    return command
 
 
 def install() -> None:
