@@ -37,7 +37,7 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
         """Use `edgeformer_runtime.load`."""
         super().__init__(bundle, engine, owned)
         spec = cast(TextPreprocessing, bundle.manifest.preprocessing)
-        self.encoder = self.make_encoder(bundle, spec)
+        self._encoder = self.make_encoder(bundle, spec)
 
     def make_encoder(self, bundle: Bundle, spec: TextPreprocessing) -> TextEncoder:
         """What makes tensors of a text."""
@@ -45,7 +45,7 @@ class TextPipeline(ProgramPipeline[RawText, Result]):
 
     def prepare(self, raw: RawText) -> Prepared:
         """Encode a text, a pair of texts or token ids in the smallest bucket that fits."""
-        encoded = self.encoder.encode(raw)
+        encoded = self._encoder.encode(raw)
         return Prepared(encoded.program, encoded.inputs, encoded.truncated)
 
     def raw_from_json(self, stored: Mapping[str, Any]) -> RawText:
@@ -109,7 +109,7 @@ class MaskFiller(TextPipeline[FillResult]):
         """A run for each mask of the text."""
         if not isinstance(raw, str):
             raise InputError("expected one text, found a pair of texts or token ids")
-        found = self.encoder.at_masks(raw, self._head.mask_token, self._head.mask_token_id)
+        found = self._encoder.at_masks(raw, self._head.mask_token, self._head.mask_token_id)
         return tuple(Prepared(each.program, each.inputs, each.truncated) for each in found)
 
     def prepare(self, raw: RawText) -> Prepared:
@@ -125,13 +125,13 @@ class MaskFiller(TextPipeline[FillResult]):
     ) -> FillResult:
         """The best tokens for each mask."""
         asked: FillOptions = options or FillOptions()
-        wanted = None if asked.targets is None else sorted({self.encoder.token_of(word) for word in asked.targets})
+        wanted = None if asked.targets is None else sorted({self._encoder.token_of(word) for word in asked.targets})
         fills = []
         for mask, output in enumerate(outputs):
             scores = softmax(finite_row(output).astype(np.float64))  # (V,)
             tokens = np.arange(len(scores)) if wanted is None else np.array(wanted)
             best = tokens[np.argsort(-scores[tokens], kind="stable")[: asked.top]]
-            fills += [Fill(int(token), self.encoder.text_of(int(token)), float(scores[token]), mask) for token in best]
+            fills += [Fill(int(token), self._encoder.text_of(int(token)), float(scores[token]), mask) for token in best]
         return FillResult(tuple(fills), windows[0].truncated)
 
     @property

@@ -162,7 +162,7 @@ class WindowPipeline(TextPipeline[Result]):
 
     def cut(self, text: str, pair: str | None, stride: int) -> tuple[Prepared, ...]:
         """A text, or a pair whose second text is divided, in windows that know which texts they are of."""
-        found = self.encoder.windows(text, pair, stride)
+        found = self._encoder.windows(text, pair, stride)
         source = text if pair is None else pair
         return tuple(Prepared(each.program, each.inputs, each.truncated, each.places, source) for each in found)
 
