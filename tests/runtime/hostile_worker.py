@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import os
 import random
@@ -95,10 +94,8 @@ class Peak:
         self._of_helpers = of_helpers
 
     def begin(self) -> None:
-        """Forget what was; memory that is kept for reuse is no bundle's."""
+        """Forget what was."""
         if not self._of_helpers:
-            gc.collect()
-            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
 
     def end(self) -> int:
