@@ -449,7 +449,7 @@ function checkUnique(names: string[], what: string): void {
   if (twice !== undefined) refuse(`the ${what} ${shorten(twice)} occurs twice`);
 }
 
-/** The rows of a text's tables: ids, masks and types number them. Null: none are known. */
+/** The largest number that an input of a text may hold: ids number rows of a table, masks and types are 0 or 1. */
 export function largestNumber(spec: TextPreprocessing, input: string): number {
   return input === "input_ids" ? (spec.vocabSize ?? MAX_INT + 1) - 1 : 1;
 }
