@@ -286,6 +286,8 @@ def peer_contenders(
     """
     manifest = bundle.manifest
     peers = TASKS[manifest.task].peers
+    if peers.contenders is None:
+        raise InputError(f"no other engine here runs {manifest.task}: leave --against out")
     for name in names:
         if name not in peers.names:
             raise InputError(

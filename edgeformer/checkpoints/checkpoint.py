@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, ScoreRange
 from edgeformer.checkpoints import ctranslate2, weights
-from edgeformer.checkpoints.fields import PREPROCESSOR_FILE, TEXT, field_notes
+from edgeformer.checkpoints.fields import AUDIO, PREPROCESSOR_FILE, TEXT, field_notes
 from edgeformer.checkpoints.sentence import (
     NO_PROMPT,
     SentenceFiles,
@@ -182,7 +182,7 @@ def open_checkpoint(
     found = resolve_source(source, revision)
     # A weight file alone, as timm publishes them, is described by its own shapes.
     raw = _config_of(found.folder) if found.folder.is_dir() else _described(found.folder)
-    family = family_for(raw, found.folder)
+    family = family_for(raw, found.folder, task)
     files = weights.find_weight_files(found.folder)
     check_weight_files(files)
     check_sizes(family, raw, files)
@@ -198,7 +198,7 @@ def open_checkpoint(
     check_weight_files(dense_files)
     if prompt not in (None, NO_PROMPT) and not embeds:
         raise InputError(f"prompts belong to sentence embedders, and the task is {task}: leave --prompt out")
-    if language is not None and not record.writes:
+    if language is not None and record.takes != AUDIO:
         raise InputError(f"a language belongs to speech-recognition, and the task is {task}: leave --language out")
     tokenizer = None
     if reads_text:

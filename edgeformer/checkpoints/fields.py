@@ -27,7 +27,7 @@ from edgeformer_runtime.errors import InputError
 
 _SHOWN = 8
 
-TEXT, IMAGE, AUDIO = "text", "image", "audio"
+TEXT, IMAGE, AUDIO, PROMPT = "text", "image", "audio", "prompt"
 """What models read: the kinds of preprocessing in a manifest."""
 GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -134,6 +134,24 @@ CONFIG_FIELDS: dict[str, dict[str, Field]] = {
             "mask_time_min_masks mask_time_prob median_filter_width use_weighted_layer_sum classifier_proj_size "
             "num_hidden_layers pad_token_id max_length is_encoder_decoder bos_token_id architecture"
         ),
+    },
+    PROMPT: {
+        **_COMMON,
+        **_honoured(
+            "vocab_size bos_token_id eos_token_id tie_word_embeddings add_cross_attention n_embd n_layer n_head "
+            "n_positions n_inner activation_function layer_norm_epsilon scale_attn_weights "
+            "scale_attn_by_inverse_layer_idx hidden_size num_hidden_layers num_attention_heads num_key_value_heads "
+            "head_dim intermediate_size hidden_act max_position_embeddings rms_norm_eps rope_theta rope_scaling "
+            "rope_parameters attention_bias mlp_bias sliding_window use_sliding_window"
+        ),
+        # GPT-2's dropout, its classifiers, and an order of computing that changes no value; where windows would begin.
+        **_silent(
+            "attn_pdrop embd_pdrop resid_pdrop summary_activation summary_first_dropout summary_proj_to_labels "
+            "summary_type summary_use_proj reorder_and_upcast_attn n_ctx attention_dropout hidden_dropout "
+            "pretraining_tp pad_token_id is_llama_config layer_types max_window_layers "
+            "sliding_window_pattern"
+        ),
+        "rope_interleaved": Field(REFUSED, (False,), "the halves of a head are rotated, as transformers does it"),
     },
 }
 """config.json, by what the model reads."""
@@ -258,6 +276,16 @@ GENERATION_FIELDS: dict[str, Field] = {
     ),
 }
 
+_SAMPLING_FIELDS: dict[str, Field] = {
+    **GENERATION_FIELDS,
+    **_each(
+        "temperature top_k top_p do_sample repetition_penalty stop_strings",
+        Field(NOTED, (False, 0.0, 1.0, 50), "how tokens are drawn is the caller's option"),
+    ),
+    **_honoured("bos_token_id eos_token_id"),
+}
+"""generation_config.json of text."""
+
 AUDIO_FIELDS: dict[str, Field] = {
     **_honoured("sampling_rate n_fft hop_length feature_size chunk_length"),
     "do_normalize": Field(REFUSED, (False,), "audio is not scaled to unit variance here: set it to false"),
@@ -340,6 +368,15 @@ def _text_files(source: SourceFolder) -> Files:
     return files + [(path / "config.json", MODULE_FILES[kind]) for kind, path in modules if kind in MODULE_FILES]
 
 
+def _prompt_files(source: SourceFolder) -> Files:
+    folder = source.folder
+    return [
+        (folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS),
+        (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS),
+        (folder / GENERATION_FILE, _SAMPLING_FIELDS),
+    ]
+
+
 def _image_files(source: SourceFolder) -> Files:
     return [(source.folder / PREPROCESSOR_FILE, PIXEL_FIELDS)]
 
@@ -353,6 +390,7 @@ _FILES: Mapping[str, Callable[[SourceFolder], Files]] = {
     TEXT: _text_files,
     IMAGE: _image_files,
     AUDIO: _audio_files,
+    PROMPT: _prompt_files,
 }
 """The files beside config.json, by what the model reads."""
 

@@ -21,11 +21,10 @@ from edgeformer.models.score_range import exact_masks
 from edgeformer.tasks.task import TASKS
 from edgeformer.zoo import ZOO
 from edgeformer_runtime.bundle.manifest import Manifest, Source
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.delivery import cache_folder, make_private
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import InputError
 
 SOURCE_ATTENTION = "fused"
@@ -155,8 +154,8 @@ class TorchEngine:
             outputs = spec.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in spec.inputs))
         return {tensor.name: output.numpy() for tensor, output in zip(spec.outputs, outputs, strict=True)}
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder over a bucket's programs; see `Engine.open_decoder`."""
         return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:

@@ -105,12 +105,16 @@ def write_bundle(
 
 
 def requirements(converter: Converter, spec: TaskSpec) -> tuple[Requirements, str | None]:
-    """What runs a bundle, and a warning where an app could run the model but not read its tokenizer."""
+    """What runs a bundle, and a warning where an app could run the model but not do its task or read its tokenizer."""
     file, phones = getattr(spec.preprocessing, "tokenizer", None), ("android_api", "ios")
     unread = None if file is None else unread_by_phones(spec.assets[file].decode())
-    if unread is None or not any(getattr(converter.requires, key) for key in phones):
-        return converter.requires, None
     without: dict[str, Any] = dict.fromkeys(phones)
+    if not any(getattr(converter.requires, key) for key in phones):
+        return converter.requires, None
+    if not spec.task.on_phones:
+        return replace(converter.requires, **without), f"no app does {spec.task.name} yet: requires says null"
+    if unread is None:
+        return converter.requires, None
     return replace(converter.requires, **without), f"no app can read this tokenizer ({unread}): requires says null"
 
 

@@ -36,7 +36,8 @@ class ConvertOptions:
 
     Attributes:
         name: None: after the source.
-        seq_lens: of texts: the tokens of each program; None: the target's own choice, as far as the checkpoint goes.
+        seq_lens: of texts: the tokens of each program; None: the target's own choice, as far as the checkpoint goes. Of
+            generated text: the slots of each cache, prompt and answer together.
         lengths_from: of texts: a file of them, .csv, .tsv, .jsonl or .txt, for whose lengths programs are chosen.
         lengths_column: its column of texts; None: "text", "sentence" or the only one.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
@@ -149,6 +150,7 @@ class ConvertOptions:
             lengths = lengths[-1:]
         return ProgramOptions(
             seq_lens=self.seq_lens or lengths,
+            cache_lens=self.seq_lens or (),
             audio_positions=tuple(sorted({max(1, round(each * POSITIONS_PER_SECOND)) for each in seconds})),
             window=self.window,
             decoder_state=target.decoder_state,

@@ -53,8 +53,10 @@ class ProgramOptions:
         window: of speech: "tail" (the audio that is there, and silence computed in advance for the rest of the window)
             or "full" (always the whole window, as the public model does; one bucket, whatever `audio_positions`).
         prefill_tokens: of speech: tokens that the decoder takes at once.
-        decoder_state: of speech: who keeps the decoder's self-attention cache, "host" or "program".
-        token_matmul: of speech: how the query of one token meets the caches, "matrix-products" or "sums" of what is
+        cache_lens: of generated text: slots of each bucket's cache; empty: as the family chooses.
+        prompt_tokens: of generated text: tokens that `prefill` takes at once.
+        decoder_state: of speech and generated text: who keeps the self-attention cache, "host" or "program".
+        token_matmul: of the same: how the query of one token meets the caches, "matrix-products" or "sums" of what is
             multiplied element by element: equal but for rounding.
     """
 
@@ -62,6 +64,8 @@ class ProgramOptions:
     audio_positions: tuple[int, ...] = DEFAULT_AUDIO_POSITIONS
     window: str = TAIL_WINDOW
     prefill_tokens: int = 8
+    cache_lens: tuple[int, ...] = ()
+    prompt_tokens: int = 16
     decoder_state: str = HOST_STATE
     token_matmul: str = MATMUL
 
@@ -72,8 +76,9 @@ class ProgramOptions:
             (self.token_matmul, TOKEN_MATMULS, "kind of products"),
         ):
             check_choice(value, choices, what)
-        if self.prefill_tokens < 2:
-            raise InputError(f"expected at least 2 tokens of prefill, found {self.prefill_tokens}")
+        if min(self.prefill_tokens, self.prompt_tokens) < 2:
+            found = min(self.prefill_tokens, self.prompt_tokens)
+            raise InputError(f"expected at least 2 tokens of prefill, found {found}")
         if not self.audio_positions or min(self.audio_positions) < 1:
             raise InputError(f"expected audio positions of at least 1, found {list(self.audio_positions)}")
 
@@ -154,6 +159,8 @@ class Family(Generic[Config]):
         fit: (module with its weights, parsed config), before anything is made of it; InputError if it cannot be used.
         adapted: the class of another library whose module this is, in words; None: it is ours.
         packages: whose code computes it, beside torch's: a bundle's toolchain names their versions.
+        classes: what the names of transformers' classes that it implements end in, where the same model_type has others
+            that it does not; those are adapted. Empty: it implements them all.
     """
 
     name: str
@@ -177,6 +184,12 @@ class Family(Generic[Config]):
     fit: Callable[[nn.Module, Config], None] = lambda _module, _config: None
     adapted: str | None = None
     packages: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def implements(self, raw: Mapping[str, Any], task: str | None) -> bool:
+        """Whether the class in a config.json is the family's, for a task or for whatever it was saved for."""
+        names = [str(name) for name in raw.get("architectures") or ()]
+        return not self.classes or (task in (None, *self.tasks) and any(name.endswith(self.classes) for name in names))
 
     def width_key(self, layer: str) -> str:
         """The field of config.json for what pruning left of a layer, by its name in the module."""
@@ -198,6 +211,10 @@ FAMILIES: Registry[Family[Any]] = Registry(
         "electra": "edgeformer.models.bert:FAMILY",
         "tiny_vit": "edgeformer.models.tinyvit:FAMILY",
         "whisper": "edgeformer.models.whisper.family:FAMILY",
+        "gpt2": "edgeformer.models.gpt2:FAMILY",
+        "llama": "edgeformer.models.llama:FAMILY",
+        "mistral": "edgeformer.models.llama:FAMILY",
+        "qwen2": "edgeformer.models.llama:FAMILY",
     },
     group="edgeformer.families",
 )
@@ -208,12 +225,13 @@ OTHERS = "edgeformer.models.architecture:family_of"
 """Of (config.json, folder) to a record: what has no family here, by transformers' own module."""
 
 
-def family_for(raw: Mapping[str, Any], folder: Path | None = None) -> Family[Any]:
+def family_for(raw: Mapping[str, Any], folder: Path | None = None, task: str | None = None) -> Family[Any]:
     """The family that implements a public config.json: by its `model_type`, or by timm's `architecture`.
 
     Args:
         raw: the config.
         folder: where the checkpoint's other files are; None: there are none.
+        task: what it is wanted for; None: what it was saved for.
 
     Raises:
         InputError: no family does, and neither does transformers; the message lists those that exist.
@@ -228,13 +246,14 @@ def family_for(raw: Mapping[str, Any], folder: Path | None = None) -> Family[Any
             f"(known are {', '.join(sorted(FAMILIES))}; timm's checkpoints have an architecture instead)"
         )
     model_type = TIMM_SIZE.sub("", named)
-    if model_type not in FAMILIES and "model_type" in raw and _is_known_elsewhere(model_type):
+    own = FAMILIES.get(model_type)
+    if own is not None and own.implements(raw, task):
+        return own
+    if "model_type" in raw and _is_known_elsewhere(model_type):
         made: Family[Any] = load_attribute(OTHERS)(raw, folder)
         return made
-    if model_type not in FAMILIES:
-        guess = did_you_mean(model_type, FAMILIES)
-        raise InputError(f"unknown model_type {named!r}: {guess}expected one of {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[model_type]
+    guess = did_you_mean(model_type, FAMILIES)
+    raise InputError(f"unknown model_type {named!r}: {guess}expected one of {', '.join(sorted(FAMILIES))}")
 
 
 def _is_known_elsewhere(model_type: str) -> bool:

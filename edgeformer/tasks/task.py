@@ -113,13 +113,14 @@ class Peers:
 
     Attributes:
         names: of those that run such models.
-        contenders: "module:attribute" of (names, bundle, checkpoint, folder, program, batch) to their contenders.
+        contenders: "module:attribute" of (names, bundle, checkpoint, folder, program, batch) to their contenders; None:
+            there are none.
         over_data: "module:attribute" of how all answer a user's own data, an `edgeformer.bench.data.OverData`; None:
             they do not.
     """
 
-    names: tuple[str, ...]
-    contenders: str
+    names: tuple[str, ...] = ()
+    contenders: str | None = None
     over_data: str | None = None
 
 
@@ -156,6 +157,7 @@ class Task:
         architecture: what the names of transformers' classes with its head end in; None: there are none.
         also_in: ends of other classes that have its head among others: they do it where it is asked for.
         labelled: whether a checkpoint of it has labels.
+        on_phones: whether the apps' runtimes, in Kotlin and Swift, do it; else a bundle's `requires` has null for them.
         judged_by_labels: whether `convert --eval` judges it by labelled data: its postprocessing has `labels`.
         pooled: whether its answer is pooled from the tokens' vectors, as the files of sentence-transformers say.
         writes: whether it answers with text, for which the checkpoint has a tokenizer.
@@ -198,6 +200,7 @@ class Task:
     architecture: str | None = None
     also_in: tuple[str, ...] = ()
     labelled: bool = False
+    on_phones: bool = True
     judged_by_labels: bool = False
     pooled: bool = False
     writes: bool = False
@@ -235,6 +238,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
+        "text-generation": "edgeformer.tasks.generation:GENERATION",
     },
     group="edgeformer.tasks",
 )

@@ -28,10 +28,9 @@ from edgeformer_converters.mil.program import (
     read_program,
 )
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.checked import decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.registry import did_you_mean
 
@@ -355,8 +354,8 @@ class MilReferenceEngine:
             raise EngineError(f"{lost[0]} holds NaN or infinity: {overflow}; convert to fp32")
         return outputs
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder with states of its own; see `edgeformer_runtime.engines.base.Engine`."""
         return decoder_over(_States(self).run, bucket, spec, StateOwners())
 
     def _interpreter(self, program: str) -> MilInterpreter:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgeformer.models.cached import SelfCaches, chosen, columns_of, merged, pairs, rows_of
 from edgeformer.models.family import ELEMENTWISE, FULL_WINDOW, MATMUL, POSITIONS_PER_SECOND, Program, ProgramOptions
 from edgeformer.models.text import longest_of_any
 from edgeformer.models.whisper.model import (
@@ -136,7 +137,7 @@ class Encode(nn.Module):
         x = self.encoder.layer_norm(x)[0]  # (T, C)
         outputs: list[Tensor] = []
         for i, (k_proj, v_proj) in enumerate(zip(self.k_proj, self.v_proj, strict=True)):
-            keys, values = _columns(k_proj(x), self.num_heads), _rows(v_proj(x), self.num_heads)
+            keys, values = columns_of(k_proj(x), self.num_heads), rows_of(v_proj(x), self.num_heads)
             if self.has_tail:
                 tail_keys, tail_values = self._tail("cross_tail", i)
                 keys, values = torch.cat((keys, tail_keys), dim=2), torch.cat((values, tail_values), dim=1)
@@ -184,23 +185,23 @@ class CachedLayer(FeedForward):
         head_dim = x.shape[1] // heads
         attention = self.self_attn
         hidden = self.self_attn_layer_norm(x)
-        queries = _rows(attention.q_proj(hidden) * self.scale, heads)  # (H, N, D)
-        keys, values = _columns(attention.k_proj(hidden), heads), _rows(attention.v_proj(hidden), heads)
+        queries = rows_of(attention.q_proj(hidden) * self.scale, heads)  # (H, N, D)
+        keys, values = columns_of(attention.k_proj(hidden), heads), rows_of(attention.v_proj(hidden), heads)
         earlier = self._scores(queries, own[0].reshape(heads, head_dim, length)) + mask  # (H, N, L)
         among = torch.bmm(queries, keys)  # (H, N, N)
         if causal is not None:
             among = among + causal
         weights = torch.cat((earlier, among), dim=2).softmax(dim=-1)
         seen = self._mixed(weights[:, :, :length], own[1].reshape(heads, length, head_dim))
-        x = x + attention.out_proj(_merge(seen + torch.bmm(weights[:, :, length:], values)))
+        x = x + attention.out_proj(merged(seen + torch.bmm(weights[:, :, length:], values)))
 
-        queries = _rows(self.cross_q_proj(self.encoder_attn_layer_norm(x)) * self.scale, heads)
+        queries = rows_of(self.cross_q_proj(self.encoder_attn_layer_norm(x)) * self.scale, heads)
         scores = self._scores(queries, cross[0].reshape(heads, head_dim, -1))  # (H, N, S)
         if bias is not None:
             scores = scores + bias
         cross_weights = scores.softmax(dim=-1)
         attended = self._mixed(cross_weights, cross[1].reshape(heads, -1, head_dim))
-        x = x + self.cross_out_proj(_merge(attended))
+        x = x + self.cross_out_proj(merged(attended))
         return self.feed_forward(x), keys, values, cross_weights
 
     def _scores(self, queries: Tensor, keys: Tensor) -> Tensor:
@@ -214,44 +215,6 @@ class CachedLayer(FeedForward):
         if self.sums:
             return (weights.reshape(*values.shape[:2], 1) * values).sum(dim=1, keepdim=True)
         return torch.bmm(weights, values)
-
-
-class SelfCaches(nn.Module):
-    """A bucket's self-attention caches, kept by its programs: `self_k_<i>` (H, D, L) and `self_v_<i>` (H, L, D).
-
-    Prefill and decode hold the same one. Rows that nothing was written to are hidden by the caller's mask.
-    """
-
-    row_numbers: Tensor
-
-    def __init__(self, layers: int, heads: int, head_dim: int, rows: int) -> None:
-        super().__init__()
-        self.layers = layers
-        for i in range(layers):
-            self.register_buffer(f"self_k_{i}", torch.zeros(heads, head_dim, rows))
-            self.register_buffer(f"self_v_{i}", torch.zeros(heads, rows, head_dim))
-        self.register_buffer("row_numbers", torch.arange(rows, dtype=torch.int32))
-
-    def pair(self, layer: int) -> tuple[Tensor, Tensor]:
-        """A layer's keys (H, D, L) and values (H, L, D)."""
-        return self.get_buffer(f"self_k_{layer}"), self.get_buffer(f"self_v_{layer}")
-
-    def write(self, rows: Tensor, new: list[tuple[Tensor, Tensor]]) -> None:
-        """Keep each layer's new keys (H, D, N) and values (H, N, D) in rows (N,) int32; rows beyond L go nowhere.
-
-        A selection over the whole cache: Core ML has no write by index, and here every target gets the same.
-        """
-        count = rows.shape[0]
-        selected = self.row_numbers.reshape(-1, 1) == rows.reshape(1, count)  # (L, N)
-        for i, (keys, values) in enumerate(new):
-            old_keys, old_values = self.pair(i)
-            if count > 1:
-                # Several rows in one product: each row of the cache takes its token's, or the zeros of no token.
-                place = selected.to(torch.float32).expand(keys.shape[0], -1, -1)  # (H, L, N)
-                keys, values = torch.bmm(keys, place.transpose(1, 2)), torch.bmm(place, values)
-            chosen = selected.any(dim=1) if count > 1 else selected.reshape(-1)  # (L,)
-            old_keys.copy_(torch.where(chosen.reshape(1, 1, -1), keys, old_keys))
-            old_values.copy_(torch.where(chosen.reshape(1, -1, 1), values, old_values))
 
 
 class CachedDecoder(nn.Module):
@@ -293,11 +256,11 @@ class CachedDecoder(nn.Module):
         layers = len(self.layers)
         rows: Tensor | None = None
         if self.caches is None:
-            mask, own, rest = rest[0], _pairs(rest[1 : 1 + 2 * layers]), rest[1 + 2 * layers :]
+            mask, own, rest = rest[0], pairs(rest[1 : 1 + 2 * layers]), rest[1 + 2 * layers :]
         else:
             rows, mask, rest = rest[0], rest[1], rest[2:]
             own = [self.caches.pair(i) for i in range(layers)]
-        cross, wanted = _pairs(rest[: 2 * layers]), rest[-1] if self.count > 1 else None
+        cross, wanted = pairs(rest[: 2 * layers]), rest[-1] if self.count > 1 else None
         mask = mask.reshape(1, 1, -1)
 
         x = self.embed_tokens(tokens) + self.embed_positions(positions)  # (N, C)
@@ -307,10 +270,10 @@ class CachedDecoder(nn.Module):
             x, keys, values, weights = layer(x, own[i], mask, self.causal, cross[i], self.bias)
             new.append((keys, values))
             if wanted is not None and self.alignment_heads[i]:
-                weights = self._chosen(weights, wanted[1:])  # (H, 1, S)
+                weights = chosen(weights, wanted[1:], self.numbers)  # (H, 1, S)
             alignment += [weights[head] for head in self.alignment_heads[i]]
         if wanted is not None:
-            x = self._chosen(x[None], wanted)[0]  # (2, C)
+            x = chosen(x[None], wanted, self.numbers)[0]  # (2, C)
         logits = nn.functional.linear(self.layer_norm(x), self.embed_tokens.weight)  # (1 or 2, V)
         outputs = (logits if wanted is not None else logits.reshape(-1), torch.cat(alignment))
         if self.caches is None:
@@ -318,15 +281,6 @@ class CachedDecoder(nn.Module):
         assert rows is not None
         self.caches.write(rows, new)
         return outputs
-
-    def _chosen(self, x: Tensor, wanted: Tensor) -> Tensor:
-        """Rows wanted (W,) int32 of x (B, N, C), as (B, W, C).
-
-        A product: of a selection by index LiteRT makes a dozen operators, which check the index and cut the delegate's
-        graph in three.
-        """
-        places = torch.eq(wanted.reshape(-1, 1).to(torch.float32), self.numbers).to(torch.float32)  # (W, N)
-        return torch.bmm(places.expand(x.shape[0], -1, -1), x)
 
 
 def whisper_programs(module: nn.Module, config: WhisperConfig, options: ProgramOptions) -> tuple[Program, ...]:
@@ -366,32 +320,3 @@ def _bucket_programs(
             bucket_layout(layout, bucket, config.num_mel_bins), modules, alike, ("", _DECODER, _DECODER), strict=True
         )
     )
-
-
-def _pairs(tensors: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values, layer by layer."""
-    return list(zip(tensors[::2], tensors[1::2], strict=True))
-
-
-def _rows(x: Tensor, heads: int) -> Tensor:
-    """(N, C) to (H, N, D); for one token nothing has to move."""
-    count, size = x.shape
-    if count == 1:
-        return x.reshape(heads, 1, size // heads)
-    return x.reshape(count, heads, size // heads).transpose(0, 1)
-
-
-def _columns(x: Tensor, heads: int) -> Tensor:
-    """(N, C) to (H, D, N); for one token nothing has to move."""
-    count, size = x.shape
-    if count == 1:
-        return x.reshape(heads, size // heads, 1)
-    return x.reshape(count, heads, size // heads).permute(1, 2, 0)
-
-
-def _merge(x: Tensor) -> Tensor:
-    """(H, N, D) to (N, C)."""
-    heads, count, head_dim = x.shape
-    if count == 1:
-        return x.reshape(1, heads * head_dim)
-    return x.transpose(0, 1).reshape(count, heads * head_dim)

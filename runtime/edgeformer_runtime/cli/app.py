@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -164,6 +165,27 @@ def run(
         str | None, typer.Option("--format", help="Speech: format of the transcript, txt, srt, vtt or json.")
     ] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Speech: folder to write a file per input to.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompts: longest text that follows, in tokens.", show_default="64")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Prompts: above 0, tokens are drawn.", show_default="0: the likeliest")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Prompts: draw among so many of the likeliest.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Prompts: draw among the likeliest of this share.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Prompts: above 1, what was said becomes less likely.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Prompts: end before TEXT. Repeat the option for several.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Prompts: of what is drawn.", show_default="0")] = None,
+    special_tokens: Annotated[
+        bool, typer.Option("--special-tokens", help="Prompts: special tokens written out in them are no plain text.")
+    ] = False,
+    suggest: Annotated[
+        int | None, typer.Option(min=1, help="Prompts: in place of a text, so many of the likeliest next words.")
+    ] = None,
     require_signature: RequiredKeys = None,
     require_name: RequiredName = None,
     require_version: RequiredVersion = None,
@@ -174,39 +196,15 @@ def run(
 ) -> None:
     """Answer inputs.
 
-    --json prints a list of {"input", ...} with "labels" and "scores", "embedding", or "text" and "segments". With - and
+    --json prints a list of {"input", ...} with "labels" and "scores", "embedding", "text" and "segments", or "text",
+    "tokens" and "finish_reason". With - and
     --input each line is answered by an object, with its number as "line", and "error" if it cannot be used.
     """
+    asked = locals()
     from edgeformer_runtime import load
     from edgeformer_runtime.cli.run import RunOptions, answer_inputs
 
-    options = RunOptions(
-        pair=pair,
-        token_ids=token_ids,
-        top=top,
-        unanswerable=unanswerable,
-        aggregation=aggregation,
-        targets=targets,
-        labels=labels,
-        template=template,
-        multi_label=multi_label,
-        language=language,
-        task=task,
-        beam_size=beam_size,
-        timestamps=timestamps,
-        words=words,
-        vad=vad,
-        hotwords=hotwords,
-        clip_timestamps=clip_timestamps,
-        max_line_width=max_line_width,
-        max_line_count=max_line_count,
-        prompt=prompt,
-        file_format=file_format,
-        folder=folder,
-        file=file,
-        column=column,
-        pair_column=pair_column,
-    )
+    options = RunOptions(**{field.name: asked[field.name] for field in fields(RunOptions)})
     required = required_of(require_signature, require_name, require_version)
     with load(bundle, threads, require_signature=required, isolated=isolated, allow_refused=allow_refused) as pipeline:
         answer_inputs(pipeline, inputs or [], options, as_json)

@@ -25,7 +25,11 @@ DEFAULT_TOP = 3
 STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
-ANSWER_OPTIONS = ("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label")
+ANSWER_OPTIONS = (
+    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label"),
+    *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
+    "--special-tokens",
+)
 """Which belong to a kind of answers and not of inputs."""
 
 
@@ -58,6 +62,15 @@ class RunOptions:
     labels: str | None = None
     template: str | None = None
     multi_label: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    stop: list[str] | None = None
+    seed: int | None = None
+    special_tokens: bool = False
+    suggest: int | None = None
 
     def __post_init__(self) -> None:
         check_names(self.folder)

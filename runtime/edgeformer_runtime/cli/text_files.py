@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgeformer_runtime.bundle.strict_json import shorten
-from edgeformer_runtime.cli.console import late_progress
+from edgeformer_runtime.cli.console import late_progress, print_text
 from edgeformer_runtime.cli.run import STDIN, RunOptions, answer_all, answer_each, best_of
 from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline
 from edgeformer_runtime.registry import did_you_mean
+from edgeformer_runtime.tasks.task import TASKS
 
 TEXT_NAMES = ("text", "sentence")
 """What public tables call their column of texts."""
@@ -228,6 +229,22 @@ def run_texts(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunO
         return
     raws = [_raw_text(text, options.pair, options.token_ids) for text in inputs]
     answer_all(pipeline, inputs, raws, options, as_json)
+
+
+def run_prompts(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
+    """`run` of prompts: one that asks for a text sees it as it is written; else as `run_texts`."""
+    written = not as_json and options.file is None and options.suggest is None and len(inputs) == 1
+    from edgeformer_runtime.pipelines.generation import TextGenerator
+
+    if not written or inputs[0] == STDIN or not isinstance(pipeline, TextGenerator):
+        run_texts(pipeline, inputs, options, as_json)
+        return
+    _check_texts(inputs, options)
+    asked = TASKS[pipeline.bundle.manifest.task].gives.call_options(options)
+    for piece in pipeline.stream(_raw_text(inputs[0], None, options.token_ids), asked):
+        print_text(piece.text)
+        sys.stdout.flush()
+    print_text("\n")
 
 
 def _check_texts(inputs: Sequence[str], options: RunOptions) -> None:

@@ -1,18 +1,21 @@
-"""Which tokens may come next (Radford et al. 2022, sections 2.3 and 4.5)."""
+"""Which tokens may come next: in a transcript (Radford et al. 2022, sections 2.3 and 4.5), and in generated text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.specs import Transcription
+from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.engines.decoder import Floats
 from edgeformer_runtime.errors import EngineError
 
 NEVER = np.float32(-np.inf)
+NOT_FINITE = "the decoder's logits hold NaN or infinity: run verify, or convert at a higher precision"
 
 
 class LogitRules:
@@ -57,7 +60,7 @@ class LogitRules:
         """
         result = self._log_sum(logits, largest)
         if not math.isfinite(result):
-            raise EngineError("the decoder's logits hold NaN or infinity: run verify, or convert at a higher precision")
+            raise EngineError(NOT_FINITE)
         return result
 
     def _apply_timestamps(self, logits: Floats, said: Sequence[int]) -> None:
@@ -91,3 +94,69 @@ class LogitRules:
             np.exp(scratch, out=scratch)
         total = float(scratch.sum())
         return largest + math.log(total) if total > 0 else math.nan
+
+
+class Sampler:
+    """Chooses the tokens of one generated text. Not for several threads at once.
+
+    The order is that of transformers: repetition penalty, temperature, top-k, top-p.
+    """
+
+    def __init__(self, options: GenerateOptions) -> None:
+        """Draw by the options, from their seed on."""
+        self._options = options
+        self._random = np.random.default_rng(options.seed)
+
+    def choose(self, logits: Floats, said: Sequence[int]) -> int:
+        """The next token.
+
+        Args:
+            logits: (V,) float32; they are not changed.
+            said: the tokens of the prompt and of the text so far.
+        """
+        scores = self._penalized(logits, said)
+        if self._options.temperature == 0:
+            return int(scores.argmax())
+        order, probabilities = self.distribution(scores)
+        drawn = self._random.random() * probabilities.sum()
+        return int(order[min(int(np.searchsorted(probabilities.cumsum(), drawn, side="right")), len(order) - 1)])
+
+    def distribution(self, scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """The tokens that may be drawn, likeliest first, and their probabilities, which sum to 1.
+
+        Args:
+            scores: (V,), the repetition penalty applied.
+        """
+        options = self._options
+        count = len(scores) if not options.top_k else min(options.top_k, len(scores))
+        kept = np.argpartition(-scores, count - 1)[:count] if count < len(scores) else np.arange(len(scores))
+        order = kept[np.argsort(-scores[kept], kind="stable")]
+        probabilities = softmax(scores[order] / options.temperature)
+        if options.top_p < 1:
+            # A token stays where those before it have less than the share: the likeliest always does.
+            before = np.concatenate(([0.0], probabilities.cumsum()[:-1]))
+            probabilities = probabilities[: int((before < options.top_p).sum())]
+            probabilities /= probabilities.sum()
+        return order[: len(probabilities)], probabilities
+
+    def _penalized(self, logits: Floats, said: Sequence[int]) -> Floats:
+        penalty = np.float32(self._options.repetition_penalty)
+        if penalty == 1 or not said:
+            return logits
+        scores = logits.copy()
+        tokens = np.unique(np.asarray(said, np.intp))
+        scores[tokens] = np.where(scores[tokens] < 0, scores[tokens] * penalty, scores[tokens] / penalty)
+        return scores
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probabilities of logits (N,), computed in float64."""
+    exponents = np.exp(logits.astype(np.float64) - float(logits.max()))
+    probabilities: NDArray[np.float64] = exponents / exponents.sum()
+    return probabilities
+
+
+def check_finite(logits: Floats) -> None:
+    """Raises EngineError: logits hold NaN or infinity."""
+    if not np.isfinite(logits).all():
+        raise EngineError(NOT_FINITE)

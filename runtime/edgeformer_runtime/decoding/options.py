@@ -1,10 +1,11 @@
-"""What a caller can ask of a transcription."""
+"""What a caller can ask of a transcription, and of generated text."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.registry import check_choice
 
@@ -84,3 +85,59 @@ class TranscribeOptions:
             raise InputError(f"clip_timestamps: expected seconds that never fall, found {times!r}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected an integer of at least 0, found {self.seed!r}")
+
+
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 1000
+MAX_SUGGESTIONS = 100
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """How to go on with a prompt. The defaults are greedy: the likeliest token each time.
+
+    Attributes:
+        max_tokens: the longest text, in tokens.
+        temperature: 0 is greedy; above, logits are divided by it and a token is drawn.
+        top_k: draw among so many of the likeliest tokens; 0: among all.
+        top_p: draw among the likeliest tokens whose probabilities sum to this (Holtzman et al. 2020, "The Curious Case
+            of Neural Text Degeneration").
+        repetition_penalty: above 1, what the prompt or the text has already becomes less likely (Keskar et al. 2019,
+            "CTRL", section 4.1).
+        stop: the text ends before the first of these strings.
+        seed: of what is drawn; the same seed gives the same text.
+        special_tokens: a special token that is written out in the prompt is that token; else it is text.
+        suggest: in place of a text, so many of the likeliest next words; 0: a text.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    special_tokens: bool = False
+    suggest: int = 0
+
+    def __post_init__(self) -> None:
+        for name, whole, lowest, highest in (
+            ("max_tokens", self.max_tokens, 1, 1 << 16),
+            ("top_k", self.top_k, 0, 1 << 24),
+            ("seed", self.seed, 0, (1 << 63) - 1),
+            ("suggest", self.suggest, 0, MAX_SUGGESTIONS),
+        ):
+            if not isinstance(whole, int) or isinstance(whole, bool) or not lowest <= whole <= highest:
+                raise InputError(f"{name}: expected {lowest} to {highest}, found {whole!r}")
+        for name, value, is_right, expected in (
+            ("temperature", self.temperature, 0 <= self.temperature <= 100, "0 to 100"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty <= 100, "above 0, at most 100"),
+        ):
+            if not is_right:
+                raise InputError(f"{name}: expected {expected}, found {value!r}")
+        if len(self.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARACTERS for text in self.stop):
+            raise InputError(
+                f"stop: expected at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARACTERS} characters, found "
+                f"{shorten(self.stop)}"
+            )

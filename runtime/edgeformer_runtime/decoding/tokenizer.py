@@ -1,8 +1,9 @@
-"""A speech model's tokens as text, text as tokens, and text split into words."""
+"""A model's tokens as text, text as tokens, and text split into words; text as it is written."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -171,10 +172,67 @@ class TokenBytes:
         Raises:
             BundleError: the vocabulary has no such token of bytes.
         """
-        start, end = self._ends[token : token + 2]
-        if start == end:
+        found = self.get(token)
+        if not found:
             raise BundleError(f"the tokenizer's token {token} stands for no bytes: expected byte-level BPE")
+        return found
+
+    def get(self, token: int) -> bytes:
+        """The bytes of a token; none of one that the vocabulary does not have, or not as bytes."""
+        start, end = self._ends[token : token + 2]
         return bytes(self._bytes[start:end])
+
+
+class TextTokens:
+    """The bytes of every token that a model may generate. Thread-safe: nothing changes after init."""
+
+    def __init__(self, tokenizer_json: str, count: int) -> None:
+        """Read the tokens 0 to count - 1; errors as of `TokenBytes`."""
+        self._bytes = TokenBytes(tokenizer_json, count)
+        added = json.loads(tokenizer_json).get("added_tokens") or []
+        self._added = {int(each["id"]): b"" if each["special"] else str(each["content"]).encode() for each in added}
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token writes: nothing, if it is special or stands for nothing."""
+        return self._added[token] if token in self._added else self._bytes.get(token)
+
+
+class TextStream:
+    """Bytes of tokens to whole characters, as they come, up to the first stop string.
+
+    What may be the start of a stop string is held back until the next bytes tell.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        """Start a text; none of the stops is empty."""
+        self.stopped = False
+        """A stop string was found: the text ends before it."""
+        self._stops = stops
+        self._decoder = _utf8_decoder()
+        self._held = ""
+
+    def feed(self, written: bytes) -> str:
+        """The text that is sure after more bytes; those that are no UTF-8 become U+FFFD."""
+        self._held += self._decoder.decode(written)
+        places = [place for place in map(self._held.find, self._stops) if place >= 0]
+        if places:
+            self.stopped = True
+            return self._released(min(places))
+        longest = max((self._overlap(stop) for stop in self._stops), default=0)
+        return self._released(len(self._held) - longest)
+
+    def finish(self) -> str:
+        """What was held back, as no more bytes come; a character of which some are missing is left out."""
+        return self._released(len(self._held))
+
+    def _released(self, count: int) -> str:
+        text, self._held = self._held[:count], self._held[count:]
+        return text
+
+    def _overlap(self, stop: str) -> int:
+        """How many characters at the end of what is held may be the beginning of a stop string."""
+        most = min(len(stop) - 1, len(self._held))
+        return next((size for size in range(most, 0, -1) if self._held.endswith(stop[:size])), 0)
 
 
 def _vocabulary(tokenizer_json: str, count: int) -> dict[int, str]:

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
-
 if TYPE_CHECKING:
-    from edgeformer_runtime.engines.decoder import SpeechDecoder
+    from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder
 
 Tensor = NDArray[np.generic]
 
@@ -42,8 +40,8 @@ class Engine(Protocol):
             InputError: an unknown program, or an input that is missing, superfluous or of another dtype or shape.
         """
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder over a bucket's three programs, with caches of its own.
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder over a bucket's programs, with caches of its own; of text there is nothing to encode.
 
         Several may be open at once, and each holds the caches of its bucket: close those that are not needed. None
         works after the engine is closed.

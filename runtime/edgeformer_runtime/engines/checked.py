@@ -10,10 +10,18 @@ from contextlib import contextmanager
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
+from edgeformer_runtime.bundle.specs import HOST_STATE, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.decoder import HostStateDecoder, ProgramStateDecoder, Run, SpeechDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import (
+    CacheBucket,
+    CacheSizes,
+    HostStateDecoder,
+    ProgramStateDecoder,
+    Run,
+    SpeechDecoder,
+    StateOwners,
+)
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.model_files.refusal import Rows
 from edgeformer_runtime.registry import did_you_mean
@@ -81,8 +89,8 @@ class CheckedEngine(ABC):
                     f"{self.executed_by} failed to run {program.name}: {shorten(str(error), 200)[1:-1]}"
                 ) from error
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder over a bucket's programs; see `Engine.open_decoder`."""
         return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:
@@ -93,7 +101,7 @@ class CheckedEngine(ABC):
                 self._release()
 
 
-def decoder_over(run: Run, bucket: AudioBucket, spec: Transcription, owners: StateOwners) -> SpeechDecoder:
+def decoder_over(run: Run, bucket: CacheBucket, spec: CacheSizes, owners: StateOwners) -> SpeechDecoder:
     """The decoder over an engine's `run` for whoever keeps the state: this process, or the programs themselves."""
     if spec.state == HOST_STATE:
         return HostStateDecoder(run, bucket, spec)

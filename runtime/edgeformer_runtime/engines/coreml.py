@@ -10,11 +10,10 @@ import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_outputs, decoder_over
-from edgeformer_runtime.engines.decoder import SpeechDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError
 
 
@@ -54,8 +53,8 @@ class CoreMLEngine(CheckedEngine):
                 message = shorten(str(error), 200)[1:-1]
                 raise EngineError(f"{self.executed_by} cannot open {program.file}: {message}") from error
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder with an MLState of its own; see `Engine.open_decoder`."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder with an MLState of its own; see `Engine.open_decoder`."""
         return decoder_over(_State(self, bucket).run, bucket, spec, StateOwners())
 
     def run_with(self, program: str, inputs: Mapping[str, Tensor], state: Any) -> dict[str, Tensor]:
@@ -86,7 +85,7 @@ class CoreMLEngine(CheckedEngine):
 class _State:
     """What a decoder's programs keep from call to call. Encode keeps nothing."""
 
-    def __init__(self, engine: CoreMLEngine, bucket: AudioBucket) -> None:
+    def __init__(self, engine: CoreMLEngine, bucket: CacheBucket) -> None:
         self._engine = engine
         self._encode = bucket.encode
         # Made from one function and given to both, as both have the same states.

@@ -1,6 +1,7 @@
-"""What a speech pipeline sees of an engine: encode once, then tokens in, logits out; the caches stay inside.
+"""What a pipeline of speech or generated text sees of an engine: tokens in, logits out; the caches stay inside.
 
-Two decoders do it over a bundle's programs: one keeps the self-attention cache here, the other in the programs.
+Two decoders do it over a bundle's programs: one keeps the self-attention cache here, the other in the programs. A
+speech model encodes audio first; a text model has nothing to encode.
 """
 
 from __future__ import annotations
@@ -13,11 +14,58 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 
 Floats = NDArray[np.float32]
+
+
+class CacheBucket(Protocol):
+    """What a decoder needs of a bucket in the manifest: an `AudioBucket`, or a `TextBucket`."""
+
+    @property
+    def rows(self) -> int:
+        """L, slots of the self-attention cache."""
+
+    @property
+    def positions(self) -> int:
+        """T, positions of the audio; 0 of text."""
+
+    @property
+    def encode(self) -> str | None:
+        """The program that encodes audio; None of text."""
+
+    @property
+    def prefill(self) -> str:
+        """The program that takes several tokens at once."""
+
+    @property
+    def decode(self) -> str:
+        """The program that takes one token."""
+
+
+class CacheSizes(Protocol):
+    """What a decoder needs of the postprocessing in the manifest: a `Transcription`, or a `Generation`."""
+
+    @property
+    def layers(self) -> int:
+        """Of the decoder."""
+
+    @property
+    def heads(self) -> int:
+        """H, of keys and values."""
+
+    @property
+    def head_dim(self) -> int:
+        """D."""
+
+    @property
+    def prefill_tokens(self) -> int:
+        """P."""
+
+    @property
+    def state(self) -> str:
+        """ "host" or "program"."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +75,14 @@ class DecoderOutput:
     Attributes:
         logits: (V,) float32, the caller's to change until the next call.
         alignment: (A, T) float32, attention of the alignment heads from this token to the audio; rows do not sum to 1
-            where silence stands in for a part of the window.
+            where silence stands in for a part of the window. (0, 0) of text.
     """
 
     logits: Floats
     alignment: Floats
 
 
-class SpeechDecoder(Protocol):
+class TokenDecoder(Protocol):
     """One bucket's programs with their caches. Not for several threads at once.
 
     The self-attention cache has L rows, each of which holds one token that was fed. A hypothesis is the set of rows
@@ -47,9 +95,6 @@ class SpeechDecoder(Protocol):
 
     prefill_tokens: int
     """P, the most tokens that `prefill` takes."""
-
-    def encode(self, mel: Floats) -> None:
-        """Encode a recording; everything fed before is forgotten. mel: (1, n_mels, 2 T) float32."""
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
         """Feed one token, written to `row`; it sees the rows of `mask` and itself."""
@@ -68,6 +113,13 @@ class SpeechDecoder(Protocol):
 
     def close(self) -> None:
         """Release the caches. A second call does nothing."""
+
+
+class SpeechDecoder(TokenDecoder, Protocol):
+    """A decoder of speech, which sees the audio that was encoded last."""
+
+    def encode(self, mel: Floats) -> None:
+        """Encode a recording; everything fed before is forgotten. mel: (1, n_mels, 2 T) float32."""
 
 
 # The rows of a decoder's cache that a hypothesis sees, as an additive attention mask.
@@ -91,7 +143,7 @@ def free_rows(masks: list[Floats]) -> list[int]:
     return [int(row) for row in np.flatnonzero(hidden)]
 
 
-# A speech decoder whose self-attention cache is kept here, in numpy: for every engine that runs programs on arrays.
+# A decoder whose self-attention cache is kept here, in numpy: for every engine that runs programs on arrays.
 
 
 Run = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -101,7 +153,7 @@ Run = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 class HostCache:
     """Writes new rows into the self-attention keys and values of a bucket, which lie in arrays of the caller's."""
 
-    def __init__(self, bucket: AudioBucket, spec: Transcription, arrays: Mapping[str, Tensor]) -> None:
+    def __init__(self, bucket: CacheBucket, spec: CacheSizes, arrays: Mapping[str, Tensor]) -> None:
         """arrays: by name, with each layer's `self_k_<i>` [H, D, L] and `self_v_<i>` [H, L, D], flat float32."""
         heads, head_dim, rows = spec.heads, spec.head_dim, bucket.rows
         layers = range(spec.layers)
@@ -121,9 +173,9 @@ class HostCache:
 
 
 class HostStateDecoder:
-    """A `SpeechDecoder` over `Engine.run`: the caches go in as arrays, new rows come out and are written here."""
+    """A decoder over `Engine.run`: the caches go in as arrays, new rows come out and are written here."""
 
-    def __init__(self, run: Run, bucket: AudioBucket, spec: Transcription) -> None:
+    def __init__(self, run: Run, bucket: CacheBucket, spec: CacheSizes) -> None:
         """Decode with the programs of a bucket, whose state is "host"."""
         self.rows = bucket.rows
         self.prefill_tokens = spec.prefill_tokens
@@ -134,28 +186,30 @@ class HostStateDecoder:
         self._arrays: dict[str, Tensor] = {name: np.zeros(size, np.float32) for name in names}
         self._cache = HostCache(bucket, spec, self._arrays)
         self._cross: dict[str, Tensor] = {}
+        self._encoded = bucket.encode is None
         self._closed = False
 
     def encode(self, mel: Floats) -> None:
         """Encode a recording; see `SpeechDecoder.encode`."""
-        self._check_open()
-        self._cross = dict(self._run(self._bucket.encode, {"mel": mel}))
+        check_open(self._closed, True)
+        self._cross = dict(self._run(encoder_of(self._bucket), {"mel": mel}))
+        self._encoded = True
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
-        """Feed one token; see `SpeechDecoder.step`."""
-        self._check_open(encoded=True)
+        """Feed one token; see `TokenDecoder.step`."""
+        check_open(self._closed, self._encoded)
         check_rows(row, 1, self.rows)
         check_mask(mask, self.rows)
         inputs = {"token": _int32(token), "position": _int32(position), "mask": mask}
         outputs = self._run(self._bucket.decode, inputs | self._arrays | self._cross)
         self._cache.write(row, 1, outputs)
-        return DecoderOutput(_floats(outputs["logits"]), self._audio(outputs["alignment"]))
+        return DecoderOutput(_floats(outputs["logits"]), alignment_of(outputs, self._bucket))
 
     def prefill(
         self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
     ) -> tuple[DecoderOutput, DecoderOutput]:
-        """Feed up to P tokens at once; see `SpeechDecoder.prefill`."""
-        self._check_open(encoded=True)
+        """Feed up to P tokens at once; see `TokenDecoder.prefill`."""
+        check_open(self._closed, self._encoded)
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
         check_mask(mask, self.rows)
@@ -163,7 +217,7 @@ class HostStateDecoder:
         outputs = self._run(self._bucket.prefill, inputs | self._arrays | self._cross)
         self._cache.write(row, len(tokens), outputs)
         logits = _floats(outputs["logits"])
-        alignment = self._audio(outputs["alignment"])
+        alignment = alignment_of(outputs, self._bucket)
         return DecoderOutput(logits[0], alignment[:, :0]), DecoderOutput(logits[1], alignment)
 
     def close(self) -> None:
@@ -172,18 +226,30 @@ class HostStateDecoder:
         self._cross, self._arrays = {}, {}
         self._cache.clear()
 
-    def _check_open(self, encoded: bool = False) -> None:
-        check_open(self._closed, not encoded or bool(self._cross))
 
-    def _audio(self, alignment: Tensor) -> Floats:
-        """The columns of (A, S) that stand for audio."""
-        return _floats(alignment)[:, : self._bucket.positions]
+_NO_AUDIO = np.zeros((0, 0), np.float32)
+
+
+def alignment_of(outputs: Mapping[str, Any], bucket: CacheBucket) -> Floats:
+    """The columns of a program's alignment (A, S) that stand for audio; (0, 0) of text, whose programs have none."""
+    return np.asarray(outputs["alignment"], np.float32)[:, : bucket.positions] if bucket.positions else _NO_AUDIO
+
+
+def encoder_of(bucket: CacheBucket) -> str:
+    """The program that encodes audio.
+
+    Raises:
+        EngineError: the bucket is of text.
+    """
+    if bucket.encode is None:
+        raise EngineError("a decoder of text has nothing to encode")
+    return bucket.encode
 
 
 def check_open(closed: bool, encoded: bool) -> None:
     """Raises EngineError: the decoder is closed, or is fed tokens before any audio."""
     if closed:
-        raise EngineError("the speech decoder is closed")
+        raise EngineError("the decoder is closed")
     if not encoded:
         raise EngineError("the speech decoder has encoded nothing yet: call encode first")
 
@@ -226,7 +292,7 @@ def _floats(tensor: Tensor) -> Floats:
     return np.asarray(tensor, np.float32)
 
 
-# A speech decoder whose self-attention cache lives inside the programs: they write the rows that they are told to.
+# A decoder whose self-attention cache lives inside the programs: they write the rows that they are told to.
 
 
 RunInPlace = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
@@ -234,43 +300,44 @@ RunInPlace = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 class StateOwners:
-    """Whose tokens the programs of an engine hold: of each bucket the decoder's that encoded last.
+    """Whose tokens the programs of an engine hold: of each bucket the decoder's that encoded or, of text, opened last.
 
     An engine whose decoders share its programs has one; where each decoder has programs of its own, each has one, too.
     """
 
     def __init__(self) -> None:
-        self._owners: dict[AudioBucket, weakref.ref[ProgramStateDecoder]] = {}
+        self._owners: dict[CacheBucket, weakref.ref[ProgramStateDecoder]] = {}
 
-    def take(self, bucket: AudioBucket, decoder: ProgramStateDecoder) -> None:
+    def take(self, bucket: CacheBucket, decoder: ProgramStateDecoder) -> None:
         """The state of a bucket's programs is this decoder's from now on."""
         self._owners[bucket] = weakref.ref(decoder)
 
-    def check(self, bucket: AudioBucket, decoder: ProgramStateDecoder) -> None:
+    def check(self, bucket: CacheBucket, decoder: ProgramStateDecoder) -> None:
         """Refuse a decoder that another one took the state from.
 
         Raises:
-            EngineError: it has to encode again.
+            EngineError: it has to encode again; of text, to be opened again.
         """
         owner = self._owners.get(bucket)
         if owner is None or owner() is not decoder:
-            raise EngineError(
-                f"another decoder of {bucket.positions} positions has taken the programs' state: encode again"
-            )
+            what = f"{bucket.positions} positions" if bucket.positions else f"{bucket.rows} slots"
+            again = "open it again" if bucket.encode is None else "encode again"
+            raise EngineError(f"another decoder of {what} has taken the programs' state: {again}")
 
 
 class ProgramStateDecoder:
-    """A `SpeechDecoder` over programs that keep their state between calls.
+    """A decoder over programs that keep their state between calls.
 
-    Where several decoders of one bucket share the programs, the state belongs to the one that encoded last: the others
-    are refused until they encode again. Engines that can give each decoder programs of its own.
+    Where several decoders of one bucket share the programs, the state belongs to the one that encoded last, or of text
+    was opened last: the others are refused until they encode again. Engines that can give each decoder programs of its
+    own.
     """
 
     def __init__(
         self,
         run: RunInPlace,
-        bucket: AudioBucket,
-        spec: Transcription,
+        bucket: CacheBucket,
+        spec: CacheSizes,
         owners: StateOwners,
         release: Callable[[], None] | None = None,
     ) -> None:
@@ -290,27 +357,31 @@ class ProgramStateDecoder:
         self._bucket = bucket
         self._owners = owners
         self._cross: dict[str, Any] = {}
+        self._encoded = bucket.encode is None
         self._closed = False
+        if self._encoded:
+            owners.take(bucket, self)
 
     def encode(self, mel: Floats) -> None:
         """Encode audio; see `SpeechDecoder.encode`. The masks to come hide the slots of what was fed before."""
         check_open(self._closed, True)
-        self._cross = dict(self._run(self._bucket.encode, {"mel": mel}))
+        self._cross = dict(self._run(encoder_of(self._bucket), {"mel": mel}))
+        self._encoded = True
         self._owners.take(self._bucket, self)
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
-        """Feed one token; see `SpeechDecoder.step`."""
+        """Feed one token; see `TokenDecoder.step`."""
         self._check_encoded()
         check_rows(row, 1, self.rows)
         check_mask(mask, self.rows)
         steered = {"token": _int32(token), "position": _int32(position), "row": _int32(row), "mask": mask}
         outputs = self._run(self._bucket.decode, steered | self._cross)
-        return DecoderOutput(outputs["logits"], self._audio(outputs["alignment"]))
+        return DecoderOutput(outputs["logits"], alignment_of(outputs, self._bucket))
 
     def prefill(
         self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
     ) -> tuple[DecoderOutput, DecoderOutput]:
-        """Feed up to P tokens at once; see `SpeechDecoder.prefill`."""
+        """Feed up to P tokens at once; see `TokenDecoder.prefill`."""
         self._check_encoded()
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         check_rows(row, len(tokens), self.rows)
@@ -320,7 +391,7 @@ class ProgramStateDecoder:
         rows[: len(tokens)] = np.arange(row, row + len(tokens))
         steered = {"tokens": padded, "positions": positions, "rows": rows, "mask": mask, "wanted": _int32(*wanted)}
         outputs = self._run(self._bucket.prefill, steered | self._cross)
-        logits, alignment = outputs["logits"], self._audio(outputs["alignment"])
+        logits, alignment = outputs["logits"], alignment_of(outputs, self._bucket)
         return DecoderOutput(logits[0], alignment[:, :0]), DecoderOutput(logits[1], alignment)
 
     def close(self) -> None:
@@ -332,9 +403,5 @@ class ProgramStateDecoder:
                 self._release()
 
     def _check_encoded(self) -> None:
-        check_open(self._closed, bool(self._cross))
+        check_open(self._closed, self._encoded)
         self._owners.check(self._bucket, self)
-
-    def _audio(self, alignment: Floats) -> Floats:
-        """The columns of (A, S) that stand for audio."""
-        return alignment[:, : self._bucket.positions]

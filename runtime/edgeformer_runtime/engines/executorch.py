@@ -21,11 +21,17 @@ import numpy as np
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import PROGRAM_STATE, AudioBucket, Transcription
+from edgeformer_runtime.bundle.specs import PROGRAM_STATE
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
-from edgeformer_runtime.engines.decoder import ProgramStateDecoder, SpeechDecoder, StateOwners
+from edgeformer_runtime.engines.decoder import (
+    CacheBucket,
+    CacheSizes,
+    ProgramStateDecoder,
+    SpeechDecoder,
+    StateOwners,
+)
 from edgeformer_runtime.engines.executorch_shim.build import AGAIN, Build, check_private, find_build, read_build
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.process import held_back
@@ -82,8 +88,8 @@ class ExecuTorchEngine(CheckedEngine):
         # Dozens of methods, each with weights to pack, load when they are first called.
         self._methods = _Methods(self, eager=not TASKS[bundle.manifest.task].gives.stepwise)
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder; see `Engine.open_decoder`. Programs with state are loaded anew for each, state and all."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder; see `Engine.open_decoder`. Programs with state are loaded anew for each, state and all."""
         if spec.state != PROGRAM_STATE:
             return super().open_decoder(bucket, spec)
         state = _Methods(self)

@@ -21,19 +21,23 @@ from ai_edge_litert.tensor_buffer import TensorBuffer
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import ProgramSpec
-from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
+from edgeformer_runtime.bundle.specs import HOST_STATE, TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.delivery import cache_folder
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine, check_tensor
 from edgeformer_runtime.engines.decoder import (
+    CacheBucket,
+    CacheSizes,
     DecoderOutput,
     Floats,
     HostCache,
     SpeechDecoder,
+    alignment_of,
     check_mask,
     check_open,
     check_rows,
+    encoder_of,
     padded_tokens,
 )
 from edgeformer_runtime.errors import EngineError, InputError
@@ -78,14 +82,17 @@ class LiteRTEngine(CheckedEngine):
         self._decoders: weakref.WeakSet[LiteRTDecoder] = weakref.WeakSet()
         self._finish = weakref.finalize(self, _clear, self._decoders, self._buffers, self._models)
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
-        """A speech decoder over a bucket's programs, which read and write its caches in place."""
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:
+        """A decoder over a bucket's programs, which read and write its caches in place."""
         if spec.state != HOST_STATE:
             raise EngineError(f"a LiteRT model keeps no state: expected {HOST_STATE!r}, found {spec.state!r}")
-        encode, prefill, decode = (self.programs[name] for name in (bucket.encode, bucket.prefill, bucket.decode))
-        with self._running(encode):
-            mel = _make_inputs(self._models[encode.file], encode)[encode.inputs[0].name]
-            decoder = LiteRTDecoder(self._run_buffers, (encode, prefill, decode), mel, bucket, spec)
+        prefill, decode = self.programs[bucket.prefill], self.programs[bucket.decode]
+        with self._running(prefill):
+            encode = None
+            if bucket.encode is not None:
+                program = self.programs[bucket.encode]
+                encode = _Call(program, _make_inputs(self._models[program.file], program))
+            decoder = LiteRTDecoder(self._run_buffers, encode, prefill, decode, bucket, spec)
             self._decoders.add(decoder)
         return decoder
 
@@ -278,7 +285,7 @@ def check_model(path: Path, name: str) -> None:
         raise EngineError(f"LiteRT cannot open {name}: {shorten(str(error), 200)[1:-1]}") from error
 
 
-# A speech decoder whose caches stay in the buffers of LiteRT's programs.
+# A decoder whose caches stay in the buffers of LiteRT's programs.
 
 
 Buffers = Mapping[str, Any]
@@ -323,7 +330,7 @@ class _Call:
 
 
 class LiteRTDecoder:
-    """A `SpeechDecoder` whose programs share their buffers: what `encode` writes is what the others read.
+    """A decoder whose programs share their buffers: what `encode` writes is what the others read.
 
     Nothing but the rows of new tokens is ever copied.
     """
@@ -331,64 +338,70 @@ class LiteRTDecoder:
     def __init__(
         self,
         run: RunBuffers,
-        programs: tuple[ProgramSpec, ProgramSpec, ProgramSpec],
-        mel: Any,
-        bucket: AudioBucket,
-        spec: Transcription,
+        encode: _Call | None,
+        prefill: ProgramSpec,
+        decode: ProgramSpec,
+        bucket: CacheBucket,
+        spec: CacheSizes,
     ) -> None:
         """Decode with the programs of a bucket.
 
         Args:
             run: runs a program; EngineError where that fails.
-            programs: encode, prefill and decode.
-            mel: a buffer of the model's own for encode's input, which has too many dimensions for a `HostTensor`.
+            encode: of speech, with a buffer of the model's own for its input, which has too many dimensions for a
+                `HostTensor`; None of text.
+            prefill, decode: the other programs.
             bucket: of the manifest.
             spec: of the manifest.
         """
         self.rows = bucket.rows
         self.prefill_tokens = spec.prefill_tokens
         self._run = run
-        self._positions = bucket.positions
-        encode, prefill, decode = programs
-        self._mel_spec = encode.inputs[0]
-        self._encode = _Call(encode, {self._mel_spec.name: mel})
-        given = _tensors(
-            tensor for tensor in (*prefill.inputs, *decode.inputs) if tensor.name not in self._encode.results
-        )
+        self._bucket = bucket
+        self._encode = encode
+        encoded = {} if encode is None else encode.outputs
+        given = _tensors(tensor for tensor in (*prefill.inputs, *decode.inputs) if tensor.name not in encoded)
         self._given = {name: tensor.array for name, tensor in given.items()}
-        inputs = self._encode.outputs | {name: tensor.buffer for name, tensor in given.items()}
+        inputs = encoded | {name: tensor.buffer for name, tensor in given.items()}
         self._prefill, self._decode = _Call(prefill, inputs), _Call(decode, inputs)
         self._cache = HostCache(bucket, spec, self._given)
-        self._encoded = self._closed = False
+        self._encoded = encode is None
+        self._closed = False
 
     def encode(self, mel: Floats) -> None:
         """Encode a recording; see `SpeechDecoder.encode`."""
         check_open(self._closed, encoded=True)
-        check_tensor(self._encode.program, self._mel_spec, mel)
+        if self._encode is None:
+            encoder_of(self._bucket)  # refuses
+            return
+        (spec,) = self._encode.program.inputs
+        check_tensor(self._encode.program, spec, mel)
         self._encoded = False
-        self._encode.inputs[self._mel_spec.name].write(mel)
+        self._encode.inputs[spec.name].write(mel)
         self._execute(self._encode)
         self._encoded = True
 
     def step(self, token: int, position: int, row: int, mask: Floats) -> DecoderOutput:
-        """Feed one token; see `SpeechDecoder.step`."""
+        """Feed one token; see `TokenDecoder.step`."""
         results = self._feed(self._decode, {"token": token, "position": position}, row, 1, mask)
-        return DecoderOutput(_floats(results["logits"]), self._alignment(results))
+        return DecoderOutput(_floats(results["logits"]), alignment_of(results, self._bucket).copy())
 
     def prefill(
         self, tokens: list[int], position: int, row: int, mask: Floats, wanted: tuple[int, int]
     ) -> tuple[DecoderOutput, DecoderOutput]:
-        """Feed up to P tokens at once; see `SpeechDecoder.prefill`."""
+        """Feed up to P tokens at once; see `TokenDecoder.prefill`."""
         padded, positions = padded_tokens(tokens, position, wanted, self.prefill_tokens)
         values = {"tokens": padded, "positions": positions, "wanted": wanted}
         results = self._feed(self._prefill, values, row, len(tokens), mask)
-        logits, alignment = _floats(results["logits"]), self._alignment(results)
+        logits, alignment = _floats(results["logits"]), alignment_of(results, self._bucket).copy()
         return DecoderOutput(logits[0], alignment[:, :0]), DecoderOutput(logits[1], alignment)
 
     def close(self) -> None:
         """Release the caches. A second call does nothing."""
         self._closed = True
         for call in (self._encode, self._prefill, self._decode):
+            if call is None:
+                continue
             call.inputs.clear()
             call.outputs.clear()
             call.results.clear()
@@ -408,10 +421,6 @@ class LiteRTDecoder:
 
     def _execute(self, call: _Call) -> None:
         self._run(call.program, call.inputs, call.outputs)
-
-    def _alignment(self, results: Mapping[str, Tensor]) -> Floats:
-        """The columns of (A, S) that stand for audio, as an array of the caller's own."""
-        return _floats(results["alignment"])[:, : self._positions].copy()
 
 
 def _tensors(specs: Iterable[TensorSpec]) -> dict[str, HostTensor]:

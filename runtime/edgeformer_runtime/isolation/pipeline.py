@@ -10,12 +10,11 @@ from typing import Any
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.decoding.options import TranscribeOptions
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.engines.checked import check_inputs
-from edgeformer_runtime.engines.decoder import SpeechDecoder
+from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.interface import AudioProgress, CountProgress
 from edgeformer_runtime.isolation.messages import file_frame, pack, read_answer, read_answers, read_raw, unpack
@@ -277,7 +276,7 @@ class IsolatedEngine:
         except ValueError as error:
             raise EngineError(f"the isolated bundle's process sent no valid answer: {error}") from None
 
-    def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:  # noqa: ARG002
+    def open_decoder(self, bucket: CacheBucket, spec: CacheSizes) -> SpeechDecoder:  # noqa: ARG002
         """None: decoders live in the helper process, with the pipeline."""
         raise EngineError("an isolated bundle gives no decoder: expected its pipeline to be called")
 

@@ -68,7 +68,9 @@ class Tokenizer:
     process's stderr a report of its own: neither leaves this class.
     """
 
-    def __init__(self, text: str, where: str, truncation: int | None = None, known: bool = False) -> None:
+    def __init__(
+        self, text: str, where: str, truncation: int | None = None, known: bool = False, literal: bool = False
+    ) -> None:
         """Check and load a tokenizer.
 
         Args:
@@ -76,6 +78,7 @@ class Tokenizer:
             where: the file's name, for messages.
             truncation: the most tokens of an encoding, special ones included; None: all are kept.
             known: the file was checked before, as `Bundle.known` says.
+            literal: a special token that is written out in a text is text.
 
         Raises:
             BundleError: it is no tokenizers file, asks for more than BUNDLE.md allows, or its special tokens leave no
@@ -90,6 +93,7 @@ class Tokenizer:
             self._library: Any = load_attribute("tokenizers:Tokenizer").from_str(_readable(text, settings))
             self._library.no_padding()
             self._library.no_truncation()
+            self._library.encode_special_tokens = literal
         self._longest = truncation
         if truncation is None:
             return

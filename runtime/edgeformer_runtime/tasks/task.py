@@ -241,6 +241,7 @@ TASKS: Registry[Task] = Registry(
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
+        "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",
     },
     "edgeformer_runtime.tasks",
 )

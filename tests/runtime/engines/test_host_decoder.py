@@ -107,5 +107,5 @@ def test_nothing_before_a_audio_and_after_the_end(recorder: Recorder) -> None:
         decoder.step(1, 0, 0, MASK)
     decoder.close()
     decoder.close()
-    with pytest.raises(EngineError, match="the speech decoder is closed"):
+    with pytest.raises(EngineError, match="the decoder is closed"):
         decoder.encode(np.ones(4, np.float32))

@@ -95,7 +95,7 @@ class HostStateDecoder(private val run: Run, private val bucket: AudioBucket, pr
 }
 
 internal fun checkOpen(closed: Boolean, encoded: Boolean) {
-    if (closed) throw EngineError("the speech decoder is closed")
+    if (closed) throw EngineError("the decoder is closed")
     if (!encoded) throw EngineError("the speech decoder has encoded nothing yet: call encode first")
 }
 
