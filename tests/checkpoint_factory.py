@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -130,4 +131,40 @@ def save_whisper(folder: Path, *, multilingual: bool = True, decoder_layers: int
     audio = transformers.WhisperFeatureExtractor(feature_size=model.config.num_mel_bins, chunk_length=seconds)
     audio.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+END = "<|endoftext|>"
+"""Starts and ends the texts of `save_generator`'s models; its id is 0."""
+
+
+def save_generator(folder: Path, kind: str = "gpt2", **config: object) -> Path:
+    """A tiny GPT-2 or Llama ("gpt2", "llama") with random weights and a byte-level BPE that knows `WORDS`."""
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=380, min_frequency=1, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    library.train_from_iterator([WORDS, "about my savings account"] * 3, trainer)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=library, bos_token=END, eos_token=END).save_pretrained(folder)
+    size = library.get_vocab_size()
+    common: dict[str, Any] = {"vocab_size": size, "bos_token_id": 0, "eos_token_id": 0, "initializer_range": 0.2}
+    torch.manual_seed(3)
+    if kind == "gpt2":
+        sizes = {"n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        model: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**common, **sizes, **config}))
+    else:
+        sizes = {
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+        }
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**common, **sizes, **config}))
+    model.eval().save_pretrained(folder)
     return folder

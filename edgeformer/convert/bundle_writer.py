@@ -98,8 +98,8 @@ def write_bundle(
     recorded = record_cases(draft, programs, spec) if cases is None else cases
     tolerances = spec.tolerances(precision)
     if spec.keeps_state:
-        rounding = converter.target.format.state_rounding
-        tolerances = replace(tolerances, output=max(tolerances.output, rounding))
+        rounding = converter.target.format.state_rounding * spec.task.state_roundings
+        tolerances = replace(tolerances, output=max(tolerances.output, rounding), score=max(tolerances.score, rounding))
     write_vectors(folder, recorded, tolerances, draft.manifest)
     return _draft(folder, draft.manifest)
 

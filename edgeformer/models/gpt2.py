@@ -132,7 +132,8 @@ class GPT2Layer(GeneratorLayer):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """See `GeneratorLayer.finish`."""
         x = x + self.attn.c_proj(attended)
-        return x + self.mlp(self.ln_2(x))
+        out: Tensor = x + self.mlp(self.ln_2(x))
+        return out
 
 
 class GPT2(Generator):

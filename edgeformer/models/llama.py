@@ -239,7 +239,8 @@ class LlamaLayer(GeneratorLayer):
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """See `GeneratorLayer.finish`."""
         x = x + self.self_attn.o_proj(attended)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
     def _rotated(self, x: Tensor, rotation: Tensor) -> Tensor:
         """x (..., N, heads*D), each head rotated by cosines and sines (N, 2 D): half of it with the other half."""

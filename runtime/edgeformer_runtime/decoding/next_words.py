@@ -29,7 +29,7 @@ class Suggestion:
     probability: float
 
 
-_TYPED = re.compile(r" ?[\w'\u2019-]*$")
+_TYPED = re.compile(r" ?[\w'\u2019-]*\Z")
 _INSIDE = "'\u2019-"
 """Marks that words have inside."""
 _RUNS_PER_WORD, _MORE_RUNS = 2, 6
@@ -72,7 +72,8 @@ class Vocabulary:
         if not rest:
             return allowed
         agree = [each.startswith(rest) or (bool(each) and rest.startswith(each)) for each in self.bytes]
-        return np.array(agree) & (allowed | np.array([each == b" " for each in self.bytes]))
+        space = np.array([each == b" " for each in self.bytes])
+        return np.logical_and(agree, allowed | space)
 
 
 def _is_inside(written: bytes) -> bool:
@@ -143,7 +144,7 @@ def next_words(
         check()
         value, _, branch = heapq.heappop(waiting)
         if isinstance(branch, str):
-            found[branch] = found.get(branch, 0.0) - value
+            found.setdefault(branch, -value)  # the likeliest of the ways to write it
             continue
         if branch.logits is None and (runs == 0 or branches.is_full):
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -215,7 +215,7 @@ class TextGenerator(Pipeline[RawPrompt, GenerationResult]):
 
     def stream(
         self, raw: RawPrompt, options: GenerateOptions | None = None, is_cancelled: IsCancelled = never
-    ) -> Iterator[TextPiece]:
+    ) -> Generator[TextPiece, None, None]:
         """The text piece by piece, as it is written; arguments and errors as of `run`.
 
         ```python
