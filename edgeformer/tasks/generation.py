@@ -252,7 +252,7 @@ def evaluate_generation(asker: Asker, data: str, limit: int | None) -> Generatio
         tokens = generator.prompt_tokens(text)
         parts = [tokens[at : at + bucket.rows] for at in range(0, len(tokens), bucket.rows)]
         parts = [part for part in parts if len(part) > 1]
-        parts = parts if limit is None else spread(parts, limit)
+        parts = parts if limit is None else list(spread(parts, limit))
         if not parts:
             raise InputError(f"{path.name}: expected a text of two tokens or more")
         for part in parts:

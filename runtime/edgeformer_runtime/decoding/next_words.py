@@ -73,7 +73,7 @@ class Vocabulary:
             return allowed
         agree = [each.startswith(rest) or (bool(each) and rest.startswith(each)) for each in self.bytes]
         space = np.array([each == b" " for each in self.bytes])
-        return np.logical_and(agree, allowed | space)
+        return np.array(agree, np.bool_) & (allowed | space)
 
 
 def _is_inside(written: bytes) -> bool:
