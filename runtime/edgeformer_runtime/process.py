@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-
 _STDERR = 2
 
 

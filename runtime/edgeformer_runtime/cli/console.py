@@ -6,7 +6,6 @@ import atexit
 import gc
 import io
 import json
-import os
 import re
 import signal
 import sys

@@ -150,7 +150,9 @@ MANY = json.dumps({"__metadata__": dict.fromkeys(map(str, range(200_001)), "")})
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", struct.pack("<Q", len(MANY)) + MANY], ids=lambda data: repr(data[:16])
+    "data",
+    [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", struct.pack("<Q", len(MANY)) + MANY],
+    ids=lambda data: repr(data[:16]),
 )
 def test_corrupted_tensor_file(tiny: Path, data: bytes) -> None:
     (tiny / TENSORS).write_bytes(data)
