@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
 
 _STDERR = 2
 
@@ -62,7 +62,7 @@ class Stderr:
         self._duplicate = os.fdopen(self._descriptor, "w", encoding="utf-8") if duplicate else None
 
     @property
-    def _file(self) -> IO[str] | None:
+    def _file(self) -> TextIO | None:
         return self._duplicate or sys.stderr
 
     def write(self, text: str) -> int:

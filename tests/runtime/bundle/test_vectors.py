@@ -146,14 +146,11 @@ def test_a_program_without_a_case(tiny: Path) -> None:
     assert "no case runs the program 'seq_16'" in reseal_and_read(tiny)
 
 
-MANY = json.dumps({"__metadata__": dict.fromkeys(map(str, range(200_001)), "")}).encode()
+HEADER = json.dumps({"__metadata__": dict.fromkeys(map(str, range(200_001)), "")}).encode()
+TOO_MANY = struct.pack("<Q", len(HEADER)) + HEADER
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", struct.pack("<Q", len(MANY)) + MANY],
-    ids=lambda data: repr(data[:16]),
-)
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", TOO_MANY], ids=range(4))
 def test_corrupted_tensor_file(tiny: Path, data: bytes) -> None:
     (tiny / TENSORS).write_bytes(data)
     assert "vectors/tensors.safetensors: " in reseal_and_read(tiny)
