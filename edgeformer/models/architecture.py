@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
@@ -49,6 +50,8 @@ _LONGEST = 1 << 14
 """Positions of a model that has no limit."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
+MAX_WEIGHTS = 2000
+"""Tensors of a module: the deepest architectures have 800."""
 
 
 class Architecture:
@@ -101,7 +104,7 @@ class Architecture:
         for field, value in self.raw.items():
             if isinstance(value, int) and value > MAX_LAYERS and ("layer" in field or "depth" in field):
                 raise InputError(f"config.json: {field} is {value}: expected {MAX_LAYERS} at most")
-        with self._refusing("transformers cannot build"), torch.device("meta"):
+        with self._refusing("transformers cannot build"), torch.device("meta"), _bounded():
             made = self.named(self.config)
         there = sum(path.stat().st_size for path in self.folder.glob("*.*") if path.is_file()) if self.folder else 0
         stated = sum(each.numel() for each in made.parameters())
@@ -270,6 +273,30 @@ class Architecture:
 
     def _refuse_layers(self, *_: Any) -> Any:
         raise InputError(f"a {self.model_type} is transformers' own module, of which nothing is pruned here")
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the building of a module at the weight with which it has more of them than any architecture.
+
+    How often each of a config's numbers repeats a layer is known to transformers alone.
+
+    Raises:
+        InputError: from within transformers, where the weight is made.
+    """
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > MAX_WEIGHTS:
+            raise InputError(f"config.json states a model of over {MAX_WEIGHTS} tensors: expected fewer layers")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:

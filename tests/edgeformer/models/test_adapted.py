@@ -94,6 +94,10 @@ def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Pat
     assert "that code is not run here" in refusal(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "no such"}))
     assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
+    save("albert", tmp_path / "albert")
+    config = json.loads((tmp_path / "albert/config.json").read_text())
+    (tmp_path / "albert/config.json").write_text(json.dumps({**config, "inner_group_num": 10**9}))
+    assert "a model of over 2000 tensors" in refusal(tmp_path / "albert")
 
 
 def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
