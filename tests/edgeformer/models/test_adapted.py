@@ -96,6 +96,18 @@ def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Pat
     assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
 
 
+def test_what_computes_long_texts_otherwise_is_refused_at_such_lengths(tmp_path: Path) -> None:
+    save("big_bird", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    sparse = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1}  # from 15 tokens on
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sparse}))
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    assert checkpoint.programs(module, ProgramOptions(seq_lens=(14,)))
+    with pytest.raises(InputError, match="answers otherwise on texts of 32 tokens, so choose a smaller length: 0"):
+        checkpoint.programs(module, ProgramOptions(seq_lens=(14, 32)))
+
+
 def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
     assert family_for({"model_type": "bert"}) is FAMILIES["bert"]
     with pytest.raises(InputError, match="unknown model_type 'no-such'"):
@@ -178,7 +190,7 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center", "bilinear")
     assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
-    assert read(**convnext) == (224, 224, 256, "center", "bicubic")
+    assert read(**convnext, do_center_crop=None) == (224, 224, 256, "center", "bicubic")
     for changes, field in (
         ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
@@ -188,19 +200,32 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop"),
         ({"crop_size": {"height": 300, "width": 300}}, "crop_size"),
         ({"image_mean": [0.5]}, "image_mean"),
+        (convnext, "do_center_crop"),
     ):
         with pytest.raises(InputError, match=f"^preprocessor_config.json: {field} is "):
             read(**changes)
 
 
-def test_pixels_are_those_of_transformers_processor(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "processor",
+    [
+        PROCESSOR,
+        # A number is a square to one class and a short side to another, which also crops unasked.
+        {"image_processor_type": "CLIPImageProcessor", "size": 256},
+        {"feature_extractor_type": "CLIPFeatureExtractor", "size": 256, "do_center_crop": True, "crop_size": 208},
+        {"image_processor_type": "ViTImageProcessor", "size": 96},
+        {"image_processor_type": "MobileNetV1ImageProcessor"},
+    ],
+    ids=lambda processor: str(processor.get("image_processor_type", "old name")),
+)
+def test_pixels_are_those_of_transformers_processor(processor: dict[str, object], tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
     from edgeformer_runtime.preprocess.image import ImageEncoder
 
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 401, 3), dtype=np.uint8))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 480, 3), dtype=np.uint8))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False, backend="pil")
     expected = processor(image, return_tensors="np")["pixel_values"]
     found = ImageEncoder(read_image_processor(tmp_path))(image)
