@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
@@ -53,20 +55,23 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
+def apart(public: Any, checkpoint: Checkpoint, module: torch.nn.Module) -> float:
+    """The largest difference to transformers' own output, relative to its largest value."""
+    (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
+
+    def run(inputs: Mapping[str, Any]) -> Any:
+        with torch.no_grad():
+            return module(*(torch.as_tensor(inputs[spec.name]) for spec in program.inputs))[0].numpy()
+
+    return distance(public, program, checkpoint.task, run)
+
+
 @pytest.mark.parametrize("name", SHOWN)
 def test_outputs_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     public = save(name, tmp_path / name)
     checkpoint = open_checkpoint(tmp_path / name)
     module, keys = load_module(checkpoint, KERNELS["split_heads" if name == "xlm-roberta-xl" else "dense"])
-    (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
-    with torch.no_grad():
-        found = distance(
-            public,
-            program,
-            checkpoint.task,
-            lambda inputs: module(*(torch.as_tensor(inputs[spec.name]) for spec in program.inputs))[0].numpy(),
-        )
-    assert found <= 1e-5
+    assert apart(public, checkpoint, module) <= 1e-5
     assert checkpoint.family.name == f"adapted-{checkpoint.raw['model_type']}"
     assert sum(note.startswith("adapted: ") for note in keys.notes) == 1
 
@@ -106,6 +111,18 @@ def test_what_computes_long_texts_otherwise_is_refused_at_such_lengths(tmp_path:
     assert checkpoint.programs(module, ProgramOptions(seq_lens=(14,)))
     with pytest.raises(InputError, match="answers otherwise on texts of 32 tokens, so choose a smaller length: 0"):
         checkpoint.programs(module, ProgramOptions(seq_lens=(14, 32)))
+
+
+def test_a_mask_hides_padding_from_large_scores(tmp_path: Path) -> None:
+    public = save("gpt2", tmp_path)
+    with torch.no_grad():
+        for layer in public.transformer.h:
+            layer.attn.c_attn.weight *= 40
+    public.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, keys = load_module(checkpoint, KERNELS["dense"])
+    assert keys.scores.spread > 1000 and keys.scores.mask < -2 * keys.scores.spread
+    assert apart(public, checkpoint, module) <= 1e-4
 
 
 def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
