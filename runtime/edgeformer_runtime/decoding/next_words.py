@@ -73,7 +73,8 @@ class Vocabulary:
             return allowed
         agree = [each.startswith(rest) or (bool(each) and rest.startswith(each)) for each in self.bytes]
         space = np.array([each == b" " for each in self.bytes])
-        return np.array(agree, np.bool_) & (allowed | space)
+        fitting: NDArray[np.bool_] = np.array(agree) & (allowed | space)
+        return fitting
 
 
 def _is_inside(written: bytes) -> bool:
