@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -80,7 +81,9 @@ class Vocabulary:
 def _is_inside(written: bytes) -> bool:
     """Whether bytes are all of words; those that are only a part of a character are."""
     text = written.decode("utf-8", "ignore")
-    return bool(written) and all(letter.isalnum() or letter in _INSIDE or ord(letter) > 0x2FF for letter in text)
+    return bool(written) and all(
+        letter.isalnum() or letter in _INSIDE or unicodedata.category(letter)[0] == "M" for letter in text
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import transformers
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.source_index import TorchEngine
-from edgeformer.convert.bundle_writer import requirements, write_bundle
+from edgeformer.convert.bundle_writer import finish, requirements, write_bundle
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, Lowered, converter_for
@@ -68,7 +68,8 @@ class Drafted:
         draft.mkdir()
         fp32 = PRECISIONS["fp32"]
         files = Lowered(lowered, ("model.onnx",), entries, {}, None)
-        self.bundle = write_bundle(draft, "tiny", checkpoint, converter, fp32, "dense", self.programs, files, self.spec)
+        made = write_bundle(draft, "tiny", checkpoint, converter, fp32, "dense", self.programs, files, self.spec)
+        self.bundle = finish(made, {})
 
     def generator(self, spoil: Callable[[str, dict[str, Tensor]], None] | None = None) -> TextGenerator:
         """A new one, with outputs that `spoil` may change."""
@@ -270,6 +271,32 @@ def test_an_answer_of_another_process_is_checked(drafted: Drafted) -> None:
     for wrong in ({"finish_reason": "tired"}, {"tokens": [1, 99_999]}):
         with pytest.raises(ValueError, match="its tokens are not the bundle's"):
             GenerationResult.from_frame({"result": {**header["result"], **wrong}}, body, drafted.spec.postprocessing)
+
+
+def test_a_service_goes_on_with_prompts(drafted: Drafted) -> None:
+    testing = pytest.importorskip("starlette.testclient")
+    pytest.importorskip("prometheus_client")
+    from edgeformer_runtime.serve.app import make_app
+    from edgeformer_runtime.serve.options import ServeOptions
+    from edgeformer_runtime.serve.service import Service
+
+    expected = drafted.generator().run(PROMPT, GenerateOptions(max_tokens=5)).to_json()
+    service = Service(drafted.generator, ServeOptions())
+    with testing.TestClient(make_app(service), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        answer = client.post("/v1/answer?max_tokens=5", json={"text": PROMPT})
+        assert answer.status_code == 200, answer.text
+        assert {key: answer.json()[key] for key in expected} == expected
+        several = client.post("/v1/answer?max_tokens=5", json={"inputs": [{"text": PROMPT}, {"token_ids": [0]}]}).json()
+        assert [each["finish_reason"] for each in several["answers"]] == ["length", "length"]
+        words = client.post("/v1/answer?suggest=2", json={"text": "please remind me to c"}).json()["suggestions"]
+        assert 1 <= len(words) <= 2 and "tokens" not in words[0]
+        for query, document, message in (
+            ("max_tokens=0", {"text": PROMPT}, "max_tokens"),
+            ("", {"text": "a", "pair": "b"}, "expected a text or a list of token ids"),
+            ("", {"text": "hostile " * 1000}, "slots: shorten it"),
+        ):
+            refused = client.post(f"/v1/answer?{query}", json=document)
+            assert refused.status_code == 422 and message in refused.text
 
 
 def test_what_surrounds_the_model_is_read_strictly(drafted: Drafted) -> None:
