@@ -382,6 +382,12 @@ def generator_scores(module: nn.Module, checkpoint: Any) -> ScoreRange:  # noqa:
 # What the families have in common with each other.
 
 
+def refuse_quantized(raw: Mapping[str, Any]) -> None:
+    """Raises InputError: a public config.json says that the weights are none that can be read plainly."""
+    if raw.get("quantization_config"):
+        raise InputError("config.json: quantization_config must be absent: save the checkpoint without it")
+
+
 def check_generation(task: str) -> None:
     """Raises InputError: such a model does no other task."""
     if task not in GENERATION_TASKS:

@@ -18,6 +18,7 @@ from edgeformer.models.cached import (
     check_generation,
     generation_programs,
     no_labels,
+    refuse_quantized,
 )
 from edgeformer.models.family import Family
 from edgeformer.models.text import ACTIVATIONS
@@ -56,6 +57,7 @@ def parse_config(raw: Mapping[str, Any]) -> GPT2Config:
     >>> parse_config({"n_embd": 64, "n_head": 4}).head_dim
     16
     """
+    refuse_quantized(raw)
     default = GPT2Config()
     if fields.read_bool(raw, "add_cross_attention", False):
         raise InputError("config.json: add_cross_attention must be false, found true: there is no encoder")

@@ -20,6 +20,7 @@ from edgeformer.models.cached import (
     check_generation,
     generation_programs,
     no_labels,
+    refuse_quantized,
 )
 from edgeformer.models.family import Family
 from edgeformer.models.text import ACTIVATIONS
@@ -100,6 +101,7 @@ def parse_config(raw: Mapping[str, Any]) -> LlamaConfig:
     >>> parse_config({"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3}).head_dim
     64
     """
+    refuse_quantized(raw)
     kind = str(raw.get("model_type", "llama"))
     raw = {**_DEFAULTS.get(kind, {}), **raw}
     default = LlamaConfig()

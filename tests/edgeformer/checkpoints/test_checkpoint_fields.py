@@ -27,6 +27,7 @@ from edgeformer.checkpoints.fields import (
     PIXEL_FIELDS,
     POOLING_FIELDS,
     PRETRAINED_FIELDS,
+    PROMPT,
     REFUSED,
     SENTENCE_FIELDS,
     SILENT,
@@ -82,7 +83,8 @@ def test_all_that_sentence_transformers_reads_is_known() -> None:
 
 
 def test_all_that_transformers_writes_is_known() -> None:
-    for name, kind in (("Bert", TEXT), ("DistilBert", TEXT), ("MobileBert", TEXT), ("Whisper", AUDIO)):
+    texts, prompts = ("Bert", "DistilBert", "MobileBert"), ("GPT2", "Llama", "Mistral", "Qwen2")
+    for name, kind in (*((each, TEXT) for each in texts), ("Whisper", AUDIO), *((each, PROMPT) for each in prompts)):
         written = getattr(transformers, f"{name}Config")().to_dict()
         assert set(written) <= set(CONFIG_FIELDS[kind]), name
         assert check_fields("config.json", written, CONFIG_FIELDS[kind]) == ()
@@ -127,6 +129,13 @@ BASES: dict[str, dict[str, Any]] = {
     "mobilebert": {"model_type": "mobilebert", "intra_bottleneck_size": 24, **ONE_LAYER},
     "whisper": {"model_type": "whisper", "d_model": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
     "tinyvit": {"architecture": "tiny_vit_5m_224", "num_classes": 4},
+    "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 24, "n_head": 2},
+    "llama": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 24,
+        "num_attention_heads": 2,
+    },
 }
 CONFIG_SAMPLES: dict[str, dict[str, Any]] = {
     "bert": {
@@ -192,6 +201,39 @@ CONFIG_SAMPLES: dict[str, dict[str, Any]] = {
         "model_args": {"mlp_ratio": 2.0},
         "problem_type": "multi_label_classification",
     },
+    "gpt2": {
+        "vocab_size": 99,
+        "n_embd": 48,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": 99,
+        "n_inner": 77,
+        "activation_function": "relu",
+        "layer_norm_epsilon": 1e-3,
+        "scale_attn_weights": False,
+        "scale_attn_by_inverse_layer_idx": True,
+        "tie_word_embeddings": False,
+        "add_cross_attention": True,
+        "quantization_config": {"bits": 8},
+    },
+    "llama": {
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 10,
+        "intermediate_size": 99,
+        "hidden_act": "relu",
+        "max_position_embeddings": 99,
+        "rms_norm_eps": 1e-3,
+        "rope_theta": 99.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 77.0},
+        "attention_bias": True,
+        "mlp_bias": True,
+        "tie_word_embeddings": True,
+        "quantization_config": {"bits": 8},
+    },
 }
 ELSEWHERE = {
     TEXT: {"pad_token_id", "tokenizer_class"},
@@ -205,6 +247,10 @@ ELSEWHERE = {
         *("alignment_heads", "suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id", "eos_token_id"),
         *("forced_decoder_ids", "lang_ids", "suppress_ids", "suppress_ids_begin", "no_timestamps_token_id"),
         *("is_multilingual", "lang_to_id", "language", "task"),
+    },
+    PROMPT: {
+        *("model_type", "architectures", "problem_type", "id2label", "num_labels", "attention_kernel", "is_decoder"),
+        *("tokenizer_class", "bos_token_id", "eos_token_id", "sliding_window", "use_sliding_window"),
     },
 }
 """Honoured fields that other tests set: those of generation are below, of other kinds they say nothing."""
@@ -254,7 +300,12 @@ def test_honoured_fields_of_config_json_change_the_model_or_are_refused(family: 
 
 @pytest.mark.parametrize("kind", CONFIG_FIELDS)
 def test_no_honoured_field_is_forgotten(kind: str) -> None:
-    families = {TEXT: ("bert", "distilbert", "mobilebert"), IMAGE: ("tinyvit",), AUDIO: ("whisper",)}[kind]
+    families = {
+        TEXT: ("bert", "distilbert", "mobilebert"),
+        IMAGE: ("tinyvit",),
+        AUDIO: ("whisper",),
+        PROMPT: ("gpt2", "llama"),
+    }[kind]
     set_here = {name for family in families for name in CONFIG_SAMPLES[family]} | ELSEWHERE[kind]
     assert {name for name, field in CONFIG_FIELDS[kind].items() if field.treatment == HONOURED} <= set_here
 
