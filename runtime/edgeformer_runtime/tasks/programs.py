@@ -189,14 +189,12 @@ IMAGE = InputKind(
 # Labels with scores.
 
 
-def check_only_output(manifest: Manifest, width: int) -> None:
-    """Refuse programs whose outputs are not one float32 tensor (1, width)."""
+def check_only_output(manifest: Manifest, width: int, per_token: bool = False) -> None:
+    """Refuse programs whose outputs are not one float32 tensor (1, width), or (1, S, width) of S tokens."""
     for program in manifest.programs:
-        shapes = [tensor.shape for tensor in program.outputs]
-        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
-            raise BundleError(
-                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
-            )
+        shape = (1, program.inputs[0].shape[1], width) if per_token else (1, width)
+        if [(tensor.dtype, tensor.shape) for tensor in program.outputs] != [("float32", shape)]:
+            raise BundleError(f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape {shape}")
 
 
 def _check_labels(manifest: Manifest) -> None:
