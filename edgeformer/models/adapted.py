@@ -262,15 +262,19 @@ class AdaptedHead(TextModel):
 
 
 class AdaptedClassifier(nn.Module):
-    """An image classifier of transformers."""
+    """An image classifier of transformers. `takes_bgr`: its public module takes blue, green, red."""
 
-    def __init__(self, public: nn.Module, num_labels: int, attention: AttentionKernel) -> None:
+    def __init__(self, public: nn.Module, num_labels: int, attention: AttentionKernel, takes_bgr: bool = False) -> None:
         super().__init__()
         self.adapted = Network(public, attention)
         self.num_labels = num_labels
+        self.takes_bgr = takes_bgr
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """pixels (B, 3, H, W) float32 to (logits (B, L) float32,)."""
+        if self.takes_bgr:
+            # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
+            pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
         return (self.adapted.call(pixel_values=pixels)["logits"],)
 
 
@@ -298,6 +302,7 @@ class AdaptedConfig:
         first_position: of texts, the id of the first token's position.
         one_type_of: of texts, `max_position_embeddings` where the model takes the one token type that it has.
         preprocessing: of images.
+        takes_bgr: of images, whose channels the module takes in this order.
     """
 
     public: Any
@@ -310,6 +315,7 @@ class AdaptedConfig:
     first_position: int = 0
     one_type_of: int | None = None
     preprocessing: ImagePreprocessing | None = None
+    takes_bgr: bool = False
 
 
 def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:
@@ -339,8 +345,9 @@ def fit(module: nn.Module, config: AdaptedConfig) -> None:
         size = (config.preprocessing.height, config.preprocessing.width)
         pixels = torch.randn((1, 3, *size), generator=generator)
         network, name = module.adapted, type(module.adapted.public).__name__
-        with network.eager():
-            expected = network.call(pixel_values=pixels)["logits"]
+        with _told(name), network.eager():
+            taken = pixels.flip(1) if module.takes_bgr else pixels
+            expected = network.call(pixel_values=taken)["logits"]
         _compare(name, expected, lambda: module(pixels)[0])
         return
     assert isinstance(module, TextModel)

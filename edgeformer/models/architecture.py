@@ -25,14 +25,12 @@ from edgeformer.models.adapted import (
     fit,
     programs,
 )
-from edgeformer.models.config import MAX_LAYERS, read_object
+from edgeformer.models.config import MAX_LAYERS
 from edgeformer.models.family import Family
+from edgeformer.models.image_processor import read_image_processor
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-
-PROCESSOR_FILE = "preprocessor_config.json"
 
 _AUTO = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -130,7 +128,8 @@ class Architecture:
         config = self.config
         if self.named.main_input_name == _IMAGE:
             assert self.folder is not None
-            return AdaptedConfig(config, ("pixels",), preprocessing=read_image_processor(self.folder))
+            preprocessing, is_reversed = read_image_processor(self.folder)
+            return AdaptedConfig(config, ("pixels",), preprocessing=preprocessing, takes_bgr=is_reversed)
         arguments = inspect.signature(self.named.forward).parameters
         if "decoder_input_ids" in arguments:
             raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")
@@ -175,7 +174,7 @@ class Architecture:
             raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
         _ = self.skeleton  # refuses what is too large
         if task == "image-classification":
-            return AdaptedClassifier(self._made(task, num_labels), num_labels, attention).eval()
+            return AdaptedClassifier(self._made(task, num_labels), num_labels, attention, config.takes_bgr).eval()
         check_task(task, num_labels)
         if task == "text-embedding":
             made = self._made(task, 0)
@@ -283,94 +282,3 @@ def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConf
         InputError: transformers is not installed, or has no such architecture.
     """
     return Architecture(raw, folder).family()
-
-
-# Image processors of transformers, in the terms of a bundle.
-
-
-_FILTERS = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers."""
-_PLAIN_PROCESSORS = ("ViT", "DeiT", "BEiT", "Beit", "Bit", "CLIP", "Siglip", "MobileNetV", "ConvNext", "Pvt")
-"""Those that resize, crop, scale and normalise, by the start of their names; ConvNext has its own way to crop."""
-_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels")
-_WARPED_FROM = 384
-"""Pixels from which ConvNext's processor crops nothing."""
-
-
-def read_image_processor(folder: Path) -> ImagePreprocessing:
-    """What a folder's preprocessor_config.json does to an image.
-
-    Args:
-        folder: the checkpoint's.
-
-    Raises:
-        InputError: names the field that a bundle cannot have.
-    """
-    path = folder / PROCESSOR_FILE
-    if not path.is_file():
-        raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
-    raw = read_object(path)
-
-    def refuse(field: str, expected: str) -> InputError:
-        return InputError(f"{PROCESSOR_FILE}: {field} is {shorten(raw.get(field))}: expected {expected}")
-
-    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type"))
-    if not kind.startswith(_PLAIN_PROCESSORS):
-        raise refuse("image_processor_type", f"one of {', '.join(_PLAIN_PROCESSORS)}, whose steps a bundle has")
-    for field, value in raw.items():
-        if field.startswith("do_") and value and field not in _STEPS:
-            raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
-    for field in ("do_resize", "do_rescale"):
-        if raw.get(field, True) is not True:
-            raise refuse(field, "true")
-    if abs(float(raw.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
-        raise refuse("rescale_factor", "1/255")
-    if raw.get("resample") not in _FILTERS:
-        raise refuse("resample", "2 (bilinear) or 3 (bicubic)")
-    normalises = raw.get("do_normalize", True)
-    mean, std = (raw.get("image_mean"), raw.get("image_std")) if normalises else ([0.0] * 3, [1.0] * 3)
-    for field, values in (("image_mean", mean), ("image_std", std)):
-        if (
-            not isinstance(values, list)
-            or len(values) != 3
-            or not all(isinstance(each, int | float) for each in values)
-        ):
-            raise refuse(field, "three numbers")
-    side, crop, square = _resizes(raw, kind, refuse)
-    return ImagePreprocessing(
-        height=side,
-        width=side,
-        resize_short_side=square,
-        interpolation=_FILTERS[raw["resample"]],
-        crop=crop,
-        mean=tuple(map(float, mean)),  # type: ignore[arg-type]
-        std=tuple(map(float, std)),  # type: ignore[arg-type]
-    )
-
-
-def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, int]:
-    """Pixels of the model's input, "center" or "squash", and pixels before the crop."""
-    size = raw.get("size")
-    size = {"height": size, "width": size} if isinstance(size, int) else size or {}
-    if set(size) == {"height", "width"} and size["height"] == size["width"]:
-        crop, square = "squash", size["height"]
-    elif set(size) == {"shortest_edge"}:
-        crop, square = "center", size["shortest_edge"]
-    else:
-        raise refuse("size", "a square's height and width, or a shortest_edge")
-    if type(square) is not int:
-        raise refuse("size", "whole pixels")
-    if kind.startswith("ConvNext"):
-        if square >= _WARPED_FROM:
-            return square, "squash", square
-        return square, "center", int(square / float(raw.get("crop_pct") or 224 / 256))
-    if not raw.get("do_center_crop"):
-        if crop == "center":
-            raise refuse("do_center_crop", "true where size is a shortest_edge: a bundle's images have one size")
-        return square, crop, square
-    wanted = raw.get("crop_size")
-    wanted = {"height": wanted, "width": wanted} if isinstance(wanted, int) else wanted or {}
-    side = wanted.get("height")
-    if type(side) is not int or wanted.get("width") != side or side > square:
-        raise refuse("crop_size", f"a square of at most {square} pixels")
-    return side, crop, square

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
@@ -15,13 +17,13 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.models.architecture import read_image_processor
 from edgeformer.models.family import FAMILIES, ProgramOptions, family_for
+from edgeformer.models.image_processor import read_image_processor
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import WORDS
-from tools.families import ARCHITECTURES, ONE_TYPE, distance, save
+from tools.families import ARCHITECTURES, IMAGE, ONE_TYPE, distance, save
 
 TEXTS = (
     "turn the lights off \U0001f600\U0001f44d\U0001f3fd",
@@ -171,40 +173,57 @@ PROCESSOR = {
 def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     def read(**changes: object) -> tuple[object, ...]:
         (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changes}))
-        found = read_image_processor(tmp_path)
+        found, takes_bgr = read_image_processor(tmp_path)
+        assert takes_bgr == bool(changes.get("do_flip_channel_order"))
         return found.height, found.width, found.resize_short_side, found.crop, found.interpolation
 
     assert read() == (224, 224, 256, "squash", "bicubic")
-    assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center", "bilinear")
+    assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center-floor", "bilinear")
     assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
+    assert read(image_processor_type="CLIPFeatureExtractor", size=256) == (224, 224, 256, "center-floor", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
-    assert read(**convnext) == (224, 224, 256, "center", "bicubic")
+    assert read(**convnext) == (224, 224, 256, "center-floor", "bicubic")
+    assert read(**{**convnext, "size": {"shortest_edge": 384}}) == (384, 384, 384, "squash", "bicubic")
+    levit = {"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 224}}
+    assert read(**levit) == (224, 224, 256, "center-floor", "bicubic")
+    mobilevit = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True}
+    assert read(**mobilevit, size={"shortest_edge": 257}) == (224, 224, 257, "center-floor", "bicubic")
     for changes, field in (
-        ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type"),
-        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"image_processor_type": "ImageGPTImageProcessor", "do_center_crop": False}, "do_color_quantize"),
+        ({"image_processor_type": "EfficientNetImageProcessor", "include_top": True}, "include_top"),
         ({"resample": 0}, "resample"),
-        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"do_resize": False}, "do_resize"),
+        ({"rescale_factor": 0}, "rescale_factor"),
         ({"size": {"height": 224, "width": 256}}, "size"),
+        ({"size": {"height": 1 << 20, "width": 1 << 20}}, "size"),
+        ({**convnext, "crop_pct": 1e-9}, "crop_pct"),
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop"),
         ({"crop_size": {"height": 300, "width": 300}}, "crop_size"),
         ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_std": [0, 1, 1]}, "image_std"),
     ):
         with pytest.raises(InputError, match=f"^preprocessor_config.json: {field} is "):
             read(**changes)
+    with pytest.raises(InputError, match=r"^preprocessor_config.json cannot be read as an image processor: "):
+        read(image_processor_type="NoSuchImageProcessor")
 
 
-def test_pixels_are_those_of_transformers_processor(tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from edgeformer_runtime.preprocess.image import ImageEncoder
-
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 401, 3), dtype=np.uint8))
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False, backend="pil")
-    expected = processor(image, return_tensors="np")["pixel_values"]
-    found = ImageEncoder(read_image_processor(tmp_path))(image)
-    assert np.abs(found - expected).max() <= 0.0176  # one of 256 levels
+@pytest.mark.slow
+def test_an_image_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> None:
+    folder = tmp_path / "mobilevit"
+    save("mobilevit", folder)
+    # Blue first; and a crop that begins between two pixels, which torchvision rounds up here.
+    processor = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "resample": 2}
+    processor |= {"size": {"shortest_edge": 35}, "crop_size": {"height": IMAGE, "width": IMAGE}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (made,) = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), ("fp32",))).bundles
+    assert made.ok, made.problems
+    public, pipeline = transformers.pipeline("image-classification", str(folder), top_k=None), load(made.path)
+    for size in ((300, 401), (97, 64)):
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        answer = pipeline(image)
+        expected = {each["label"]: each["score"] for each in public(image)}
+        assert dict(zip(answer.labels, answer.scores, strict=True)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_nothing_is_pruned_of_them(tmp_path: Path) -> None:
