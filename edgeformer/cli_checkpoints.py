@@ -178,7 +178,7 @@ def convert(
         str | None,
         typer.Option(
             help="text-classification, text-embedding, text-scoring, question-answering, token-classification, "
-            "image-classification or speech-recognition. Default: the checkpoint's own.",
+            "image-classification, image-embedding or speech-recognition. Default: the checkpoint's own.",
             autocompletion=completing("tasks"),
         ),
     ] = None,

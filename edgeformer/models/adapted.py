@@ -261,21 +261,41 @@ class AdaptedHead(TextModel):
         return (self.encoder(input_ids, attention_mask, token_type_ids),)
 
 
-class AdaptedClassifier(nn.Module):
-    """An image classifier of transformers. `takes_bgr`: its public module takes blue, green, red."""
+def image_vector(answer: Any) -> Tensor:
+    """What a module without a head says of an image as a whole, (B, D).
 
-    def __init__(self, public: nn.Module, num_labels: int, attention: AttentionKernel, takes_bgr: bool = False) -> None:
+    Its own projection or pooled vector, where it has one; else the first token, or the mean over places.
+    """
+    for name in ("image_embeds", "pooler_output"):
+        if answer.get(name) is not None:
+            pooled: Tensor = answer[name]
+            return pooled.flatten(1)
+    hidden: Tensor = answer["last_hidden_state"]
+    return hidden[:, 0] if hidden.dim() == 3 else hidden.mean((2, 3))
+
+
+IMAGE_OUTPUTS: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
+    "image-classification": ("logits", lambda answer: answer["logits"]),
+    "image-embedding": ("embedding", image_vector),
+}
+"""By task: the name of the program's output, and what it is of the public module's answer."""
+
+
+class AdaptedImageModel(nn.Module):
+    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red."""
+
+    def __init__(self, public: nn.Module, task: str, attention: AttentionKernel, takes_bgr: bool = False) -> None:
         super().__init__()
         self.adapted = Network(public, attention)
-        self.num_labels = num_labels
+        self.output_name, self.taken = IMAGE_OUTPUTS[task]
         self.takes_bgr = takes_bgr
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """pixels (B, 3, H, W) float32 to (logits (B, L) float32,)."""
+        """pixels (B, 3, H, W) float32 to (logits (B, L) or an embedding (B, D) float32,)."""
         if self.takes_bgr:
             # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
             pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
-        return (self.adapted.call(pixel_values=pixels)["logits"],)
+        return (self.taken(self.adapted.call(pixel_values=pixels)),)
 
 
 class Headless(nn.Module):
@@ -320,11 +340,14 @@ class AdaptedConfig:
 
 def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:
     """A program for each length of a text, or the one program "image"."""
-    if isinstance(module, AdaptedClassifier):
+    if isinstance(module, AdaptedImageModel):
         assert config.preprocessing is not None
         size = (config.preprocessing.height, config.preprocessing.width)
         pixels = TensorSpec("pixels", "float32", (1, 3, *size))
-        return (Program("image", module, (pixels,), (TensorSpec("logits", "float32", (1, module.num_labels)),)),)
+        with torch.no_grad():
+            (given,) = module(torch.zeros(pixels.shape))
+        output = TensorSpec(module.output_name, "float32", tuple(given.shape))
+        return (Program("image", module, (pixels,), (output,)),)
     made = text_programs(module, config, options)
     with torch.no_grad():
         for program in made:  # makes the constants of this length, which an export cannot
@@ -340,14 +363,14 @@ def fit(module: nn.Module, config: AdaptedConfig) -> None:
         InputError: they differ, or a text's answer depends on the padding behind it.
     """
     generator = torch.Generator().manual_seed(0)
-    if isinstance(module, AdaptedClassifier):
+    if isinstance(module, AdaptedImageModel):
         assert config.preprocessing is not None
         size = (config.preprocessing.height, config.preprocessing.width)
         pixels = torch.randn((1, 3, *size), generator=generator)
         network, name = module.adapted, type(module.adapted.public).__name__
         with _told(name), network.eager():
             taken = pixels.flip(1) if module.takes_bgr else pixels
-            expected = network.call(pixel_values=taken)["logits"]
+            expected = module.taken(network.call(pixel_values=taken))
         _compare(name, expected, lambda: module(pixels)[0])
         return
     assert isinstance(module, TextModel)

@@ -16,11 +16,12 @@ from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
     BASE,
     PREFIX,
+    IMAGE_OUTPUTS,
     SPANS,
-    AdaptedClassifier,
     AdaptedConfig,
     AdaptedEncoder,
     AdaptedHead,
+    AdaptedImageModel,
     Headless,
     fit,
     programs,
@@ -39,9 +40,11 @@ _AUTO = {
     "question-answering": "AutoModelForQuestionAnswering",
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
+    "image-embedding": "AutoModel",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"
+_WITHOUT_HEAD = ("text-embedding", "image-embedding")
 _OLD_BUFFERS = ("*.position_ids", "*.token_type_ids", "*.inv_freq", "*.num_batches_tracked")
 _LONGEST = 1 << 14
 """Positions of a model that has no limit."""
@@ -114,13 +117,12 @@ class Architecture:
             raise InputError(
                 f"config.json: a {self.named.__name__} reads {reads}: only models of {_TEXT} or {_IMAGE} are adapted"
             )
-        if reads == _IMAGE:
-            return ("image-classification",)
         config = type(self.config)
         return tuple(
             task
             for task, auto in _AUTO.items()
-            if task != "image-classification" and config in getattr(self.library, auto)._model_mapping
+            if (task in IMAGE_OUTPUTS) == (reads == _IMAGE)
+            and (config in getattr(self.library, auto)._model_mapping or (task in _WITHOUT_HEAD and self._is_base))
         )
 
     def parse(self) -> AdaptedConfig:
@@ -173,8 +175,10 @@ class Architecture:
         if task not in _AUTO:
             raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
         _ = self.skeleton  # refuses what is too large
-        if task == "image-classification":
-            return AdaptedClassifier(self._made(task, num_labels), num_labels, attention, config.takes_bgr).eval()
+        if task in IMAGE_OUTPUTS:
+            made = self._made(task, num_labels)
+            inside = made if num_labels else Headless(made, made.base_model_prefix)
+            return AdaptedImageModel(inside, task, attention, config.takes_bgr).eval()
         check_task(task, num_labels)
         if task == "text-embedding":
             made = self._made(task, 0)
@@ -190,9 +194,13 @@ class Architecture:
         if num_labels:
             config.num_labels = num_labels
         config.use_cache = False
-        found = self.named if task == "text-embedding" and self._is_base else self.class_for(_AUTO[task])
+        found = self.named if task in _WITHOUT_HEAD and self._is_base else self.class_for(_AUTO[task])
+        # Under a head there is none, so nothing of it is in the checkpoint; its vectors are the first token's.
+        arguments = inspect.signature(found.__init__).parameters
+        unpooled = task == "image-embedding" and not self._is_base and "add_pooling_layer" in arguments
+        options = {"add_pooling_layer": False} if unpooled else {}
         with self._refusing("transformers cannot build"):
-            return found._from_config(config, attn_implementation="eager")
+            return found._from_config(config, attn_implementation="eager", **options)
 
     @property
     def _is_base(self) -> bool:

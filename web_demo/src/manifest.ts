@@ -28,6 +28,7 @@ const TASKS = {
   "token-classification": ["text", "entities"],
   "fill-mask": ["text", "fills"],
   "image-classification": ["image", "classification"],
+  "image-embedding": ["image", "embedding"],
   "speech-recognition": ["audio", "transcription"],
 } as const;
 export type Task = keyof typeof TASKS;

@@ -98,11 +98,12 @@ export interface LoadOptions<T extends Task = Task> extends OpenOptions, EngineO
 export function pipelineOf(bundle: Bundle, engine: Engine): AnyPipeline {
   const { manifest } = bundle;
   const { preprocessing, postprocessing: head } = manifest;
-  if (preprocessing.kind === "image" && head.kind === "classification") {
+  if (preprocessing.kind === "image" && (head.kind === "classification" || head.kind === "embedding")) {
     const encoder = new ImageEncoder(preprocessing);
     const prepare = async (raw: RawImage): Promise<Prepared[]> => {
       return [{ program: "image", inputs: { pixels: encoder.encode(await decodeImage(raw)) }, truncated: false }];
     };
+    if (head.kind === "embedding") return new Pipeline(bundle, engine, prepare, ([outputs]) => embed(outputs!));
     return new Pipeline(bundle, engine, prepare, ([outputs]) => classify(outputs!, head));
   }
   if (preprocessing.kind === "text") {
@@ -134,7 +135,7 @@ export function pipelineOf(bundle: Bundle, engine: Engine): AnyPipeline {
   }
   engine.close();
   throw new InputError(
-    `${manifest.name} is for ${manifest.task}: expected a task of text but fill-mask, or image-classification, which is ` +
+    `${manifest.name} is for ${manifest.task}: expected a task of text but fill-mask, or one of images, which is ` +
       "what this library runs",
   );
 }

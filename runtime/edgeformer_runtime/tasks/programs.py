@@ -384,3 +384,11 @@ IMAGE_CLASSIFICATION = Task(
     pipeline="edgeformer_runtime.pipelines.vision:ImageClassifier",
     serve="edgeformer_runtime.serve.routes:add_image_classification",
 )
+
+IMAGE_EMBEDDING = Task(
+    name="image-embedding",
+    takes=IMAGE,
+    gives=EMBEDDING,
+    pipeline="edgeformer_runtime.pipelines.vision:ImageEmbedder",
+    serve="edgeformer_runtime.serve.routes:add_image_embedding",
+)

@@ -180,7 +180,8 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     assert read() == (224, 224, 256, "squash", "bicubic")
     assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center-floor", "bilinear")
     assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
-    assert read(image_processor_type="CLIPFeatureExtractor", size=256) == (224, 224, 256, "center-floor", "bicubic")
+    clip = {"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor", "size": 256}
+    assert read(**clip) == (224, 224, 256, "center-floor", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
     assert read(**convnext) == (224, 224, 256, "center-floor", "bicubic")
     assert read(**{**convnext, "size": {"shortest_edge": 384}}) == (384, 384, 384, "squash", "bicubic")
