@@ -1,6 +1,4 @@
-"""`eval` of embedders and scorers: whether cosines of pairs, or scores, rank as people's scores do, and whether an image
-lies beside another of its label.
-"""
+"""`eval` of embedders and scorers: whether cosines of pairs, or scores, rank as people's scores do."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from edgeformer.data.labelled import (
     TEXT_COLUMNS,
     PairColumns,
     TableColumns,
-    data_labels,
     locate,
-    open_data,
     read_pairs,
     read_table,
     spread,
@@ -33,7 +29,6 @@ from edgeformer.evaluate.evaluate import (
     EvaluationResult,
     ask,
 )
-from edgeformer.tasks.image import NEIGHBOURS
 from edgeformer.tasks.text import SPEARMAN
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
@@ -152,12 +147,12 @@ def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> Embedding
             if text not in places:
                 places[text] = len(texts)
                 texts.append(_Text(pair.name, partial(str, text)))
-    asked = ask(asker, texts, _vector)
+    asked = ask(asker, texts, vector_of)
     own, theirs = _correlations(asked, pairs, places)
     notes = asked.notes
     if own.spearman is None:
         notes = (*notes, NO_CORRELATION)
-    alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
+    alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))
     return EmbeddingEvaluation(
         executed_by=asked.executed_by,
         n=len(pairs),
@@ -181,7 +176,7 @@ def scored_pairs(asker: Asker, data: str, limit: int | None) -> EmbeddingAnswers
 
 def mean_cosine(answers: EmbeddingAnswers, other: EmbeddingAnswers) -> float:
     """Of the embeddings of each text by two models."""
-    return float(_cosines(answers.vectors, other.vectors).mean())
+    return float(cosines_of(answers.vectors, other.vectors).mean())
 
 
 def correlation_interval(answers: Answers) -> tuple[float, float] | None:
@@ -199,95 +194,9 @@ def _answers(
         value=value,
         examples=tuple(pair.name for pair in pairs),
         truth=tuple(f"{pair.score:g}" for pair in pairs),
-        given=tuple(f"{cosine:.4f}" for cosine in _cosines(rows[firsts], rows[seconds])),
+        given=tuple(f"{cosine:.4f}" for cosine in cosines_of(rows[firsts], rows[seconds])),
         vectors=rows,
     )
-
-
-@dataclass(frozen=True, repr=False)
-class NeighbourEvaluation(EvaluationResult):
-    """What was found.
-
-    Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of images.
-        bundle: the share of images whose nearest other image, by the cosine of the bundle's embeddings, has their label.
-        source: the same of the source model in fp32, None where it was not at hand.
-        agreement, least: as of `EmbeddingEvaluation`.
-        answers: the label of each image's nearest other image.
-    """
-
-    executed_by: str
-    n: int
-    bundle: float
-    source: float | None
-    agreement: float | None
-    least: float | None
-    answers: Answers
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `eval --json` prints."""
-        return {
-            "metric": NEIGHBOURS.name,
-            "value": self.bundle,
-            "n": self.n,
-            "source_value": self.source,
-            "agreement": self.agreement,
-            "least_cosine": self.least,
-            "executed_by": self.executed_by,
-        }
-
-    def tables(self) -> list[Table]:
-        """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "nearest has its label", "cosine to the source", "images")
-        same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
-        table.add_row(self.model, self.executed_by, f"{self.bundle:.2%}", same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", f"{self.source:.2%}", "", str(self.n))
-        return [table]
-
-
-def evaluate_neighbours(asker: Asker, data: str, limit: int | None) -> NeighbourEvaluation:
-    """Ask an embedder of images about labelled ones: leave-one-out classification by the nearest neighbour."""
-    kind = asker.bundle.manifest.preprocessing.kind
-    labels = data_labels(data, kind)
-    with open_data(data, kind, labels) as opened:
-        chosen = opened if limit is None else opened.limited(limit)
-        if len(chosen.examples) < LEAST_PAIRS:
-            raise InputError(f"{data}: a neighbour needs at least {LEAST_PAIRS} images, found {len(chosen.examples)}")
-        asked = ask(asker, chosen.examples, _vector)
-    truth = np.array([example.label for example in chosen.examples])
-
-    def nearest(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
-        rows = np.array(vectors)
-        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        cosines = rows @ rows.T
-        np.fill_diagonal(cosines, -np.inf)
-        return truth[cosines.argmax(axis=1)]
-
-    own, theirs = nearest(asked.own), None if asked.theirs is None else nearest(asked.theirs)
-    alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
-    return NeighbourEvaluation(
-        executed_by=asked.executed_by,
-        n=len(truth),
-        bundle=float((own == truth).mean()),
-        source=None if theirs is None else float((theirs == truth).mean()),
-        agreement=None if alike is None else float(alike.mean()),
-        least=None if alike is None else float(alike.min()),
-        notes=(*chosen.notes, *asked.notes),
-        answers=Answers(
-            metric=NEIGHBOURS,
-            value=float((own == truth).mean()),
-            examples=tuple(example.name for example in chosen.examples),
-            truth=tuple(labels[index] for index in truth),
-            given=tuple(labels[index] for index in own),
-        ),
-    )
-
-
-def nearest_labels(asker: Asker, data: str, limit: int | None) -> Answers:
-    """The label of each image's nearest other image; see `evaluate_neighbours`."""
-    return evaluate_neighbours(asker, data, limit).answers
 
 
 @dataclass(frozen=True, repr=False)
@@ -398,7 +307,8 @@ def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
     return tuple(pairs)
 
 
-def _vector(result: EmbeddingResult) -> NDArray[np.float64]:
+def vector_of(result: EmbeddingResult) -> NDArray[np.float64]:
+    """(D,) in double precision."""
     return result.vector.astype(np.float64)
 
 
@@ -411,13 +321,13 @@ def _correlations(
 
     def correlate(vectors: Sequence[NDArray[np.float64]]) -> Correlation:
         rows = np.array(vectors)
-        cosines = _cosines(rows[firsts], rows[seconds])
+        cosines = cosines_of(rows[firsts], rows[seconds])
         return Correlation(spearman(cosines, scores), pearson(cosines, scores))
 
     return correlate(asked.own), None if asked.theirs is None else correlate(asked.theirs)
 
 
-def _cosines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosines_of(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the rows of (N, D) and (N, D); an embedding of zeros is like nothing."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.where(norms == 0, 1, norms)

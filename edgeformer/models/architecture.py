@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
     BASE,
-    PREFIX,
     IMAGE_OUTPUTS,
+    PREFIX,
     SPANS,
     AdaptedConfig,
     AdaptedEncoder,

@@ -157,7 +157,7 @@ NEIGHBOURS = Metric(
     name="neighbours",
     change="loss of neighbours",
     is_error=False,
-    answers="edgeformer.evaluate.embeddings:nearest_labels",
+    answers="edgeformer.evaluate.classification:nearest_labels",
     noun="images whose nearest neighbour has their label",
 )
 
@@ -166,7 +166,7 @@ EMBEDDING = replace(
     name="image-embedding",
     noun="image embedder",
     spec=_embedding,
-    evaluation="edgeformer.evaluate.embeddings:evaluate_neighbours",
+    evaluation="edgeformer.evaluate.classification:evaluate_neighbours",
     aliases=("imagefeatureextraction", "featureextraction", "embedding", "imageembedder"),
     architecture=None,
     heads=(),

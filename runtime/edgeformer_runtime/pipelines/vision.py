@@ -13,7 +13,6 @@ from edgeformer_runtime.pipelines.results import ClassificationResult, Embedding
 from edgeformer_runtime.preprocess.image import ImageEncoder, RawImage
 from edgeformer_runtime.tasks.programs import IMAGE_INPUT, IMAGE_PROGRAM
 
-
 Answer = TypeVar("Answer", bound=ProgramResult)
 
 
