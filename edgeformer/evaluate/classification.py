@@ -1,4 +1,4 @@
-"""`eval` of classifiers: right answers class by class, sets of labels where they stand for themselves, and the labels of
+"""`eval` of classifiers: right answers class by class, sets of labels where they stand for themselves, and labels of
 nearest neighbours, which is how embedders of images classify.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,17 @@ from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
 from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
+from edgeformer.evaluate.classification import evaluate_neighbours
+from edgeformer.evaluate.evaluate import Asker
 from edgeformer.models.family import FAMILIES, ProgramOptions, family_for
 from edgeformer.models.image_processor import read_image_processor
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.signature import SignatureState
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import WORDS
+from tests.golden import tiny_manifests as tiny
 from tools.families import ARCHITECTURES, IMAGE, ONE_TYPE, distance, save
 
 TEXTS = (
@@ -184,10 +190,16 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     assert read(**clip) == (224, 224, 256, "center-floor", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
     assert read(**convnext) == (224, 224, 256, "center-floor", "bicubic")
-    assert read(**{**convnext, "size": {"shortest_edge": 384}}) == (384, 384, 384, "squash", "bicubic")
+    assert read(**{**convnext, "size": {"shortest_edge": 384}, "do_center_crop": False}) == (
+        384,
+        384,
+        384,
+        "squash",
+        "bicubic",
+    )
     levit = {"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 224}}
     assert read(**levit) == (224, 224, 256, "center-floor", "bicubic")
-    mobilevit = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True}
+    mobilevit = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "do_normalize": None}
     assert read(**mobilevit, size={"shortest_edge": 257}) == (224, 224, 257, "center-floor", "bicubic")
     for changes, field in (
         ({"image_processor_type": "ImageGPTImageProcessor", "do_center_crop": False}, "do_color_quantize"),
@@ -225,6 +237,63 @@ def test_an_image_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> Non
         answer = pipeline(image)
         expected = {each["label"]: each["score"] for each in public(image)}
         assert dict(zip(answer.labels, answer.scores, strict=True)) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "resnet"])
+def test_a_model_without_a_head_embeds_images_as_transformers_pools(name: str, tmp_path: Path) -> None:
+    save(name, tmp_path)
+    start, _, fields = ARCHITECTURES[name]
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    torch.manual_seed(1)
+    public = getattr(transformers, f"{start}Model")(getattr(transformers, f"{start}Config")(**fields)).eval()
+    public.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    (program,) = checkpoint.programs(module, ProgramOptions())
+    pixels = torch.randn(1, 3, IMAGE, IMAGE)
+    with torch.no_grad():
+        expected = public(pixel_values=pixels).pooler_output.flatten(1)
+        (found,) = program.module(pixels)
+    assert checkpoint.task == "image-embedding" and program.outputs[0].shape == tuple(expected.shape)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_under_a_head_an_embedding_is_the_first_token(tmp_path: Path) -> None:
+    public = save("vit", tmp_path)
+    assert open_checkpoint(tmp_path).task == "image-classification"
+    module, _ = load_module(open_checkpoint(tmp_path, task="image-embedding"), KERNELS["dense"])
+    pixels = torch.randn(1, 3, IMAGE, IMAGE)
+    with torch.no_grad():
+        assert torch.allclose(module(pixels)[0], public.vit(pixels).last_hidden_state[:, 0], atol=1e-5)
+
+
+class MeanColour:
+    """An embedder of images: the mean of each channel, and zeros."""
+
+    name = executed_by = "numpy"
+    not_covered = None
+
+    def run(self, _: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        means = inputs["pixels"].mean((2, 3))
+        return {"embedding": np.pad(means, ((0, 0), (0, tiny.EMBEDDING_DIM - 3)))}
+
+    def close(self) -> None:
+        pass
+
+
+def test_neighbours_are_counted_by_the_cosine(tmp_path: Path) -> None:
+    colours = {"red": ((200, 0, 0), (250, 10, 0)), "blue": ((0, 0, 200), (0, 9, 99), (240, 0, 30))}
+    for label, own in colours.items():
+        (tmp_path / label).mkdir()
+        for number, colour in enumerate(own):
+            Image.new("RGB", (30, 30), colour).save(tmp_path / label / f"{number}.png")
+    spec = replace(tiny.IMAGE_SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    manifest = replace(tiny.image_embedding(), preprocessing=spec)
+    bundle = Bundle(tmp_path, manifest, SignatureState(False, None))
+    found = evaluate_neighbours(Asker(bundle, engine=MeanColour(), alone=True), str(tmp_path), None)
+    assert found.to_json() | {"value": 0.8, "n": 5, "metric": "neighbours"} == found.to_json()
+    assert found.answers.given == ("blue", "blue", "red", "red", "red")
 
 
 def test_nothing_is_pruned_of_them(tmp_path: Path) -> None:
