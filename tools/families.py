@@ -272,7 +272,7 @@ def save(name: str, folder: Path) -> Any:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
         for part in model.modules():
             if isinstance(part, torch.nn.BatchNorm2d):  # as trained: what goes through a deep network does not fade
-                part.running_var.fill_(0.2)
+                torch.nn.init.constant_(part.get_buffer("running_var"), 0.2)
     model.eval().save_pretrained(folder)
     if end == f"For{IMG}":
         processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2}

@@ -378,7 +378,8 @@ def evaluate_neighbours(asker: Asker, data: str, limit: int | None) -> Neighbour
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         cosines = rows @ rows.T
         np.fill_diagonal(cosines, -np.inf)
-        return truth[cosines.argmax(axis=1)]
+        found: NDArray[np.int64] = truth[cosines.argmax(axis=1)]
+        return found
 
     own, theirs = nearest(asked.own), None if asked.theirs is None else nearest(asked.theirs)
     alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))

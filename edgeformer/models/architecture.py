@@ -33,7 +33,7 @@ from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_t
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
-_AUTO = {
+AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "text-embedding": "AutoModel",
     "text-scoring": "AutoModelForSequenceClassification",
@@ -120,7 +120,7 @@ class Architecture:
         config = type(self.config)
         return tuple(
             task
-            for task, auto in _AUTO.items()
+            for task, auto in AUTO_CLASSES.items()
             if (task in IMAGE_OUTPUTS) == (reads == _IMAGE)
             and (config in getattr(self.library, auto)._model_mapping or (task in _WITHOUT_HEAD and self._is_base))
         )
@@ -172,7 +172,7 @@ class Architecture:
         """A text or image model in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
             raise InputError(f"a {self.model_type} is transformers' own module: choose an exact attention kernel")
-        if task not in _AUTO:
+        if task not in AUTO_CLASSES:
             raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
         _ = self.skeleton  # refuses what is too large
         if task in IMAGE_OUTPUTS:
@@ -194,7 +194,7 @@ class Architecture:
         if num_labels:
             config.num_labels = num_labels
         config.use_cache = False
-        found = self.named if task in _WITHOUT_HEAD and self._is_base else self.class_for(_AUTO[task])
+        found = self.named if task in _WITHOUT_HEAD and self._is_base else self.class_for(AUTO_CLASSES[task])
         # Under a head there is none, so nothing of it is in the checkpoint; its vectors are the first token's.
         arguments = inspect.signature(found.__init__).parameters
         unpooled = task == "image-embedding" and not self._is_base and "add_pooling_layer" in arguments

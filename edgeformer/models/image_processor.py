@@ -122,7 +122,7 @@ def _side(size: Any) -> int | None:
 
 def _normalisation(fields: Mapping[str, Any]) -> tuple[Any, Any]:
     """Mean and std of values scaled to 0..1, whatever the processor scales them to."""
-    factor = fields.get("rescale_factor") if fields.get("do_rescale") else 1.0
+    factor: Any = fields.get("rescale_factor") if fields.get("do_rescale") else 1.0
     if not _is_number(factor, _LEAST_FACTOR, 1):
         raise _refusal(fields, "rescale_factor", f"from {_LEAST_FACTOR} to 1")
     scale = 255 * float(factor)
