@@ -104,6 +104,18 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
     "layoutlm": ("LayoutLM", f"For{CLS}", {**TEXT, "max_2d_position_embeddings": 32}),
     "longformer": ("Longformer", f"For{CLS}", {**ONE_TYPE, "attention_window": 8}),
     "big_bird": ("BigBird", f"For{CLS}", {**TEXT, "attention_type": "original_full"}),
+    "reformer": (
+        "Reformer",
+        f"For{QA}",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_attention_heads": 4, "attention_head_size": 8}
+        | {"feed_forward_size": 64, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8, "num_labels": 2}
+        | {
+            "axial_pos_shape": [8, 12],
+            "axial_pos_embds_dim": [16, 16],
+            "max_position_embeddings": 96,
+            "pad_token_id": 0,
+        },
+    ),
     "roberta-prelayernorm": ("RobertaPreLayerNorm", f"For{CLS}", ONE_TYPE),
     "esm": ("Esm", f"For{CLS}", {**TEXT, "mask_token_id": 4, "position_embedding_type": "rotary"}),
     "eurobert": ("EuroBert", f"For{CLS}", {**TEXT, "num_key_value_heads": 4, "mask_token_id": 4}),

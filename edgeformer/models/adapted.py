@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,7 @@ from torch.nn import functional
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
-from edgeformer.models.text import (
-    TextEncoder,
-    TextModel,
-    text_programs,
-)
+from edgeformer.models.text import TextEncoder, TextModel, text_programs
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -226,6 +223,11 @@ class AdaptedEncoder(Network, TextEncoder):
             self.bias = None
 
     @property
+    def named(self) -> str:
+        """The public module's class, for messages."""
+        return next((type(part).__name__ for part in self.public.modules() if hasattr(part, "config")), "model")
+
+    @property
     def encoder(self) -> Any:  # type: ignore[override]
         """Itself: there is no stack of layers to ask for less."""
         return self
@@ -298,15 +300,6 @@ class AdaptedImageModel(nn.Module):
         return (self.taken(self.adapted.call(pixel_values=pixels)),)
 
 
-class Headless(nn.Module):
-    """A base model under the name that it has inside of those with a head."""
-
-    def __init__(self, base: nn.Module, name: str) -> None:
-        super().__init__()
-        self.add_module(name, base)
-        self.forward = base.forward
-
-
 # Programs, and whether they are the public ones.
 
 
@@ -339,7 +332,11 @@ class AdaptedConfig:
 
 
 def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:
-    """A program for each length of a text, or the one program "image"."""
+    """A program for each length of a text, or the one program "image".
+
+    Raises:
+        InputError: an answer depends on the padding up to one of the lengths.
+    """
     if isinstance(module, AdaptedImageModel):
         assert config.preprocessing is not None
         size = (config.preprocessing.height, config.preprocessing.width)
@@ -349,9 +346,9 @@ def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) 
         output = TensorSpec(module.output_name, "float32", tuple(given.shape))
         return (Program("image", module, (pixels,), (output,)),)
     made = text_programs(module, config, options)
-    with torch.no_grad():
-        for program in made:  # makes the constants of this length, which an export cannot
-            module(*program.example_inputs())
+    assert isinstance(module, TextModel) and isinstance(module.encoder, AdaptedEncoder)
+    # Makes the constants of each length, too, which an export cannot.
+    _check_padding(module.encoder, config, [program.inputs[0].shape[1] for program in made])
     return made
 
 
@@ -376,26 +373,43 @@ def fit(module: nn.Module, config: AdaptedConfig) -> None:
     assert isinstance(module, TextModel)
     encoder = module.encoder
     assert isinstance(encoder, AdaptedEncoder)
-    name = next((type(part).__name__ for part in encoder.public.modules() if hasattr(part, "config")), "model")
     length = min(_WHOLE, config.max_position_embeddings)
-    part = max(2, length - _PADDING)
-    ids = torch.randint(config.pad_token_id + 1, config.vocab_size, (1, length), generator=generator, dtype=torch.int32)
-    inputs = [ids % config.vocab_size, torch.ones_like(ids), torch.zeros_like(ids)][: len(config.input_names)]
-    short = [each[:, :part] for each in inputs]
-    padded = [each.clone() for each in inputs]
-    padded[0][:, part:] = config.pad_token_id
-    padded[1][:, part:] = 0
-    with _told(name):
-        whole, alone = encoder.own(*inputs), encoder.own(*short)
+    inputs = _sample(config, length)
+    with _told(encoder.named):
+        whole = encoder.own(*inputs)
     end = config.first_position + config.max_position_embeddings
     positions = torch.arange(config.first_position, end, dtype=torch.int32)[None]
-    _settle(encoder, (positions, positions.long(), None), lambda: _compare(name, whole, lambda: encoder(*inputs)))
+    check = partial(_compare, encoder.named, whole, lambda: encoder(*inputs))
+    _settle(encoder, (positions, positions.long(), None), check)
+    _check_padding(encoder, config, [length])
 
-    def with_padding() -> Tensor:
-        found: Tensor = encoder(*padded)
-        return found[:, :part] if found.dim() == alone.dim() == 3 else found
 
-    _compare(name, alone, with_padding, "with padding behind a text, which a bundle's fixed lengths need")
+def _sample(config: AdaptedConfig, length: int) -> list[Tensor]:
+    """A random text's inputs, (1, S) int32 each."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.pad_token_id + 1, config.vocab_size, (1, length), generator=generator, dtype=torch.int32)
+    return [ids % config.vocab_size, torch.ones_like(ids), torch.zeros_like(ids)][: len(config.input_names)]
+
+
+@torch.no_grad()
+def _check_padding(encoder: AdaptedEncoder, config: AdaptedConfig, lengths: Sequence[int]) -> None:
+    """Compare a text that is filled up to each length with what transformers computes of it alone.
+
+    Some attend otherwise from some length on, so one length says nothing of another.
+    """
+    for length in lengths:
+        part = max(2, min(_WHOLE, length) - _PADDING)
+        padded = _sample(config, length)
+        with _told(encoder.named):
+            alone = encoder.own(*(each[:, :part] for each in padded))
+        padded[0][:, part:] = config.pad_token_id
+        padded[1][:, part:] = 0
+
+        def with_padding(inputs: Sequence[Tensor] = padded, part: int = part, dim: int = alone.dim()) -> Tensor:
+            found: Tensor = encoder(*inputs)
+            return found[:, :part] if found.dim() == dim == 3 else found
+
+        _compare(encoder.named, alone, with_padding, "with padding behind a text, which a bundle's fixed lengths need")
 
 
 def _settle(encoder: AdaptedEncoder, choices: Sequence[Tensor | None], check: Callable[[], None]) -> None:

@@ -22,7 +22,6 @@ from edgeformer.models.adapted import (
     AdaptedEncoder,
     AdaptedHead,
     AdaptedImageModel,
-    Headless,
     fit,
     programs,
 )
@@ -137,6 +136,9 @@ class Architecture:
             raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")
         types = getattr(config, "type_vocab_size", 0) if "token_type_ids" in arguments else 0
         text = config.get_text_config()
+        for field in ("vocab_size", "hidden_size"):
+            if type(getattr(text, field, None)) is not int:
+                raise InputError(f"config.json: a {self.model_type} has no {field}, as models of tokens have")
         tables = [
             part.padding_idx + 1
             for name, part in self.skeleton.named_modules()
@@ -277,6 +279,15 @@ class Architecture:
 
     def _refuse_layers(self, *_: Any) -> Any:
         raise InputError(f"a {self.model_type} is transformers' own module, of which nothing is pruned here")
+
+
+class Headless(nn.Module):
+    """A base model under the name that it has inside of those with a head."""
+
+    def __init__(self, base: nn.Module, name: str) -> None:
+        super().__init__()
+        self.add_module(name, base)
+        self.forward = base.forward
 
 
 def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:

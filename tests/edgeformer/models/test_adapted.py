@@ -92,6 +92,16 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(name: str, why: str, tmp_
     assert why in refusal(tmp_path / name)
 
 
+def test_padding_is_tried_at_each_length(tmp_path: Path) -> None:
+    save("reformer", tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])  # twelve tokens are one chunk, which it attends to as a whole
+    with pytest.raises(
+        InputError, match="a ReformerForQuestionAnswering of transformers answers otherwise with padding"
+    ):
+        checkpoint.programs(module, ProgramOptions(seq_lens=(80,)))
+
+
 def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Path) -> None:
     save("xlm-roberta-xl", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
