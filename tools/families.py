@@ -167,7 +167,7 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         "MobileViT",
         f"For{IMG}",
         {
-            "image_size": IMAGE,
+            "image_size": 64,
             "patch_size": 2,
             "hidden_sizes": [16, 24, 32],
             "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],

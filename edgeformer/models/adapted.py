@@ -215,7 +215,8 @@ class AdaptedEncoder(Network, TextEncoder):
             token_type_ids = self.token_types[:, : input_ids.shape[1]]
         named = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         if self.position_ids is not None:
-            named["position_ids"] = self.position_ids[:, : input_ids.shape[1]]
+            positions = self.position_ids[:, : input_ids.shape[1]]
+            named["position_ids"] = positions if len(input_ids) == 1 else positions.expand(len(input_ids), -1)
         self.bias = additive_mask(attention_mask, self.mask_value)
         try:
             return self._taken(self.call(input_ids=input_ids, attention_mask=attention_mask, **named))
@@ -397,8 +398,8 @@ def _check_padding(encoder: AdaptedEncoder, config: AdaptedConfig, lengths: Sequ
 
     Some attend otherwise from some length on, so one length says nothing of another.
     """
-    for length in lengths:
-        part = max(2, min(_WHOLE, length) - _PADDING)
+    for length, part in ((each, part) for each in lengths for part in (min(_WHOLE, each) - _PADDING, each // 2 + 1)):
+        part = max(2, part)
         padded = _sample(config, length)
         with _told(encoder.named):
             alone = encoder.own(*(each[:, :part] for each in padded))

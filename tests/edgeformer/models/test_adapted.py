@@ -237,7 +237,7 @@ def test_an_image_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> Non
     save("mobilevit", folder)
     # Blue first; and a crop that begins between two pixels, which torchvision rounds up here.
     processor = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "resample": 2}
-    processor |= {"size": {"shortest_edge": 35}, "crop_size": {"height": IMAGE, "width": IMAGE}}
+    processor |= {"size": {"shortest_edge": 67}, "crop_size": {"height": 64, "width": 64}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     (made,) = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), ("fp32",))).bundles
     assert made.ok, made.problems
