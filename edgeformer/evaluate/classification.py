@@ -16,16 +16,8 @@ from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, data_labels, locate, open_data, read_table, spread
 from edgeformer.evaluate.embeddings import cosines_of, vector_of
-from edgeformer.evaluate.evaluate import (
-    Answers,
-    Asker,
-    ClassReport,
-    EvaluationResult,
-    LabelSetReport,
-    ask,
-    class_report,
-    label_set_report,
-)
+from edgeformer.evaluate.evaluate import Answers, Asker, Comparison, ask
+from edgeformer.evaluate.metrics import ClassReport, LabelSetReport, class_report, label_set_report
 from edgeformer.tasks.image import NEIGHBOURS
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
@@ -48,24 +40,16 @@ class Accuracy:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation(EvaluationResult):
-    """What was found.
+class Evaluation(Comparison[Accuracy]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same best label, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
         report: the bundle's answers class by class.
         answers: the bundle's, example by example.
     """
 
-    executed_by: str
-    n: int
-    bundle: Accuracy
-    source: Accuracy | None
     agreement: float | None
     truncated: int
     report: ClassReport
@@ -74,10 +58,7 @@ class Evaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "top1",
-            "value": self.bundle.top1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.top1,
+            **self.values("top1", lambda quality: quality.top1),
             "agreement": self.agreement,
             "top5": self.bundle.top5,
             "source_top5": None if self.source is None else self.source.top5,
@@ -88,13 +69,8 @@ class Evaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1, and the mistakes."""
-        table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(
-            self.model, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n)
-        )
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+        columns = ("top-1", f"top-{TOP}", "macro F1", "same answer", "n")
+        table = self.table(columns, _percents, f"{self.report.macro_f1:.2%}", _same(self.agreement))
         return [table, class_table(self.report.scores), *_mistakes(self.report)]
 
 
@@ -155,6 +131,10 @@ def _mistakes(report: ClassReport) -> list[Table]:
     return [table]
 
 
+def _same(agreement: float | None) -> str:
+    return "-" if agreement is None else f"{agreement:.2%}"
+
+
 def _percents(accuracy: Accuracy) -> tuple[str, str]:
     return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
 
@@ -193,32 +173,21 @@ class LabelSetExample:
 
 
 @dataclass(frozen=True, repr=False)
-class LabelSetEvaluation(EvaluationResult):
-    """What was found.
+class LabelSetEvaluation(Comparison[LabelSetReport]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same labels, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
     """
 
-    executed_by: str
-    n: int
-    bundle: LabelSetReport
-    source: LabelSetReport | None
     agreement: float | None
     truncated: int
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "micro_f1",
-            "value": self.bundle.micro_f1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.micro_f1,
+            **self.values("micro_f1", lambda quality: quality.micro_f1),
             "agreement": self.agreement,
             "threshold": THRESHOLD,
             **self.bundle.to_json(),
@@ -228,12 +197,8 @@ class LabelSetEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1."""
-        table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table, class_table(self.bundle.scores)]
+        columns = ("micro F1", "macro F1", "all labels right", "same answer", "n")
+        return [self.table(columns, _figures, _same(self.agreement)), class_table(self.bundle.scores)]
 
 
 def evaluate_label_sets(asker: Asker, data: str, limit: int | None) -> LabelSetEvaluation:
@@ -319,23 +284,15 @@ def _figures(report: LabelSetReport) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, repr=False)
-class NeighbourEvaluation(EvaluationResult):
-    """What was found.
+class NeighbourEvaluation(Comparison[float]):
+    """What share of so many images has its label in the nearest other image, by the cosine of embeddings.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of images.
-        bundle: the share of images whose nearest other image, by the cosine of embeddings, has their label.
-        source: the same of the source model in fp32, None where it was not at hand.
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         answers: the label of each image's nearest other image.
     """
 
-    executed_by: str
-    n: int
-    bundle: float
-    source: float | None
     agreement: float | None
     least: float | None
     answers: Answers
@@ -343,10 +300,7 @@ class NeighbourEvaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": NEIGHBOURS.name,
-            "value": self.bundle,
-            "n": self.n,
-            "source_value": self.source,
+            **self.values(NEIGHBOURS.name, lambda share: share),
             "agreement": self.agreement,
             "least_cosine": self.least,
             "executed_by": self.executed_by,
@@ -354,12 +308,9 @@ class NeighbourEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "nearest has its label", "cosine to the source", "images")
         same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
-        table.add_row(self.model, self.executed_by, f"{self.bundle:.2%}", same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", f"{self.source:.2%}", "", str(self.n))
-        return [table]
+        columns = ("nearest has its label", "cosine to the source", "images")
+        return [self.table(columns, lambda share: (f"{share:.2%}",), same)]
 
 
 def evaluate_neighbours(asker: Asker, data: str, limit: int | None) -> NeighbourEvaluation:

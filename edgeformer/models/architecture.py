@@ -11,25 +11,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
     BASE,
-    IMAGE_OUTPUTS,
     PREFIX,
     SPANS,
     AdaptedConfig,
     AdaptedEncoder,
     AdaptedHead,
-    AdaptedImageModel,
     fit,
     programs,
 )
-from edgeformer.models.config import MAX_LAYERS
+from edgeformer.models.adapted_images import (
+    IMAGE_OUTPUTS,
+    AdaptedImageModel,
+    fit_image,
+    image_programs,
+    read_image_processor,
+)
+from edgeformer.models.config import MAX_LAYERS, refusing
 from edgeformer.models.family import Family
-from edgeformer.models.image_processor import read_image_processor
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
-from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 AUTO_CLASSES = {
@@ -49,6 +53,8 @@ _LONGEST = 1 << 14
 """Positions of a model that has no limit."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
+MAX_WEIGHTS = 2000
+"""Tensors of a module: the deepest architectures have 800."""
 
 
 class Architecture:
@@ -72,7 +78,7 @@ class Architecture:
         """transformers' config, of plain values alone."""
         made = self.library.CONFIG_MAPPING[self.model_type]
         values = {key: value for key, value in self.raw.items() if key not in ("auto_map", "_attn_implementation")}
-        with self._refusing("config.json cannot be read as"):
+        with refusing(f"config.json cannot be read as a {self.model_type}:"):
             return made.from_dict(values)
 
     @cached_property
@@ -101,7 +107,7 @@ class Architecture:
         for field, value in self.raw.items():
             if isinstance(value, int) and value > MAX_LAYERS and ("layer" in field or "depth" in field):
                 raise InputError(f"config.json: {field} is {value}: expected {MAX_LAYERS} at most")
-        with self._refusing("transformers cannot build"), torch.device("meta"):
+        with refusing(f"transformers cannot build a {self.model_type}:"), torch.device("meta"), _bounded():
             made = self.named(self.config)
         there = sum(path.stat().st_size for path in self.folder.glob("*.*") if path.is_file()) if self.folder else 0
         stated = sum(each.numel() for each in made.parameters())
@@ -159,17 +165,6 @@ class Architecture:
             one_type_of=most if types == 1 else None,
         )
 
-    @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        """One line for what transformers says of a config that it cannot use."""
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # whatever a config of a stranger leads to
-            why = shorten(" ".join(str(error).split()), 160)
-            raise InputError(f"{what} a {self.model_type}: {type(error).__name__} {why}") from None
-
     def build(self, config: AdaptedConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
         """A text or image model in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
@@ -201,7 +196,7 @@ class Architecture:
         arguments = inspect.signature(found.__init__).parameters
         unpooled = task == "image-embedding" and not self._is_base and "add_pooling_layer" in arguments
         options = {"add_pooling_layer": False} if unpooled else {}
-        with self._refusing("transformers cannot build"):
+        with refusing(f"transformers cannot build a {self.model_type}:"):
             return found._from_config(config, attn_implementation="eager", **options)
 
     @property
@@ -230,7 +225,7 @@ class Architecture:
 
     def _divided(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights as transformers loads them where it cuts tensors apart or joins them."""
-        with self._refusing("transformers cannot load"):
+        with refusing(f"transformers cannot load a {self.model_type}:"):
             model, said = self.named.from_pretrained(
                 None, config=self.config, state_dict=state, output_loading_info=True
             )
@@ -268,11 +263,11 @@ class Architecture:
             rename=self.rename,
             publish=self.publish,
             unused=self.unused(),
-            programs=programs,
+            programs=image_programs if self.named.main_input_name == _IMAGE else programs,
             parse_labels=id2label,
             blocks=self.blocks,
             with_layers=self._refuse_layers,
-            fit=fit,
+            fit=fit_image if self.named.main_input_name == _IMAGE else fit,
             adapted=f"{self.named.__name__} of transformers {self.library.__version__}",
             packages=("transformers",),
         )
@@ -288,6 +283,30 @@ class Headless(nn.Module):
         super().__init__()
         self.add_module(name, base)
         self.forward = base.forward
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the building of a module at the weight with which it has more of them than any architecture.
+
+    How often each of a config's numbers repeats a layer is known to transformers alone.
+
+    Raises:
+        InputError: from within transformers, where the weight is made.
+    """
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > MAX_WEIGHTS:
+            raise InputError(f"config.json states a model of over {MAX_WEIGHTS} tensors: expected fewer layers")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:

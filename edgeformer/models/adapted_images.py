@@ -1,4 +1,4 @@
-"""Image processors of transformers, in the terms of a bundle.
+"""Image models of transformers, and their image processors in the terms of a bundle.
 
 No processor is on a list: what its fields may mean is tried, and the meaning that gives the processor's own pixels is
 taken.
@@ -6,17 +6,97 @@ taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor, nn
 
+from edgeformer.attention import AttentionKernel
+from edgeformer.models.adapted import AdaptedConfig, Network, compare, told
+from edgeformer.models.config import refusing
+from edgeformer.models.family import Program, ProgramOptions
+from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.image import ImageEncoder
+
+# The models.
+
+
+def image_vector(answer: Any) -> Tensor:
+    """What a module without a head says of an image as a whole, (B, D).
+
+    Its own projection or pooled vector, where it has one; else the first token, or the mean over places.
+    """
+    for name in ("image_embeds", "pooler_output"):
+        if answer.get(name) is not None:
+            pooled: Tensor = answer[name]
+            return pooled.flatten(1)
+    hidden: Tensor = answer["last_hidden_state"]
+    return hidden[:, 0] if hidden.dim() == 3 else hidden.mean((2, 3))
+
+
+IMAGE_OUTPUTS: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
+    "image-classification": ("logits", lambda answer: answer["logits"]),
+    "image-embedding": ("embedding", image_vector),
+}
+"""By task: the name of the program's output, and what it is of the public module's answer."""
+
+
+class AdaptedImageModel(nn.Module):
+    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red."""
+
+    def __init__(self, public: nn.Module, task: str, attention: AttentionKernel, takes_bgr: bool = False) -> None:
+        super().__init__()
+        self.adapted = Network(public, attention)
+        self.output_name, self.taken = IMAGE_OUTPUTS[task]
+        self.takes_bgr = takes_bgr
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        """pixels (B, 3, H, W) float32 to (logits (B, L) or an embedding (B, D) float32,)."""
+        if self.takes_bgr:
+            # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
+            pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
+        return (self.taken(self.adapted.call(pixel_values=pixels)),)
+
+
+def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
+    """The one program "image"."""
+    assert isinstance(module, AdaptedImageModel)
+    pixels = TensorSpec("pixels", "float32", _shape(config))
+    with torch.no_grad():
+        (given,) = module(torch.zeros(pixels.shape))
+    output = TensorSpec(module.output_name, "float32", tuple(given.shape))
+    return (Program("image", module, (pixels,), (output,)),)
+
+
+@torch.no_grad()
+def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
+    """Compare an image module that has its weights with transformers' own computation.
+
+    Raises:
+        InputError: they differ.
+    """
+    assert isinstance(module, AdaptedImageModel)
+    pixels = torch.randn(_shape(config), generator=torch.Generator().manual_seed(0))
+    network, name = module.adapted, type(module.adapted.public).__name__
+    with told(name), network.eager():
+        expected = module.taken(network.call(pixel_values=pixels.flip(1) if module.takes_bgr else pixels))
+    compare(name, expected, lambda: module(pixels)[0])
+
+
+def _shape(config: AdaptedConfig) -> tuple[int, int, int, int]:
+    assert config.preprocessing is not None
+    return 1, 3, config.preprocessing.height, config.preprocessing.width
+
+
+# The processors.
+
 
 PROCESSOR_FILE = "preprocessor_config.json"
 _JOINT_FILE = "processor_config.json"
@@ -89,13 +169,8 @@ def _load(folder: Path) -> Any:
         raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
     from transformers import AutoImageProcessor
 
-    try:
+    with refusing(f"{PROCESSOR_FILE} cannot be read as an image processor:"):
         return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # whatever a stranger's fields lead to
-        why = shorten(" ".join(str(error).split()), 160)
-        raise InputError(
-            f"{PROCESSOR_FILE} cannot be read as an image processor: {type(error).__name__} {why}"
-        ) from None
 
 
 def _refusal(fields: Mapping[str, Any], field: str, expected: str) -> InputError:
