@@ -162,7 +162,7 @@ def _pixel_tolerance(spec: ImagePreprocessing) -> float:
 
 
 def _describe_image(spec: ImagePreprocessing) -> str:
-    side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
+    side = f"{'both sides' if spec.crop == 'squash' else 'short side'} to {spec.resize_short_side}"
     return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
 
 
@@ -381,4 +381,12 @@ IMAGE_CLASSIFICATION = Task(
     gives=CLASSIFICATION,
     pipeline="edgeformer_runtime.pipelines.vision:ImageClassifier",
     serve="edgeformer_runtime.serve.routes:add_image_classification",
+)
+
+IMAGE_EMBEDDING = Task(
+    name="image-embedding",
+    takes=IMAGE,
+    gives=EMBEDDING,
+    pipeline="edgeformer_runtime.pipelines.vision:ImageEmbedder",
+    serve="edgeformer_runtime.serve.routes:add_image_embedding",
 )
