@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline, Raw
 from edgeformer_runtime.pipelines.packing import packed_program, row_inputs, row_outputs, rows_of
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
@@ -21,6 +20,7 @@ from edgeformer_runtime.records import dataclass
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.vectors import Case
+    from edgeformer_runtime.interface import CountProgress
     from edgeformer_runtime.preprocess.text import Places
 
 Result = TypeVar("Result", bound=ProgramResult)
