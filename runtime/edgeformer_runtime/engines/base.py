@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeformer_runtime.engines.decoder import CacheBucket, CacheSizes, SpeechDecoder
 
-Tensor = NDArray[np.generic]
+Tensor: TypeAlias = "NDArray[np.generic]"
 
 
 class Engine(Protocol):
