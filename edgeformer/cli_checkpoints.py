@@ -184,8 +184,7 @@ def convert(
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-classification, text-embedding, text-scoring, question-answering, token-classification, "
-            "image-classification or speech-recognition. Default: the checkpoint's own.",
+            help="Task of the bundles; `edgeformer list tasks` names them. Default: the checkpoint's own.",
             autocompletion=completing("tasks"),
         ),
     ] = None,

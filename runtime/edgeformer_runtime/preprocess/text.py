@@ -187,8 +187,10 @@ class TextEncoder:
         known = self._tokenizer.token_id(word)
         ids = self._tokenizer.text_tokens(word) if known is None else [known]
         if len(ids) != 1 or ids[0] >= (self._vocab_size or 0):
-            pieces = ", ".join(map(repr, self._tokenizer.pieces(ids[:4]))) or "none"
-            raise InputError(f"expected words that are one token each, found {shorten(word, 40)}, of {pieces}")
+            tokens = ", ".join(map(repr, self._tokenizer.pieces(ids[:4]))) or "none"
+            raise InputError(
+                f"expected words that are one token each, found {shorten(word, 40)}, whose tokens are {tokens}"
+            )
         return ids[0]
 
     def text_of(self, token: int) -> str:

@@ -240,6 +240,7 @@ TASKS: Registry[Task] = Registry(
         "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
+        "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
     },
     "edgeformer_runtime.tasks",

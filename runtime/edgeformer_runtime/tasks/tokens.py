@@ -92,13 +92,7 @@ class EntityOptions:
 
 def check_token_outputs(manifest: Manifest, width: int, stride: int) -> None:
     """Refuse programs that do not score every token, and windows of which neighbours share more than half."""
-    for program in manifest.programs:
-        length = program.inputs[0].shape[1]
-        shapes = [tensor.shape for tensor in program.outputs]
-        if shapes != [(1, length, width)] or program.outputs[0].dtype != "float32":
-            raise BundleError(
-                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {length}, {width})"
-            )
+    check_only_output(manifest, width, per_token=True)
     longest = max(program.inputs[0].shape[1] for program in manifest.programs)
     if stride > longest // 2:
         raise BundleError(
