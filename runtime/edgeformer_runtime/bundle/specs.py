@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.records import dataclass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_TOKENIZER_BYTES = 64 << 20
 SHORTEST_TEXT = 2
