@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from edgeformer_runtime import __version__
@@ -21,7 +22,6 @@ from edgeformer_runtime.bundle.specs import TensorSpec as TensorSpec
 from edgeformer_runtime.bundle.specs import TextPreprocessing as TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.task import TASKS, Task
 
 _CONTROL_CHARACTER = "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"

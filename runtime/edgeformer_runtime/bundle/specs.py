@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.records import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
