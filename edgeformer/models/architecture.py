@@ -311,6 +311,10 @@ _PLAIN_PROCESSORS = ("ViT", "DeiT", "BEiT", "Beit", "Bit", "CLIP", "Siglip", "Mo
 _STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels")
 _WARPED_FROM = 384
 """Pixels from which ConvNext's processor crops nothing."""
+_MAX_SIDE, _MAX_RESIZED = 4096, 8192
+"""Of a bundle's manifest, which would be too late to learn of them."""
+_LARGEST_MEAN = 256
+"""Of pixels, whichever their scale."""
 
 
 def read_image_processor(folder: Path) -> ImagePreprocessing:
@@ -343,9 +347,10 @@ def read_image_processor(folder: Path) -> ImagePreprocessing:
     for field in ("do_resize", "do_rescale"):
         if raw.get(field, True) is not True:
             raise refuse(field, "true")
-    if abs(float(raw.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
+    factor = raw.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, float) or not abs(factor - 1 / 255) <= 1e-9:
         raise refuse("rescale_factor", "1/255")
-    if raw.get("resample") not in _FILTERS:
+    if not isinstance(raw.get("resample"), int) or raw["resample"] not in _FILTERS:
         raise refuse("resample", "2 (bilinear) or 3 (bicubic)")
     normalises = raw.get("do_normalize", True)
     mean, std = (raw.get("image_mean"), raw.get("image_std")) if normalises else ([0.0] * 3, [1.0] * 3)
@@ -353,10 +358,12 @@ def read_image_processor(folder: Path) -> ImagePreprocessing:
         if (
             not isinstance(values, list | tuple)
             or len(values) != 3
-            or not all(isinstance(each, int | float) for each in values)
+            or not all(isinstance(each, int | float) and abs(each) <= _LARGEST_MEAN for each in values)
         ):
             raise refuse(field, "three numbers")
     side, crop, square = _resizes(raw, kind, refuse)
+    if side > _MAX_SIDE or square > _MAX_RESIZED:
+        raise refuse("size", f"at most {_MAX_SIDE} pixels, of {_MAX_RESIZED} before the crop")
     return ImagePreprocessing(
         height=side,
         width=side,
@@ -393,14 +400,17 @@ def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, 
         crop, square = "center", size["shortest_edge"]
     else:
         raise refuse("size", "a square's height and width, or a shortest_edge")
-    if type(square) is not int:
-        raise refuse("size", "whole pixels")
+    if type(square) is not int or square > _MAX_RESIZED:
+        raise refuse("size", f"whole pixels, {_MAX_RESIZED} at most")
     if kind.startswith("ConvNext"):
         if raw.get("do_center_crop"):
             raise refuse("do_center_crop", "false: crop_pct says what a ConvNext's processor crops")
         if square >= _WARPED_FROM:
             return square, "squash", square
-        return square, "center", int(square / float(raw.get("crop_pct") or 224 / 256))
+        part = raw.get("crop_pct") or 224 / 256
+        if not isinstance(part, float) or not 0.1 <= part <= 1:
+            raise refuse("crop_pct", "a part of the image")
+        return square, "center", int(square / part)
     if not raw.get("do_center_crop"):
         if crop == "center":
             raise refuse("do_center_crop", "true where size is a shortest_edge: a bundle's images have one size")
