@@ -1,9 +1,9 @@
 package org.edgeformer.core.pipelines
 
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.Classification
 import org.edgeformer.core.IMAGE_INPUT
 import org.edgeformer.core.IMAGE_PROGRAM
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.preprocess.ImageDecoder
@@ -16,7 +16,7 @@ import org.edgeformer.core.preprocess.RgbImage
  *
  * @param decoder the platform's, for images that come as files: those of the recorded vectors.
  */
-class ImageClassifier(bundle: Bundle, engine: Engine, private val decoder: ImageDecoder) :
+class ImageClassifier(bundle: ModelBundle, engine: Engine, private val decoder: ImageDecoder) :
     ProgramPipeline<RgbImage, ClassificationResult>(bundle, engine) {
     private val encoder = ImageEncoder(bundle.manifest.preprocessing as ImagePreprocessing)
 
