@@ -24,14 +24,14 @@ from edgeformer.checkpoints.sentence import (
     with_prompt,
 )
 from edgeformer.checkpoints.sources import CONFIG_FILE, resolve_source
-from edgeformer.checkpoints.task import activation_of, labels_of, read_labels, task_of
+from edgeformer.checkpoints.task import activation_of, label_notes, labels_of, read_labels, task_of
 from edgeformer.checkpoints.tokenizer_options import TOKENIZER_CONFIG
 from edgeformer.checkpoints.tokenizers import lower_cased, read_tokenizer, vocabulary_size
 from edgeformer.checkpoints.weights import check_sizes, check_weight_files
 from edgeformer.models.config import read_object
 from edgeformer.models.family import FAMILIES, Family, Program, ProgramOptions, family_for
 from edgeformer.models.pooling import MEAN_HEAD, EmbeddingHead
-from edgeformer.models.score_range import set_mask
+from edgeformer.models.score_range import exact_masks, set_mask
 from edgeformer.models.text import TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.tasks.task import TASKS
@@ -209,6 +209,9 @@ def open_checkpoint(
             check_no_prompt(sentence)
     elif record.writes:
         tokenizer = _checked_tokenizer(read_tokenizer(found.folder, 0, config.vocab_size), config.vocab_size)
+    given = read_labels(Path(labels_file)) if labels_file is not None else labels
+    named = labels_of(family, task, raw, given)
+    notes += label_notes(named, raw) if given is None else ()
     speech = None if family.read_extras is None else family.read_extras(found.folder, config, raw, tokenizer, language)
     return Checkpoint(
         source=Source(found.id, found.revision, weights.weights_sha256((*files, *dense_files))),
@@ -218,7 +221,7 @@ def open_checkpoint(
         raw=raw,
         config=config if speech is None else speech.config,
         task=task,
-        labels=labels_of(family, task, raw, read_labels(Path(labels_file)) if labels_file is not None else labels),
+        labels=named,
         activation=activation_of(task, raw),
         license=_license(found.root),
         tokenizer_json=tokenizer,
@@ -308,7 +311,8 @@ def load_module(
         advice = weights.prefix_advice(expected.keys() - state.keys(), leftover)
         raise InputError(f"{checkpoint.source.id} does not fit its config: {advice or '; '.join(problems) + hint}")
     module.load_state_dict({name: state[name] for name in expected})
-    checkpoint.family.fit(module, checkpoint.config)
+    with exact_masks(module):  # what mask the model needs is seen only when it computes right
+        checkpoint.family.fit(module, checkpoint.config)
     silenced = _silence_padding(module, checkpoint.pad_token_id)
     scores = _scores(module, checkpoint)
     if attention in APPROXIMATE_KERNELS.values() and scores.mask != MASK_VALUE:

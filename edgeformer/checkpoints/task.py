@@ -162,6 +162,21 @@ def _labels(family: Family[Any], raw: Mapping[str, Any], given: tuple[str, ...] 
     return given
 
 
+def label_notes(labels: tuple[str, ...], raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note where the config's label2id says something else than the labels that answers have."""
+    stated = raw.get("label2id")
+    if not isinstance(stated, Mapping):
+        return ()
+    known = {label: number for number, label in enumerate(labels)}
+    other = [label for label, number in stated.items() if labels and known.get(label) != number]
+    if not other:
+        return ()
+    return (
+        f"config.json: label2id has {shorten(other[0], 40)} as {shorten(stated[other[0]], 20)}, and the labels do not: "
+        "they are those of id2label, as in transformers' pipelines: name others with --labels FILE",
+    )
+
+
 def activation_of(task: str, raw: Mapping[str, Any]) -> str:
     """ "softmax" or "sigmoid", from the config's problem_type."""
     problem_type = raw.get("problem_type")

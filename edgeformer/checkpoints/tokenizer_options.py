@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -13,7 +12,6 @@ from typing import Any
 from tokenizers import AddedToken
 
 from edgeformer.models.config import read_object
-from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS = (
@@ -158,16 +156,6 @@ def has_own_class(folder: Path) -> bool:
     import transformers
 
     return isinstance(getattr(transformers, str(stated), getattr(transformers, name, None)), type)
-
-
-@contextmanager
-def told_of_transformers(file: str) -> Iterator[None]:
-    """One line for what transformers says of a file that it cannot use."""
-    try:
-        yield
-    except Exception as error:  # whatever a stranger's files lead to
-        why = shorten(" ".join(str(error).split()), 160)
-        raise InputError(f"{file}: transformers cannot build its tokenizer: {type(error).__name__} {why}") from None
 
 
 def _stated(folder: Path, values: Mapping[str, Any]) -> Any:

@@ -21,9 +21,8 @@ from edgeformer.checkpoints.tokenizer_options import (
     TokenizerOptions,
     has_own_class,
     read_options,
-    told_of_transformers,
 )
-from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_BYTES, read_object, read_text
+from edgeformer.models.config import MAX_VOCABULARY_BYTES, MAX_VOCABULARY_JSON_BYTES, read_object, read_text, refusing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
 from edgeformer_runtime.preprocess.tokenizer import Tokenizer as BundleTokenizer
@@ -152,7 +151,7 @@ def _as_transformers_has_it(folder: Path, token_types: int) -> dict[str, Any]:
     """The tokenizer that transformers itself builds, for the classes that nothing here reads."""
     from transformers import AutoTokenizer
 
-    with told_of_transformers(TOKENIZER_CONFIG):
+    with refusing(f"{TOKENIZER_CONFIG}: transformers cannot build its tokenizer:"):
         built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     backend = getattr(built, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):

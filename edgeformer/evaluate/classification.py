@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
-from edgeformer.evaluate.evaluate import (
-    Answers,
-    Asker,
-    ClassReport,
-    EvaluationResult,
-    LabelSetReport,
-    ask,
-    class_report,
-    label_set_report,
-)
+from edgeformer.evaluate.evaluate import Answers, Asker, Comparison, ask
+from edgeformer.evaluate.metrics import ClassReport, LabelSetReport, class_report, label_set_report
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -43,24 +35,16 @@ class Accuracy:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation(EvaluationResult):
-    """What was found.
+class Evaluation(Comparison[Accuracy]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same best label, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
         report: the bundle's answers class by class.
         answers: the bundle's, example by example.
     """
 
-    executed_by: str
-    n: int
-    bundle: Accuracy
-    source: Accuracy | None
     agreement: float | None
     truncated: int
     report: ClassReport
@@ -69,10 +53,7 @@ class Evaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "top1",
-            "value": self.bundle.top1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.top1,
+            **self.values("top1", lambda quality: quality.top1),
             "agreement": self.agreement,
             "top5": self.bundle.top5,
             "source_top5": None if self.source is None else self.source.top5,
@@ -83,13 +64,8 @@ class Evaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1, and the mistakes."""
-        table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(
-            self.model, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n)
-        )
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+        columns = ("top-1", f"top-{TOP}", "macro F1", "same answer", "n")
+        table = self.table(columns, _percents, f"{self.report.macro_f1:.2%}", _same(self.agreement))
         return [table, class_table(self.report.scores), *_mistakes(self.report)]
 
 
@@ -150,6 +126,10 @@ def _mistakes(report: ClassReport) -> list[Table]:
     return [table]
 
 
+def _same(agreement: float | None) -> str:
+    return "-" if agreement is None else f"{agreement:.2%}"
+
+
 def _percents(accuracy: Accuracy) -> tuple[str, str]:
     return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
 
@@ -188,32 +168,21 @@ class LabelSetExample:
 
 
 @dataclass(frozen=True, repr=False)
-class LabelSetEvaluation(EvaluationResult):
-    """What was found.
+class LabelSetEvaluation(Comparison[LabelSetReport]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same labels, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
     """
 
-    executed_by: str
-    n: int
-    bundle: LabelSetReport
-    source: LabelSetReport | None
     agreement: float | None
     truncated: int
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "micro_f1",
-            "value": self.bundle.micro_f1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.micro_f1,
+            **self.values("micro_f1", lambda quality: quality.micro_f1),
             "agreement": self.agreement,
             "threshold": THRESHOLD,
             **self.bundle.to_json(),
@@ -223,12 +192,8 @@ class LabelSetEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1."""
-        table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table, class_table(self.bundle.scores)]
+        columns = ("micro F1", "macro F1", "all labels right", "same answer", "n")
+        return [self.table(columns, _figures, _same(self.agreement)), class_table(self.bundle.scores)]
 
 
 def evaluate_label_sets(asker: Asker, data: str, limit: int | None) -> LabelSetEvaluation:

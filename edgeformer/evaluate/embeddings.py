@@ -12,23 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import (
-    TEXT_COLUMNS,
-    PairColumns,
-    TableColumns,
-    locate,
-    read_pairs,
-    read_table,
-    spread,
-)
-from edgeformer.evaluate.evaluate import (
-    Z_95,
-    Answers,
-    Asked,
-    Asker,
-    EvaluationResult,
-    ask,
-)
+from edgeformer.data.labelled import TEXT_COLUMNS, PairColumns, TableColumns, locate, read_pairs, read_table, spread
+from edgeformer.evaluate.evaluate import Z_95, Answers, Asked, Asker, Comparison, ask
 from edgeformer.tasks.text import SPEARMAN
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
@@ -86,24 +71,16 @@ class EmbeddingAnswers(Answers):
 
 
 @dataclass(frozen=True, repr=False)
-class EmbeddingEvaluation(EvaluationResult):
-    """What was found.
+class EmbeddingEvaluation(Comparison[Correlation]):
+    """What was found in so many pairs.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of pairs.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         truncated: how many texts were too long for the bundle and lost their end.
         answers: of the bundle, pair by pair; None where there is no correlation.
     """
 
-    executed_by: str
-    n: int
-    bundle: Correlation
-    source: Correlation | None
     agreement: float | None
     least: float | None
     truncated: int
@@ -112,10 +89,7 @@ class EmbeddingEvaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "spearman",
-            "value": self.bundle.spearman,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.spearman,
+            **self.values("spearman", lambda quality: quality.spearman),
             "agreement": self.agreement,
             "least_cosine": self.least,
             "pearson": self.bundle.pearson,
@@ -126,12 +100,8 @@ class EmbeddingEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
         same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table]
+        return [self.table(("Spearman", "Pearson", "cosine to the source", "pairs"), _figures, same)]
 
 
 def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> EmbeddingEvaluation:
@@ -200,32 +170,21 @@ def _answers(
 
 
 @dataclass(frozen=True, repr=False)
-class ScoreEvaluation(EvaluationResult):
-    """What was found.
+class ScoreEvaluation(Comparison[Correlation]):
+    """What was found in so many texts or pairs.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of texts or pairs.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         most: by how much a score of the bundle differs from the source's at most, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
     """
 
-    executed_by: str
-    n: int
-    bundle: Correlation
-    source: Correlation | None
     most: float | None
     truncated: int
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "spearman",
-            "value": self.bundle.spearman,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.spearman,
+            **self.values("spearman", lambda quality: quality.spearman),
             "pearson": self.bundle.pearson,
             "source_pearson": None if self.source is None else self.source.pearson,
             "largest_difference": self.most,
@@ -235,12 +194,8 @@ class ScoreEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "Spearman", "Pearson", "largest difference", "inputs")
         most = "-" if self.most is None else f"{self.most:.2e}"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), most, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table]
+        return [self.table(("Spearman", "Pearson", "largest difference", "inputs"), _figures, most)]
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,7 @@ from torch.nn import functional
 from edgeformer.attention import AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
-from edgeformer.models.text import (
-    TextEncoder,
-    TextModel,
-    text_programs,
-)
+from edgeformer.models.text import TextEncoder, TextModel, text_programs
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -152,6 +148,7 @@ class Network(nn.Module):
         self.attention = attention
         self._asked = 0
         self.use(IMPLEMENTATION)
+        self._built = _makeup(public)
 
     def use(self, implementation: str) -> None:
         """Let the public module's layers take attention and masks of that name."""
@@ -185,12 +182,33 @@ class Network(nn.Module):
 
     @contextmanager
     def eager(self) -> Iterator[None]:
-        """Within the context, attention and masks are transformers' own."""
+        """Within the context, attention and masks are transformers' own, and the public module is as it was built.
+
+        BigBird takes another attention for good with the first text that is short.
+        """
+        now = _makeup(self.public)
+        _restore(self._built)
         self.use("eager")
         try:
             yield
         finally:
             self.use(IMPLEMENTATION)
+            _restore(now)
+
+
+def _makeup(public: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
+    """Each part of a module, with its settings and its own parts."""
+
+    def settings(part: nn.Module) -> dict[str, Any]:
+        plain = {name: each for name, each in vars(part).items() if isinstance(each, str | int | float)}
+        return plain | {"training": False, "_modules": {**part._modules}}
+
+    return [(part, settings(part)) for part in public.modules()]
+
+
+def _restore(makeup: list[tuple[nn.Module, dict[str, Any]]]) -> None:
+    for part, settings in makeup:
+        vars(part).update(settings, _modules={**settings["_modules"]})
 
 
 class AdaptedEncoder(Network, TextEncoder):
@@ -321,6 +339,7 @@ def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) 
         return (Program("image", module, (pixels,), (TensorSpec("logits", "float32", (1, module.num_labels)),)),)
     made = text_programs(module, config, options)
     with torch.no_grad():
+        _check_length(module, config, made[-1].inputs[0].shape[1])
         for program in made:  # makes the constants of this length, which an export cannot
             module(*program.example_inputs())
     return made
@@ -333,39 +352,64 @@ def fit(module: nn.Module, config: AdaptedConfig) -> None:
     Raises:
         InputError: they differ, or a text's answer depends on the padding behind it.
     """
-    generator = torch.Generator().manual_seed(0)
     if isinstance(module, AdaptedClassifier):
         assert config.preprocessing is not None
         size = (config.preprocessing.height, config.preprocessing.width)
-        pixels = torch.randn((1, 3, *size), generator=generator)
+        pixels = torch.randn((1, 3, *size), generator=torch.Generator().manual_seed(0))
         network, name = module.adapted, type(module.adapted.public).__name__
         with network.eager():
             expected = network.call(pixel_values=pixels)["logits"]
         _compare(name, expected, lambda: module(pixels)[0])
         return
-    assert isinstance(module, TextModel)
+    assert isinstance(module, TextModel) and isinstance(module.encoder, AdaptedEncoder)
     encoder = module.encoder
-    assert isinstance(encoder, AdaptedEncoder)
-    name = next((type(part).__name__ for part in encoder.public.modules() if hasattr(part, "config")), "model")
-    length = min(_WHOLE, config.max_position_embeddings)
-    part = max(2, length - _PADDING)
+    inputs = _sample(config, min(_WHOLE, config.max_position_embeddings))
+    with _told(_name(encoder)):
+        whole = encoder.own(*inputs)
+    end = config.first_position + config.max_position_embeddings
+    positions = torch.arange(config.first_position, end, dtype=torch.int32)[None]
+    choices = (positions, positions.long(), None)
+    _settle(encoder, choices, lambda: _compare(_name(encoder), whole, lambda: encoder(*inputs)))
+    _check_padding(encoder, config, inputs)
+
+
+def _name(encoder: AdaptedEncoder) -> str:
+    return next((type(part).__name__ for part in encoder.public.modules() if hasattr(part, "config")), "model")
+
+
+def _sample(config: AdaptedConfig, length: int) -> list[Tensor]:
+    """Random tokens (1, length) with the other inputs of a model."""
+    generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.pad_token_id + 1, config.vocab_size, (1, length), generator=generator, dtype=torch.int32)
-    inputs = [ids % config.vocab_size, torch.ones_like(ids), torch.zeros_like(ids)][: len(config.input_names)]
-    short = [each[:, :part] for each in inputs]
+    return [ids % config.vocab_size, torch.ones_like(ids), torch.zeros_like(ids)][: len(config.input_names)]
+
+
+def _check_length(module: nn.Module, config: AdaptedConfig, length: int) -> None:
+    """Compare as many tokens as the longest program takes: windows and the like begin behind a few."""
+    encoder: Any = module.encoder
+    inputs = _sample(config, length)
+    with _told(_name(encoder)):
+        expected = encoder.own(*inputs)
+    where = f"on texts of {length} tokens, so choose a smaller length"
+    _compare(_name(encoder), expected, lambda: encoder(*inputs), where)
+    _check_padding(encoder, config, inputs)
+
+
+def _check_padding(encoder: AdaptedEncoder, config: AdaptedConfig, inputs: Sequence[Tensor]) -> None:
+    """Compare the first tokens of a text with the same ones in front of padding."""
+    part = max(2, min(_WHOLE, inputs[0].shape[1]) - _PADDING)
     padded = [each.clone() for each in inputs]
     padded[0][:, part:] = config.pad_token_id
     padded[1][:, part:] = 0
-    with _told(name):
-        whole, alone = encoder.own(*inputs), encoder.own(*short)
-    end = config.first_position + config.max_position_embeddings
-    positions = torch.arange(config.first_position, end, dtype=torch.int32)[None]
-    _settle(encoder, (positions, positions.long(), None), lambda: _compare(name, whole, lambda: encoder(*inputs)))
+    with _told(_name(encoder)):
+        alone = encoder.own(*(each[:, :part] for each in inputs))
 
     def with_padding() -> Tensor:
         found: Tensor = encoder(*padded)
         return found[:, :part] if found.dim() == alone.dim() == 3 else found
 
-    _compare(name, alone, with_padding, "with padding behind a text, which a bundle's fixed lengths need")
+    where = "with padding behind a text, which a bundle's fixed lengths need"
+    _compare(_name(encoder), alone, with_padding, where)
 
 
 def _settle(encoder: AdaptedEncoder, choices: Sequence[Tensor | None], check: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
@@ -25,7 +26,7 @@ from edgeformer.models.adapted import (
     fit,
     programs,
 )
-from edgeformer.models.config import MAX_LAYERS, read_object
+from edgeformer.models.config import MAX_LAYERS, read_object, refusing
 from edgeformer.models.family import Family
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
@@ -49,6 +50,8 @@ _LONGEST = 1 << 14
 """Positions of a model that has no limit."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
+MAX_WEIGHTS = 2000
+"""Tensors of a module: the deepest architectures have 800."""
 
 
 class Architecture:
@@ -72,7 +75,7 @@ class Architecture:
         """transformers' config, of plain values alone."""
         made = self.library.CONFIG_MAPPING[self.model_type]
         values = {key: value for key, value in self.raw.items() if key not in ("auto_map", "_attn_implementation")}
-        with self._refusing("config.json cannot be read as"):
+        with refusing(f"config.json cannot be read as a {self.model_type}:"):
             return made.from_dict(values)
 
     @cached_property
@@ -101,7 +104,7 @@ class Architecture:
         for field, value in self.raw.items():
             if isinstance(value, int) and value > MAX_LAYERS and ("layer" in field or "depth" in field):
                 raise InputError(f"config.json: {field} is {value}: expected {MAX_LAYERS} at most")
-        with self._refusing("transformers cannot build"), torch.device("meta"):
+        with refusing(f"transformers cannot build a {self.model_type}:"), torch.device("meta"), _bounded():
             made = self.named(self.config)
         there = sum(path.stat().st_size for path in self.folder.glob("*.*") if path.is_file()) if self.folder else 0
         stated = sum(each.numel() for each in made.parameters())
@@ -156,17 +159,6 @@ class Architecture:
             one_type_of=most if types == 1 else None,
         )
 
-    @contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        """One line for what transformers says of a config that it cannot use."""
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:  # whatever a config of a stranger leads to
-            why = shorten(" ".join(str(error).split()), 160)
-            raise InputError(f"{what} a {self.model_type}: {type(error).__name__} {why}") from None
-
     def build(self, config: AdaptedConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:
         """A text or image model in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
@@ -192,7 +184,7 @@ class Architecture:
             config.num_labels = num_labels
         config.use_cache = False
         found = self.named if task == "text-embedding" and self._is_base else self.class_for(_AUTO[task])
-        with self._refusing("transformers cannot build"):
+        with refusing(f"transformers cannot build a {self.model_type}:"):
             return found._from_config(config, attn_implementation="eager")
 
     @property
@@ -221,7 +213,7 @@ class Architecture:
 
     def _divided(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights as transformers loads them where it cuts tensors apart or joins them."""
-        with self._refusing("transformers cannot load"):
+        with refusing(f"transformers cannot load a {self.model_type}:"):
             model, said = self.named.from_pretrained(
                 None, config=self.config, state_dict=state, output_loading_info=True
             )
@@ -272,6 +264,30 @@ class Architecture:
         raise InputError(f"a {self.model_type} is transformers' own module, of which nothing is pruned here")
 
 
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the building of a module at the weight with which it has more of them than any architecture.
+
+    How often each of a config's numbers repeats a layer is known to transformers alone.
+
+    Raises:
+        InputError: from within transformers, where the weight is made.
+    """
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > MAX_WEIGHTS:
+            raise InputError(f"config.json states a model of over {MAX_WEIGHTS} tensors: expected fewer layers")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:
     """The record of an architecture of transformers, made for one checkpoint.
 
@@ -320,6 +336,10 @@ def read_image_processor(folder: Path) -> ImagePreprocessing:
     for field, value in raw.items():
         if field.startswith("do_") and value and field not in _STEPS:
             raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
+    raw = _as_transformers_reads(folder)
+    for field, value in raw.items():
+        if field.startswith("do_") and value and field not in _STEPS:
+            raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
     for field in ("do_resize", "do_rescale"):
         if raw.get(field, True) is not True:
             raise refuse(field, "true")
@@ -331,7 +351,7 @@ def read_image_processor(folder: Path) -> ImagePreprocessing:
     mean, std = (raw.get("image_mean"), raw.get("image_std")) if normalises else ([0.0] * 3, [1.0] * 3)
     for field, values in (("image_mean", mean), ("image_std", std)):
         if (
-            not isinstance(values, list)
+            not isinstance(values, list | tuple)
             or len(values) != 3
             or not all(isinstance(each, int | float) for each in values)
         ):
@@ -348,6 +368,21 @@ def read_image_processor(folder: Path) -> ImagePreprocessing:
     )
 
 
+def _as_transformers_reads(folder: Path) -> dict[str, Any]:
+    """The fields of an image processor with its class's own values for those that the file leaves out.
+
+    They differ by class: a size of one number is a square or the shortest edge, and some crop unasked.
+    """
+    from transformers import AutoImageProcessor
+
+    with refusing(f"{PROCESSOR_FILE}: transformers cannot build its processor:"):
+        built = AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
+        read: dict[str, Any] = built.to_dict()
+    return read
+
+
 def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, int]:
     """Pixels of the model's input, "center" or "squash", and pixels before the crop."""
     size = raw.get("size")
@@ -361,6 +396,8 @@ def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, 
     if type(square) is not int:
         raise refuse("size", "whole pixels")
     if kind.startswith("ConvNext"):
+        if raw.get("do_center_crop"):
+            raise refuse("do_center_crop", "false: crop_pct says what a ConvNext's processor crops")
         if square >= _WARPED_FROM:
             return square, "squash", square
         return square, "center", int(square / float(raw.get("crop_pct") or 224 / 256))

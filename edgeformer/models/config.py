@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def check_heads(width: int, num_heads: int, width_name: str) -> None:
             f"config.json: {width_name} must be a multiple of num_attention_heads, "
             f"found {shorten(width)} and {shorten(num_heads)}"
         )
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """One line for what another library says of files that it cannot use; `what` is the start of the line.
+
+    Raises:
+        InputError: whatever a stranger's files lead to.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        why = shorten(" ".join(str(error).split()), 160)
+        raise InputError(f"{what} {type(error).__name__} {why}") from None
 
 
 def refuse_unsupported_text(raw: Mapping[str, Any]) -> None:

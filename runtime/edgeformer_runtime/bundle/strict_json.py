@@ -19,6 +19,8 @@ MAX_DEPTH = 32
 MAX_CONTAINERS = 1_000_000
 """Objects and lists of one file, which take 20 times their two characters once they are parsed."""
 MAX_VALUES = 4_000_000
+MAX_RECORDED_KEYS = 200_000
+"""Of recorded vectors, whose objects are few: a key takes ten times its characters."""
 
 CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
@@ -26,6 +28,8 @@ CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _PACKAGE = Path(__file__).parents[1]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_BEYOND_FLOATS = re.compile("[0-9]{309}")
+"""Digits of an integer that no float can hold, or of something shorter that is looked at more closely then."""
 
 
 def dumps(value: Any) -> str:
@@ -33,20 +37,21 @@ def dumps(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def loads(data: bytes, where: str, max_bytes: int) -> Any:
+def loads(data: bytes, where: str, max_bytes: int, max_keys: int = MAX_VALUES) -> Any:
     """Parse UTF-8 JSON from an untrusted file.
 
     Args:
         data: the file's bytes.
         where: the file's name, for messages.
         max_bytes: the largest accepted size.
+        max_keys: of all objects together. Colons are counted, those in texts, too.
 
     Raises:
         BundleError: not JSON, or JSON that other parsers would read differently (duplicate keys, NaN, too deep).
     """
     if len(data) > max_bytes:
         raise BundleError(f"{where}: expected at most {max_bytes} bytes, found {len(data)}")
-    check_counts(data, where)
+    check_counts(data, where, max_keys)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -69,12 +74,17 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
             raise BundleError(f"{where}: the number {shorten(digits)} is out of range")
         return number
 
+    def whole(digits: str) -> int:
+        finite(digits)
+        return int(digits)
+
+    integer = whole if _BEYOND_FLOATS.search(text) else int
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=not_json, parse_float=finite)
+        value = json.loads(
+            text, object_pairs_hook=unique, parse_constant=not_json, parse_float=finite, parse_int=integer
+        )
     except json.JSONDecodeError as error:
         raise BundleError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except ValueError:  # int() refuses thousands of digits
-        raise BundleError(f"{where}: a number has too many digits") from None
     except RecursionError:
         raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
     check_depth(value, where)
@@ -83,14 +93,14 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
     return value
 
 
-def load_file(path: Path, where: str, max_bytes: int) -> Any:
+def load_file(path: Path, where: str, max_bytes: int, max_keys: int = MAX_VALUES) -> Any:
     """Parse a file of UTF-8 JSON, as `loads` does."""
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read: {error.strerror}") from None
-    return loads(data, where, max_bytes)
+    return loads(data, where, max_bytes, max_keys)
 
 
 def walk(value: Any) -> Iterator[tuple[int, Any]]:
@@ -106,17 +116,20 @@ def walk(value: Any) -> Iterator[tuple[int, Any]]:
             stack += [(depth + 1, child) for child in item]
 
 
-def check_counts(data: bytes, where: str) -> None:
+def check_counts(data: bytes, where: str, max_keys: int = MAX_VALUES) -> None:
     """Refuse JSON of more parts than a file of ours has, before it is parsed.
 
     Raises:
         BundleError: says which parts are too many.
     """
-    containers, values = data.count(b"[") + data.count(b"{"), data.count(b",")
-    if containers > MAX_CONTAINERS or values > MAX_VALUES:
-        found = f"{containers} objects and lists" if containers > MAX_CONTAINERS else f"{values} values"
-        most = MAX_CONTAINERS if containers > MAX_CONTAINERS else MAX_VALUES
-        raise BundleError(f"{where}: {found}: expected {most} at most")
+    parts = (
+        (data.count(b"[") + data.count(b"{"), MAX_CONTAINERS, "objects and lists"),
+        (data.count(b","), MAX_VALUES, "values"),
+        (data.count(b":"), max_keys, "keys"),
+    )
+    for found, most, what in parts:
+        if found > most:
+            raise BundleError(f"{where}: {found} {what}: expected {most} at most")
 
 
 def check_depth(value: Any, where: str) -> None:

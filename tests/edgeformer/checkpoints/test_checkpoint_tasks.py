@@ -130,3 +130,23 @@ def test_multi_label_and_regression(bert: Path) -> None:
     edit_config(bert, problem_type=None, id2label={"0": "LABEL_0"})
     assert "regression" in message(bert, task="text-classification")
     assert (open_checkpoint(str(bert)).task, open_checkpoint(str(bert)).activation) == ("text-scoring", "sigmoid")
+
+
+@pytest.mark.parametrize(
+    ("id2label", "label2id", "noted"),
+    [
+        ({"0": "no", "1": "yes"}, {"no": 0, "yes": 1}, False),
+        ({"0": "no", "1": "yes"}, {"no": 1, "yes": 0}, True),
+        (None, {"entailment": 0, "contradiction": 1}, True),
+        ({"0": "no", "1": "yes"}, None, False),
+    ],
+)
+def test_label2id_that_says_something_else_is_noted(
+    bert: Path, id2label: object, label2id: object, noted: bool
+) -> None:
+    edit_config(bert, id2label=id2label, label2id=label2id, num_labels=2)
+    found = open_checkpoint(str(bert))
+    assert found.labels == (("no", "yes") if id2label else ("LABEL_0", "LABEL_1"))
+    assert any("label2id has" in note for note in found.notes) == noted
+    named = open_checkpoint(str(bert), labels=("a", "b"))
+    assert not any("label2id" in note for note in named.notes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
-from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
+from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
@@ -53,20 +55,23 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
+def apart(public: Any, checkpoint: Checkpoint, module: torch.nn.Module) -> float:
+    """The largest difference to transformers' own output, relative to its largest value."""
+    (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
+
+    def run(inputs: Mapping[str, Any]) -> Any:
+        with torch.no_grad():
+            return module(*(torch.as_tensor(inputs[spec.name]) for spec in program.inputs))[0].numpy()
+
+    return distance(public, program, checkpoint.task, run)
+
+
 @pytest.mark.parametrize("name", SHOWN)
 def test_outputs_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     public = save(name, tmp_path / name)
     checkpoint = open_checkpoint(tmp_path / name)
     module, keys = load_module(checkpoint, KERNELS["split_heads" if name == "xlm-roberta-xl" else "dense"])
-    (program,) = checkpoint.programs(module, ProgramOptions(seq_lens=(16,)))
-    with torch.no_grad():
-        found = distance(
-            public,
-            program,
-            checkpoint.task,
-            lambda inputs: module(*(torch.as_tensor(inputs[spec.name]) for spec in program.inputs))[0].numpy(),
-        )
-    assert found <= 1e-5
+    assert apart(public, checkpoint, module) <= 1e-5
     assert checkpoint.family.name == f"adapted-{checkpoint.raw['model_type']}"
     assert sum(note.startswith("adapted: ") for note in keys.notes) == 1
 
@@ -94,6 +99,34 @@ def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Pat
     assert "that code is not run here" in refusal(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "no such"}))
     assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
+    save("albert", tmp_path / "albert")
+    config = json.loads((tmp_path / "albert/config.json").read_text())
+    (tmp_path / "albert/config.json").write_text(json.dumps({**config, "inner_group_num": 10**9}))
+    assert "a model of over 2000 tensors" in refusal(tmp_path / "albert")
+
+
+def test_what_computes_long_texts_otherwise_is_refused_at_such_lengths(tmp_path: Path) -> None:
+    save("big_bird", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    sparse = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1}  # from 15 tokens on
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sparse}))
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    assert checkpoint.programs(module, ProgramOptions(seq_lens=(14,)))
+    with pytest.raises(InputError, match="answers otherwise on texts of 32 tokens, so choose a smaller length: 0"):
+        checkpoint.programs(module, ProgramOptions(seq_lens=(14, 32)))
+
+
+def test_a_mask_hides_padding_from_large_scores(tmp_path: Path) -> None:
+    public = save("gpt2", tmp_path)
+    with torch.no_grad():
+        for layer in public.transformer.h:
+            layer.attn.c_attn.weight *= 40
+    public.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, keys = load_module(checkpoint, KERNELS["dense"])
+    assert keys.scores.spread > 1000 and keys.scores.mask < -2 * keys.scores.spread
+    assert apart(public, checkpoint, module) <= 1e-4
 
 
 def test_families_of_our_own_come_first_and_unknown_ones_are_named() -> None:
@@ -178,7 +211,7 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center", "bilinear")
     assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
-    assert read(**convnext) == (224, 224, 256, "center", "bicubic")
+    assert read(**convnext, do_center_crop=None) == (224, 224, 256, "center", "bicubic")
     for changes, field in (
         ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type"),
         ({"do_flip_channel_order": True}, "do_flip_channel_order"),
@@ -188,19 +221,32 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop"),
         ({"crop_size": {"height": 300, "width": 300}}, "crop_size"),
         ({"image_mean": [0.5]}, "image_mean"),
+        (convnext, "do_center_crop"),
     ):
         with pytest.raises(InputError, match=f"^preprocessor_config.json: {field} is "):
             read(**changes)
 
 
-def test_pixels_are_those_of_transformers_processor(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "processor",
+    [
+        PROCESSOR,
+        # A number is a square to one class and a short side to another, which also crops unasked.
+        {"image_processor_type": "CLIPImageProcessor", "size": 256},
+        {"feature_extractor_type": "CLIPFeatureExtractor", "size": 256, "do_center_crop": True, "crop_size": 208},
+        {"image_processor_type": "ViTImageProcessor", "size": 96},
+        {"image_processor_type": "MobileNetV1ImageProcessor"},
+    ],
+    ids=lambda processor: str(processor.get("image_processor_type", "old name")),
+)
+def test_pixels_are_those_of_transformers_processor(processor: dict[str, object], tmp_path: Path) -> None:
     import numpy as np
     from PIL import Image
 
     from edgeformer_runtime.preprocess.image import ImageEncoder
 
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 401, 3), dtype=np.uint8))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 480, 3), dtype=np.uint8))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False, backend="pil")
     expected = processor(image, return_tensors="np")["pixel_values"]
     found = ImageEncoder(read_image_processor(tmp_path))(image)
