@@ -58,7 +58,7 @@ class ModelBundle private constructor(val manifest: BundleManifest, private val 
         // Files that refer to others lie in one folder with them, so the copy is the whole bundle's.
         val folder = File(cache, manifest.filesHash())
         val copy = File(folder, name)
-        if (copy in copies) return copy
+        if (copy in copies && copy.isFile) return copy
         if (!isWhole(copy, manifest.files.getValue(name))) write(bytes, copy, name)
         folder.setLastModified(System.currentTimeMillis())
         removeOldCopies(cache)
