@@ -80,6 +80,11 @@ public actor Model {
     /// The embedding of a text.
     public func embed(_ text: String) throws -> EmbeddingResult { try opened(TextEmbedder.init).run(.text(text)) }
 
+    /// The embedding of an image.
+    public func embed(_ pixels: Pixels) throws -> EmbeddingResult {
+        try opened { try ImageEmbedder($0, engine: $1, decoder: self.images) }.run(pixels)
+    }
+
     /// The score of a text, or of a pair of texts.
     public func score(_ text: String, _ second: String? = nil) throws -> ScoreResult {
         try opened(TextScorer.init).run(second.map { .pair(text, $0) } ?? .text(text))

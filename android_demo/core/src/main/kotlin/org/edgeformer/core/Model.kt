@@ -26,6 +26,7 @@ import org.edgeformer.core.pipelines.EntityResult
 import org.edgeformer.core.pipelines.FillOptions
 import org.edgeformer.core.pipelines.FillResult
 import org.edgeformer.core.pipelines.ImageClassifier
+import org.edgeformer.core.pipelines.ImageEmbedder
 import org.edgeformer.core.pipelines.MaskFiller
 import org.edgeformer.core.pipelines.QuestionAnswerer
 import org.edgeformer.core.pipelines.ScoreResult
@@ -91,6 +92,9 @@ class Model private constructor(val bundle: ModelBundle, engine: Engine, private
 
     /** The embedding of a text. */
     suspend fun embed(text: String): EmbeddingResult = work { pipeline<TextEmbedder>().run(text) }
+
+    /** The embedding of an image. */
+    suspend fun embed(image: RgbImage): EmbeddingResult = work { pipeline<ImageEmbedder>().run(image) }
 
     /** The score of a text, or of a pair of texts. */
     suspend fun score(text: String, second: String? = null): ScoreResult = work {
@@ -215,6 +219,7 @@ class Model private constructor(val bundle: ModelBundle, engine: Engine, private
     private fun openPipeline(): Any = when (manifest.task) {
         Task.SPEECH_RECOGNITION -> Transcriber(bundle, engine)
         Task.IMAGE_CLASSIFICATION -> ImageClassifier(bundle, engine, images)
+        Task.IMAGE_EMBEDDING -> ImageEmbedder(bundle, engine, images)
         else -> openTextPipeline(bundle, engine)
     }
 
