@@ -83,8 +83,7 @@ def build_consumer(root: SwiftRoot) -> str:
     folder = root.folder / "consumer"
     folder.mkdir(exist_ok=True)
     author = ("-c", "user.name=EdgeFormer", "-c", "user.email=edgeformer@localhost")
-    cheap = ("--disable-index-store", "-Xswiftc", "-gnone", "-Xswiftc", "-whole-module-optimization")
-    options = ("--scratch-path", "/consumer/build", "--cache-path", "/consumer/cache", *cheap)
+    options = ("--scratch-path", "/consumer/build", "--cache-path", "/consumer/cache", "-Xswiftc", "-gnone")
     commands = (
         ("EdgeFormer", ("git", "init", "--quiet")),
         ("EdgeFormer", ("git", "add", ".")),
