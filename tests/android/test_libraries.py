@@ -26,6 +26,7 @@ DEBIAN = Path("/usr/share/maven-repo")
 
 # Where names of the platform stand beside ours in an app's file: imports of both would need an alias.
 PLATFORM = re.compile(r"(android/(\w+/)?|java/(io|util|nio)/|kotlin/(\w+/)?)([A-Z]\w*)\.class")
+PUBLIC = re.compile(r"^(?:(?!private|internal)\w+ )*(?:class|interface|object) (\w+)", re.M)
 ELSEWHERE = {"Entity", "State", "Target"}
 """Android's Entity is that of sync adapters, kotlin's State is internal, and its Target an annotation."""
 
@@ -156,7 +157,7 @@ def test_no_public_class_has_a_name_of_the_platform() -> None:
     ours = set()
     for module in ("core", "engine"):
         for path in LAYOUT.kotlin(module).rglob("*.kt"):
-            ours |= set(re.findall(r"^(?:(?:\w+) )*(?:class|interface|object) (\w+)", path.read_text(), re.M))
+            ours |= set(PUBLIC.findall(path.read_text()))
     platform = set()
     for jar in (toolchain.android_jar(), toolchain.kotlin_library("kotlin-stdlib")):
         with zipfile.ZipFile(jar) as archive:
