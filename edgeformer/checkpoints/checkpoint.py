@@ -36,6 +36,7 @@ from edgeformer.models.text import TextConfig, TextEmbedder, TextEncoder
 from edgeformer.models.whisper.generation import SpeechSettings
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Source
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.registry import load_attribute
@@ -265,7 +266,7 @@ def check_attention(raw: Mapping[str, Any], task: str) -> None:
     found = raw.get(ATTENTION_KEY)
     if found is not None and found not in APPROXIMATE_KERNELS:
         known = ", ".join(APPROXIMATE_KERNELS)
-        raise InputError(f"config.json: {ATTENTION_KEY} must be one of {known}, or be left out, found {found!r}")
+        raise InputError(f"config.json: {ATTENTION_KEY} must be one of {known}, or be left out, found {shorten(found)}")
     check_approximate(found, task)
 
 
@@ -410,7 +411,7 @@ def _longest(folder: Path, sentence: SentenceFiles) -> int | None:
     if value is None or (isinstance(value, int | float) and value > _NO_LENGTH):
         return None
     if type(value) is not int or value < 2:
-        raise InputError(f"{TOKENIZER_CONFIG}: model_max_length must be an integer above 1, found {value!r}")
+        raise InputError(f"{TOKENIZER_CONFIG}: model_max_length must be an integer above 1, found {shorten(value)}")
     return value
 
 
@@ -440,5 +441,5 @@ def _pad_token_id(raw: Mapping[str, Any], config: TextConfig) -> int:
         return 0  # any id does, since padding is hidden from attention
     most = config.vocab_size
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < most:
-        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {most}, found {value!r}")
+        raise InputError(f"config.json: pad_token_id must be an id below vocab_size {most}, found {shorten(value)}")
     return value

@@ -236,7 +236,9 @@ def _dense_layers(folders: Sequence[Path]) -> tuple[DenseLayer, ...]:
 def _longest(transformer: Mapping[str, Any]) -> int | None:
     value = transformer.get("max_seq_length")
     if value is not None and (type(value) is not int or value < 2):
-        raise InputError(f"sentence_bert_config.json: max_seq_length must be an integer above 1, found {value!r}")
+        raise InputError(
+            f"sentence_bert_config.json: max_seq_length must be an integer above 1, found {shorten(value)}"
+        )
     return value
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from edgeformer.models.config import read_object
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS = (
@@ -94,7 +95,7 @@ class TokenizerOptions:
         """A setting that is true, false or null."""
         value = self.values.get(name, default)
         if value is not None and not isinstance(value, bool):
-            raise InputError(f"{TOKENIZER_CONFIG}: {name} must be true, false or null, found {value!r}")
+            raise InputError(f"{TOKENIZER_CONFIG}: {name} must be true, false or null, found {shorten(value)}")
         return value
 
 
@@ -243,4 +244,4 @@ def _token(value: Any, file: str, field: str) -> AddedToken:
         flags = {key: bool(value.get(key, False)) for key in _TOKEN_FLAGS}
         flags["normalized"] = bool(value.get("normalized", not special))
         return AddedToken(value["content"], special=special, **flags)
-    raise InputError(f"{file}: {field} must be a string or an object with content, found {value!r}")
+    raise InputError(f"{file}: {field} must be a string or an object with content, found {shorten(value)}")

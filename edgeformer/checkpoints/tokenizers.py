@@ -113,7 +113,7 @@ def mask_token(folder: Path, tokenizer_json: str) -> tuple[str, int]:
     token = read_options(folder, json.loads(tokenizer_json)).special.get("mask_token")
     ids = [] if token is None else BundleTokenizer(tokenizer_json, TOKENIZER_FILE).text_tokens(token.content)
     if token is None or len(ids) != 1:
-        found = "none" if token is None else f"{token.content!r}, which is {len(ids)} tokens"
+        found = "none" if token is None else f"{shorten(token.content)}, which is {len(ids)} tokens"
         raise InputError(f"{TOKENIZER_CONFIG}: fill-mask needs a mask_token that is one token, found {found}")
     return token.content, ids[0]
 

@@ -135,7 +135,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     for name in names:
         # A name with a folder in it could reach outside of the checkpoint.
         if not isinstance(name, str) or Path(name).name != name or not (index.parent / name).is_file():
-            raise InputError(f"{index.name} names {name!r}, and there is no such file beside it")
+            raise InputError(f"{index.name} names {shorten(name)}, and there is no such file beside it")
     if not names or any(weight_suffix(Path(name)) not in _READERS for name in names):
         raise InputError(f"{index.name} names no shards of a kind that is known: expected {', '.join(_READERS)}")
     return tuple(index.parent / name for name in names)

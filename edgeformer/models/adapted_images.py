@@ -139,7 +139,7 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
         raise _refusal(fields, "crop_pct", f"from {_LEAST_CROP} to 1")
     if fields.get("do_resize") is not True:
         raise _refusal(fields, "do_resize", "true")
-    if fields.get("resample") not in _FILTERS:
+    if not isinstance(fields.get("resample"), int) or fields["resample"] not in _FILTERS:
         raise _refusal(fields, "resample", "2 (bilinear) or 3 (bicubic)")
     mean, std = _normalisation(fields)
     reversed_ = fields.get("do_flip_channel_order") is True

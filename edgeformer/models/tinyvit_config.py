@@ -12,6 +12,7 @@ from edgeformer.models import config as fields
 from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.text import unwrapped
 from edgeformer_runtime.bundle.specs import INTERPOLATIONS, ImagePreprocessing
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 _MEAN = (0.485, 0.456, 0.406)
@@ -177,7 +178,7 @@ def _preprocessing(raw: Mapping[str, Any], variant: _Variant) -> ImagePreprocess
     """timm's rule: the resized side is floor(input size / crop_pct)."""
     size = _ints(raw, "input_size", (3, variant.image_size, variant.image_size))
     if len(size) != 3 or size[0] != 3 or size[1] != size[2]:
-        raise InputError(f"config.json: input_size must be [3, S, S], found {list(size)}")
+        raise InputError(f"config.json: input_size must be [3, S, S], found {shorten(list(size))}")
     crop_pct = fields.read_float(raw, "crop_pct", variant.crop_pct)
     if crop_pct > 1:
         raise InputError(f"config.json: crop_pct must be at most 1, found {crop_pct}")
@@ -195,14 +196,14 @@ def _preprocessing(raw: Mapping[str, Any], variant: _Variant) -> ImagePreprocess
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
-        raise InputError(f"config.json: {key} must be an object, found {value!r}")
+        raise InputError(f"config.json: {key} must be an object, found {shorten(value)}")
     return value
 
 
 def _ints(raw: Mapping[str, Any], key: str, default: tuple[int, ...]) -> tuple[int, ...]:
     value = raw.get(key, default)
     if not isinstance(value, list | tuple):
-        raise InputError(f"config.json: {key} must be a list of integers, found {value!r}")
+        raise InputError(f"config.json: {key} must be a list of integers, found {shorten(value)}")
     return tuple(fields.read_int({key: item}, key, 1) for item in value)
 
 
@@ -210,7 +211,7 @@ def _three(raw: Mapping[str, Any], key: str, default: tuple[float, float, float]
     value = raw.get(key, default)
     numbers = isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value)
     if not numbers or len(value) != 3:
-        raise InputError(f"config.json: {key} must be three numbers, found {value!r}")
+        raise InputError(f"config.json: {key} must be three numbers, found {shorten(value)}")
     return float(value[0]), float(value[1]), float(value[2])
 
 

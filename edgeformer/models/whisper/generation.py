@@ -330,15 +330,20 @@ def _alignment_heads(stated: Mapping[str, Any]) -> tuple[Head, ...]:
     return tuple((pair[0], pair[1]) for pair in value)
 
 
+_AUDIO = (("sampling_rate", 16_000, 192_000), ("n_fft", 400, 16_384), ("hop_length", 160, 16_384))
+"""Fields of the preprocessor, what they are where it leaves them out, and at most in a bundle's manifest."""
+
+
 def _audio(folder: Path, config: WhisperConfig) -> tuple[int, int, int, int]:
     """Rate in Hz, n_fft and hop_length in samples, and the window in seconds."""
     # Newer versions of transformers keep the same settings inside of processor_config.json.
     raw = _read(folder / "preprocessor_config.json") or _read(folder / "processor_config.json").get(
         "feature_extractor", {}
     )
-    rate = fields.read_int(raw, "sampling_rate", 16000)
-    n_fft = fields.read_int(raw, "n_fft", 400)
-    hop_length = fields.read_int(raw, "hop_length", 160)
+    rate, n_fft, hop_length = (fields.read_int(raw, field, default) for field, default, _ in _AUDIO)
+    for (field, _, most), found in zip(_AUDIO, (rate, n_fft, hop_length), strict=True):
+        if found > most:
+            raise InputError(f"preprocessor: {field} is {shorten(found)}: expected {most} at most")
     samples = config.max_source_positions * FRAMES_PER_POSITION * hop_length
     bands = fields.read_int(raw, "feature_size", config.num_mel_bins)
     if bands != config.num_mel_bins:
@@ -346,6 +351,6 @@ def _audio(folder: Path, config: WhisperConfig) -> tuple[int, int, int, int]:
     if samples % rate or fields.read_int(raw, "chunk_length", samples // rate) != samples // rate:
         raise InputError(
             f"preprocessor: {config.max_source_positions} positions are a window of {samples / rate:g} s, which must "
-            f"be whole seconds and chunk_length, found {raw.get('chunk_length')!r}"
+            f"be whole seconds and chunk_length, found {shorten(raw.get('chunk_length'))}"
         )
     return rate, n_fft, hop_length, samples // rate

@@ -23,6 +23,7 @@ from edgeformer.models.config import LayerWidths, read_layer_widths
 from edgeformer.models.text import attention_heads, merge_heads
 from edgeformer.models.units import AttentionModule, StackedLayer, UnitGroup, head_group, neuron_group
 from edgeformer_runtime.bundle.specs import FRAMES_PER_POSITION
+from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 # The configuration, read from a public config.json.
@@ -78,7 +79,9 @@ class WhisperConfig:
         fields.check_heads(self.d_model, self.decoder_attention_heads, "d_model")
         heads = tuple(sorted(set(self.alignment_heads))) or self._upper_half()
         if not all(self.has_head(head) for head in heads):
-            raise InputError(f"config.json: alignment_heads must be (layer, head) of the decoder, found {list(heads)}")
+            raise InputError(
+                f"config.json: alignment_heads must be (layer, head) of the decoder, found {shorten(heads)}"
+            )
         object.__setattr__(self, "alignment_heads", heads)
         for half in ("encoder", "decoder"):
             if not getattr(self, f"{half}_layer_widths"):

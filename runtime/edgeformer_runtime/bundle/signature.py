@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from edgeformer_runtime.bundle.strict_json import dumps, shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.records import dataclass
 
 SIGNATURE_NAME = "manifest.sig"
 SIGNATURE_BYTES = 64

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.records import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,6 @@ class Embedding:
 
 
 # How a speech model's programs are called and its tokens read.
-
 
 HOST_STATE = "host"
 PROGRAM_STATE = "program"
@@ -240,7 +239,6 @@ class AudioPreprocessing:
 
 
 # What a vision model expects of its pixels, as data: the part of image preprocessing that a manifest holds.
-
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 CROPS = ("center", "center-floor", "squash")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -13,7 +13,6 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
 
 if TYPE_CHECKING:

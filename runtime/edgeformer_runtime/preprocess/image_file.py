@@ -111,6 +111,8 @@ _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BYTES_OF_OTHERS = 4
+_BYTES_PER_ROW = 8
+"""A pointer of Pillow's: of an image one pixel wide twice as much as the pixels."""
 _BYTES_BESIDE = {"WEBP": 8, "TIFF": 4, AVIF: 8, HEIC: 8}
 """What decoders keep of a whole image beside its pixels, per pixel: canvases, one strip that may be all of it."""
 _COEFFICIENT_BYTES = 6
@@ -268,6 +270,8 @@ def decode(image: Image.Image, what: str, wanted: Wanted | None = None) -> Uprig
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as when it was opened
             stated, decoded = image.size, None
+            if wanted is not None:
+                wanted(stated)  # refuses what would be too large once it is resized, whichever way is up
             if wanted is not None and image.format in ("JPEG", "MPO") and math.prod(stated) > REDUCED_FROM_PIXELS:
                 orientation = _orientation(image)  # of other formats it is known when they are decoded
                 target = _turned(wanted(_turned(stated, orientation)), orientation)
@@ -331,7 +335,7 @@ def _orientation(image: Image.Image) -> int:
 def _check_bytes(image: Image.Image | HeifFile, kind: str, stated: tuple[int, int], what: str) -> None:
     """Refuse what would take too much memory; `image` is to be decoded at its own size, which may be reduced."""
     needed = math.prod(image.size) * _BYTES_PER_PIXEL.get(image.mode, _BYTES_OF_OTHERS)
-    needed += math.prod(stated) * _BYTES_BESIDE.get(kind, 0)
+    needed += image.size[1] * _BYTES_PER_ROW + math.prod(stated) * _BYTES_BESIDE.get(kind, 0)
     if image.info.get("progressive") or image.info.get("progression"):
         needed += math.prod(stated) * _COEFFICIENT_BYTES
     if needed > MAX_DECODED_BYTES:

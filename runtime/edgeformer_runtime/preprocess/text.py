@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
-from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.programs import MASK_POSITION
 
 if TYPE_CHECKING:

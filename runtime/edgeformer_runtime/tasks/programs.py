@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from edgeformer_runtime.bundle.specs import (
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
-from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
 
 if TYPE_CHECKING:

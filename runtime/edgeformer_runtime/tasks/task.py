@@ -7,10 +7,10 @@ heavy to import is a "module:attribute" name (`Lazy`), imported by the one comma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer_runtime.errors import BundleError
-from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:

@@ -150,6 +150,9 @@ def test_settings_inside_of_processor_config(copy: Path) -> None:
     (copy / "preprocessor_config.json").unlink()
     change(copy / "processor_config.json", feature_extractor=audio | {"n_fft": 320})
     assert speech_of(open_checkpoint(str(copy))).n_fft == 320
+    change(copy / "processor_config.json", feature_extractor=audio | {"n_fft": 10**9})
+    with pytest.raises(InputError, match="n_fft is 1000000000: expected 16384 at most"):
+        open_checkpoint(str(copy))
 
 
 def test_a_tokenizer_from_vocab_and_merges(multilingual: Path, copy: Path) -> None:

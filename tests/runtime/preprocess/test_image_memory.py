@@ -149,3 +149,22 @@ def test_what_takes_too_much_is_refused_before_it_is_decoded(name: str, make, op
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
     with pytest.raises(InputError, match=r"would take \d+ MB of memory, above the limit of 20:"):
         ImageEncoder(SPECS[0])(data.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("crop", "size", "why"),
+    [
+        ("squash", (1, 3_000_000), r"would take 27 MB of memory, above the limit of 20:"),  # 24 of them point to rows
+        ("center", (1, 2_000_000), r"resized for this model, has 32 x 64000000 pixels"),
+        ("center", (2_000_000, 1), r"resized for this model, has 64000000 x 32 pixels"),
+    ],
+)
+def test_threads_are_refused_before_they_are_decoded(crop: str, size: tuple[int, int], why: str, monkeypatch) -> None:
+    """An image of one column or row: little of it is pixels, or little of it is its size once it is resized."""
+    monkeypatch.setattr(image_file, "MAX_DECODED_BYTES", 20_000_000)
+    data = io.BytesIO()
+    Image.new("L", size).save(data, "PNG", compress_level=1)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    spec = ImagePreprocessing(32, 32, 32, "bicubic", crop, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(InputError, match=why):
+        ImageEncoder(spec)(data.getvalue())
