@@ -1,4 +1,6 @@
-"""`eval` of classifiers: right answers class by class, and sets of labels where they stand for themselves."""
+"""`eval` of classifiers: right answers class by class, sets of labels where they stand for themselves, and labels of
+nearest neighbours, which is how embedders of images classify.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
+from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, data_labels, locate, open_data, read_table, spread
+from edgeformer.evaluate.embeddings import cosines_of, vector_of
 from edgeformer.evaluate.evaluate import Answers, Asker, Comparison, ask
 from edgeformer.evaluate.metrics import ClassReport, LabelSetReport, class_report, label_set_report
+from edgeformer.tasks.image import NEIGHBOURS
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -23,6 +27,7 @@ from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.registry import did_you_mean
 
 TOP = 5
+LEAST_IMAGES = 2
 SHOWN_MISTAKES = 5
 
 
@@ -276,3 +281,77 @@ def class_table(scores: Sequence[Any]) -> Table:
 
 def _figures(report: LabelSetReport) -> tuple[str, str, str]:
     return f"{report.micro_f1:.2%}", f"{report.macro_f1:.2%}", f"{report.subset_accuracy:.2%}"
+
+
+@dataclass(frozen=True, repr=False)
+class NeighbourEvaluation(Comparison[float]):
+    """What share of so many images has its label in the nearest other image, by the cosine of embeddings.
+
+    Attributes:
+        agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
+        least: the smallest of these cosines.
+        answers: the label of each image's nearest other image.
+    """
+
+    agreement: float | None
+    least: float | None
+    answers: Answers
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            **self.values(NEIGHBOURS.name, lambda share: share),
+            "agreement": self.agreement,
+            "least_cosine": self.least,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
+        columns = ("nearest has its label", "cosine to the source", "images")
+        return [self.table(columns, lambda share: (f"{share:.2%}",), same)]
+
+
+def evaluate_neighbours(asker: Asker, data: str, limit: int | None) -> NeighbourEvaluation:
+    """Ask an embedder of images about labelled ones: leave-one-out classification by the nearest neighbour."""
+    kind = asker.bundle.manifest.preprocessing.kind
+    labels = data_labels(data, kind)
+    with open_data(data, kind, labels) as opened:
+        chosen = opened if limit is None else opened.limited(limit)
+        if len(chosen.examples) < LEAST_IMAGES:
+            raise InputError(f"{data}: a neighbour needs at least {LEAST_IMAGES} images, found {len(chosen.examples)}")
+        asked = ask(asker, chosen.examples, vector_of)
+    truth = np.array([example.label for example in chosen.examples])
+
+    def nearest(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+        rows = np.array(vectors)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        cosines = rows @ rows.T
+        np.fill_diagonal(cosines, -np.inf)
+        found: NDArray[np.int64] = truth[cosines.argmax(axis=1)]
+        return found
+
+    own, theirs = nearest(asked.own), None if asked.theirs is None else nearest(asked.theirs)
+    alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))
+    return NeighbourEvaluation(
+        executed_by=asked.executed_by,
+        n=len(truth),
+        bundle=float((own == truth).mean()),
+        source=None if theirs is None else float((theirs == truth).mean()),
+        agreement=None if alike is None else float(alike.mean()),
+        least=None if alike is None else float(alike.min()),
+        notes=(*chosen.notes, *asked.notes),
+        answers=Answers(
+            metric=NEIGHBOURS,
+            value=float((own == truth).mean()),
+            examples=tuple(example.name for example in chosen.examples),
+            truth=tuple(labels[index] for index in truth),
+            given=tuple(labels[index] for index in own),
+        ),
+    )
+
+
+def nearest_labels(asker: Asker, data: str, limit: int | None) -> Answers:
+    """The label of each image's nearest other image; see `evaluate_neighbours`."""
+    return evaluate_neighbours(asker, data, limit).answers

@@ -117,12 +117,12 @@ def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> Embedding
             if text not in places:
                 places[text] = len(texts)
                 texts.append(_Text(pair.name, partial(str, text)))
-    asked = ask(asker, texts, _vector)
+    asked = ask(asker, texts, vector_of)
     own, theirs = _correlations(asked, pairs, places)
     notes = asked.notes
     if own.spearman is None:
         notes = (*notes, NO_CORRELATION)
-    alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
+    alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))
     return EmbeddingEvaluation(
         executed_by=asked.executed_by,
         n=len(pairs),
@@ -146,7 +146,7 @@ def scored_pairs(asker: Asker, data: str, limit: int | None) -> EmbeddingAnswers
 
 def mean_cosine(answers: EmbeddingAnswers, other: EmbeddingAnswers) -> float:
     """Of the embeddings of each text by two models."""
-    return float(_cosines(answers.vectors, other.vectors).mean())
+    return float(cosines_of(answers.vectors, other.vectors).mean())
 
 
 def correlation_interval(answers: Answers) -> tuple[float, float] | None:
@@ -164,7 +164,7 @@ def _answers(
         value=value,
         examples=tuple(pair.name for pair in pairs),
         truth=tuple(f"{pair.score:g}" for pair in pairs),
-        given=tuple(f"{cosine:.4f}" for cosine in _cosines(rows[firsts], rows[seconds])),
+        given=tuple(f"{cosine:.4f}" for cosine in cosines_of(rows[firsts], rows[seconds])),
         vectors=rows,
     )
 
@@ -262,7 +262,8 @@ def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
     return tuple(pairs)
 
 
-def _vector(result: EmbeddingResult) -> NDArray[np.float64]:
+def vector_of(result: EmbeddingResult) -> NDArray[np.float64]:
+    """(D,) in double precision."""
     return result.vector.astype(np.float64)
 
 
@@ -275,13 +276,13 @@ def _correlations(
 
     def correlate(vectors: Sequence[NDArray[np.float64]]) -> Correlation:
         rows = np.array(vectors)
-        cosines = _cosines(rows[firsts], rows[seconds])
+        cosines = cosines_of(rows[firsts], rows[seconds])
         return Correlation(spearman(cosines, scores), pearson(cosines, scores))
 
     return correlate(asked.own), None if asked.theirs is None else correlate(asked.theirs)
 
 
-def _cosines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosines_of(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the rows of (N, D) and (N, D); an embedding of zeros is like nothing."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.where(norms == 0, 1, norms)

@@ -56,6 +56,7 @@ class Variant:
         interval: what holds the metric's value with 95 %; None where it is not known.
         group: what it was measured with, and on: only variants of one group are compared.
         lengths: of texts, where its conversion chose them for some.
+        refused: by gates, so it is never among the best.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Variant:
     interval: tuple[float, float] | None = None
     group: str = ""
     lengths: ChosenLengths | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _bundle(name: str, bundle: Bundle) -> Variant:
         n=found.n,
         group="at conversion",
         lengths=ChosenLengths.from_json(found.lengths, bundle.manifest.target),
+        refused=bool(bundle.refused),
     )
 
 
@@ -207,8 +210,7 @@ def _points(name: str, path: Path) -> list[Variant]:
 def _point(name: str, target: str, point: dict[str, Any], chosen: bool, examples: int | None) -> Variant:
     values = {metric: float(value) for metric, value in point["values"].items()}
     metric = next((each for name, each in task_metrics().items() if name in values), None)
-    value = None if metric is None else values[metric.name]
-    # Of a metric with an interval of its own more counts, which is not in the file.
+    value = None if metric is None else values[metric.name]  # of one with its own interval more counts than is known
     is_share = metric is not None and metric.interval is None
     counted = examples if is_share and isinstance(examples, int) and examples > 0 else None
     return Variant(
@@ -226,6 +228,7 @@ def _point(name: str, target: str, point: dict[str, Any], chosen: bool, examples
         examples if isinstance(examples, int) else None,
         None if value is None or counted is None else share_interval(value, counted),
         f"the search of {name.split(': ')[0]}",
+        refused=not chosen and point["refused"] is not None,
     )
 
 

@@ -191,9 +191,10 @@ def _environment(report: FolderReport) -> str:
 def pareto(variants: Sequence[Variant]) -> tuple[Variant, ...]:
     """Those to which no other of their group is equal or better in value, size and latency at once.
 
-    What is unknown is not compared. Variants without a value or a size are never among them.
+    What is unknown is not compared. Variants that gates refused, or without a value or a size, are never among them.
     """
-    complete = [each for each in variants if each.value is not None and each.size_bytes is not None]
+    measured = [each for each in variants if each.value is not None and each.size_bytes is not None]
+    complete = [each for each in measured if not each.refused]
     return tuple(each for each in complete if not any(_dominates(other, each) for other in complete))
 
 

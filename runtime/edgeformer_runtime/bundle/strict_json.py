@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,11 +23,10 @@ MAX_VALUES = 4_000_000
 MAX_RECORDED_KEYS = 200_000
 """Of recorded vectors, whose objects are few: a key takes ten times its characters."""
 
-CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTER = "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 """C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
 
 _PACKAGE = Path(__file__).parents[1]
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _BEYOND_FLOATS = re.compile("[0-9]{309}")
 """Digits of an integer that no float can hold, or of something shorter that is looked at more closely then."""
@@ -148,8 +148,14 @@ def check_depth(value: Any, where: str) -> None:
 
 def _check_surrogates(value: Any, where: str) -> None:
     for _, leaf in walk(value):
-        if isinstance(leaf, str) and _SURROGATE.search(leaf):
+        if isinstance(leaf, str) and any("\ud800" <= character <= "\udfff" for character in leaf):
             raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
+
+
+def has_control_character(text: str) -> bool:
+    """Whether a terminal that shows a text would do something else."""
+    # The pattern takes a millisecond to compile, as its characters reach far: most texts need none.
+    return not text.isprintable() and re.search(_CONTROL_CHARACTER, text) is not None
 
 
 def shorten(value: object, limit: int = 80) -> str:
@@ -170,7 +176,7 @@ MAX_NAME_LENGTH = 255
 MAX_NAME_PARTS = 16
 
 _PART = re.compile(r"[A-Za-z0-9_@+.-]+")
-_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
 
 def check_name(name: str) -> None:
@@ -191,7 +197,9 @@ def check_name(name: str) -> None:
             f"file name {shown} is too long: at most {MAX_NAME_LENGTH} characters in {MAX_NAME_PARTS} parts are allowed"
         )
     for part in parts:
-        usable = _PART.fullmatch(part) and not part.endswith(".") and not _WINDOWS_DEVICE.fullmatch(part)
+        usable = (
+            _PART.fullmatch(part) and not part.endswith(".") and part.partition(".")[0].lower() not in _WINDOWS_DEVICES
+        )
         if not usable:
             raise BundleError(
                 f"file name {shown} is not portable: expected parts of A-Z a-z 0-9 _ @ + . - that do not end with a dot"
@@ -289,7 +297,17 @@ def _build(kind: Any, value: Any, path: str, records: Mapping[Any, type]) -> Any
 
 @cache
 def _hints(record: type) -> dict[str, Any]:
-    return typing.get_type_hints(record)
+    found = {}
+    for field in dataclasses.fields(cast(Any, record)):
+        home = next(base for base in record.__mro__ if field.name in base.__annotations__)
+        found[field.name] = _annotation(cast(Any, field.type), home.__module__)
+    return found
+
+
+@cache
+def _annotation(text: Any, module: str) -> Any:
+    """What a record's annotation says. `typing.get_type_hints` compiles every one of them anew, in .1 ms."""
+    return eval(text, vars(sys.modules[module])) if isinstance(text, str) else text
 
 
 # Checks JSON values against the package's JSON Schema files and says in one line what is wrong first, and where.

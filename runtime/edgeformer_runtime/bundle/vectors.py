@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import MAX_RECORDED_KEYS, shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.programs import MASK_POSITION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""

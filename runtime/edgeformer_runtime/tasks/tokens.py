@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import TextPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import check_choice
 from edgeformer_runtime.tasks.programs import MASK_POSITION, TEXT, check_only_output
 from edgeformer_runtime.tasks.task import AnswerKind, Task

@@ -120,6 +120,8 @@ def test_only_what_nothing_beats_is_best() -> None:
     errors = [replace(each, metric="wer") for each in variants()[:2]]
     assert [each.name for each in pareto(errors)] == ["a.fp32", "a.slow"]  # the slow one has fewer word errors
     assert pareto([variants()[0], variants()[0]]) == (variants()[0], variants()[0])
+    refused = replace(variants()[2], refused=True)  # by its gates: no app can take it
+    assert pareto([variants()[0], refused]) == (variants()[0],)
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:
