@@ -169,7 +169,7 @@ def _load(folder: Path) -> Any:
         raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
     from transformers import AutoImageProcessor
 
-    with refusing("preprocessor_config.json cannot be read as an image processor:"):
+    with refusing(f"{PROCESSOR_FILE} cannot be read as an image processor:"):
         return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
 
 
