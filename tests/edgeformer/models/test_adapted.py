@@ -156,6 +156,20 @@ def test_byte_level_ids_are_those_of_transformers(files: str, tmp_path: Path) ->
         assert ours(sentence, "off")["input_ids"] == public(sentence, "off")["input_ids"]
 
 
+def test_fields_that_transformers_own_tokenizer_reads_are_not_called_unknown(tmp_path: Path) -> None:
+    save("albert", tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    pieces = [(piece, -float(rank)) for rank, piece in enumerate(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "e"))]
+    transformers.AlbertTokenizer(vocab=pieces, keep_accents=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    checkpoint = open_checkpoint(tmp_path)
+    assert "keep_accents" in config and not any("tokenizer_config" in note for note in checkpoint.notes)
+    assert Tokenizer.from_str(checkpoint.tokenizer_json or "").encode("\u00e9").tokens[1:-1] == ["\u2581", "e"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(InputError, match=r"says BertTokenizer, and tokenizer\.json holds a Unigram model"):
+        open_checkpoint(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("prefix", "family"), [("Data2VecText", "adapted-data2vec-text"), ("Roberta", "bert")])
 def test_a_bundle_answers_as_transformers_pipeline(prefix: str, family: str, tmp_path: Path) -> None:
