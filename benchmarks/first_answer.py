@@ -48,10 +48,14 @@ class Spent:
     cpu_s: float
 
 
-def first_answer(contender: Contender, bundle: Path) -> Spent:
-    """One process."""
+def first_answer(contender: Contender, bundle: Path, scratch: Path) -> Spent:
+    """One process, with a cache of the contender's own: a runtime forgets what another version's notes say."""
     # An environment may forbid bytecode, which an installed package has.
-    environment = os.environ | {"PYTHONPATH": str(contender.source), "PYTHONDONTWRITEBYTECODE": ""}
+    environment = os.environ | {
+        "PYTHONPATH": str(contender.source),
+        "PYTHONDONTWRITEBYTECODE": "",
+        "XDG_CACHE_HOME": str(scratch / contender.name),
+    }
     command = [sys.executable, "-s", str(WORKER), contender.worker, "text", str(bundle), TEXT]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
@@ -102,7 +106,7 @@ def main() -> None:
         found: dict[str, list[Spent]] = {each.name: [] for each in contenders}
         for number in range(REPEATS * arguments.rounds + 1):
             for each in contenders:
-                spent = first_answer(each, arguments.bundle)
+                spent = first_answer(each, arguments.bundle, Path(scratch))
                 if number:
                     found[each.name].append(spent)
     document = {}

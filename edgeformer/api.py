@@ -35,6 +35,7 @@ def convert(
     seq_len: int | Sequence[int] | None = None,
     lengths_from: StrPath | None = None,
     column: str | None = None,
+    lengths_budget: str | None = None,
     task: str | None = None,
     name: str | None = None,
     labels: StrPath | None = None,
@@ -66,7 +67,7 @@ def convert(
         precision: "fp32", "fp16", "dynamic-int8", "static-int8", "weight-int8", "int4", "mixed" (a format per layer) or
             for coreml "palette6" and "palette4"; or several.
         seq_len: sequence lengths of text models in tokens, a program for each; None: the target's own, up to 128.
-        lengths_from, column: in place of `seq_len`: a table or .txt of texts whose lengths decide, and its column.
+        lengths_from, column, lengths_budget: for `seq_len`: a table or .txt of texts, its column, "300KB,20s" to spend.
         task: one that `edgeformer list` names; None: the checkpoint's own.
         name: of the bundles; None: after the source.
         labels: a file of label names, a JSON list or one per line; None: the checkpoint's own.
@@ -110,6 +111,7 @@ def convert(
         seq_lens=None if seq_len is None else arguments.rising(seq_len, int, "--seq-len"),
         lengths_from=lengths_from,
         lengths_column=column,
+        lengths_budget=lengths_budget,
         task=task,
         name=name,
         labels_file=labels,

@@ -174,11 +174,17 @@ def convert(
         ),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Column of the texts of --lengths-from.")] = None,
+    lengths_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="With --lengths-from: what the lengths after the first may add to a bundle and its conversion, as "
+            "300KB,20s. Default: as many lengths as the target's own."
+        ),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="text-classification, text-embedding, text-scoring, question-answering, token-classification, "
-            "image-classification or speech-recognition. Default: the checkpoint's own.",
+            help="Task of the bundles; `edgeformer list tasks` names them. Default: the checkpoint's own.",
             autocompletion=completing("tasks"),
         ),
     ] = None,
@@ -262,6 +268,7 @@ def convert(
             seq_len=None if seq_len is None else numbers(seq_len, int, "--seq-len", "32,64,128"),
             lengths_from=lengths_from,
             column=column,
+            lengths_budget=lengths_budget,
             task=task,
             name=name,
             labels=labels,

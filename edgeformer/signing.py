@@ -56,7 +56,7 @@ def make_keys(path: str | os.PathLike[str]) -> Path:
     if public == path:
         raise InputError(f"{path}: this is the public key's name: expected one like release.pem")
     if public.exists():
-        raise InputError(f"{public}: is there already: expected a new name")
+        raise InputError(f"{public} exists: expected a new name")
     private_pem = private_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -190,7 +190,7 @@ def _create(path: Path, content: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        raise InputError(f"{path}: is there already: expected a new name") from None
+        raise InputError(f"{path} exists: expected a new name") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as file:

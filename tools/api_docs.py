@@ -27,7 +27,7 @@ RESULTS = (
     "edgeformer_runtime.verify.verify:LayerStage",
     "edgeformer.evaluate.classification:Evaluation",
     "edgeformer.evaluate.classification:Accuracy",
-    "edgeformer.evaluate.evaluate:ClassReport",
+    "edgeformer.evaluate.metrics:ClassReport",
     "edgeformer.evaluate.classification:LabelSetEvaluation",
     "edgeformer.evaluate.embeddings:EmbeddingEvaluation",
     "edgeformer.evaluate.speech:SpeechEvaluation",

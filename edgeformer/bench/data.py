@@ -114,7 +114,7 @@ def peers_over(
     """
     check_peers(TEXTS, names)
     if checkpoint.tokenizer_json is None:
-        raise InputError("--data takes texts, and this model has no tokenizer: leave it out")
+        raise InputError("--data takes texts, and this model has no tokenizer: leave --data out")
     tokenizer, longest = folder / "tokenizer.json", bundle.manifest.programs[-1].inputs[0].shape[1]
     tokenizer.write_text(checkpoint.tokenizer_json, encoding="utf-8")
     shared: dict[str, Any] = {"inputs": str(inputs), "tokenizer": str(tokenizer), "longest": longest}

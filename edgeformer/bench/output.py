@@ -50,7 +50,7 @@ def write_outputs(reports: Sequence[Report], plot: Path | None, html: Path | Non
             draw(reports, fresh)
     if html is not None:
         with replacing(html) as fresh:
-            fresh.write_text(page(reports), encoding="utf-8")
+            fresh.write_text(page(reports), encoding="utf-8", errors="backslashreplace")
 
 
 # Reports as one HTML file that needs no other: tables, a picture for each machine, and what to know of it.

@@ -154,7 +154,7 @@ def ncnn_run(model: str, inputs: str, threads: int) -> Run:
     for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
         setattr(net.opt, option, False)
     if net.load_param(model) or net.load_model(str(Path(model).with_suffix(".bin"))):
-        raise InputError("ncnn has not all layers that pnnx wrote for this model: leave the peer ncnn out")
+        raise InputError("ncnn has not all layers that pnnx wrote for this model: leave ncnn out of --against")
     arrays = {name: np.ascontiguousarray(array[0]) for name, array in _arrays(inputs).items()}
     (output,) = net.output_names()
 
@@ -221,7 +221,7 @@ def _ncnn_model(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], inputs: Pa
     subprocess.run(converter, cwd=folder, capture_output=True, check=False)
     model = folder / "peer.ncnn.param"
     if not model.is_file():
-        raise InputError("pnnx does not convert this model: leave the peer ncnn out")
+        raise InputError("pnnx does not convert this model: leave ncnn out of --against")
     found = _ncnn_output(model, inputs, folder)
     difference = np.abs(found - expected).max() / np.abs(expected).max() if found.shape == expected.shape else np.inf
     if not difference <= NCNN_TOLERANCE:
@@ -236,7 +236,7 @@ def _ncnn_output(model: Path, inputs: Path, folder: Path) -> np.ndarray:
     done = subprocess.run([sys.executable, "-c", script, model, inputs, result], capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] if done.returncode > 0 else [Signals(-done.returncode).name]
-        raise InputError(f"ncnn does not run this model ({', '.join(said)}): leave the peer ncnn out")
+        raise InputError(f"ncnn does not run this model ({', '.join(said)}): leave ncnn out of --against")
     found: np.ndarray = np.load(result)
     return found
 

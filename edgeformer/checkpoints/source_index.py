@@ -16,6 +16,7 @@ import torch
 from edgeformer.attention import APPROXIMATE_KERNELS, KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
 from edgeformer.checkpoints.sentence import NO_PROMPT
+from edgeformer.models.config import read_json
 from edgeformer.models.family import Program
 from edgeformer.models.score_range import exact_masks
 from edgeformer.tasks.task import TASKS
@@ -126,8 +127,8 @@ def _index_path() -> Path:
 def _read(path: Path) -> dict[str, str]:
     """What was noted; a file that is corrupted or cannot be read holds nothing."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path) if path.is_file() else None  # a pipe would be waited for
+    except InputError:
         return {}
     entries = found.items() if isinstance(found, dict) else ()
     return {key: folder for key, folder in entries if isinstance(folder, str) and "\0" not in folder}

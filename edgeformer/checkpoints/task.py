@@ -53,17 +53,18 @@ def task_of(
     Raises:
         InputError: a task that the family does not have, or a checkpoint that says too little.
     """
-    able = [name for name, task in TASKS.items() if task.built_as in family.tasks]
-    check_task(asked, able, f"task for {family.name}")
+    able = {name: task for name, task in TASKS.items() if task.built_as in family.tasks}
+    headless = next((name for name, task in able.items() if task.architecture is None), EMBEDDING.name)
+    check_task(asked, tuple(able), f"task for {family.name}")
     if len(family.tasks) == 1:
         return asked or family.tasks[0]
     if new_head:
-        return asked or EMBEDDING.name
+        return asked or headless
     if asked is not None and not TASKS[asked].heads:
         return asked
     if asked is None and (sentence.is_embedder or sentence.is_cross_encoder):
         return _by_labels(CLASSIFICATION.name, family, raw) if sentence.is_cross_encoder else EMBEDDING.name
-    found = _made_for(family, raw, files, asked)
+    found = _made_for(family, raw, files, asked, headless)
     return asked or found
 
 
@@ -77,16 +78,21 @@ def _by_labels(found: str, family: Family[Any], raw: Mapping[str, Any]) -> str:
         return found
 
 
-def _made_for(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None) -> str:
-    """Of a text model, which of its tasks, by the class that it was saved as; of none, by its tensors."""
+def _made_for(
+    family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ...], asked: str | None, headless: str
+) -> str:
+    """Which of a family's tasks, by the class that a model was saved as; of none, by its tensors.
+
+    `headless`: the task of one that has no head.
+    """
     names = [str(name) for name in raw.get("architectures") or []]
     for task in TASKS.values():
-        made = next((name for name in names if task.architecture and name.endswith(task.architecture)), None)
+        made = next((name for name in names if task.architecture and task.architecture in name), None)
         if made is not None:
             if asked is not None and TASKS[asked].architecture != task.architecture:
                 raise InputError(
                     f"config.json: a {made} does {task.name} and has no head for {asked}: leave --task out, or say "
-                    f"--task {EMBEDDING.name} for the mean of its encoder's hidden states"
+                    f"--task {headless} for the vectors of its encoder"
                 )
             return _by_labels(task.name, family, raw)
     if asked is not None and any(name.endswith(TASKS[asked].also_in) for name in names):
@@ -96,16 +102,16 @@ def _made_for(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ..
         if found is not None:
             raise InputError(
                 f"config.json: a {name} {found}, which is no task here: fine-tune it for one of {_architectures()}, "
-                f"or say --task {EMBEDDING.name} for the mean of its encoder's hidden states"
+                f"or say --task {headless} for the vectors of its encoder"
             )
     if asked is not None:
         return asked
     if any(name.endswith("Model") for name in names):
-        return EMBEDDING.name
+        return headless
     if names:
         raise InputError(
             f"config.json: a {names[0]} is not known: expected a ...{_architectures()} or ...Model; say --task "
-            f"{EMBEDDING.name} for the mean of its encoder's hidden states"
+            f"{headless} for the vectors of its encoder"
         )
     if raw.get("classifier_activation") is False:
         raise InputError(
@@ -113,8 +119,8 @@ def _made_for(family: Family[Any], raw: Mapping[str, Any], files: tuple[Path, ..
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
     heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
-    able = (task for task in TASKS.values() if task.architecture and task.heads[0].rstrip(".") in heads)
-    return _by_labels(next(able, EMBEDDING).name, family, raw)
+    able = (task.name for task in TASKS.values() if task.architecture and task.heads[0].rstrip(".") in heads)
+    return _by_labels(next((name for name in able if name in family.tasks), headless), family, raw)
 
 
 def _architectures() -> str:

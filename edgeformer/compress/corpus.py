@@ -272,7 +272,7 @@ def text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         InputError: it has none.
     """
     if checkpoint.tokenizer_json is None:
-        raise InputError(f"{checkpoint.source.id} has no tokenizer: expected tokenizer.json or vocab.txt beside it")
+        raise InputError(f"{checkpoint.source.id} has no tokenizer: expected tokenizer.json or vocab.txt in its folder")
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -46,7 +46,7 @@ from edgeformer.convert.gates import (
     way_forward,
 )
 from edgeformer.convert.layer_plan import LARGEST_INT4, plan_for, planned
-from edgeformer.convert.lengths import ChosenLengths, lengths_for
+from edgeformer.convert.lengths import Budget, ChosenLengths, lengths_for
 from edgeformer.convert.options import ConvertOptions as ConvertOptions
 from edgeformer.convert.parallel import convert_in_processes
 from edgeformer.convert.result import ConversionResult, Converted
@@ -237,7 +237,11 @@ def _job(
     chosen = None
     if options.lengths_from is not None:
         name, data = converter.target.name, options.lengths_from
-        chosen = lengths_for(checkpoint, name, lengths, data, options.lengths_column)
+        most = None
+        if options.lengths_budget is not None:
+            layers = sum(isinstance(each, nn.Linear) for each in module.modules())
+            most = Budget.parse(options.lengths_budget).most(converter.target.length_cost, layers)
+        chosen = lengths_for(checkpoint, name, lengths, data, options.lengths_column, most)
         lengths = chosen.seq_lens
     wanted = replace(wanted, seq_lens=lengths)
     programs = checkpoint.programs(module, wanted)

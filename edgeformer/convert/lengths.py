@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
+    from edgeformer.convert.target import LengthCost
 
 MAX_TEXTS = 100_000
 """Read of the data, from its start: what more of them say, these have said."""
@@ -26,6 +28,9 @@ LEAST_GAIN = 0.01
 MAX_ROWS = 4096
 """Of a histogram, or lengths, that somebody's file states."""
 _BAR = 24
+MAX_LENGTHS = 64
+"""That a budget lets be chosen."""
+_UNITS = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "s": 1.0}
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,39 @@ class ChosenLengths:
         return table
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What all lengths after the first may add to a bundle in bytes, and to its conversion in seconds of one core."""
+
+    size_bytes: float = math.inf
+    seconds: float = math.inf
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """Read "300KB", "20s" or both, with a comma between.
+
+        Raises:
+            InputError: it says something else.
+
+        Example:
+            >>> Budget.parse("1.5MB,20s")
+            Budget(size_bytes=1500000.0, seconds=20.0)
+        """
+        limits: dict[str, float] = {}
+        for part in text.split(","):
+            found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(B|KB|MB|GB|s)\s*", part)
+            key = "seconds" if found is not None and found[2] == "s" else "size_bytes"
+            if found is None or key in limits:
+                raise InputError(f"--lengths-budget: expected bytes, seconds or both, as 300KB,20s, found {text!r}")
+            limits[key] = float(found[1]) * _UNITS[found[2]]
+        return Budget(**limits)
+
+    def most(self, cost: LengthCost, layers: int) -> int:
+        """How many lengths a model with so many linear layers may have: at least one, `MAX_LENGTHS` at most."""
+        shares = (self.size_bytes, cost.bytes_per_layer * layers), (self.seconds, cost.seconds_per_layer * layers)
+        return 1 + int(min([MAX_LENGTHS - 1, *(limit / each for limit, each in shares if each)]))
+
+
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
         raise ValueError(value)
@@ -162,12 +200,17 @@ def padding_of(counts: Mapping[int, int], seq_lens: Sequence[int], quadratic: fl
 
 
 def lengths_for(
-    checkpoint: Checkpoint, target: str, default: Sequence[int], data: Path, column: str | None
+    checkpoint: Checkpoint,
+    target: str,
+    default: Sequence[int],
+    data: Path,
+    column: str | None,
+    most: int | None = None,
 ) -> ChosenLengths:
     """Choose lengths for the texts of a file.
 
     The largest is that of `default`, or where texts are longer, what the longest needs, as far as the checkpoint goes.
-    As many are chosen as `default` has, at most: it says what the target's files and conversions can bear.
+    As many are chosen as `default` has, at most, where nobody says how many may be.
 
     Args:
         checkpoint: of a text model with a tokenizer.
@@ -175,6 +218,7 @@ def lengths_for(
         default: the target's own lengths for this checkpoint, rising.
         data: .csv, .tsv, .jsonl, or .txt with a text per line.
         column: of the texts; None: "text", "sentence" or the only one.
+        most: lengths at most, as a `Budget` says; None: as many as `default` has.
 
     Raises:
         InputError: the model has no tokenizer, or the data hold no texts.
@@ -193,7 +237,7 @@ def lengths_for(
         counts[min(length, longest)] += n
     # A layer has 12 C * C weights, a multiplication of each position with each, and 2 C for each pair of positions.
     quadratic = 1 / (6 * checkpoint.config.hidden_size)
-    chosen = choose(counts, longest, len(default), quadratic)
+    chosen = choose(counts, longest, len(default) if most is None else most, quadratic)
     return ChosenLengths(
         target=target,
         seq_lens=chosen,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeformer.attention import ALL_KERNELS
+from edgeformer.convert.lengths import Budget
 from edgeformer.convert.target import TARGETS, Target, check_precision, check_target
 from edgeformer.models.family import (
     METHODS,
@@ -39,6 +40,7 @@ class ConvertOptions:
         seq_lens: of texts: the tokens of each program; None: the target's own choice, as far as the checkpoint goes.
         lengths_from: of texts: a file of them, .csv, .tsv, .jsonl or .txt, for whose lengths programs are chosen.
         lengths_column: its column of texts; None: "text", "sentence" or the only one.
+        lengths_budget: what those lengths may cost, as `Budget.parse` takes it; None: as many as the target's own.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
         calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
             needs it, and all int8 and int4 weights are rounded for it.
@@ -81,6 +83,7 @@ class ConvertOptions:
     jobs: int = 1
     lengths_from: OptionalPathField = OptionalPathField()  # noqa: RUF009
     lengths_column: str | None = None
+    lengths_budget: str | None = None
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -99,6 +102,10 @@ class ConvertOptions:
             raise InputError("--lengths-from chooses the lengths: leave --seq-len out")
         if self.lengths_column is not None and self.lengths_from is None:
             raise InputError("--column names the texts of --lengths-from: give that, too")
+        if self.lengths_budget is not None:
+            if self.lengths_from is None:
+                raise InputError("--lengths-budget limits the lengths of --lengths-from: give that, too")
+            Budget.parse(self.lengths_budget)
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(

@@ -53,6 +53,14 @@ class Int4:
 
 
 @dataclass(frozen=True)
+class LengthCost:
+    """What each further length adds for each linear layer: bytes of a bundle, CPU seconds of a conversion to fp32."""
+
+    bytes_per_layer: float = 0.0
+    seconds_per_layer: float = 0.0
+
+
+@dataclass(frozen=True)
 class Target:
     """Everything that the core knows of a place where models run. The record imports no tool.
 
@@ -77,6 +85,7 @@ class Target:
         ios_releases: of iOS that its converter can be asked for; empty: it cannot be asked.
         one_program_before_ios: a file for an older release of iOS than this has one program.
         packs: bundles of texts get a program for several of them in one row, where the family has one.
+        length_cost: what each further length of a text adds to a bundle and to its conversion, for each linear layer.
     """
 
     name: str
@@ -97,6 +106,7 @@ class Target:
     one_program_before_ios: int = 0
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
     packs: bool = False
+    length_cost: LengthCost = LengthCost()
 
     def recipe_of(self, precision: Precision) -> Recipe:
         """The weight format of a precision as this target realises it."""

@@ -304,7 +304,7 @@ def _alignment(file: IO[bytes], name: str) -> int | None:
     try:
         header = file.read(_HEADER.size)
         if not header.startswith(_MAGIC):
-            raise InputError(f"{name}: no ELF library: expected it to begin with {_MAGIC!r}")
+            raise InputError(f"{name} is no ELF library: expected it to begin with {_MAGIC!r}")
         if header[4] != _BITS_64:
             return None
         _, _, _, _, offset, _, _, _, size, count, *_ = _HEADER.unpack(header)

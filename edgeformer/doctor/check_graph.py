@@ -294,6 +294,17 @@ def _most(outside: Counter[str]) -> str:
 # Check: every value that a program reads is made somewhere, and the file has the operators that the manifest lists.
 
 
+PROCESSORS = "processors"
+
+
+def check_processors(examination: Examination) -> Iterable[Finding]:
+    """What products of int8 numbers cost on an x86 CPU without instructions for them (VNNI: most from 2019 on)."""
+    recipe, cost = examination.bundle.manifest.recipe, examination.examiner.without_vnni
+    multiplies = recipe.activations == "int8" or recipe.name.startswith("dynamic_")
+    if cost is not None and multiplies:
+        yield info(PROCESSORS, f"on an x86 CPU without VNNI {cost}")
+
+
 STRUCTURE = "structure"
 AGAIN = "convert the checkpoint again, or fetch the bundle from where it was published"
 

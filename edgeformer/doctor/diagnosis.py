@@ -25,6 +25,7 @@ from edgeformer.doctor.check_graph import (
     check_operators,
     check_overflow,
     check_partitions,
+    check_processors,
     check_structure,
 )
 from edgeformer.doctor.examination import Examination, Ranges
@@ -53,6 +54,7 @@ CHECKS: dict[str, Check | None] = {
     "structure": check_structure,
     "operators": check_operators,
     "systems": check_systems,
+    "processors": check_processors,
     "labels": None,
     "mask": check_masks,
     "weights": check_weights,

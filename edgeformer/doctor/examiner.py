@@ -237,6 +237,9 @@ class Examiner(Protocol):
     package: str | None
     """The package in the manifest's toolchain whose version is the default; None: the manifest's `requires.ios` is."""
 
+    without_vnni: str | None
+    """What int8 products cost on an x86 CPU without VNNI, in a sentence without a full stop; None: they run on none."""
+
     def read(self, bundle: Bundle) -> ModelView:
         """Read the model files.
 

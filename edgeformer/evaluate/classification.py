@@ -1,4 +1,6 @@
-"""`eval` of classifiers: right answers class by class, and sets of labels where they stand for themselves."""
+"""`eval` of classifiers: right answers class by class, sets of labels where they stand for themselves, and labels of
+nearest neighbours, which is how embedders of images classify.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, locate, open_data, read_table, spread
-from edgeformer.evaluate.evaluate import (
-    Answers,
-    Asker,
-    ClassReport,
-    EvaluationResult,
-    LabelSetReport,
-    ask,
-    class_report,
-    label_set_report,
-)
+from edgeformer.data.labelled import TEXT_COLUMNS, TableColumns, data_labels, locate, open_data, read_table, spread
+from edgeformer.evaluate.embeddings import cosines_of, vector_of
+from edgeformer.evaluate.evaluate import Answers, Asker, Comparison, ask
+from edgeformer.evaluate.metrics import ClassReport, LabelSetReport, class_report, label_set_report
+from edgeformer.tasks.image import NEIGHBOURS
 from edgeformer.tasks.text import ACCURACY
 from edgeformer_runtime.bundle.manifest import Classification
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -31,6 +27,7 @@ from edgeformer_runtime.pipelines.results import ClassificationResult
 from edgeformer_runtime.registry import did_you_mean
 
 TOP = 5
+LEAST_IMAGES = 2
 SHOWN_MISTAKES = 5
 
 
@@ -43,24 +40,16 @@ class Accuracy:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation(EvaluationResult):
-    """What was found.
+class Evaluation(Comparison[Accuracy]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same best label, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
         report: the bundle's answers class by class.
         answers: the bundle's, example by example.
     """
 
-    executed_by: str
-    n: int
-    bundle: Accuracy
-    source: Accuracy | None
     agreement: float | None
     truncated: int
     report: ClassReport
@@ -69,10 +58,7 @@ class Evaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "top1",
-            "value": self.bundle.top1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.top1,
+            **self.values("top1", lambda quality: quality.top1),
             "agreement": self.agreement,
             "top5": self.bundle.top5,
             "source_top5": None if self.source is None else self.source.top5,
@@ -83,13 +69,8 @@ class Evaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1, and the mistakes."""
-        table = Table("model", "executed by", "top-1", f"top-{TOP}", "macro F1", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(
-            self.model, self.executed_by, *_percents(self.bundle), f"{self.report.macro_f1:.2%}", same, str(self.n)
-        )
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_percents(self.source), "", "", str(self.n))
+        columns = ("top-1", f"top-{TOP}", "macro F1", "same answer", "n")
+        table = self.table(columns, _percents, f"{self.report.macro_f1:.2%}", _same(self.agreement))
         return [table, class_table(self.report.scores), *_mistakes(self.report)]
 
 
@@ -150,6 +131,10 @@ def _mistakes(report: ClassReport) -> list[Table]:
     return [table]
 
 
+def _same(agreement: float | None) -> str:
+    return "-" if agreement is None else f"{agreement:.2%}"
+
+
 def _percents(accuracy: Accuracy) -> tuple[str, str]:
     return f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}"
 
@@ -188,32 +173,21 @@ class LabelSetExample:
 
 
 @dataclass(frozen=True, repr=False)
-class LabelSetEvaluation(EvaluationResult):
-    """What was found.
+class LabelSetEvaluation(Comparison[LabelSetReport]):
+    """What was found in so many examples.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of examples.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the fraction of examples to which both give the same labels, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
     """
 
-    executed_by: str
-    n: int
-    bundle: LabelSetReport
-    source: LabelSetReport | None
     agreement: float | None
     truncated: int
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "micro_f1",
-            "value": self.bundle.micro_f1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.micro_f1,
+            **self.values("micro_f1", lambda quality: quality.micro_f1),
             "agreement": self.agreement,
             "threshold": THRESHOLD,
             **self.bundle.to_json(),
@@ -223,12 +197,8 @@ class LabelSetEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source; then the classes with the lowest F1."""
-        table = Table("model", "executed by", "micro F1", "macro F1", "all labels right", "same answer", "n")
-        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table, class_table(self.bundle.scores)]
+        columns = ("micro F1", "macro F1", "all labels right", "same answer", "n")
+        return [self.table(columns, _figures, _same(self.agreement)), class_table(self.bundle.scores)]
 
 
 def evaluate_label_sets(asker: Asker, data: str, limit: int | None) -> LabelSetEvaluation:
@@ -311,3 +281,77 @@ def class_table(scores: Sequence[Any]) -> Table:
 
 def _figures(report: LabelSetReport) -> tuple[str, str, str]:
     return f"{report.micro_f1:.2%}", f"{report.macro_f1:.2%}", f"{report.subset_accuracy:.2%}"
+
+
+@dataclass(frozen=True, repr=False)
+class NeighbourEvaluation(Comparison[float]):
+    """What share of so many images has its label in the nearest other image, by the cosine of embeddings.
+
+    Attributes:
+        agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
+        least: the smallest of these cosines.
+        answers: the label of each image's nearest other image.
+    """
+
+    agreement: float | None
+    least: float | None
+    answers: Answers
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            **self.values(NEIGHBOURS.name, lambda share: share),
+            "agreement": self.agreement,
+            "least_cosine": self.least,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
+        columns = ("nearest has its label", "cosine to the source", "images")
+        return [self.table(columns, lambda share: (f"{share:.2%}",), same)]
+
+
+def evaluate_neighbours(asker: Asker, data: str, limit: int | None) -> NeighbourEvaluation:
+    """Ask an embedder of images about labelled ones: leave-one-out classification by the nearest neighbour."""
+    kind = asker.bundle.manifest.preprocessing.kind
+    labels = data_labels(data, kind)
+    with open_data(data, kind, labels) as opened:
+        chosen = opened if limit is None else opened.limited(limit)
+        if len(chosen.examples) < LEAST_IMAGES:
+            raise InputError(f"{data}: a neighbour needs at least {LEAST_IMAGES} images, found {len(chosen.examples)}")
+        asked = ask(asker, chosen.examples, vector_of)
+    truth = np.array([example.label for example in chosen.examples])
+
+    def nearest(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+        rows = np.array(vectors)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        cosines = rows @ rows.T
+        np.fill_diagonal(cosines, -np.inf)
+        found: NDArray[np.int64] = truth[cosines.argmax(axis=1)]
+        return found
+
+    own, theirs = nearest(asked.own), None if asked.theirs is None else nearest(asked.theirs)
+    alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))
+    return NeighbourEvaluation(
+        executed_by=asked.executed_by,
+        n=len(truth),
+        bundle=float((own == truth).mean()),
+        source=None if theirs is None else float((theirs == truth).mean()),
+        agreement=None if alike is None else float(alike.mean()),
+        least=None if alike is None else float(alike.min()),
+        notes=(*chosen.notes, *asked.notes),
+        answers=Answers(
+            metric=NEIGHBOURS,
+            value=float((own == truth).mean()),
+            examples=tuple(example.name for example in chosen.examples),
+            truth=tuple(labels[index] for index in truth),
+            given=tuple(labels[index] for index in own),
+        ),
+    )
+
+
+def nearest_labels(asker: Asker, data: str, limit: int | None) -> Answers:
+    """The label of each image's nearest other image; see `evaluate_neighbours`."""
+    return evaluate_neighbours(asker, data, limit).answers

@@ -12,23 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edgeformer.data.labelled import (
-    TEXT_COLUMNS,
-    PairColumns,
-    TableColumns,
-    locate,
-    read_pairs,
-    read_table,
-    spread,
-)
-from edgeformer.evaluate.evaluate import (
-    Z_95,
-    Answers,
-    Asked,
-    Asker,
-    EvaluationResult,
-    ask,
-)
+from edgeformer.data.labelled import TEXT_COLUMNS, PairColumns, TableColumns, locate, read_pairs, read_table, spread
+from edgeformer.evaluate.evaluate import Z_95, Answers, Asked, Asker, Comparison, ask
 from edgeformer.tasks.text import SPEARMAN
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import EmbeddingResult
@@ -86,24 +71,16 @@ class EmbeddingAnswers(Answers):
 
 
 @dataclass(frozen=True, repr=False)
-class EmbeddingEvaluation(EvaluationResult):
-    """What was found.
+class EmbeddingEvaluation(Comparison[Correlation]):
+    """What was found in so many pairs.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of pairs.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the mean cosine of the bundle's embeddings to the source's, None without a source.
         least: the smallest of these cosines.
         truncated: how many texts were too long for the bundle and lost their end.
         answers: of the bundle, pair by pair; None where there is no correlation.
     """
 
-    executed_by: str
-    n: int
-    bundle: Correlation
-    source: Correlation | None
     agreement: float | None
     least: float | None
     truncated: int
@@ -112,10 +89,7 @@ class EmbeddingEvaluation(EvaluationResult):
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "spearman",
-            "value": self.bundle.spearman,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.spearman,
+            **self.values("spearman", lambda quality: quality.spearman),
             "agreement": self.agreement,
             "least_cosine": self.least,
             "pearson": self.bundle.pearson,
@@ -126,12 +100,8 @@ class EmbeddingEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "Spearman", "Pearson", "cosine to the source", "pairs")
         same = "-" if self.agreement is None else f"{self.agreement:.5f} (least {self.least:.5f})"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), same, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table]
+        return [self.table(("Spearman", "Pearson", "cosine to the source", "pairs"), _figures, same)]
 
 
 def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> EmbeddingEvaluation:
@@ -147,12 +117,12 @@ def evaluate_embeddings(asker: Asker, data: str, limit: int | None) -> Embedding
             if text not in places:
                 places[text] = len(texts)
                 texts.append(_Text(pair.name, partial(str, text)))
-    asked = ask(asker, texts, _vector)
+    asked = ask(asker, texts, vector_of)
     own, theirs = _correlations(asked, pairs, places)
     notes = asked.notes
     if own.spearman is None:
         notes = (*notes, NO_CORRELATION)
-    alike = None if asked.theirs is None else _cosines(np.array(asked.own), np.array(asked.theirs))
+    alike = None if asked.theirs is None else cosines_of(np.array(asked.own), np.array(asked.theirs))
     return EmbeddingEvaluation(
         executed_by=asked.executed_by,
         n=len(pairs),
@@ -176,7 +146,7 @@ def scored_pairs(asker: Asker, data: str, limit: int | None) -> EmbeddingAnswers
 
 def mean_cosine(answers: EmbeddingAnswers, other: EmbeddingAnswers) -> float:
     """Of the embeddings of each text by two models."""
-    return float(_cosines(answers.vectors, other.vectors).mean())
+    return float(cosines_of(answers.vectors, other.vectors).mean())
 
 
 def correlation_interval(answers: Answers) -> tuple[float, float] | None:
@@ -194,38 +164,27 @@ def _answers(
         value=value,
         examples=tuple(pair.name for pair in pairs),
         truth=tuple(f"{pair.score:g}" for pair in pairs),
-        given=tuple(f"{cosine:.4f}" for cosine in _cosines(rows[firsts], rows[seconds])),
+        given=tuple(f"{cosine:.4f}" for cosine in cosines_of(rows[firsts], rows[seconds])),
         vectors=rows,
     )
 
 
 @dataclass(frozen=True, repr=False)
-class ScoreEvaluation(EvaluationResult):
-    """What was found.
+class ScoreEvaluation(Comparison[Correlation]):
+    """What was found in so many texts or pairs.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of texts or pairs.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         most: by how much a score of the bundle differs from the source's at most, None without a source.
         truncated: how many inputs were too long for the bundle and lost their end.
     """
 
-    executed_by: str
-    n: int
-    bundle: Correlation
-    source: Correlation | None
     most: float | None
     truncated: int
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "spearman",
-            "value": self.bundle.spearman,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.spearman,
+            **self.values("spearman", lambda quality: quality.spearman),
             "pearson": self.bundle.pearson,
             "source_pearson": None if self.source is None else self.source.pearson,
             "largest_difference": self.most,
@@ -235,12 +194,8 @@ class ScoreEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "Spearman", "Pearson", "largest difference", "inputs")
         most = "-" if self.most is None else f"{self.most:.2e}"
-        table.add_row(self.model, self.executed_by, *_figures(self.bundle), most, str(self.n))
-        if self.source is not None:
-            table.add_row(self.source_model, "torch, fp32", *_figures(self.source), "", str(self.n))
-        return [table]
+        return [self.table(("Spearman", "Pearson", "largest difference", "inputs"), _figures, most)]
 
 
 @dataclass(frozen=True)
@@ -307,7 +262,8 @@ def read_scored_pairs(data: str) -> tuple[ScoredPair, ...]:
     return tuple(pairs)
 
 
-def _vector(result: EmbeddingResult) -> NDArray[np.float64]:
+def vector_of(result: EmbeddingResult) -> NDArray[np.float64]:
+    """(D,) in double precision."""
     return result.vector.astype(np.float64)
 
 
@@ -320,13 +276,13 @@ def _correlations(
 
     def correlate(vectors: Sequence[NDArray[np.float64]]) -> Correlation:
         rows = np.array(vectors)
-        cosines = _cosines(rows[firsts], rows[seconds])
+        cosines = cosines_of(rows[firsts], rows[seconds])
         return Correlation(spearman(cosines, scores), pearson(cosines, scores))
 
     return correlate(asked.own), None if asked.theirs is None else correlate(asked.theirs)
 
 
-def _cosines(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+def cosines_of(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of the rows of (N, D) and (N, D); an embedding of zeros is like nothing."""
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosines: NDArray[np.float64] = (first * second).sum(axis=1) / np.where(norms == 0, 1, norms)

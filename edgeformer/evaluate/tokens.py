@@ -14,12 +14,22 @@ from rich.table import Table
 
 from edgeformer.data.annotated import TaggedText, read_masked, read_questions, read_tagged
 from edgeformer.data.labelled import spread
-from edgeformer.evaluate.evaluate import Asked, Asker, EvaluationResult, ask
+from edgeformer.evaluate.evaluate import Asked, Asker, Comparison, ask
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.results import FillResult
 from edgeformer_runtime.pipelines.tokens import EntityResult, SpanResult
 from edgeformer_runtime.tasks.tokens import NONE, EntityOptions, MaskedToken, SpanOptions, TokenLabels
+
+
+def percents(*shares: float) -> list[str]:
+    """Shares as tables show them."""
+    return [f"{share:.1%}" for share in shares]
+
+
+def _same(agreement: float | None) -> str:
+    return "-" if agreement is None else f"{agreement:.1%}"
+
 
 # How SQuAD counts.
 
@@ -64,32 +74,21 @@ class AnswerQuality:
 
 
 @dataclass(frozen=True, repr=False)
-class QuestionEvaluation(EvaluationResult):
-    """What was found.
+class QuestionEvaluation(Comparison[AnswerQuality]):
+    """What was found in so many questions.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of questions.
         unanswerable: how many of them the data say have no answer.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the share of questions that both answer with the same place; None without a source.
     """
 
-    executed_by: str
-    n: int
     unanswerable: int
-    bundle: AnswerQuality
-    source: AnswerQuality | None
     agreement: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "f1",
-            "value": self.bundle.f1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.f1,
+            **self.values("f1", lambda quality: quality.f1),
             "agreement": self.agreement,
             "exact_match": self.bundle.exact_match,
             "source_exact_match": None if self.source is None else self.source.exact_match,
@@ -99,13 +98,8 @@ class QuestionEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "F1", "exact match", "same answer as the source", "questions")
-        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
-        rows = [(self.model, self.executed_by, self.bundle, same)]
-        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
-        for model, by, quality, share in rows:
-            table.add_row(model, by, f"{quality.f1:.1%}", f"{quality.exact_match:.1%}", share, str(self.n))
-        return [table]
+        columns = ("F1", "exact match", "same answer as the source", "questions")
+        return [self.table(columns, lambda quality: percents(quality.f1, quality.exact_match), _same(self.agreement))]
 
 
 def evaluate_questions(asker: Asker, data: str, limit: int | None) -> QuestionEvaluation:
@@ -191,32 +185,21 @@ class EntityQuality:
 
 
 @dataclass(frozen=True, repr=False)
-class EntityEvaluation(EvaluationResult):
-    """What was found.
+class EntityEvaluation(Comparison[EntityQuality]):
+    """What was found in so many texts.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of texts.
         entities: how many the data have.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the share of texts in which both label all words alike; None without a source.
     """
 
-    executed_by: str
-    n: int
     entities: int
-    bundle: EntityQuality
-    source: EntityQuality | None
     agreement: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "entity_f1",
-            "value": self.bundle.f1,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.f1,
+            **self.values("entity_f1", lambda quality: quality.f1),
             "agreement": self.agreement,
             "precision": self.bundle.precision,
             "recall": self.bundle.recall,
@@ -226,14 +209,12 @@ class EntityEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "F1", "precision", "recall", "same labels as the source", "texts")
-        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
-        rows = [(self.model, self.executed_by, self.bundle, same)]
-        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
-        for model, by, quality, share in rows:
-            figures = (f"{value:.1%}" for value in (quality.f1, quality.precision, quality.recall))
-            table.add_row(model, by, *figures, share, str(self.n))
-        return [table]
+        columns = ("F1", "precision", "recall", "same labels as the source", "texts")
+
+        def figures(quality: EntityQuality) -> list[str]:
+            return percents(quality.f1, quality.precision, quality.recall)
+
+        return [self.table(columns, figures, _same(self.agreement))]
 
 
 def evaluate_entities(asker: Asker, data: str, limit: int | None) -> EntityEvaluation:
@@ -294,30 +275,19 @@ class FillQuality:
 
 
 @dataclass(frozen=True, repr=False)
-class MaskEvaluation(EvaluationResult):
-    """What was found.
+class MaskEvaluation(Comparison[FillQuality]):
+    """What was found in so many texts, each with one mask.
 
     Attributes:
-        executed_by: what ran the bundle's programs.
-        n: the number of texts, each with one mask.
-        bundle: of the bundle.
-        source: of the source model in fp32, None where it was not at hand.
         agreement: the share of masks for which both have the same best token; None without a source.
     """
 
-    executed_by: str
-    n: int
-    bundle: FillQuality
-    source: FillQuality | None
     agreement: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The document that `eval --json` prints."""
         return {
-            "metric": "accuracy",
-            "value": self.bundle.accuracy,
-            "n": self.n,
-            "source_value": None if self.source is None else self.source.accuracy,
+            **self.values("accuracy", lambda quality: quality.accuracy),
             "agreement": self.agreement,
             "top_5": self.bundle.top_5,
             "source_top_5": None if self.source is None else self.source.top_5,
@@ -326,13 +296,8 @@ class MaskEvaluation(EvaluationResult):
 
     def tables(self) -> list[Table]:
         """A row for the bundle and one for its source."""
-        table = Table("model", "executed by", "best token", "best five", "same token as the source", "masks")
-        same = "-" if self.agreement is None else f"{self.agreement:.1%}"
-        rows = [(self.model, self.executed_by, self.bundle, same)]
-        rows += [] if self.source is None else [(self.source_model, "torch, fp32", self.source, "")]
-        for model, by, quality, share in rows:
-            table.add_row(model, by, f"{quality.accuracy:.1%}", f"{quality.top_5:.1%}", share, str(self.n))
-        return [table]
+        columns = ("best token", "best five", "same token as the source", "masks")
+        return [self.table(columns, lambda quality: percents(quality.accuracy, quality.top_5), _same(self.agreement))]
 
 
 def evaluate_masks(asker: Asker, data: str, limit: int | None) -> MaskEvaluation:

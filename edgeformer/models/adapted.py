@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from edgeformer.attention import AttentionKernel
 from edgeformer.attention.kernels import MASK_VALUE, additive_mask
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer.models.text import TextEncoder, TextModel, text_programs
-from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
@@ -236,12 +236,18 @@ class AdaptedEncoder(Network, TextEncoder):
             token_type_ids = self.token_types[:, : input_ids.shape[1]]
         named = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         if self.position_ids is not None:
-            named["position_ids"] = self.position_ids[:, : input_ids.shape[1]]
+            positions = self.position_ids[:, : input_ids.shape[1]]
+            named["position_ids"] = positions if len(input_ids) == 1 else positions.expand(len(input_ids), -1)
         self.bias = additive_mask(attention_mask, self.mask_value)
         try:
             return self._taken(self.call(input_ids=input_ids, attention_mask=attention_mask, **named))
         finally:
             self.bias = None
+
+    @property
+    def named(self) -> str:
+        """The public module's class, for messages."""
+        return next((type(part).__name__ for part in self.public.modules() if hasattr(part, "config")), "model")
 
     @property
     def encoder(self) -> Any:  # type: ignore[override]
@@ -279,28 +285,6 @@ class AdaptedHead(TextModel):
         return (self.encoder(input_ids, attention_mask, token_type_ids),)
 
 
-class AdaptedClassifier(nn.Module):
-    """An image classifier of transformers."""
-
-    def __init__(self, public: nn.Module, num_labels: int, attention: AttentionKernel) -> None:
-        super().__init__()
-        self.adapted = Network(public, attention)
-        self.num_labels = num_labels
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """pixels (B, 3, H, W) float32 to (logits (B, L) float32,)."""
-        return (self.adapted.call(pixel_values=pixels)["logits"],)
-
-
-class Headless(nn.Module):
-    """A base model under the name that it has inside of those with a head."""
-
-    def __init__(self, base: nn.Module, name: str) -> None:
-        super().__init__()
-        self.add_module(name, base)
-        self.forward = base.forward
-
-
 # Programs, and whether they are the public ones.
 
 
@@ -316,6 +300,7 @@ class AdaptedConfig:
         first_position: of texts, the id of the first token's position.
         one_type_of: of texts, `max_position_embeddings` where the model takes the one token type that it has.
         preprocessing: of images.
+        takes_bgr: of images, whose channels the module takes in this order.
     """
 
     public: Any
@@ -328,88 +313,79 @@ class AdaptedConfig:
     first_position: int = 0
     one_type_of: int | None = None
     preprocessing: ImagePreprocessing | None = None
+    takes_bgr: bool = False
 
 
 def programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:
-    """A program for each length of a text, or the one program "image"."""
-    if isinstance(module, AdaptedClassifier):
-        assert config.preprocessing is not None
-        size = (config.preprocessing.height, config.preprocessing.width)
-        pixels = TensorSpec("pixels", "float32", (1, 3, *size))
-        return (Program("image", module, (pixels,), (TensorSpec("logits", "float32", (1, module.num_labels)),)),)
+    """A program for each length of a text.
+
+    Raises:
+        InputError: an answer depends on the padding up to one of the lengths.
+    """
     made = text_programs(module, config, options)
-    with torch.no_grad():
-        _check_length(module, config, made[-1].inputs[0].shape[1])
-        for program in made:  # makes the constants of this length, which an export cannot
-            module(*program.example_inputs())
+    assert isinstance(module, TextModel) and isinstance(module.encoder, AdaptedEncoder)
+    _check_length(module.encoder, config, made[-1].inputs[0].shape[1])
+    # Makes the constants of each length, too, which an export cannot.
+    _check_padding(module.encoder, config, [program.inputs[0].shape[1] for program in made])
     return made
 
 
 @torch.no_grad()
 def fit(module: nn.Module, config: AdaptedConfig) -> None:
-    """Compare a module that has its weights with transformers' own computation, and settle its positions.
+    """Compare a text module that has its weights with transformers' own computation, and settle its positions.
 
     Raises:
         InputError: they differ, or a text's answer depends on the padding behind it.
     """
-    if isinstance(module, AdaptedClassifier):
-        assert config.preprocessing is not None
-        size = (config.preprocessing.height, config.preprocessing.width)
-        pixels = torch.randn((1, 3, *size), generator=torch.Generator().manual_seed(0))
-        network, name = module.adapted, type(module.adapted.public).__name__
-        with network.eager():
-            expected = network.call(pixel_values=pixels)["logits"]
-        _compare(name, expected, lambda: module(pixels)[0])
-        return
     assert isinstance(module, TextModel) and isinstance(module.encoder, AdaptedEncoder)
     encoder = module.encoder
-    inputs = _sample(config, min(_WHOLE, config.max_position_embeddings))
-    with _told(_name(encoder)):
+    length = min(_WHOLE, config.max_position_embeddings)
+    inputs = _sample(config, length)
+    with told(encoder.named):
         whole = encoder.own(*inputs)
     end = config.first_position + config.max_position_embeddings
     positions = torch.arange(config.first_position, end, dtype=torch.int32)[None]
-    choices = (positions, positions.long(), None)
-    _settle(encoder, choices, lambda: _compare(_name(encoder), whole, lambda: encoder(*inputs)))
-    _check_padding(encoder, config, inputs)
+    check = partial(compare, encoder.named, whole, lambda: encoder(*inputs))
+    _settle(encoder, (positions, positions.long(), None), check)
+    _check_padding(encoder, config, [length])
 
 
-def _name(encoder: AdaptedEncoder) -> str:
-    return next((type(part).__name__ for part in encoder.public.modules() if hasattr(part, "config")), "model")
+@torch.no_grad()
+def _check_length(encoder: AdaptedEncoder, config: AdaptedConfig, length: int) -> None:
+    """Compare as many tokens as the longest program takes: windows and the like begin behind a few."""
+    inputs = _sample(config, length)
+    with told(encoder.named):
+        expected = encoder.own(*inputs)
+    where = f"on texts of {length} tokens, so choose a smaller length"
+    compare(encoder.named, expected, lambda: encoder(*inputs), where)
 
 
 def _sample(config: AdaptedConfig, length: int) -> list[Tensor]:
-    """Random tokens (1, length) with the other inputs of a model."""
+    """A random text's inputs, (1, S) int32 each."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.pad_token_id + 1, config.vocab_size, (1, length), generator=generator, dtype=torch.int32)
     return [ids % config.vocab_size, torch.ones_like(ids), torch.zeros_like(ids)][: len(config.input_names)]
 
 
-def _check_length(module: nn.Module, config: AdaptedConfig, length: int) -> None:
-    """Compare as many tokens as the longest program takes: windows and the like begin behind a few."""
-    encoder: Any = module.encoder
-    inputs = _sample(config, length)
-    with _told(_name(encoder)):
-        expected = encoder.own(*inputs)
-    where = f"on texts of {length} tokens, so choose a smaller length"
-    _compare(_name(encoder), expected, lambda: encoder(*inputs), where)
-    _check_padding(encoder, config, inputs)
+@torch.no_grad()
+def _check_padding(encoder: AdaptedEncoder, config: AdaptedConfig, lengths: Sequence[int]) -> None:
+    """Compare a text that is filled up to each length with what transformers computes of it alone.
 
+    Some attend otherwise from some length on, so one length says nothing of another.
+    """
+    for length, part in ((each, part) for each in lengths for part in (min(_WHOLE, each) - _PADDING, each // 2 + 1)):
+        part = max(2, part)
+        padded = _sample(config, length)
+        with told(encoder.named):
+            alone = encoder.own(*(each[:, :part] for each in padded))
+        padded[0][:, part:] = config.pad_token_id
+        padded[1][:, part:] = 0
 
-def _check_padding(encoder: AdaptedEncoder, config: AdaptedConfig, inputs: Sequence[Tensor]) -> None:
-    """Compare the first tokens of a text with the same ones in front of padding."""
-    part = max(2, min(_WHOLE, inputs[0].shape[1]) - _PADDING)
-    padded = [each.clone() for each in inputs]
-    padded[0][:, part:] = config.pad_token_id
-    padded[1][:, part:] = 0
-    with _told(_name(encoder)):
-        alone = encoder.own(*(each[:, :part] for each in inputs))
+        def with_padding(inputs: Sequence[Tensor] = padded, part: int = part, dim: int = alone.dim()) -> Tensor:
+            found: Tensor = encoder(*inputs)
+            return found[:, :part] if found.dim() == dim == 3 else found
 
-    def with_padding() -> Tensor:
-        found: Tensor = encoder(*padded)
-        return found[:, :part] if found.dim() == alone.dim() == 3 else found
-
-    where = "with padding behind a text, which a bundle's fixed lengths need"
-    _compare(_name(encoder), alone, with_padding, where)
+        compare(encoder.named, alone, with_padding, "with padding behind a text, which a bundle's fixed lengths need")
 
 
 def _settle(encoder: AdaptedEncoder, choices: Sequence[Tensor | None], check: Callable[[], None]) -> None:
@@ -425,8 +401,9 @@ def _settle(encoder: AdaptedEncoder, choices: Sequence[Tensor | None], check: Ca
             return
 
 
-def _compare(name: str, expected: Tensor, compute: Callable[[], Tensor], where: str = "through our attention") -> None:
-    with _told(name):
+def compare(name: str, expected: Tensor, compute: Callable[[], Tensor], where: str = "through our attention") -> None:
+    """Refuse what is not within `TOLERANCE` of what transformers computes, or stumbles; `where` says of what."""
+    with told(name):
         found = compute()
     if found.shape == expected.shape:
         apart = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
@@ -437,8 +414,8 @@ def _compare(name: str, expected: Tensor, compute: Callable[[], Tensor], where: 
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """One line for what a module of transformers stumbles over."""
+def told(name: str) -> Iterator[None]:
+    """Within the context, one line for what a module of transformers stumbles over."""
     try:
         yield
     except InputError as error:

@@ -3,51 +3,58 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from edgeformer.attention import APPROXIMATE_KERNELS, AttentionKernel
 from edgeformer.models.adapted import (
     BASE,
     PREFIX,
     SPANS,
-    AdaptedClassifier,
     AdaptedConfig,
     AdaptedEncoder,
     AdaptedHead,
-    Headless,
     fit,
     programs,
 )
-from edgeformer.models.config import MAX_LAYERS, read_object, refusing
+from edgeformer.models.adapted_images import (
+    IMAGE_OUTPUTS,
+    AdaptedImageModel,
+    fit_image,
+    image_programs,
+    read_image_processor,
+)
+from edgeformer.models.config import MAX_LAYERS, refusing
 from edgeformer.models.family import Family
 from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
-from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
-PROCESSOR_FILE = "preprocessor_config.json"
-
-_AUTO = {
+AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "text-embedding": "AutoModel",
     "text-scoring": "AutoModelForSequenceClassification",
     "question-answering": "AutoModelForQuestionAnswering",
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
+    "image-embedding": "AutoModel",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"
+_WITHOUT_HEAD = ("text-embedding", "image-embedding")
 _OLD_BUFFERS = ("*.position_ids", "*.token_type_ids", "*.inv_freq", "*.num_batches_tracked")
 _LONGEST = 1 << 14
 """Positions of a model that has no limit."""
 ALWAYS_BUILT = 4 << 20
 """Values that are few enough to be built, for the loader to say which tensors are missing."""
+MAX_WEIGHTS = 2000
+"""Tensors of a module: the deepest architectures have 800."""
 
 
 class Architecture:
@@ -100,7 +107,7 @@ class Architecture:
         for field, value in self.raw.items():
             if isinstance(value, int) and value > MAX_LAYERS and ("layer" in field or "depth" in field):
                 raise InputError(f"config.json: {field} is {value}: expected {MAX_LAYERS} at most")
-        with refusing(f"transformers cannot build a {self.model_type}:"), torch.device("meta"):
+        with refusing(f"transformers cannot build a {self.model_type}:"), torch.device("meta"), _bounded():
             made = self.named(self.config)
         there = sum(path.stat().st_size for path in self.folder.glob("*.*") if path.is_file()) if self.folder else 0
         stated = sum(each.numel() for each in made.parameters())
@@ -115,13 +122,12 @@ class Architecture:
             raise InputError(
                 f"config.json: a {self.named.__name__} reads {reads}: only models of {_TEXT} or {_IMAGE} are adapted"
             )
-        if reads == _IMAGE:
-            return ("image-classification",)
         config = type(self.config)
         return tuple(
             task
-            for task, auto in _AUTO.items()
-            if task != "image-classification" and config in getattr(self.library, auto)._model_mapping
+            for task, auto in AUTO_CLASSES.items()
+            if (task in IMAGE_OUTPUTS) == (reads == _IMAGE)
+            and (config in getattr(self.library, auto)._model_mapping or (task in _WITHOUT_HEAD and self._is_base))
         )
 
     def parse(self) -> AdaptedConfig:
@@ -129,12 +135,16 @@ class Architecture:
         config = self.config
         if self.named.main_input_name == _IMAGE:
             assert self.folder is not None
-            return AdaptedConfig(config, ("pixels",), preprocessing=read_image_processor(self.folder))
+            preprocessing, is_reversed = read_image_processor(self.folder)
+            return AdaptedConfig(config, ("pixels",), preprocessing=preprocessing, takes_bgr=is_reversed)
         arguments = inspect.signature(self.named.forward).parameters
         if "decoder_input_ids" in arguments:
             raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")
         types = getattr(config, "type_vocab_size", 0) if "token_type_ids" in arguments else 0
         text = config.get_text_config()
+        for field in ("vocab_size", "hidden_size"):
+            if type(getattr(text, field, None)) is not int:
+                raise InputError(f"config.json: a {self.model_type} has no {field}, as models of tokens have")
         tables = [
             part.padding_idx + 1
             for name, part in self.skeleton.named_modules()
@@ -159,11 +169,13 @@ class Architecture:
         """A text or image model in eval mode with untrained weights."""
         if attention in APPROXIMATE_KERNELS.values():
             raise InputError(f"a {self.model_type} is transformers' own module: choose an exact attention kernel")
-        if task not in _AUTO:
+        if task not in AUTO_CLASSES:
             raise InputError(f"a {self.model_type} is transformers' own module, which does no {task} here: give --task")
         _ = self.skeleton  # refuses what is too large
-        if task == "image-classification":
-            return AdaptedClassifier(self._made(task, num_labels), num_labels, attention).eval()
+        if task in IMAGE_OUTPUTS:
+            made = self._made(task, num_labels)
+            inside = made if num_labels else Headless(made, made.base_model_prefix)
+            return AdaptedImageModel(inside, task, attention, config.takes_bgr).eval()
         check_task(task, num_labels)
         if task == "text-embedding":
             made = self._made(task, 0)
@@ -179,9 +191,13 @@ class Architecture:
         if num_labels:
             config.num_labels = num_labels
         config.use_cache = False
-        found = self.named if task == "text-embedding" and self._is_base else self.class_for(_AUTO[task])
+        found = self.named if task in _WITHOUT_HEAD and self._is_base else self.class_for(AUTO_CLASSES[task])
+        # Under a head there is none, so nothing of it is in the checkpoint; its vectors are the first token's.
+        arguments = inspect.signature(found.__init__).parameters
+        unpooled = task == "image-embedding" and not self._is_base and "add_pooling_layer" in arguments
+        options = {"add_pooling_layer": False} if unpooled else {}
         with refusing(f"transformers cannot build a {self.model_type}:"):
-            return found._from_config(config, attn_implementation="eager")
+            return found._from_config(config, attn_implementation="eager", **options)
 
     @property
     def _is_base(self) -> bool:
@@ -247,17 +263,50 @@ class Architecture:
             rename=self.rename,
             publish=self.publish,
             unused=self.unused(),
-            programs=programs,
+            programs=image_programs if self.named.main_input_name == _IMAGE else programs,
             parse_labels=id2label,
             blocks=self.blocks,
             with_layers=self._refuse_layers,
-            fit=fit,
+            fit=fit_image if self.named.main_input_name == _IMAGE else fit,
             adapted=f"{self.named.__name__} of transformers {self.library.__version__}",
             packages=("transformers",),
         )
 
     def _refuse_layers(self, *_: Any) -> Any:
         raise InputError(f"a {self.model_type} is transformers' own module, of which nothing is pruned here")
+
+
+class Headless(nn.Module):
+    """A base model under the name that it has inside of those with a head."""
+
+    def __init__(self, base: nn.Module, name: str) -> None:
+        super().__init__()
+        self.add_module(name, base)
+        self.forward = base.forward
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the building of a module at the weight with which it has more of them than any architecture.
+
+    How often each of a config's numbers repeats a layer is known to transformers alone.
+
+    Raises:
+        InputError: from within transformers, where the weight is made.
+    """
+    made = 0
+
+    def count(*_: object) -> None:
+        nonlocal made
+        made += 1
+        if made > MAX_WEIGHTS:
+            raise InputError(f"config.json states a model of over {MAX_WEIGHTS} tensors: expected fewer layers")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConfig]:
@@ -271,115 +320,3 @@ def family_of(raw: Mapping[str, Any], folder: Path | None) -> Family[AdaptedConf
         InputError: transformers is not installed, or has no such architecture.
     """
     return Architecture(raw, folder).family()
-
-
-# Image processors of transformers, in the terms of a bundle.
-
-
-_FILTERS = {2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers."""
-_PLAIN_PROCESSORS = ("ViT", "DeiT", "BEiT", "Beit", "Bit", "CLIP", "Siglip", "MobileNetV", "ConvNext", "Pvt")
-"""Those that resize, crop, scale and normalise, by the start of their names; ConvNext has its own way to crop."""
-_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_reduce_labels")
-_WARPED_FROM = 384
-"""Pixels from which ConvNext's processor crops nothing."""
-
-
-def read_image_processor(folder: Path) -> ImagePreprocessing:
-    """What a folder's preprocessor_config.json does to an image.
-
-    Args:
-        folder: the checkpoint's.
-
-    Raises:
-        InputError: names the field that a bundle cannot have.
-    """
-    path = folder / PROCESSOR_FILE
-    if not path.is_file():
-        raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
-    raw = read_object(path)
-
-    def refuse(field: str, expected: str) -> InputError:
-        return InputError(f"{PROCESSOR_FILE}: {field} is {shorten(raw.get(field))}: expected {expected}")
-
-    kind = str(raw.get("image_processor_type") or raw.get("feature_extractor_type"))
-    if not kind.startswith(_PLAIN_PROCESSORS):
-        raise refuse("image_processor_type", f"one of {', '.join(_PLAIN_PROCESSORS)}, whose steps a bundle has")
-    for field, value in raw.items():
-        if field.startswith("do_") and value and field not in _STEPS:
-            raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
-    raw = _as_transformers_reads(folder)
-    for field, value in raw.items():
-        if field.startswith("do_") and value and field not in _STEPS:
-            raise refuse(field, "false: a bundle resizes, crops, scales and normalises")
-    for field in ("do_resize", "do_rescale"):
-        if raw.get(field, True) is not True:
-            raise refuse(field, "true")
-    if abs(float(raw.get("rescale_factor", 1 / 255)) - 1 / 255) > 1e-9:
-        raise refuse("rescale_factor", "1/255")
-    if raw.get("resample") not in _FILTERS:
-        raise refuse("resample", "2 (bilinear) or 3 (bicubic)")
-    normalises = raw.get("do_normalize", True)
-    mean, std = (raw.get("image_mean"), raw.get("image_std")) if normalises else ([0.0] * 3, [1.0] * 3)
-    for field, values in (("image_mean", mean), ("image_std", std)):
-        if (
-            not isinstance(values, list | tuple)
-            or len(values) != 3
-            or not all(isinstance(each, int | float) for each in values)
-        ):
-            raise refuse(field, "three numbers")
-    side, crop, square = _resizes(raw, kind, refuse)
-    return ImagePreprocessing(
-        height=side,
-        width=side,
-        resize_short_side=square,
-        interpolation=_FILTERS[raw["resample"]],
-        crop=crop,
-        mean=tuple(map(float, mean)),  # type: ignore[arg-type]
-        std=tuple(map(float, std)),  # type: ignore[arg-type]
-    )
-
-
-def _as_transformers_reads(folder: Path) -> dict[str, Any]:
-    """The fields of an image processor with its class's own values for those that the file leaves out.
-
-    They differ by class: a size of one number is a square or the shortest edge, and some crop unasked.
-    """
-    from transformers import AutoImageProcessor
-
-    with refusing(f"{PROCESSOR_FILE}: transformers cannot build its processor:"):
-        built = AutoImageProcessor.from_pretrained(
-            folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
-        read: dict[str, Any] = built.to_dict()
-    return read
-
-
-def _resizes(raw: Mapping[str, Any], kind: str, refuse: Any) -> tuple[int, str, int]:
-    """Pixels of the model's input, "center" or "squash", and pixels before the crop."""
-    size = raw.get("size")
-    size = {"height": size, "width": size} if isinstance(size, int) else size or {}
-    if set(size) == {"height", "width"} and size["height"] == size["width"]:
-        crop, square = "squash", size["height"]
-    elif set(size) == {"shortest_edge"}:
-        crop, square = "center", size["shortest_edge"]
-    else:
-        raise refuse("size", "a square's height and width, or a shortest_edge")
-    if type(square) is not int:
-        raise refuse("size", "whole pixels")
-    if kind.startswith("ConvNext"):
-        if raw.get("do_center_crop"):
-            raise refuse("do_center_crop", "false: crop_pct says what a ConvNext's processor crops")
-        if square >= _WARPED_FROM:
-            return square, "squash", square
-        return square, "center", int(square / float(raw.get("crop_pct") or 224 / 256))
-    if not raw.get("do_center_crop"):
-        if crop == "center":
-            raise refuse("do_center_crop", "true where size is a shortest_edge: a bundle's images have one size")
-        return square, crop, square
-    wanted = raw.get("crop_size")
-    wanted = {"height": wanted, "width": wanted} if isinstance(wanted, int) else wanted or {}
-    side = wanted.get("height")
-    if type(side) is not int or wanted.get("width") != side or side > square:
-        raise refuse("crop_size", f"a square of at most {square} pixels")
-    return side, crop, square

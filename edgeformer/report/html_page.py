@@ -23,39 +23,6 @@ LONG_WORD = 12
 _MARK = re.compile(r"([._/:-]|[^._/:-]{12})(?=.)")
 """Behind what a long word may be broken: a mark, or else every so many letters."""
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --ink: #222; --paper: #fff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #16181c; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: var(--ink);
-  background: var(--paper); overflow-wrap: anywhere; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; font-size: .85rem; }
-th, td { padding: .25rem .45rem; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: normal; }
-th { vertical-align: bottom; }
-td.number, th.number { text-align: right; }
-td.number { white-space: nowrap; }
-tr.best td:first-child { font-weight: 600; }
-div.figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 1rem 0; max-width: 100%; }
-figcaption { font-size: .85rem; }
-svg { max-width: 100%; height: auto; }
-pre { white-space: pre-wrap; border: 1px solid var(--line); padding: .7rem; font-size: .85rem; }
-summary { cursor: pointer; }
-@media (max-width: 60rem) {
-  table, tbody, tr, td { display: block; }
-  thead { display: none; }
-  tr { border: 1px solid var(--line); margin: .7rem 0; padding: .3rem; }
-  td, td.number { border: 0; padding: .1rem .3rem; text-align: left; }
-  td:empty { display: none; }
-  td::before { content: attr(data-label) ": "; opacity: .7; }
-}
-@media print {
-  body { margin: 0; max-width: none; font-size: 11px; color: #000; background: #fff; }
-  section { break-inside: avoid-page; }
-}
-"""
-
 
 def page_of(folder: StrPath) -> Path:
     """Where a folder's page goes: into it, and of a bundle beside it, as another file would corrupt a bundle."""
@@ -66,11 +33,11 @@ def page_of(folder: StrPath) -> Path:
 
 def document(title: str, body: str) -> str:
     """A whole page around its body, which is markup."""
-    name = escape(title)
+    name, style = escape(title), Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{name}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n<h1>{name}</h1>\n{body}</main>\n</body>\n</html>\n"
     )
 

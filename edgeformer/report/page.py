@@ -39,7 +39,7 @@ def page(report: FolderReport) -> str:
 def write_page(report: FolderReport, file: StrPath) -> None:
     """Write the page beside its place and rename it; an existing file is replaced."""
     with replacing(Path(file)) as fresh:
-        fresh.write_text(page(report), encoding="utf-8")
+        fresh.write_text(page(report), encoding="utf-8", errors="backslashreplace")
 
 
 def _overview(report: FolderReport) -> str:

@@ -1,4 +1,4 @@
-"""The task of images, classification: what surrounds such a model, and images to judge it by."""
+"""The tasks of images that have one answer: classification and embedding, and images to judge such models by."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 from PIL import Image
 
 from edgeformer.models.family import ProgramOptions
-from edgeformer.tasks.task import Task, TaskSpec, Training
+from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
-from edgeformer_runtime.bundle.manifest import Classification
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
+from edgeformer_runtime.bundle.specs import Classification, Embedding, ImagePreprocessing, Postprocessing
 from edgeformer_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,11 +29,21 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 
 
 def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    return image_spec(CLASSIFICATION, checkpoint, Classification(checkpoint.labels, checkpoint.activation))
+
+
+def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    # As transformers gives it: its pipeline normalises nothing.
+    return image_spec(EMBEDDING, checkpoint, Embedding(programs[0].outputs[0].shape[-1], normalized=False))
+
+
+def image_spec(task: Task, checkpoint: Checkpoint, postprocessing: Postprocessing) -> TaskSpec:
+    """What surrounds a model of images, with drawn ones as samples."""
     assets = {f"vectors/image_{index}.png": content for index, content in enumerate(images())}
     return TaskSpec(
-        task=CLASSIFICATION,
+        task=task,
         preprocessing=checkpoint.config.preprocessing,
-        postprocessing=Classification(checkpoint.labels, checkpoint.activation),
+        postprocessing=postprocessing,
         assets=assets,
         samples=tuple({"image": name} for name in assets),
     )
@@ -124,6 +133,9 @@ CLASSIFICATION = Task(
     evaluation="edgeformer.evaluate.classification:evaluate_classification",
     peers=TENSOR_PEERS,
     aliases=("classification", "classifier", "vision", "image"),
+    architecture="ForImageClassification",
+    heads=("classifier.",),
+    headless="the checkpoint has no classifier: fine-tune it first",
     labelled=True,
     judged_by_labels=True,
     score_backstop="probability",
@@ -140,3 +152,31 @@ CLASSIFICATION = Task(
     ),
     checks={"labels": "edgeformer.doctor.check_task:check_labels"},
 )
+
+NEIGHBOURS = Metric(
+    name="neighbours",
+    change="loss of neighbours",
+    is_error=False,
+    answers="edgeformer.evaluate.classification:nearest_labels",
+    noun="images whose nearest neighbour has their label",
+)
+
+EMBEDDING = replace(
+    CLASSIFICATION,
+    name="image-embedding",
+    noun="image embedder",
+    spec=_embedding,
+    evaluation="edgeformer.evaluate.classification:evaluate_neighbours",
+    aliases=("imagefeatureextraction", "featureextraction", "embedding", "imageembedder"),
+    architecture=None,
+    heads=(),
+    headless="",
+    labelled=False,
+    judged_by_labels=False,
+    score_backstop="component",
+    agreement="edgeformer.convert.agreement:compare_embeddings",
+    metric=NEIGHBOURS,
+    training=None,
+    checks={},
+)
+"""Of a model without a head: its projection or pooled vector, where it has one, else its first token's vector."""

@@ -234,6 +234,7 @@ TASKS: Registry[Task] = Registry(
         "question-answering": "edgeformer.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
+        "image-embedding": "edgeformer.tasks.image:EMBEDDING",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
     },
     group="edgeformer.tasks",

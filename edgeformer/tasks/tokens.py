@@ -14,10 +14,10 @@ from edgeformer.tasks.text import (
     CLASSIFICATION,
     MAX_CALIBRATION_SAMPLES,
     MOST_POSITIONS,
-    SENTENCES,
     bucket_lengths,
     calibrate_on,
     calibration_texts,
+    sentences,
     text_spec,
 )
 from edgeformer_runtime.bundle.strict_json import shorten
@@ -94,10 +94,11 @@ def _spans(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progr
 
 def _asked_sentences(lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Each built-in sentence asked of a context of its neighbours, which is longer from one to the next."""
-    count = min(len(SENTENCES), MOST_POSITIONS // lengths[0])
+    known = sentences()
+    count = min(len(known), MOST_POSITIONS // lengths[0])
     for number in range(count):
-        context = itertools.islice(itertools.cycle(SENTENCES), number, number + 2 + number % 8)
-        yield {"text": SENTENCES[number], "pair": ". ".join(context)}
+        context = itertools.islice(itertools.cycle(known), number, number + 2 + number % 8)
+        yield {"text": known[number], "pair": ". ".join(context)}
 
 
 def _questions(pipeline: QuestionAnswerer) -> Iterator[tuple[str, Any]]:

@@ -13,9 +13,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.interface import StrPath
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.interface import StrPath
 
 PREFIX = ".edgeformer-"
 _LOCK_SUFFIX = ".lock"

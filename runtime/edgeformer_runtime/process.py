@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TextIO
+
+_STDERR = 2
 
 
 def open_standard_streams() -> None:
@@ -37,42 +40,63 @@ def flush_stderr() -> None:
 
 
 @contextmanager
-def stderr_may_be_unread() -> Iterator[None]:
-    """Go on where writing to stderr fails inside the block: its reader has gone, or its disk is full."""
+def stderr_may_be_unread(descriptor: int = _STDERR) -> Iterator[None]:
+    """Go on where writing to stderr fails inside the block: its reader has gone, or its disk is full.
+
+    Args:
+        descriptor: stderr's own, or a duplicate of it.
+    """
     try:
         yield
     except (OSError, ValueError):
         # What Python still holds would fail again at the exit, whose code would then be 120.
         with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 class Stderr:
     """The process's stderr as it is when it is written to. Nobody who reads it is no reason for a run to fail."""
 
+    def __init__(self, duplicate: bool = False) -> None:
+        """`duplicate`: write to where stderr leads now, whatever `held_back` does to it, until `close`."""
+        self._descriptor = os.dup(_STDERR) if duplicate else _STDERR
+        self._duplicate = os.fdopen(self._descriptor, "w", encoding="utf-8") if duplicate else None
+
+    @property
+    def _file(self) -> TextIO | None:
+        return self._duplicate or sys.stderr
+
     def write(self, text: str) -> int:
         """Write, or lose the text."""
-        with stderr_may_be_unread():
-            if sys.stderr is not None:
-                sys.stderr.write(text)
+        with stderr_may_be_unread(self._descriptor):
+            if self._file is not None:
+                self._file.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, or lose what is there."""
-        flush_stderr()
+        with stderr_may_be_unread(self._descriptor):
+            if self._file is not None:
+                self._file.flush()
+
+    def close(self) -> None:
+        """Close the duplicate; stderr itself stays open."""
+        self.flush()
+        if self._duplicate is not None:
+            self._duplicate.close()
 
     def isatty(self) -> bool:
         """Whether a person reads it."""
-        return sys.stderr is not None and sys.stderr.isatty()
+        return self._file is not None and self._file.isatty()
 
     def fileno(self) -> int:
         """The descriptor."""
-        return 2 if sys.stderr is None else sys.stderr.fileno()
+        return self._descriptor if self._file is None else self._file.fileno()
 
     @property
     def encoding(self) -> str:
         """How text becomes bytes."""
-        return "utf-8" if sys.stderr is None else sys.stderr.encoding
+        return "utf-8" if self._file is None else self._file.encoding
 
 
 # How much memory this process uses, and has used at most.
@@ -125,6 +149,24 @@ def _status_bytes(key: str) -> int | None:
     return int(found[0].split()[1]) * 1024 if found else None
 
 
+@contextmanager
+def collect_later() -> Iterator[None]:
+    """Keep Python's cyclic garbage collector from looking through what a block imports, which all stays.
+
+    It would do so a hundred times, in a twentieth of a first answer.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            if gc.get_freeze_count() == 0:  # nobody's own: all that is new becomes old without being looked through
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
+
+
 def give_back_memory() -> None:
     """Return to the system what the C library keeps of memory that has been freed: megabytes after a model was opened.
 
@@ -142,7 +184,6 @@ def give_back_memory() -> None:
 
 _LOCK = threading.Lock()
 _SILENT = threading.Event()
-_STDERR = 2
 
 
 def stay_silent() -> None:

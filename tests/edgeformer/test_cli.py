@@ -5,28 +5,35 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.checkpoint_factory import save_mobilebert
+from tests.edgeformer.command_server import CommandServer
 
 pytestmark = pytest.mark.slow
 
 
-def edgeformer(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("edgeformer"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600, check=False)
+@pytest.fixture(scope="module")
+def edgeformer() -> Iterator[CommandServer]:
+    """The command in forks of one process, but for the conversion, which is a process as a user starts it."""
+    server = CommandServer("edgeformer.convert.convert")
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     save_mobilebert(folder / "tiny", num_hidden_layers=1)
-    result = edgeformer(
-        "convert", folder / "tiny", "--target", "litert", "--target", "onnx", "--precision", "fp32",
-        "--precision", "dynamic-int8", "--seq-len", "16,32", "--out", folder / "dist", "--json",
-    )  # fmt: skip
+    command = [
+        Path(sys.executable).with_name("edgeformer"), "convert", folder / "tiny", "--target", "litert",
+        "--target", "onnx", "--precision", "fp32", "--precision", "dynamic-int8", "--seq-len", "16,32",
+        "--out", folder / "dist", "--json",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 0, result.stderr
     rows = json.loads(result.stdout)
     assert [(row["target"], row["precision"], row["ok"]) for row in rows] == [
@@ -38,7 +45,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dist"
 
 
-def test_run_json(dist: Path) -> None:
+def test_run_json(edgeformer: CommandServer, dist: Path) -> None:
     result = edgeformer("run", dist / "tiny.litert.dynamic-int8", "turn the lights off", "call me", "--json")
     assert result.returncode == 0, result.stderr
     answers = json.loads(result.stdout)
@@ -49,7 +56,7 @@ def test_run_json(dist: Path) -> None:
         assert sum(answer["scores"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_verify_json(dist: Path) -> None:
+def test_verify_json(edgeformer: CommandServer, dist: Path) -> None:
     result = edgeformer("verify", dist / "tiny.onnx.fp32", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
@@ -59,13 +66,13 @@ def test_verify_json(dist: Path) -> None:
         assert stage["max_abs"] <= stage["tolerance"]
 
 
-def test_inspect_json(dist: Path) -> None:
+def test_inspect_json(edgeformer: CommandServer, dist: Path) -> None:
     result = edgeformer("inspect", dist / "tiny.litert.fp32", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["manifest"]["family"] == "mobilebert"
 
 
-def test_bench_json_against_peers(dist: Path) -> None:
+def test_bench_json_against_peers(edgeformer: CommandServer, dist: Path) -> None:
     result = edgeformer(
         "bench", dist / "tiny.litert.fp32", dist / "tiny.litert.dynamic-int8",
         "--against", "onnxruntime,openvino,torch", "--json",
@@ -87,7 +94,7 @@ def test_bench_json_against_peers(dist: Path) -> None:
     assert rows[0]["ratio_to_first"] == 1
 
 
-def test_a_corrupted_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_corrupted_bundle_is_refused_in_one_line(edgeformer: CommandServer, tmp_path: Path) -> None:
     archive = tmp_path / "bundle.zip"
     archive.write_bytes(b"PK\x03\x04 not really")
     for command in ("run", "verify", "inspect"):
@@ -110,7 +117,9 @@ def test_a_corrupted_bundle_is_refused_in_one_line(tmp_path: Path) -> None:
         ("frobnicate",),
     ],
 )
-def test_bad_arguments_exit_with_2_and_one_line(arguments: tuple[str, ...], tmp_path: Path) -> None:
+def test_bad_arguments_exit_with_2_and_one_line(
+    edgeformer: CommandServer, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     save_mobilebert(tmp_path / "tiny")
     places = {"SOURCE": str(tmp_path / "tiny"), "EMPTY": str(tmp_path / "empty")}
@@ -121,7 +130,7 @@ def test_bad_arguments_exit_with_2_and_one_line(arguments: tuple[str, ...], tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "tiny"]
 
 
-def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+def test_a_missing_tensor_is_named(edgeformer: CommandServer, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = save_mobilebert(tmp_path / "tiny") / "model.safetensors"

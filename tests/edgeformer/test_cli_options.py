@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,28 +16,24 @@ from edgeformer.convert.options import ConvertOptions
 from edgeformer.convert.target import PRECISIONS, TARGETS
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
+from tests.edgeformer.command_server import CommandServer
 
-# Runs a command line in a process of its own and says whether torch got in.
-RUN = """
-import sys
-from edgeformer.cli import app
-from edgeformer_runtime.cli.console import run_app
-try:
-    run_app(app, sys.argv[1:])
-finally:
-    print("torch" if "torch" in sys.modules else "light", file=sys.stderr)
-"""
+Light = Callable[..., tuple[int, str, str]]
 
 
-def light(*arguments: str | Path) -> tuple[int, str, str]:
+@pytest.fixture(scope="module")
+def light() -> Iterator[Light]:
     """The exit code, stdout and stderr of a command that must not import torch."""
-    command = [sys.executable, "-c", RUN, *map(str, arguments)]
     # No hub is asked: what it would answer depends on the network.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    lines = found.stderr.strip().splitlines()
-    assert lines.pop() == "light", found.stderr
-    return found.returncode, found.stdout, "\n".join(lines)
+    server = CommandServer(environment={"HF_HUB_OFFLINE": "1"})
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        ended = server(*arguments)
+        assert not ended.torch, ended.stderr
+        return ended.returncode, ended.stdout, ended.stderr.strip()
+
+    yield run
+    server.close()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +100,7 @@ def light(*arguments: str | Path) -> tuple[int, str, str]:
         ("report tests --data DATA:key", "test_cli_options.py holds one table: leave 'key' out"),
     ],
 )
-def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> None:
+def test_wrong_options_cost_no_import_of_torch(light: Light, arguments: str, problem: str) -> None:
     code, out, err = light(*(word.replace("DATA", __file__) for word in arguments.split()))
     assert (code, out) == (2, "")
     assert problem in err and err.count("\n") == 0
@@ -127,7 +121,7 @@ def test_wrong_options_cost_no_import_of_torch(arguments: str, problem: str) -> 
         "sign PLACE --key x",
     ],
 )
-def test_an_output_whose_name_is_no_text_is_refused_at_the_start(arguments: str, tmp_path: Path) -> None:
+def test_an_output_whose_name_is_no_text_is_refused_at_the_start(light: Light, arguments: str, tmp_path: Path) -> None:
     place = str(tmp_path / "a\udcff.png")
     words = {"PLACE": place, "DATA": __file__}
     code, out, err = light(*(words.get(word, word) for word in arguments.split()))
@@ -136,7 +130,7 @@ def test_an_output_whose_name_is_no_text_is_refused_at_the_start(arguments: str,
     assert err.count("\n") == 0 and not list(tmp_path.iterdir())
 
 
-def test_the_list_names_everything() -> None:
+def test_the_list_names_everything(light: Light) -> None:
     code, out, _ = light("list", "--json")
     found = json.loads(out)
     assert code == 0
@@ -155,7 +149,7 @@ def test_what_is_named_is_there() -> None:
     assert all(callable(ALL_KERNELS[name]) for name in ALL_KERNELS)
 
 
-def test_version_help_and_completion() -> None:
+def test_version_help_and_completion(light: Light) -> None:
     assert light("--version") == (0, "edgeformer 0.1.0\n", "")
     for arguments in (["-h"], ["convert", "-h"]):
         code, out, _ = light(*arguments)

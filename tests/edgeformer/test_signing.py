@@ -47,7 +47,7 @@ def test_keys(key: Path) -> None:
     # As BUNDLE.md tells apps that have no PEM reader.
     assert body[:12].hex() == "302a300506032b6570032100"
     assert body[12:] == read_public_key(public)
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists: expected a new name"):
         make_keys(key)
     with pytest.raises(InputError, match="public key's name"):
         make_keys(public)

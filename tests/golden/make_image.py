@@ -44,7 +44,9 @@ def _levels(image: np.ndarray, spec: ImagePreprocessing) -> np.ndarray:
     else:
         size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
     resized = Image.fromarray(image).resize(size, FILTERS[spec.interpolation])
-    left, top = round((size[0] - spec.width) / 2), round((size[1] - spec.height) / 2)
+    cropped = size[0] - spec.width, size[1] - spec.height
+    # transformers rounds halves down, torchvision to the even number.
+    left, top = (each // 2 if spec.crop == "center-floor" else round(each / 2) for each in cropped)
     return np.asarray(resized)[top : top + spec.height, left : left + spec.width]
 
 
@@ -81,3 +83,4 @@ def _cases() -> Iterator[tuple[str, np.ndarray, ImagePreprocessing]]:
     yield "one side as it is", noise(20, 41), spec(20, 20, 20, "bicubic", "squash")
     yield "halves to even, 1.5", noise(27, 27), spec(24, 24, 27)
     yield "halves to even, 0.5", noise(25, 25), spec(24, 24, 25)
+    yield "halves down, 1.5", noise(40, 27), spec(24, 24, 27, crop="center-floor")

@@ -50,6 +50,7 @@ def _good() -> Iterator[tuple[str, Manifest]]:
     yield "entities", tiny.entities()
     yield "fills", tiny.fills()
     yield "image", tiny.image()
+    yield "image-embedding", tiny.image_embedding()
     yield "speech", tiny.speech()
     yield "speech-multilingual", tiny.speech(tiny.MULTILINGUAL_TOKENS, "program", "executorch")
 

@@ -142,6 +142,15 @@ def fills(vocab_size: int = 12, mask_id: int = 11, lengths: tuple[int, ...] = (2
     return _manifest("tiny-fills", "bert", "fill-mask", "onnx", programs, spec, MaskedToken("[MASK]", mask_id))
 
 
+def image_embedding() -> Manifest:
+    """An embedder of images whose crop begins where transformers begins it."""
+    pixels = TensorSpec("pixels", "float32", (1, 3, IMAGE_SPEC.height, IMAGE_SPEC.width))
+    output = TensorSpec("embedding", "float32", (1, EMBEDDING_DIM))
+    program = ProgramSpec("image", MODEL, "main", (pixels,), (output,))
+    spec, head = replace(IMAGE_SPEC, crop="center-floor"), Embedding(EMBEDDING_DIM, False)
+    return _manifest("tiny-image-embedding", "adapted-vit", "image-embedding", "onnx", (program,), spec, head)
+
+
 def image() -> Manifest:
     """A classifier of three labels."""
     pixels = TensorSpec("pixels", "float32", (1, 3, IMAGE_SPEC.height, IMAGE_SPEC.width))

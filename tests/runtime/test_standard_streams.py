@@ -13,13 +13,16 @@ from edgeformer_runtime.cli.console import printable
 
 SCRIPT = """
 import sys, typer
-from edgeformer_runtime.cli.console import err, out, print_json, run_app
+from edgeformer_runtime.cli.console import Steps, err, out, print_json, run_app
 from edgeformer_runtime.errors import InputError
 app = typer.Typer()
 @app.command()
 def main(what: str) -> None:
     for _ in range(3):
         err.print("note: something to know")
+    with Steps() as steps:
+        for step in ("read", "note: " + sys.argv[-1], "lower " + sys.argv[-1]):
+            steps(step)
     if what == "bad":
         raise InputError("no such thing")
     if what == "failed":
@@ -72,10 +75,12 @@ def test_a_stdout_whose_reader_has_gone_is_no_error() -> None:
 
 
 def test_a_terminal_is_shown_strings_and_never_obeys_them() -> None:
-    hostile = "a\x1b[31m\x9b31m\u202eb\x7f\u2066c\u200f\udcff"
+    hostile = "a\x1b[31m\x9b31m\u202eb\x7f\u2066c\u200f\udcff[/red]"
     done = subprocess.run([sys.executable, "-c", SCRIPT, "good", os.fsencode(hostile)], capture_output=True, check=True)
     shown = done.stdout.decode("utf-8")
-    assert "a\\u001b[31m\\u009b31m\\u202eb\\u007f\\u2066c\\u200f\\udcff" in shown
+    escaped = "a\\u001b[31m\\u009b31m\\u202eb\\u007f\\u2066c\\u200f\\udcff[/red]"
+    assert escaped in shown
+    assert f"note: {escaped}\nlower {escaped}\n" in done.stderr.decode("utf-8")
     assert '"a\\u009b\\u202e\\u007f"' in shown
     assert not set(shown) & set("\x1b\x9b\x7f\u202e\u2066\u200f")
 

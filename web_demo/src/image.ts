@@ -81,8 +81,8 @@ export class ImageEncoder {
     const [width, height] = this.resizedSize(image);
     checkPixels(width, height, `an image of ${image.width} x ${image.height} pixels, resized for this model,`);
     // Only what the crop keeps is computed: the middle columns, and the rows that the middle rows are made of.
-    const columns = weights(image.width, width, halfToEven(width - spec.width), spec.width, spec.interpolation);
-    const rows = weights(image.height, height, halfToEven(height - spec.height), spec.height, spec.interpolation);
+    const columns = weights(image.width, width, this.before(width - spec.width), spec.width, spec.interpolation);
+    const rows = weights(image.height, height, this.before(height - spec.height), spec.height, spec.interpolation);
     const first = Math.min(...rows.map((row) => row.first));
     const end = Math.max(...rows.map((row) => row.first + row.values.length));
     const wide = new Uint8Array((end - first) * spec.width * 3);
@@ -104,6 +104,11 @@ export class ImageEncoder {
       }
     }
     return result;
+  }
+
+  /** Of the pixels that are cropped, those at the left or the top. */
+  private before(cropped: number): number {
+    return this.spec.crop === "center-floor" ? Math.floor(cropped / 2) : halfToEven(cropped);
   }
 
   private resizedSize({ width, height }: Pixels): [number, number] {

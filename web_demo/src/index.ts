@@ -10,6 +10,7 @@ export {
   type AnyPipeline,
   type EntityFinder,
   type ImageClassifier,
+  type ImageEmbedder,
   load,
   type LoadOptions,
   Pipeline,

@@ -28,6 +28,7 @@ const TASKS = {
   "token-classification": ["text", "entities"],
   "fill-mask": ["text", "fills"],
   "image-classification": ["image", "classification"],
+  "image-embedding": ["image", "embedding"],
   "speech-recognition": ["audio", "transcription"],
 } as const;
 export type Task = keyof typeof TASKS;
@@ -63,7 +64,7 @@ export interface ImagePreprocessing {
   width: number;
   resizeShortSide: number;
   interpolation: "bicubic" | "bilinear";
-  crop: "center" | "squash";
+  crop: "center" | "center-floor" | "squash";
   mean: number[];
   std: number[];
 }
@@ -268,7 +269,7 @@ function readPreprocessing(fields: Fields): Preprocessing {
     width: fields.int("width", [1, 4096]),
     resizeShortSide: fields.int("resize_short_side", [1, 8192]),
     interpolation: fields.choice("interpolation", ["bicubic", "bilinear"]),
-    crop: fields.choice("crop", ["center", "squash"]),
+    crop: fields.choice("crop", ["center", "center-floor", "squash"]),
     mean: fields.numbers("mean", [3, 3], [-1000, 1000]),
     std: fields.numbers("std", [3, 3], [0.0001, 1000]),
   };

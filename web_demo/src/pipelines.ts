@@ -59,10 +59,18 @@ export type TextClassifier = Pipeline<RawText, ClassificationAnswer>;
 export type TextEmbedder = Pipeline<RawText, EmbeddingAnswer>;
 export type TextScorer = Pipeline<RawText, ScoreAnswer>;
 export type ImageClassifier = Pipeline<RawImage, ClassificationAnswer>;
+export type ImageEmbedder = Pipeline<RawImage, EmbeddingAnswer>;
 /** Takes a question and its context. */
 export type QuestionAnswerer = Pipeline<readonly [question: string, context: string], SpanAnswer, SpanOptions, Window>;
 export type EntityFinder = Pipeline<string, EntityAnswer, EntityOptions, Window>;
-export type AnyPipeline = TextClassifier | TextEmbedder | TextScorer | ImageClassifier | QuestionAnswerer | EntityFinder;
+export type AnyPipeline =
+  | TextClassifier
+  | TextEmbedder
+  | TextScorer
+  | ImageClassifier
+  | ImageEmbedder
+  | QuestionAnswerer
+  | EntityFinder;
 
 /**
  * Opens a bundle from a URL or a zip's content, checks all of it, and opens the pipeline of its task.
@@ -74,6 +82,7 @@ export type AnyPipeline = TextClassifier | TextEmbedder | TextScorer | ImageClas
  *     const { label, score } = await classifier.run("turn the lights off");
  */
 export async function load(source: Source, options: LoadOptions<"image-classification">): Promise<ImageClassifier>;
+export async function load(source: Source, options: LoadOptions<"image-embedding">): Promise<ImageEmbedder>;
 export async function load(source: Source, options: LoadOptions<"text-classification">): Promise<TextClassifier>;
 export async function load(source: Source, options: LoadOptions<"text-embedding">): Promise<TextEmbedder>;
 export async function load(source: Source, options: LoadOptions<"text-scoring">): Promise<TextScorer>;
@@ -98,11 +107,12 @@ export interface LoadOptions<T extends Task = Task> extends OpenOptions, EngineO
 export function pipelineOf(bundle: Bundle, engine: Engine): AnyPipeline {
   const { manifest } = bundle;
   const { preprocessing, postprocessing: head } = manifest;
-  if (preprocessing.kind === "image" && head.kind === "classification") {
+  if (preprocessing.kind === "image" && (head.kind === "classification" || head.kind === "embedding")) {
     const encoder = new ImageEncoder(preprocessing);
     const prepare = async (raw: RawImage): Promise<Prepared[]> => {
       return [{ program: "image", inputs: { pixels: encoder.encode(await decodeImage(raw)) }, truncated: false }];
     };
+    if (head.kind === "embedding") return new Pipeline(bundle, engine, prepare, ([outputs]) => embed(outputs!));
     return new Pipeline(bundle, engine, prepare, ([outputs]) => classify(outputs!, head));
   }
   if (preprocessing.kind === "text") {
@@ -134,7 +144,7 @@ export function pipelineOf(bundle: Bundle, engine: Engine): AnyPipeline {
   }
   engine.close();
   throw new InputError(
-    `${manifest.name} is for ${manifest.task}: expected a task of text but fill-mask, or image-classification, which is ` +
+    `${manifest.name} is for ${manifest.task}: expected a task of text but fill-mask, or one of images, which is ` +
       "what this library runs",
   );
 }

@@ -122,7 +122,12 @@ def _convert(program: Program, precision: str, ios: int, wide: frozenset[str], l
     import coremltools as ct
 
     exported = torch.export.export(program.module, program.example_inputs()).run_decompositions(
-        {torch.ops.aten.gelu.default: _spelled_gelu}
+        {
+            torch.ops.aten.gelu.default: _spelled_gelu,
+            # Of masks, which coremltools 9 knows under the other names.
+            torch.ops.aten.__and__.Tensor: torch.logical_and,
+            torch.ops.aten.__or__.Tensor: torch.logical_or,
+        }
     )
     _remove_aliases(exported)
     model = ct.convert(

@@ -68,6 +68,7 @@ class CoreMLExaminer:
     """Packages of ML programs, read without Core ML."""
 
     runtime_name = "iOS"
+    without_vnni: str | None = None
     package: str | None = None
 
     def read(self, bundle: Bundle) -> ModelView:

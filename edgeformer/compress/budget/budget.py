@@ -172,7 +172,7 @@ def _parse_limit(term: str) -> Limit:
     number, unit = found.groups()
     if unit not in metric.units:
         units = ", ".join(each or "none" for each in metric.units)
-        raise InputError(f"budget: expected as the unit of {name} one of {units}, found {unit or 'none'} in {term!r}")
+        raise InputError(f"budget: expected one of {units} as the unit of {name}, found {unit or 'none'} in {term!r}")
     bound = float(number) * metric.units[unit]
     if metric.units is _SHARES and bound > 1:
         raise InputError(f"budget: expected {name} as a share of at most 1, or with %, found {term!r}")

@@ -14,6 +14,8 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case fillMask = "fill-mask"
     /// Labels with scores for an image.
     case imageClassification = "image-classification"
+    /// A vector for an image.
+    case imageEmbedding = "image-embedding"
     /// A transcript of a recording.
     case speechRecognition = "speech-recognition"
 }

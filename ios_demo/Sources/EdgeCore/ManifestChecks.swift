@@ -64,6 +64,9 @@ enum ManifestChecks {
         case (.imageClassification, .image(let image), .classification(let head)):
             try checkImage(image, manifest)
             try checkLabels(head, manifest)
+        case (.imageEmbedding, .image(let image), .embedding(let head)):
+            try checkImage(image, manifest)
+            try checkWidth(head.dim, manifest)
         case (.speechRecognition, .audio(let audio), .transcription(let head)):
             try checkSpeech(audio, head, manifest)
         default:

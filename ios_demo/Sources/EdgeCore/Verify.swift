@@ -61,6 +61,8 @@ public enum SelfTest {
                 ProgramReplay(try MaskFiller(bundle, engine: engine), vectors)
             case .imageClassification:
                 ProgramReplay(try ImageClassifier(bundle, engine: engine, decoder: decoder), vectors)
+            case .imageEmbedding:
+                ProgramReplay(try ImageEmbedder(bundle, engine: engine, decoder: decoder), vectors)
             case .speechRecognition:
                 SpeechReplay(bundle, try SpeechModel(bundle, engine), vectors)
             }

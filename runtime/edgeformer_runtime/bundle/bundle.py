@@ -251,9 +251,10 @@ def _open_folder(path: Path, required: Requirement, keys: Sequence[bytes], trust
     _check_path(path)
     from_s = time.time()
     with folder.Reader(path) as reader:
-        manifest, signature, raw = _read_manifest(reader, required, keys)
         state = remembered.state_of(reader.stats)
-        if trusted and not keys and (rows := remembered.rows_of(path, state)) is not None:
+        rows = remembered.rows_of(path, state) if trusted and not keys else None
+        manifest, signature, raw = _read_manifest(reader, required, keys, known=rows is not None)
+        if rows is not None:
             return Bundle(path, manifest, signature, checked=_Checked(state, from_s, rows))
         folder.refuse_holes(path / name for name in manifest.files)
         # What a key vouches for must be what is used, even if somebody may still write to the bundle's folder.
@@ -279,16 +280,16 @@ def _open_zip(path: Path, required: Requirement, keys: Sequence[bytes]) -> Bundl
 
 
 def _read_manifest(
-    reader: Reader, required: Requirement, keys: Sequence[bytes]
+    reader: Reader, required: Requirement, keys: Sequence[bytes], known: bool = False
 ) -> tuple[Manifest, SignatureState, dict[str, bytes]]:
     """The manifest, if it fits its signature and the names and sizes of the files; and the files that it cannot list,
-    with their bytes.
+    with their bytes. A manifest that is `known` passed `parse` before.
     """
     raw = {MANIFEST_NAME: reader.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)}
     if SIGNATURE_NAME in reader.sizes:
         raw[SIGNATURE_NAME] = reader.read(SIGNATURE_NAME, SIGNATURE_BYTES)
     state = signature.check(raw[MANIFEST_NAME], raw.get(SIGNATURE_NAME), keys)
-    manifest = parse(raw[MANIFEST_NAME])
+    manifest = parse(raw[MANIFEST_NAME], known)
     _compare_names(manifest, reader.sizes)
     for name, entry in manifest.files.items():
         _compare_size(name, entry, reader.sizes[name])

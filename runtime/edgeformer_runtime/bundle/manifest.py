@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from edgeformer_runtime import __version__
@@ -20,6 +20,7 @@ from edgeformer_runtime.bundle.specs import TensorSpec as TensorSpec
 from edgeformer_runtime.bundle.specs import TextPreprocessing as TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.task import TASKS, Task
 
 FORMAT_VERSION = 1
@@ -120,20 +121,22 @@ class Manifest:
         return text
 
 
-def parse(text: str | bytes) -> Manifest:
+def parse(text: str | bytes, known: bool = False) -> Manifest:
     """Read a manifest from an untrusted file.
+
+    Args:
+        text: of the file.
+        known: this very file passed before (`bundle/remembered.py`), and is not compared with the schema again.
 
     Raises:
         BundleError: the text does not follow BUNDLE.md, or asks for a newer runtime.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    data = strict_json.loads(raw, MANIFEST_NAME, MAX_MANIFEST_BYTES)
-    if isinstance(data, dict):
-        _check_version(data)
-    strict_json.check(data, _schema(data), MANIFEST_NAME)
-    for _, value in strict_json.walk(data):
-        if isinstance(value, str) and strict_json.CONTROL_CHARACTER.search(value):
-            raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
+    if known:
+        data = json.loads(raw)
+    else:
+        data = strict_json.loads(raw, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+        _check_form(data)
     task = TASKS[data["task"]]
     _check_kinds(data, task)
     records = {Preprocessing: task.takes.record, Postprocessing: task.gives.record}
@@ -144,6 +147,16 @@ def parse(text: str | bytes) -> Manifest:
     check_unique((program.name for program in manifest.all_programs), "program")
     _check_task(manifest, task)
     return manifest
+
+
+def _check_form(data: Any) -> None:
+    """The version, the keys and the values are such as the schema allows."""
+    if isinstance(data, dict):
+        _check_version(data)
+    strict_json.check(data, _schema(data), MANIFEST_NAME)
+    for _, value in strict_json.walk(data):
+        if isinstance(value, str) and strict_json.has_control_character(value):
+            raise BundleError(f"{MANIFEST_NAME}: {shorten(value)} holds a control character")
 
 
 def _schema(data: Any) -> strict_json.Schema:

@@ -33,7 +33,7 @@ SETTLED_S = 2.0
 """A file that changed later than this before it was hashed may change again without another time: clocks are coarse."""
 MAX_NOTES = 200
 _MAX_BYTES = 4 << 20
-_CHECKS = ("bundle", "model_files", "preprocess")
+_CHECKS = ("bundle", "model_files", "preprocess", "tasks")
 """The folders of the code whose word a note passes on."""
 
 State = dict[str, list[int]]

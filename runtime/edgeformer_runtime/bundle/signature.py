@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from edgeformer_runtime.bundle.strict_json import dumps, shorten
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 
 SIGNATURE_NAME = "manifest.sig"
 SIGNATURE_BYTES = 64
@@ -282,7 +282,7 @@ MAX_RELEASE_BYTES = 4096
 MAX_VERSION = (1 << 53) - 1
 """The largest integer up to which every reader of JSON tells each from the next."""
 
-_TEXT = re.compile(rb'\{\n  "name": "([A-Za-z0-9._-]+)",\n  "version": ([1-9][0-9]{0,15})\n\}\n')
+_TEXT = rb'\{\n  "name": "([A-Za-z0-9._-]+)",\n  "version": ([1-9][0-9]{0,15})\n\}\n'
 
 
 def encode_release(name: str, version: int) -> bytes:
@@ -300,7 +300,7 @@ def decode_release(data: bytes, name: str) -> int:
     Raises:
         BundleError: any other bytes than `encode` gives for that name and some version.
     """
-    match = _TEXT.fullmatch(data)
+    match = re.fullmatch(_TEXT, data)
     if match is None or int(match[2]) > MAX_VERSION:
         raise BundleError(
             f'{RELEASE_FILE}: expected the canonical text of {{"name": {shorten(name)}, "version": 1 to {MAX_VERSION}}}'

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.records import dataclass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_TOKENIZER_BYTES = 64 << 20
 SHORTEST_TEXT = 2
@@ -241,7 +243,7 @@ class AudioPreprocessing:
 
 
 INTERPOLATIONS = ("bicubic", "bilinear")
-CROPS = ("center", "squash")
+CROPS = ("center", "center-floor", "squash")
 
 
 @dataclass(frozen=True)
@@ -252,9 +254,9 @@ class ImagePreprocessing:
         height: rows of the model's input.
         width: columns of the model's input.
         resize_short_side: what the image is resized to before its center is cropped: the short side where `crop` is
-            "center" (the aspect ratio is kept), both sides where it is "squash" (the aspect ratio is lost).
+            "center" or "center-floor" (the aspect ratio is kept), both sides where it is "squash" (it is lost).
         interpolation: "bicubic" or "bilinear", both with a filter that widens when it shrinks (antialiasing).
-        crop: "center" or "squash".
+        crop: one of `CROPS`. A crop begins at half of what is cut off, halves rounded to even or down ("-floor").
         mean: per channel, of values scaled to 0..1.
         std: per channel, of values scaled to 0..1.
         channels: order of the channels; only "RGB".

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,13 +20,16 @@ MAX_DEPTH = 32
 MAX_CONTAINERS = 1_000_000
 """Objects and lists of one file, which take 20 times their two characters once they are parsed."""
 MAX_VALUES = 4_000_000
+MAX_RECORDED_KEYS = 200_000
+"""Of recorded vectors, whose objects are few: a key takes ten times its characters."""
 
-CONTROL_CHARACTER = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTER = "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 """C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
 
 _PACKAGE = Path(__file__).parents[1]
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_BEYOND_FLOATS = re.compile("[0-9]{309}")
+"""Digits of an integer that no float can hold, or of something shorter that is looked at more closely then."""
 
 
 def dumps(value: Any) -> str:
@@ -33,20 +37,21 @@ def dumps(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def loads(data: bytes, where: str, max_bytes: int) -> Any:
+def loads(data: bytes, where: str, max_bytes: int, max_keys: int = MAX_VALUES) -> Any:
     """Parse UTF-8 JSON from an untrusted file.
 
     Args:
         data: the file's bytes.
         where: the file's name, for messages.
         max_bytes: the largest accepted size.
+        max_keys: of all objects together. Colons are counted, those in texts, too.
 
     Raises:
         BundleError: not JSON, or JSON that other parsers would read differently (duplicate keys, NaN, too deep).
     """
     if len(data) > max_bytes:
         raise BundleError(f"{where}: expected at most {max_bytes} bytes, found {len(data)}")
-    check_counts(data, where)
+    check_counts(data, where, max_keys)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -69,12 +74,17 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
             raise BundleError(f"{where}: the number {shorten(digits)} is out of range")
         return number
 
+    def whole(digits: str) -> int:
+        finite(digits)
+        return int(digits)
+
+    integer = whole if _BEYOND_FLOATS.search(text) else int
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=not_json, parse_float=finite)
+        value = json.loads(
+            text, object_pairs_hook=unique, parse_constant=not_json, parse_float=finite, parse_int=integer
+        )
     except json.JSONDecodeError as error:
         raise BundleError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except ValueError:  # int() refuses thousands of digits
-        raise BundleError(f"{where}: a number has too many digits") from None
     except RecursionError:
         raise BundleError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
     check_depth(value, where)
@@ -83,14 +93,14 @@ def loads(data: bytes, where: str, max_bytes: int) -> Any:
     return value
 
 
-def load_file(path: Path, where: str, max_bytes: int) -> Any:
+def load_file(path: Path, where: str, max_bytes: int, max_keys: int = MAX_VALUES) -> Any:
     """Parse a file of UTF-8 JSON, as `loads` does."""
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise BundleError(f"{where}: cannot be read: {error.strerror}") from None
-    return loads(data, where, max_bytes)
+    return loads(data, where, max_bytes, max_keys)
 
 
 def walk(value: Any) -> Iterator[tuple[int, Any]]:
@@ -106,17 +116,20 @@ def walk(value: Any) -> Iterator[tuple[int, Any]]:
             stack += [(depth + 1, child) for child in item]
 
 
-def check_counts(data: bytes, where: str) -> None:
+def check_counts(data: bytes, where: str, max_keys: int = MAX_VALUES) -> None:
     """Refuse JSON of more parts than a file of ours has, before it is parsed.
 
     Raises:
         BundleError: says which parts are too many.
     """
-    containers, values = data.count(b"[") + data.count(b"{"), data.count(b",")
-    if containers > MAX_CONTAINERS or values > MAX_VALUES:
-        found = f"{containers} objects and lists" if containers > MAX_CONTAINERS else f"{values} values"
-        most = MAX_CONTAINERS if containers > MAX_CONTAINERS else MAX_VALUES
-        raise BundleError(f"{where}: {found}: expected {most} at most")
+    parts = (
+        (data.count(b"[") + data.count(b"{"), MAX_CONTAINERS, "objects and lists"),
+        (data.count(b","), MAX_VALUES, "values"),
+        (data.count(b":"), max_keys, "keys"),
+    )
+    for found, most, what in parts:
+        if found > most:
+            raise BundleError(f"{where}: {found} {what}: expected {most} at most")
 
 
 def check_depth(value: Any, where: str) -> None:
@@ -135,8 +148,14 @@ def check_depth(value: Any, where: str) -> None:
 
 def _check_surrogates(value: Any, where: str) -> None:
     for _, leaf in walk(value):
-        if isinstance(leaf, str) and _SURROGATE.search(leaf):
+        if isinstance(leaf, str) and any("\ud800" <= character <= "\udfff" for character in leaf):
             raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
+
+
+def has_control_character(text: str) -> bool:
+    """Whether a terminal that shows a text would do something else."""
+    # The pattern takes a millisecond to compile, as its characters reach far: most texts need none.
+    return not text.isprintable() and re.search(_CONTROL_CHARACTER, text) is not None
 
 
 def shorten(value: object, limit: int = 80) -> str:
@@ -157,7 +176,7 @@ MAX_NAME_LENGTH = 255
 MAX_NAME_PARTS = 16
 
 _PART = re.compile(r"[A-Za-z0-9_@+.-]+")
-_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
 
 def check_name(name: str) -> None:
@@ -178,7 +197,9 @@ def check_name(name: str) -> None:
             f"file name {shown} is too long: at most {MAX_NAME_LENGTH} characters in {MAX_NAME_PARTS} parts are allowed"
         )
     for part in parts:
-        usable = _PART.fullmatch(part) and not part.endswith(".") and not _WINDOWS_DEVICE.fullmatch(part)
+        usable = (
+            _PART.fullmatch(part) and not part.endswith(".") and part.partition(".")[0].lower() not in _WINDOWS_DEVICES
+        )
         if not usable:
             raise BundleError(
                 f"file name {shown} is not portable: expected parts of A-Z a-z 0-9 _ @ + . - that do not end with a dot"
@@ -276,7 +297,17 @@ def _build(kind: Any, value: Any, path: str, records: Mapping[Any, type]) -> Any
 
 @cache
 def _hints(record: type) -> dict[str, Any]:
-    return typing.get_type_hints(record)
+    found = {}
+    for field in dataclasses.fields(cast(Any, record)):
+        home = next(base for base in record.__mro__ if field.name in base.__annotations__)
+        found[field.name] = _annotation(cast(Any, field.type), home.__module__)
+    return found
+
+
+@cache
+def _annotation(text: Any, module: str) -> Any:
+    """What a record's annotation says. `typing.get_type_hints` compiles every one of them anew, in .1 ms."""
+    return eval(text, vars(sys.modules[module])) if isinstance(text, str) else text
 
 
 # Checks JSON values against the package's JSON Schema files and says in one line what is wrong first, and where.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from edgeformer_runtime.bundle.manifest import (
     Manifest,
 )
 from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
-from edgeformer_runtime.bundle.strict_json import shorten
+from edgeformer_runtime.bundle.strict_json import MAX_RECORDED_KEYS, shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import did_you_mean
 from edgeformer_runtime.tasks.task import TASKS
 
@@ -115,7 +116,7 @@ def _read(bundle: Bundle) -> tuple[tuple[Case, ...], Tolerances]:
     manifest, task = bundle.manifest, TASKS[bundle.manifest.task]
     if CASES_FILE not in manifest.files:
         raise BundleError(f"the bundle {manifest.name} has no recorded vectors: convert it again to verify it")
-    document = strict_json.load_file(bundle.path(CASES_FILE), CASES_FILE, MAX_CASES_BYTES)
+    document = strict_json.load_file(bundle.path(CASES_FILE), CASES_FILE, MAX_CASES_BYTES, MAX_RECORDED_KEYS)
     strict_json.check(document, "cases.schema.json", CASES_FILE)
     tensors = TensorFile(bundle.path(TENSORS_FILE), TENSORS_FILE)
     programs = {program.name: program for program in manifest.programs}
@@ -281,7 +282,7 @@ class TensorFile:
         return tensor.reshape(spec.shape).astype(spec.dtype, copy=False)
 
     def _parse(self, header: bytes, size: int) -> dict[str, _Entry]:
-        document = strict_json.loads(header, f"{self._where}: header", MAX_HEADER_BYTES)
+        document = strict_json.loads(header, f"{self._where}: header", MAX_HEADER_BYTES, MAX_RECORDED_KEYS)
         if not isinstance(document, dict):
             raise self._corrupted("its header is no object")
         document.pop(_METADATA, None)

@@ -6,7 +6,6 @@ import atexit
 import gc
 import io
 import json
-import os
 import re
 import signal
 import sys
@@ -108,10 +107,10 @@ def new_bar(console: Console, *, transient: bool = True, disable: bool = False) 
         disable: show nothing.
     """
     return Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -166,8 +165,8 @@ class Steps:
 
     def __init__(self, total: int | None = None) -> None:
         """`total`: how many steps there will be; None: `at` will tell."""
-        self._file = os.fdopen(os.dup(2), "w", encoding="utf-8")
-        self._console = Console(file=self._file)
+        self._file = Stderr(duplicate=True)
+        self._console = _console(sys.stderr, cast(IO[str], self._file))
         self._bar = new_bar(self._console)
         self._begun = 0
         self._lines: list[str] = []
@@ -184,7 +183,7 @@ class Steps:
                 self._lines.append(step)
         if self._begun > 1:
             for line in self._lines:
-                self._console.print(line, highlight=False, soft_wrap=True)
+                self._console.print(line)
             self._lines.clear()
 
     def at(self, step: str, finished: int, total: int) -> None:

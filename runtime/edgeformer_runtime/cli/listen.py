@@ -336,7 +336,7 @@ def _sounddevice(device: str | None, rate: int) -> Iterator[tuple[float, Waiting
     try:
         sounddevice: Any = import_module("sounddevice")
     except OSError as error:  # it is installed, and PortAudio is not
-        raise InputError(f"microphone: {error}: apt install libportaudio2") from None
+        raise InputError(f"microphone: {error}: install PortAudio (apt install libportaudio2)") from None
     chosen: Any = int(device) if device is not None and device.isdecimal() else device
     form = {"device": chosen, "channels": 1, "dtype": "int16"}
     try:

@@ -9,7 +9,6 @@ from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.model_files import check_model_files
 from edgeformer_runtime.registry import load_attribute
 
 ENGINES: dict[str, str] = {
@@ -48,6 +47,8 @@ def open_engine(bundle: Bundle, threads: int = 1) -> Engine:
     try:
         make = cast(Callable[[Bundle, int], Engine], load_attribute(ENGINES[target]))
         if bundle.rows is None:
+            from edgeformer_runtime.model_files import check_model_files
+
             bundle.rows = check_model_files(bundle)
         engine = make(bundle, threads)
         if isinstance(engine, CheckedEngine):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeformer_runtime.engines.decoder import SpeechDecoder
 
-Tensor = NDArray[np.generic]
+Tensor: TypeAlias = "NDArray[np.generic]"
 
 
 class Engine(Protocol):

@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +14,12 @@ from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import HOST_STATE, AudioBucket, TensorSpec, Transcription
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
-from edgeformer_runtime.engines.decoder import HostStateDecoder, ProgramStateDecoder, Run, SpeechDecoder, StateOwners
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.model_files.refusal import Rows
 from edgeformer_runtime.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.engines.decoder import Run, SpeechDecoder, StateOwners
+    from edgeformer_runtime.model_files.refusal import Rows
 
 
 class CheckedEngine(ABC):
@@ -31,7 +34,7 @@ class CheckedEngine(ABC):
         self.programs = {program.name: program for program in programs}
         self.rows: Rows = {}
         """What an input's numbers must be below, as `check_model_files` found it."""
-        self._owners = StateOwners()
+        self._owners: StateOwners | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -83,6 +86,11 @@ class CheckedEngine(ABC):
 
     def open_decoder(self, bucket: AudioBucket, spec: Transcription) -> SpeechDecoder:
         """A speech decoder over a bucket's programs; see `Engine.open_decoder`."""
+        from edgeformer_runtime.engines.decoder import StateOwners
+
+        with self._lock:
+            if self._owners is None:
+                self._owners = StateOwners()
         return decoder_over(self.run, bucket, spec, self._owners)
 
     def close(self) -> None:
@@ -95,6 +103,8 @@ class CheckedEngine(ABC):
 
 def decoder_over(run: Run, bucket: AudioBucket, spec: Transcription, owners: StateOwners) -> SpeechDecoder:
     """The decoder over an engine's `run` for whoever keeps the state: this process, or the programs themselves."""
+    from edgeformer_runtime.engines.decoder import HostStateDecoder, ProgramStateDecoder
+
     if spec.state == HOST_STATE:
         return HostStateDecoder(run, bucket, spec)
     return ProgramStateDecoder(run, bucket, spec, owners)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from edgeformer_runtime.bundle.specs import AudioBucket, Transcription
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.records import dataclass
 
 Floats = NDArray[np.float32]
 

@@ -56,7 +56,9 @@ def choose_runtime() -> Runtime:
     if choice in ("", "shim"):
         build = find_build()
         if build is None and choice:
-            raise EngineError(f"{CHOICE}=shim: no shim is built for this machine: edgeformer-runtime build-executorch")
+            raise EngineError(
+                f"{CHOICE}=shim: no shim is built for this machine: run edgeformer-runtime build-executorch"
+            )
     elif choice != "python":
         build = read_build(Path(choice))
         check_private(build)

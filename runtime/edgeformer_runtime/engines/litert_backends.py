@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from edgeformer_runtime.engines.base import Engine, Tensor
 from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.process import held_back
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import did_you_mean, load_attribute
 
 CHOICE = "EDGEFORMER_LITERT"

@@ -14,7 +14,7 @@ import numpy as np
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.bundle.specs import TensorSpec
 from edgeformer_runtime.model_files.encodings import FlatBuffer, Steps, Table
-from edgeformer_runtime.model_files.executorch_operators import INDICES, KERNELS, MOVES, check_xnnpack
+from edgeformer_runtime.model_files.executorch_operators import INDICES, MOVES, check_xnnpack, kernels
 from edgeformer_runtime.model_files.refusal import (
     Broken,
     Contents,
@@ -227,12 +227,12 @@ class _Plan:
             return
         name = self._operators[number]
         self._counts[name] += 1
-        if name not in KERNELS:
+        if name not in kernels():
             refuse(f"it calls {shown(name)}, which is none that a reader knows: see BUNDLE.md")
         self._check_operands(name, operands)
 
     def _check_operands(self, name: str, operands: list[int]) -> None:
-        kinds, results = KERNELS[name]
+        kinds, results = kernels()[name]
         # What a kernel returns is listed once more, as a list where there are several.
         if len(operands) != len(kinds) + 1:
             refuse(f"{name} is given {len(operands)} operands")
@@ -303,7 +303,7 @@ DTYPES: dict[int, tuple[str, int]] = {
     0: ("uint8", 1), 1: ("int8", 1), 2: ("int16", 2), 3: ("int32", 4), 4: ("int64", 8), 5: ("float16", 2),
     6: ("float32", 4), 7: ("float64", 8), 11: ("bool", 1), 15: ("bfloat16", 2),
 }  # fmt: skip
-# KernelTypes, by number; the kinds are those of `KERNELS`.
+# KernelTypes, by number; the kinds are those of `kernels`.
 KINDS = {1: "N", 2: "I", 3: "B", 4: "D", 5: "T", 6: "X", 7: "L", 8: "F", 9: "A", 10: "V", 11: "O"}
 STATIC, DYNAMIC_BOUND = 0, 1
 MAX_STEERING = 4096
@@ -316,7 +316,7 @@ class Value:
     """One value.
 
     Attributes:
-        kind: a letter of `KERNELS`, or N for nothing and A for a list of booleans.
+        kind: a letter of `kernels`, or N for nothing and A for a list of booleans.
         shape, dtype: a tensor's; dtype is its number in ScalarType.
         constant: whether it is a tensor whose bytes are the file's own.
         items: of a list, the numbers of the values in it; absent ones are left out.

@@ -8,13 +8,13 @@ paid for. Rows are filled first-fit, longest text first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeformer_runtime.bundle.manifest import Manifest, ProgramSpec
 from edgeformer_runtime.engines.base import Engine, Tensor
+from edgeformer_runtime.records import dataclass
 
 if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.program import Prepared

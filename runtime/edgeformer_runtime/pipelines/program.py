@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
-from edgeformer_runtime.interface import CountProgress
 from edgeformer_runtime.pipelines.base import AT_A_TIME, Pipeline, Raw
 from edgeformer_runtime.pipelines.packing import packed_program, row_inputs, row_outputs, rows_of
 from edgeformer_runtime.pipelines.results import ProgramResult, Statistics
 from edgeformer_runtime.process import peak_rss_bytes
+from edgeformer_runtime.records import dataclass
 
 if TYPE_CHECKING:
     from edgeformer_runtime.bundle.vectors import Case
+    from edgeformer_runtime.interface import CountProgress
     from edgeformer_runtime.preprocess.text import Places
 
 Result = TypeVar("Result", bound=ProgramResult)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Score
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Cost(Protocol):
@@ -349,7 +352,7 @@ def embed(outputs: Mapping[str, Tensor], truncated: bool = False) -> EmbeddingRe
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (N,) that sum to one, without overflow at any finite logits (N,)."""
     exponents = np.exp(logits - logits.max())
-    return cast(NDArray[np.float64], exponents / exponents.sum())
+    return cast("NDArray[np.float64]", exponents / exponents.sum())
 
 
 def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:

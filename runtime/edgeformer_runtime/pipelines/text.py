@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from edgeformer_runtime.pipelines.results import (
 )
 from edgeformer_runtime.preprocess.text import RawText, TextEncoder
 from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
-from edgeformer_runtime.tasks.tokens import FillOptions, MaskedToken
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.tasks.tokens import FillOptions, MaskedToken
 
 
 class TextPipeline(ProgramPipeline[RawText, Result]):
@@ -124,6 +126,8 @@ class MaskFiller(TextPipeline[FillResult]):
         self, outputs: Sequence[Mapping[str, Tensor]], windows: Sequence[Prepared], options: Any = None
     ) -> FillResult:
         """The best tokens for each mask."""
+        from edgeformer_runtime.tasks.tokens import FillOptions
+
         asked: FillOptions = options or FillOptions()
         wanted = None if asked.targets is None else sorted({self._encoder.token_of(word) for word in asked.targets})
         fills = []
@@ -136,7 +140,7 @@ class MaskFiller(TextPipeline[FillResult]):
 
     @property
     def _head(self) -> MaskedToken:
-        return cast(MaskedToken, self.bundle.manifest.postprocessing)
+        return cast("MaskedToken", self.bundle.manifest.postprocessing)
 
 
 def tokenizer_json(bundle: Bundle, spec: TextPreprocessing) -> str | None:

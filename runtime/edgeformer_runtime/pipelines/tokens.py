@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from edgeformer_runtime.pipelines.program import Prepared, Result
 from edgeformer_runtime.pipelines.results import Statistics, finite_row, header_of
 from edgeformer_runtime.pipelines.text import TextPipeline, tokenizer_json
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places, RawText, TextEncoder
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.tokens import (
     AVERAGE,
     FIRST,

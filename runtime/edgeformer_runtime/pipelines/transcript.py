@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.interface import StrPath
 from edgeformer_runtime.pipelines.results import header_of
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import check_choice
 
 

@@ -78,6 +78,11 @@ class ImageEncoder:
         check_pixels(*resized, f"an image of {width} x {height} pixels, resized for this model,")
         return resized
 
+    def _before(self, cropped: int) -> int:
+        """Of the pixels that are cropped, those at the left or the top."""
+        # Python's rounding of halves to the even number is part of torchvision's CenterCrop.
+        return cropped // 2 if self._spec.crop == "center-floor" else round(cropped / 2)
+
     def _resized_and_cropped(self, source: UprightImage) -> Image.Image:
         """Rows first, then columns; of a large image in bands, so that never all of it is there as RGB.
 
@@ -85,8 +90,7 @@ class ImageEncoder:
         """
         width, height = self._resized(source.stated_size)
         filter_, spec = _RESAMPLING[self._spec.interpolation], self._spec
-        # Python's rounding of halves to the even number is part of torchvision's CenterCrop.
-        left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
+        left, top = self._before(width - spec.width), self._before(height - spec.height)
         box = (left, top, left + spec.width, top + spec.height)
         if source.width * source.height <= WHOLE_PIXELS:
             only = source.whole()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeformer_runtime.bundle.manifest import ProgramSpec, TextPreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.tokenizer import Encoding, Tokenizer
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.programs import MASK_POSITION
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RawText = str | tuple[str, str] | Sequence[int]
 """A text, a pair of texts, or token ids with the special tokens already among them."""
@@ -184,8 +187,10 @@ class TextEncoder:
         known = self._tokenizer.token_id(word)
         ids = self._tokenizer.text_tokens(word) if known is None else [known]
         if len(ids) != 1 or ids[0] >= (self._vocab_size or 0):
-            pieces = ", ".join(map(repr, self._tokenizer.pieces(ids[:4]))) or "none"
-            raise InputError(f"expected words that are one token each, found {shorten(word, 40)}, of {pieces}")
+            tokens = ", ".join(map(repr, self._tokenizer.pieces(ids[:4]))) or "none"
+            raise InputError(
+                f"expected words that are one token each, found {shorten(word, 40)}, whose tokens are {tokens}"
+            )
         return ids[0]
 
     def text_of(self, token: int) -> str:

@@ -284,12 +284,12 @@ KNOWN_PATTERNS = (
 )
 """Of public models, which need more than the safe kind and are linear: each matches a character or more."""
 
-_ATOM = re.compile(
+_ATOM = (
     r"\[\^?(?:[^\[\]\\&]|\\[pP]\{\^?\w+\}|\\[^\dpPbBAzZGkgKRXyYNO])+\]"  # a class; none inside it, no intersection
     r"|\\[pP]\{\^?\w+\}|\\[sSdDwWnrtfv]|\\[^\w\s]"  # a property, a short class, a character that is escaped
     r"|[^\\()\[\]{}|*+?^$]"
 )
-_QUANTIFIER = re.compile(r"(?P<sign>[?*+])|\{(?P<low>\d{1,3})(?P<comma>,(?P<high>\d{1,3})?)?\}")
+_QUANTIFIER = r"(?P<sign>[?*+])|\{(?P<low>\d{1,3})(?P<comma>,(?P<high>\d{1,3})?)?\}"
 
 
 def shortest_match(pattern: str, where: str) -> int:
@@ -321,10 +321,10 @@ def _alternatives(pattern: str, where: str) -> Iterator[int]:
             position, least, variants, open_ended = position + 1, 0, 1, False
             position += int(pattern.startswith("^", position))
             continue
-        atom = _ATOM.match(pattern, position)
+        atom = re.compile(_ATOM).match(pattern, position)
         if atom is None or open_ended:
             raise _unsafe(pattern, where)
-        quantifier = _QUANTIFIER.match(pattern, atom.end())
+        quantifier = re.compile(_QUANTIFIER).match(pattern, atom.end())
         position = atom.end() if quantifier is None else quantifier.end()
         low, high = (1, 1) if quantifier is None else _bounds(quantifier)
         open_ended = high is None

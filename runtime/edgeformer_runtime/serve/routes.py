@@ -425,3 +425,12 @@ def add_image_classification(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
         read = partial(read_file, kind="image")
         return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
+
+
+def add_image_embedding(app: FastAPI, service: Service) -> None:
+    """Let an application embed images."""
+
+    @app.post(ANSWER_PATH, summary="Embed an image", **documents(EmbeddingAnswer, file_body("image")))
+    async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
+        read = partial(read_file, kind="image")
+        return await respond(service, request, RequestPlan(read, answer_at_once, _embedding))

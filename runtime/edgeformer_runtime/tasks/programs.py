@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgeformer_runtime.bundle.specs import (
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.tasks.task import MAX_NUMBER, AnswerKind, InputKind, NamedFile, Task
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _pixel_tolerance(spec: ImagePreprocessing) -> float:
 
 
 def _describe_image(spec: ImagePreprocessing) -> str:
-    side = f"{'short side' if spec.crop == 'center' else 'both sides'} to {spec.resize_short_side}"
+    side = f"{'both sides' if spec.crop == 'squash' else 'short side'} to {spec.resize_short_side}"
     return f"image, {spec.interpolation}, {side}, center crop to {spec.width}x{spec.height} {spec.channels}"
 
 
@@ -189,14 +190,12 @@ IMAGE = InputKind(
 # Labels with scores.
 
 
-def check_only_output(manifest: Manifest, width: int) -> None:
-    """Refuse programs whose outputs are not one float32 tensor (1, width)."""
+def check_only_output(manifest: Manifest, width: int, per_token: bool = False) -> None:
+    """Refuse programs whose outputs are not one float32 tensor (1, width), or (1, S, width) of S tokens."""
     for program in manifest.programs:
-        shapes = [tensor.shape for tensor in program.outputs]
-        if shapes != [(1, width)] or program.outputs[0].dtype != "float32":
-            raise BundleError(
-                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {width})"
-            )
+        shape = (1, program.inputs[0].shape[1], width) if per_token else (1, width)
+        if [(tensor.dtype, tensor.shape) for tensor in program.outputs] != [("float32", shape)]:
+            raise BundleError(f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape {shape}")
 
 
 def _check_labels(manifest: Manifest) -> None:
@@ -383,4 +382,12 @@ IMAGE_CLASSIFICATION = Task(
     gives=CLASSIFICATION,
     pipeline="edgeformer_runtime.pipelines.vision:ImageClassifier",
     serve="edgeformer_runtime.serve.routes:add_image_classification",
+)
+
+IMAGE_EMBEDDING = Task(
+    name="image-embedding",
+    takes=IMAGE,
+    gives=EMBEDDING,
+    pipeline="edgeformer_runtime.pipelines.vision:ImageEmbedder",
+    serve="edgeformer_runtime.serve.routes:add_image_embedding",
 )

@@ -7,10 +7,10 @@ heavy to import is a "module:attribute" name (`Lazy`), imported by the one comma
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ TASKS: Registry[Task] = Registry(
         "question-answering": "edgeformer_runtime.tasks.tokens:QUESTION_ANSWERING",
         "token-classification": "edgeformer_runtime.tasks.tokens:TOKEN_CLASSIFICATION",
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
+        "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
     },
     "edgeformer_runtime.tasks",

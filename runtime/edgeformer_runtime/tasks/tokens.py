@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import TextPreprocessing
 from edgeformer_runtime.errors import BundleError, InputError
+from edgeformer_runtime.records import dataclass
 from edgeformer_runtime.registry import check_choice
 from edgeformer_runtime.tasks.programs import MASK_POSITION, TEXT, check_only_output
 from edgeformer_runtime.tasks.task import AnswerKind, Task
@@ -92,13 +92,7 @@ class EntityOptions:
 
 def check_token_outputs(manifest: Manifest, width: int, stride: int) -> None:
     """Refuse programs that do not score every token, and windows of which neighbours share more than half."""
-    for program in manifest.programs:
-        length = program.inputs[0].shape[1]
-        shapes = [tensor.shape for tensor in program.outputs]
-        if shapes != [(1, length, width)] or program.outputs[0].dtype != "float32":
-            raise BundleError(
-                f"{MANIFEST_NAME}: program {program.name}: expected one float32 output of shape (1, {length}, {width})"
-            )
+    check_only_output(manifest, width, per_token=True)
     longest = max(program.inputs[0].shape[1] for program in manifest.programs)
     if stride > longest // 2:
         raise BundleError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +57,16 @@ def test_a_corrupted_index_holds_nothing_and_is_written_again(
     assert source_index.remember(checkpoint) == ()
     assert source_index.find(SOURCE) == checkpoint.folder
     assert json.loads(index(tmp_path).read_text())[SOURCE.weights_sha256] == str(checkpoint.folder)
+
+
+@pytest.mark.parametrize("corrupt", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["a pipe", "no end"])
+def test_an_index_that_is_no_file_is_not_read(
+    corrupt: Callable[[Path], None], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    index(tmp_path).parent.mkdir(parents=True)
+    corrupt(index(tmp_path))
+    assert source_index.remember(checkpoint) == ()
+    assert source_index.find(SOURCE) == checkpoint.folder
 
 
 @pytest.mark.parametrize("corrupt", ["file in the place of the cache", "folder in the place of the index", "no home"])

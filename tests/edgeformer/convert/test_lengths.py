@@ -12,8 +12,9 @@ from typing import Any, cast
 import pytest
 
 from edgeformer.checkpoints.checkpoint import Checkpoint
-from edgeformer.convert.lengths import ChosenLengths, choose, lengths_for, padding_of
+from edgeformer.convert.lengths import Budget, ChosenLengths, choose, lengths_for, padding_of
 from edgeformer.convert.options import ConvertOptions
+from edgeformer.convert.target import LengthCost
 from edgeformer.report.page import _lengths
 from edgeformer_runtime.errors import InputError
 from tests.checkpoint_factory import tokenizer
@@ -71,6 +72,22 @@ def test_tokens_of_a_column_are_counted(tmp_path: Path) -> None:
     assert "chosen for 10 texts" in (shown := _lengths("a <bundle>", found)) and "a &lt;bundle&gt;" in shown
 
 
+def test_a_budget_says_how_many_lengths_there_are(tmp_path: Path) -> None:
+    cost = LengthCost(bytes_per_layer=1000, seconds_per_layer=0.1)
+    for text, most in (("30KB", 4), ("30KB,2.5s", 3), ("2.5s", 3), ("0B", 1), ("0.5 MB, 1000s", 51), ("9GB", 64)):
+        assert Budget.parse(text).most(cost, layers=10) == most, text
+    assert Budget.parse("0s").most(LengthCost(), layers=10) == 64  # nothing costs nothing
+    data = written(tmp_path, "lights", "turn the lights off", "turn the lights off the lights", "the " * 90)
+    for most, chosen in ((1, (64,)), (2, (8, 64)), (4, (3, 6, 8, 64))):
+        assert lengths_for(checkpoint(), "onnx", (8, 64), data, "said", most).seq_lens == chosen
+
+
+@pytest.mark.parametrize("text", ["", "30", "KB", "30KB,20KB", "30KB;20s", "-1s", "1e3s", "nan s", "30kb"])
+def test_budgets_that_say_something_else(text: str) -> None:
+    with pytest.raises(InputError, match="--lengths-budget: expected bytes, seconds or both"):
+        Budget.parse(text)
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"seq_lens": [64, 8]}, {"seq_lens": []}, {"histogram": [[70, 1]]}, {"histogram": [[3, -1]]}, {"histogram": 7},
@@ -107,6 +124,8 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
     [
         ({"lengths_from": "x.csv", "seq_lens": (8,)}, "--lengths-from chooses the lengths: leave --seq-len out"),
         ({"lengths_column": "text"}, "--column names the texts of --lengths-from"),
+        ({"lengths_budget": "3s"}, "--lengths-budget limits the lengths of --lengths-from"),
+        ({"lengths_from": "x.csv", "lengths_budget": "3"}, "--lengths-budget: expected bytes, seconds or both"),
     ],
 )
 def test_options_that_contradict_each_other(wrong: dict[str, Any], reason: str) -> None:

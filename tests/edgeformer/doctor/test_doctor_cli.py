@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from edgeformer.signing import make_keys, sign_bundle
 from edgeformer_runtime.bundle.bundle import pack
+from tests.edgeformer.command_server import CommandServer, Ended
 
 pytestmark = pytest.mark.slow
 
 
-def doctor(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("edgeformer"), "doctor", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+Doctor = Callable[..., Ended]
 
 
-def test_the_terminal_shows_operators_programs_findings_and_what_is_fine(bundles: dict[str, Path]) -> None:
+@pytest.fixture(scope="module")
+def doctor() -> Iterator[Doctor]:
+    examiners = (f"edgeformer_converters.{target}.examiner" for target in ("coreml", "onnx"))
+    server = CommandServer("edgeformer.doctor.examiner", *examiners)
+    yield lambda *arguments: server("doctor", *arguments)
+    server.close()
+
+
+def test_the_terminal_shows_operators_programs_findings_and_what_is_fine(
+    doctor: Doctor, bundles: dict[str, Path]
+) -> None:
     result = doctor(bundles["onnx"], "--runtime", "1.20.1")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -33,7 +41,7 @@ def test_the_terminal_shows_operators_programs_findings_and_what_is_fine(bundles
         assert check in fine
 
 
-def test_json_of_a_zip(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_json_of_a_zip(doctor: Doctor, bundles: dict[str, Path], tmp_path: Path) -> None:
     pack(bundles["onnx"], tmp_path / "tiny.zip")
     result = doctor(tmp_path / "tiny.zip", "--json")
     assert result.returncode == 0, result.stderr
@@ -45,7 +53,7 @@ def test_json_of_a_zip(bundles: dict[str, Path], tmp_path: Path) -> None:
     assert {"name", "version", "count", "needs", "supported"} == set(found["operators"][0])
 
 
-def test_exit_codes(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_exit_codes(doctor: Doctor, bundles: dict[str, Path], tmp_path: Path) -> None:
     assert doctor(bundles["coreml"], "--min-ios", "17").returncode == 1
     for arguments in ([tmp_path], [bundles["onnx"], "--runtime", "new"], [bundles["onnx"], "--min-android-api", "0"]):
         result = doctor(*arguments)
@@ -60,7 +68,7 @@ def test_exit_codes(bundles: dict[str, Path], tmp_path: Path) -> None:
     assert finding["check"] == "integrity" and "tokenizer.json" in finding["what"]
 
 
-def test_signatures(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_signatures(doctor: Doctor, bundles: dict[str, Path], tmp_path: Path) -> None:
     signed = tmp_path / "signed"
     shutil.copytree(bundles["onnx"], signed)
     public = make_keys(tmp_path / "key.pem")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from edgeformer.doctor.check_graph import _extremes
+from edgeformer.convert.target import PRECISIONS
+from edgeformer.doctor.check_graph import _extremes, check_processors
 from edgeformer.doctor.examination import peak_memory
-from edgeformer.doctor.examiner import Node, Program, Value, older, parse_version
+from edgeformer.doctor.examiner import Node, Program, Severity, Value, examiner_for, older, parse_version
 from edgeformer_converters.litert.graph import LiteRTGraph
 from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_runtime.errors import InputError
@@ -129,3 +132,21 @@ def open_model(content: bytes) -> bool:
         assert "Didn't find op for builtin opcode" in str(error)
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("target", "precision", "told"),
+    [
+        ("onnx", "dynamic-int8", "session.x64quantprecision"),
+        ("litert", "static-int8", "stay exact"),
+        ("onnx", "weight-int8", None),  # its products are of float32
+        ("onnx", "fp32", None),
+        ("coreml", "dynamic-int8", None),
+    ],
+)
+def test_what_a_cpu_without_vnni_costs(target: str, precision: str, told: str | None) -> None:
+    manifest = SimpleNamespace(recipe=PRECISIONS[precision].recipe)
+    examination = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest), examiner=examiner_for(target))
+    found = list(check_processors(cast(Any, examination)))
+    assert [(each.check, each.severity) for each in found] == ([("processors", Severity.INFO)] if told else [])
+    assert all(told in each.what for each in found if told)

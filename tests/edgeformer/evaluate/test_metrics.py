@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeformer.evaluate.embeddings import pearson, spearman
-from edgeformer.evaluate.evaluate import class_report, label_set_report
+from edgeformer.evaluate.metrics import class_report, label_set_report
 
 TRUTH = [0, 0, 0, 1, 1, 2, 2, 2, 2, 4]
 GIVEN = [0, 1, 0, 1, 1, 2, 0, 2, 3, 2]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
@@ -17,13 +20,19 @@ from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_chec
 from edgeformer.checkpoints.tokenizers import read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.models.architecture import read_image_processor
+from edgeformer.evaluate.classification import evaluate_neighbours
+from edgeformer.evaluate.evaluate import Asker
+from edgeformer.models.adapted_images import read_image_processor
 from edgeformer.models.family import FAMILIES, ProgramOptions, family_for
 from edgeformer_runtime import load
+from edgeformer_runtime.bundle.bundle import Bundle
+from edgeformer_runtime.bundle.signature import SignatureState
 from edgeformer_runtime.bundle.strict_json import loads
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.preprocess.image import ImageEncoder
 from tests.checkpoint_factory import WORDS
-from tools.families import ARCHITECTURES, ONE_TYPE, distance, save
+from tests.golden import tiny_manifests as tiny
+from tools.families import ARCHITECTURES, IMAGE, ONE_TYPE, distance, save
 
 TEXTS = (
     "turn the lights off \U0001f600\U0001f44d\U0001f3fd",
@@ -89,6 +98,16 @@ def test_what_cannot_be_adapted_is_refused_in_one_line(name: str, why: str, tmp_
     assert why in refusal(tmp_path / name)
 
 
+def test_padding_is_tried_at_each_length(tmp_path: Path) -> None:
+    save("reformer", tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])  # twelve tokens are one chunk, which it attends to as a whole
+    with pytest.raises(
+        InputError, match="a ReformerForQuestionAnswering of transformers answers otherwise with padding"
+    ):
+        checkpoint.programs(module, ProgramOptions(seq_lens=(80,)))
+
+
 def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Path) -> None:
     save("xlm-roberta-xl", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -99,6 +118,10 @@ def test_a_config_beyond_its_weights_is_refused_before_it_is_built(tmp_path: Pat
     assert "that code is not run here" in refusal(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_act": "no such"}))
     assert "transformers cannot build a xlm-roberta-xl: KeyError" in refusal(tmp_path)
+    save("albert", tmp_path / "albert")
+    config = json.loads((tmp_path / "albert/config.json").read_text())
+    (tmp_path / "albert/config.json").write_text(json.dumps({**config, "inner_group_num": 10**9}))
+    assert "a model of over 2000 tensors" in refusal(tmp_path / "albert")
 
 
 def test_what_computes_long_texts_otherwise_is_refused_at_such_lengths(tmp_path: Path) -> None:
@@ -214,27 +237,64 @@ PROCESSOR = {
 def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     def read(**changes: object) -> tuple[object, ...]:
         (tmp_path / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, **changes}))
-        found = read_image_processor(tmp_path)
+        found, takes_bgr = read_image_processor(tmp_path)
+        assert takes_bgr == bool(changes.get("do_flip_channel_order"))
         return found.height, found.width, found.resize_short_side, found.crop, found.interpolation
 
     assert read() == (224, 224, 256, "squash", "bicubic")
-    assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center", "bilinear")
+    assert read(size={"shortest_edge": 256}, resample=2) == (224, 224, 256, "center-floor", "bilinear")
     assert read(image_processor_type="ViTImageProcessor", do_center_crop=None) == (256, 256, 256, "squash", "bicubic")
+    clip = {"image_processor_type": None, "feature_extractor_type": "CLIPFeatureExtractor", "size": 256}
+    assert read(**clip) == (224, 224, 256, "center-floor", "bicubic")
     convnext = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
-    assert read(**convnext, do_center_crop=None) == (224, 224, 256, "center", "bicubic")
+    assert read(**convnext) == (224, 224, 256, "center-floor", "bicubic")
+    assert read(**{**convnext, "size": {"shortest_edge": 384}, "do_center_crop": False}) == (
+        384,
+        384,
+        384,
+        "squash",
+        "bicubic",
+    )
+    levit = {"image_processor_type": "LevitImageProcessor", "size": {"shortest_edge": 224}}
+    assert read(**levit) == (224, 224, 256, "center-floor", "bicubic")
+    mobilevit = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "do_normalize": None}
+    assert read(**mobilevit, size={"shortest_edge": 257}) == (224, 224, 257, "center-floor", "bicubic")
     for changes, field in (
-        ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type"),
-        ({"do_flip_channel_order": True}, "do_flip_channel_order"),
+        ({"image_processor_type": "ImageGPTImageProcessor", "do_center_crop": False}, "do_color_quantize"),
+        ({"image_processor_type": "EfficientNetImageProcessor", "include_top": True}, "include_top"),
         ({"resample": 0}, "resample"),
-        ({"rescale_factor": 1 / 127.5}, "rescale_factor"),
+        ({"do_resize": False}, "do_resize"),
+        ({"rescale_factor": 0}, "rescale_factor"),
         ({"size": {"height": 224, "width": 256}}, "size"),
+        ({"size": {"height": 1 << 20, "width": 1 << 20}}, "size"),
+        ({**convnext, "crop_pct": 1e-9}, "crop_pct"),
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop"),
         ({"crop_size": {"height": 300, "width": 300}}, "crop_size"),
         ({"image_mean": [0.5]}, "image_mean"),
-        (convnext, "do_center_crop"),
+        ({"image_std": [0, 1, 1]}, "image_std"),
     ):
         with pytest.raises(InputError, match=f"^preprocessor_config.json: {field} is "):
             read(**changes)
+    with pytest.raises(InputError, match=r"^preprocessor_config.json cannot be read as an image processor: "):
+        read(image_processor_type="NoSuchImageProcessor")
+
+
+@pytest.mark.slow
+def test_an_image_bundle_answers_as_transformers_pipeline(tmp_path: Path) -> None:
+    folder = tmp_path / "mobilevit"
+    save("mobilevit", folder)
+    # Blue first; and a crop that begins between two pixels, which torchvision rounds up here.
+    processor = {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "resample": 2}
+    processor |= {"size": {"shortest_edge": 67}, "crop_size": {"height": 64, "width": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (made,) = convert(ConvertOptions(str(folder), tmp_path / "out", ("onnx",), ("fp32",))).bundles
+    assert made.ok, made.problems
+    public, pipeline = transformers.pipeline("image-classification", str(folder), top_k=None), load(made.path)
+    for size in ((300, 401), (97, 64)):
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8))
+        answer = pipeline(image)
+        expected = {each["label"]: each["score"] for each in public(image)}
+        assert dict(zip(answer.labels, answer.scores, strict=True)) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -250,17 +310,70 @@ def test_image_processors_are_read_to_our_specification(tmp_path: Path) -> None:
     ids=lambda processor: str(processor.get("image_processor_type", "old name")),
 )
 def test_pixels_are_those_of_transformers_processor(processor: dict[str, object], tmp_path: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from edgeformer_runtime.preprocess.image import ImageEncoder
 
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 480, 3), dtype=np.uint8))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False, backend="pil")
     expected = processor(image, return_tensors="np")["pixel_values"]
-    found = ImageEncoder(read_image_processor(tmp_path))(image)
-    assert np.abs(found - expected).max() <= 0.0176  # one of 256 levels
+    found = ImageEncoder(read_image_processor(tmp_path)[0])(image)
+    assert np.abs(found - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "resnet"])
+def test_a_model_without_a_head_embeds_images_as_transformers_pools(name: str, tmp_path: Path) -> None:
+    save(name, tmp_path)
+    start, _, fields = ARCHITECTURES[name]
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    torch.manual_seed(1)
+    public = getattr(transformers, f"{start}Model")(getattr(transformers, f"{start}Config")(**fields)).eval()
+    public.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    module, _ = load_module(checkpoint, KERNELS["dense"])
+    (program,) = checkpoint.programs(module, ProgramOptions())
+    pixels = torch.randn(1, 3, IMAGE, IMAGE)
+    with torch.no_grad():
+        expected = public(pixel_values=pixels).pooler_output.flatten(1)
+        (found,) = program.module(pixels)
+    assert checkpoint.task == "image-embedding" and program.outputs[0].shape == tuple(expected.shape)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_under_a_head_an_embedding_is_the_first_token(tmp_path: Path) -> None:
+    public = save("vit", tmp_path)
+    assert open_checkpoint(tmp_path).task == "image-classification"
+    module, _ = load_module(open_checkpoint(tmp_path, task="image-embedding"), KERNELS["dense"])
+    pixels = torch.randn(1, 3, IMAGE, IMAGE)
+    with torch.no_grad():
+        assert torch.allclose(module(pixels)[0], public.vit(pixels).last_hidden_state[:, 0], atol=1e-5)
+
+
+class MeanColour:
+    """An embedder of images: the mean of each channel, and zeros."""
+
+    name = executed_by = "numpy"
+    not_covered = None
+
+    def run(self, _: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        means = inputs["pixels"].mean((2, 3))
+        return {"embedding": np.pad(means, ((0, 0), (0, tiny.EMBEDDING_DIM - 3)))}
+
+    def close(self) -> None:
+        pass
+
+
+def test_neighbours_are_counted_by_the_cosine(tmp_path: Path) -> None:
+    colours = {"red": ((200, 0, 0), (250, 10, 0)), "blue": ((0, 0, 200), (0, 9, 99), (240, 0, 30))}
+    for label, own in colours.items():
+        (tmp_path / label).mkdir()
+        for number, colour in enumerate(own):
+            Image.new("RGB", (30, 30), colour).save(tmp_path / label / f"{number}.png")
+    spec = replace(tiny.IMAGE_SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    manifest = replace(tiny.image_embedding(), preprocessing=spec)
+    bundle = Bundle(tmp_path, manifest, SignatureState(False, None))
+    found = evaluate_neighbours(Asker(bundle, engine=MeanColour(), alone=True), str(tmp_path), None)
+    assert found.to_json() | {"value": 0.8, "n": 5, "metric": "neighbours"} == found.to_json()
+    assert found.answers.given == ("blue", "blue", "red", "red", "red")
 
 
 def test_nothing_is_pruned_of_them(tmp_path: Path) -> None:

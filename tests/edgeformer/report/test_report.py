@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -17,7 +18,7 @@ from edgeformer.compress.budget.search import Change
 from edgeformer.compress.budget.sensitivity import LayerCost, Reading, Sensitivity
 from edgeformer.convert.convert import ConvertOptions, convert
 from edgeformer.report.collect import FolderReport, Variant, collect
-from edgeformer.report.page import page, pareto, pareto_plot
+from edgeformer.report.page import page, pareto, pareto_plot, write_page
 from edgeformer_runtime.errors import InputError
 from tests.edgeformer.compress import tiny
 
@@ -170,11 +171,14 @@ def test_changes_are_counted_by_pairs() -> None:
     assert ["cat", "cat", "dog", "2"] in read(text).cells
 
 
-def test_names_from_files_are_no_markup() -> None:
+def test_names_from_files_are_no_markup(tmp_path: Path) -> None:
     hostile = tuple(replace(each, name=HOSTILE + each.name, note=HOSTILE) for each in variants())
     text = page(replace(report(), folder=HOSTILE, variants=hostile, recipes={HOSTILE: {"a": HOSTILE}}))
     read(text)
     assert "<script" not in text
+    no_utf8 = replace(report(), folder=os.fsdecode(b"dist\xff"))
+    write_page(no_utf8, tmp_path / "report.html")
+    assert "dist\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_quality_there_is_no_plot() -> None:

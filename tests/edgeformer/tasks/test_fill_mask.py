@@ -126,7 +126,7 @@ def test_tokens_are_transformers_own(filler: tuple[Path, Path]) -> None:
         ):
             with pytest.raises(InputError, match=message):
                 pipeline(raw)
-        with pytest.raises(InputError, match="one token each, found 'lights off', of 'lights', 'off'"):
+        with pytest.raises(InputError, match="one token each, found 'lights off', whose tokens are 'lights', 'off'"):
             pipeline.run(TEXTS[0], FillOptions(targets=("lights off",)))
 
 

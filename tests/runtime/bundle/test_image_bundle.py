@@ -52,7 +52,7 @@ def test_photos_are_no_part_of_the_model(tiny_image: Path) -> None:
         (lambda m: m["preprocessing"].update(resize_short_side=23), "width <= resize_short_side, found 16, 24 and 23"),
         (lambda m: m["preprocessing"].update(resize_short_side=1 << 30), "resize_short_side: maximum is 8192"),
         (lambda m: m["preprocessing"].update(interpolation="magic"), "expected one of bicubic, bilinear"),
-        (lambda m: m["preprocessing"].update(crop="top"), "preprocessing.crop: expected one of center, squash"),
+        (lambda m: m["preprocessing"].update(crop="top"), "crop: expected one of center, center-floor, squash"),
         (lambda m: m["preprocessing"].update(channels="BGR"), "preprocessing.channels: expected 'RGB'"),
         (lambda m: m["preprocessing"].update(layout="NHWC"), "preprocessing.layout: expected 'NCHW'"),
         (lambda m: m["preprocessing"].update(mean=[0.5]), "preprocessing.mean: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,8 @@ def reseal_and_read(folder: Path) -> str:
         (lambda d: d["cases"][0].update(expected={}), "a score for each label"),
         (lambda d: d["cases"][0]["expected"]["labels"].pop(), "a score for each label"),
         (lambda d: d["cases"][0]["expected"]["scores"].__setitem__(0, 2), "numbers from 0 to 1"),
+        (lambda d: d["cases"][0]["expected"]["scores"].__setitem__(0, 10**400), "is out of range"),
+        (lambda d: d["cases"][0]["expected"].update(dict.fromkeys(map(str, range(200_001)))), "keys: expected 200000"),
         (lambda d: d["cases"].pop(), "unknown tensor '4/attention_mask'"),
         (lambda d: d["cases"].append(d["cases"][0]), "the tensor '5/input_ids' is missing"),
         (lambda d: d["cases"][3].update(program="seq_8"), "expected int32 (1, 8), found int32 (1, 16)"),
@@ -143,7 +146,11 @@ def test_a_program_without_a_case(tiny: Path) -> None:
     assert "no case runs the program 'seq_16'" in reseal_and_read(tiny)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      "])
+HEADER = json.dumps({"__metadata__": dict.fromkeys(map(str, range(200_001)), "")}).encode()
+TOO_MANY = struct.pack("<Q", len(HEADER)) + HEADER
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff" * 100, b"\x08\0\0\0\0\0\0\0{}      ", TOO_MANY], ids=range(4))
 def test_corrupted_tensor_file(tiny: Path, data: bytes) -> None:
     (tiny / TENSORS).write_bytes(data)
     assert "vectors/tensors.safetensors: " in reseal_and_read(tiny)

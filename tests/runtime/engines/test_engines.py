@@ -150,7 +150,7 @@ def test_missing_package(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML is there")
 def test_core_ml_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeformer_runtime.engines.check_model_files", lambda _: {})  # there is no model in it
+    monkeypatch.setattr("edgeformer_runtime.model_files.check_model_files", lambda _: {})  # there is no model in it
     package = tmp_path / "apple" / "model.mlpackage"
     package.mkdir(parents=True)
     (package / "Manifest.json").write_text("{}")

@@ -291,7 +291,7 @@ def test_the_shim_is_chosen_where_it_is_built(
 
     assert executed_by().endswith("(python)")
     monkeypatch.setenv(CHOICE, "shim")
-    with pytest.raises(EngineError, match="no shim is built for this machine: edgeformer-runtime build-executorch"):
+    with pytest.raises(EngineError, match="no shim is built for this machine: run edgeformer-runtime build-executorch"):
         executed_by()
     shutil.copytree(executorch_shim, empty_cache / "any")
     assert executed_by().endswith("(shim)")

@@ -6,7 +6,7 @@ import re
 from importlib import resources
 
 from edgeformer_runtime.model_files.coreml_file import OPERATORS
-from edgeformer_runtime.model_files.executorch_operators import KERNELS
+from edgeformer_runtime.model_files.executorch_operators import kernels
 from edgeformer_runtime.model_files.litert_file import NAMES, OPTIONS
 from edgeformer_runtime.model_files.litert_shapes import RULES as LITERT
 from edgeformer_runtime.model_files.onnx_shapes import RULES as ONNX
@@ -14,7 +14,7 @@ from edgeformer_runtime.model_files.onnx_shapes import RULES as ONNX
 KNOWN = {
     "litert": set(LITERT),
     "onnx": {*ONNX, "Constant"},
-    "executorch": {*KERNELS, "XnnpackBackend"},
+    "executorch": {*kernels(), "XnnpackBackend"},
     "coreml": set(OPERATORS),
 }
 

@@ -130,7 +130,7 @@ def test_speaking(visit: Visit, tiny_speech: Path) -> None:
         page.get_by_text("s of audio.").wait_for()
         assert page.locator("#final").inner_text()
         assert page.locator("#partial").inner_text() == ""
-        assert float(page.locator("#cost").inner_text().split()[0]) > 0.5
+        assert float(page.locator("#cost").inner_text().split()[0]) > 0
         record.wait_for()
         # A file of the same bundle.
         page.get_by_label("Audio: wav, flac, ogg or mp3").set_input_files(tiny_speech / "vectors" / "audio.wav")

@@ -1,5 +1,55 @@
 import Foundation
 
+/// What a text pipeline holds: a bundle with its engine, its tokenizer, and the record of what its outputs stand for.
+struct TextParts<Head: Sendable>: Sendable {
+    let bundle: ModelBundle
+    let engine: any Engine
+    let encoder: TextEncoder
+    let head: Head
+
+    /// Open the tokenizer of a bundle for a task, whose record `head` takes from the manifest's.
+    ///
+    /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
+    init(_ bundle: ModelBundle, _ engine: any Engine, for task: BundleTask, head: (Postprocessing) -> Head?) throws {
+        guard let head = head(bundle.manifest.postprocessing) else {
+            throw InputError("expected a bundle for \(task.rawValue), found \(bundle.manifest.task.rawValue)")
+        }
+        (self.bundle, self.engine, self.head) = (bundle, engine, head)
+        encoder = try TextEncoder(of: bundle)
+    }
+}
+
+/// What text pipelines share: the encoder, and what one input looks like.
+protocol TextPipeline: ProgramPipeline where Raw == RawText {
+    associatedtype Head: Sendable
+
+    var parts: TextParts<Head> { get }
+}
+
+extension TextPipeline {
+    var bundle: ModelBundle { parts.bundle }
+    var engine: any Engine { parts.engine }
+    var encoder: TextEncoder { parts.encoder }
+    var head: Head { parts.head }
+
+    func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
+
+    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
+}
+
+/// What text pipelines share that divide one input into several runs: `windows` and the answer in all their outputs.
+protocol WindowPipeline: TextPipeline {}
+
+extension WindowPipeline {
+    /// The first window.
+    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
+
+    /// The answer of an input that is one window.
+    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> Answer {
+        try answer([outputs], [prepared])
+    }
+}
+
 /// Labels that a bundle was not trained for: how well each, as a hypothesis, follows from the text.
 public struct ZeroShotOptions: Equatable, Sendable {
     /// Where nobody says another: that of transformers' pipeline.
@@ -25,23 +75,16 @@ public struct ZeroShotOptions: Equatable, Sendable {
 }
 
 /// Scores every label of a bundle for a text, a pair of texts, or token ids.
-public final class TextClassifier: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
-    private let head: Classification
+public final class TextClassifier: TextPipeline {
+    let parts: TextParts<Classification>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .classification(let head) = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for text-classification, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .textClassification) {
+            if case .classification(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        self.head = head
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// Labels and probabilities, best first.
@@ -61,33 +104,22 @@ public final class TextClassifier: ProgramPipeline {
         }
     }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
-
     func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> ClassificationResult {
         try Heads.classify(outputs, head, truncated: prepared.truncated)
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 }
 
 /// Gives the score of a text, a pair of texts, or token ids.
-public final class TextScorer: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
-    private let head: Score
+public final class TextScorer: TextPipeline {
+    let parts: TextParts<Score>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .score(let head) = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for text-scoring, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .textScoring) {
+            if case .score(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        self.head = head
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// The score.
@@ -95,31 +127,22 @@ public final class TextScorer: ProgramPipeline {
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
     public func run(_ raw: RawText) throws -> ScoreResult { try measured(raw) }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
-
     func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> ScoreResult {
         try Heads.score(outputs, head, truncated: prepared.truncated)
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 }
 
 /// Gives the embedding of a text, a pair of texts, or token ids.
-public final class TextEmbedder: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
+public final class TextEmbedder: TextPipeline {
+    let parts: TextParts<Embedding>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .embedding = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for text-embedding, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .textEmbedding) {
+            if case .embedding(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// The embedding.
@@ -127,13 +150,9 @@ public final class TextEmbedder: ProgramPipeline {
     /// - Throws: `InputError`: the input cannot be used. `EngineError`: the model failed.
     public func run(_ raw: RawText) throws -> EmbeddingResult { try measured(raw) }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try encoder.encode(raw) }
-
     func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> EmbeddingResult {
         try Heads.embed(outputs, truncated: prepared.truncated)
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 }
 
 extension TextEncoder {
@@ -170,23 +189,16 @@ public struct FillOptions: Equatable, Sendable {
 }
 
 /// Predicts the masked tokens of a text, each by itself.
-public final class MaskFiller: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
-    private let head: MaskedToken
+public final class MaskFiller: WindowPipeline {
+    let parts: TextParts<MaskedToken>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .fills(let head) = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for fill-mask, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .fillMask) {
+            if case .fills(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        self.head = head
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// Of each mask of a text the five best tokens.
@@ -201,8 +213,6 @@ public final class MaskFiller: ProgramPipeline {
         try measured(.text(text)) { try fills($0, $1, options ?? FillOptions()) }
     }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
-
     func windows(_ raw: RawText) throws -> [Prepared] {
         guard case .text(let text) = raw else {
             throw InputError("expected one text, found a pair of texts or token ids")
@@ -210,15 +220,9 @@ public final class MaskFiller: ProgramPipeline {
         return try encoder.atMasks(text, head)
     }
 
-    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> FillResult {
-        try answer([outputs], [prepared])
-    }
-
     func answer(_ outputs: [[String: Tensor]], _ windows: [Prepared]) throws -> FillResult {
         try fills(outputs, windows, FillOptions())
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 
     private func fills(
         _ outputs: [[String: Tensor]], _ windows: [Prepared], _ options: FillOptions

@@ -21,23 +21,16 @@ public struct SpanOptions: Equatable, Sendable {
 }
 
 /// Finds the answers to a question in a context: a pair of texts, the question first. Long contexts are read in windows.
-public final class QuestionAnswerer: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
-    private let head: SpanExtraction
+public final class QuestionAnswerer: WindowPipeline {
+    let parts: TextParts<SpanExtraction>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .spans(let head) = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for question-answering, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .questionAnswering) {
+            if case .spans(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        self.head = head
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// The best answer to the first text of a pair in the second.
@@ -52,8 +45,6 @@ public final class QuestionAnswerer: ProgramPipeline {
         try measured(.pair(question, context)) { try answers($0, $1, options ?? SpanOptions()) }
     }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
-
     func windows(_ raw: RawText) throws -> [Prepared] {
         guard case .pair(let question, let context) = raw else {
             throw InputError("expected a question and its context, a pair of texts")
@@ -63,15 +54,9 @@ public final class QuestionAnswerer: ProgramPipeline {
         return try encoder.windows(question, context, shared: head.stride)
     }
 
-    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> SpanResult {
-        try answer([outputs], [prepared])
-    }
-
     func answer(_ outputs: [[String: Tensor]], _ windows: [Prepared]) throws -> SpanResult {
         try answers(outputs, windows, SpanOptions())
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 
     private func answers(
         _ outputs: [[String: Tensor]], _ windows: [Prepared], _ options: SpanOptions
@@ -171,23 +156,16 @@ struct SpanProbabilities {
 }
 
 /// Finds the entities of a text. Long texts are read in windows.
-public final class EntityFinder: ProgramPipeline {
-    let bundle: ModelBundle
-    let engine: any Engine
-    private let encoder: TextEncoder
-    private let head: TokenLabels
+public final class EntityFinder: WindowPipeline {
+    let parts: TextParts<TokenLabels>
 
     /// Open the tokenizer of a bundle.
     ///
     /// - Throws: `BundleError`: the tokenizer cannot be used. `InputError`: the bundle is for another task.
     public init(_ bundle: ModelBundle, engine: any Engine) throws {
-        guard case .entities(let head) = bundle.manifest.postprocessing else {
-            throw InputError("expected a bundle for token-classification, found \(bundle.manifest.task.rawValue)")
+        parts = try TextParts(bundle, engine, for: .tokenClassification) {
+            if case .entities(let head) = $0 { head } else { nil }
         }
-        self.bundle = bundle
-        self.engine = engine
-        self.head = head
-        encoder = try TextEncoder(of: bundle)
     }
 
     /// Entities in the order of the text, aggregated as the bundle says.
@@ -202,8 +180,6 @@ public final class EntityFinder: ProgramPipeline {
         try measured(.text(text)) { try entities($0, $1, aggregation ?? head.aggregation) }
     }
 
-    func prepare(_ raw: RawText) throws -> Prepared { try windows(raw)[0] }
-
     func windows(_ raw: RawText) throws -> [Prepared] {
         guard case .text(let text) = raw else {
             throw InputError("expected one text, found a pair of texts or token ids")
@@ -211,15 +187,9 @@ public final class EntityFinder: ProgramPipeline {
         return try encoder.windows(text, nil, shared: head.stride)
     }
 
-    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> EntityResult {
-        try answer([outputs], [prepared])
-    }
-
     func answer(_ outputs: [[String: Tensor]], _ windows: [Prepared]) throws -> EntityResult {
         try entities(outputs, windows, head.aggregation)
     }
-
-    func raw(from stored: StoredInput) throws -> RawText { try stored.text() }
 
     private func entities(
         _ outputs: [[String: Tensor]], _ windows: [Prepared], _ aggregation: Aggregation

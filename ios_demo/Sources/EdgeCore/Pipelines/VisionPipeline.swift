@@ -51,3 +51,49 @@ public final class ImageClassifier: ProgramPipeline {
         return encoder.normalised(levels)
     }
 }
+
+/// Gives the embedding of an image.
+public final class ImageEmbedder: ProgramPipeline {
+    let bundle: ModelBundle
+    let engine: any Engine
+    private let encoder: ImageEncoder
+    private let decoder: ImageDecoder
+
+    /// A pipeline that opens recorded images with a decoder.
+    ///
+    /// - Throws: `InputError`: the bundle is for another task.
+    public init(_ bundle: ModelBundle, engine: any Engine, decoder: @escaping ImageDecoder) throws {
+        guard case .image(let spec) = bundle.manifest.preprocessing, case .embedding = bundle.manifest.postprocessing
+        else {
+            throw InputError("expected a bundle for image-embedding, found \(bundle.manifest.task.rawValue)")
+        }
+        self.bundle = bundle
+        self.engine = engine
+        self.decoder = decoder
+        encoder = ImageEncoder(spec)
+    }
+
+    /// The embedding.
+    ///
+    /// - Throws: `InputError`: the image cannot be used. `EngineError`: the model failed.
+    public func run(_ pixels: Pixels) throws -> EmbeddingResult { try measured(pixels) }
+
+    /// As `run`, for an image file's bytes.
+    public func run(_ file: Data) throws -> EmbeddingResult { try run(try decoder(file)) }
+
+    func prepare(_ raw: Pixels) throws -> Prepared {
+        Prepared(
+            program: Manifest.imageProgram, inputs: [Manifest.imageInput: try encoder.encode(raw)], truncated: false)
+    }
+
+    func answer(_ outputs: [String: Tensor], _ prepared: Prepared) throws -> EmbeddingResult {
+        try Heads.embed(outputs, truncated: prepared.truncated)
+    }
+
+    func raw(from stored: StoredInput) throws -> Pixels { try decoder(try bundle.readBytes(try stored.image())) }
+
+    func restored(_ recorded: Tensor) -> Tensor {
+        guard case .uint8(let levels) = recorded.values else { return recorded }
+        return encoder.normalised(levels)
+    }
+}

@@ -69,19 +69,24 @@ struct ImageEncoder: Sendable {
         let side = spec.resizeShortSide
         let (width, height) = (pixels.width, pixels.height)
         var size = (width: side, height: side)
-        if spec.crop == .center, width <= height {
+        if spec.crop != .squash, width <= height {
             size.height = Int(Double(side * height) / Double(width))
-        } else if spec.crop == .center {
+        } else if spec.crop != .squash {
             size.width = Int(Double(side * width) / Double(height))
         }
         try Self.checkSize(size.width, size.height, "an image of \(width) x \(height) pixels, resized for this model,")
         return Resample.resize(pixels, width: size.width, height: size.height, spec.interpolation)
     }
 
-    /// The center of (H, W, 3) as planes (3, height, width). Halves are rounded to even numbers.
+    /// Of the pixels that are cropped, those at the left or the top.
+    private func before(_ cropped: Int) -> Int {
+        Int((Double(cropped) / 2).rounded(spec.crop == .centerFloor ? .down : .toNearestOrEven))
+    }
+
+    /// The center of (H, W, 3) as planes (3, height, width).
     private func planes(_ pixels: Pixels) -> [UInt8] {
-        let left = Int((Double(pixels.width - spec.width) / 2).rounded(.toNearestOrEven))
-        let top = Int((Double(pixels.height - spec.height) / 2).rounded(.toNearestOrEven))
+        let left = before(pixels.width - spec.width)
+        let top = before(pixels.height - spec.height)
         var levels = [UInt8](repeating: 0, count: 3 * spec.height * spec.width)
         for channel in 0..<3 {
             for y in 0..<spec.height {

@@ -10,6 +10,8 @@ public enum Interpolation: String, CaseIterable, Sendable {
 public enum Crop: String, CaseIterable, Sendable {
     /// The short side is resized and the center kept.
     case center
+    /// The same; a center between two pixels is the first one, not that at the even number.
+    case centerFloor = "center-floor"
     /// Both sides are resized; the aspect ratio is lost.
     case squash
 }

@@ -35,6 +35,7 @@ enum class Task(val key: String, internal val before: String, internal val head:
     TOKEN_CLASSIFICATION("token-classification", "text", "entities"),
     FILL_MASK("fill-mask", "text", "fills"),
     IMAGE_CLASSIFICATION("image-classification", "image", "classification"),
+    IMAGE_EMBEDDING("image-embedding", "image", "embedding"),
     SPEECH_RECOGNITION("speech-recognition", "audio", "transcription"),
 }
 

@@ -7,6 +7,7 @@ import org.edgeformer.core.pipelines.EntityFinder
 import org.edgeformer.core.pipelines.EntityResult
 import org.edgeformer.core.pipelines.FillResult
 import org.edgeformer.core.pipelines.ImageClassifier
+import org.edgeformer.core.pipelines.ImageEmbedder
 import org.edgeformer.core.pipelines.MaskFiller
 import org.edgeformer.core.pipelines.Prepared
 import org.edgeformer.core.pipelines.ProgramPipeline
@@ -46,6 +47,7 @@ internal class ProgramReplay(
         Task.TEXT_EMBEDDING -> Player(TextEmbedder(bundle, engine), ::vectorOf)
         Task.TEXT_SCORING -> Player(TextScorer(bundle, engine), ::scoreOf)
         Task.IMAGE_CLASSIFICATION -> Player(ImageClassifier(bundle, engine, decoder), ::scoresOf)
+        Task.IMAGE_EMBEDDING -> Player(ImageEmbedder(bundle, engine, decoder), ::vectorOf)
         Task.QUESTION_ANSWERING -> Player(QuestionAnswerer(bundle, engine), ::scoresOfSpans)
         Task.TOKEN_CLASSIFICATION -> Player(EntityFinder(bundle, engine), ::scoresOfEntities)
         Task.FILL_MASK -> Player(MaskFiller(bundle, engine), ::scoresOfFills)

@@ -11,25 +11,34 @@ import org.edgeformer.core.preprocess.ImageEncoder
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.RgbImage
 
-/**
- * Scores every label of the bundle for an image.
- *
- * @param decoder the platform's, for images that come as files: those of the recorded vectors.
- */
-class ImageClassifier(bundle: Bundle, engine: Engine, private val decoder: ImageDecoder) :
-    ProgramPipeline<RgbImage, ClassificationResult>(bundle, engine) {
+/** An image's answer; [decoder] is the platform's, for images that come as files: those of the recorded vectors. */
+abstract class ImagePipeline<Answer>(bundle: Bundle, engine: Engine, private val decoder: ImageDecoder) :
+    ProgramPipeline<RgbImage, Answer>(bundle, engine) {
     private val encoder = ImageEncoder(bundle.manifest.preprocessing as ImagePreprocessing)
 
     override fun prepare(raw: RgbImage) =
         Prepared(IMAGE_PROGRAM, mapOf(IMAGE_INPUT to encoder.encode(raw)), truncated = false)
 
-    override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) =
-        classify(outputs, bundle.manifest.postprocessing as Classification, prepared.truncated)
-
     /** {"image"}: the name of a file of the bundle. */
     override fun rawFromJson(stored: Map<String, Any?>): RgbImage =
         decoder.decode(bundle.readBytes(stored["image"] as String))
+}
+
+/** Scores every label of the bundle for an image. */
+class ImageClassifier(bundle: Bundle, engine: Engine, decoder: ImageDecoder) :
+    ImagePipeline<ClassificationResult>(bundle, engine, decoder) {
+    override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) =
+        classify(outputs, bundle.manifest.postprocessing as Classification, prepared.truncated)
 
     override fun withStatistics(answer: ClassificationResult, statistics: Statistics) =
         answer.copy(statistics = statistics)
+}
+
+/** Gives an image's embedding. */
+class ImageEmbedder(bundle: Bundle, engine: Engine, decoder: ImageDecoder) :
+    ImagePipeline<EmbeddingResult>(bundle, engine, decoder) {
+    override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) = embed(outputs, prepared.truncated)
+
+    override fun withStatistics(answer: EmbeddingResult, statistics: Statistics) =
+        EmbeddingResult(answer.vector, answer.truncated, statistics)
 }

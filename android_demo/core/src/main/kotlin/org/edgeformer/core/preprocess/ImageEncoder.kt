@@ -41,8 +41,8 @@ class ImageEncoder(private val spec: ImagePreprocessing) {
     fun levels(image: RgbImage): ByteArray {
         val (width, height) = resizedSize(image)
         checkPixels(width, height, "an image of ${image.width} x ${image.height} pixels, resized for this model,")
-        val left = halfToEven(width - spec.width)
-        val top = halfToEven(height - spec.height)
+        val left = before(width - spec.width)
+        val top = before(height - spec.height)
         // Only what the crop keeps is computed: the middle columns, and the rows that the middle rows are made of.
         val columns = weights(image.width, width, left, spec.width, spec.interpolation)
         val rows = weights(image.height, height, top, spec.height, spec.interpolation)
@@ -50,6 +50,9 @@ class ImageEncoder(private val spec: ImagePreprocessing) {
         val wide = alongRows(image, columns, first, rows.maxOf { it.first + it.values.size })
         return alongColumns(wide, rows, first)
     }
+
+    /** Of the pixels that are cropped, those at the left or the top. */
+    private fun before(cropped: Int): Int = if (spec.crop == Crop.CENTER_FLOOR) cropped / 2 else halfToEven(cropped)
 
     private fun resizedSize(image: RgbImage): Pair<Int, Int> {
         val side = spec.resizeShortSide

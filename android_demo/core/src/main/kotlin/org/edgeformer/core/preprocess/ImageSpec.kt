@@ -9,16 +9,16 @@ enum class Interpolation { BICUBIC, BILINEAR }
 
 /**
  * How an image becomes as large as the model wants it: the short side fits and the center is cropped, or both sides
- * fit.
+ * fit. A center between two pixels is that at the even number, or the first one ([CENTER_FLOOR]).
  */
-enum class Crop { CENTER, SQUASH }
+enum class Crop { CENTER, CENTER_FLOOR, SQUASH }
 
 /**
  * What happens to an image before the model: resize, crop, scale to 0..1, normalise. Sizes are in pixels.
  *
  * @property height rows of the model's input.
  * @property width columns of the model's input.
- * @property resizeShortSide what the short side becomes ([Crop.CENTER]), or both sides ([Crop.SQUASH]).
+ * @property resizeShortSide what the short side becomes ([Crop.CENTER], [Crop.CENTER_FLOOR]), or both sides ([Crop.SQUASH]).
  * @property mean per channel, of values scaled to 0..1.
  * @property std per channel, of values scaled to 0..1.
  */
@@ -55,7 +55,11 @@ data class ImagePreprocessing(
                 } else {
                     Interpolation.BILINEAR
                 },
-                crop = if (fields.choice("crop", listOf("center", "squash")) == "center") Crop.CENTER else Crop.SQUASH,
+                crop = when (fields.choice("crop", listOf("center", "center-floor", "squash"))) {
+                    "center" -> Crop.CENTER
+                    "center-floor" -> Crop.CENTER_FLOOR
+                    else -> Crop.SQUASH
+                },
                 mean = fields.numbers("mean", 3, -1000.0, 1000.0),
                 std = fields.numbers("std", 3, 0.0001, 1000.0),
             )
