@@ -17,7 +17,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
-from edgeformer.checkpoints.tokenizers import read_tokenizer
+from edgeformer.checkpoints.tokenizers import mask_token, read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.evaluate.classification import evaluate_neighbours
@@ -173,6 +173,7 @@ def test_byte_level_ids_are_those_of_transformers(files: str, tmp_path: Path) ->
     public = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     text = read_tokenizer(tmp_path / "model", token_types=1)
     assert text is not None
+    assert mask_token(tmp_path / "model", text) == (public.mask_token, public.mask_token_id) == ("<mask>", 4)
     ours = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text))
     for sentence in TEXTS:
         assert ours(sentence)["input_ids"] == public(sentence)["input_ids"]
