@@ -238,9 +238,10 @@ def _job(
     if options.lengths_from is not None:
         name, data = converter.target.name, options.lengths_from
         most = None
-        if options.lengths_budget is not None:
+        cost = converter.target.length_cost
+        if options.lengths_budget is not None and cost is not None:
             layers = sum(isinstance(each, nn.Linear) for each in module.modules())
-            most = Budget.parse(options.lengths_budget).most(converter.target.length_cost, layers)
+            most = Budget.parse(options.lengths_budget).most(cost, layers)
         chosen = lengths_for(checkpoint, name, lengths, data, options.lengths_column, most)
         lengths = chosen.seq_lens
     wanted = replace(wanted, seq_lens=lengths)

@@ -106,6 +106,9 @@ class ConvertOptions:
             if self.lengths_from is None:
                 raise InputError("--lengths-budget limits the lengths of --lengths-from: give that, too")
             Budget.parse(self.lengths_budget)
+            for target in self.targets:
+                if TARGETS[target].length_cost is None:
+                    raise InputError(f"--lengths-budget: what a length costs in {target} is not known: leave it out")
         seconds = self.audio_seconds
         if seconds is not None and not (seconds and all(0 < each <= LONGEST_WINDOW_SECONDS for each in seconds)):
             raise InputError(

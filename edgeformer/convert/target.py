@@ -56,8 +56,8 @@ class Int4:
 class LengthCost:
     """What each further length adds for each linear layer: bytes of a bundle, CPU seconds of a conversion to fp32."""
 
-    bytes_per_layer: float = 0.0
-    seconds_per_layer: float = 0.0
+    bytes_per_layer: float
+    seconds_per_layer: float
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Target:
         ios_releases: of iOS that its converter can be asked for; empty: it cannot be asked.
         one_program_before_ios: a file for an older release of iOS than this has one program.
         packs: bundles of texts get a program for several of them in one row, where the family has one.
-        length_cost: what each further length of a text adds to a bundle and to its conversion, for each linear layer.
+        length_cost: what each further length of a text adds to a bundle and to its conversion, for each linear layer;
+            None: not known.
     """
 
     name: str
@@ -106,7 +107,7 @@ class Target:
     one_program_before_ios: int = 0
     seq_lens: tuple[int, ...] = DEFAULT_SEQ_LENS
     packs: bool = False
-    length_cost: LengthCost = LengthCost()
+    length_cost: LengthCost | None = None
 
     def recipe_of(self, precision: Precision) -> Recipe:
         """The weight format of a precision as this target realises it."""

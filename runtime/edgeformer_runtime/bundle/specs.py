@@ -77,7 +77,6 @@ class Embedding:
 
 # How a speech model's programs are called and its tokens read.
 
-
 HOST_STATE = "host"
 PROGRAM_STATE = "program"
 STATES = (HOST_STATE, PROGRAM_STATE)
@@ -240,7 +239,6 @@ class AudioPreprocessing:
 
 
 # What a vision model expects of its pixels, as data: the part of image preprocessing that a manifest holds.
-
 
 INTERPOLATIONS = ("bicubic", "bilinear")
 CROPS = ("center", "center-floor", "squash")

@@ -23,9 +23,6 @@ MAX_VALUES = 4_000_000
 MAX_RECORDED_KEYS = 200_000
 """Of recorded vectors, whose objects are few: a key takes ten times its characters."""
 
-_CONTROL_CHARACTER = "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-"""C0, DEL, C1, and what turns the direction of the text behind it: a terminal obeys them."""
-
 _PACKAGE = Path(__file__).parents[1]
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _BEYOND_FLOATS = re.compile("[0-9]{309}")
@@ -152,12 +149,6 @@ def _check_surrogates(value: Any, where: str) -> None:
             raise BundleError(f"{where}: {shorten(leaf)} holds half of a surrogate pair: expected valid Unicode")
 
 
-def has_control_character(text: str) -> bool:
-    """Whether a terminal that shows a text would do something else."""
-    # The pattern takes a millisecond to compile, as its characters reach far: most texts need none.
-    return not text.isprintable() and re.search(_CONTROL_CHARACTER, text) is not None
-
-
 def shorten(value: object, limit: int = 80) -> str:
     """A value as it may be shown in a one-line message: what cannot be printed, or turns the direction, is escaped."""
     if isinstance(value, str | bytes):
@@ -170,7 +161,6 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 # Names of files inside a bundle: relative, ASCII, the same on every file system, never outside the bundle.
-
 
 MAX_NAME_LENGTH = 255
 MAX_NAME_PARTS = 16

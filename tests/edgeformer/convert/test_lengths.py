@@ -76,7 +76,6 @@ def test_a_budget_says_how_many_lengths_there_are(tmp_path: Path) -> None:
     cost = LengthCost(bytes_per_layer=1000, seconds_per_layer=0.1)
     for text, most in (("30KB", 4), ("30KB,2.5s", 3), ("2.5s", 3), ("0B", 1), ("0.5 MB, 1000s", 51), ("9GB", 64)):
         assert Budget.parse(text).most(cost, layers=10) == most, text
-    assert Budget.parse("0s").most(LengthCost(), layers=10) == 64  # nothing costs nothing
     data = written(tmp_path, "lights", "turn the lights off", "turn the lights off the lights", "the " * 90)
     for most, chosen in ((1, (64,)), (2, (8, 64)), (4, (3, 6, 8, 64))):
         assert lengths_for(checkpoint(), "onnx", (8, 64), data, "said", most).seq_lens == chosen
@@ -126,6 +125,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
         ({"lengths_column": "text"}, "--column names the texts of --lengths-from"),
         ({"lengths_budget": "3s"}, "--lengths-budget limits the lengths of --lengths-from"),
         ({"lengths_from": "x.csv", "lengths_budget": "3"}, "--lengths-budget: expected bytes, seconds or both"),
+        ({"lengths_from": "x.csv", "lengths_budget": "3s", "targets": ("onnx",)}, "in onnx is not known: leave it out"),
     ],
 )
 def test_options_that_contradict_each_other(wrong: dict[str, Any], reason: str) -> None:
