@@ -75,12 +75,12 @@ def install(programs: dict[str, str]) -> None:
     """Install the Debian packages of those programs that this machine lacks.
 
     Args:
-        programs: the package of each program.
+        programs: the package of each program, or of a file by its path.
 
     Raises:
         SetupError: there is no apt-get, or it failed.
     """
-    missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
+    missing = {program: package for program, package in programs.items() if not _is_here(program)}
     if not missing:
         return
     if not shutil.which("apt-get"):
@@ -90,6 +90,10 @@ def install(programs: dict[str, str]) -> None:
     print(f"Installing {', '.join(sorted(set(missing.values())))}...", flush=True)
     call(["apt-get", "update", "--quiet"])
     call(["apt-get", "install", "--quiet", "--yes", "--no-install-recommends", *sorted(set(missing.values()))])
+
+
+def _is_here(program: str) -> bool:
+    return Path(program).exists() if program.startswith("/") else shutil.which(program) is not None
 
 
 def open_root(name: str, recipe: RootRecipe, finish: Callable[[Path], None] = lambda _: None) -> Path:

@@ -21,8 +21,11 @@ PROGRAMS = {
     "qemu-x86_64-static": "qemu-user-static",
     "qemu-aarch64": "qemu-user",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
+    "mvn": "maven",
+    "/usr/share/maven-repo/org/apache/maven/plugins/maven-dependency-plugin": "libmaven-dependency-plugin-java",
+    "/usr/share/maven-repo/junit/junit/4.x": "junit4",
 }
-"""The package of each program."""
+"""The package of each program, or file. Maven resolves what an app needs of the Android libraries, by a plugin."""
 
 
 def main() -> int:

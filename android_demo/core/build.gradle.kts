@@ -2,9 +2,11 @@ import org.jetbrains.kotlin.gradle.dsl.JvmTarget
 
 plugins {
     alias(libs.plugins.kotlin.jvm)
+    `maven-publish`
 }
 
 java {
+    withSourcesJar()
     sourceCompatibility = JavaVersion.VERSION_1_8
     targetCompatibility = JavaVersion.VERSION_1_8
 }
@@ -16,9 +18,15 @@ kotlin {
 }
 
 dependencies {
+    api(libs.coroutines)
     testImplementation(kotlin("test"))
     testImplementation(libs.junit.jupiter)
     testRuntimeOnly(libs.junit.launcher)
+}
+
+publishing.publications.create<MavenPublication>("maven") {
+    artifactId = "edgeformer-core"
+    from(components["java"])
 }
 
 tasks.test {

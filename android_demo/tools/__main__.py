@@ -47,6 +47,8 @@ def build(layout: steps.Layout, whole: bool) -> None:
         print_tests(steps.run_tests(layout, ["core", "engine"] if whole else ["core"]))
     if not whole:
         return
+    with step("libraries"):
+        steps.publish(layout)
     with step("app"):
         steps.compile_app(layout)
     with step("dex"):
@@ -57,6 +59,7 @@ def build(layout: steps.Layout, whole: bool) -> None:
         steps.package_apk(layout)
     with step("checks"):
         print_checks(layout.apk)
+    print(f"{layout.maven}: the libraries, as a Maven repository")
     print(f"{layout.apk} ({layout.apk.stat().st_size / 1e6:.1f} MB)")
 
 

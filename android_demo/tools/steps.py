@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from android_demo.tools import packages, toolchain
+from android_demo.tools import maven, packages, toolchain
 from android_demo.tools.apk import ASSET_ALIGNMENT, BUNDLES, LIBRARY_ALIGNMENT, RESOURCE_ALIGNMENT, Member, write_apk
 from android_demo.tools.fetch import BuildError, fetch, kept_file
 
@@ -50,6 +51,11 @@ class Layout:
         return self.output / "assets"
 
     @property
+    def maven(self) -> Path:
+        """The repository of the published libraries."""
+        return self.output / "maven"
+
+    @property
     def apk(self) -> Path:
         """The signed APK."""
         return self.output / "edgeformer-demo.apk"
@@ -63,12 +69,14 @@ def fetch_all() -> None:
 
 def compile_core(layout: Layout) -> None:
     """Compile core against Android's classes, which is what it meets on a phone."""
-    toolchain.kotlinc([layout.kotlin("core")], [], _emptied(layout.classes("core")), android=True)
+    output = _emptied(layout.classes("core"))
+    name = ["-module-name", "edgeformer-core"]
+    toolchain.kotlinc([layout.kotlin("core")], [toolchain.coroutines()], output, android=True, options=name)
 
 
 def run_tests(layout: Layout, modules: Sequence[str]) -> str:
     """Run the JUnit tests of modules, of which core's read the golden files; the report."""
-    compiled = [layout.classes(module) for module in modules]
+    compiled = [*(layout.classes(module) for module in modules), toolchain.coroutines()]
     tests = _emptied(layout.classes("tests"))
     libraries = [toolchain.kotlin_library("kotlin-test"), toolchain.kotlin_library("kotlin-test-junit5")]
     # Tests see what is internal to the module that they test.
@@ -85,8 +93,55 @@ def compile_engines(layout: Layout) -> None:
     stubs = _emptied(layout.classes("litert-stubs"))
     toolchain.kotlinc([layout.project / "stubs" / "litert"], [], stubs, android=True)
     runtimes = [stubs, onnx_runtime_classes(layout), kept_file(packages.EXECUTORCH)]
-    classpath = [layout.classes("core"), *runtimes]
-    toolchain.kotlinc([layout.kotlin("engine")], classpath, _emptied(layout.classes("engine")), android=True)
+    classpath = [layout.classes("core"), toolchain.coroutines(), *runtimes]
+    output = _emptied(layout.classes("engine"))
+    name = ["-module-name", "edgeformer-android"]
+    toolchain.kotlinc([layout.kotlin("engine")], classpath, output, android=True, options=name)
+
+
+def libraries(layout: Layout) -> tuple[maven.Library, maven.Library]:
+    """What is published: core, and the Android library over it. Versions of runtimes are those of Gradle's catalog."""
+    catalog = tomllib.loads((layout.project / "gradle" / "libs.versions.toml").read_text())
+
+    def taken(name: str, scope: str, optional: bool = False) -> maven.Dependency:
+        entry = catalog["libraries"][name]
+        version = catalog["versions"][entry["version"]["ref"]]
+        group, _, artifact = entry["module"].partition(":")
+        return maven.Dependency(group, artifact, version, scope, optional)
+
+    kotlin = maven.Dependency("org.jetbrains.kotlin", "kotlin-stdlib", packages.KOTLIN.version)
+    core = maven.Library(
+        name="edgeformer-core",
+        packaging="jar",
+        description="EdgeFormer bundles on the JVM: manifest, hashes, tokenizers, images, audio, decoding, self-test",
+        classes=layout.classes("core"),
+        sources=layout.kotlin("core"),
+        dependencies=(kotlin, taken("coroutines", "compile")),
+    )
+    # The engine of the first choice comes along; an app that has bundles for another one names its runtime.
+    runtimes = (
+        taken("litert", "runtime"),
+        taken("onnxruntime", "runtime", optional=True),
+        taken("executorch", "runtime", optional=True),
+    )
+    engine = layout.project / "engine" / "src" / "main"
+    android = maven.Library(
+        name="edgeformer-android",
+        packaging="aar",
+        description="EdgeFormer bundles on Android: engines, assets, photos, recordings, microphone",
+        classes=layout.classes("engine"),
+        sources=layout.kotlin("engine"),
+        dependencies=(maven.Dependency(maven.GROUP, core.name, toolchain.VERSION), *runtimes),
+        manifest=_library_manifest(engine / "AndroidManifest.xml"),
+        shrinker_rules=(engine.parents[1] / "consumer-rules.pro").read_text(),
+    )
+    return core, android
+
+
+def publish(layout: Layout) -> None:
+    """Write both libraries, compiled before, into the repository of the build."""
+    for library in libraries(layout):
+        maven.publish(library, layout.maven)
 
 
 def compile_app(layout: Layout) -> None:
@@ -100,14 +155,14 @@ def compile_app(layout: Layout) -> None:
     toolchain.link_resources(manifest, compiled, java, resources / "linked.apk")
     names = _emptied(layout.classes("resource-names"))
     toolchain.javac(java.rglob("*.java"), [], names)
-    classpath = [layout.classes("core"), layout.classes("engine"), names]
+    classpath = [layout.classes("core"), layout.classes("engine"), toolchain.coroutines(), names]
     toolchain.kotlinc([layout.kotlin("app")], classpath, _emptied(layout.classes("app")), android=True)
 
 
 def make_dex(layout: Layout) -> None:
     """Turn all classes that the APK holds into one dex file. The stubs stay out: the real classes are not here."""
     classes = [layout.classes(name) for name in ("core", "engine", "app", "resource-names")]
-    libraries = [toolchain.kotlin_library("kotlin-stdlib"), onnx_runtime_classes(layout)]
+    libraries = [toolchain.kotlin_library("kotlin-stdlib"), toolchain.coroutines(), onnx_runtime_classes(layout)]
     absent = [layout.classes("litert-stubs"), kept_file(packages.EXECUTORCH)]
     toolchain.d8([*classes, *libraries], absent, _emptied(layout.output / "dex"))
 
@@ -120,13 +175,19 @@ def package_apk(layout: Layout) -> None:
     unsigned.unlink()
 
 
-def _named_manifest(path: Path) -> str:
-    """The manifest with the app's package name, which Gradle adds from the build file."""
+def _named_manifest(path: Path, package: str = toolchain.NAMESPACE) -> str:
+    """The manifest with its package's name, which Gradle adds from the build file."""
     text = path.read_text()
     marker = "<manifest "
     if text.count(marker) != 1:
         raise BuildError(f"{path} has no element manifest")
-    return text.replace(marker, f'{marker}package="{toolchain.NAMESPACE}" ')
+    return text.replace(marker, f'{marker}package="{package}" ')
+
+
+def _library_manifest(path: Path) -> str:
+    """A library's manifest as an AAR has it: with the least version of Android, too."""
+    least = f'    <uses-sdk android:minSdkVersion="{toolchain.MIN_SDK}" />\n</manifest>'
+    return _named_manifest(path, "org.edgeformer.engine").replace("</manifest>", least)
 
 
 def onnx_runtime_classes(layout: Layout) -> Path:

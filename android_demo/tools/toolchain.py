@@ -43,6 +43,11 @@ def kotlin_library(name: str) -> Path:
     return fetch(packages.KOTLIN) / "package" / "lib" / f"{name}.jar"
 
 
+def coroutines() -> Path:
+    """Kotlin's library of coroutines, which comes with the compiler: suspending functions and flows."""
+    return kotlin_library("kotlinx-coroutines-core-jvm")
+
+
 def android_jar() -> Path:
     """The public classes of Android at COMPILE_API."""
     return kept_file(packages.ANDROID_JAR)

@@ -20,13 +20,15 @@ from edgeformer.checkpoints.sentence import (
     module_folders,
 )
 from edgeformer.checkpoints.sources import CONFIG_FILE, MODULES_FILE, SourceFolder
-from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from edgeformer.checkpoints.tokenizer_options import ROLES, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, has_own_class
 from edgeformer.models.config import read_list, read_object
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 
 _SHOWN = 8
 
+REST = "*"
+"""In a table: all that it does not name, where another library's class reads it."""
 TEXT, IMAGE, AUDIO, PROMPT = "text", "image", "audio", "prompt"
 """What models read: the kinds of preprocessing in a manifest."""
 GENERATION_FILE, PREPROCESSOR_FILE = "generation_config.json", "preprocessor_config.json"
@@ -360,7 +362,8 @@ Files = list[tuple[Path, Mapping[str, Field]]]
 
 def _text_files(source: SourceFolder) -> Files:
     folder = source.folder
-    files: Files = [(folder / TOKENIZER_CONFIG, TOKENIZER_FIELDS), (folder / SPECIAL_TOKENS_MAP, TOKENIZER_FIELDS)]
+    options = {**TOKENIZER_FIELDS, **(_honoured(REST) if has_own_class(folder) else {})}
+    files: Files = [(folder / TOKENIZER_CONFIG, options), (folder / SPECIAL_TOKENS_MAP, options)]
     places = dict.fromkeys((folder, source.root))
     files += [(source.root / SENTENCE_CONFIG, SENTENCE_FIELDS)]
     files += [(place / name, TRANSFORMER_FIELDS) for place in places for name in TRANSFORMER_CONFIGS]
@@ -419,7 +422,7 @@ def check_fields(file: str, values: Mapping[str, Any], fields: Mapping[str, Fiel
             raise InputError(said)
         notes.append(said)
     unknown = [name for name in values if name not in fields and not name.endswith("_token")]
-    if unknown:
+    if unknown and REST not in fields:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         named = ", ".join(shorten(name, 40)[1:-1] for name in unknown[:_SHOWN])
         notes.append(f"{file} has fields that are not known here and change nothing: {named}{more}")

@@ -110,12 +110,16 @@ def mask_token(folder: Path, tokenizer_json: str) -> tuple[str, int]:
     Raises:
         InputError: there is none, or the tokenizer does not know it.
     """
-    token = read_options(folder, json.loads(tokenizer_json)).special.get("mask_token")
-    ids = [] if token is None else BundleTokenizer(tokenizer_json, TOKENIZER_FILE).text_tokens(token.content)
+    if has_own_class(folder):
+        token: str | None = _of_transformers(folder).mask_token
+    else:
+        stated = read_options(folder, json.loads(tokenizer_json)).special.get("mask_token")
+        token = None if stated is None else stated.content
+    ids = [] if token is None else BundleTokenizer(tokenizer_json, TOKENIZER_FILE).text_tokens(token)
     if token is None or len(ids) != 1:
-        found = "none" if token is None else f"{shorten(token.content)}, which is {len(ids)} tokens"
+        found = "none" if token is None else f"{shorten(token)}, which is {len(ids)} tokens"
         raise InputError(f"{TOKENIZER_CONFIG}: fill-mask needs a mask_token that is one token, found {found}")
-    return token.content, ids[0]
+    return token, ids[0]
 
 
 def vocabulary_size(tokenizer_json: str) -> int:
@@ -147,12 +151,17 @@ def _made(text: str) -> Tokenizer:
     return Tokenizer.from_str(text)
 
 
-def _as_transformers_has_it(folder: Path, token_types: int) -> dict[str, Any]:
-    """The tokenizer that transformers itself builds, for the classes that nothing here reads."""
+def _of_transformers(folder: Path) -> Any:
+    """What transformers itself builds, for the classes that nothing here reads."""
     from transformers import AutoTokenizer
 
     with refusing(f"{TOKENIZER_CONFIG}: transformers cannot build its tokenizer:"):
-        built = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _as_transformers_has_it(folder: Path, token_types: int) -> dict[str, Any]:
+    """The tokenizers object of what transformers builds."""
+    built = _of_transformers(folder)
     backend = getattr(built, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise InputError(

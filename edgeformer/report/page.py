@@ -61,8 +61,9 @@ def _overview(report: FolderReport) -> str:
     lines = [_cells(each) for each in report.variants]
     lead = (
         "<p>Variants in bold are those to which no other is equal or better in quality, size and latency at once, of "
-        "those that were asked the same in one run or search: others are not compared. Latencies are medians of one "
-        "thread. The column 95 % holds the value with that certainty; the source is the checkpoint itself, in torch. "
+        "those that were asked the same in one run or search: others are not compared, nor is what gates refused. "
+        "Latencies are medians of one thread. The column 95 % holds the value with that certainty; the source is the "
+        "checkpoint itself, in torch. "
         "At fp32 and fp16 a bundle's answers are proved to be the checkpoint's; below, its conversion's gates allow "
         "what they say to be lost.</p>\n"
     )

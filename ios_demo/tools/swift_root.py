@@ -9,8 +9,8 @@ from typing import IO
 
 from tools import debian
 
-RECIPE = debian.RootRecipe("trixie", ("swiftlang", "libc6-dev", "libstdc++-14-dev"))
-"""Debian's Swift (6.0) with SwiftPM, XCTest and swift-format, and what its linker needs."""
+RECIPE = debian.RootRecipe("trixie", ("swiftlang", "libc6-dev", "libstdc++-14-dev", "git"))
+"""Debian's Swift (6.0) with SwiftPM, XCTest and swift-format, what its linker needs, and what fetches packages."""
 
 REPOSITORY_INSIDE = "/repository"
 BUILD_INSIDE = "/build"

@@ -77,6 +77,14 @@ def blocks(text: str) -> Iterator[Block]:
         above = ""
 
 
+def snippet(language: str) -> str:
+    """The README's only block in a language: the lines that an app begins with there."""
+    (found,) = (
+        block for block in blocks((REPOSITORY / "README.md").read_text(encoding="utf-8")) if block.language == language
+    )
+    return found.text
+
+
 def prose(text: str) -> str:
     """The document without its fenced and indented blocks; as many lines as before."""
     kept, fenced = [], False

@@ -19,9 +19,10 @@ TEXT = "EdgeDemo/Screens/TextScreen.swift"
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    shutil.copytree(PACKAGE / "App", tmp_path / "App")
-    shutil.copy(PACKAGE / "Package.swift", tmp_path)
-    return tmp_path / "App"
+    app = tmp_path / "ios_demo" / "App"
+    shutil.copytree(PACKAGE / "App", app)
+    shutil.copy(PACKAGE.parent / "Package.swift", tmp_path)
+    return app
 
 
 def replaced(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -47,8 +48,8 @@ def test_the_app_is_whole(app: Path) -> None:
     ("corrupt", "problem"),
     [
         (replaced(PROJECT, "objectVersion = 77", "objectVersion = 56"), "expected objectVersion 77, found 56"),
-        (replaced(PROJECT, "productName = EdgeCoreML", "productName = EdgeML"), "no product EdgeML"),
-        (replaced(PROJECT, "relativePath = ..", "relativePath = nowhere"), "no package at nowhere"),
+        (replaced(PROJECT, "productName = EdgeFormerCoreML", "productName = EdgeML"), "no product EdgeML"),
+        (replaced(PROJECT, "relativePath = ../..", "relativePath = nowhere"), "no package at nowhere"),
         (replaced(PROJECT, "path = EdgeDemo;", "path = Elsewhere;"), "the synchronised group Elsewhere is no folder"),
         (replaced(PROJECT, "path = Bundles;", "path = Models;"), "Models does not exist"),
         (replaced(PROJECT, "EdgeDemo/Info.plist", "Info.plist"), "Info.plist does not exist"),

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ios_demo.tools.check import BUILD_OPTIONS, PACKAGE_INSIDE, REPOSITORY
-from ios_demo.tools.swift_root import BUILD_INSIDE, SwiftRoot, open_root
+from ios_demo.tools.check import BUILD_OPTIONS, REPOSITORY
+from ios_demo.tools.swift_root import BUILD_INSIDE, REPOSITORY_INSIDE, SwiftRoot, open_root
 from tools.debian import SetupError
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
 
 CORE_ML = "Sources/EdgeCoreML"
-EXECUTORCH = "ExecuTorch/Sources/EdgeExecuTorch"
+EXECUTORCH = "Sources/EdgeExecuTorch"
 
 # File, what it calls, and the same with a name that nobody has.
 WRONG_NAMES = (
@@ -46,7 +46,7 @@ def root() -> SwiftRoot:
             raise
         pytest.skip(str(error))
     command = ["swift", "build", "--build-tests", *BUILD_OPTIONS]
-    built = root.run(command, inside=PACKAGE_INSIDE, stdout=subprocess.PIPE)
+    built = root.run(command, inside=REPOSITORY_INSIDE, stdout=subprocess.PIPE)
     assert built.returncode == 0, built.stdout
     return root
 

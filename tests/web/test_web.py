@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import re
 import shutil
 import subprocess
 import tarfile
@@ -19,6 +18,7 @@ import pytest
 
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
+from tests.docs.documents import snippet
 from web_demo.build import FOLDER, SITE, npm
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -174,8 +174,7 @@ def test_a_page_of_ones_own_has_an_answer_with_the_lines_of_the_readme(site: Pat
     with tarfile.open(next(consumer.glob("*.tgz"))) as archive:
         archive.extractall(modules, filter="data")
     (modules / "package").rename(modules / "edgeformer")
-    (snippet,) = re.findall(r"```ts\n(.*?)```", (FOLDER / "README.md").read_text(encoding="utf-8"), re.S)
-    (consumer / "app.ts").write_text(f"{snippet}document.title = label;\n", encoding="utf-8")
+    (consumer / "app.ts").write_text(f"{snippet('ts')}\ndocument.title = label;\n", encoding="utf-8")
     tools = FOLDER / "node_modules" / ".bin"
     strict = ["--noEmit", "--strict", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
     subprocess.run([tools / "tsc", *strict, "app.ts"], cwd=consumer, check=True)

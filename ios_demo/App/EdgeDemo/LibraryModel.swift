@@ -1,11 +1,11 @@
-import EdgeCore
-import EdgeCoreML
+import EdgeFormer
+import EdgeFormerCoreML
 import EdgeDemoKit
 import Foundation
 import Observation
 
-#if canImport(EdgeExecuTorch)
-    import EdgeExecuTorch
+#if canImport(EdgeFormerExecuTorch)
+    import EdgeFormerExecuTorch
 #endif
 
 /// The bundles on the device and the one that is in use; screens share it.
@@ -17,12 +17,12 @@ final class LibraryModel {
     /// One bundle is open at a time: models are large.
     private var open: (bundle: InstalledBundle, session: Task<BundleSession, any Error>)?
 
-    private let engines: Engines = {
-        var factories: [Target: EngineFactory] = [.coreml: { try await CoreMLEngine.open($0) }]
-        #if canImport(EdgeExecuTorch)
-            factories[.executorch] = { try ExecuTorchEngine.open($0) }
+    private let engines: [EngineProvider] = {
+        var engines = [EngineProvider.coreML]
+        #if canImport(EdgeFormerExecuTorch)
+            engines.append(.executorch)
         #endif
-        return Engines(factories)
+        return engines
     }()
 
     /// What the app brings with it, and what its user copied into its folder (Files, Finder).

@@ -1,9 +1,10 @@
 #if canImport(CoreML)
     import CoreML
-    import EdgeCore
+    import EdgeFormer
     import Foundation
 
     /// Core ML packages compiled for this device, kept in the app's cache: compiling takes seconds, and once is enough.
+    /// Those that were not used for longest go.
     enum CompiledModels {
         /// Where each package of a bundle lies compiled, by its name in the manifest.
         ///
@@ -18,6 +19,9 @@
                 } catch {
                     throw EngineError("Core ML cannot compile \(file): \(error.localizedDescription)")
                 }
+            }
+            if let folder = urls.values.first?.deletingLastPathComponent() {
+                OldCopies.remove(in: folder, used: Array(urls.values))
             }
             return urls
         }

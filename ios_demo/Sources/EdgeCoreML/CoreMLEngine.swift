@@ -1,8 +1,13 @@
 #if canImport(CoreML)
     import CoreML
-    import EdgeCore
+    import EdgeFormer
     import Foundation
     import Synchronization
+
+    extension EngineProvider {
+        /// Core ML, on the units that suit the bundle.
+        public static let coreML = EngineProvider(.coreml) { try await CoreMLEngine.open($0) }
+    }
 
     /// Runs a Core ML bundle: one function of a `.mlpackage` per program.
     ///

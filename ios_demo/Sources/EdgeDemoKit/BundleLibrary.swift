@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import Foundation
 
 /// A bundle that lies on the device; what it says about itself, which is not yet checked against its files.

@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import Foundation
 
 /// Wall-clock times of single runs.

@@ -1,4 +1,4 @@
-// What EdgeCoreML uses of Apple's Core ML, for compilers on other systems: signatures from Apple's documentation, nothing
+// What EdgeFormerCoreML uses of Apple's Core ML, for compilers on other systems: signatures from Apple's documentation, nothing
 // behind them. The classes are not Sendable here, as most of them are not there: code that passes is right for both.
 import Foundation
 

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class AudioTests: XCTestCase {
     func testLogMel() throws {

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class BundleTests: XCTestCase {
     private let names = ["tiny-text.zip", "tiny-image.zip", "tiny-speech.zip"]
@@ -212,5 +212,21 @@ final class BundleTests: XCTestCase {
     func testNoBundle() {
         XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url("none")) }, "BundleError")
         XCTAssertEqual(errorName { _ = try ModelBundle.open(Golden.url("README.md")) }, "BundleError")
+    }
+
+    func testOldCopiesGo() throws {
+        let manager = FileManager.default
+        let folder = manager.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+        addTeardownBlock { try manager.removeItem(at: folder) }
+        let copies = (0..<5).map { folder.appendingPathComponent("\($0)") }
+        for (age, copy) in copies.enumerated() {
+            try manager.createDirectory(at: copy, withIntermediateDirectories: true)
+            let date = Date(timeIntervalSince1970: Double(1000 - age))
+            try manager.setAttributes([.modificationDate: date], ofItemAtPath: copy.path)
+        }
+        OldCopies.remove(in: folder, used: [copies[4]], keeping: 3)
+        XCTAssertEqual(try manager.contentsOfDirectory(atPath: folder.path).sorted(), ["0", "1", "4"])
+        OldCopies.remove(in: folder, used: [copies[0], copies[4]], keeping: 1)
+        XCTAssertEqual(try manager.contentsOfDirectory(atPath: folder.path).sorted(), ["0", "4"])
     }
 }

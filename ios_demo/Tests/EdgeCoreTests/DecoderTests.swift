@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class DecoderTests: XCTestCase {
     private func spec() throws -> (bundle: ModelBundle, spec: Transcription) {

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class DecodingTests: XCTestCase {
     private func spec(multilingual: Bool) throws -> Transcription {

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class HostileModelTests: XCTestCase {
     private let targets: [String: Target] = ["executorch": .executorch, "coreml": .coreml]

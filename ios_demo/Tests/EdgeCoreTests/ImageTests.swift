@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class ImageTests: XCTestCase {
     /// Equal bit for bit: pixels after resize and crop, and what normalising makes of each level.

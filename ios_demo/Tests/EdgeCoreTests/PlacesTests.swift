@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 /// Places of tokens, and answers that are places, as places.json has them.
 final class PlacesTests: XCTestCase {

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class RequiredTests: XCTestCase {
     /// Linux checks no signatures: what fits its form there ends in an InputError.

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class SelfTestTests: XCTestCase {
     private func verify(_ name: String, _ change: (([String: Tensor]) -> [String: Tensor])? = nil) throws

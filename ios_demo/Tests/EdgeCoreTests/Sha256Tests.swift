@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class Sha256Tests: XCTestCase {
     /// The examples of FIPS 180-2, appendix B.

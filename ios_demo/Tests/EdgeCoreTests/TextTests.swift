@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class TextTests: XCTestCase {
     /// The zoo's tokenizer lies in the repository; others are in the golden file.

@@ -1,6 +1,6 @@
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 final class TranscriberTests: XCTestCase {
     private func opened() throws -> (transcriber: Transcriber, samples: [Float], text: String) {

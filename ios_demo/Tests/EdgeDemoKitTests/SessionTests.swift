@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import XCTest
 
 @testable import EdgeDemoKit
@@ -34,7 +34,7 @@ final class SessionTests: XCTestCase {
 
     func testATargetWithoutAnEngineIsRefused() async throws {
         do {
-            _ = try await BundleSession(golden("tiny-text.zip"), engines: Engines(), decoder: refusing)
+            _ = try await BundleSession(golden("tiny-text.zip"), engines: [], decoder: refusing)
             XCTFail("expected an error")
         } catch {
             XCTAssertTrue(error is EngineError, "\(error)")
@@ -42,14 +42,16 @@ final class SessionTests: XCTestCase {
     }
 
     func testASessionAnswersMeasuresAndExports() async throws {
-        let engines = Engines([.onnx: { SummingEngine($0.manifest) }])
+        let engines = [EngineProvider(.onnx) { SummingEngine($0.manifest) }]
         let session = try await BundleSession(golden("tiny-text.zip"), engines: engines, decoder: refusing)
-        guard case .labels(let answer) = try await session.answer(.text("lights")) else { return XCTFail("no labels") }
+        guard case .labels(let answer) = try await session.model.answer(.text("lights")) else {
+            return XCTFail("no labels")
+        }
         XCTAssertEqual(answer.entries.map(\.score).reduce(0, +), 1, accuracy: 1e-9)
         XCTAssertNotNil(answer.statistics)
         let measurement = try await session.measure(rounds: 5)
         XCTAssertEqual(measurement.times.count, 5)
-        let verification = try await session.selfTest()
+        let verification = try await session.model.selfTest()
         XCTAssertTrue(verification.ok, "\(verification)")
         let report = BenchReport(rows: [BenchRow(session, measurement, verification)])
         XCTAssertEqual(try JSONDecoder().decode(BenchReport.self, from: try report.json()), report)

@@ -16,6 +16,8 @@ from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.tasks.programs import ZeroShotOptions, entailment_of
 
 if TYPE_CHECKING:
+    from typing import Self  # from Python 3.11 on
+
     from numpy.typing import NDArray
 
 
@@ -73,6 +75,37 @@ def header_of(result: Any) -> tuple[dict[str, Any], bytes]:
     return {"result": strict_json.to_data(result)}, b""
 
 
+class JsonResult:
+    """What answers share that are JSON values: the frame in which a helper process sends them, and its checks."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer as JSON."""
+        raise NotImplementedError
+
+    def expected_json(self) -> dict[str, Any]:
+        """What vectors store of the answer besides the program's outputs: all of it."""
+        return self.to_json()
+
+    def to_frame(self) -> tuple[dict[str, Any], bytes]:
+        """See `Result.to_frame`."""
+        return header_of(self)
+
+    @classmethod
+    def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> Self:  # noqa: ARG003
+        """See `Result.from_frame`."""
+        result = strict_json.from_data(cls, header["result"], "answer")
+        result.check(head)
+        return result
+
+    def check(self, head: Any) -> None:
+        """Refuse what no answer under the manifest's postprocessing can be.
+
+        Raises:
+            ValueError: it says what is wrong.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What one answer cost; `peak_rss_bytes` is the whole process's largest resident memory so far."""
@@ -89,7 +122,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class ClassificationResult:
+class ClassificationResult(JsonResult):
     """Labels with their scores, best first.
 
     Attributes:
@@ -128,27 +161,16 @@ class ClassificationResult:
         """{"labels": [...], "scores": [...]}, best first."""
         return {"labels": list(self.labels), "scores": list(self.scores)}
 
-    def expected_json(self) -> dict[str, Any]:
-        """What vectors store of the answer besides the program's outputs: the labels and scores."""
-        return self.to_json()
-
-    def to_frame(self) -> tuple[dict[str, Any], bytes]:
-        """See `Result.to_frame`."""
-        return header_of(self)
-
-    @classmethod
-    def from_frame(cls, header: dict[str, Any], body: bytes, head: Classification) -> ClassificationResult:  # noqa: ARG003
-        """See `Result.from_frame`: it has the manifest's labels, each with a probability."""
-        result = strict_json.from_data(cls, header["result"], "answer")
-        if sorted(result.labels) != sorted(head.labels) or len(result.scores) != len(result.labels):
+    def check(self, head: Classification) -> None:
+        """See `JsonResult.check`: the manifest's labels, each with a probability."""
+        if sorted(self.labels) != sorted(head.labels) or len(self.scores) != len(self.labels):
             raise ValueError("its labels are not the manifest's")
-        if not all(math.isfinite(score) and 0 <= score <= 1 for score in result.scores):
+        if not all(math.isfinite(score) and 0 <= score <= 1 for score in self.scores):
             raise ValueError("a score is none")
-        return result
 
 
 @dataclass(frozen=True)
-class ScoreResult:
+class ScoreResult(JsonResult):
     """One number.
 
     Attributes:
@@ -169,17 +191,10 @@ class ScoreResult:
         """What vectors store of the answer besides the program's outputs: nothing, it is computed from the output."""
         return {}
 
-    def to_frame(self) -> tuple[dict[str, Any], bytes]:
-        """See `Result.to_frame`."""
-        return header_of(self)
-
-    @classmethod
-    def from_frame(cls, header: dict[str, Any], body: bytes, head: Score) -> ScoreResult:  # noqa: ARG003
-        """See `Result.from_frame`: its score is a number, of a sigmoid from 0 to 1."""
-        result = strict_json.from_data(cls, header["result"], "answer")
-        if not math.isfinite(result.score) or (head.activation == "sigmoid" and not 0 <= result.score <= 1):
+    def check(self, head: Score) -> None:
+        """See `JsonResult.check`: a number, of a sigmoid from 0 to 1."""
+        if not math.isfinite(self.score) or (head.activation == "sigmoid" and not 0 <= self.score <= 1):
             raise ValueError("its score is none")
-        return result
 
 
 @dataclass(frozen=True)
@@ -200,7 +215,7 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class FillResult:
+class FillResult(JsonResult):
     """Tokens for the masks of a text.
 
     Attributes:
@@ -225,21 +240,10 @@ class FillResult:
             "fills": [{key: each for key, each in vars(fill).items() if key not in left_out} for fill in self.fills]
         }
 
-    def expected_json(self) -> dict[str, Any]:
-        """What vectors store of the answer besides the program's outputs: all of it."""
-        return self.to_json()
-
-    def to_frame(self) -> tuple[dict[str, Any], bytes]:
-        """See `Result.to_frame`."""
-        return header_of(self)
-
-    @classmethod
-    def from_frame(cls, header: dict[str, Any], body: bytes, head: Any) -> FillResult:  # noqa: ARG003
-        """See `Result.from_frame`: its tokens are ids and its scores probabilities."""
-        result = strict_json.from_data(cls, header["result"], "answer")
-        if not all(fill.token >= 0 and fill.mask >= 0 and 0 <= fill.score <= 1 for fill in result.fills):
+    def check(self, head: Any) -> None:  # noqa: ARG002
+        """See `JsonResult.check`: ids of tokens, and probabilities."""
+        if not all(fill.token >= 0 and fill.mask >= 0 and 0 <= fill.score <= 1 for fill in self.fills):
             raise ValueError("a fill is none")
-        return result
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import TextPreprocessing
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.program import Prepared, Result
-from edgeformer_runtime.pipelines.results import Statistics, finite_row, header_of
+from edgeformer_runtime.pipelines.results import JsonResult, Statistics, finite_row
 from edgeformer_runtime.pipelines.text import TextPipeline, tokenizer_json
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places, RawText, TextEncoder
 from edgeformer_runtime.tasks.tokens import (
@@ -51,7 +50,7 @@ class AnswerSpan:
 
 
 @dataclass(frozen=True)
-class SpanResult:
+class SpanResult(JsonResult):
     """Answers to a question.
 
     Attributes:
@@ -68,20 +67,9 @@ class SpanResult:
         """{"answers": [{"text", "start", "end", "score"}]}, best first."""
         return {"answers": [dict(vars(answer)) for answer in self.answers]}
 
-    def expected_json(self) -> dict[str, Any]:
-        """What vectors store of the answer besides the program's outputs: all of it."""
-        return self.to_json()
-
-    def to_frame(self) -> tuple[dict[str, Any], bytes]:
-        """See `Result.to_frame`."""
-        return header_of(self)
-
-    @classmethod
-    def from_frame(cls, header: dict[str, Any], body: bytes, head: SpanExtraction) -> SpanResult:  # noqa: ARG003
-        """See `Result.from_frame`: its answers have places and scores."""
-        result = strict_json.from_data(cls, header["result"], "answer")
-        _check_places(result.answers)
-        return result
+    def check(self, head: SpanExtraction) -> None:  # noqa: ARG002
+        """See `JsonResult.check`: places and scores."""
+        _check_places(self.answers)
 
 
 @dataclass(frozen=True)
@@ -96,7 +84,7 @@ class Entity:
 
 
 @dataclass(frozen=True)
-class EntityResult:
+class EntityResult(JsonResult):
     """Entities of a text.
 
     Attributes:
@@ -113,23 +101,12 @@ class EntityResult:
         """{"entities": [{"text", "label", "start", "end", "score"}]}."""
         return {"entities": [dict(vars(entity)) for entity in self.entities]}
 
-    def expected_json(self) -> dict[str, Any]:
-        """What vectors store of the answer besides the program's outputs: all of it."""
-        return self.to_json()
-
-    def to_frame(self) -> tuple[dict[str, Any], bytes]:
-        """See `Result.to_frame`."""
-        return header_of(self)
-
-    @classmethod
-    def from_frame(cls, header: dict[str, Any], body: bytes, head: TokenLabels) -> EntityResult:  # noqa: ARG003
-        """See `Result.from_frame`: its entities have places, scores, and labels of the manifest."""
-        result = strict_json.from_data(cls, header["result"], "answer")
-        _check_places(result.entities)
+    def check(self, head: TokenLabels) -> None:
+        """See `JsonResult.check`: places, scores, and labels of the manifest."""
+        _check_places(self.entities)
         known = {*head.labels, *(label.split("-", 1)[-1] for label in head.labels)}
-        if not {entity.label for entity in result.entities} <= known:
+        if not {entity.label for entity in self.entities} <= known:
             raise ValueError("its labels are not the manifest's")
-        return result
 
 
 def _check_places(found: Iterable[AnswerSpan | Entity]) -> None:

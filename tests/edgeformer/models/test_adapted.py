@@ -17,7 +17,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import Checkpoint, load_module, open_checkpoint
-from edgeformer.checkpoints.tokenizers import read_tokenizer
+from edgeformer.checkpoints.tokenizers import mask_token, read_tokenizer
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
 from edgeformer.evaluate.classification import evaluate_neighbours
@@ -173,10 +173,25 @@ def test_byte_level_ids_are_those_of_transformers(files: str, tmp_path: Path) ->
     public = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     text = read_tokenizer(tmp_path / "model", token_types=1)
     assert text is not None
+    assert mask_token(tmp_path / "model", text) == (public.mask_token, public.mask_token_id) == ("<mask>", 4)
     ours = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(text))
     for sentence in TEXTS:
         assert ours(sentence)["input_ids"] == public(sentence)["input_ids"]
         assert ours(sentence, "off")["input_ids"] == public(sentence, "off")["input_ids"]
+
+
+def test_fields_that_transformers_own_tokenizer_reads_are_not_called_unknown(tmp_path: Path) -> None:
+    save("albert", tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    pieces = [(piece, -float(rank)) for rank, piece in enumerate(("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", "e"))]
+    transformers.AlbertTokenizer(vocab=pieces, keep_accents=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    checkpoint = open_checkpoint(tmp_path)
+    assert "keep_accents" in config and not any("tokenizer_config" in note for note in checkpoint.notes)
+    assert Tokenizer.from_str(checkpoint.tokenizer_json or "").encode("\u00e9").tokens[1:-1] == ["\u2581", "e"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}))
+    with pytest.raises(InputError, match=r"says BertTokenizer, and tokenizer\.json holds a Unigram model"):
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.slow

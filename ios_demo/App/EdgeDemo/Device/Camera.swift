@@ -1,6 +1,6 @@
 import AVFoundation
 import CoreImage
-import EdgeCore
+import EdgeFormer
 import SwiftUI
 
 /// The back camera: its frames as pixels, the newest only, and a view of what it sees.

@@ -1,5 +1,5 @@
 import CoreGraphics
-import EdgeCore
+import EdgeFormer
 import Foundation
 import ImageIO
 

@@ -1,5 +1,5 @@
 import AVFoundation
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 
 /// The microphone as blocks of mono samples at a model's rate.

@@ -1,5 +1,5 @@
 import AVFoundation
-import EdgeCore
+import EdgeFormer
 
 /// Audio of a file that the user chose.
 enum Recording {

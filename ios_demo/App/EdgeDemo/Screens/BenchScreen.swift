@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 import SwiftUI
 
@@ -56,7 +56,7 @@ struct BenchScreen: View {
                 do {
                     let session = try await library.session(bundle)
                     let measurement = try await session.measure(rounds: rounds)
-                    rows.append(BenchRow(session, measurement, try await session.selfTest()))
+                    rows.append(BenchRow(session, measurement, try await session.model.selfTest()))
                     report = try export()
                 } catch is CancellationError {
                     return

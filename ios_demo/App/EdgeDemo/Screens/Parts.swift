@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 import SwiftUI
 

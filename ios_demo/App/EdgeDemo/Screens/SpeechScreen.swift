@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 import SwiftUI
 
@@ -58,7 +58,7 @@ struct SpeechScreen: View {
         work = Task {
             defer { (work, lateSeconds) = (nil, nil) }
             do {
-                let transcriber = try await library.session(bundle).transcriber()
+                let transcriber = try await library.session(bundle).model.transcriber()
                 try await transcriber.openStream()
                 for await block in try await microphone.start(sampleRate: transcriber.sampleRate) {
                     let waited = Double(block.count) / Double(transcriber.sampleRate)
@@ -86,7 +86,7 @@ struct SpeechScreen: View {
         work = Task {
             defer { work = nil }
             do {
-                let transcriber = try await library.session(bundle).transcriber()
+                let transcriber = try await library.session(bundle).model.transcriber()
                 let recording = try Recording.open(chosen.get(), sampleRate: transcriber.sampleRate)
                 let found = try await transcriber.transcribe(recording)
                 (segments, statistics) = (found.segments, found.statistics)

@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 import SwiftUI
 
@@ -41,7 +41,7 @@ struct TextScreen: View {
         work = Task {
             defer { work = nil }
             do {
-                answer = try await library.session(bundle).answer(raw)
+                answer = try await library.session(bundle).model.answer(raw)
             } catch {
                 message = error.localizedDescription
             }

@@ -1,4 +1,4 @@
-import EdgeCore
+import EdgeFormer
 import EdgeDemoKit
 import PhotosUI
 import SwiftUI
@@ -59,7 +59,7 @@ struct VisionScreen: View {
                     throw InputError(String(localized: "error.photo.unreadable"))
                 }
                 photo = UIImage(data: file)
-                scores = try await library.session(bundle).classify(file: file)
+                scores = try await library.session(bundle).model.classify(file: file)
             } catch {
                 message = error.localizedDescription
             }
@@ -76,7 +76,7 @@ struct VisionScreen: View {
                 let session = try await library.session(bundle)
                 for await frame in camera.frames {
                     try Task.checkCancellation()
-                    scores = try await session.classify(frame)
+                    scores = try await session.model.classify(frame)
                 }
             } catch is CancellationError {
                 // The user left.

@@ -25,6 +25,11 @@ public struct ClassificationResult: Equatable, Sendable {
     /// What the answer cost; nil where it was not measured.
     public internal(set) var statistics: Statistics?
 
+    /// The best label.
+    public var label: String { entries[0].label }
+    /// The best label's score.
+    public var score: Double { entries[0].score }
+
     /// The same answer with its best labels, or all where there are fewer.
     public func top(_ count: Int) -> ClassificationResult {
         ClassificationResult(

@@ -24,6 +24,8 @@ public struct StreamUpdate: Equatable, Sendable {
     /// How `partial` begins, up to where it hardly ever changes: words that the guess before had, too, or that a breath
     /// followed.
     public var stable = ""
+    /// Of audio that had waited for this, where audio may wait: in `Model.stream`.
+    public internal(set) var lateSeconds = 0.0
 }
 
 /// Takes audio as it arrives: first a guess, then, at a pause, what stays. Not for several threads at once.

@@ -1,7 +1,7 @@
 import Foundation
 import XCTest
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 /// The golden files of the repository, which pytest and JUnit read too; tests/golden/README.md says what is in them.
 enum Golden {

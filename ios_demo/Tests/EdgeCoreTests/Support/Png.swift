@@ -1,6 +1,6 @@
 import Foundation
 
-@testable import EdgeCore
+@testable import EdgeFormer
 
 /// Reads PNG files of 8-bit RGB (RFC 2083), so that image bundles can be tested where the system has no decoder.
 func decodePng(_ data: Data) throws -> Pixels {

@@ -3,7 +3,7 @@ package org.edgeformer.demo
 import android.app.Activity
 import android.os.Bundle
 import android.widget.TextView
-import org.edgeformer.core.Manifest
+import org.edgeformer.core.BundleManifest
 
 /** Where the models come from, as their manifests say, and the licences of what the app is made of. */
 class AboutActivity : Activity() {
@@ -29,7 +29,7 @@ class AboutActivity : Activity() {
         super.onDestroy()
     }
 
-    private fun describe(name: String, manifest: Manifest): String {
+    private fun describe(name: String, manifest: BundleManifest): String {
         val source = manifest.source
         val tools = manifest.toolchain.entries.joinToString { (tool, version) -> "$tool $version" }
         return listOfNotNull(

@@ -6,9 +6,10 @@ import android.os.Bundle
 import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
-import org.edgeformer.core.EdgeFormerError
 import java.io.File
 import java.io.IOException
+import org.edgeformer.android.Photo
+import org.edgeformer.core.EdgeFormerError
 
 /**
  * Measures every installed bundle, also those of several attention kernels, and checks it against its vectors.

@@ -1,8 +1,8 @@
 package org.edgeformer.demo
 
 import android.os.Debug
+import org.edgeformer.core.BundleManifest
 import org.edgeformer.core.Case
-import org.edgeformer.core.Manifest
 import org.edgeformer.core.Task
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.Vectors
@@ -26,7 +26,7 @@ import org.edgeformer.engine.defaultThreads
  */
 class Measurement(
     val name: String,
-    val manifest: Manifest,
+    val manifest: BundleManifest,
     val program: String,
     val sizeBytes: Long,
     val executedBy: String,

@@ -1,19 +1,19 @@
 package org.edgeformer.demo
 
 import android.content.Context
+import java.io.Closeable
+import java.io.File
+import org.edgeformer.android.AssetFolder
 import org.edgeformer.core.Archive
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.BundleFiles
+import org.edgeformer.core.BundleManifest
 import org.edgeformer.core.EdgeFormerError
 import org.edgeformer.core.Folder
 import org.edgeformer.core.MANIFEST_NAME
 import org.edgeformer.core.MAX_MANIFEST_BYTES
-import org.edgeformer.core.Manifest
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.engines.Engine
-import org.edgeformer.core.filesHash
 import org.edgeformer.engine.openEngine
-import java.io.Closeable
-import java.io.File
 
 /**
  * A bundle that the app can open.
@@ -23,13 +23,13 @@ import java.io.File
  */
 class InstalledBundle(
     val name: String,
-    val manifest: Manifest,
+    val manifest: BundleManifest,
     private val cache: File,
     private val files: () -> BundleFiles,
 ) {
     /** Opens the bundle and its engine; slow, as every file's hash is checked. */
     fun open(): OpenBundle {
-        val bundle = Bundle.open(files())
+        val bundle = ModelBundle.open(files())
         try {
             return OpenBundle(bundle, openEngine(bundle, cache))
         } catch (error: EdgeFormerError) {
@@ -40,7 +40,7 @@ class InstalledBundle(
 }
 
 /** A bundle with its engine. */
-class OpenBundle(val bundle: Bundle, val engine: Engine) : Closeable {
+class OpenBundle(val bundle: ModelBundle, val engine: Engine) : Closeable {
     override fun close() {
         engine.close()
         bundle.close()
@@ -64,13 +64,7 @@ class BundleStore(context: Context) {
         for (file in folders.flatMap { it.listFiles().orEmpty().asList() }) {
             places[file.name.removeSuffix(".zip")] = { if (file.isDirectory) Folder(file) else Archive.open(file) }
         }
-        return places.toSortedMap().mapNotNull { (name, files) -> read(name, files) }.also(::removeOldCopies)
-    }
-
-    /** Copies of model files of bundles that are no longer installed. An engine that still maps one keeps its bytes. */
-    private fun removeOldCopies(installed: List<InstalledBundle>) {
-        val kept = installed.map { it.manifest.filesHash() }.toSet()
-        cache.listFiles().orEmpty().filter { it.name !in kept }.forEach { it.deleteRecursively() }
+        return places.toSortedMap().mapNotNull { (name, files) -> read(name, files) }
     }
 
     /** Why each bundle that is there but not listed cannot be used, by name. */
@@ -79,7 +73,7 @@ class BundleStore(context: Context) {
 
     private fun read(name: String, files: () -> BundleFiles): InstalledBundle? = try {
         val bytes = files().use { it.read(MANIFEST_NAME, MAX_MANIFEST_BYTES) }
-        InstalledBundle(name, Manifest.parse(bytes), cache, files)
+        InstalledBundle(name, BundleManifest.parse(bytes), cache, files)
     } catch (error: EdgeFormerError) {
         broken = broken + (name to error)
         null

@@ -7,10 +7,10 @@ import android.widget.AdapterView
 import android.widget.ArrayAdapter
 import android.widget.Spinner
 import android.widget.TextView
+import java.io.Closeable
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Task
 import org.edgeformer.core.engines.Engine
-import java.io.Closeable
-import org.edgeformer.core.Bundle as ModelBundle
 
 /**
  * A screen that works with one bundle at a time, chosen from the installed ones of its tasks.

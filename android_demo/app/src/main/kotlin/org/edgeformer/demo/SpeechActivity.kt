@@ -9,13 +9,14 @@ import android.view.View
 import android.view.WindowManager
 import android.widget.Button
 import android.widget.TextView
-import org.edgeformer.core.Bundle
+import org.edgeformer.android.Microphone
+import org.edgeformer.android.openRecording
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Task
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.pipelines.StreamUpdate
 import org.edgeformer.core.pipelines.Transcriber
-import java.io.IOException
 
 /** Transcribes a file, or the microphone: a guess while somebody speaks, and what stays after each pause. */
 class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, setOf(Task.SPEECH_RECOGNITION)) {
@@ -36,7 +37,7 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, setOf(Task.SP
         record.setOnClickListener { if (recording) stop() else askForMicrophone() }
     }
 
-    override fun openPipeline(bundle: Bundle, engine: Engine) = Transcriber(bundle, engine)
+    override fun openPipeline(bundle: ModelBundle, engine: Engine) = Transcriber(bundle, engine)
 
     /** While it records, the button stays on: it stops. */
     override fun setReady(ready: Boolean) {
@@ -67,13 +68,19 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, setOf(Task.SP
     private fun transcribeFile(uri: Uri) {
         answer.text = ""
         use({ transcriber ->
-            openRecording(this, uri, transcriber.sampleRate).use { recording ->
+            openFile(uri, transcriber.sampleRate).use { recording ->
                 transcriber.run(recording) { seconds -> tasks.post { show(getString(R.string.speech_heard, seconds)) } }
             }
         }) { transcript ->
             answer.text = transcript.text
             show(getString(R.string.speech_finished, transcript.duration, transcript.statistics.totalMs / 1e3))
         }
+    }
+
+    private fun openFile(uri: Uri, sampleRate: Int) = try {
+        openRecording(this, uri, sampleRate)
+    } catch (_: InputError) {
+        throw InputError(getString(R.string.speech_unreadable))
     }
 
     private fun askForMicrophone() {
@@ -105,7 +112,7 @@ class SpeechActivity : ModelActivity<Transcriber>(R.layout.speech, setOf(Task.SP
     private fun listen(transcriber: Transcriber): Pair<Double, Double> {
         val microphone = try {
             Microphone(transcriber.sampleRate)
-        } catch (_: IOException) {
+        } catch (_: InputError) {
             tasks.post(::stop)
             throw InputError(getString(R.string.microphone_failed))
         }

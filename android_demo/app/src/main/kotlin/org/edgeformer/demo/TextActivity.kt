@@ -3,7 +3,7 @@ package org.edgeformer.demo
 import android.view.View
 import android.widget.EditText
 import android.widget.TextView
-import org.edgeformer.core.Bundle
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Task
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.pipelines.TextPipeline
@@ -35,7 +35,7 @@ class TextActivity : ModelActivity<TextPipeline<*>>(R.layout.text, TEXT_TASKS) {
         run.setOnClickListener { ask(input.text.toString(), second.text.toString()) }
     }
 
-    override fun openPipeline(bundle: Bundle, engine: Engine) = openTextPipeline(bundle, engine)
+    override fun openPipeline(bundle: ModelBundle, engine: Engine) = openTextPipeline(bundle, engine)
 
     override fun setReady(ready: Boolean) {
         run.isEnabled = ready

@@ -10,13 +10,15 @@ import android.view.View
 import android.widget.Button
 import android.widget.ImageView
 import android.widget.TextView
-import org.edgeformer.core.Bundle
+import java.io.IOException
+import org.edgeformer.android.Photo
+import org.edgeformer.android.toRgb
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Task
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.pipelines.ClassificationResult
 import org.edgeformer.core.pipelines.ImageClassifier
-import java.io.IOException
 
 /** Classifies a photo of the gallery, or what the camera sees, frame by frame. */
 class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, setOf(Task.IMAGE_CLASSIFICATION)) {
@@ -38,7 +40,7 @@ class VisionActivity : ModelActivity<ImageClassifier>(R.layout.vision, setOf(Tas
         camera.setOnClickListener { if (preview == null) askForCamera() else stopCamera() }
     }
 
-    override fun openPipeline(bundle: Bundle, engine: Engine) = ImageClassifier(bundle, engine, photos)
+    override fun openPipeline(bundle: ModelBundle, engine: Engine) = ImageClassifier(bundle, engine, photos)
 
     /** While the camera runs, its button stays on: it stops it. */
     override fun setReady(ready: Boolean) {

@@ -10,13 +10,16 @@ import java.nio.channels.FileChannel
 import java.security.MessageDigest
 import java.util.zip.CRC32
 
+/** Bundles whose copied files an app keeps. */
+const val KEPT_COPIES = 4
+
 /**
  * An open bundle whose every file has the size and hash that its manifest states.
  *
  * Files are mapped into memory, so a bundle must not be overwritten while it is open: write the new one beside it and
  * rename. Calls from several threads are safe.
  */
-class Bundle private constructor(val manifest: Manifest, private val files: BundleFiles) : Closeable {
+class ModelBundle private constructor(val manifest: BundleManifest, private val files: BundleFiles) : Closeable {
     /** Those that this bundle has written or checked. */
     private val copies = HashSet<File>()
 
@@ -46,15 +49,19 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
      * A listed file as a file of its own, for engines that take paths: where it lies, or a copy.
      *
      * @param cache a private folder for copies of what lies inside a zip. A copy of before is used again if its hash is
-     *   right: the system may have ended the app, or the disk may have been full, while it was written.
+     *   right: the system may have ended the app, or the disk may have been full, while it was written. Copies of the
+     *   [KEPT_COPIES] bundles that were used last stay; an engine that still maps an older one keeps its bytes.
      */
     fun fileOf(name: String, cache: File): File = synchronized(copies) {
         val bytes = map(name)
         files.file(name)?.let { return it }
         // Files that refer to others lie in one folder with them, so the copy is the whole bundle's.
-        val copy = File(File(cache, manifest.filesHash()), name)
-        if (copy in copies) return copy
+        val folder = File(cache, manifest.filesHash())
+        val copy = File(folder, name)
+        if (copy in copies && copy.isFile) return copy
         if (!isWhole(copy, manifest.files.getValue(name))) write(bytes, copy, name)
+        folder.setLastModified(System.currentTimeMillis())
+        removeOldCopies(cache)
         copies += copy
         return copy
     }
@@ -83,18 +90,18 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
          * @throws BundleError it does not follow BUNDLE.md, or is not what is required; the message says where.
          * @throws InputError signatures cannot be checked on this platform.
          */
-        fun open(path: File, required: Required = Required()): Bundle = when {
+        fun open(path: File, required: Required = Required()): ModelBundle = when {
             path.isDirectory -> open(Folder(path), required)
             path.isFile -> open(Archive.open(path), required)
             else -> throw BundleError("no bundle at ${path.path}: expected a bundle's folder or zip")
         }
 
         /** Opens a bundle and checks all of it; `files` are closed with it, or here where it is refused. */
-        fun open(files: BundleFiles, required: Required = Required()): Bundle = try {
+        fun open(files: BundleFiles, required: Required = Required()): ModelBundle = try {
             val bytes = files.read(MANIFEST_NAME, MAX_MANIFEST_BYTES)
             val signature = if (SIGNATURE_NAME in files.sizes) files.read(SIGNATURE_NAME, SIGNATURE_BYTES) else null
             checkSignature(signature, bytes, required.keys)
-            val manifest = Manifest.parse(bytes)
+            val manifest = BundleManifest.parse(bytes)
             compareNames(manifest, files.sizes)
             if (REFUSED_FILE in manifest.files) {
                 throw BundleError("the gates of its conversion refused this bundle ($REFUSED_FILE): convert it otherwise")
@@ -106,7 +113,7 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
             refuseHoles(manifest, files)
             required.check(manifest, readRelease(manifest, files))
             manifest.files.forEach { (name, entry) -> compareHash(name, entry, files) }
-            Bundle(manifest, files)
+            ModelBundle(manifest, files)
         } catch (error: EdgeFormerError) {
             files.close()
             throw error
@@ -115,13 +122,20 @@ class Bundle private constructor(val manifest: Manifest, private val files: Bund
 }
 
 /** The hash of all files' names and hashes, which no other bundle has: copies of its files lie in a folder of this name. */
-fun Manifest.filesHash(): String {
+fun BundleManifest.filesHash(): String {
     val digest = MessageDigest.getInstance("SHA-256")
     files.toSortedMap().forEach { (name, entry) -> digest.update("$name ${entry.sha256}\n".toByteArray()) }
     return hexadecimal(digest.digest())
 }
 
-private fun compareNames(manifest: Manifest, sizes: Map<String, Long>) {
+private val COPIES_NAME = Regex("[0-9a-f]{64}")
+
+private fun removeOldCopies(cache: File) {
+    val copies = cache.listFiles().orEmpty().filter { COPIES_NAME.matches(it.name) }
+    copies.sortedByDescending { it.lastModified() }.drop(KEPT_COPIES).forEach { it.deleteRecursively() }
+}
+
+private fun compareNames(manifest: BundleManifest, sizes: Map<String, Long>) {
     val extra = (sizes.keys - manifest.files.keys - MANIFEST_NAME - SIGNATURE_NAME).minOrNull()
     if (extra != null) throw BundleError("extra file ${shorten(extra)}: the manifest does not list it")
     val missing = (manifest.files.keys - sizes.keys).minOrNull() ?: return

@@ -20,7 +20,7 @@ private const val MAX_MODEL_BYTES = Int.MAX_VALUE.toLong()
 private const val MAX_OTHER_BYTES = 256 * MIB
 
 /** Refuses a size that a file of its kind cannot have, before anything is read and hashed. */
-internal fun checkSizes(manifest: Manifest) {
+internal fun checkSizes(manifest: BundleManifest) {
     val limits = hashMapOf(
         CASES_FILE to MAX_CASES_BYTES, TENSORS_FILE to MAX_TENSORS_BYTES, REPORT_FILE to MAX_REPORT_BYTES,
     )
@@ -52,7 +52,7 @@ private const val MOST_EMPTY_SAMPLES = 60
  *
  * Java cannot ask the file system, so samples of the file are looked at, evenly spread.
  */
-internal fun refuseHoles(manifest: Manifest, files: BundleFiles) {
+internal fun refuseHoles(manifest: BundleManifest, files: BundleFiles) {
     for ((name, entry) in manifest.files) {
         if (entry.size < LARGE_BYTES) continue
         val bytes = files.map(name)

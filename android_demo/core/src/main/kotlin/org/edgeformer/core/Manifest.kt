@@ -146,7 +146,7 @@ data class Recipe(val name: String, val weights: String, val activations: String
 data class FileEntry(val sha256: String, val size: Long)
 
 /** Everything an app has to know to run the bundle; see BUNDLE.md for each field's meaning. */
-data class Manifest(
+data class BundleManifest(
     val name: String,
     val family: String,
     val task: Task,
@@ -170,7 +170,7 @@ data class Manifest(
          *
          * @throws BundleError the text does not follow BUNDLE.md, or asks for a newer runtime.
          */
-        fun parse(data: ByteArray): Manifest {
+        fun parse(data: ByteArray): BundleManifest {
             val value = StrictJson.parse(data, MANIFEST_NAME, MAX_MANIFEST_BYTES)
             checkVersion(value)
             checkCharacters(value)

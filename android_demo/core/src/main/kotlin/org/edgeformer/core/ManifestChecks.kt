@@ -4,7 +4,7 @@ import org.edgeformer.core.preprocess.AudioPreprocessing
 import org.edgeformer.core.preprocess.ImagePreprocessing
 
 /** What belongs together in a manifest that has all of its keys: files, programs, and what surrounds them. */
-internal fun checkManifest(manifest: Manifest) {
+internal fun checkManifest(manifest: BundleManifest) {
     checkFiles(manifest)
     manifest.programs.forEach { checkProgram(manifest, it) }
     checkUnique(manifest.programs.map { it.name }, "program")
@@ -13,7 +13,7 @@ internal fun checkManifest(manifest: Manifest) {
 
 private fun refuse(problem: String): Nothing = throw BundleError("$MANIFEST_NAME: $problem")
 
-private fun checkFiles(manifest: Manifest) {
+private fun checkFiles(manifest: BundleManifest) {
     manifest.files.keys.forEach(::checkName)
     checkDistinct(manifest.files.keys + MANIFEST_NAME + SIGNATURE_NAME)
     if (MANIFEST_NAME in manifest.files || SIGNATURE_NAME in manifest.files) refuse("files: it cannot list itself")
@@ -22,7 +22,7 @@ private fun checkFiles(manifest: Manifest) {
     }
 }
 
-private fun checkProgram(manifest: Manifest, program: ProgramSpec) {
+private fun checkProgram(manifest: BundleManifest, program: ProgramSpec) {
     val where = "program ${program.name}"
     if (program.name in RESERVED_PROGRAM_NAMES) {
         refuse("$where: this name is reserved, as are all of ${RESERVED_PROGRAM_NAMES.joinToString(", ")}")
@@ -38,7 +38,7 @@ private fun checkProgram(manifest: Manifest, program: ProgramSpec) {
     checkUnique((program.inputs + program.outputs).map { it.name }, "input or output of ${program.name}")
 }
 
-private fun checkTask(manifest: Manifest) {
+private fun checkTask(manifest: BundleManifest) {
     val (before, head, task) = Triple(manifest.preprocessing, manifest.postprocessing, manifest.task)
     if (before.kind != task.before) refuse("preprocessing.kind: expected '${task.before}' for ${task.key}")
     if (head.kind != task.head) refuse("postprocessing.kind: expected '${task.head}' for ${task.key}")
@@ -104,7 +104,7 @@ private fun checkTokens(before: Preprocessing, width: Int, stride: Int, programs
 }
 
 /** The tokenizer is there, and the programs are buckets of different lengths. */
-private fun checkText(spec: TextPreprocessing, manifest: Manifest) {
+private fun checkText(spec: TextPreprocessing, manifest: BundleManifest) {
     if (spec.tokenizer != null && spec.tokenizer !in manifest.files) {
         refuse("preprocessing.tokenizer: ${shorten(spec.tokenizer)} is not among files")
     }
@@ -141,7 +141,7 @@ private fun checkImage(spec: ImagePreprocessing, programs: List<ProgramSpec>) {
 }
 
 /** The files are there, and the programs are those of the buckets, tensor by tensor. */
-private fun checkSpeech(audio: AudioPreprocessing, head: Transcription, manifest: Manifest) {
+private fun checkSpeech(audio: AudioPreprocessing, head: Transcription, manifest: BundleManifest) {
     if (audio.melFilters !in manifest.files) {
         refuse("preprocessing.mel_filters: ${shorten(audio.melFilters)} is not among files")
     }
@@ -176,7 +176,7 @@ private fun checkTensors(program: String, key: String, expected: List<TensorSpec
  *
  * Int.MAX_VALUE: of token ids whose vocabulary is not known.
  */
-internal fun largestNumber(manifest: Manifest, program: ProgramSpec, name: String): Int? {
+internal fun largestNumber(manifest: BundleManifest, program: ProgramSpec, name: String): Int? {
     val head = manifest.postprocessing
     if (head is Transcription) {
         return when (name) {

@@ -50,11 +50,11 @@ internal fun checkCharacters(value: Any?) {
     }
 }
 
-internal fun readManifest(fields: Fields): Manifest {
+internal fun readManifest(fields: Fields): BundleManifest {
     fields.int("format_version", FORMAT_VERSION..FORMAT_VERSION.toLong())
     // It answers several texts at a time, which nothing here does.
     if (fields.has("packed")) fields.obj("packed", ::readProgram)
-    return Manifest(
+    return BundleManifest(
         name = fields.string("name", NAME),
         family = fields.string("family", WORD),
         task = fields.choice("task", Task.values().map { it.key }).let { key -> Task.values().first { it.key == key } },

@@ -1,5 +1,6 @@
 package org.edgeformer.core
 
+import kotlin.math.abs
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.pipelines.ClassificationResult
 import org.edgeformer.core.pipelines.EmbeddingResult
@@ -24,7 +25,6 @@ import org.edgeformer.core.pipelines.softmax
 import org.edgeformer.core.pipelines.tokenLogits
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.ImagePreprocessing
-import kotlin.math.abs
 
 /** Of 256: implementations of one filter may round differently in each of its two passes; the rest is float32's. */
 private const val PIXEL_TOLERANCE_LEVELS = 2.01
@@ -34,7 +34,7 @@ private const val RECORDED_TOLERANCE = 1e-4
 
 /** Replays cases whose answer is one program's outputs: the stages "preprocess", each program's name, and "answer". */
 internal class ProgramReplay(
-    bundle: Bundle,
+    bundle: ModelBundle,
     engine: Engine,
     decoder: ImageDecoder,
     private val tolerances: Tolerances,

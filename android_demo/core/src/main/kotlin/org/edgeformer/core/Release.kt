@@ -22,7 +22,7 @@ class Required(val keys: List<ByteArray>? = null, val name: String? = null, val 
     }
 
     /** Refuses another bundle than the wanted one, or an older one. */
-    internal fun check(manifest: Manifest, version: Long?) {
+    internal fun check(manifest: BundleManifest, version: Long?) {
         val wanted = listOfNotNull(name, leastVersion?.let { "version $it or later" }).joinToString(", ")
         val isOlder = leastVersion != null && (version == null || version < leastVersion)
         if ((name != null && name != manifest.name) || isOlder) {
@@ -33,7 +33,7 @@ class Required(val keys: List<ByteArray>? = null, val name: String? = null, val 
 }
 
 /** The version that a bundle's release.json states; null where the manifest lists none. */
-internal fun readRelease(manifest: Manifest, files: BundleFiles): Long? {
+internal fun readRelease(manifest: BundleManifest, files: BundleFiles): Long? {
     if (RELEASE_NAME !in manifest.files) return null
     return parseRelease(files.read(RELEASE_NAME, MAX_RELEASE_BYTES), manifest.name)
 }

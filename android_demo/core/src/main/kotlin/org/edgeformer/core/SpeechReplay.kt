@@ -1,12 +1,12 @@
 package org.edgeformer.core
 
+import java.io.Closeable
 import org.edgeformer.core.decoding.SEEN
 import org.edgeformer.core.decoding.hiddenRows
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.engines.SpeechDecoder
 import org.edgeformer.core.pipelines.Transcriber
 import org.edgeformer.core.preprocess.readRecorded
-import java.io.Closeable
 
 /** Of values around -1 to 2: what another FFT and another order of float32 sums may change. */
 private const val MEL_TOLERANCE = 1e-3
@@ -16,7 +16,7 @@ private const val MEL_TOLERANCE = 1e-3
  * bundle would say itself, and "text", where it answers freely. A step that diverges is named.
  */
 internal class SpeechReplay(
-    private val bundle: Bundle,
+    private val bundle: ModelBundle,
     engine: Engine,
     private val tolerances: Tolerances,
     cases: List<Case>,

@@ -1,8 +1,8 @@
 package org.edgeformer.core
 
+import org.edgeformer.core.pipelines.AnswerSpan
 import org.edgeformer.core.pipelines.Entity
 import org.edgeformer.core.pipelines.Fill
-import org.edgeformer.core.pipelines.AnswerSpan
 import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.normalisationTable
 import org.edgeformer.core.preprocess.toInput
@@ -71,7 +71,7 @@ class Case(
 class Vectors private constructor(val cases: List<Case>, val tolerances: Tolerances) {
     companion object {
         /** @throws BundleError there are none, they do not follow BUNDLE.md, or a program has no case. */
-        fun read(bundle: Bundle): Vectors {
+        fun read(bundle: ModelBundle): Vectors {
             val manifest = bundle.manifest
             if (CASES_FILE !in manifest.files) {
                 throw BundleError("the bundle ${manifest.name} has no recorded vectors: convert it again to verify it")
@@ -92,7 +92,7 @@ class Vectors private constructor(val cases: List<Case>, val tolerances: Toleran
 }
 
 /** Reads cases in turn, and knows which tensors they leave over. */
-private class CaseReader(private val manifest: Manifest, tensors: Map<String, Tensor>) {
+private class CaseReader(private val manifest: BundleManifest, tensors: Map<String, Tensor>) {
     private val left = HashMap(tensors)
     private var index = 0
     private val head = manifest.postprocessing

@@ -58,7 +58,7 @@ internal interface Replay {
  *   is not ok.
  */
 fun verify(
-    bundle: Bundle,
+    bundle: ModelBundle,
     engine: Engine,
     decoder: ImageDecoder,
     progress: (done: Int, all: Int) -> Unit = { _, _ -> },

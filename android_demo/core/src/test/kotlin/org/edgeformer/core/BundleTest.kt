@@ -1,5 +1,12 @@
 package org.edgeformer.core
 
+import java.io.File
+import java.io.FileInputStream
+import java.io.RandomAccessFile
+import java.nio.file.Files
+import java.security.KeyPairGenerator
+import java.security.Signature
+import java.util.zip.ZipFile
 import org.junit.jupiter.api.Assertions.assertArrayEquals
 import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
@@ -8,13 +15,6 @@ import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.TestFactory
 import org.junit.jupiter.api.io.TempDir
-import java.io.File
-import java.io.FileInputStream
-import java.io.RandomAccessFile
-import java.nio.file.Files
-import java.security.KeyPairGenerator
-import java.security.Signature
-import java.util.zip.ZipFile
 
 class BundleTest {
     @TempDir
@@ -24,8 +24,8 @@ class BundleTest {
 
     @Test
     fun `a zip and its folder hold the same`() {
-        val inZip = Bundle.open(zip)
-        val inFolder = Bundle.open(unpacked())
+        val inZip = ModelBundle.open(zip)
+        val inFolder = ModelBundle.open(unpacked())
         assertEquals(inZip.manifest, inFolder.manifest)
         for (name in inZip.manifest.files.keys) assertArrayEquals(inFolder.readBytes(name), inZip.readBytes(name))
         assertEquals(inZip.manifest.files.values.sumOf { it.size }, inZip.sizeBytes)
@@ -35,7 +35,7 @@ class BundleTest {
     fun `a zip may lie in another file, as in an APK`() {
         val whole = File(place, "app.apk")
         whole.writeBytes(ByteArray(4096) + zip.readBytes() + ByteArray(100))
-        Archive.open(FileInputStream(whole), 4096, zip.length(), "the asset").let(Bundle::open).use { bundle ->
+        Archive.open(FileInputStream(whole), 4096, zip.length(), "the asset").let(ModelBundle::open).use { bundle ->
             assertEquals("tiny-text", bundle.manifest.name)
             assertEquals(256, bundle.map("model.bin").capacity())
         }
@@ -44,16 +44,27 @@ class BundleTest {
     @Test
     fun `a file of its own is a copy where the bundle is a zip`() {
         val cache = File(place, "cache")
-        val copy = Bundle.open(zip).fileOf("model.bin", cache)
+        val copy = ModelBundle.open(zip).fileOf("model.bin", cache)
         assertArrayEquals(ByteArray(256) { it.toByte() }, copy.readBytes())
-        assertEquals(copy, Bundle.open(zip).fileOf("model.bin", cache))
+        assertEquals(copy, ModelBundle.open(zip).fileOf("model.bin", cache))
         // As long as the file, and not the file: an app that ended while it wrote, or a full disk.
         copy.writeBytes(ByteArray(256))
-        assertEquals(copy, Bundle.open(zip).fileOf("model.bin", cache))
+        assertEquals(copy, ModelBundle.open(zip).fileOf("model.bin", cache))
         assertArrayEquals(ByteArray(256) { it.toByte() }, copy.readBytes())
-        assertEquals(Bundle.open(zip).manifest.filesHash(), copy.parentFile.name)
+        assertEquals(ModelBundle.open(zip).manifest.filesHash(), copy.parentFile.name)
         val folder = unpacked()
-        assertEquals(File(folder, "model.bin"), Bundle.open(folder).fileOf("model.bin", cache))
+        assertEquals(File(folder, "model.bin"), ModelBundle.open(folder).fileOf("model.bin", cache))
+    }
+
+    @Test
+    fun `copies of the bundles that were used last stay`() {
+        val cache = File(place, "cache")
+        val older = List(KEPT_COPIES + 1) { File(cache, "$it".repeat(64)).apply { mkdirs(); setLastModified(1000L * (9 - it)) } }
+        val other = File(cache, "other").apply { mkdirs() }
+        val bundle = ModelBundle.open(Golden.file("tiny-text.zip"))
+        val copy = bundle.fileOf(CASES_FILE, cache)
+        assertTrue(copy.isFile && other.isDirectory)
+        assertEquals(older.take(KEPT_COPIES - 1), older.filter { it.exists() })
     }
 
     @Test
@@ -95,7 +106,7 @@ class BundleTest {
             File(folder, name).writeText("x")
             File(folder, "vectors/$name").writeText("x")
         }
-        assertEquals("tiny-text", Bundle.open(folder).manifest.name)
+        assertEquals("tiny-text", ModelBundle.open(folder).manifest.name)
         refused("extra file") { File(it, "thumbs.db").writeText("x") }
         refused("extra file") { File(it, "._manifest.json").writeText("x") }
         refused("empty folder") { File(it, "more").apply { mkdir() }.let { more -> File(more, ".DS_Store").writeText("x") } }
@@ -116,7 +127,7 @@ class BundleTest {
     fun `a signature is no extra file`() {
         val folder = unpacked()
         File(folder, "manifest.sig").writeBytes(ByteArray(64))
-        assertEquals("tiny-text", Bundle.open(folder).manifest.name)
+        assertEquals("tiny-text", ModelBundle.open(folder).manifest.name)
     }
 
     @Test
@@ -125,19 +136,19 @@ class BundleTest {
         val key = pair.public.encoded.takeLast(32).toByteArray()
         val required = Required(listOf(key))
         val folder = unpacked()
-        assertThrows(BundleError::class.java) { Bundle.open(folder, required) }
+        assertThrows(BundleError::class.java) { ModelBundle.open(folder, required) }
         val manifest = File(folder, "manifest.json")
         val signer = Signature.getInstance("Ed25519").apply { initSign(pair.private) }
         signer.update("edgeformer-bundle-manifest-1\n".toByteArray() + manifest.readBytes())
         File(folder, "manifest.sig").writeBytes(signer.sign())
-        assertEquals("tiny-text", Bundle.open(folder, required).manifest.name)
+        assertEquals("tiny-text", ModelBundle.open(folder, required).manifest.name)
         val other = KeyPairGenerator.getInstance("Ed25519").generateKeyPair().public.encoded.takeLast(32).toByteArray()
-        assertEquals("tiny-text", Bundle.open(folder, Required(listOf(other, key))).manifest.name)
-        assertThrows(BundleError::class.java) { Bundle.open(folder, Required(listOf(other))) }
-        assertThrows(BundleError::class.java) { Bundle.open(folder, Required(listOf(key), "another")) }
-        assertThrows(BundleError::class.java) { Bundle.open(folder, Required(listOf(key), "tiny-text", 1)) }
+        assertEquals("tiny-text", ModelBundle.open(folder, Required(listOf(other, key))).manifest.name)
+        assertThrows(BundleError::class.java) { ModelBundle.open(folder, Required(listOf(other))) }
+        assertThrows(BundleError::class.java) { ModelBundle.open(folder, Required(listOf(key), "another")) }
+        assertThrows(BundleError::class.java) { ModelBundle.open(folder, Required(listOf(key), "tiny-text", 1)) }
         manifest.appendText(" ")
-        assertThrows(BundleError::class.java) { Bundle.open(folder, required) }
+        assertThrows(BundleError::class.java) { ModelBundle.open(folder, required) }
     }
 
     @TestFactory
@@ -147,7 +158,7 @@ class BundleTest {
         return Golden.tests(golden["cases"].list, { _, case -> case["name"].text }) { _, case ->
             val file = File(place, "case.zip").also { it.writeBytes(spliced(base, case["splices"].list)) }
             if (case["error"].isNull) {
-                assertEquals("tiny-text", Bundle.open(file).manifest.name)
+                assertEquals("tiny-text", ModelBundle.open(file).manifest.name)
                 val isCanonical = try {
                     Archive.open(file).use { it.checkCanonical() }
                     true
@@ -156,7 +167,7 @@ class BundleTest {
                 }
                 assertEquals(case["canonical"].boolean, isCanonical)
             } else {
-                val error = assertThrows(BundleError::class.java) { Bundle.open(file) }
+                val error = assertThrows(BundleError::class.java) { ModelBundle.open(file) }
                 assertEquals(1, error.message?.lines()?.size)
             }
         }
@@ -176,12 +187,12 @@ class BundleTest {
     @Test
     fun `a zip with any byte of its members or headers changed is refused or the same`() {
         val bytes = zip.readBytes()
-        val good = Bundle.open(zip).manifest
+        val good = ModelBundle.open(zip).manifest
         for (at in bytes.indices step 97) {
             val corrupted = bytes.copyOf().also { it[at] = (it[at] + 1).toByte() }
             val file = File(place, "corrupted.zip").also { it.writeBytes(corrupted) }
             try {
-                assertEquals(good, Bundle.open(file).manifest, "byte $at")
+                assertEquals(good, ModelBundle.open(file).manifest, "byte $at")
             } catch (error: BundleError) {
                 assertEquals(1, error.message?.lines()?.size)
             }
@@ -193,13 +204,13 @@ class BundleTest {
         val bytes = zip.readBytes()
         for (length in listOf(0, 10, 22, 100, bytes.size / 2, bytes.size - 1)) {
             val file = File(place, "cut.zip").also { it.writeBytes(bytes.copyOf(length)) }
-            assertThrows(BundleError::class.java) { Bundle.open(file) }
+            assertThrows(BundleError::class.java) { ModelBundle.open(file) }
         }
     }
 
     private fun refused(problem: String, corrupt: (File) -> Unit) {
         val folder = unpacked().also(corrupt)
-        val error = assertThrows(BundleError::class.java) { Bundle.open(folder) }
+        val error = assertThrows(BundleError::class.java) { ModelBundle.open(folder) }
         assertTrue(problem in error.message.orEmpty(), error.message)
     }
 

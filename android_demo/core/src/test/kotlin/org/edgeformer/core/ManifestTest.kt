@@ -15,7 +15,7 @@ class ManifestTest {
     }
 
     private fun accept(case: Json) {
-        val manifest = Manifest.parse(case["text"].text.toByteArray())
+        val manifest = BundleManifest.parse(case["text"].text.toByteArray())
         val facts = case["facts"]
         assertEquals(facts["name"].text, manifest.name)
         assertEquals(facts["task"].text, manifest.task.key)
@@ -32,7 +32,7 @@ class ManifestTest {
         val base = cases.first { it["name"].text == case["base"].text }["text"].text
         assertEquals(2, base.split(case["find"].text).size)
         val text = base.replace(case["find"].text, case["put"].text)
-        val error = assertThrows(BundleError::class.java) { Manifest.parse(text.toByteArray()) }
+        val error = assertThrows(BundleError::class.java) { BundleManifest.parse(text.toByteArray()) }
         assertEquals(1, error.message?.lines()?.size)
     }
 
@@ -43,14 +43,14 @@ class ManifestTest {
             for (written in listOf(character.toString(), "\\u%04x".format(character.code))) {
                 val text = base.replace("\"tests/tiny", "\"tests/tiny$written")
                 assertNotEquals(base, text)
-                assertThrows(BundleError::class.java) { Manifest.parse(text.toByteArray()) }
+                assertThrows(BundleError::class.java) { BundleManifest.parse(text.toByteArray()) }
             }
         }
     }
 
     @Test
     fun `a size that a file of its kind cannot have is refused before anything is read`() {
-        val manifest = Manifest.parse(cases.first { it["name"].text == "text" }["text"].text.toByteArray())
+        val manifest = BundleManifest.parse(cases.first { it["name"].text == "text" }["text"].text.toByteArray())
         checkSizes(manifest)
         for (name in listOf("tokenizer.json", "vectors/cases.json", "vectors/tensors.safetensors", "report.json")) {
             val large = manifest.files.getValue(name).copy(size = 0xFFFFFFFFL)

@@ -26,7 +26,7 @@ class RequiredTest {
     @TestFactory
     fun `names and versions that are asked for`() =
         Golden.tests(releases["required"].list, { _, case -> case["name"].text }) { _, case ->
-            val manifest = Bundle.open(Golden.file("tiny-text.zip")).use { it.manifest }.copy(name = case["bundle"].text)
+            val manifest = ModelBundle.open(Golden.file("tiny-text.zip")).use { it.manifest }.copy(name = case["bundle"].text)
             expect(case["error"].textOrNull) {
                 val (name, version) = case["required"]["name"].textOrNull to case["required"]["version"].value as Long?
                 Required(null, name, version).check(manifest, case["found"].value as Long?)

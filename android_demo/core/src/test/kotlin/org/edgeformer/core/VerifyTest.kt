@@ -1,6 +1,10 @@
 package org.edgeformer.core
 
+import java.io.ByteArrayInputStream
+import java.io.File
+import javax.imageio.ImageIO
 import org.edgeformer.core.engines.CheckedEngine
+import org.edgeformer.core.engines.RecordedEngine
 import org.edgeformer.core.preprocess.ImageDecoder
 import org.edgeformer.core.preprocess.RgbImage
 import org.junit.jupiter.api.Assertions.assertEquals
@@ -10,9 +14,6 @@ import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 import org.junit.jupiter.api.io.TempDir
-import java.io.ByteArrayInputStream
-import java.io.File
-import javax.imageio.ImageIO
 
 /** Whole bundles, with an engine that answers what was recorded. */
 class VerifyTest {
@@ -92,7 +93,7 @@ class VerifyTest {
     fun `recorded numbers that the model has no row for`() {
         val manifest = File(unpacked("tiny-text.zip", place), "manifest.json")
         manifest.writeText(manifest.readText().replace("\"vocab_size\": 12", "\"vocab_size\": 11"))
-        Bundle.open(manifest.parentFile).use { bundle ->
+        ModelBundle.open(manifest.parentFile).use { bundle ->
             val error = assertThrows(BundleError::class.java) { Vectors.read(bundle) }
             assertTrue("input_ids: expected numbers from 0 to 10" in error.message.orEmpty(), error.message)
         }
@@ -104,8 +105,8 @@ class VerifyTest {
             val manifest = File(unpacked("tiny-text.zip", place), "manifest.json")
             val order = labels.joinToString(",") { "\"$it\"" }
             manifest.writeText(manifest.readText().replace(Regex("\"labels\": \\[[^]]*]"), "\"labels\": [$order]"))
-            Bundle.open(manifest.parentFile).use { bundle ->
-                return verify(bundle, RecordedEngine(bundle) { _, _, value -> value }, PngDecoder).stages.last().reason
+            ModelBundle.open(manifest.parentFile).use { bundle ->
+                return verify(bundle, RecordedEngine(bundle), PngDecoder).stages.last().reason
             }
         }
         assertNull(reason("lights", "weather", "greeting"))
@@ -117,49 +118,23 @@ class VerifyTest {
         zip: String,
         change: (program: String, output: String, value: Float) -> Float = { _, _, value -> value },
     ): Verification {
-        Bundle.open(Golden.file(zip)).use { bundle ->
-            return verify(bundle, RecordedEngine(bundle, change), PngDecoder)
+        ModelBundle.open(Golden.file(zip)).use { bundle ->
+            return verify(bundle, ChangedEngine(bundle, change), PngDecoder)
         }
     }
 }
 
-/** Answers from a bundle's recorded vectors, which hold every value of these small programs. */
-private class RecordedEngine(bundle: Bundle, private val change: (String, String, Float) -> Float) :
+/** Answers what was recorded, with each value changed. */
+private class ChangedEngine(bundle: ModelBundle, private val change: (String, String, Float) -> Float) :
     CheckedEngine(bundle.manifest.programs) {
-    override val name = "recorded"
+    override val name = "changed"
     override val executedBy = "recorded vectors"
-    private val cases = Vectors.read(bundle).cases
-    private var heard: Case? = null
+    private val recorded = RecordedEngine(bundle)
 
-    override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val starts = cases.filter { it.program == program.name }
-        val outputs = when {
-            starts.isEmpty() -> spoken(program, inputs)
-            "mel" in inputs -> starts.first().also { heard = it }.outputs
-            else -> starts.minByOrNull { case -> distance(case, inputs) }?.outputs.orEmpty()
-        }
-        return program.outputs.associate { spec ->
-            val values = (outputs[spec.name] as FloatTensor?)?.toArray() ?: FloatArray(spec.size)
-            val changed = FloatArray(spec.size) { change(program.name, spec.name, values[it]) }
-            spec.name to FloatTensor(spec.shape, java.nio.FloatBuffer.wrap(changed))
-        }
-    }
-
-    /** What follows a token: in the row of its place behind the prompt. */
-    private fun spoken(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> {
-        val case = heard ?: error("nothing was transcribed")
-        val rows = case.outputs.getValue("logits") as FloatTensor
-        val width = rows.shape[1]
-        val prompt = (case.expected as Expected.Text).prompt.size
-        val position = (inputs["position"] as IntTensor?)?.data?.get(0) ?: (prompt - 1)
-        val row = rows.toArray().copyOfRange((position + 1 - prompt) * width, (position + 2 - prompt) * width)
-        val copies = program.outputs.first { it.name == "logits" }.size / width
-        return mapOf("logits" to FloatTensor.of(FloatArray(copies * width) { row[it % width] }, copies, width))
-    }
-
-    private fun distance(case: Case, inputs: Map<String, Tensor>): Double =
-        case.inputs.entries.sumOf { (name, tensor) ->
-            doubles(tensor).zip(doubles(inputs.getValue(name)).asIterable()).sumOf { (a, b) -> (a - b) * (a - b) }
+    override fun execute(program: ProgramSpec, inputs: Map<String, Tensor>): Map<String, Tensor> =
+        recorded.run(program.name, inputs).mapValues { (name, tensor) ->
+            val values = (tensor as FloatTensor).toArray()
+            FloatTensor.of(FloatArray(values.size) { change(program.name, name, values[it]) }, *tensor.shape.toIntArray())
         }
 
     override fun release() = Unit

@@ -1,11 +1,18 @@
 package org.edgeformer.engine
 
-import org.edgeformer.core.Bundle
+import java.io.File
 import org.edgeformer.core.EngineError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Target
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.models.checkModelFiles
-import java.io.File
+
+/** What an app takes from Maven for each target. */
+private val RUNTIMES = mapOf(
+    Target.LITERT to "com.google.ai.edge.litert:litert",
+    Target.EXECUTORCH to "org.pytorch:executorch-android",
+    Target.ONNX to "com.microsoft.onnxruntime:onnxruntime-android",
+)
 
 /**
  * Opens the engine of a bundle's target.
@@ -16,7 +23,7 @@ import java.io.File
  * @throws EngineError no engine runs this target here, or the model cannot be opened.
  * @throws org.edgeformer.core.BundleError a model file breaks a rule of BUNDLE.md.
  */
-fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): Engine {
+fun openEngine(bundle: ModelBundle, cache: File, threads: Int = defaultThreads()): Engine {
     val target = bundle.manifest.target
     if (target == Target.COREML) throw EngineError("a bundle for coreml runs on Apple's devices: convert it for litert")
     val rows = checkModelFiles(bundle)
@@ -30,7 +37,7 @@ fun openEngine(bundle: Bundle, cache: File, threads: Int = defaultThreads()): En
         return engine.also { it.rows = rows }
     } catch (error: LinkageError) {
         // The classes, or the native library behind them: an app packages the engines that its bundles need.
-        throw EngineError("this app has no runtime for ${target.key}: add it to engine/build.gradle.kts", error)
+        throw EngineError("this app has no runtime for ${target.key}: add ${RUNTIMES[target]} to its dependencies", error)
     }
 }
 

@@ -1,11 +1,12 @@
 package org.edgeformer.engine
 
+import java.io.File
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.ByteTensor
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.IntTensor
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.State
 import org.edgeformer.core.Tensor
@@ -16,11 +17,10 @@ import org.edgeformer.core.engines.ProgramStateDecoder
 import org.edgeformer.core.engines.SpeechDecoder
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Module
-import java.io.File
 import org.pytorch.executorch.Tensor as TorchTensor
 
 /** ExecuTorch on the CPU through XNNPACK: one method of a `.pte` per program. */
-class ExecuTorchEngine(private val bundle: Bundle, private val cache: File, private val threads: Int) :
+class ExecuTorchEngine(private val bundle: ModelBundle, private val cache: File, private val threads: Int) :
     CheckedEngine(bundle.manifest.programs) {
     override val name = "executorch"
     override val executedBy = "executorch"

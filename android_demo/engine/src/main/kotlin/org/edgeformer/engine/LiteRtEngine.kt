@@ -5,9 +5,10 @@ import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.Environment
 import com.google.ai.edge.litert.LiteRtException
+import java.io.File
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.EngineError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.State
 import org.edgeformer.core.Tensor
@@ -16,10 +17,9 @@ import org.edgeformer.core.cacheNames
 import org.edgeformer.core.engines.CheckedEngine
 import org.edgeformer.core.engines.HostStateDecoder
 import org.edgeformer.core.engines.SpeechDecoder
-import java.io.File
 
 /** LiteRT's `CompiledModel` on the CPU through XNNPACK: one signature of a `.tflite` per program. */
-class LiteRtEngine(private val bundle: Bundle, private val cache: File, private val threads: Int) :
+class LiteRtEngine(private val bundle: ModelBundle, private val cache: File, private val threads: Int) :
     CheckedEngine(bundle.manifest.programs) {
     override val name = "litert"
     override val executedBy = "litert"

@@ -7,18 +7,18 @@ import ai.onnxruntime.OrtException
 import ai.onnxruntime.OrtLoggingLevel
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
-import org.edgeformer.core.Bundle
+import java.io.File
 import org.edgeformer.core.ByteTensor
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.IntTensor
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TensorSpec
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.engines.CheckedEngine
 import org.edgeformer.core.engines.withoutPadding
-import java.io.File
 
 /**
  * ONNX Runtime on the CPU: a `.onnx` file for each program, or one for all lengths of a text.
@@ -26,7 +26,7 @@ import java.io.File
  * A bundle of one file is read where it is mapped into memory, in an APK too. Several share their weights in one that
  * ONNX Runtime looks for beside the model, so these are opened by their paths.
  */
-class OnnxEngine(private val bundle: Bundle, private val cache: File, threads: Int) :
+class OnnxEngine(private val bundle: ModelBundle, private val cache: File, threads: Int) :
     CheckedEngine(bundle.manifest.programs) {
     override val name = "onnx"
 

@@ -1,13 +1,13 @@
 package org.edgeformer.engine
 
-import org.edgeformer.core.Bundle
-import org.edgeformer.core.EngineError
-import org.edgeformer.core.ProgramSpec
-import org.edgeformer.core.engines.Engine
 import java.io.File
 import java.nio.Buffer
 import java.nio.FloatBuffer
 import java.nio.IntBuffer
+import org.edgeformer.core.EngineError
+import org.edgeformer.core.ModelBundle
+import org.edgeformer.core.ProgramSpec
+import org.edgeformer.core.engines.Engine
 
 /** What opens a model, or closes the half-open engine. */
 internal fun <T> Engine.orClosed(open: () -> T): T =
@@ -23,7 +23,7 @@ internal fun Engine.cannotOpen(file: String, error: Exception) =
     EngineError("$executedBy cannot open $file: ${error.message}", error)
 
 /** A model file by itself, with all files of its folder beside it: it may refer to them. */
-internal fun Bundle.folderWith(file: String, cache: File): File {
+internal fun ModelBundle.folderWith(file: String, cache: File): File {
     val folder = file.substringBeforeLast('/', "")
     manifest.files.keys.filter { it.substringBeforeLast('/', "") == folder }.forEach { fileOf(it, cache) }
     return fileOf(file, cache)

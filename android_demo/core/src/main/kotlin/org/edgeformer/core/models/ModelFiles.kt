@@ -1,13 +1,13 @@
 package org.edgeformer.core.models
 
-import org.edgeformer.core.Bundle
+import java.nio.ByteBuffer
 import org.edgeformer.core.BundleError
-import org.edgeformer.core.Manifest
+import org.edgeformer.core.BundleManifest
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.Target
 import org.edgeformer.core.largestNumber
 import org.edgeformer.core.shorten
-import java.nio.ByteBuffer
 
 private const val WAY_ON = "convert the bundle again, or get it again from its publisher"
 
@@ -17,7 +17,7 @@ private const val WAY_ON = "convert the bundle again, or get it again from its p
  * @return for the inputs that index a table, how many rows it has: whoever runs the model holds the numbers to it.
  * @throws BundleError names the file, the rule that it breaks, and where.
  */
-fun checkModelFiles(bundle: Bundle): Rows {
+fun checkModelFiles(bundle: ModelBundle): Rows {
     val manifest = bundle.manifest
     val counts = HashMap<String, Int>()
     val rows = HashMap<String, Map<String, Int>>()
@@ -36,7 +36,7 @@ fun checkModelFiles(bundle: Bundle): Rows {
 }
 
 /** Refuses a program whose inputs may number rows that its tables have not. */
-private fun compareRows(manifest: Manifest, program: ProgramSpec, rows: Map<String, Int>) {
+private fun compareRows(manifest: BundleManifest, program: ProgramSpec, rows: Map<String, Int>) {
     for ((name, count) in rows) {
         val largest = largestNumber(manifest, program, name) ?: continue
         // A table of one row is that of a model without token types: a run that asks for another row is refused.

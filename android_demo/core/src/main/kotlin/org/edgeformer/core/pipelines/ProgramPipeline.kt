@@ -1,7 +1,7 @@
 package org.edgeformer.core.pipelines
 
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.preprocess.Places
@@ -25,7 +25,7 @@ class Prepared(
  * Answers each raw input with one run of one program, or one for each of its windows: prepare, run, answer. Calls from
  * several threads are safe, and take turns where the engine runs. Engine and bundle stay the caller's to close.
  */
-abstract class ProgramPipeline<Raw, Answer>(val bundle: Bundle, val engine: Engine) {
+abstract class ProgramPipeline<Raw, Answer>(val bundle: ModelBundle, val engine: Engine) {
     /**
      * Preprocesses one raw input and chooses the program for it.
      *

@@ -1,10 +1,11 @@
 package org.edgeformer.core.pipelines
 
+import java.io.Closeable
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.FRAMES_PER_POSITION
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.decoding.SpeechTokenizer
 import org.edgeformer.core.engines.Engine
@@ -13,7 +14,6 @@ import org.edgeformer.core.preprocess.AudioPreprocessing
 import org.edgeformer.core.preprocess.LogMel
 import org.edgeformer.core.preprocess.Silence
 import org.edgeformer.core.preprocess.readMelFilters
-import java.io.Closeable
 
 /**
  * Computed silence that a bucket has behind the audio. Where precomputed silence begins right behind the last word,
@@ -25,7 +25,7 @@ private const val SLACK_SECONDS = 0.5
  * What all transcriptions with a bundle share: its tokenizer, its mel filters, and the decoder of the length of audio
  * in use. Hold `lock` while the decoder is in use.
  */
-internal class SpeechModel(bundle: Bundle, val engine: Engine) : Closeable {
+internal class SpeechModel(bundle: ModelBundle, val engine: Engine) : Closeable {
     val audio = bundle.manifest.preprocessing as AudioPreprocessing
     val spec = bundle.manifest.postprocessing as Transcription
     val tokenizer = SpeechTokenizer(bundle.readBytes(spec.tokenizer), spec.tokenizer, spec.tokens.end)

@@ -1,9 +1,10 @@
 package org.edgeformer.core.pipelines
 
+import java.io.Closeable
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.decoding.LogitRules
 import org.edgeformer.core.decoding.Search
@@ -14,7 +15,6 @@ import org.edgeformer.core.decoding.followLikeliest
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.engines.SpeechDecoder
 import org.edgeformer.core.preprocess.AudioReader
-import java.io.Closeable
 
 /**
  * Transcribes audio at the model's rate.
@@ -24,7 +24,7 @@ import java.io.Closeable
  * close.
  */
 class Transcriber(
-    val bundle: Bundle,
+    val bundle: ModelBundle,
     val engine: Engine,
     private val options: TranscribeOptions = TranscribeOptions(),
 ) : Closeable {

@@ -54,8 +54,15 @@ data class StreamOptions(
  * @property seconds of audio that has arrived.
  * @property stable how [partial] begins, up to where it hardly ever changes: words that the guess before had, too, or
  *   that a breath followed.
+ * @property lateSeconds of audio that had waited for this, where audio may wait: in `Model.stream`.
  */
-data class StreamUpdate(val final: List<Segment>, val partial: String, val seconds: Double, val stable: String = "")
+data class StreamUpdate(
+    val final: List<Segment>,
+    val partial: String,
+    val seconds: Double,
+    val stable: String = "",
+    val lateSeconds: Double = 0.0,
+)
 
 /**
  * Text while audio arrives: first a guess, then, at a pause, what stays. Not for several threads at once; open it with

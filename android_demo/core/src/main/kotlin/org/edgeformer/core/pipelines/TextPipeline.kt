@@ -1,9 +1,9 @@
 package org.edgeformer.core.pipelines
 
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.Classification
 import org.edgeformer.core.InputError
 import org.edgeformer.core.MaskedToken
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Score
 import org.edgeformer.core.Task
 import org.edgeformer.core.Tensor
@@ -13,7 +13,7 @@ import org.edgeformer.core.preprocess.RawText
 import org.edgeformer.core.preprocess.TextEncoder
 
 /** What text pipelines share: the encoder, and what one input looks like. */
-abstract class TextPipeline<Answer : Measured>(bundle: Bundle, engine: Engine) :
+abstract class TextPipeline<Answer : Measured>(bundle: ModelBundle, engine: Engine) :
     ProgramPipeline<RawText, Answer>(bundle, engine) {
     protected val encoder: TextEncoder
 
@@ -41,7 +41,7 @@ abstract class TextPipeline<Answer : Measured>(bundle: Bundle, engine: Engine) :
  *
  * @throws InputError the bundle's task does not.
  */
-fun openTextPipeline(bundle: Bundle, engine: Engine): TextPipeline<*> = when (val task = bundle.manifest.task) {
+fun openTextPipeline(bundle: ModelBundle, engine: Engine): TextPipeline<*> = when (val task = bundle.manifest.task) {
     Task.TEXT_CLASSIFICATION -> TextClassifier(bundle, engine)
     Task.TEXT_EMBEDDING -> TextEmbedder(bundle, engine)
     Task.TEXT_SCORING -> TextScorer(bundle, engine)
@@ -52,7 +52,7 @@ fun openTextPipeline(bundle: Bundle, engine: Engine): TextPipeline<*> = when (va
 }
 
 /** Scores every label of the bundle for a text. */
-class TextClassifier(bundle: Bundle, engine: Engine) : TextPipeline<ClassificationResult>(bundle, engine) {
+class TextClassifier(bundle: ModelBundle, engine: Engine) : TextPipeline<ClassificationResult>(bundle, engine) {
     private val head = bundle.manifest.postprocessing as Classification
 
     /** Answers one text. */
@@ -75,7 +75,7 @@ class TextClassifier(bundle: Bundle, engine: Engine) : TextPipeline<Classificati
 }
 
 /** Gives a text's score, or a pair's. */
-class TextScorer(bundle: Bundle, engine: Engine) : TextPipeline<ScoreResult>(bundle, engine) {
+class TextScorer(bundle: ModelBundle, engine: Engine) : TextPipeline<ScoreResult>(bundle, engine) {
     /** Answers one text. */
     fun run(text: String): ScoreResult = run(RawText.Single(text))
 
@@ -86,7 +86,7 @@ class TextScorer(bundle: Bundle, engine: Engine) : TextPipeline<ScoreResult>(bun
 }
 
 /** Gives a text's embedding. */
-class TextEmbedder(bundle: Bundle, engine: Engine) : TextPipeline<EmbeddingResult>(bundle, engine) {
+class TextEmbedder(bundle: ModelBundle, engine: Engine) : TextPipeline<EmbeddingResult>(bundle, engine) {
     /** Answers one text. */
     fun run(text: String): EmbeddingResult = run(RawText.Single(text))
 
@@ -117,7 +117,7 @@ data class FillOptions(val top: Int = DEFAULT_FILLS, val targets: List<String>? 
 }
 
 /** Predicts the masked tokens of a text, each by itself. */
-class MaskFiller(bundle: Bundle, engine: Engine) : TextPipeline<FillResult>(bundle, engine) {
+class MaskFiller(bundle: ModelBundle, engine: Engine) : TextPipeline<FillResult>(bundle, engine) {
     private val head = bundle.manifest.postprocessing as MaskedToken
 
     /** Answers one text. */

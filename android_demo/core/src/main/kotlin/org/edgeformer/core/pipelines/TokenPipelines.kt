@@ -1,8 +1,10 @@
 package org.edgeformer.core.pipelines
 
+import java.util.Locale
+import kotlin.math.exp
 import org.edgeformer.core.Aggregation
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.SPAN_ENDS
 import org.edgeformer.core.SpanExtraction
 import org.edgeformer.core.Tensor
@@ -10,8 +12,6 @@ import org.edgeformer.core.TokenLabels
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.preprocess.Places
 import org.edgeformer.core.preprocess.RawText
-import java.util.Locale
-import kotlin.math.exp
 
 /** That one question asks for. */
 const val MAX_ANSWERS = 100
@@ -23,7 +23,7 @@ private const val SPECIAL = -1
 private const val PAIR = 1
 
 /** What answers with places in a text has in common: windows of the bundle's longest program, and their logits. */
-abstract class WindowPipeline<Answer : Measured>(bundle: Bundle, engine: Engine) :
+abstract class WindowPipeline<Answer : Measured>(bundle: ModelBundle, engine: Engine) :
     TextPipeline<Answer>(bundle, engine) {
     /** The first window. */
     final override fun prepare(raw: RawText): Prepared = windows(raw)[0]
@@ -63,7 +63,7 @@ data class SpanOptions(val top: Int = 1, val unanswerable: Boolean = false, val 
 }
 
 /** Finds the answers to a question in a context: a pair of texts, the question first. */
-class QuestionAnswerer(bundle: Bundle, engine: Engine) : WindowPipeline<SpanResult>(bundle, engine) {
+class QuestionAnswerer(bundle: ModelBundle, engine: Engine) : WindowPipeline<SpanResult>(bundle, engine) {
     private val head = bundle.manifest.postprocessing as SpanExtraction
 
     /** Answers one question. */
@@ -160,7 +160,7 @@ private fun isSameWord(places: Places, one: Int, other: Int) =
     places.words[one] == places.words[other] && places.texts[one] == places.texts[other]
 
 /** Finds the entities of a text. */
-class EntityFinder(bundle: Bundle, engine: Engine) : WindowPipeline<EntityResult>(bundle, engine) {
+class EntityFinder(bundle: ModelBundle, engine: Engine) : WindowPipeline<EntityResult>(bundle, engine) {
     private val head = bundle.manifest.postprocessing as TokenLabels
 
     /** Answers one text; `aggregation` null: as the bundle says. */

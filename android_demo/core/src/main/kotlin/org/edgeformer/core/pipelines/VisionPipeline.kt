@@ -1,9 +1,9 @@
 package org.edgeformer.core.pipelines
 
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.Classification
 import org.edgeformer.core.IMAGE_INPUT
 import org.edgeformer.core.IMAGE_PROGRAM
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.engines.Engine
 import org.edgeformer.core.preprocess.ImageDecoder
@@ -12,7 +12,7 @@ import org.edgeformer.core.preprocess.ImagePreprocessing
 import org.edgeformer.core.preprocess.RgbImage
 
 /** An image's answer; [decoder] is the platform's, for images that come as files: those of the recorded vectors. */
-abstract class ImagePipeline<Answer>(bundle: Bundle, engine: Engine, private val decoder: ImageDecoder) :
+abstract class ImagePipeline<Answer>(bundle: ModelBundle, engine: Engine, private val decoder: ImageDecoder) :
     ProgramPipeline<RgbImage, Answer>(bundle, engine) {
     private val encoder = ImageEncoder(bundle.manifest.preprocessing as ImagePreprocessing)
 
@@ -25,7 +25,7 @@ abstract class ImagePipeline<Answer>(bundle: Bundle, engine: Engine, private val
 }
 
 /** Scores every label of the bundle for an image. */
-class ImageClassifier(bundle: Bundle, engine: Engine, decoder: ImageDecoder) :
+class ImageClassifier(bundle: ModelBundle, engine: Engine, decoder: ImageDecoder) :
     ImagePipeline<ClassificationResult>(bundle, engine, decoder) {
     override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) =
         classify(outputs, bundle.manifest.postprocessing as Classification, prepared.truncated)
@@ -35,7 +35,7 @@ class ImageClassifier(bundle: Bundle, engine: Engine, decoder: ImageDecoder) :
 }
 
 /** Gives an image's embedding. */
-class ImageEmbedder(bundle: Bundle, engine: Engine, decoder: ImageDecoder) :
+class ImageEmbedder(bundle: ModelBundle, engine: Engine, decoder: ImageDecoder) :
     ImagePipeline<EmbeddingResult>(bundle, engine, decoder) {
     override fun answer(outputs: Map<String, Tensor>, prepared: Prepared) = embed(outputs, prepared.truncated)
 

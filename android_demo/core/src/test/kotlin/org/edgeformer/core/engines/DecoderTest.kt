@@ -1,11 +1,11 @@
 package org.edgeformer.core.engines
 
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.EngineError
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.Golden
 import org.edgeformer.core.InputError
 import org.edgeformer.core.IntTensor
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.State
 import org.edgeformer.core.Tensor
@@ -21,7 +21,7 @@ private const val LAYERS = 2
 
 /** The caches, with programs whose new rows say which token, layer, head and component they are of. */
 class DecoderTest {
-    private val small = Bundle.open(Golden.file("tiny-speech.zip")).manifest.postprocessing as Transcription
+    private val small = ModelBundle.open(Golden.file("tiny-speech.zip")).manifest.postprocessing as Transcription
     private val spec = small.copy(layers = LAYERS, heads = HEADS, headDim = HEAD_DIM)
     private val bucket = spec.buckets[0]
 

@@ -2,12 +2,12 @@ package org.edgeformer.core.pipelines
 
 import org.edgeformer.core.Aggregation
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.Golden
 import org.edgeformer.core.InputError
 import org.edgeformer.core.IntTensor
 import org.edgeformer.core.MASK_POSITION
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.ProgramSpec
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.TensorSpec
@@ -56,7 +56,7 @@ class PlacesTest {
     }
 
     @Test
-    fun `answers to questions`() = Bundle.open(Golden.file("places-spans.zip")).use { bundle ->
+    fun `answers to questions`() = ModelBundle.open(Golden.file("places-spans.zip")).use { bundle ->
         val pipeline = QuestionAnswerer(bundle, FormulaEngine(2))
         for (case in cases("spans")) {
             val (question, context) = case["question"].text to case["context"].text
@@ -70,7 +70,7 @@ class PlacesTest {
     }
 
     @Test
-    fun `entities of texts`() = Bundle.open(Golden.file("places-entities.zip")).use { bundle ->
+    fun `entities of texts`() = ModelBundle.open(Golden.file("places-entities.zip")).use { bundle ->
         val pipeline = EntityFinder(bundle, FormulaEngine((bundle.manifest.postprocessing as TokenLabels).labels.size))
         for (case in cases("entities")) {
             val aggregation = Aggregation.values().first { it.key == case["aggregation"].text }
@@ -86,7 +86,7 @@ class PlacesTest {
     }
 
     @Test
-    fun `tokens for masks`() = Bundle.open(Golden.file("places-fills.zip")).use { bundle ->
+    fun `tokens for masks`() = ModelBundle.open(Golden.file("places-fills.zip")).use { bundle ->
         val pipeline = MaskFiller(bundle, FormulaEngine(bundle.manifest.programs[0].outputs[0].shape[1]))
         for (case in cases("fills")) {
             val targets = case["targets"].let { each -> if (each.isNull) null else each.list.map { it.text } }
@@ -109,7 +109,7 @@ class PlacesTest {
 
     @Test
     fun `labels of a call`() {
-        Bundle.open(Golden.file("places-labels.zip")).use { bundle ->
+        ModelBundle.open(Golden.file("places-labels.zip")).use { bundle ->
             val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
             for (case in cases("labels")) {
                 val labels = case["labels"].list.map { it.text }
@@ -121,7 +121,7 @@ class PlacesTest {
                 expected.zip(found.scores) { a, b -> assertEquals(a[1].double, b, NEAR) }
             }
         }
-        Bundle.open(Golden.file("tiny-text.zip")).use { bundle ->
+        ModelBundle.open(Golden.file("tiny-text.zip")).use { bundle ->
             val pipeline = TextClassifier(bundle, FormulaEngine(3, ofLast = true))
             assertThrows(InputError::class.java) { pipeline.run("hello", ZeroShotOptions(listOf("a"))) }
         }
@@ -129,7 +129,7 @@ class PlacesTest {
 
     @Test
     fun `what cannot be asked`() {
-        Bundle.open(Golden.file("tiny-spans.zip")).use { bundle ->
+        ModelBundle.open(Golden.file("tiny-spans.zip")).use { bundle ->
             val pipeline = QuestionAnswerer(bundle, FormulaEngine(2))
             assertThrows(InputError::class.java) { pipeline.run("", "context") }
             assertThrows(InputError::class.java) { pipeline.run("question", "") }

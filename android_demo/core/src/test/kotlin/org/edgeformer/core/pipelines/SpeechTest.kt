@@ -1,10 +1,12 @@
 package org.edgeformer.core.pipelines
 
+import kotlin.math.PI
+import kotlin.math.sin
 import org.edgeformer.core.AudioBucket
-import org.edgeformer.core.Bundle
 import org.edgeformer.core.FloatTensor
 import org.edgeformer.core.Golden
 import org.edgeformer.core.InputError
+import org.edgeformer.core.ModelBundle
 import org.edgeformer.core.Tensor
 import org.edgeformer.core.Transcription
 import org.edgeformer.core.decoding.SpeechTask
@@ -18,14 +20,12 @@ import org.junit.jupiter.api.Assertions.assertEquals
 import org.junit.jupiter.api.Assertions.assertThrows
 import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
-import kotlin.math.PI
-import kotlin.math.sin
 
 /**
  * Audio of tones with a model that recognises which of two it is, for up to a second at once: windows, segments, streams.
  */
 class SpeechTest {
-    private val bundle = Bundle.open(Golden.file("tiny-speech.zip"))
+    private val bundle = ModelBundle.open(Golden.file("tiny-speech.zip"))
     private val engine = ToneEngine()
     private val transcriber = Transcriber(bundle, engine)
 

@@ -1,18 +1,22 @@
-package org.edgeformer.demo
+package org.edgeformer.android
 
 import android.media.AudioFormat
 import android.media.AudioRecord
 import android.media.MediaRecorder
 import java.io.Closeable
-import java.io.IOException
 import java.util.concurrent.LinkedBlockingQueue
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.flow
+import kotlinx.coroutines.flow.flowOn
+import org.edgeformer.core.InputError
 
 /**
  * Mono audio from the microphone, recorded by a thread of its own until [stop]: none is lost while a model works.
  *
  * Needs the permission to record.
  *
- * @throws IOException there is no microphone, or another app has it.
+ * @throws InputError there is no microphone, or another app has it.
  */
 class Microphone(sampleRate: Int) : Closeable {
     private val blockSamples = sampleRate / BLOCKS_PER_SECOND
@@ -27,7 +31,7 @@ class Microphone(sampleRate: Int) : Closeable {
         recorder.startRecording()
         if (recorder.recordingState != AudioRecord.RECORDSTATE_RECORDING) {
             recorder.release()
-            throw IOException("the microphone is taken")
+            throw InputError("another app has the microphone: end that app's recording")
         }
         thread.start()
     }
@@ -52,6 +56,9 @@ class Microphone(sampleRate: Int) : Closeable {
         }
         return samples
     }
+
+    /** The audio for `Model.stream`, until [stop]; the microphone is closed behind it. */
+    fun blocks(): Flow<FloatArray> = flow { use { while (true) emit(next() ?: break) } }.flowOn(Dispatchers.IO)
 
     /** Ends the audio; what was transcribed before can still be taken. From any thread. */
     fun stop() {
@@ -83,14 +90,14 @@ class Microphone(sampleRate: Int) : Closeable {
 
         fun open(sampleRate: Int): AudioRecord {
             val smallest = AudioRecord.getMinBufferSize(sampleRate, CHANNELS, ENCODING)
-            if (smallest <= 0) throw IOException("no microphone that records at $sampleRate Hz")
+            if (smallest <= 0) throw InputError("expected a microphone that records at $sampleRate Hz: this device has none")
             // Half a second: the thread may be kept waiting.
             val bytes = maxOf(smallest, sampleRate * Short.SIZE_BYTES / 2)
             val source = MediaRecorder.AudioSource.VOICE_RECOGNITION
             val recorder = AudioRecord(source, sampleRate, CHANNELS, ENCODING, bytes)
             if (recorder.state == AudioRecord.STATE_INITIALIZED) return recorder
             recorder.release()
-            throw IOException("the microphone cannot be opened")
+            throw InputError("the microphone cannot be opened: does the app have the permission to record?")
         }
     }
 }

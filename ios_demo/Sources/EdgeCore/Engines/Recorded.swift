@@ -1,18 +1,17 @@
-import Foundation
-
-@testable import EdgeCore
-
-/// Answers from a bundle's vectors: programs on recorded inputs give recorded outputs.
+/// Answers what a bundle's vectors have recorded, and refuses other inputs: for an app's unit tests, where no engine runs,
+/// and for previews.
 ///
-/// In speech bundles, `prefill` and `decode` give the recorded logits by position, whatever the caches hold.
-final class RecordedEngine: Engine {
-    let executedBy = "recorded vectors"
+/// Of speech every recording is heard as the recorded one of its length, and `prefill` and `decode` give the recorded
+/// logits by position, whatever the caches hold.
+public final class RecordedEngine: Engine {
+    public let executedBy = "recorded vectors"
     private let programs: [String: ProgramSpec]
     private let cases: [Case]
     private let buckets: [AudioBucket]
     private let restored: @Sendable (Tensor) -> Tensor
 
-    init(_ bundle: ModelBundle) throws {
+    /// - Throws: `BundleError`: the bundle has no vectors.
+    public init(_ bundle: ModelBundle) throws {
         cases = try Vectors(bundle).cases
         programs = Dictionary(uniqueKeysWithValues: bundle.manifest.programs.map { ($0.name, $0) })
         if case .transcription(let spec) = bundle.manifest.postprocessing {
@@ -30,7 +29,7 @@ final class RecordedEngine: Engine {
         }
     }
 
-    func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
+    public func run(_ program: String, _ inputs: [String: Tensor]) throws -> [String: Tensor] {
         if let bucket = buckets.first(where: { program == $0.prefill || program == $0.decode }) {
             return try speak(program, inputs, bucket)
         }
@@ -41,7 +40,7 @@ final class RecordedEngine: Engine {
         return found.outputs.filter { $0.key != "logits" || buckets.isEmpty }
     }
 
-    func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {
+    public func openDecoder(_ bucket: AudioBucket, _ spec: Transcription) throws -> any SpeechDecoder {
         HostStateDecoder(self, bucket, spec)
     }
 

@@ -1,4 +1,4 @@
-package org.edgeformer.demo
+package org.edgeformer.android
 
 import android.content.Context
 import android.media.AudioFormat
@@ -28,11 +28,14 @@ fun openRecording(context: Context, uri: Uri, sampleRate: Int): AudioReader = tr
     file.reset()
     if (isWav) openWav(file, sampleRate)
     else file.close().let { AudioReader(MediaSource(context, uri), sampleRate) }
-} catch (_: IOException) {
-    throw InputError(context.getString(R.string.speech_unreadable))
-} catch (_: IllegalArgumentException) { // the system's word for a file of another kind, and for a codec that it lacks
-    throw InputError(context.getString(R.string.speech_unreadable))
+} catch (error: IOException) {
+    throw unreadable(uri, error)
+} catch (error: IllegalArgumentException) { // the system's word for a file of another kind, and for a codec that it lacks
+    throw unreadable(uri, error)
 }
+
+private fun unreadable(uri: Uri, error: Exception) =
+    InputError("$uri: expected a recording that this phone decodes: ${error.message}", error)
 
 private val WAV_MARK = "RIFF".map { it.code }
 

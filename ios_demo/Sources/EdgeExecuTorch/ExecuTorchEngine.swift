@@ -1,7 +1,12 @@
-import EdgeCore
+import EdgeFormer
 import ExecuTorch
 import Foundation
 import Synchronization
+
+extension EngineProvider {
+    /// ExecuTorch, on the processor.
+    public static let executorch = EngineProvider(.executorch) { try ExecuTorchEngine.open($0) }
+}
 
 /// Runs an ExecuTorch bundle on the processor through XNNPACK: one method of a `.pte` per program, one at a time.
 ///
@@ -49,7 +54,7 @@ public final class ExecuTorchEngine: Engine {
     /// A file mapped into memory; its methods load as they are first called.
     fileprivate static func module(_ url: URL) -> Module { Module(filePath: url.path, loadMode: .mmap) }
 
-    public func run(_ program: String, _ inputs: [String: EdgeCore.Tensor]) throws -> [String: EdgeCore.Tensor] {
+    public func run(_ program: String, _ inputs: [String: EdgeFormer.Tensor]) throws -> [String: EdgeFormer.Tensor] {
         let spec = try checked.checkInputs(program, inputs)
         let outputs = try modules.withLock { modules in
             guard let module = modules[spec.file] else { throw EngineError("\(spec.file) is not loaded") }
@@ -84,7 +89,7 @@ public final class ExecuTorchEngine: Engine {
         return Dictionary(zip(spec.outputs.map(\.name), values), uniquingKeysWith: { $1 })
     }
 
-    fileprivate static func value(_ tensor: EdgeCore.Tensor) -> any ValueConvertible {
+    fileprivate static func value(_ tensor: EdgeFormer.Tensor) -> any ValueConvertible {
         switch tensor.values {
         case .float32(let values): ExecuTorch.Tensor<Float>(values, shape: tensor.shape)
         case .int32(let values): ExecuTorch.Tensor<Int32>(values, shape: tensor.shape)
@@ -93,12 +98,12 @@ public final class ExecuTorchEngine: Engine {
     }
 
     /// A copy of an output; nil where it is no tensor of a type that bundles have.
-    fileprivate static func tensor(_ value: Value) -> EdgeCore.Tensor? {
+    fileprivate static func tensor(_ value: Value) -> EdgeFormer.Tensor? {
         if let floats: ExecuTorch.Tensor<Float> = value.tensor() {
-            return EdgeCore.Tensor(floats.scalars(), shape: floats.shape)
+            return EdgeFormer.Tensor(floats.scalars(), shape: floats.shape)
         }
         if let integers: ExecuTorch.Tensor<Int32> = value.tensor() {
-            return EdgeCore.Tensor(integers.scalars(), shape: integers.shape)
+            return EdgeFormer.Tensor(integers.scalars(), shape: integers.shape)
         }
         return nil
     }
@@ -121,12 +126,12 @@ private final class ExecuTorchBucket: BucketPrograms {
         self.bucket = bucket
     }
 
-    func encodeAudio(_ mel: EdgeCore.Tensor) throws {
+    func encodeAudio(_ mel: EdgeFormer.Tensor) throws {
         encoded = try ExecuTorchEngine.execute(
             try program(bucket.encode), ["mel": ExecuTorchEngine.value(mel)], module)
     }
 
-    func run(_ name: String, _ steering: [String: EdgeCore.Tensor]) throws -> [String: EdgeCore.Tensor] {
+    func run(_ name: String, _ steering: [String: EdgeFormer.Tensor]) throws -> [String: EdgeFormer.Tensor] {
         let inputs = steering.mapValues(ExecuTorchEngine.value).merging(encoded) { $1 }
         return try ExecuTorchEngine.execute(try program(name), inputs, module)
             .compactMapValues(ExecuTorchEngine.tensor)

@@ -4,7 +4,7 @@ import Synchronization
 ///
 /// All that waits is taken at once: who comes late makes one guess at it, not one for each second.
 public final class WaitingAudio: Sendable {
-    private let samples = Mutex<[Float]>([])
+    private let waiting = Mutex<[[Float]]>([])
     private let arrivals: AsyncStream<Void>
     private let arrived: AsyncStream<Void>.Continuation
 
@@ -13,7 +13,7 @@ public final class WaitingAudio: Sendable {
 
     /// Add recorded samples (N). From any thread.
     public func append(_ block: [Float]) {
-        samples.withLock { $0 += block }
+        waiting.withLock { $0.append(block) }
         arrived.yield()
     }
 
@@ -24,12 +24,15 @@ public final class WaitingAudio: Sendable {
     public func onEnd(_ action: @escaping @Sendable () -> Void) { arrived.onTermination = { _ in action() } }
 
     /// All samples (N) that came since the last block, as a sequence for one reader, which waits for them.
-    public var blocks: AsyncMapSequence<AsyncStream<Void>, [Float]> {
-        arrivals.map { [self] in
-            samples.withLock { waiting in
-                defer { waiting = [] }
-                return waiting
-            }
+    public var blocks: AsyncMapSequence<AsyncStream<Void>, [Float]> { arrivals.map { [self] in take().flatMap { $0 } } }
+
+    /// The same, block by block as they came.
+    var deliveries: AsyncMapSequence<AsyncStream<Void>, [[Float]]> { arrivals.map { [self] in take() } }
+
+    private func take() -> [[Float]] {
+        waiting.withLock { waiting in
+            defer { waiting = [] }
+            return waiting
         }
     }
 }

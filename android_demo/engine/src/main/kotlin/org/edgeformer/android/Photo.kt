@@ -1,4 +1,4 @@
-package org.edgeformer.demo
+package org.edgeformer.android
 
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory

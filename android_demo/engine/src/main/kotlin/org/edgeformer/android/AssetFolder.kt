@@ -1,4 +1,4 @@
-package org.edgeformer.demo
+package org.edgeformer.android
 
 import android.content.res.AssetFileDescriptor
 import android.content.res.AssetManager
