@@ -16,7 +16,7 @@ from edgeformer_runtime.engines import open_engine
 from edgeformer_runtime.engines.base import Engine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.packing import row_inputs, row_outputs, rows_of
+from edgeformer_runtime.pipelines.program import row_inputs, row_outputs, rows_of
 from edgeformer_runtime.registry import load_attribute
 from edgeformer_runtime.verify.verify import Verification
 

@@ -2,7 +2,7 @@
 
 Each text has its own positions, from 0 on, and sees itself alone: answers are those of one run for each but for
 rounding. A call reads all weights, whatever the length, and no position is spent on padding. Rows are packed by
-`edgeformer_runtime.pipelines.packing`.
+`edgeformer_runtime.pipelines.program`.
 """
 
 from __future__ import annotations

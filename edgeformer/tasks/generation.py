@@ -108,18 +108,20 @@ def check_byte_level(tokenizer: str) -> None:
 def _record(bundle: Bundle, engine: Engine, samples: Sequence[Mapping[str, Any]]) -> list[Case]:
     """A case for each prompt in each bucket."""
     from edgeformer_runtime.pipelines.generation import TextGenerator
-    from edgeformer_runtime.verify.generation_replay import record
+    from edgeformer_runtime.verify.decoder_replay import record_text
 
     generator = TextGenerator(bundle, engine)
     return [
-        record(generator, stored, bucket, RECORDED_TOKENS) for bucket in generator.head.buckets for stored in samples
+        record_text(generator, stored, bucket, RECORDED_TOKENS)
+        for bucket in generator.head.buckets
+        for stored in samples
     ]
 
 
 def _rerun(bundle: Bundle, engine: Engine, cases: Sequence[Case], per_program: int, tokens: int) -> None:
     """The first prompts of the shortest cache, and so many tokens after each."""
     from edgeformer_runtime.pipelines.generation import TextGenerator
-    from edgeformer_runtime.verify.generation_replay import recorded_logits
+    from edgeformer_runtime.verify.decoder_replay import recorded_logits
 
     generator = TextGenerator(bundle, engine)
     bucket = generator.head.buckets[0]
@@ -291,7 +293,7 @@ def _source_windows(checkpoint: Checkpoint, parts: Sequence[Sequence[int]]) -> l
 
 def _window(logits: Sequence[Any], part: Sequence[int]) -> _Window:
     """From the logits (V,) behind each token but perhaps the last."""
-    from edgeformer_runtime.verify.generation_replay import log_probability
+    from edgeformer_runtime.verify.decoder_replay import log_probability
 
     pairs = list(zip(logits, part[1:], strict=False))
     surprises = np.array([-log_probability(row, token) for row, token in pairs])

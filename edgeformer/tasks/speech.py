@@ -125,7 +125,7 @@ def speech(capacities: Sequence[int], sample_rate: int, knows_english: bool = Tr
 def _record(bundle: Bundle, engine: Engine, samples: Sequence[Mapping[str, Any]]) -> list[Case]:
     """A case for each bucket."""
     from edgeformer_runtime.pipelines.speech import Transcriber
-    from edgeformer_runtime.verify.speech_replay import record
+    from edgeformer_runtime.verify.decoder_replay import record
 
     transcriber = Transcriber(bundle, engine)
     return [record(transcriber, *pair) for pair in zip(samples, transcriber.spec.buckets, strict=True)]
@@ -137,8 +137,8 @@ def _rerun(bundle: Bundle, engine: Engine, cases: Sequence[Case], per_program: i
     """
     from edgeformer_runtime.bundle.specs import bucket_of
     from edgeformer_runtime.pipelines.speech import Transcriber
-    from edgeformer_runtime.verify.speech_replay import read_wav
-    from edgeformer_runtime.verify.speech_replay import steps as decode
+    from edgeformer_runtime.verify.decoder_replay import read_wav
+    from edgeformer_runtime.verify.decoder_replay import steps as decode
 
     transcriber = Transcriber(bundle, engine)
     case = next(case for case in cases if case.program == transcriber.spec.buckets[0].encode)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeformer_runtime import __version__
-from edgeformer_runtime.pipelines.speech_windows import AudioBuffer, next_window
+from edgeformer_runtime.pipelines.speech_model import AudioBuffer, next_window
 from edgeformer_runtime.preprocess.silence import PauseOptions, is_silent, quietest_cut, speech_ranges
 from tests.golden.golden_files import document, tensors
 

@@ -29,7 +29,7 @@ from edgeformer_runtime.pipelines.program import ProgramPipeline
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
 from edgeformer_runtime.tasks.programs import MASK_POSITION
-from edgeformer_runtime.verify.speech_replay import record
+from edgeformer_runtime.verify.decoder_replay import record
 from tests.golden import tiny_manifests as tiny
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "turn", "the", "lights", "off", "on", "hello", "##s", "!")

@@ -23,7 +23,7 @@ from edgeformer_runtime.engines.checked import CheckedEngine
 from edgeformer_runtime.errors import EngineError
 from edgeformer_runtime.pipelines.speech import Transcriber
 from edgeformer_runtime.preprocess.log_mel import mel_filter_bank, write_mel_filters
-from edgeformer_runtime.verify.speech_replay import record
+from edgeformer_runtime.verify.decoder_replay import record
 
 RATE = 4000
 MOST_VALUES = 1 << 20

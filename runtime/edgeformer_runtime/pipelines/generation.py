@@ -15,8 +15,16 @@ import numpy as np
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
-from edgeformer_runtime.decoding.logit_rules import Sampler, check_finite
-from edgeformer_runtime.decoding.next_words import Branch, Branches, Suggestion, Vocabulary, next_words, split_typed
+from edgeformer_runtime.decoding.logit_rules import (
+    Branch,
+    Branches,
+    Sampler,
+    Suggestion,
+    Vocabulary,
+    check_finite,
+    next_words,
+    split_typed,
+)
 from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.decoding.tokenizer import TextStream, TextTokens
 from edgeformer_runtime.engines.base import Engine

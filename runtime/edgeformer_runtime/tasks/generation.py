@@ -272,8 +272,8 @@ GENERATION = AnswerKind(
     result="edgeformer_runtime.pipelines.generation:GenerationResult",
     show=_show,
     plural="texts",
-    replay="edgeformer_runtime.verify.generation_replay:GenerationReplay",
-    workload="edgeformer_runtime.verify.generation_replay:generation_workload",
+    replay="edgeformer_runtime.verify.decoder_replay:GenerationReplay",
+    workload="edgeformer_runtime.verify.decoder_replay:generation_workload",
     options="edgeformer_runtime.decoding.options:GenerateOptions",
     run_options=(
         "--max-tokens",

@@ -13,8 +13,8 @@ from edgeformer.convert.target import PRECISIONS
 from edgeformer.doctor.check_graph import _extremes, check_processors
 from edgeformer.doctor.examination import peak_memory
 from edgeformer.doctor.examiner import Node, Program, Severity, Value, examiner_for, older, parse_version
+from edgeformer_converters.litert.examiner import oldest_runtime
 from edgeformer_converters.litert.graph import LiteRTGraph
-from edgeformer_converters.litert.versions import oldest_runtime
 from edgeformer_runtime.errors import InputError
 
 pytestmark = pytest.mark.slow

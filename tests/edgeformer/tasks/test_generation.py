@@ -31,7 +31,7 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines.base import Cancelled
 from edgeformer_runtime.pipelines.generation import GenerationResult, TextGenerator
-from edgeformer_runtime.verify.generation_replay import GenerationReplay
+from edgeformer_runtime.verify.decoder_replay import GenerationReplay
 from edgeformer_runtime.verify.verify import verify
 from tests.checkpoint_factory import END, save_generator
 

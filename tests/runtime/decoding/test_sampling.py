@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeformer_runtime.decoding.logit_rules import Sampler
-from edgeformer_runtime.decoding.next_words import split_typed
+from edgeformer_runtime.decoding.logit_rules import Sampler, split_typed
 from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.decoding.tokenizer import TextStream
 from edgeformer_runtime.errors import InputError

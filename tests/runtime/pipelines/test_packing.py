@@ -18,8 +18,7 @@ from edgeformer_runtime.cli.text_files import Columns, answer_lines, read_texts
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
-from edgeformer_runtime.pipelines.packing import row_inputs, rows_of
-from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline
+from edgeformer_runtime.pipelines.program import Prepared, ProgramPipeline, row_inputs, rows_of
 from tests.runtime.tiny_bundle import LABELS, SEQ_LENS, TABLE, TinyEngine, make_without_model, manifest, seal
 
 LENGTH, COUNT = SEQ_LENS[-1], 4
