@@ -28,7 +28,9 @@ from edgeformer_converters.executorch.rewrites import (
     normalize_in_delegate,
     shared_provenance,
     slice_instead_of_select,
+    tanh_gelus,
     widen_embedding_ids,
+    write_out_tanh_gelu,
     write_rows_by_index,
 )
 from edgeformer_converters.executorch.target import TARGET
@@ -88,7 +90,7 @@ def _lower(programs: Sequence[Program], precision: str, folder: Path) -> Lowered
     with quiet_tools(), torch.no_grad(), shared_provenance():
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 
-        exported = {program.name: _export(program, precision) for program in programs}
+        exported = {program.name: _without_tanh_gelu(_export(program, precision), program) for program in programs}
         stateful = any(map(changed_buffers, exported.values()))
         if stateful:
             exported = {program.name: _with_state(exported[program.name], program) for program in programs}
@@ -135,6 +137,15 @@ def _export(program: Program, precision: str) -> Any:
     if not set(program.layer_formats.values()) <= {"fp32"} or not program.layer_formats:
         store_attention_biases_in_int8(quantized)
     return torch.export.export(quantized, inputs)
+
+
+def _without_tanh_gelu(exported: Any, program: Program) -> Any:
+    """The exported program, with that activation as XNNPACK can compute it."""
+    if not tanh_gelus(exported.graph):
+        return exported
+    module = exported.module()
+    write_out_tanh_gelu(module)
+    return torch.export.export(module, program.example_inputs())
 
 
 def _with_state(exported: Any, program: Program) -> Any:

@@ -107,6 +107,21 @@ def normalize_in_delegate(module: GraphModule) -> None:
     module.recompile()
 
 
+def tanh_gelus(graph: Graph) -> list[Any]:
+    """Where GELU's approximation by tanh is asked for."""
+    return [node for node in _calls(graph, aten.gelu.default) if node.kwargs.get("approximate") == "tanh"]
+
+
+def write_out_tanh_gelu(module: GraphModule) -> None:
+    """Spell GELU's approximation by tanh with what XNNPACK can do: its own GELU is always the exact one.
+
+    The two differ by up to 4.7e-4, which a tiny GPT-2 with large random weights makes 2.8e-4 of its largest logit.
+    """
+    for node in tanh_gelus(module.graph):
+        _replace(module.graph, node, _tanh_gelu)
+    module.recompile()
+
+
 def _normalized(graph: Graph, x: Any, column: Any, epsilon: float) -> Any:
     """x (..., C) less its mean, divided by its standard deviation; `column` (1, C) holds 1 / C."""
 

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from edgeformer_converters.executorch.rewrites import compute_in_half, widen_embedding_ids
+from edgeformer_converters.executorch.rewrites import (
+    compute_in_half,
+    tanh_gelus,
+    widen_embedding_ids,
+    write_out_tanh_gelu,
+)
 
 
 def exported(module: nn.Module, *inputs: Tensor) -> GraphModule:
@@ -28,6 +33,25 @@ def test_gelu_in_half_is_close_and_never_nan() -> None:
     assert got.dtype == torch.float32
     # 5e-4 for the tanh form, and float16's step at |x| = 6, which is 4e-3.
     torch.testing.assert_close(got, nn.functional.gelu(x), rtol=2e-3, atol=2e-3)
+
+
+class TanhGelu(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """GPT-2's activation."""
+        return (nn.functional.gelu(x, approximate="tanh"),)
+
+
+def test_gelu_by_tanh_is_written_out() -> None:
+    x = torch.cat([torch.linspace(-6, 6, 1201), torch.tensor([-300.0, 300.0])])
+    graph = exported(TanhGelu(), x)
+    assert len(tanh_gelus(graph.graph)) == 1
+    write_out_tanh_gelu(graph)
+    assert not tanh_gelus(graph.graph)
+    (got,) = graph(x)
+    torch.testing.assert_close(got, nn.functional.gelu(x, approximate="tanh"), rtol=1e-5, atol=1e-6)
+    exact = exported(Gelu(), x)
+    write_out_tanh_gelu(exact)
+    assert torch.equal(exact(x)[0], nn.functional.gelu(x))
 
 
 def test_layer_norm_stays_in_float32() -> None:
