@@ -97,9 +97,8 @@ def write_bundle(
     draft = _draft(folder, manifest)
     recorded = record_cases(draft, programs, spec) if cases is None else cases
     tolerances = spec.tolerances(precision)
-    if spec.keeps_state:
-        rounding = converter.target.format.state_rounding * spec.task.state_roundings
-        tolerances = replace(tolerances, output=max(tolerances.output, rounding), score=max(tolerances.score, rounding))
+    rounding = converter.target.format.state_rounding * spec.state_roundings
+    tolerances = replace(tolerances, output=max(tolerances.output, rounding))
     write_vectors(folder, recorded, tolerances, draft.manifest)
     return _draft(folder, draft.manifest)
 

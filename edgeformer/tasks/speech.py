@@ -69,7 +69,7 @@ def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progra
             SAMPLE_FILE: wav,
         },
         samples=tuple({"audio": SAMPLE_FILE, "samples": count} for count in counts),
-        keeps_state=head.state == PROGRAM_STATE,
+        state_roundings=float(head.state == PROGRAM_STATE),
     )
 
 

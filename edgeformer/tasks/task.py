@@ -34,7 +34,8 @@ class TaskSpec:
         preprocessing, postprocessing: the manifest's entries.
         assets: files that they name, with their contents.
         samples: inputs, in the form that vectors store, that touch every program; deterministic.
-        keeps_state: whether programs keep a state from one run to the next, which formats round.
+        state_roundings: how far outputs may move because the programs keep a state, as a multiple of
+            `FileFormat.state_rounding`; 0 where they keep none.
     """
 
     task: Task
@@ -42,7 +43,7 @@ class TaskSpec:
     postprocessing: Postprocessing
     assets: Mapping[str, bytes]
     samples: tuple[Mapping[str, Any], ...]
-    keeps_state: bool = False
+    state_roundings: float = 0.0
 
     def tolerances(self, precision: Precision) -> Tolerances:
         """How far outputs and answers of a precision may be from the recorded ones."""
@@ -169,7 +170,6 @@ class Task:
         least_backstop: what bounds recorded outputs below fp16 is at least this.
         score_backstop: the field of `target.Backstop` that bounds recorded scores below fp16; None: the precision's own
             tolerance does.
-        state_roundings: how far outputs and scores may move where programs keep a state, in roundings of the format.
         layers_as_outputs: whether a layer may be as far off as an output; else as the precision's own tolerance says.
         record: (bundle, engine, samples) to the recorded cases.
         rerun: (bundle, engine, cases, cases of each program, steps of a decoder) runs recorded inputs once more.
@@ -211,7 +211,6 @@ class Task:
     tolerance_scale: tuple[float, float] = (1.0, 1.0)
     least_backstop: float = 0.0
     score_backstop: str | None = None
-    state_roundings: float = 1.0
     layers_as_outputs: bool = False
     record: Callable[[Bundle, Engine, Sequence[Mapping[str, Any]]], list[Case]] = record_programs
     rerun: Callable[[Bundle, Engine, Sequence[Case], int, int], None] = rerun_programs
