@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -200,11 +199,45 @@ def run(
     "tokens" and "finish_reason". With - and
     --input each line is answered by an object, with its number as "line", and "error" if it cannot be used.
     """
-    asked = locals()
     from edgeformer_runtime import load
     from edgeformer_runtime.cli.run import RunOptions, answer_inputs
 
-    options = RunOptions(**{field.name: asked[field.name] for field in fields(RunOptions)})
+    options = RunOptions(
+        pair=pair,
+        token_ids=token_ids,
+        top=top,
+        unanswerable=unanswerable,
+        aggregation=aggregation,
+        targets=targets,
+        labels=labels,
+        template=template,
+        multi_label=multi_label,
+        language=language,
+        task=task,
+        beam_size=beam_size,
+        timestamps=timestamps,
+        words=words,
+        vad=vad,
+        hotwords=hotwords,
+        clip_timestamps=clip_timestamps,
+        max_line_width=max_line_width,
+        max_line_count=max_line_count,
+        prompt=prompt,
+        file_format=file_format,
+        folder=folder,
+        file=file,
+        column=column,
+        pair_column=pair_column,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop,
+        seed=seed,
+        special_tokens=special_tokens,
+        suggest=suggest,
+    )
     required = required_of(require_signature, require_name, require_version)
     with load(bundle, threads, require_signature=required, isolated=isolated, allow_refused=allow_refused) as pipeline:
         answer_inputs(pipeline, inputs or [], options, as_json)
