@@ -221,20 +221,11 @@ def test_suggestions_are_the_likeliest_words(generator: TextGenerator, public: A
         chances = [float(follows([*prompt, *ids[:at]])[token]) for at, token in enumerate(ids)]
         return math.prod(chances) * float(follows([*prompt, *ids])[tokens.closes].sum())
 
-    best = found[0]
-    ways = [
-        [one, two]
-        for one in range(len(tokens.bytes))
-        for two in range(len(tokens.bytes))
-        if tokens.bytes[one] + tokens.bytes[two] == b" " + best.word.encode()
-    ]
-    single = [[token] for token, written in enumerate(tokens.bytes) if written == b" " + best.word.encode()]
-    assert ways or single
-    ratio = max(map(word, single or ways)) / (best.probability or 1)
-    runner = found[1]
-    others = [[token] for token, written in enumerate(tokens.bytes) if written == b" " + runner.word.encode()]
-    if single and others:
-        assert word(others[0]) / (runner.probability or 1) == pytest.approx(ratio, rel=1e-4)
+    likeliest = sorted((i for i, each in enumerate(tokens.bytes) if each.startswith(b" c")), key=lambda i: -word([i]))
+    assert [tokens.bytes[i] for i in likeliest[:2]] == [b" " + each.word.encode() for each in found[:2]]
+    # The probabilities are those, divided by what all words have together.
+    first, second = (each.probability / word([i]) for each, i in zip(found, likeliest, strict=False))
+    assert first == pytest.approx(second, rel=1e-4)
     assert all(" " not in each.word for each in generator.suggest("turn the lights ", 5))
     result = generator.run("turn the l", GenerateOptions(suggest=2))
     assert result.to_json() == {
@@ -313,6 +304,18 @@ def test_what_surrounds_the_model_is_read_strictly(drafted: Drafted) -> None:
         check_byte_level(word_piece)
 
 
+def learn(source: Path, text: str, steps: int = 60) -> None:
+    """Train a checkpoint until it knows a text by heart, so that it is sure of its tokens as trained models are."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(source)
+    ids = transformers.AutoTokenizer.from_pretrained(source)(text, return_tensors="pt").input_ids
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    model.save_pretrained(source)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "target", "precisions"), [("gpt2", "onnx", ("fp32",)), ("llama", "litert", ("fp32", "dynamic-int8"))]
@@ -322,19 +325,21 @@ def test_a_bundle_goes_on_as_transformers_does(
 ) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "litert": "litert_torch"}[target])
     source = save_generator(tmp_path / kind, kind)
+    text = tmp_path / "held.txt"
+    text.write_text("please remind me to call the bank about my savings account\n" * 4)
+    learn(source, text.read_text())
     rows = convert(ConvertOptions(str(source), tmp_path / "out", (target,), precisions, (224,))).bundles
     assert all(row.ok for row in rows)
     model = transformers.AutoModelForCausalLM.from_pretrained(source).eval()
     expected = greedy((model, transformers.AutoTokenizer.from_pretrained(source)), PROMPT, LONG)
     with load(rows[0].path) as pipeline:
         assert list(pipeline(PROMPT, max_tokens=LONG).tokens) == expected
-    text = tmp_path / "held.txt"
-    text.write_text("please remind me to call the bank about my savings account\n" * 4)
     for row in rows:
         with Bundle.open(row.path) as bundle:
             assert verify(bundle).ok
             found = evaluate(bundle, text, source).to_json()
-        allowed = 1e-4 if row.precision == "fp32" else 0.03
-        assert found["value"] == pytest.approx(found["source_value"], rel=allowed)
-        # Random weights are rarely sure of a token, so int8 changes more of them than of a trained model.
-        assert found["agreement"] >= (1.0 if row.precision == "fp32" else 0.8)
+        # What int8 may cost a trained model. It says nothing of random weights, which are sure of no token: there int8
+        # changes one in ten and more.
+        same, agreement = (1e-4, 1.0) if row.precision == "fp32" else (0.01, 0.95)
+        assert found["value"] == pytest.approx(found["source_value"], rel=same)
+        assert found["agreement"] >= agreement
