@@ -14,8 +14,7 @@ from rich.table import Table
 
 from edgeformer import api
 from edgeformer.arguments import check_compression
-from edgeformer_runtime.cli.app import Json, numbers
-from edgeformer_runtime.cli.console import Bars, Steps, out, print_json, print_result, progress_bar
+from edgeformer_runtime.cli.console import Bars, Json, Steps, numbers, out, print_json, print_result, progress_bar
 from edgeformer_runtime.errors import InputError
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from edgeformer_runtime import __version__
 from edgeformer_runtime.cli.console import (
-    EXIT_FAILED_CHECK,
     AllowRefused,
-    err,
     out,
     print_json,
     print_result,
@@ -25,13 +23,10 @@ from edgeformer_runtime.cli.console import RequiredKeys as RequiredKeys
 from edgeformer_runtime.cli.console import RequiredName as RequiredName
 from edgeformer_runtime.cli.console import RequiredVersion as RequiredVersion
 from edgeformer_runtime.cli.console import Threads as Threads
+from edgeformer_runtime.cli.console import print_verification as print_verification
 from edgeformer_runtime.cli.console import required_of as required_of
+from edgeformer_runtime.cli.console import sweep_of as sweep_of
 from edgeformer_runtime.cli.listen import listen
-from edgeformer_runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from edgeformer_runtime.bench.contender import Sweep
-    from edgeformer_runtime.verify.verify import Verification
 
 
 def new_app() -> typer.Typer:
@@ -45,8 +40,6 @@ def new_app() -> typer.Typer:
 
 
 app = new_app()
-
-Number = TypeVar("Number", int, float)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
 BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
@@ -196,8 +189,8 @@ def run(
     """Answer inputs.
 
     --json prints a list of {"input", ...} with "labels" and "scores", "embedding", "text" and "segments", or "text",
-    "tokens" and "finish_reason". With - and
-    --input each line is answered by an object, with its number as "line", and "error" if it cannot be used.
+    "tokens" and "finish_reason". With - and --input each line is answered by an object, with its number as "line", and
+    "error" if it cannot be used.
     """
     from edgeformer_runtime import load
     from edgeformer_runtime.cli.run import RunOptions, answer_inputs
@@ -438,41 +431,6 @@ def build_executorch(
 
 
 app.command()(listen)
-
-
-def print_verification(path: Path, verification: Verification, as_json: bool) -> None:
-    """Print the outcome of a verification, and exit with 1 if it is not ok."""
-    for why in verification.refusals:
-        err.print(f"note: its conversion's gates refused this bundle: {why}")
-    print_result(verification, as_json)
-    if not verification.ok:
-        reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
-        err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
-        raise typer.Exit(EXIT_FAILED_CHECK)
-
-
-def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
-    """What `bench` is asked to measure, from its options' texts with commas.
-
-    Raises:
-        InputError: numbers that are none, or out of range.
-    """
-    from edgeformer_runtime.bench.contender import Sweep
-
-    names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
-    return Sweep(numbers(threads, int, "--threads", "1,2,4"), numbers(batches, int, "--batch", "1,2,4"), names)
-
-
-def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
-    """Numbers from an option's text with commas: each once, in their order.
-
-    Raises:
-        InputError: something else stands between the commas; the message has the option's name and the example.
-    """
-    try:
-        return tuple(dict.fromkeys(kind(number) for number in text.split(",")))
-    except ValueError:
-        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
 
 
 def main() -> None:

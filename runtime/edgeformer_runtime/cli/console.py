@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any, NoReturn, TextIO, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeVar, cast
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -24,9 +24,15 @@ from rich.progress import Progress as Bar
 from rich.segment import Segment
 
 from edgeformer_runtime.bundle.signature import Requirement
-from edgeformer_runtime.errors import EdgeFormerError
+from edgeformer_runtime.errors import EdgeFormerError, InputError
 from edgeformer_runtime.interface import CountProgress, Shown
 from edgeformer_runtime.process import Stderr, open_standard_streams, stderr_may_be_unread
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.bench.contender import Sweep
+    from edgeformer_runtime.verify.verify import Verification
+
+Number = TypeVar("Number", int, float)
 
 EXIT_FAILED_CHECK = 1
 EXIT_BAD_INPUT = 2
@@ -352,3 +358,38 @@ Isolated = Annotated[
 def required_of(keys: Sequence[Path] | None, name: str | None, version: int | None) -> Requirement:
     """The options --require-signature, --require-name and --require-version, as one value."""
     return Requirement(tuple(keys or ()), name, version)
+
+
+def print_verification(path: Path, verification: Verification, as_json: bool) -> None:
+    """Print the outcome of a verification, and exit with 1 if it is not ok."""
+    for why in verification.refusals:
+        err.print(f"note: its conversion's gates refused this bundle: {why}")
+    print_result(verification, as_json)
+    if not verification.ok:
+        reason = next((f": {stage.reason}" for stage in verification.stages if stage.reason is not None), "")
+        err.print(f"{path}: diverges from the reference, first at the stage {verification.first_diverging}{reason}")
+        raise typer.Exit(EXIT_FAILED_CHECK)
+
+
+def sweep_of(programs: str, batches: str, threads: str) -> Sweep:
+    """What `bench` is asked to measure, from its options' texts with commas.
+
+    Raises:
+        InputError: numbers that are none, or out of range.
+    """
+    from edgeformer_runtime.bench.contender import Sweep
+
+    names = tuple(dict.fromkeys(name for name in programs.split(",") if name))
+    return Sweep(numbers(threads, int, "--threads", "1,2,4"), numbers(batches, int, "--batch", "1,2,4"), names)
+
+
+def numbers(text: str, kind: type[Number], option: str, example: str) -> tuple[Number, ...]:
+    """Numbers from an option's text with commas: each once, in their order.
+
+    Raises:
+        InputError: something else stands between the commas; the message has the option's name and the example.
+    """
+    try:
+        return tuple(dict.fromkeys(kind(number) for number in text.split(",")))
+    except ValueError:
+        raise InputError(f"expected {option} as numbers with commas, like {example}, found {text!r}") from None
