@@ -90,9 +90,10 @@ struct PortableSha256 {
             for (index, value) in [a, b, c, d, e, f, g, h].enumerated() { state[index] &+= value }
         }
     }
-
-    private func rotated(_ word: UInt32, _ count: UInt32) -> UInt32 { word >> count | word << (32 - count) }
 }
+
+// No method: without optimization each call of one would retain and release the hash's arrays.
+private func rotated(_ word: UInt32, _ count: UInt32) -> UInt32 { word >> count | word << (32 - count) }
 
 /// The hash of whole data.
 public enum FileHash {
