@@ -50,19 +50,15 @@ class Job:
 
 
 _ALL = ("debian", "setup")
+_LATER = "--ignore tests/ios --ignore tests/android --ignore tests/tools/pi --ignore tests/web"
 JOBS = (
     Job("setup", "make setup", 25, slots=0),
     Job("browser", "make browser", 10, slots=0),
     Job("debian", "python3 -m tools.prepare", 25, ("browser",), slots=0),
-    # While .venv is installed, which takes one core; tests/ios reads the rest of the app.
-    Job("ios", "python3 -m ios_demo.tools.check --swift", 25, ("debian",)),
-    # Without those of what android, pi and web bring, which run behind these.
-    Job(
-        "test",
-        "PYTEST_ADDOPTS='--ignore tests/android --ignore tests/tools/pi --ignore tests/web' make test",
-        70,
-        ("setup", "browser"),
-    ),
+    # tests/ios reads the rest of the app.
+    Job("ios", f"python3 -m ios_demo.tools.check --swift && {_PYTEST} tests/ios", 25, _ALL),
+    # Without those of what ios, android, pi and web bring, which run behind these.
+    Job("test", f"PYTEST_ADDOPTS='{_LATER}' make test", 70, ("setup", "browser")),
     Job("lint", "make lint", 15, ("setup",)),
     Job("pi", f"make pi && {_PYTEST} tests/tools/pi", 45, _ALL),
     Job("android", f"make android && {_PYTEST} tests/android", 30, _ALL),

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_bundle import make_onnx
 
 from edgeformer_runtime import load
-from ios_demo.tools.check import CONSUMER_PROGRAM, REPOSITORY, build_consumer
-from ios_demo.tools.swift_root import SwiftRoot, open_root
-from tools.debian import SetupError
+from ios_demo.tools.check import CONSUMER_PROGRAM, build_consumer
+from ios_demo.tools.swift_root import SwiftRoot
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
 
@@ -23,36 +20,21 @@ TEXT = "turn the lights off"
 
 
 @pytest.fixture(scope="module")
-def root() -> SwiftRoot:
+def root(swift_root: SwiftRoot) -> SwiftRoot:
     """The root with the consumer, which `make ios` has built."""
-    try:
-        root = open_root(REPOSITORY)
-    except SetupError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    if not (root.folder / CONSUMER_PROGRAM.removeprefix("/")).is_file():
-        assert build_consumer(root) == ""
-    return root
-
-
-@pytest.fixture
-def place(root: SwiftRoot) -> Iterator[Path]:
-    """A folder in the root's /tmp."""
-    folder = root.folder / "tmp" / f"consumer-{os.getpid()}"
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
+    if not (swift_root.folder / CONSUMER_PROGRAM.removeprefix("/")).is_file():
+        assert build_consumer(swift_root) == ""
+    return swift_root
 
 
 @pytest.mark.parametrize("any_length", [False, True])
-def test_it_answers_as_the_python_runtime(root: SwiftRoot, place: Path, any_length: bool) -> None:
-    bundle = make_onnx(place / "tiny.onnx.fp32", any_length=any_length)
+def test_it_answers_as_the_python_runtime(root: SwiftRoot, scratch: Path, any_length: bool) -> None:
+    bundle = make_onnx(scratch / "tiny.onnx.fp32", any_length=any_length)
     found = importlib.util.find_spec("onnxruntime")
     assert found is not None and found.origin is not None
     (library,) = (Path(found.origin).parent / "capi").glob("libonnxruntime.so.*")
-    shutil.copy(library, place)
-    inside = f"/tmp/{place.name}"
+    shutil.copy(library, scratch)
+    inside = f"/tmp/{scratch.name}"
     command = [CONSUMER_PROGRAM, f"{inside}/{bundle.name}", TEXT, f"{inside}/{library.name}"]
     said = root.run(command, stdout=subprocess.PIPE)
     assert said.returncode == 0, said.stdout
@@ -65,9 +47,9 @@ def test_it_answers_as_the_python_runtime(root: SwiftRoot, place: Path, any_leng
     assert executed_by.startswith("onnxruntime 1.")
 
 
-def test_a_missing_library_is_named(root: SwiftRoot, place: Path) -> None:
-    bundle = make_onnx(place / "tiny.onnx.fp32")
-    command = [CONSUMER_PROGRAM, f"/tmp/{place.name}/{bundle.name}", TEXT, "/tmp/none.so"]
+def test_a_missing_library_is_named(root: SwiftRoot, scratch: Path) -> None:
+    bundle = make_onnx(scratch / "tiny.onnx.fp32")
+    command = [CONSUMER_PROGRAM, f"/tmp/{scratch.name}/{bundle.name}", TEXT, "/tmp/none.so"]
     said = root.run(command, stdout=subprocess.PIPE)
     assert said.returncode != 0
     assert "ONNX Runtime cannot be loaded: /tmp/none.so" in said.stdout

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ios_demo.tools.check import BUILD_OPTIONS, REPOSITORY
-from ios_demo.tools.swift_root import BUILD_INSIDE, REPOSITORY_INSIDE, SwiftRoot, open_root
-from tools.debian import SetupError
+from ios_demo.tools.swift_root import BUILD_INSIDE, REPOSITORY_INSIDE, SwiftRoot
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
 
@@ -37,27 +34,12 @@ WRONG_NAMES = (
 
 
 @pytest.fixture(scope="module")
-def root() -> SwiftRoot:
+def root(swift_root: SwiftRoot) -> SwiftRoot:
     """The root, with the modules of all packages built."""
-    try:
-        root = open_root(REPOSITORY)
-    except SetupError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
     command = ["swift", "build", "--build-tests", *BUILD_OPTIONS]
-    built = root.run(command, inside=REPOSITORY_INSIDE, stdout=subprocess.PIPE)
+    built = swift_root.run(command, inside=REPOSITORY_INSIDE, stdout=subprocess.PIPE)
     assert built.returncode == 0, built.stdout
-    return root
-
-
-@pytest.fixture
-def scratch(root: SwiftRoot) -> Iterator[Path]:
-    """A folder in the root's /tmp."""
-    folder = root.folder / "tmp" / f"engine-members-{os.getpid()}"
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
+    return swift_root
 
 
 def typecheck(root: SwiftRoot, scratch: Path, folder: str) -> subprocess.CompletedProcess[str]:

@@ -6,11 +6,13 @@ public enum BundleTask: String, CaseIterable, Sendable {
     case textClassification = "text-classification"
     /// A vector for a text.
     case textEmbedding = "text-embedding"
-    /// Places in a text that answer a question.
+    /// A number for a text.
     case textScoring = "text-scoring"
+    /// Places in a text that answer a question.
     case questionAnswering = "question-answering"
     /// Places in a text with labels.
     case tokenClassification = "token-classification"
+    /// Tokens for the masks of a text.
     case fillMask = "fill-mask"
     /// Labels with scores for an image.
     case imageClassification = "image-classification"
