@@ -119,7 +119,8 @@ def _made_for(
             'one of tokens: add "architectures": ["MobileBertForSequenceClassification"] if it is one'
         )
     heads = {unwrapped(name).partition(".")[0] for name in weights.weight_shapes(files)}
-    able = (task.name for task in TASKS.values() if task.architecture and task.heads[0].rstrip(".") in heads)
+    with_heads = (task for task in TASKS.values() if task.architecture and task.heads)
+    able = (task.name for task in with_heads if task.heads[0].rstrip(".") in heads)
     return _by_labels(next((name for name in able if name in family.tasks), headless), family, raw)
 
 

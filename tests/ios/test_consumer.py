@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny_bundle import make_onnx
 
 from edgeformer_runtime import load
 from ios_demo.tools.check import CONSUMER_PROGRAM, build_consumer
 from ios_demo.tools.swift_root import SwiftRoot
+from tests.runtime.tiny_bundle import make_onnx
 
 pytestmark = [pytest.mark.ios, pytest.mark.slow]
 

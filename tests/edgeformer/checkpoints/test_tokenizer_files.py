@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from edgeformer.checkpoints.tokenizers import read_tokenizer, vocabulary_size
 from edgeformer.convert.bundle_writer import requirements, unread_by_phones
+from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.bundle.manifest import Requirements
 from edgeformer_runtime.errors import InputError
 
@@ -282,9 +283,10 @@ def test_what_phones_do_not_read(parts: dict[str, Any], unread: str | None) -> N
 def test_requires_says_which_phones_read_the_tokenizer() -> None:
     converter: Any = SimpleNamespace(requires=Requirements(runtime="0.1.0", ios="15.0", android_api=23))
     preprocessing = SimpleNamespace(tokenizer="tokenizer.json")
+    task = TASKS["text-classification"]
 
     def spec(text: str) -> Any:
-        return SimpleNamespace(preprocessing=preprocessing, assets={"tokenizer.json": text.encode()})
+        return SimpleNamespace(task=task, preprocessing=preprocessing, assets={"tokenizer.json": text.encode()})
 
     needed, warning = requirements(converter, spec(_changed("xlm-roberta", normalizer={"type": "Nmt"})))
     assert (needed.runtime, needed.ios, needed.android_api) == ("0.1.0", None, None)
@@ -293,4 +295,9 @@ def test_requires_says_which_phones_read_the_tokenizer() -> None:
     assert requirements(converter, spec(whole)) == (converter.requires, None)
     bert = json.loads((Path(__file__).parents[2] / "golden" / "wordpiece.json").read_text())["tokenizers"]["uncased"]
     assert requirements(converter, spec(bert)) == (converter.requires, None)
-    assert requirements(converter, SimpleNamespace(preprocessing=object())) == (converter.requires, None)
+    no_text: Any = SimpleNamespace(task=task, preprocessing=object())
+    assert requirements(converter, no_text) == (converter.requires, None)
+    no_text.task = TASKS["text-generation"]
+    needed, warning = requirements(converter, no_text)
+    assert (needed.ios, needed.android_api) == (None, None)
+    assert warning == "no app does text-generation yet: requires says null"
