@@ -61,33 +61,31 @@ def load(
         True
     """
     # Imported here, so that `import edgeformer_runtime` costs nothing and loads no engine.
-    from edgeformer_runtime.process import collect_later, give_back_memory
+    from edgeformer_runtime.bundle.bundle import Bundle
+    from edgeformer_runtime.engines import open_engine
+    from edgeformer_runtime.errors import InputError
+    from edgeformer_runtime.pipelines import open_pipeline
+    from edgeformer_runtime.process import give_back_memory
 
-    with collect_later():
-        from edgeformer_runtime.bundle.bundle import Bundle
-        from edgeformer_runtime.engines import open_engine
-        from edgeformer_runtime.errors import InputError
-        from edgeformer_runtime.pipelines import open_pipeline
+    if isolated and engine is not None:
+        raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
+    bundle = Bundle.open(
+        path,
+        require_signature,
+        require_name=require_name,
+        require_version=require_version,
+        allow_refused=allow_refused,
+        remembered=not (recheck or isolated),
+    )
+    try:
+        if isolated:
+            from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
 
-        if isolated and engine is not None:
-            raise InputError("isolated: an engine of this process cannot run an isolated bundle, expected none")
-        bundle = Bundle.open(
-            path,
-            require_signature,
-            require_name=require_name,
-            require_version=require_version,
-            allow_refused=allow_refused,
-            remembered=not (recheck or isolated),
-        )
-        try:
-            if isolated:
-                from edgeformer_runtime.isolation.pipeline import IsolatedPipeline
-
-                return IsolatedPipeline(bundle, threads)
-            pipeline = open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
-            bundle.remember()
-            give_back_memory()
-            return pipeline
-        except BaseException:
-            bundle.close()
-            raise
+            return IsolatedPipeline(bundle, threads)
+        pipeline = open_pipeline(bundle, open_engine(bundle, threads) if engine is None else engine, owned=True)
+        bundle.remember()
+        give_back_memory()
+        return pipeline
+    except BaseException:
+        bundle.close()
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -147,24 +146,6 @@ def _status_bytes(key: str) -> int | None:
     """A figure that Linux gives of this process, or None where its kernel does not have it."""
     found = [line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:")]
     return int(found[0].split()[1]) * 1024 if found else None
-
-
-@contextmanager
-def collect_later() -> Iterator[None]:
-    """Keep Python's cyclic garbage collector from looking through what a block imports, which all stays.
-
-    It would do so a hundred times, in a twentieth of a first answer.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            if gc.get_freeze_count() == 0:  # nobody's own: all that is new becomes old without being looked through
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()
 
 
 def give_back_memory() -> None:
