@@ -92,9 +92,9 @@ def build_consumer(root: SwiftRoot) -> str:
         ("Consumer", ("swift", "build", *options)),
     )
     with debian.locked(folder / "lock"):
-        for name in ("EdgeFormer", "Consumer", "build/repositories", "build/checkouts", "cache"):
+        # With what an earlier build has left SwiftPM at times plans with a checkout that it does not make again.
+        for name in ("EdgeFormer", "Consumer", "build", "cache"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / "build" / "workspace-state.json").unlink(missing_ok=True)
         for part in ("Sources", "Stubs", "Tests"):
             shutil.copytree(REPOSITORY / PACKAGE / part, folder / "EdgeFormer" / PACKAGE / part)
         shutil.copy(REPOSITORY / "Package.swift", folder / "EdgeFormer")
