@@ -333,6 +333,7 @@ def _write_plan(job: _Job, results: list[Results]) -> None:
 
 def _publish(out: Path, model: Model, report: dict[str, Any], recipe: Recipe, run: Run) -> None:
     """Write the result beside its place and rename it; then the unfinished work goes."""
+    run.accelerator.wait_for_everyone()  # until each has read its model from the unfinished work
     if run.accelerator.is_main_process:
         result = run.folder / _RESULT
         shutil.rmtree(result, ignore_errors=True)
