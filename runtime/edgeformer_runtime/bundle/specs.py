@@ -346,10 +346,8 @@ class ProgramSpec:
 
 
 # The inputs and outputs of a speech bucket's programs, from the numbers in its manifest. BUNDLE.md has it in words.
-#
 # Key: T positions computed from audio, S = T + tail, L slots of the self-attention cache, P tokens of a prefill, H
 # heads, D head dim, V vocabulary, A alignment heads. Caches are flat: keys [H, D, S or L], values [H, S or L, D].
-
 
 FRAMES_PER_POSITION = 2
 
@@ -363,8 +361,8 @@ class ProgramLayout:
     outputs: tuple[TensorSpec, ...]
 
 
-class SpeechSizes(Protocol):
-    """The numbers of a `Transcription` that shape its programs; whoever makes programs knows no more of it."""
+class CacheSizes(Protocol):
+    """The numbers that shape the programs of a decoder with a cache: of a `Transcription`, or of a `Generation`."""
 
     @property
     def vocab_size(self) -> int:
@@ -376,15 +374,11 @@ class SpeechSizes(Protocol):
 
     @property
     def heads(self) -> int:
-        """H."""
+        """H, of keys and values."""
 
     @property
     def head_dim(self) -> int:
         """D."""
-
-    @property
-    def alignment_heads(self) -> int:
-        """A."""
 
     @property
     def prefill_tokens(self) -> int:
@@ -393,6 +387,14 @@ class SpeechSizes(Protocol):
     @property
     def state(self) -> str:
         """ "host" or "program"."""
+
+
+class SpeechSizes(CacheSizes, Protocol):
+    """Those of a `Transcription`; whoever makes programs knows no more of it."""
+
+    @property
+    def alignment_heads(self) -> int:
+        """A."""
 
 
 def cache_names(layers: int, kind: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeformer_runtime.bundle.specs import CacheSizes as CacheSizes
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 
@@ -42,30 +43,6 @@ class CacheBucket(Protocol):
     @property
     def decode(self) -> str:
         """The program that takes one token."""
-
-
-class CacheSizes(Protocol):
-    """What a decoder needs of the postprocessing in the manifest: a `Transcription`, or a `Generation`."""
-
-    @property
-    def layers(self) -> int:
-        """Of the decoder."""
-
-    @property
-    def heads(self) -> int:
-        """H, of keys and values."""
-
-    @property
-    def head_dim(self) -> int:
-        """D."""
-
-    @property
-    def prefill_tokens(self) -> int:
-        """P."""
-
-    @property
-    def state(self) -> str:
-        """ "host" or "program"."""
 
 
 @dataclass(frozen=True)

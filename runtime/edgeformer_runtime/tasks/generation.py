@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgeformer_runtime.bundle.specs import (
     HOST_STATE,
     MAX_TOKENIZER_BYTES,
     STATES,
+    CacheSizes,
     ProgramLayout,
     ProgramSpec,
     TensorSpec,
@@ -92,35 +93,7 @@ class Generation:
         return next((bucket for bucket in self.buckets if bucket.rows >= tokens), self.buckets[-1])
 
 
-class GenerationSizes(Protocol):
-    """The numbers of a `Generation` that shape its programs; whoever makes programs knows no more of it."""
-
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-
-    @property
-    def layers(self) -> int:
-        """Of the model."""
-
-    @property
-    def heads(self) -> int:
-        """H, of keys and values."""
-
-    @property
-    def head_dim(self) -> int:
-        """D."""
-
-    @property
-    def prefill_tokens(self) -> int:
-        """P."""
-
-    @property
-    def state(self) -> str:
-        """ "host" or "program"."""
-
-
-def text_layout(spec: GenerationSizes, bucket: TextBucket) -> tuple[ProgramLayout, ProgramLayout]:
+def text_layout(spec: CacheSizes, bucket: TextBucket) -> tuple[ProgramLayout, ProgramLayout]:
     """`prefill` and `decode` of a bucket, tensor by tensor; BUNDLE.md has them in words.
 
     Caches are flat: keys [H, D, L], values [H, L, D].
@@ -137,9 +110,7 @@ def text_layout(spec: GenerationSizes, bucket: TextBucket) -> tuple[ProgramLayou
     )
 
 
-def _inputs(
-    spec: GenerationSizes, bucket: TextBucket, names: tuple[str, str, str], count: int
-) -> tuple[TensorSpec, ...]:
+def _inputs(spec: CacheSizes, bucket: TextBucket, names: tuple[str, str, str], count: int) -> tuple[TensorSpec, ...]:
     tokens, positions, rows = (TensorSpec(name, "int32", (count,)) for name in names)
     mask = TensorSpec("mask", "float32", (bucket.rows,))
     if spec.state != HOST_STATE:
@@ -147,12 +118,12 @@ def _inputs(
     return (tokens, positions, mask, *_caches(spec, "self", bucket.rows))
 
 
-def _outputs(spec: GenerationSizes, logits: tuple[int, ...], count: int) -> tuple[TensorSpec, ...]:
+def _outputs(spec: CacheSizes, logits: tuple[int, ...], count: int) -> tuple[TensorSpec, ...]:
     new = _caches(spec, "new", count) if spec.state == HOST_STATE else ()
     return (TensorSpec("logits", "float32", logits), *new)
 
 
-def _caches(spec: GenerationSizes, kind: str, length: int) -> tuple[TensorSpec, ...]:
+def _caches(spec: CacheSizes, kind: str, length: int) -> tuple[TensorSpec, ...]:
     size = spec.heads * spec.head_dim * length
     return tuple(TensorSpec(name, "float32", (size,)) for name in cache_names(spec.layers, kind))
 
