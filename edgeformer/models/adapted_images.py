@@ -6,8 +6,11 @@ taken.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +23,24 @@ from edgeformer.models.adapted import AdaptedConfig, Network, compare, told
 from edgeformer.models.config import refusing
 from edgeformer.models.family import Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import TensorSpec
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.pipelines.vision import detect
 from edgeformer_runtime.preprocess.image import ImageEncoder
+from edgeformer_runtime.tasks.vision import (
+    BOX,
+    BOXES,
+    COLUMNS,
+    IMAGE_INPUT,
+    IMAGE_PROGRAM,
+    LOGITS,
+    MAX_PADDED_SIDE,
+    PAD,
+    ROWS,
+    ImagePreprocessing,
+    ObjectDetection,
+    image_inputs,
+)
 
 # The models.
 
@@ -41,11 +58,12 @@ def image_vector(answer: Any) -> Tensor:
     return hidden[:, 0] if hidden.dim() == 3 else hidden.mean((2, 3))
 
 
-IMAGE_OUTPUTS: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
-    "image-classification": ("logits", lambda answer: answer["logits"]),
-    "image-embedding": ("embedding", image_vector),
+IMAGE_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[Tensor, ...]]]] = {
+    "image-classification": (("logits",), lambda answer: (answer["logits"],)),
+    "image-embedding": (("embedding",), lambda answer: (image_vector(answer),)),
+    "object-detection": ((LOGITS, BOXES), lambda answer: (answer["logits"], answer["pred_boxes"])),
 }
-"""By task: the name of the program's output, and what it is of the public module's answer."""
+"""By task: the names of the program's outputs, and what they are of the public module's answer."""
 
 
 class AdaptedImageModel(nn.Module):
@@ -54,25 +72,41 @@ class AdaptedImageModel(nn.Module):
     def __init__(self, public: nn.Module, task: str, attention: AttentionKernel, takes_bgr: bool = False) -> None:
         super().__init__()
         self.adapted = Network(public, attention)
-        self.output_name, self.taken = IMAGE_OUTPUTS[task]
+        self.output_names, self.taken = IMAGE_OUTPUTS[task]
         self.takes_bgr = takes_bgr
+        self.takes_mask = "pixel_mask" in inspect.signature(public.forward).parameters
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        """pixels (B, 3, H, W) float32 to (logits (B, L) or an embedding (B, D) float32,)."""
+    def forward(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> tuple[Tensor, ...]:
+        """pixels (B, 3, H, W), rows (B, H) and columns (B, W) of padded images, float32, to the outputs, float32."""
+        return self.taken(self.adapted.call(**self._named(pixels, rows, columns)))
+
+    def own(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The same as transformers computes it."""
+        with self.adapted.eager():
+            return self.taken(self.adapted.call(**self._named(*inputs)))
+
+    def _named(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> dict[str, Tensor]:
+        """What the public module takes: behind an image's edges zeros, which no pixel of a bundle's is."""
         if self.takes_bgr:
             # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
             pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
-        return (self.taken(self.adapted.call(pixel_values=pixels)),)
+        if rows is None or columns is None:
+            return {"pixel_values": pixels}
+        filled = rows[:, :, None] * columns[:, None, :]  # (B, H, W)
+        mask = {"pixel_mask": filled} if self.takes_mask else {}
+        return {"pixel_values": pixels * filled[:, None], **mask}
 
 
 def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
     """The one program "image"."""
     assert isinstance(module, AdaptedImageModel)
-    pixels = TensorSpec("pixels", "float32", _shape(config))
+    specs = _input_specs(config)
     with torch.no_grad():
-        (given,) = module(torch.zeros(pixels.shape))
-    output = TensorSpec(module.output_name, "float32", tuple(given.shape))
-    return (Program("image", module, (pixels,), (output,)),)
+        given = module(*(torch.ones(each.shape) for each in specs))
+    outputs = (
+        TensorSpec(name, "float32", tuple(each.shape)) for name, each in zip(module.output_names, given, strict=True)
+    )
+    return (Program(IMAGE_PROGRAM, module, specs, tuple(outputs)),)
 
 
 @torch.no_grad()
@@ -83,16 +117,20 @@ def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
         InputError: they differ.
     """
     assert isinstance(module, AdaptedImageModel)
-    pixels = torch.randn(_shape(config), generator=torch.Generator().manual_seed(0))
-    network, name = module.adapted, type(module.adapted.public).__name__
-    with told(name), network.eager():
-        expected = module.taken(network.call(pixel_values=pixels.flip(1) if module.takes_bgr else pixels))
-    compare(name, expected, lambda: module(pixels)[0])
+    pixels, *sides = _input_specs(config)
+    inputs = [torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))]
+    for part, (_, side) in zip((3, 5), (each.shape for each in sides), strict=False):  # of padded images two thirds
+        inputs.append((torch.arange(side) < max(1, side * part // 6)).float()[None])
+    name = type(module.adapted.public).__name__
+    with told(name):
+        expected = module.own(*inputs)
+    for number, output in enumerate(expected):
+        compare(name, output, lambda number=number: module(*inputs)[number])
 
 
-def _shape(config: AdaptedConfig) -> tuple[int, int, int, int]:
+def _input_specs(config: AdaptedConfig) -> tuple[TensorSpec, ...]:
     assert config.preprocessing is not None
-    return 1, 3, config.preprocessing.height, config.preprocessing.width
+    return image_inputs(config.preprocessing)
 
 
 # The processors.
@@ -104,8 +142,13 @@ _JOINT_FILE = "processor_config.json"
 
 _FILTERS = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order")
+_STEPS = (
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_flip_channel_order"),
+    *("do_pad", "do_convert_annotations"),
+)
 """Fields that may be true."""
+_MULTIPLES = (1, 16, 32)
+"""What processors that keep an image's aspect ratio round its sides down to multiples of."""
 MAX_SIDE = 4096
 """Pixels that a stranger's file may ask for."""
 _LEAST_CROP, _LEAST_FACTOR, _LEAST_STD = 0.25, 1e-4, 1e-4
@@ -147,8 +190,10 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
         ImagePreprocessing(side, side, square, _FILTERS[fields["resample"]], crop, mean, std)
         for side, crop, square in dict.fromkeys(_sizes(fields))
     ]
+    tried += _padded(fields, mean, std)
     if not tried:
-        raise _refusal(fields, "size", "a square's height and width, or a shortest_edge and what is cropped of it")
+        expected = "a square's height and width, a shortest_edge and what is cropped of it, or a longest_edge beside it"
+        raise _refusal(fields, "size", expected)
     for spec in tried:
         if _same_pixels(processor, spec, reversed_):
             return spec, reversed_
@@ -236,20 +281,94 @@ def _sizes(fields: Mapping[str, Any]) -> Iterator[tuple[int, str, int]]:
     yield short, "squash", short
 
 
+def _padded(fields: Mapping[str, Any], mean: Any, std: Any) -> Iterator[ImagePreprocessing]:
+    """What a shortest_edge, a longest_edge and a pad_size may mean; without the latter, the smallest square."""
+    size, given = _plain(fields.get("size")) or {}, _plain(fields.get("pad_size"))
+    if set(size) != {"shortest_edge", "longest_edge"} or not all(type(each) is int for each in size.values()):
+        return
+    short, longest = size["shortest_edge"], size["longest_edge"]
+    if not 1 <= short <= longest <= MAX_PADDED_SIDE:
+        raise _refusal(fields, "size", f"1 <= shortest_edge <= longest_edge <= {MAX_PADDED_SIDE}")
+    if given is not None and not (set(given) == {"height", "width"} and min(given.values()) >= longest):
+        raise _refusal(fields, "pad_size", "null, or a height and a width of at least the longest_edge")
+    for multiple in _MULTIPLES:
+        if multiple <= short:
+            square = longest - longest % multiple
+            height, width = (square, square) if given is None else (given["height"], given["width"])
+            yield ImagePreprocessing(
+                *(height, width, short, _FILTERS[fields["resample"]], PAD, mean, std),
+                resize_long_side=longest,
+                multiple_of=multiple,
+            )
+
+
 def _same_pixels(processor: Any, spec: ImagePreprocessing, is_reversed: bool) -> bool:
     """Whether a specification gives a processor's own pixels, of images whose crops tell meanings apart."""
     generator = np.random.default_rng(0)
     encode = ImageEncoder(spec)
+    padded = {"do_pad": True, "pad_size": {"height": spec.height, "width": spec.width}} if spec.crop == PAD else {}
     for width, height in _SAMPLES:
         levels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         image = Image.fromarray(levels).resize((width * 5, height * 5), Image.Resampling.BICUBIC)
         try:
-            expected = np.asarray(processor(image, return_tensors="np")["pixel_values"])
+            expected = np.asarray(processor(image, return_tensors="np", **padded)["pixel_values"])
         except Exception:  # of any processor
             return False
-        found = encode(image)
+        inputs, _ = encode.inputs(image)
+        found = inputs[IMAGE_INPUT]
+        if spec.crop == PAD:
+            found = found * inputs[ROWS][:, None, :, None] * inputs[COLUMNS][:, None, None, :]
         if is_reversed:
             found = found[:, ::-1]
         if found.shape != expected.shape or np.abs(found - expected).max() > _TOLERANCE / min(spec.std):
             return False
     return True
+
+
+# What processors make of a detector's outputs.
+
+
+_MOST = (100, 300)
+"""Objects of an image, where a processor takes the best of all places and labels."""
+
+
+def read_detection(folder: Path, labels: tuple[str, ...], places: int, width: int) -> ObjectDetection:
+    """How a folder's image processor reads the outputs of a model that looks at so many places.
+
+    Args:
+        folder: the checkpoint's.
+        labels: the model's.
+        places: Q of its outputs (1, Q, `width`) and (1, Q, 4).
+        width: logits of a place.
+
+    Raises:
+        InputError: it reads them in another way than a bundle can.
+    """
+    processor = _load(folder)
+    names = tuple(map(str, range(len(labels))))
+    generator = np.random.default_rng(0)
+    size = (61, 40)
+    logits = generator.normal(0, 2, (1, places, width)).astype(np.float32)
+    outputs = {LOGITS: logits, BOXES: generator.uniform(0.1, 0.9, (1, places, BOX)).astype(np.float32)}
+    answer = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(outputs[BOXES]))
+    pairs = places * len(labels)
+    tried = [
+        ObjectDetection(names, "softmax"),
+        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places)) if most <= pairs),
+    ]
+    with refusing(f"{type(processor).__name__} cannot read a detector's outputs:"):
+        (found,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=[size[::-1]])
+        order = torch.argsort(-found["scores"], stable=True)
+        columns = [found[key][order].numpy() for key in ("scores", "labels", "boxes")]
+    for head in tried:
+        if head.width != width:
+            continue
+        own = detect(outputs, head, size, 0.0)
+        mine = [np.array([each.score for each in own]), np.array([int(each.label) for each in own])]
+        same = len(own) == len(columns[0]) and np.allclose(mine[0], columns[0], atol=1e-5)
+        if same and (mine[1] == columns[1]).all() and np.allclose([each.box for each in own], columns[2], atol=1e-3):
+            return replace(head, labels=labels)
+    raise InputError(
+        f"{PROCESSOR_FILE}: image_processor_type is {type(processor).__name__}, which reads {width} logits of "
+        f"{len(labels)} labels otherwise than a bundle: expected a softmax with one logit for no object, or sigmoids"
+    )

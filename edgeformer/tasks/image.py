@@ -1,4 +1,4 @@
-"""The tasks of images that have one answer: classification and embedding, and images to judge such models by."""
+"""The tasks of images: classification, embedding and objects, and images to judge such models by."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PIL import Image
 from edgeformer.models.family import ProgramOptions
 from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
-from edgeformer_runtime.bundle.specs import Classification, Embedding, ImagePreprocessing, Postprocessing
+from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -35,6 +36,13 @@ def _spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: Progra
 def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     # As transformers gives it: its pipeline normalises nothing.
     return image_spec(EMBEDDING, checkpoint, Embedding(programs[0].outputs[0].shape[-1], normalized=False))
+
+
+def _detection(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    from edgeformer.models.adapted_images import read_detection
+
+    _, places, width = programs[0].outputs[0].shape
+    return image_spec(DETECTION, checkpoint, read_detection(checkpoint.folder, checkpoint.labels, places, width))
 
 
 def image_spec(task: Task, checkpoint: Checkpoint, postprocessing: Postprocessing) -> TaskSpec:
@@ -102,13 +110,13 @@ def _sample_inputs(spec: TaskSpec) -> tuple[tuple[Any, ...], ...]:
 
 
 def _encoded(spec: TaskSpec, files: Iterator[Any]) -> tuple[tuple[Any, ...], ...]:
-    """The model's inputs, a tensor each."""
+    """The model's inputs of each file."""
     import torch
 
     from edgeformer_runtime.preprocess.image import ImageEncoder
 
     encode = ImageEncoder(cast(ImagePreprocessing, spec.preprocessing))
-    return tuple((torch.from_numpy(encode(file)),) for file in files)
+    return tuple(tuple(map(torch.from_numpy, encode.inputs(file)[0].values())) for file in files)
 
 
 def _spread(folder: Path) -> Iterator[Path]:
@@ -180,3 +188,23 @@ EMBEDDING = replace(
     checks={},
 )
 """Of a model without a head: its projection or pooled vector, where it has one, else its first token's vector."""
+
+DETECTION = replace(
+    CLASSIFICATION,
+    name="object-detection",
+    noun="object detector",
+    spec=_detection,
+    evaluation="edgeformer.evaluate.vision:evaluate_detection",
+    aliases=("detection", "detector", "objectdetector", "yolos", "detr"),
+    architecture="ForObjectDetection",
+    heads=(),
+    headless="",
+    labels_differ=False,
+    on_phones=False,
+    judged_by_labels=False,
+    agreement="edgeformer.convert.agreement:compare_objects",
+    metric=None,
+    training=None,
+    checks={},
+)
+"""Of a model that looks at a number of places, and says of each which object is there and where its box lies."""

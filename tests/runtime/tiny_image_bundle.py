@@ -13,10 +13,10 @@ from tiny_bundle import seal
 
 from edgeformer_runtime.bundle.bundle import Bundle
 from edgeformer_runtime.bundle.manifest import Classification, Manifest, ProgramSpec, TensorSpec
-from edgeformer_runtime.bundle.specs import ImagePreprocessing
 from edgeformer_runtime.bundle.vectors import Tolerances, write_vectors
 from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.pipelines import open_program_pipeline
+from edgeformer_runtime.tasks.vision import ImagePreprocessing
 
 LABELS = ("red", "green", "blue")
 SPEC = ImagePreprocessing(

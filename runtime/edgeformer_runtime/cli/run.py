@@ -26,7 +26,7 @@ STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
 ANSWER_OPTIONS = (
-    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label"),
+    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label", "--threshold"),
     *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
     "--special-tokens",
 )
@@ -62,6 +62,7 @@ class RunOptions:
     labels: str | None = None
     template: str | None = None
     multi_label: bool = False
+    threshold: float | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
