@@ -30,7 +30,7 @@ from edgeformer_runtime.pipelines.results import ACTIVATIONS, sigmoid
 from edgeformer_runtime.pipelines.vision import object_scores
 from edgeformer_runtime.preprocess.text import PAIR, SPECIAL, Places
 from edgeformer_runtime.tasks.tokens import SPAN_ENDS, MaskedToken, SpanExtraction, TokenLabels
-from edgeformer_runtime.tasks.vision import BOX, ObjectDetection
+from edgeformer_runtime.tasks.vision import BOX, ObjectDetection, SemanticSegmentation
 
 BOUNDARY_MARGIN = math.log(2)
 BOUNDARY_SHARE = 0.25
@@ -39,6 +39,8 @@ as the best label (a label of sigmoid less than twice as probable as its absence
 of what the model's clear answers have, the 90th percentile. There a small difference makes another answer of it. The
 share is for models whose probabilities are never large: they are sure in their own way."""
 CLEAR_PERCENTILE = 90
+PLACES = 64
+"""Of an image whose every pixel is labelled, so many are compared."""
 
 
 @dataclass(frozen=True)
@@ -243,13 +245,19 @@ def compare_objects(found: Sequence[ComparedOutput], broken: int, head: ObjectDe
         pairs = (values[: count * head.width].reshape(count, -1) for values in (own, given))
         places += [(reference, *pair) for pair in zip(*pairs, strict=True)]
     activation = Classification((), head.activation)
-    seen = [
-        each
-        for each in places
-        if any((object_scores(values[None], head) > head.threshold).any() for values in each[1:])
-    ]
+    seen = [each for each in places if max(object_scores(np.stack(each[1:]), head).flat) > head.threshold]
     judged = compare_labels(seen or places, broken, activation)
     return replace(judged, cosine=None if broken else _cosine([(own, given) for _, own, given in found]))
+
+
+def compare_pixels(found: Sequence[ComparedOutput], broken: int, head: SemanticSegmentation) -> Agreement:
+    """Of outputs that are logits of each label on a grid: some places of it, spread evenly, are what inputs are."""
+    places: list[ComparedOutput] = []
+    for reference, own, given in found:
+        grids = [values.reshape(len(head.labels), -1) for values in (own, given)]
+        chosen = np.linspace(0, grids[0].shape[1] - 1, PLACES).astype(int)
+        places += [(reference, *(grid[:, place] for grid in grids)) for place in np.unique(chosen)]
+    return compare_labels(places, broken, _SOFTMAX)
 
 
 def compare_fills(found: Sequence[ComparedOutput], broken: int, head: MaskedToken) -> Agreement:  # noqa: ARG001

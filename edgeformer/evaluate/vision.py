@@ -1,7 +1,8 @@
-"""`eval` of places in images: mean average precision of objects, as COCO counts it."""
+"""`eval` of places in images: mean average precision of objects, as COCO counts it, and of pixels the mean IoU."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,16 +11,18 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.table import Table
 
 from edgeformer.data.labelled import locate, spread
 from edgeformer.evaluate.evaluate import Asker, Comparison, ask
 from edgeformer.models.config import MAX_TABLE_BYTES, read_json
+from edgeformer.tasks.image import SUFFIXES
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines.vision import DetectedObject, DetectionResult
 from edgeformer_runtime.registry import did_you_mean
-from edgeformer_runtime.tasks.vision import BOX, DetectionOptions, ObjectDetection
+from edgeformer_runtime.tasks.vision import BOX, DetectionOptions, ObjectDetection, SemanticSegmentation
 
 Boxes = NDArray[np.float64]
 
@@ -272,6 +275,136 @@ def evaluate_detection(asker: Asker, data: str, limit: int | None) -> DetectionE
         objects=sum(int((~each.crowds).sum()) for image in images for each in image.objects.values()),
         bundle=detection_quality(asked.own, images, head.labels),
         source=None if asked.theirs is None else detection_quality(asked.theirs, images, head.labels),
+        agreement=agreement,
+        notes=asked.notes,
+    )
+
+
+# Pixels.
+
+
+IGNORED = 255
+"""In a map of labels: nobody knows what is there."""
+
+
+@dataclass(frozen=True)
+class LabelledPixels:
+    """An image and the map of its labels: the name, and what reads the paths of both."""
+
+    name: str
+    read: Callable[[], Path]
+    map: Path
+
+
+def read_label_maps(data: str) -> tuple[LabelledPixels, ...]:
+    """A folder with `images`, and in `masks` for each a PNG of the same name, of its size in one channel.
+
+    A pixel is the number of its label among the bundle's; 255: nobody knows.
+
+    Raises:
+        InputError: there are none, or an image has no map.
+    """
+    folder = Path(data)
+    if not (folder / "images").is_dir() or not (folder / "masks").is_dir():
+        raise InputError(f"{shorten(data)[1:-1]}: expected a folder with images and masks, folders of the same names")
+    found = []
+    for path in sorted((folder / "images").iterdir()):
+        if path.suffix.lower() in SUFFIXES:
+            mask = folder / "masks" / f"{path.stem}.png"
+            if not mask.is_file():
+                raise InputError(f"{path.name}: expected its map of labels in {mask}")
+            found.append(LabelledPixels(path.name, partial(Path, path), mask))
+    if not found:
+        raise InputError(f"{folder / 'images'} holds no images")
+    return tuple(found)
+
+
+def read_map(labelled: LabelledPixels, size: tuple[int, int], labels: int) -> NDArray[np.int64]:
+    """The map of an image of (rows, columns): (H, W) of numbers below `labels`, or `IGNORED`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            with Image.open(labelled.map, formats=("PNG",)) as image:
+                is_map = image.mode in ("L", "P", "I;16", "I") and image.size == size[::-1]
+                numbers = np.asarray(image, np.int64) if is_map else np.zeros((0, 0), np.int64)
+        except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
+            raise InputError(f"{labelled.map.name}: cannot be read as a PNG: {error}") from None
+    if numbers.shape != size:
+        raise InputError(f"{labelled.map.name}: expected one channel of {size[1]} x {size[0]} pixels, as its image")
+    if ((numbers >= labels) & (numbers != IGNORED)).any():
+        raise InputError(f"{labelled.map.name}: {numbers.max()} is no label's number: the bundle has {labels}")
+    return numbers
+
+
+@dataclass(frozen=True)
+class SegmentationQuality:
+    """The mean over the labels that occur of intersection over union, and the share of right pixels."""
+
+    miou: float
+    accuracy: float
+
+
+def segmentation_quality(counts: NDArray[np.int64]) -> SegmentationQuality:
+    """Of counts (L, L) of pixels, by their right label and the one that was found."""
+    right, union = counts.diagonal(), counts.sum(axis=0) + counts.sum(axis=1) - counts.diagonal()
+    there = counts.sum(axis=1) > 0
+    if not there.any():
+        raise InputError("no pixel has a label: there is nothing to tell")
+    return SegmentationQuality(float((right[there] / union[there]).mean()), float(right.sum() / counts.sum()))
+
+
+@dataclass(frozen=True, repr=False)
+class SegmentationEvaluation(Comparison[SegmentationQuality]):
+    """What was found in so many images.
+
+    Attributes:
+        agreement: the share of pixels to which both give the same label, None without a source.
+    """
+
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `eval --json` prints."""
+        return {
+            **self.values("miou", lambda quality: quality.miou),
+            "agreement": self.agreement,
+            "accuracy": self.bundle.accuracy,
+            "source_accuracy": None if self.source is None else self.source.accuracy,
+            "executed_by": self.executed_by,
+        }
+
+    def tables(self) -> list[Table]:
+        """A row for the bundle and one for its source."""
+        same = "-" if self.agreement is None else f"{self.agreement:.2%}"
+        columns = ("mean IoU", "right pixels", "same pixels as the source", "images")
+        return [self.table(columns, lambda quality: (f"{quality.miou:.1%}", f"{quality.accuracy:.1%}"), same)]
+
+
+def evaluate_segmentation(asker: Asker, data: str, limit: int | None) -> SegmentationEvaluation:
+    """Compare each pixel's label with the one in a map; see `read_label_maps`."""
+    labels = len(cast(SemanticSegmentation, asker.bundle.manifest.postprocessing).labels)
+    opened = read_label_maps(data)
+    images = opened if limit is None else spread(opened, limit)
+    asked = ask(asker, images, lambda result: result.numbers)
+
+    def counted(side: Sequence[NDArray[np.uint16]]) -> SegmentationQuality:
+        counts = np.zeros((labels, labels), np.int64)
+        for image, numbers in zip(images, side, strict=True):
+            truth = read_map(image, numbers.shape, labels)
+            known = truth != IGNORED
+            pairs = truth[known] * labels + numbers[known]
+            counts += np.bincount(pairs, minlength=labels * labels).reshape(labels, labels)
+        return segmentation_quality(counts)
+
+    theirs, agreement = asked.theirs, None
+    if theirs is not None:
+        same = sum(int((one == other).sum()) for one, other in zip(asked.own, theirs, strict=True))
+        agreement = same / sum(each.size for each in asked.own)
+    return SegmentationEvaluation(
+        executed_by=asked.executed_by,
+        n=len(images),
+        bundle=counted(asked.own),
+        source=None if theirs is None else counted(theirs),
         agreement=agreement,
         notes=asked.notes,
     )

@@ -61,6 +61,7 @@ def image_vector(answer: Any) -> Tensor:
 IMAGE_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[Tensor, ...]]]] = {
     "image-classification": (("logits",), lambda answer: (answer["logits"],)),
     "image-embedding": (("embedding",), lambda answer: (image_vector(answer),)),
+    "image-segmentation": (("logits",), lambda answer: (answer["logits"],)),
     "object-detection": ((LOGITS, BOXES), lambda answer: (answer["logits"], answer["pred_boxes"])),
 }
 """By task: the names of the program's outputs, and what they are of the public module's answer."""

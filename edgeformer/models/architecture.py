@@ -45,6 +45,7 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
     "object-detection": "AutoModelForObjectDetection",
+    "image-segmentation": "AutoModelForSemanticSegmentation",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"

@@ -1,4 +1,4 @@
-"""The tasks of images: classification, embedding and objects, and images to judge such models by."""
+"""The tasks of images: classification, embedding, objects and segments, and images to judge such models by."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.vision import ImagePreprocessing
+from edgeformer_runtime.tasks.vision import ImagePreprocessing, SemanticSegmentation
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -43,6 +43,15 @@ def _detection(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
 
     _, places, width = programs[0].outputs[0].shape
     return image_spec(DETECTION, checkpoint, read_detection(checkpoint.folder, checkpoint.labels, places, width))
+
+
+def _segmentation(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
+    if checkpoint.config.preprocessing.crop != "squash":
+        raise InputError(
+            "a map of labels covers the whole image, and this checkpoint's image processor crops or pads it: expected "
+            "a size with height and width, and no crop"
+        )
+    return image_spec(SEGMENTATION, checkpoint, SemanticSegmentation(checkpoint.labels))
 
 
 def image_spec(task: Task, checkpoint: Checkpoint, postprocessing: Postprocessing) -> TaskSpec:
@@ -208,3 +217,16 @@ DETECTION = replace(
     checks={},
 )
 """Of a model that looks at a number of places, and says of each which object is there and where its box lies."""
+
+SEGMENTATION = replace(
+    DETECTION,
+    name="image-segmentation",
+    noun="image segmenter",
+    spec=_segmentation,
+    evaluation="edgeformer.evaluate.vision:evaluate_segmentation",
+    aliases=("segmentation", "semanticsegmentation", "segmenter", "segformer"),
+    architecture="ForSemanticSegmentation",
+    labels_differ=True,
+    agreement="edgeformer.convert.agreement:compare_pixels",
+)
+"""Of a model that says of places on a grid, which covers the image, what is there."""

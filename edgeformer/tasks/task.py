@@ -242,6 +242,7 @@ TASKS: Registry[Task] = Registry(
         "image-classification": "edgeformer.tasks.image:CLASSIFICATION",
         "image-embedding": "edgeformer.tasks.image:EMBEDDING",
         "object-detection": "edgeformer.tasks.image:DETECTION",
+        "image-segmentation": "edgeformer.tasks.image:SEGMENTATION",
         "speech-recognition": "edgeformer.tasks.speech:RECOGNITION",
         "text-generation": "edgeformer.tasks.generation:GENERATION",
     },

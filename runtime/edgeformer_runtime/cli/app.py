@@ -129,6 +129,9 @@ def run(
     threshold: Annotated[
         float | None, typer.Option(help="Objects: what their score is above, 0 to 1.", show_default="the bundle's")
     ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Segments: folder to write a PNG of each label's pixels to.")
+    ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
     ] = False,
@@ -208,6 +211,7 @@ def run(
         labels=labels,
         template=template,
         threshold=threshold,
+        masks=masks,
         multi_label=multi_label,
         language=language,
         task=task,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from edgeformer_runtime.bundle import strict_json
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -209,11 +212,21 @@ def object_scores(logits: Values, head: ObjectDetection) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The pixels (H, W) of a label, and their share of all, of the image that was given."""
+    """The pixels (H, W) of a label, their share of all of the image that was given, and the label's number."""
 
     label: str
     share: float
     mask: NDArray[np.bool_]
+    number: int
+
+    @property
+    def file_name(self) -> str:
+        """For a file of it: the label's number among the bundle's, and of its name what any file's may have."""
+        return f"{self.number}.{re.sub(r'[^A-Za-z0-9]+', '-', self.label)[:64]}.png"
+
+    def write(self, path: Path) -> None:
+        """The mask as a PNG of black and, where the label is, white."""
+        Image.fromarray(self.mask).save(path, "PNG")
 
     def to_json(self) -> dict[str, Any]:
         """{"label", "share", "mask": {"size": [H, W], "counts"}}: run lengths as COCO has them.

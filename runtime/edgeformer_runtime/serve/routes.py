@@ -31,7 +31,7 @@ from edgeformer_runtime.tasks.tokens import (
 from edgeformer_runtime.tasks.vision import DetectionOptions
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.pipelines.vision import DetectionResult
+    from edgeformer_runtime.pipelines.vision import DetectionResult, SegmentationResult
 
 SUM_TOLERANCE = 1e-3
 """How far a softmax's scores may be from a sum of one: they may have been rounded."""
@@ -104,6 +104,13 @@ class DetectQuery(BaseModel):
     threshold: float | None = Field(
         None, ge=0, le=1, description="What an object's score is above; default: as the bundle says."
     )
+
+
+class SegmentQuery(BaseModel):
+    """Options in the address of segments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    top: int | None = Field(None, ge=1, description="How many segments to give, the largest; default: all.")
 
 
 class EmbedQuery(BaseModel):
@@ -192,6 +199,27 @@ class DetectionAnswer(Answer):
     """Objects, best first."""
 
     objects: list[FoundObject]
+
+
+class RunLengths(BaseModel):
+    """Pixels of a label as COCO has them: rows and columns of the image, and runs down its columns, others first."""
+
+    size: list[int]
+    counts: list[int]
+
+
+class FoundSegment(BaseModel):
+    """A label's pixels, and their share of the image's."""
+
+    label: str
+    share: float
+    mask: RunLengths
+
+
+class SegmentationAnswer(Answer):
+    """What is where in an image, in the order of the labels."""
+
+    segments: list[FoundSegment]
 
 
 class Answers(BaseModel):
@@ -352,3 +380,17 @@ def add_object_detection(app: FastAPI, service: Service) -> None:
             return DetectionAnswer(statistics=cost_of(result), **shown.to_json())
 
         return await respond(service, request, RequestPlan(read, work, to_answer))
+
+
+def add_image_segmentation(app: FastAPI, service: Service) -> None:
+    """Let an application give each pixel of an image a label."""
+
+    @app.post(ANSWER_PATH, summary="Segment an image", **documents(SegmentationAnswer, file_body("image")))
+    async def answer(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+        read = partial(read_file, kind="image")
+
+        def to_answer(result: SegmentationResult) -> SegmentationAnswer:
+            shown = result if query.top is None else result.top(query.top)
+            return SegmentationAnswer(statistics=cost_of(result), **shown.to_json())
+
+        return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))

@@ -242,7 +242,7 @@ TASKS: Registry[Task] = Registry(
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
         "object-detection": "edgeformer_runtime.tasks.vision:OBJECT_DETECTION",
-#SEG        "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
+        "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
         "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",
     },

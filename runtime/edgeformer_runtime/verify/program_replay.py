@@ -32,7 +32,7 @@ from edgeformer_runtime.tasks.vision import BOX, LOGITS, ObjectDetection
 from edgeformer_runtime.verify.verify import Comparison, compare, compare_scaled, scales, worst_of
 
 if TYPE_CHECKING:
-    from edgeformer_runtime.pipelines.vision import DetectionResult
+    from edgeformer_runtime.pipelines.vision import DetectionResult, SegmentationResult
 
 RECORDED_TOLERANCE = 1e-4
 """Between recorded scores and those of the recorded logits: the rounding of float32 in another implementation."""
@@ -208,6 +208,31 @@ class ObjectReplay(ProgramReplay):
         outputs = pipeline.engine.run(prepared.program, prepared.inputs)
         scores = [object_scores(each[LOGITS][0].astype(np.float64), head) for each in (outputs, case.outputs)]
         return compare(scores[0], scores[1], tolerance)
+
+
+class SegmentReplay(ProgramReplay):
+    """Compares the labels of pixels by the probabilities of every label at every place of the model's grid."""
+
+    def compare_answer(self, case: Case, result: SegmentationResult, tolerance: float) -> Comparison:
+        """The recorded outputs give the recorded shares of labels; the engine's, close to the recorded probabilities.
+
+        Which label is the best at a pixel may hang on the last digit.
+        """
+        pipeline = self.pipeline
+        prepared = pipeline.prepare(pipeline.raw_from_json(case.raw))
+        answer = pipeline.answer(case.outputs, prepared).expected_json()["segments"]
+        found, expected = (
+            {each["label"]: each["share"] for each in some} for some in (answer, case.expected["segments"])
+        )
+        shares = [np.array([each.get(label, 0.0) for label in result.labels]) for each in (found, expected)]
+        same = compare(shares[0], shares[1], RECORDED_TOLERANCE)
+        if not same.ok:
+            return replace(same, reason="the recorded outputs give other shares of the image to labels")
+        outputs = pipeline.engine.run(prepared.program, prepared.inputs)
+        grids = [finite_row(each).astype(np.float64) for each in (outputs, case.outputs)]
+        exponents = [np.exp(each - each.max(axis=0)) for each in grids]
+        probabilities = [each / each.sum(axis=0) for each in exponents]
+        return compare(probabilities[0], probabilities[1], tolerance)
 
 
 def _columns(objects: Sequence[Mapping[str, Any]]) -> tuple[Any, Tensor, Tensor]:
