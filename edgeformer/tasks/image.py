@@ -16,7 +16,7 @@ from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.vision import ImagePreprocessing, SemanticSegmentation
+from edgeformer_runtime.tasks.vision import PAD, ImagePreprocessing, SemanticSegmentation
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -41,17 +41,24 @@ def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
 def _detection(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     from edgeformer.models.adapted_images import read_detection
 
+    _check_whole(checkpoint, may_be_padded=True)
     _, places, width = programs[0].outputs[0].shape
     return image_spec(DETECTION, checkpoint, read_detection(checkpoint.folder, checkpoint.labels, places, width))
 
 
 def _segmentation(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
-    if checkpoint.config.preprocessing.crop != "squash":
-        raise InputError(
-            "a map of labels covers the whole image, and this checkpoint's image processor crops or pads it: expected "
-            "a size with height and width, and no crop"
-        )
+    _check_whole(checkpoint, may_be_padded=False)
     return image_spec(SEGMENTATION, checkpoint, SemanticSegmentation(checkpoint.labels))
+
+
+def _check_whole(checkpoint: Checkpoint, may_be_padded: bool) -> None:
+    """Refuse a processor that cuts something off of the image whose places are the answer."""
+    spec = checkpoint.config.preprocessing
+    if not spec.is_stretched and not (may_be_padded and spec.crop == PAD):
+        raise InputError(
+            f"preprocessor_config.json: size and crop leave {spec.width} x {spec.height} pixels that are not all of an "
+            "image, or more: expected a size of one height and width, and no crop"
+        )
 
 
 def image_spec(task: Task, checkpoint: Checkpoint, postprocessing: Postprocessing) -> TaskSpec:

@@ -96,6 +96,11 @@ class ImagePreprocessing:
                 f"image preprocessing: expected three means and three std above 0, found {self.mean} and {self.std}"
             )
 
+    @property
+    def is_stretched(self) -> bool:
+        """Whether the input is all of the image and nothing else."""
+        return self.crop == "squash" and self.height == self.width == self.resize_short_side
+
     def _check_padding(self) -> None:
         """The largest image fits, either way up, and the smallest multiple is no larger than what sides may be."""
         longest = self.resize_long_side or 0
@@ -256,8 +261,10 @@ class DetectionOptions:
 
 
 def _check_objects(manifest: Manifest) -> None:
-    head = manifest.postprocessing
-    assert isinstance(head, ObjectDetection)
+    head, spec = manifest.postprocessing, manifest.preprocessing
+    assert isinstance(head, ObjectDetection) and isinstance(spec, ImagePreprocessing)
+    if spec.crop != PAD and not spec.is_stretched:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing: boxes are of the whole image, expected 'pad' or a square")
     if (head.most is None) != (head.activation == "softmax"):
         raise BundleError(f"{MANIFEST_NAME}: postprocessing.most: expected a number for sigmoid, null for softmax")
     for program in manifest.programs:
@@ -326,10 +333,10 @@ class SemanticSegmentation:
 
 
 def _check_segments(manifest: Manifest) -> None:
-    head = manifest.postprocessing
-    assert isinstance(head, SemanticSegmentation)
-    if getattr(manifest.preprocessing, "crop", None) != "squash":
-        raise BundleError(f"{MANIFEST_NAME}: preprocessing.crop: expected 'squash': a map covers the whole image")
+    head, spec = manifest.postprocessing, manifest.preprocessing
+    assert isinstance(head, SemanticSegmentation) and isinstance(spec, ImagePreprocessing)
+    if not spec.is_stretched:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing: masks are of the whole image, expected a square of it all")
     for program in manifest.programs:
         found = [(each.dtype, each.shape[:2], len(each.shape)) for each in program.outputs]
         if found != [("float32", (1, len(head.labels)), 4)]:

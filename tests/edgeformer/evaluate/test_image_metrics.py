@@ -75,7 +75,8 @@ class Fixed:
 
 
 def asker(folder: Path, task: str, head: Any, outputs: dict[str, Any]) -> Asker:
-    spec = replace(tiny.IMAGE_SPEC, crop="squash", resize_short_side=tiny.IMAGE_SPEC.height)
+    side = tiny.IMAGE_SPEC.height
+    spec = replace(tiny.IMAGE_SPEC, crop="squash", width=side, resize_short_side=side)
     base = tiny.image()
     specs = tuple(TensorSpec(name, "float32", each.shape) for name, each in outputs.items())
     program = ProgramSpec("image", base.programs[0].file, "main", base.programs[0].inputs, specs)
