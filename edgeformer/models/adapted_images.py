@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.adapted import AdaptedConfig, Network, compare, told
@@ -68,7 +70,14 @@ IMAGE_OUTPUTS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[Tensor, ..
 
 
 class AdaptedImageModel(nn.Module):
-    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red."""
+    """An image model of transformers. `takes_bgr`: its public module takes blue, green, red.
+
+    `mask_rows` and `mask_columns` are the rows and columns of the pixels that a mask has for the public module, as
+    `settle` finds them; None: all.
+    """
+
+    mask_rows: Tensor | None
+    mask_columns: Tensor | None
 
     def __init__(self, public: nn.Module, task: str, attention: AttentionKernel, takes_bgr: bool = False) -> None:
         super().__init__()
@@ -76,6 +85,27 @@ class AdaptedImageModel(nn.Module):
         self.output_names, self.taken = IMAGE_OUTPUTS[task]
         self.takes_bgr = takes_bgr
         self.takes_mask = "pixel_mask" in inspect.signature(public.forward).parameters
+        self.register_buffer("mask_rows", None, persistent=False)
+        self.register_buffer("mask_columns", None, persistent=False)
+
+    @torch.no_grad()
+    def settle(self, *inputs: Tensor) -> None:
+        """Find the size to which the public module shrinks a mask, to give it one of that size.
+
+        It takes the nearest pixel, which tools of export take from other places than torch does; to the same size none
+        of them changes anything.
+        """
+        if not self.takes_mask or len(inputs) == 1 or self.mask_rows is not None:
+            return
+        sizes = _Shrunk(tuple(inputs[0].shape[-2:]))
+        with sizes:
+            self.own(*inputs)
+        if len(sizes.found) != 1:
+            raise InputError(f"it needs its mask in the sizes {shorten(sorted(sizes.found))}: expected one")
+        ((rows, columns),) = sizes.found
+        for name, side, count in (("mask_rows", inputs[1], rows), ("mask_columns", inputs[2], columns)):
+            places = torch.arange(side.shape[1], dtype=torch.float32)[None, None]
+            setattr(self, name, functional.interpolate(places, size=count)[0, 0].int())
 
     def forward(self, pixels: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> tuple[Tensor, ...]:
         """pixels (B, 3, H, W), rows (B, H) and columns (B, W) of padded images, float32, to the outputs, float32."""
@@ -93,17 +123,37 @@ class AdaptedImageModel(nn.Module):
             pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
         if rows is None or columns is None:
             return {"pixel_values": pixels}
-        filled = rows[:, :, None] * columns[:, None, :]  # (B, H, W)
-        mask = {"pixel_mask": filled} if self.takes_mask else {}
-        return {"pixel_values": pixels * filled[:, None], **mask}
+        pixels = pixels * (rows[:, None, :, None] * columns[:, None, None, :])
+        if not self.takes_mask:
+            return {"pixel_values": pixels}
+        if self.mask_rows is not None and self.mask_columns is not None:
+            rows, columns = rows.index_select(1, self.mask_rows), columns.index_select(1, self.mask_columns)
+        return {"pixel_values": pixels, "pixel_mask": rows[:, :, None] * columns[:, None, :]}
+
+
+class _Shrunk(TorchFunctionMode):
+    """Within the context, keeps the sizes to which masks of a size are resized."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = size
+        self.found: set[tuple[int, ...]] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func is functional.interpolate and tuple(args[0].shape[-2:]) == self.size and named.get("size") is not None:
+            self.found.add(tuple(named["size"]))
+        return func(*args, **named)
 
 
 def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
     """The one program "image"."""
     assert isinstance(module, AdaptedImageModel)
     specs = _input_specs(config)
+    ones = [torch.ones(each.shape) for each in specs]
+    module.settle(*ones)
     with torch.no_grad():
-        given = module(*(torch.ones(each.shape) for each in specs))
+        given = module(*ones)
     outputs = (
         TensorSpec(name, "float32", tuple(each.shape)) for name, each in zip(module.output_names, given, strict=True)
     )
@@ -125,6 +175,7 @@ def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
     name = type(module.adapted.public).__name__
     with told(name):
         expected = module.own(*inputs)
+        module.settle(*inputs)
     for number, output in enumerate(expected):
         compare(name, output, lambda number=number: module(*inputs)[number])
 

@@ -264,7 +264,9 @@ class SegmentationResult:
         counts = np.bincount(self.numbers.ravel(), minlength=len(self.labels))
         shown = np.flatnonzero(counts).tolist() if self.shown is None else self.shown
         total = self.numbers.size
-        return tuple(Segment(self.labels[each], float(counts[each] / total), self.numbers == each) for each in shown)
+        return tuple(
+            Segment(self.labels[each], float(counts[each] / total), self.numbers == each, each) for each in shown
+        )
 
     def top(self, k: int) -> SegmentationResult:
         """The same answer with its `k` largest segments, or all where there are fewer.
