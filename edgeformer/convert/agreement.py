@@ -236,9 +236,7 @@ def compare_tokens(found: Sequence[ComparedOutput], broken: int, head: TokenLabe
 
 
 def compare_objects(found: Sequence[ComparedOutput], broken: int, head: ObjectDetection) -> Agreement:
-    """Of outputs that are logits and boxes of places, over the places where either model sees an object; where there
-    are none, over all. The cosine is that of all logits and boxes.
-    """
+    """Of logits and boxes of places: over those where either sees an object, or all; the cosine is of all outputs."""
     places: list[ComparedOutput] = []
     for reference, own, given in found:
         count = len(own) // (head.width + BOX)
@@ -256,7 +254,7 @@ def compare_pixels(found: Sequence[ComparedOutput], broken: int, head: SemanticS
     for reference, own, given in found:
         grids = [values.reshape(len(head.labels), -1) for values in (own, given)]
         chosen = np.linspace(0, grids[0].shape[1] - 1, PLACES).astype(int)
-        places += [(reference, *(grid[:, place] for grid in grids)) for place in np.unique(chosen)]
+        places += [(reference, grids[0][:, place], grids[1][:, place]) for place in np.unique(chosen)]
     return compare_labels(places, broken, _SOFTMAX)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from edgeformer.attention import AttentionKernel
 from edgeformer.models.adapted import AdaptedConfig, Network, compare, told
@@ -27,10 +28,8 @@ from edgeformer.models.family import Program, ProgramOptions
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.pipelines.vision import detect
 from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.tasks.vision import (
-    BOX,
     BOXES,
     COLUMNS,
     IMAGE_INPUT,
@@ -40,7 +39,6 @@ from edgeformer_runtime.tasks.vision import (
     PAD,
     ROWS,
     ImagePreprocessing,
-    ObjectDetection,
     image_inputs,
 )
 
@@ -87,23 +85,29 @@ class AdaptedImageModel(nn.Module):
         self.takes_mask = "pixel_mask" in inspect.signature(public.forward).parameters
         self.register_buffer("mask_rows", None, persistent=False)
         self.register_buffer("mask_columns", None, persistent=False)
+        self.is_settled = False
 
     @torch.no_grad()
     def settle(self, *inputs: Tensor) -> None:
-        """Find the size to which the public module shrinks a mask, to give it one of that size.
+        """Leave no resize of constants or masks to the tools of export, of which each does some in a way of its own.
 
-        It takes the nearest pixel, which tools of export take from other places than torch does; to the same size none
-        of them changes anything.
+        Parts that resize what they have learned, as positions, give the result as a constant. A mask is given to the
+        public module in the size to which it shrinks it.
         """
-        if not self.takes_mask or len(inputs) == 1 or self.mask_rows is not None:
+        if self.is_settled:
             return
-        sizes = _Shrunk(tuple(inputs[0].shape[-2:]))
-        with sizes:
+        self.is_settled = True
+        with _Resizes() as seen, _without_images(self.adapted.public, seen) as constant:
             self.own(*inputs)
-        if len(sizes.found) != 1:
-            raise InputError(f"it needs its mask in the sizes {shorten(sorted(sizes.found))}: expected one")
-        ((rows, columns),) = sizes.found
-        for name, side, count in (("mask_rows", inputs[1], rows), ("mask_columns", inputs[2], columns)):
+        for parent, name, value in constant:
+            parent._modules[name] = Constant(value)
+        size = tuple(inputs[0].shape[-2:])
+        shrunk = {to for of, to in seen.found if of == size}
+        if not self.takes_mask or len(inputs) == 1:
+            return
+        if len(shrunk) != 1:
+            raise InputError(f"it needs its mask in the sizes {shorten(sorted(shrunk))}: expected one")
+        for name, side, count in zip(("mask_rows", "mask_columns"), inputs[1:], shrunk.pop(), strict=True):
             places = torch.arange(side.shape[1], dtype=torch.float32)[None, None]
             setattr(self, name, functional.interpolate(places, size=count)[0, 0].int())
 
@@ -131,19 +135,66 @@ class AdaptedImageModel(nn.Module):
         return {"pixel_values": pixels, "pixel_mask": rows[:, :, None] * columns[:, None, :]}
 
 
-class _Shrunk(TorchFunctionMode):
-    """Within the context, keeps the sizes to which masks of a size are resized."""
+class Constant(nn.Module):
+    """In place of a part that gives the same whatever it is asked."""
 
-    def __init__(self, size: tuple[int, ...]) -> None:
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.size = size
-        self.found: set[tuple[int, ...]] = set()
+        self.register_buffer("value", value.contiguous(), persistent=False)
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        """The value."""
+        return self.value
+
+
+_PLAIN = (nn.Parameter, int, float, str, type(None), torch.dtype, torch.device)
+"""What a part may be called with that tells it nothing of an image."""
+
+
+class _Resizes(TorchFunctionMode):
+    """Within the context, keeps from which sizes to which ones anything is resized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        if func is functional.interpolate and tuple(args[0].shape[-2:]) == self.size and named.get("size") is not None:
-            self.found.add(tuple(named["size"]))
-        return func(*args, **named)
+        answer = func(*args, **(kwargs or {}))
+        if func is functional.interpolate:
+            self.found.append((tuple(args[0].shape[2:]), tuple(answer.shape[2:])))
+        return answer
+
+
+@contextmanager
+def _without_images(public: nn.Module, seen: _Resizes) -> Iterator[list[tuple[nn.Module, str, Tensor]]]:
+    """Within the context, finds the parts that resize something and are called with nothing but parameters.
+
+    Yields:
+        A list of each part's parent, its name there, and what it gave; complete behind the context.
+    """
+    found: list[tuple[nn.Module, str, Tensor]] = []
+    begun: list[int] = []
+
+    def before(_: nn.Module, __: Any) -> None:
+        begun.append(len(seen.found))
+
+    def after(part: nn.Module, args: Any, named: Any, answer: Any) -> None:
+        resized = len(seen.found) > begun.pop()
+        known = all(isinstance(each, _PLAIN) for each in tree_leaves((args, named)))
+        if resized and known and isinstance(answer, Tensor):
+            for parent in public.modules():
+                found.extend((parent, name, answer) for name, each in parent.named_children() if each is part)
+
+    parts = [part for part in public.modules() if part is not public]
+    handles = [part.register_forward_pre_hook(before) for part in parts]
+    handles += [part.register_forward_hook(after, with_kwargs=True, always_call=True) for part in parts]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001
@@ -176,8 +227,10 @@ def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
     with told(name):
         expected = module.own(*inputs)
         module.settle(*inputs)
-    for number, output in enumerate(expected):
-        compare(name, output, lambda number=number: module(*inputs)[number])
+    with told(name):
+        found = module(*inputs)
+    for output, own in zip(expected, found, strict=True):
+        compare(name, output, partial(torch.clone, own))
 
 
 def _input_specs(config: AdaptedConfig) -> tuple[TensorSpec, ...]:
@@ -224,7 +277,7 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
     Raises:
         InputError: names the field that a bundle cannot have.
     """
-    processor = _load(folder)
+    processor = load_image_processor(folder)
     fields: dict[str, Any] = {**processor.to_dict(), "image_processor_type": type(processor).__name__}
     for name, value in fields.items():
         sizes = _plain(value).values() if isinstance(_plain(value), Mapping) else (value,)
@@ -260,8 +313,8 @@ def read_image_processor(folder: Path) -> tuple[ImagePreprocessing, bool]:
     raise _refusal(fields, "image_processor_type", "one that resizes, crops, scales and normalises, and nothing else")
 
 
-def _load(folder: Path) -> Any:
-    """transformers' own, over Pillow."""
+def load_image_processor(folder: Path) -> Any:
+    """transformers' own of a checkpoint's folder, over Pillow; InputError where there is none that can be read."""
     if not any((folder / name).is_file() for name in (PROCESSOR_FILE, _JOINT_FILE)):
         raise InputError(f"{PROCESSOR_FILE} is not there, and says what the model's pixels are: expected it")
     from transformers import AutoImageProcessor
@@ -375,52 +428,3 @@ def _same_pixels(processor: Any, spec: ImagePreprocessing, is_reversed: bool) ->
         if found.shape != expected.shape or np.abs(found - expected).max() > _TOLERANCE / min(spec.std):
             return False
     return True
-
-
-# What processors make of a detector's outputs.
-
-
-_MOST = (100, 300)
-"""Objects of an image, where a processor takes the best of all places and labels."""
-
-
-def read_detection(folder: Path, labels: tuple[str, ...], places: int, width: int) -> ObjectDetection:
-    """How a folder's image processor reads the outputs of a model that looks at so many places.
-
-    Args:
-        folder: the checkpoint's.
-        labels: the model's.
-        places: Q of its outputs (1, Q, `width`) and (1, Q, 4).
-        width: logits of a place.
-
-    Raises:
-        InputError: it reads them in another way than a bundle can.
-    """
-    processor = _load(folder)
-    names = tuple(map(str, range(len(labels))))
-    generator = np.random.default_rng(0)
-    size = (61, 40)
-    logits = generator.normal(0, 2, (1, places, width)).astype(np.float32)
-    outputs = {LOGITS: logits, BOXES: generator.uniform(0.1, 0.9, (1, places, BOX)).astype(np.float32)}
-    answer = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(outputs[BOXES]))
-    pairs = places * len(labels)
-    tried = [
-        ObjectDetection(names, "softmax"),
-        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places)) if most <= pairs),
-    ]
-    with refusing(f"{type(processor).__name__} cannot read a detector's outputs:"):
-        (found,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=[size[::-1]])
-        order = torch.argsort(-found["scores"], stable=True)
-        columns = [found[key][order].numpy() for key in ("scores", "labels", "boxes")]
-    for head in tried:
-        if head.width != width:
-            continue
-        own = detect(outputs, head, size, 0.0)
-        mine = [np.array([each.score for each in own]), np.array([int(each.label) for each in own])]
-        same = len(own) == len(columns[0]) and np.allclose(mine[0], columns[0], atol=1e-5)
-        if same and (mine[1] == columns[1]).all() and np.allclose([each.box for each in own], columns[2], atol=1e-3):
-            return replace(head, labels=labels)
-    raise InputError(
-        f"{PROCESSOR_FILE}: image_processor_type is {type(processor).__name__}, which reads {width} logits of "
-        f"{len(labels)} labels otherwise than a bundle: expected a softmax with one logit for no object, or sigmoids"
-    )

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,7 +17,15 @@ from edgeformer.tasks.task import Metric, Task, TaskSpec, Training
 from edgeformer.tasks.text import ACCURACY, MAX_CALIBRATION_SAMPLES, TENSOR_PEERS
 from edgeformer_runtime.bundle.specs import Classification, Embedding, Postprocessing
 from edgeformer_runtime.errors import InputError
-from edgeformer_runtime.tasks.vision import PAD, ImagePreprocessing, SemanticSegmentation
+from edgeformer_runtime.tasks.vision import (
+    BOX,
+    BOXES,
+    LOGITS,
+    PAD,
+    ImagePreprocessing,
+    ObjectDetection,
+    SemanticSegmentation,
+)
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -26,6 +35,8 @@ IMAGE_SIZES = ((320, 240), (200, 300), (64, 64))
 """Width and height: landscape, portrait, and smaller than most models want."""
 GATE_IMAGES = 32
 """Drawn, for every bundle to be judged on."""
+_MOST = (100, 300)
+"""Objects of an image, where a processor takes the best of all places and labels."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif"})
 
 
@@ -39,11 +50,57 @@ def _embedding(checkpoint: Checkpoint, programs: tuple[Program, ...], options: P
 
 
 def _detection(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
-    from edgeformer.models.adapted_images import read_detection
-
     _check_whole(checkpoint, may_be_padded=True)
     _, places, width = programs[0].outputs[0].shape
     return image_spec(DETECTION, checkpoint, read_detection(checkpoint.folder, checkpoint.labels, places, width))
+
+
+def read_detection(folder: Path, labels: tuple[str, ...], places: int, width: int) -> ObjectDetection:
+    """How a folder's image processor reads the outputs of a model that looks at so many places.
+
+    Args:
+        folder: the checkpoint's.
+        labels: the model's.
+        places: Q of its outputs (1, Q, `width`) and (1, Q, 4).
+        width: logits of a place.
+
+    Raises:
+        InputError: it reads them in another way than a bundle can.
+    """
+    import torch
+
+    from edgeformer.models.adapted_images import PROCESSOR_FILE, load_image_processor
+    from edgeformer.models.config import refusing
+    from edgeformer_runtime.pipelines.vision import detect
+
+    processor = load_image_processor(folder)
+    names = tuple(map(str, range(len(labels))))
+    generator = np.random.default_rng(0)
+    size = (61, 40)
+    logits = generator.normal(0, 2, (1, places, width)).astype(np.float32)
+    outputs = {LOGITS: logits, BOXES: generator.uniform(0.1, 0.9, (1, places, BOX)).astype(np.float32)}
+    answer = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(outputs[BOXES]))
+    pairs = places * len(labels)
+    tried = [
+        ObjectDetection(names, "softmax"),
+        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places)) if most <= pairs),
+    ]
+    with refusing(f"{type(processor).__name__} cannot read a detector's outputs:"):
+        (found,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=[size[::-1]])
+        order = torch.argsort(-found["scores"], stable=True)
+        columns = [found[key][order].numpy() for key in ("scores", "labels", "boxes")]
+    for head in tried:
+        if head.width != width:
+            continue
+        own = detect(outputs, head, size, 0.0)
+        mine = [np.array([each.score for each in own]), np.array([int(each.label) for each in own])]
+        same = len(own) == len(columns[0]) and np.allclose(mine[0], columns[0], atol=1e-5)
+        if same and (mine[1] == columns[1]).all() and np.allclose([each.box for each in own], columns[2], atol=1e-3):
+            return replace(head, labels=labels)
+    raise InputError(
+        f"{PROCESSOR_FILE}: image_processor_type is {type(processor).__name__}, which reads {width} logits of "
+        f"{len(labels)} labels otherwise than a bundle: expected a softmax with one logit for no object, or sigmoids"
+    )
 
 
 def _segmentation(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001

@@ -374,7 +374,7 @@ def finite_row(outputs: Mapping[str, Tensor]) -> Tensor:
         EngineError: it holds NaN or infinity.
     """
     (name, output), *_ = outputs.items()
-    return finite(output, name)[0]
+    return cast(Tensor, finite(output, name)[0])
 
 
 def finite(output: Tensor, name: str) -> Tensor:

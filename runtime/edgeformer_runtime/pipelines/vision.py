@@ -328,7 +328,7 @@ def segment(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.ui
     """
     best = logits.argmax(axis=0)
     columns, rows = (_between(out, inside) for out, inside in zip(size, logits.shape[:0:-1], strict=True))
-    found = best[np.ix_(rows[0], columns[0])].astype(np.uint16)
+    found: NDArray[np.uint16] = best[np.ix_(rows[0], columns[0])].astype(np.uint16)
     mixed = np.zeros(found.shape, np.bool_)
     for row in rows[:2]:
         for column in columns[:2]:

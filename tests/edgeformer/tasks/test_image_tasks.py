@@ -20,8 +20,9 @@ from edgeformer.checkpoints.source_index import TorchEngine
 from edgeformer.convert.agreement import compare_objects, compare_pixels
 from edgeformer.convert.convert import convert
 from edgeformer.convert.options import ConvertOptions
-from edgeformer.models.adapted_images import read_detection, read_image_processor
+from edgeformer.models.adapted_images import read_image_processor
 from edgeformer.models.family import ProgramOptions
+from edgeformer.tasks.image import read_detection
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime import load
 from edgeformer_runtime.bundle.bundle import Bundle
