@@ -162,9 +162,11 @@ def _check_image(manifest: Manifest) -> None:
     assert isinstance(spec, ImagePreprocessing)
     expected = image_inputs(spec)
     if [program.name for program in programs] != [IMAGE_PROGRAM] or programs[0].inputs != expected:
-        inputs = " and ".join(f"{each.name!r} of shape {each.shape}" for each in expected)
+        others = "".join(f", {each.name!r} of shape {each.shape}" for each in expected[1:])
         raise BundleError(
-            f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with the float32 input {inputs}"
+            f"{MANIFEST_NAME}: programs: images have one program {IMAGE_PROGRAM!r} with "
+            f"{'one input' if len(expected) == 1 else 'the inputs'} {IMAGE_INPUT!r}, float32 of shape "
+            f"{expected[0].shape}{others}"
         )
 
 

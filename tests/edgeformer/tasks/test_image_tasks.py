@@ -13,6 +13,8 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from transformers.image_transforms import get_size_with_aspect_ratio
+from transformers.models.yolos.image_processing_pil_yolos import get_size_with_aspect_ratio_yolos
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
@@ -32,6 +34,7 @@ from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.pipelines import open_program_pipeline
 from edgeformer_runtime.pipelines.results import Statistics
 from edgeformer_runtime.pipelines.vision import SegmentationResult, segment
+from edgeformer_runtime.preprocess.image import ImageEncoder
 from edgeformer_runtime.tasks.vision import ObjectDetection, SemanticSegmentation
 from edgeformer_runtime.verify.verify import verify
 from tests.golden import tiny_manifests as tiny
@@ -158,6 +161,19 @@ def test_run_lengths_are_cocos() -> None:
     assert again.expected_json() == result.expected_json()
     with pytest.raises(ValueError, match="not the manifest's"):
         SegmentationResult.from_frame(header, body, SemanticSegmentation(("sky",)))
+
+
+@pytest.mark.parametrize("multiple", [1, 16])
+def test_photos_are_resized_to_the_sides_that_transformers_takes(multiple: int) -> None:
+    public: Any = get_size_with_aspect_ratio if multiple == 1 else get_size_with_aspect_ratio_yolos
+    spec = replace(tiny.IMAGE_SPEC, height=1333, width=1333, resize_short_side=800, crop="pad", resize_long_side=1333)
+    encode = ImageEncoder(replace(spec, multiple_of=multiple))
+    sides = np.random.default_rng(0).integers(20, 5000, (300, 2)).tolist()
+    for width, height in [*sides, [800, 1200], [1333, 800], [800, 800], [640, 480], [37, 2000]]:
+        if min(public((height, width), 800, 1333)) > 0:
+            assert encode._fitted(width, height)[::-1] == tuple(public((height, width), 800, 1333))
+    with pytest.raises(InputError, match="an image of 3 x 40000 pixels is too narrow"):
+        encode._fitted(3, 40_000)
 
 
 DETR = {
