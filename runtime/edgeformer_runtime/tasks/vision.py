@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import ProgramSpec, TensorSpec
 from edgeformer_runtime.bundle.strict_json import OPTIONAL
 from edgeformer_runtime.errors import BundleError, InputError
@@ -337,6 +337,7 @@ class SemanticSegmentation:
 def _check_segments(manifest: Manifest) -> None:
     head, spec = manifest.postprocessing, manifest.preprocessing
     assert isinstance(head, SemanticSegmentation) and isinstance(spec, ImagePreprocessing)
+    check_unique(head.labels, "label")
     if not spec.is_stretched:
         raise BundleError(f"{MANIFEST_NAME}: preprocessing: masks are of the whole image, expected a square of it all")
     for program in manifest.programs:
