@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer", bound=ProgramResult)
 Values = NDArray[np.float64]
 
-AT_ONCE = 1 << 22
+AT_ONCE = 1 << 20
 """Interpolated logits that are held at a time."""
 
 RECORDED = DetectionOptions(threshold=0.0)
@@ -212,12 +212,24 @@ def object_scores(logits: Values, head: ObjectDetection) -> Values:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The pixels (H, W) of a label, their share of all of the image that was given, and the label's number."""
+    """A label of the bundle's, by its number, with its share of all pixels.
+
+    Attributes:
+        label, number: which.
+        share: of the image's pixels, above 0.
+        numbers: (H, W) uint16, each pixel's label.
+    """
 
     label: str
-    share: float
-    mask: NDArray[np.bool_]
     number: int
+    share: float
+    numbers: NDArray[np.uint16]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """(H, W): where the label is, in the image that was given."""
+        found: NDArray[np.bool_] = self.numbers == self.number
+        return found
 
     @property
     def file_name(self) -> str:
@@ -227,17 +239,6 @@ class Segment:
     def write(self, path: Path) -> None:
         """The mask as a PNG of black and, where the label is, white."""
         Image.fromarray(self.mask).save(path, "PNG")
-
-    def to_json(self) -> dict[str, Any]:
-        """{"label", "share", "mask": {"size": [H, W], "counts"}}: run lengths as COCO has them.
-
-        The runs go down the columns, from the left one on; those of pixels that are not the label's come first.
-        """
-        down = self.mask.ravel(order="F")
-        edges = np.flatnonzero(np.diff(down)) + 1
-        starts = np.concatenate(([0], edges, [down.size]))
-        counts = [0] * bool(down[0]) + np.diff(starts).tolist()
-        return {"label": self.label, "share": self.share, "mask": {"size": [*self.mask.shape], "counts": counts}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +265,7 @@ class SegmentationResult:
         counts = np.bincount(self.numbers.ravel(), minlength=len(self.labels))
         shown = np.flatnonzero(counts).tolist() if self.shown is None else self.shown
         total = self.numbers.size
-        return tuple(
-            Segment(self.labels[each], float(counts[each] / total), self.numbers == each, each) for each in shown
-        )
+        return tuple(Segment(self.labels[each], each, float(counts[each] / total), self.numbers) for each in shown)
 
     def top(self, k: int) -> SegmentationResult:
         """The same answer with its `k` largest segments, or all where there are fewer.
@@ -281,8 +280,20 @@ class SegmentationResult:
         return replace(self, shown=tuple(sorted(largest.tolist())))
 
     def to_json(self) -> dict[str, Any]:
-        """{"segments": [...]}, see `Segment.to_json`."""
-        return {"segments": [each.to_json() for each in self.segments]}
+        """{"segments": [{"label", "share", "mask": {"size": [H, W], "counts"}}]}: run lengths as COCO has them.
+
+        The runs go down the columns, from the left one on; those of pixels that are not the label's come first.
+        """
+        down = self.numbers.ravel(order="F")
+        edges = np.concatenate(([0], np.flatnonzero(np.diff(down)) + 1, [down.size]))
+        runs = [(down[edges[:-1]] == each.number).nonzero()[0] for each in self.segments]
+        size = [*self.numbers.shape]
+        return {
+            "segments": [
+                {"label": each.label, "share": each.share, "mask": {"size": size, "counts": _counts(edges, own)}}
+                for each, own in zip(self.segments, runs, strict=True)
+            ]
+        }
 
     def expected_json(self) -> dict[str, Any]:
         """What vectors store of the answer besides the program's outputs: labels and shares."""
@@ -301,6 +312,13 @@ class SegmentationResult:
             raise ValueError("its labels are not the manifest's")
         statistics = strict_json.from_data(Statistics, header["statistics"], "answer")
         return cls(numbers, head.labels, statistics=statistics)
+
+
+def _counts(edges: NDArray[np.int64], own: NDArray[np.int64]) -> list[int]:
+    """The lengths of the gaps and of a label's runs in turn, from where all runs begin and which are the label's."""
+    bounds = np.concatenate(([0], np.stack((edges[own], edges[own + 1]), axis=1).ravel(), edges[-1:]))
+    counts: list[int] = np.diff(bounds).tolist()
+    return counts if counts[-1] else counts[:-1]
 
 
 class ImageSegmenter(ImagePipeline[SegmentationResult]):
@@ -334,14 +352,15 @@ def segment(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.ui
         for column in columns[:2]:
             mixed |= best[np.ix_(row, column)] != found
     down, across = np.nonzero(mixed)
+    places = np.ascontiguousarray(logits.reshape(len(logits), -1).T)  # (h w, L)
     step = max(1, AT_ONCE // len(logits))
     for first in range(0, len(down), step):
         y, x = down[first : first + step], across[first : first + step]
-        sums = np.zeros((len(logits), len(y)), np.float32)
+        sums = np.zeros((len(y), len(logits)), np.float32)
         for row, below in ((rows[0][y], 1 - rows[2][y]), (rows[1][y], rows[2][y])):
             for column, right in ((columns[0][x], 1 - columns[2][x]), (columns[1][x], columns[2][x])):
-                sums += logits[:, row, column] * (below * right)
-        found[y, x] = sums.argmax(axis=0)
+                sums += places[row * logits.shape[2] + column] * (below * right)[:, None]
+        found[y, x] = sums.argmax(axis=1)
     return found
 
 
