@@ -114,6 +114,8 @@ def hide(
         bias = running.bias
         if bias is None:  # the module has made the mask itself, as of an image's padding
             bias = ((1.0 - attention_mask.float()) * running.hidden_value)[:, None, None]
+            if running.whole_masks:
+                bias = bias.expand(-1, 1, q_length, -1)
     if bias is not None and bias.shape[-1] < kv_length:  # it fills texts up to the size of its windows
         bias = functional.pad(bias, (0, kv_length - bias.shape[-1]), value=running.hidden_value)
     if mask_function is bidirectional_mask_function:
@@ -136,10 +138,11 @@ class Network(nn.Module):
     """A module of transformers whose attention is ours.
 
     `bias` is what padding adds to the scores of the forward that runs; `mask_value` what a hidden position adds, None:
-    the usual.
+    the usual. `whole_masks`: those that the module makes have a row for each query, as attention of its own may need.
     """
 
     bias: Tensor | None = None
+    whole_masks = False
     mask_value: float | None = None
 
     def __init__(self, public: nn.Module, attention: AttentionKernel) -> None:
