@@ -82,10 +82,9 @@ def read_detection(folder: Path, labels: tuple[str, ...], places: int, width: in
     logits = generator.normal(0, 2, (1, places, width)).astype(np.float32)
     outputs = {LOGITS: logits, BOXES: generator.uniform(0.1, 0.9, (1, places, BOX)).astype(np.float32)}
     answer = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(outputs[BOXES]))
-    pairs = places * len(labels)
     tried = [
         ObjectDetection(names, "softmax"),
-        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places)) if most <= pairs),
+        *(ObjectDetection(names, "sigmoid", most=most) for most in dict.fromkeys((*_MOST, places))),
     ]
     with refusing(f"{type(processor).__name__} cannot read a detector's outputs:"):
         (found,) = processor.post_process_object_detection(answer, threshold=0.0, target_sizes=[size[::-1]])
