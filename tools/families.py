@@ -63,6 +63,22 @@ VISION: dict[str, Any] = {
     "num_labels": 5,
 }
 STAGES: dict[str, Any] = {"image_size": IMAGE, "num_labels": 5, "depths": [1, 1], "patch_size": 2}
+DETR: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "num_queries": 7,
+    "num_labels": 5,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    | {"layer_type": "basic", "out_features": ["stage2"]},
+}
 CLS, QA, NER, IMG = "SequenceClassification", "QuestionAnswering", "TokenClassification", "ImageClassification"
 DET, SEG = "ObjectDetection", "SemanticSegmentation"
 
@@ -254,17 +270,9 @@ ARCHITECTURES: dict[str, tuple[str, str, Mapping[str, Any]]] = {
         f"For{IMG}",
         {"vision_config": VISION, "text_config": TEXT, "num_labels": 5, "projection_dim": 16},
     ),
-    "detr": (
-        "Detr",
-        f"For{DET}",
-        {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 7, "num_labels": 5}
-        | {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
-        | {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
-        | {
-            "backbone_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
-            | {"layer_type": "basic", "out_features": ["stage2"]}
-        },
-    ),
+    "detr": ("Detr", f"For{DET}", DETR),
+    "conditional_detr": ("ConditionalDetr", f"For{DET}", DETR),
+    "table-transformer": ("TableTransformer", f"For{DET}", DETR),
     "yolos": (
         "Yolos",
         f"For{DET}",
@@ -310,7 +318,8 @@ def save(name: str, folder: Path) -> Any:
         side = fields["image_size"] if type(fields.get("image_size")) is int else IMAGE
         processor["size"] = {"height": side, "width": side}
         if end == f"For{DET}":
-            processor |= {"image_processor_type": f"{start}ImageProcessor", "do_pad": True}
+            own = "Detr" if name == "table-transformer" else start
+            processor |= {"image_processor_type": f"{own}ImageProcessor", "do_pad": True}
             processor["size"] = {"shortest_edge": 48, "longest_edge": 64}
         elif end == f"For{SEG}":
             processor["image_processor_type"] = f"{start}ImageProcessor"

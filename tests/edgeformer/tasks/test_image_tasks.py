@@ -97,7 +97,7 @@ def check_objects(pipeline: Any, public: Any) -> None:
             assert np.allclose(np.trunc(one.box), [*other["box"].values()], atol=1.001)  # theirs are cut to integers
 
 
-@pytest.mark.parametrize("name", ["detr", "yolos"])
+@pytest.mark.parametrize("name", ["detr", "yolos", "conditional_detr", "table-transformer"])
 def test_objects_are_those_of_transformers_pipeline(name: str, tmp_path: Path) -> None:
     folder = detector(name, tmp_path / name)
     check_objects(pipeline_of(folder, tmp_path), public_objects(folder))
