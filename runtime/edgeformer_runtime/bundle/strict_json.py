@@ -225,10 +225,21 @@ def check_distinct(names: Iterable[str]) -> None:
 T = TypeVar("T")
 
 
+OMITTED: Mapping[str, bool] = types.MappingProxyType({"omitted": True})
+"""Metadata of a field that files of before did not have: it is left out where it is None."""
+
+
 def to_data(record: Any) -> Any:
-    """A dataclass, or a dict, tuple or plain value of them, as JSON values. Every field is written, None as null."""
+    """A dataclass, or a dict, tuple or plain value of them, as JSON values.
+
+    Every field is written, None as null; an `OMITTED` one only where it is not None.
+    """
     if dataclasses.is_dataclass(record):
-        return {field.name: to_data(getattr(record, field.name)) for field in dataclasses.fields(record)}
+        return {
+            field.name: to_data(value)
+            for field in dataclasses.fields(record)
+            if (value := getattr(record, field.name)) is not None or not field.metadata.get("omitted")
+        }
     if isinstance(record, dict):
         return {key: to_data(value) for key, value in record.items()}
     if isinstance(record, (tuple, list)):

@@ -175,6 +175,9 @@ def run(
     special_tokens: Annotated[
         bool, typer.Option("--special-tokens", help="Prompts: special tokens written out in them are no plain text.")
     ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Prompts: each is what a user says; the model's chat template surrounds it.")
+    ] = False,
     suggest: Annotated[
         int | None, typer.Option(min=1, help="Prompts: in place of a text, so many of the likeliest next words.")
     ] = None,
@@ -229,6 +232,7 @@ def run(
         stop=stop,
         seed=seed,
         special_tokens=special_tokens,
+        chat=chat,
         suggest=suggest,
     )
     required = required_of(require_signature, require_name, require_version)

@@ -78,16 +78,21 @@ def add_refusals(app: FastAPI) -> None:
     """Let an application's errors become answers."""
 
     async def refuse(_: Request, error: Exception) -> JSONResponse:
-        status, message, headers = _describe(error)
-        return JSONResponse({"error": " ".join(message.split())}, status, headers)
+        status, message, headers = describe(error)
+        return JSONResponse({"error": message}, status, headers)
 
     known = (Refusal, InputError, EngineError, RequestValidationError, HTTPException, ClientDisconnect)
     for kind in (*known, Exception):
         app.add_exception_handler(kind, refuse)
 
 
-def _describe(error: Exception) -> tuple[int, str, dict[str, str] | None]:
-    """Status, message and headers for an error."""
+def describe(error: Exception) -> tuple[int, str, dict[str, str] | None]:
+    """Status, message in one line, and headers for an error."""
+    status, message, headers = _described(error)
+    return status, " ".join(message.split()), headers
+
+
+def _described(error: Exception) -> tuple[int, str, dict[str, str] | None]:
     if isinstance(error, Refusal):
         wait = error.retry_after_s
         return error.status, error.message, None if wait is None else {"Retry-After": str(wait)}

@@ -152,21 +152,14 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
     Raises:
         Refusal: 400 no JSON, 413 too many inputs, 415 another content type, 422 another document than expected.
     """
-    if media_type(content_type) != JSON_TYPE:
-        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
-    if _has_many_values(body):
-        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
-    try:
-        document: Any = from_json(body)
-    except ValueError as error:
-        raise Refusal(400, f"expected JSON: {error}") from None
+    document = read_json(body, content_type)
     several = isinstance(document, dict) and "inputs" in document
-    _check_keys(document, TextInputs if several else TextInput)
+    check_keys(document, TextInputs if several else TextInput)
     found = document["inputs"] if several else []
     if isinstance(found, list) and len(found) > max_inputs:  # before each of them is looked at
         raise Refusal(413, f"expected at most {max_inputs} inputs at once, found {len(found)}")
     for item in found if isinstance(found, list) else ():
-        _check_keys(item, TextInput)
+        check_keys(item, TextInput)
     try:
         texts = TextInputs.model_validate(document).inputs if several else [TextInput.model_validate(document)]
     except ValidationError as error:
@@ -176,6 +169,22 @@ def read_texts(body: bytes, content_type: str, max_inputs: int) -> Inputs[RawTex
         return texts[index].model_dump_json(exclude_none=True).encode()
 
     return Inputs(tuple(text.raw() for text in texts), several, single_body, JSON_TYPE)
+
+
+def read_json(body: bytes, content_type: str) -> Any:
+    """A document, not yet looked into.
+
+    Raises:
+        Refusal: 400 no JSON, 413 too many values, 415 another content type.
+    """
+    if media_type(content_type) != JSON_TYPE:
+        raise Refusal(415, f"expected Content-Type: {JSON_TYPE}, found {content_type or 'none'}")
+    if _has_many_values(body):
+        raise Refusal(413, f"expected at most {MAX_JSON_VALUES} values in JSON, found more")
+    try:
+        return from_json(body)
+    except ValueError as error:
+        raise Refusal(400, f"expected JSON: {error}") from None
 
 
 def _has_many_values(document: bytes) -> bool:
@@ -193,7 +202,7 @@ def _count_values(document: bytes) -> int:
     return document.count(b",") + document.count(b"[") + document.count(b"{")
 
 
-def _check_keys(document: Any, kind: type[Strict]) -> None:
+def check_keys(document: Any, kind: type[Strict]) -> None:
     """Refuse the first unknown key: the model would list all of them.
 
     Raises:
