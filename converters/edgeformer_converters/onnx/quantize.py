@@ -69,6 +69,8 @@ def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> 
     _quantize_after_gelu(model, frozenset(names))
     for node in _behind_gates(model, frozenset(names)):
         _store_in_blocks(model, node, 8, BLOCK_SIZE)
+    tied = _tied_tables(model, frozenset(names))
+    names = [name for name in names if name not in tied.values()]
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantized.onnx"
         quantize_dynamic(
@@ -80,7 +82,44 @@ def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> 
             # The quantizer makes a MatMul of every Gemm, under this name, before it looks for the names.
             nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],
         )
-        return onnx.load(path)
+        quantized = onnx.load(path)
+    for table, node in tied.items():
+        _read_columns(quantized, table, node)
+    return quantized
+
+
+def _tied_tables(model: onnx.ModelProto, names: frozenset[str]) -> dict[str, str]:
+    """Tables of embeddings that are a decoder's output layer, too, and the node that looks tokens (N,) up in each."""
+    shared = {node.input[1] for node in model.graph.node if node.op_type == "Gemm" and node.name in names}
+    rows = {each.name for each in model.graph.input if len(each.type.tensor_type.shape.dim) == 1}
+    lookups = (node for node in model.graph.node if node.op_type == "Gather" and node.name in names)
+    return {node.input[0]: node.name for node in lookups if node.input[0] in shared and node.input[1] in rows}
+
+
+def _read_columns(model: onnx.ModelProto, table: str, lookup: str) -> None:
+    """Look a tied table up in the quantized weights of the output layer, which hold a token in each column.
+
+    So it is stored once, 28 MB less of SmolLM2-135M's 166, and has a scale for each token: its perplexity is 0.7 %
+    above fp32's, and 1.7 % with a table of its own and one scale.
+    """
+    graph = model.graph
+    weights, scales = (f"{table}_Transposed_{part}" for part in ("quantized", "scale"))  # the quantizer's names
+    (node,) = (each for each in graph.node if each.name == lookup)
+    columns, rows, values, found, scale = (f"{lookup}_{part}" for part in ("columns", "rows", "values", "all", "scale"))
+    make = onnx.helper.make_node
+    made = [
+        make("Gather", [weights, node.input[1]], [columns], name=columns, axis=1),
+        make("Transpose", [columns], [rows], name=rows, perm=[1, 0]),
+        make("Cast", [rows], [values], name=values, to=TensorProto.FLOAT),
+        make("Gather", [scales, node.input[1]], [found], name=found),
+        make("Unsqueeze", [found, f"{lookup}_axes"], [scale], name=scale),
+        make("Mul", [values, scale], list(node.output), name=lookup),
+    ]
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), f"{lookup}_axes"))
+    nodes = [each for old in graph.node for each in (made if old.name == lookup else (old,))]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.remove(next(each for each in graph.initializer if each.name == table))
 
 
 def store_weights_in_int8(model: onnx.ModelProto) -> None:
@@ -248,12 +287,11 @@ def _quantize_after_gelu(model: onnx.ModelProto, names: frozenset[str]) -> None:
 def _behind_gates(model: onnx.ModelProto, names: frozenset[str]) -> list[NodeProto]:
     """Products with weights of what is the elementwise product of two computed tensors."""
     computed = {output: node for node in model.graph.node for output in node.output}
+    products = (node for node in model.graph.node if node.op_type in ("Gemm", "MatMul") and node.name in names)
     return [
         node
-        for node in model.graph.node
-        if node.op_type in ("Gemm", "MatMul")
-        and node.name in names
-        and node.input[1] not in computed
+        for node in products
+        if node.input[1] not in computed
         and (gate := computed.get(node.input[0])) is not None
         and gate.op_type == "Mul"
         and all(name in computed for name in gate.input)

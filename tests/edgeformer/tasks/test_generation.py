@@ -133,7 +133,7 @@ def test_hostile_prompts_get_one_line(generator: TextGenerator, public: Any) -> 
         ("half \ud83d", "not valid Unicode: half of a surrogate pair at character 5"),
         ([5, 10_000], "expected token ids from 0 to"),
         ([-1], "expected token ids from 0 to"),
-        (("a", "b"), "expected a text or a list of token ids, found tuple"),
+        (("a", "b"), "expected a text, a list of token ids or a chat, found tuple"),
     ):
         with pytest.raises(InputError, match=message):
             generator.run(raw)  # type: ignore[arg-type]
@@ -237,7 +237,7 @@ def test_a_service_goes_on_with_prompts(drafted: Drafted) -> None:
         assert 1 <= len(words) <= 2 and "tokens" not in words[0]
         for query, document, message in (
             ("max_tokens=0", {"text": PROMPT}, "max_tokens"),
-            ("", {"text": "a", "pair": "b"}, "expected a text or a list of token ids"),
+            ("", {"text": "a", "pair": "b"}, "expected a text, a list of token ids or a chat"),
             ("", {"text": "hostile " * 1000}, "slots: shorten it"),
         ):
             refused = client.post(f"/v1/answer?{query}", json=document)
