@@ -286,6 +286,10 @@ def test_a_bundle_goes_on_as_transformers_does(
     expected = greedy((model, transformers.AutoTokenizer.from_pretrained(source)), PROMPT, LONG)
     with load(rows[0].path) as pipeline:
         assert list(pipeline(PROMPT, max_tokens=LONG).tokens) == expected
+    with load(rows[0].path, isolated=True) as pipeline:
+        told: list[str] = []
+        found = pipeline.run(PROMPT, GenerateOptions(max_tokens=8), on_text=told.append)  # type: ignore[call-arg]
+        assert list(found.tokens) == expected[:8] and "".join(told) == found.text and len(told) > 1
     for row in rows:
         with Bundle.open(row.path) as bundle:
             assert verify(bundle).ok
