@@ -40,6 +40,8 @@ LEAST_ELEMENTS = 1024
 MOST_FLOAT_WEIGHTS = 1 << 16
 # Products after GELU get their activations quantized per block of 128; see `quantize_dynamically`.
 BLOCK_SIZE = 128
+# SmolLM2-135M's rows of 576 are whole blocks of 64: perplexity .9 % above fp32's and not 1.9 %, in the same time.
+GATED_BLOCK_SIZE = 64
 DYNAMIC = ["MatMul", "Gemm", "Gather"]
 
 
@@ -52,8 +54,10 @@ def quantize_dynamically(model: onnx.ModelProto) -> onnx.ModelProto:
     and on MobileBERT, whose ReLU outputs do not need it (0.9997), as slow as fp32. Signed weights are 1.7 times faster
     than unsigned ones, whose cosine is no better.
 
-    What comes through a gate (SwiGLU) is quantized so, too: a text's first token has values there that are hundreds of
-    times those of the others, which would lose all their bits beside it in one tensor.
+    All products of a decoder with gates (SwiGLU), but a tied output layer, are quantized so, too: a text's first token
+    has values that are hundreds of times those of the others, which would lose all their bits beside it in one tensor.
+    SmolLM2-135M's logits behind a prompt of four tokens are off by half of the largest then, by a ninth so, in 1.2
+    times the time.
 
     Convolutions compute in float with int8 weights: quantized dynamically they take three times as long as in float.
     """
@@ -67,9 +71,10 @@ def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> 
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     _quantize_after_gelu(model, frozenset(names))
-    for node in _behind_gates(model, frozenset(names)):
-        _store_in_blocks(model, node, 8, BLOCK_SIZE)
     tied = _tied_tables(model, frozenset(names))
+    for node in _of_gated(model, frozenset(names)):
+        if node.input[1] not in tied:
+            _store_in_blocks(model, node, 8, GATED_BLOCK_SIZE)
     names = [name for name in names if name not in tied.values()]
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "quantized.onnx"
@@ -83,8 +88,8 @@ def quantize_nodes_dynamically(model: onnx.ModelProto, names: Sequence[str]) -> 
             nodes_to_quantize=[*names, *(f"{name}_MatMul" for name in names)],
         )
         quantized = onnx.load(path)
-    for table, node in tied.items():
-        _read_columns(quantized, table, node)
+    for table, lookup in tied.items():
+        _read_columns(quantized, table, lookup)
     return quantized
 
 
@@ -284,18 +289,14 @@ def _quantize_after_gelu(model: onnx.ModelProto, names: frozenset[str]) -> None:
     model.CopyFrom(quantizer.model.model)
 
 
-def _behind_gates(model: onnx.ModelProto, names: frozenset[str]) -> list[NodeProto]:
-    """Products with weights of what is the elementwise product of two computed tensors."""
+def _of_gated(model: onnx.ModelProto, names: frozenset[str]) -> list[NodeProto]:
+    """The products with weights of a model in which one is of a gate's output: of two computed tensors, multiplied."""
     computed = {output: node for node in model.graph.node for output in node.output}
-    products = (node for node in model.graph.node if node.op_type in ("Gemm", "MatMul") and node.name in names)
-    return [
-        node
-        for node in products
-        if node.input[1] not in computed
-        and (gate := computed.get(node.input[0])) is not None
-        and gate.op_type == "Mul"
-        and all(name in computed for name in gate.input)
-    ]
+    products = [node for node in model.graph.node if node.op_type in ("Gemm", "MatMul") and node.name in names]
+    products = [node for node in products if node.input[1] not in computed]
+    before = [computed[node.input[0]] for node in products if node.input[0] in computed]
+    gated = any(node.op_type == "Mul" and all(name in computed for name in node.input) for node in before)
+    return products if gated else []
 
 
 # Ranges of an ONNX model's activations, from histograms of what calibration inputs make of them.
