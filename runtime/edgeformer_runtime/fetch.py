@@ -338,7 +338,9 @@ class _Files:
         missing = [file for file in needed.values() if file.sha256 not in self._kept]
         useful = {*needed, *(delta.sha256 for file in missing for delta in file.deltas)}
         for part in self._parts.iterdir():
-            if part.name not in useful:
+            if part.name in useful:
+                self._finished += part.stat().st_size
+            else:
                 part.unlink()
         self._total = sum(file.cost_bytes(self._kept) for file in missing)
         free = shutil.disk_usage(self._parts).free

@@ -68,7 +68,7 @@ def apply_delta(old: bytes, delta: bytes, size: int) -> bytes:
 
 def _inflated(delta: bytes, size: int) -> bytes:
     """What was compressed, which is no more than runs and differences of that size can be."""
-    most = _HEAD.size + 2 * _RUN.size * (size // _BLOCK + 1) + size + 3
+    most = _HEAD.size + 3 * _RUN.size * (size // _BLOCK + 1) + size + 3
     if size > MAX_DELTA_BYTES or not delta.startswith(_MAGIC):
         raise BundleError("delta: expected one of version 1, for a file that is not too large")
     reader = zlib.decompressobj()
@@ -113,11 +113,11 @@ def _runs(old: Bytes, new: Bytes) -> Iterator[tuple[int, int]]:
     for first, last in pairwise(bounds):
         begin, end = first * _BLOCK, min(last * _BLOCK, len(new))
         shift = int(shifts[first])
-        inside = min(max(len(old) - shift - begin, 0), end - begin) if begin + shift >= 0 else 0
-        if inside:
-            yield inside, begin + shift
-        if end - begin > inside:
-            yield end - begin - inside, -1
+        low = min(max(begin, -shift), end)  # of what lies inside the old file
+        high = min(max(len(old) - shift, low), end)
+        for length, offset in ((low - begin, -1), (high - low, low + shift), (end - high, -1)):
+            if length:
+                yield length, offset
 
 
 def _shifts(old: Bytes, new: Bytes, blocks: int) -> NDArray[np.int64]:
