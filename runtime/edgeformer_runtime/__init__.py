@@ -80,7 +80,7 @@ def load(
         from edgeformer_runtime.fetch import open_published
 
         required = requirement_of(require_signature, require_name, require_version)
-        bundle, _ = open_published(path, required, isolated=isolated, recheck=recheck, progress=progress)
+        bundle, _ = open_published(path, required, isolated=isolated, recheck=recheck, engine=engine, progress=progress)
     else:
         bundle = Bundle.open(
             path,

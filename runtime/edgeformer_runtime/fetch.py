@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeformer_runtime import delivery
 from edgeformer_runtime.bundle.bundle import Bundle
@@ -42,6 +42,9 @@ from edgeformer_runtime.bundle.site import (
 from edgeformer_runtime.bundle.unpacked import Store, write_whole
 from edgeformer_runtime.errors import BundleError, EngineError, InputError
 from edgeformer_runtime.interface import Progress
+
+if TYPE_CHECKING:
+    from edgeformer_runtime.engines.base import Engine
 
 MAX_TRIALS = 3
 """How often a release may end the process that tries it before it counts as one that fails."""
@@ -112,6 +115,7 @@ def open_published(
     *,
     isolated: bool = False,
     recheck: bool = False,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> tuple[Bundle, Fetched]:
     """`fetch`, with the bundle open; nobody evicts it while it is in use.
@@ -120,6 +124,7 @@ def open_published(
         url, isolated, progress: as of `fetch`.
         required: with a key at least.
         recheck: hash every file, even of a bundle that this user has loaded before.
+        engine: what a new release is tried with, in place of its target's own.
     """
     base, name = split_address(url)
     keys = required.key_bytes()
@@ -128,7 +133,7 @@ def open_published(
     named = Requirement((), required.name, required.version)  # the key is the index's
     store = Store(base)
     with store.locked():
-        return _Update(Web(base), name, keys, named, isolated, recheck, progress or _warn, store).run()
+        return _Update(Web(base), name, keys, named, isolated, recheck, engine, progress or _warn, store).run()
 
 
 def _warn(line: str, _: int, total: int) -> None:
@@ -147,6 +152,7 @@ class _Update:
     required: Requirement
     isolated: bool
     recheck: bool
+    engine: Engine | None
     report: Progress
     store: Store
 
@@ -302,7 +308,7 @@ class _Update:
         else:
             from edgeformer_runtime.verify.verify import verify
 
-            found = verify(bundle)
+            found = verify(bundle, self.engine)
         if found.ok:
             return None
         return f"first at the stage {found.first_diverging}, with {found.executed_by}"
