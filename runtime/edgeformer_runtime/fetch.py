@@ -216,9 +216,7 @@ class _Update:
         """The newest index, if it may be believed."""
         signed = read_index(self.web.read(INDEX_NAME, MAX_INDEX_BYTES), self.keys)
         known = self.store.accepted(signed.signer, self.keys)
-        now = datetime.now(timezone.utc)  # noqa: UP017 - Python 3.10
-        # A clock that was set back does not make an old index young.
-        check_newer(signed, known, now if known is None else max(now, known.index.published))
+        check_newer(signed, known, datetime.now(timezone.utc))  # noqa: UP017 - Python 3.10
         if known is None or known.index.number != signed.index.number:
             self.store.accept(signed)
         return signed

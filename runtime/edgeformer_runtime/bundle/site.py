@@ -227,12 +227,14 @@ def check_newer(found: Signed, known: Signed | None, now: datetime) -> None:
     Args:
         found: what the site shows.
         known: the newest index of that signer that was accepted before; None: there is none.
-        now: the device's time in UTC.
+        now: the device's time in UTC. A clock that was set back does not make an old index young: it is at least the
+            time at which `known` was published.
 
     Raises:
         BundleError: older (a rollback), another one of the same number, or expired (a freeze), or the clock is wrong.
     """
     index = found.index
+    now = now if known is None else max(now, known.index.published)
     if known is not None and index.number < known.index.number:
         raise BundleError(
             f"{INDEX_NAME}: its number is {index.number}, and {known.index.number} was seen before: an older index is"
