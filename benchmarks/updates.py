@@ -83,8 +83,9 @@ def patches(program: str, pairs: Iterable[tuple[Path | None, Path]], work: Path)
             "bsdiff": ["bsdiff", old or nothing, new, patch],
             "zstd": [
                 "zstd",
-                "-q",
+                "-qq",
                 "-f",
+                "--single-thread",
                 "--ultra",
                 "-22",
                 "--long=27",

@@ -8,9 +8,11 @@ where both are alike, and small where a weight moved a little, which leaves whol
 
 from __future__ import annotations
 
+import bz2
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +23,9 @@ from edgeformer_runtime.errors import BundleError
 
 Bytes = NDArray[np.uint8]
 
-_MAGIC = b"edgeformer-delta-1\n"
+_LINE = b"edgeformer-delta-1 %s\n"
+_COMPRESS: dict[bytes, Callable[[bytes], bytes]] = {b"zlib": partial(zlib.compress, level=9), b"bzip2": bz2.compress}
+"""bzip2 is the smaller one where few words differ, and zlib is everywhere."""
 _HEAD = struct.Struct("<BI")  # width of a word in bytes, number of runs
 _RUN = struct.Struct("<Qq")  # length in bytes, offset in the old file or -1
 _BLOCK = 64
@@ -68,13 +72,14 @@ def apply_delta(old: bytes, delta: bytes, size: int) -> bytes:
 
 def _inflated(delta: bytes, size: int) -> bytes:
     """What was compressed, which is no more than runs and differences of that size can be."""
-    most = _HEAD.size + 3 * _RUN.size * (size // _BLOCK + 1) + size + 3
-    if size > MAX_DELTA_BYTES or not delta.startswith(_MAGIC):
+    name = next((each for each in _COMPRESS if delta.startswith(_LINE % each)), None)
+    if name is None or size > MAX_DELTA_BYTES:
         raise BundleError("delta: expected one of version 1, for a file that is not too large")
-    reader = zlib.decompressobj()
+    most = _HEAD.size + 3 * _RUN.size * (size // _BLOCK + 1) + size + 3
+    reader = zlib.decompressobj() if name == b"zlib" else bz2.BZ2Decompressor()
     try:
-        payload = reader.decompress(delta[len(_MAGIC) :], most + 1)
-    except zlib.error as error:
+        payload = reader.decompress(delta[len(_LINE % name) :], most + 1)
+    except (zlib.error, OSError) as error:
         raise BundleError(f"delta: corrupted: {error}") from None
     if not reader.eof or reader.unused_data or len(payload) < _HEAD.size:
         raise BundleError(f"delta: expected a stream of at most {most} bytes that ends with it")
@@ -82,7 +87,7 @@ def _inflated(delta: bytes, size: int) -> bytes:
 
 
 def make_delta(old: bytes, new: bytes) -> bytes:
-    """The smallest delta, over the widths of a word, that makes a file from another one; `old` may be empty."""
+    """A delta that makes a file from another one, which may be empty, by the width of a word that compresses best."""
     runs = list(_runs(np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)))
     padded = -(-len(new) // 4) * 4
     base, target, place = np.zeros(padded, np.uint8), np.zeros(padded, np.uint8), 0
@@ -92,15 +97,15 @@ def make_delta(old: bytes, new: bytes) -> bytes:
             base[place : place + length] = np.frombuffer(old, np.uint8)[offset : offset + length]
         place += length
     table = b"".join(_RUN.pack(*run) for run in runs)
-    candidates = []
+    payloads = []
     for width in _WIDTHS:
         difference = target.view(f"<u{width}") - base.view(f"<u{width}")
         sign = difference >> (8 * width - 1)
         zigzag = (difference << 1) ^ (-sign.astype(difference.dtype))
         planes = np.ascontiguousarray(zigzag.view(np.uint8).reshape(-1, width).T)
-        payload = _HEAD.pack(width, len(runs)) + table + planes.tobytes()
-        candidates.append(_MAGIC + zlib.compress(payload, 9))
-    return min(candidates, key=len)
+        payloads.append(_HEAD.pack(width, len(runs)) + table + planes.tobytes())
+    payload = min(payloads, key=lambda each: len(zlib.compress(each, 1)))
+    return min((_LINE % name + compress(payload) for name, compress in _COMPRESS.items()), key=len)
 
 
 def _runs(old: Bytes, new: Bytes) -> Iterator[tuple[int, int]]:

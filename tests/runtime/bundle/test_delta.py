@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import random
 import struct
 import zlib
@@ -51,15 +52,19 @@ def test_any_two_files() -> None:
         assert apply_delta(old, make_delta(old, new), len(new)) == new
 
 
-def by_hand(width: int, runs: list[tuple[int, int]], planes: bytes) -> bytes:
+def by_hand(width: int, runs: list[tuple[int, int]], planes: bytes, compression: str = "zlib") -> bytes:
     """As docs/delivery.md has it."""
     table = b"".join(struct.pack("<Qq", *run) for run in runs)
-    return b"edgeformer-delta-1\n" + zlib.compress(struct.pack("<BI", width, len(runs)) + table + planes)
+    compress = {"zlib": zlib.compress, "bzip2": bz2.compress}[compression]
+    return f"edgeformer-delta-1 {compression}\n".encode() + compress(
+        struct.pack("<BI", width, len(runs)) + table + planes
+    )
 
 
-def test_the_bytes_of_the_specification() -> None:
+@pytest.mark.parametrize("compression", ["zlib", "bzip2"])
+def test_the_bytes_of_the_specification(compression: str) -> None:
     # Words of two bytes, little-endian: 0x0201 + 1, 0x0403 - 1, and 0x0005 behind zeros; zigzag has 2, 1 and 10.
-    delta = by_hand(2, [(4, 1), (2, -1)], bytes([2, 1, 10, 0]) + bytes([0, 0, 0, 0]))
+    delta = by_hand(2, [(4, 1), (2, -1)], bytes([2, 1, 10, 0, 0, 0, 0, 0]), compression)
     assert apply_delta(bytes([9, 1, 2, 3, 4]), delta, 6) == bytes([2, 2, 2, 4, 5, 0])
 
 
@@ -67,12 +72,16 @@ def test_the_bytes_of_the_specification() -> None:
     ("delta", "message"),
     [
         (b"", "expected one of version 1"),
-        (b"edgeformer-delta-2\n", "expected one of version 1"),
-        (b"edgeformer-delta-1\nnot compressed", "corrupted"),
+        (b"edgeformer-delta-2 zlib\n", "expected one of version 1"),
+        (b"edgeformer-delta-1 zlib\nnot compressed", "corrupted"),
+        (b"edgeformer-delta-1 bzip2\nnot compressed", "corrupted"),
+        (b"edgeformer-delta-1 none\n", "expected one of version 1"),
         (by_hand(1, [(8, 0)], bytes(8))[:-3], "expected a stream"),
         (by_hand(1, [(8, 0)], bytes(8)) + b"more", "expected a stream"),
-        (b"edgeformer-delta-1\n" + zlib.compress(bytes(1 << 20)), "expected a stream"),
-        (b"edgeformer-delta-1\n" + zlib.compress(b""), "expected a stream"),
+        (b"edgeformer-delta-1 zlib\n" + zlib.compress(bytes(1 << 20)), "expected a stream"),
+        (b"edgeformer-delta-1 zlib\n" + zlib.compress(b""), "expected a stream"),
+        (b"edgeformer-delta-1 bzip2\n" + bz2.compress(bytes(1 << 20)), "expected a stream"),
+        (by_hand(1, [(8, 0)], bytes(8), "bzip2")[:-3], "expected a stream"),
         (by_hand(3, [(8, 0)], bytes(8)), "expected 8 bytes of differences"),
         (by_hand(1, [(8, 0)], bytes(7)), "expected 8 bytes of differences"),
         (by_hand(1, [(8, 13)], bytes(8)), "lies outside a file"),
