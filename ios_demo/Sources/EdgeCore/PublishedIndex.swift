@@ -122,8 +122,8 @@ public struct PublishedIndex: Sendable {
         else {
             throw BundleError("\(fileName): expected the line of a signature")
         }
-        let signature = stride(from: 0, to: digits.count, by: 2).map { nibble(digits[$0]) << 4 | nibble(digits[$0 + 1]) }
-        return (Data(signature), Data(rest.dropFirst()))
+        let pairs = stride(from: 0, to: digits.count, by: 2)
+        return (Data(pairs.map { nibble(digits[$0]) << 4 | nibble(digits[$0 + 1]) }), Data(rest.dropFirst()))
     }
 
     private static func bundle(_ value: JsonValue, _ path: String) throws -> PublishedBundle {
@@ -153,9 +153,8 @@ public struct PublishedIndex: Sendable {
         let (hour, minute, second) = (number(11..<13), number(14..<16), number(17..<19))
         let isLeap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
         let lengths = [31, isLeap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
-        guard (1...12).contains(month), (1...lengths[month - 1]).contains(day), hour < 24, minute < 60, second < 60 else {
-            throw wrong
-        }
+        guard (1...12).contains(month), (1...lengths[month - 1]).contains(day), hour < 24, minute < 60, second < 60
+        else { throw wrong }
         let past = year - 1
         let leapDays = past / 4 - past / 100 + past / 400 - 477  // of the years from 1970 on
         let days = 365 * (year - 1970) + leapDays + lengths.prefix(month - 1).reduce(0, +) + day - 1
