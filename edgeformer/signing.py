@@ -310,7 +310,7 @@ def publish(
         signature = private_key.sign(DOMAIN + content).hex()
         writer.finish(f"edgeformer-index-1 {signature}\n".encode() + content, index)
     before = writer.history[0].bundles if writer.history else {}
-    first = {name: sum(file.cost_bytes({EMPTY}) for file in each.files.values()) for name, each in found.items()}
+    first = {name: update_bytes(PublishedBundle({}), each) for name, each in found.items()}
     update = {name: update_bytes(before[name], each) for name, each in found.items() if name in before}
     return Publication(site, index.number, index.expires, first, update, tuple(left_out))
 
