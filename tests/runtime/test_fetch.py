@@ -578,7 +578,7 @@ def test_a_process_may_be_killed_at_every_step(
         site.answer = None
         if not ended:
             break
-        if step % 4 == 0:
+        if step % 8 == 0:
             assert same(fetched(site).folder, releases[1])
     assert step > 100
     assert outcomes == sorted(outcomes)  # in one step
