@@ -1,9 +1,6 @@
 package org.edgeformer.core
 
 import java.security.MessageDigest
-import java.time.DateTimeException
-import java.time.Duration
-import java.time.Instant
 
 const val INDEX_NAME = "index.signed"
 private const val MAX_INDEX_BYTES = 4 shl 20
@@ -18,10 +15,10 @@ private const val LINE = "edgeformer-index-1 "
 private val INDEX_DOMAIN = "edgeformer-index-1\n".toByteArray()
 private val SIGNATURE_DIGITS = Regex("[0-9a-f]{128}")
 private val HASH = Regex("[0-9a-f]{64}")
-private val TIME = Regex("2[0-9]{3}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z")
+private val TIME = Regex("(2[0-9]{3})-([0-9]{2})-([0-9]{2})T([01][0-9]|2[0-3]):([0-5][0-9]):([0-5][0-9])Z")
 
 /** How far a device's clock may be behind the publisher's. */
-private val CLOCK_SLACK = Duration.ofDays(1)
+private const val CLOCK_SLACK_SECONDS = 24 * 3600L
 
 /**
  * A file of a published bundle. Its deltas are not read here: the whole file is what a phone downloads.
@@ -44,19 +41,19 @@ class PublishedBundle(val files: Map<String, PublishedFile>) {
 }
 
 /**
- * What a publisher's site says to be published (docs/delivery.md): an app that downloads bundles by its own means, as by
- * the system's downloader, reads it with [read], and then takes only what it lists.
+ * What a publisher's site says to be published (docs/delivery.md): an app that downloads bundles by its own means, as
+ * by the system's downloader, reads it with [read], and then takes only what it lists.
  *
  * @property number higher than that of every index published before.
- * @property published when that was.
- * @property expires when a device that is shown this index no longer believes that it is the newest.
+ * @property publishedSeconds when that was, in seconds since 1970 in UTC.
+ * @property expiresSeconds when a device that is shown this index no longer believes that it is the newest.
  * @property bundles by the last part of their addresses.
  * @property signer the key that signed it.
  */
 class PublishedIndex private constructor(
     val number: Long,
-    val published: Instant,
-    val expires: Instant,
+    val publishedSeconds: Long,
+    val expiresSeconds: Long,
     val bundles: Map<String, PublishedBundle>,
     val signer: ByteArray,
     private val bytes: ByteArray,
@@ -65,20 +62,22 @@ class PublishedIndex private constructor(
      * Refuses an index that is older than one seen before, or that has expired.
      *
      * @param known the newest index of the same [signer] that was accepted before; null: there is none.
-     * @param now the device's time. A clock that was set back does not make an old index young: it is at least the time
-     *   at which `known` was published.
+     * @param nowSeconds the device's time since 1970. A clock that was set back does not make an old index young: it is
+     *   at least the time at which `known` was published.
      * @throws BundleError older (a rollback), another one of the same number, or expired (a freeze).
      */
-    fun checkNewer(known: PublishedIndex?, now: Instant = Instant.now()) {
-        val time = if (known == null) now else maxOf(now, known.published)
+    fun checkNewer(known: PublishedIndex?, nowSeconds: Long = System.currentTimeMillis() / 1000) {
+        val time = maxOf(nowSeconds, known?.publishedSeconds ?: nowSeconds)
         if (known != null && number < known.number) {
             throw BundleError("$INDEX_NAME: its number is $number, and ${known.number} was seen before")
         }
         if (known != null && number == known.number && !bytes.contentEquals(known.bytes)) {
             throw BundleError("$INDEX_NAME: another index of the number $number was seen before")
         }
-        if (time + CLOCK_SLACK < published) throw BundleError("$INDEX_NAME: published after this device's time, $time")
-        if (time > expires) throw BundleError("$INDEX_NAME: expired $expires: the site shows an old index")
+        if (time + CLOCK_SLACK_SECONDS < publishedSeconds) {
+            throw BundleError("$INDEX_NAME: published after this device's time: set its clock")
+        }
+        if (time > expiresSeconds) throw BundleError("$INDEX_NAME: expired: the site shows an old index")
     }
 
     companion object {
@@ -118,8 +117,8 @@ class PublishedIndex private constructor(
                 fields.long("format_version", INDEX_VERSION..INDEX_VERSION)
                 PublishedIndex(
                     fields.long("number", 1..MAX_NUMBER),
-                    instant(fields.string("published", TIME)),
-                    instant(fields.string("expires", TIME)),
+                    secondsOf(fields.string("published", TIME)),
+                    secondsOf(fields.string("expires", TIME)),
                     fields.table("bundles", 1..MAX_BUNDLES, 1..MAX_NAME_LENGTH) { all, name ->
                         all.obj(name, ::bundle)
                     }.also { checkBundleNames(it.keys) },
@@ -151,13 +150,21 @@ class PublishedIndex private constructor(
             }
             checkDistinct(names)
         }
-
-        private fun instant(text: String): Instant = try {
-            Instant.parse(text)
-        } catch (error: DateTimeException) {
-            throw BundleError("$INDEX_NAME: expected a time like 2027-01-31T12:00:00Z, found ${shorten(text)}", error)
-        }
     }
+}
+
+/** A time like 2027-01-31T12:00:00Z of the Gregorian calendar, in seconds since 1970. java.time came with API 26. */
+internal fun secondsOf(text: String): Long {
+    val wrong = BundleError("$INDEX_NAME: expected a time like 2027-01-31T12:00:00Z, found ${shorten(text)}")
+    val numbers = TIME.matchEntire(text)?.groupValues?.drop(1)?.map { it.toInt() } ?: throw wrong
+    val (year, month, day) = numbers
+    val isLeap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    val lengths = listOf(31, if (isLeap) 29 else 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+    if (month !in 1..12 || day !in 1..lengths[month - 1]) throw wrong
+    val past = year - 1
+    val leapDays = past / 4 - past / 100 + past / 400 - 477 // of the years from 1970 on
+    val days = 365L * (year - 1970) + leapDays + lengths.take(month - 1).sum() + day - 1
+    return ((days * 24 + numbers[3]) * 60 + numbers[4]) * 60 + numbers[5]
 }
 
 private fun hexadecimal(bytes: ByteArray) = bytes.joinToString("") { "%02x".format(it.toInt() and 0xFF) }
