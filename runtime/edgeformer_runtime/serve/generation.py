@@ -26,9 +26,22 @@ from edgeformer_runtime.pipelines.base import IsCancelled, Pipeline
 from edgeformer_runtime.pipelines.generation import FULL, LENGTH, GenerationResult, RawPrompt, TextGenerator
 from edgeformer_runtime.pipelines.results import Result
 from edgeformer_runtime.serve.app import documents, respond
-from edgeformer_runtime.serve.inputs import JSON_TYPE, Answer, Inputs, Refusal, cost_of, describe, first_problem
+from edgeformer_runtime.serve.inputs import (
+    JSON_TYPE,
+    MAX_TOKEN_IDS,
+    TEXT_BODY,
+    Answer,
+    Inputs,
+    Refusal,
+    Strict,
+    check_keys,
+    cost_of,
+    describe,
+    first_problem,
+    read_json,
+    read_texts,
+)
 from edgeformer_runtime.serve.metrics import ANSWER_PATH, CHAT_PATH, COMPLETIONS_PATH
-from edgeformer_runtime.serve.routes import MAX_TOKEN_IDS, TEXT_BODY, Strict, check_keys, read_json, read_texts
 from edgeformer_runtime.serve.service import RequestPlan, Service
 from edgeformer_runtime.serve.workers import Workers
 

@@ -17,7 +17,7 @@ from edgeformer_runtime.bundle.specs import (
     TensorSpec,
     cache_names,
 )
-from edgeformer_runtime.bundle.strict_json import OMITTED
+from edgeformer_runtime.bundle.strict_json import OPTIONAL
 from edgeformer_runtime.decoding.options import GenerateOptions
 from edgeformer_runtime.decoding.tokenizer import MAX_TEMPLATE_BYTES, is_chat
 from edgeformer_runtime.errors import BundleError, InputError
@@ -39,7 +39,7 @@ class PromptPreprocessing:
 
     tokenizer: str
     kind: str = "prompt"
-    chat_template: str | None = field(default=None, metadata=OMITTED)
+    chat_template: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
