@@ -192,8 +192,9 @@ def evaluate(
             help="Labelled data. Images: a folder per label, or a zip of it. Texts: a .csv, .tsv, .json or .jsonl file "
             "with a text and its label, or labels with | between them; for embedders two texts and a score. Questions: "
             "SQuAD's JSON, or a table of question, context and answers. Entities: a CoNLL file, or .jsonl of tokens "
-            "and tags. Masks: a table of text and token. Speech: a table of files and texts, or a folder of audio "
-            "files with a .txt beside each. FILE:KEY names a folder in a zip or a list in a JSON file.",
+            "and tags. Masks: a table of text and token. Objects: COCO's JSON. Segments: a folder with images and "
+            "masks. Speech: a table of files and texts, or a folder of audio files with a .txt beside each. FILE:KEY "
+            "names a folder in a zip or a list in a JSON file.",
         ),
     ],
     source: Annotated[str | None, typer.Option(help="Checkpoint to compare with. Default: the bundle's own.")] = None,
@@ -211,7 +212,8 @@ def evaluate(
 
     Classifiers: accuracy; precision, recall and F1 by class; the most frequent mistakes. --json has the whole confusion
     matrix. Embedders: the rank correlation of cosines with scores. Questions: exact match and F1. Entities: F1. Masks:
-    the share of right tokens. Speech: the word error rate.
+    the share of right tokens. Objects: mean average precision. Segments: mean intersection over union. Speech: the word
+    error rate.
     """
     with Bars() as bars:
         found = api.evaluate(

@@ -44,6 +44,8 @@ AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
+    "object-detection": "AutoModelForObjectDetection",
+    "image-segmentation": "AutoModelForSemanticSegmentation",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"

@@ -92,8 +92,8 @@ def run(
         int | None,
         typer.Option(
             min=1,
-            help="Text and images: number of labels, answers or tokens for a mask, best first.",
-            show_default="labels: 3 in the table, all in JSON; answers: 1; tokens: 5",
+            help="Text and images: number of labels, answers, objects or tokens for a mask, best first.",
+            show_default="labels and objects: 3 in the table, all in JSON; answers: 1; tokens: 5",
         ),
     ] = None,
     unanswerable: Annotated[
@@ -119,6 +119,12 @@ def run(
     template: Annotated[
         str | None,
         typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Objects: what their score is above, 0 to 1.", show_default="the bundle's")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Segments: folder to write a PNG of each label's pixels to.")
     ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
@@ -198,6 +204,8 @@ def run(
         targets=targets,
         labels=labels,
         template=template,
+        threshold=threshold,
+        masks=masks,
         multi_label=multi_label,
         language=language,
         task=task,
