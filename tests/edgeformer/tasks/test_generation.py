@@ -233,6 +233,8 @@ def test_a_service_goes_on_with_prompts(drafted: Drafted) -> None:
         assert {key: answer.json()[key] for key in expected} == expected
         several = client.post("/v1/answer?max_tokens=5", json={"inputs": [{"text": PROMPT}, {"token_ids": [0]}]}).json()
         assert [each["finish_reason"] for each in several["answers"]] == ["length", "length"]
+        chat = client.post("/v1/answer?max_tokens=5&chat=true", json={"text": PROMPT}).json()
+        assert chat["tokens"] == list(drafted.generator()(PROMPT, max_tokens=5, chat=True).tokens) != expected["tokens"]
         words = client.post("/v1/answer?suggest=2", json={"text": "please remind me to c"}).json()["suggestions"]
         assert 1 <= len(words) <= 2 and "tokens" not in words[0]
         for query, document, message in (
