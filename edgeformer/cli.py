@@ -343,6 +343,40 @@ def sign(
             out.print(f"{bundle}: {signed.words}")
 
 
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIST", help="Folder of bundles, as convert writes it.")],
+    key: Annotated[Path, typer.Option(help="PEM file of the private key that signs the index.")],
+    site: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="SITE", help="Folder to make or to bring up to date. Default: DIST.site."),
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=1, help="Days after which devices no longer believe that nothing newer was published.")
+    ] = 30,
+    keep: Annotated[
+        int,
+        typer.Option(min=0, max=8, help="Number of earlier indexes whose files stay, to make deltas from."),
+    ] = 3,
+    as_json: runtime_cli.Json = False,
+) -> None:
+    """Write bundles as a static site that devices update from: a signed, numbered index, files by hash, deltas."""
+    from edgeformer.signing import publish as publish_bundles
+
+    check_exists(folder, "folder")
+    with Bars() as bars:
+        made = publish_bundles(folder, key, site, days=days, keep=keep, progress=bars)
+    for name in made.left_out:
+        err.print(f"note: {name} is left out: the gates of its conversion refused it")
+    if as_json:
+        print_json(made.to_json())
+        return
+    out.print(f"{made.site}: index {made.number}, expires {made.expires:%Y-%m-%d}")
+    for name, first in made.first_bytes.items():
+        update = f", {made.update_bytes[name]:,} from the index before" if name in made.update_bytes else ""
+        out.print(f"{name}: {first:,} bytes to download{update}")
+
+
 app.command()(compress)
 app.command()(sensitivity)
 app.command("list")(list_names)

@@ -127,7 +127,7 @@ def parse(text: str | bytes, known: bool = False) -> Manifest:
 
     Args:
         text: of the file.
-        known: this very file passed before (`bundle/remembered.py`), and is not compared with the schema again.
+        known: this very file passed before (`bundle/folder.py`), and is not compared with the schema again.
 
     Raises:
         BundleError: the text does not follow BUNDLE.md, or asks for a newer runtime.
