@@ -91,10 +91,7 @@ def run(
     ] = False,
     aggregation: Annotated[
         str | None,
-        typer.Option(
-            help="Entities: how tokens become entities, none, simple, first, average or max.",
-            show_default="the bundle's",
-        ),
+        typer.Option(help="Entities: of tokens, none, simple, first, average or max.", show_default="the bundle's"),
     ] = None,
     targets: Annotated[
         str | None, typer.Option(help="Masks: the only words that are wanted, as cat,dog.", show_default="all tokens")
@@ -113,9 +110,7 @@ def run(
     threshold: Annotated[
         float | None, typer.Option(help="Objects: what their score is above, 0 to 1.", show_default="the bundle's")
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Segments: folder to write a PNG of each label's pixels to.")
-    ] = None,
+    masks: Annotated[Path | None, typer.Option(metavar="DIR", help="Segments: folder for a PNG of each label.")] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
     ] = False,
