@@ -48,6 +48,12 @@ IMAGE_OUTPUTS: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
 """By task: the name of the program's output, and what it is of the public module's answer."""
 
 
+def in_module_order(pixels: Tensor, takes_bgr: bool) -> Tensor:
+    """Pixels (B, 3, H, W) of red, green, blue as a public module takes them."""
+    # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
+    return torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1) if takes_bgr else pixels
+
+
 class AdaptedImageModel(nn.Module):
     """An image model of transformers. `takes_bgr`: its public module takes blue, green, red."""
 
@@ -59,10 +65,7 @@ class AdaptedImageModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """pixels (B, 3, H, W) float32 to (logits (B, L) or an embedding (B, D) float32,)."""
-        if self.takes_bgr:
-            # Slices and a concatenation, which the tools of all targets lower; a reversal is an operator of its own.
-            pixels = torch.cat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), dim=1)
-        return (self.taken(self.adapted.call(pixel_values=pixels)),)
+        return (self.taken(self.adapted.call(pixel_values=in_module_order(pixels, self.takes_bgr))),)
 
 
 def image_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOptions) -> tuple[Program, ...]:  # noqa: ARG001

@@ -118,17 +118,20 @@ def run(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Text, with a model of natural language inference: labels to choose from, as sport,politics.",
+            help="Images beside texts, and text with a model of natural language inference: labels to choose from, as "
+            "sport,politics.",
             show_default="the bundle's",
         ),
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="This example is {}."),
+        typer.Option(help="With --labels: a sentence with {} for the label.", show_default="that of transformers"),
     ] = None,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="With --labels: any number of them may hold.")
     ] = False,
+    query: Annotated[str | None, typer.Option(help="Images beside texts: a text, to score each image by.")] = None,
+    texts: Annotated[bool, typer.Option("--texts", help="Images beside texts: the inputs are texts.")] = False,
     language: Annotated[
         str | None, typer.Option(help="Speech: language, as en. Default: the model detects it.")
     ] = None,
@@ -205,6 +208,8 @@ def run(
         labels=labels,
         template=template,
         multi_label=multi_label,
+        query=query,
+        texts=texts,
         language=language,
         task=task,
         beam_size=beam_size,

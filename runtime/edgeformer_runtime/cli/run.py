@@ -26,7 +26,7 @@ STDIN = "-"
 CLIPPED_SHARE = 0.05
 """Of samples at full scale: peaks of loud speech are far fewer, and words get lost from here on."""
 ANSWER_OPTIONS = (
-    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label"),
+    *("--unanswerable", "--aggregation", "--targets", "--labels", "--template", "--multi-label", "--query"),
     *("--max-tokens", "--temperature", "--top-k", "--top-p", "--repetition-penalty", "--stop", "--seed", "--suggest"),
     "--special-tokens",
 )
@@ -62,6 +62,8 @@ class RunOptions:
     labels: str | None = None
     template: str | None = None
     multi_label: bool = False
+    query: str | None = None
+    texts: bool = False
     max_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -117,6 +119,13 @@ def _check_options(manifest: Manifest, inputs: Sequence[str], options: RunOption
 def run_files(pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool) -> None:
     """`run` of inputs that are paths of files."""
     answer_all(pipeline, inputs, inputs, options, as_json)
+
+
+def run_images_or_texts(
+    pipeline: Pipeline[Any, Any], inputs: Sequence[str], options: RunOptions, as_json: bool
+) -> None:
+    """`run` of inputs that are paths of images, or all texts."""
+    answer_all(pipeline, inputs, [{"text": text} for text in inputs] if options.texts else inputs, options, as_json)
 
 
 def answer_all(

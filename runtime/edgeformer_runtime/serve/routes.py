@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from edgeformer_runtime.serve.inputs import (
 )
 from edgeformer_runtime.serve.metrics import ANSWER_PATH
 from edgeformer_runtime.serve.service import RequestPlan, Service, answer_at_once
+from edgeformer_runtime.tasks.image_text import PHOTO_TEMPLATE, ImageTextOptions
 from edgeformer_runtime.tasks.programs import DEFAULT_TEMPLATE, MAX_ZERO_SHOT_LABELS, ZeroShotOptions
 from edgeformer_runtime.tasks.tokens import (
     DEFAULT_FILLS,
@@ -108,6 +110,25 @@ class ClassifyTextQuery(ClassifyQuery):
         if self.labels is None:
             return None
         return ZeroShotOptions(tuple(self.labels), self.template, self.multi_label)
+
+
+class CompareQuery(ClassifyQuery):
+    """Options in the address of an image beside texts."""
+
+    labels: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ZERO_SHOT_LABELS,
+        description="To choose from; may come several times.",
+    )
+    template: str = Field(PHOTO_TEMPLATE, pattern=r"\{\}", description="A sentence with {} for each of the labels.")
+    query: str | None = Field(None, min_length=1, description="A text to score the image by, in place of labels.")
+
+    def options(self) -> ImageTextOptions | None:
+        """Of the pipeline's calls."""
+        if self.labels is None and self.query is None:
+            return None
+        return ImageTextOptions(None if self.labels is None else tuple(self.labels), self.template, self.query)
 
 
 class QuestionQuery(BaseModel):
@@ -296,6 +317,10 @@ def _embedding(result: EmbeddingResult) -> EmbeddingAnswer:
     return EmbeddingAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
 
 
+def _score(result: ScoreResult) -> ScoreAnswer:
+    return ScoreAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
+
+
 class _Scores(Foreign):
     labels: list[str] = Field(min_length=1)
     scores: list[Probability]
@@ -368,11 +393,7 @@ def add_text_scoring(app: FastAPI, service: Service) -> None:
     @app.post(ANSWER_PATH, summary="Score texts", **documents(ScoreAnswer | Answers, TEXT_BODY))
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_texts, max_inputs=service.options.max_inputs)
-
-        def to_answer(result: ScoreResult) -> ScoreAnswer:
-            return ScoreAnswer(truncated=result.truncated, statistics=cost_of(result), **result.to_json())
-
-        return await respond(service, request, RequestPlan(read, answer_at_once, to_answer))
+        return await respond(service, request, RequestPlan(read, answer_at_once, _score))
 
 
 def add_question_answering(app: FastAPI, service: Service) -> None:
@@ -434,3 +455,31 @@ def add_image_embedding(app: FastAPI, service: Service) -> None:
     async def answer(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:  # noqa: ARG001
         read = partial(read_file, kind="image")
         return await respond(service, request, RequestPlan(read, answer_at_once, _embedding))
+
+
+def add_image_text(app: FastAPI, service: Service) -> None:
+    """Let an application embed images and texts, and compare them."""
+
+    def read(body: bytes, content_type: str) -> Inputs[Any]:
+        if media_type(content_type) != JSON_TYPE:
+            return read_file(body, content_type, kind="image")
+        found: Inputs[Any] = read_texts(body, content_type, service.options.max_inputs)
+        if not all(isinstance(raw, str) for raw in found.raws):
+            raise Refusal(422, 'expected {"text"}, without pair and token_ids')
+        return replace(found, raws=tuple({"text": raw} for raw in found.raws))
+
+    @app.post(
+        ANSWER_PATH,
+        summary="Compare an image with texts, or embed either",
+        **documents(ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | Answers, file_body("image") | TEXT_BODY),
+    )
+    async def answer(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
+        to_labels, _ = _labels(query.top)
+
+        def to_answer(result: ClassificationResult | ScoreResult | EmbeddingResult) -> Answer:
+            if isinstance(result, ClassificationResult):
+                return to_labels(result)
+            return _embedding(result) if isinstance(result, EmbeddingResult) else _score(result)
+
+        work = partial(answer_at_once, options=query.options())
+        return await respond(service, request, RequestPlan(read, work, to_answer))
