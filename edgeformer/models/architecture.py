@@ -45,6 +45,7 @@ AUTO_CLASSES = {
     "token-classification": "AutoModelForTokenClassification",
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
+    "image-text": "AutoModelForZeroShotImageClassification",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"
