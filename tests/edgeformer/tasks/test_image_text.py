@@ -107,6 +107,7 @@ def test_labels_and_embeddings_are_transformers_own(made: Any, photos: list[Path
         assert model(photos[0], query="long " * 99).truncated and not model(photos[0]).truncated
 
 
+@pytest.mark.slow
 def test_a_text_is_embedded_once(made: Any, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with load(made[2]["fp32"]) as model:
         ran: list[str] = []
@@ -214,6 +215,7 @@ def test_both_towers_give_the_embeddings_of_transformers(kind: str, eos: int | N
     assert set(published) == set(public.state_dict())
 
 
+@pytest.mark.slow
 def test_a_manifest_says_what_does_not_fit(made: Any) -> None:
     text = (made[2]["fp32"] / "manifest.json").read_text()
     manifest = parse(text)
