@@ -167,7 +167,16 @@ def pair_family(architecture: Architecture) -> Family[AdaptedConfig]:
     def parse(_: Mapping[str, Any]) -> AdaptedConfig:
         assert architecture.folder is not None
         preprocessing, takes_bgr = read_image_processor(architecture.folder)
-        return replace(architecture.parse(), preprocessing=preprocessing, takes_bgr=takes_bgr)
+        config = replace(architecture.parse(), preprocessing=preprocessing, takes_bgr=takes_bgr)
+        if not hasattr(architecture.skeleton, "logit_bias"):
+            return config
+        # Its texts see their padding, which is the tokenizer's, whatever the config says.
+        with refusing("transformers cannot build its tokenizer:"):
+            tokenizer = architecture.library.AutoTokenizer.from_pretrained(
+                architecture.folder, local_files_only=True, trust_remote_code=False
+            )
+        pad_token_id = tokenizer.pad_token_id
+        return replace(config, pad_token_id=config.pad_token_id if pad_token_id is None else pad_token_id)
 
     def build(config: AdaptedConfig, task: str, num_labels: int, attention: AttentionKernel) -> nn.Module:  # noqa: ARG001
         if attention in APPROXIMATE_KERNELS.values():

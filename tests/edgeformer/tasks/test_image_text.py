@@ -202,7 +202,8 @@ def test_both_towers_give_the_embeddings_of_transformers(kind: str, eos: int | N
     image, *texts = checkpoint.programs(module, ProgramOptions(seq_lens=(8, POSITIONS)))
     assert [each.name for each in texts] == ["seq_24"] if kind == "Siglip" else ["seq_8", "seq_24"]
     pixels = torch.randn(1, 3, IMAGE, IMAGE)
-    end = public.config.text_config.vocab_size - 1
+    end = public.config.text_config.vocab_size - 1  # the tokenizer's padding, too, which a SigLIP sees
+    assert checkpoint.pad_token_id == (end if kind == "Siglip" else 1)
     ids = torch.tensor([[end - 1, *range(65, 65 + POSITIONS - 2), end]], dtype=torch.int32)
     with torch.no_grad():
         given = public(input_ids=ids.long(), pixel_values=pixels)
