@@ -246,7 +246,6 @@ IMAGE_TEXT = replace(
     evaluation=CLASSIFICATION.evaluation,
     aliases=("zeroshotimageclassification", "clip", "siglip", "imagetextembedding"),
     beside_texts=True,
-    on_phones=False,
     scores="edgeformer.models.adapted_pairs:pair_scores",
     program_options=_text_lengths,
     calibrate=None,
