@@ -78,9 +78,8 @@ class TextTower(Network, TextEncoder):
     def __init__(self, public: nn.Module, attention: AttentionKernel, longest: int, whole: bool) -> None:
         super().__init__(public, attention)
         self.longest, self.whole = longest, whole
-        named: Any = public
-        pools = hasattr(named, "text_projection") and hasattr(named.text_model, "eos_token_id")
-        self.end: int | None = named.text_model.eos_token_id if pools else None
+        end = getattr(getattr(public, "text_model", None), "eos_token_id", None)
+        self.end: int | None = end if hasattr(public, "text_projection") else None
         self.register_buffer("positions", torch.arange(longest, dtype=torch.int32)[None], persistent=False)
         self.register_buffer("earlier", torch.tril(torch.ones(1, longest, longest), diagonal=-1), persistent=False)
 
