@@ -30,6 +30,7 @@ from edgeformer.models.score_range import sample_inputs, score_range
 from edgeformer.models.text import TextEncoder
 from edgeformer_runtime.bundle.manifest import TensorSpec
 from edgeformer_runtime.errors import InputError
+from edgeformer_runtime.tasks.vision import PAD
 
 if TYPE_CHECKING:
     from edgeformer.checkpoints.checkpoint import Checkpoint
@@ -166,6 +167,10 @@ def pair_family(architecture: Architecture) -> Family[AdaptedConfig]:
     def parse(_: Mapping[str, Any]) -> AdaptedConfig:
         assert architecture.folder is not None
         preprocessing, takes_bgr = read_image_processor(architecture.folder)
+        if preprocessing.crop == PAD:
+            raise InputError(
+                f"a {architecture.model_type} takes images that are padded, which no bundle of its task does"
+            )
         config = replace(architecture.parse(), preprocessing=preprocessing, takes_bgr=takes_bgr)
         if not hasattr(architecture.skeleton, "logit_bias"):
             return config

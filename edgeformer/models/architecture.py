@@ -46,6 +46,8 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
     "image-text": "AutoModelForZeroShotImageClassification",
+    "object-detection": "AutoModelForObjectDetection",
+    "image-segmentation": "AutoModelForSemanticSegmentation",
 }
 """transformers' tables of classes, by task."""
 _TEXT, _IMAGE = "input_ids", "pixel_values"

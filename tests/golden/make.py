@@ -23,6 +23,7 @@ GENERATORS = (
     "bundles",
     "zips",
     "signatures",
+    "published",
     "hostile_models",
     "hostile_tokenizers",
     "tokenizers",

@@ -320,7 +320,17 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-# Options that several commands have.
+# What several commands have.
+
+
+def new_app() -> typer.Typer:
+    """A command line as all of ours are: no markup, -h, and --install-completion for the shell."""
+    return typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="--debug, anywhere, shows the traceback of an error.",
+    )
 
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle: a folder or a zip.")]
@@ -344,6 +354,16 @@ RequiredVersion = Annotated[
     int | None,
     typer.Option(
         "--require-version", metavar="N", min=1, help="Refuse a bundle of an earlier release, or without a release."
+    ),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds. Fewer than 6 give no intervals.")]
+BenchThreads = Annotated[str, typer.Option(help="Numbers of threads, as 1,2,4.")]
+BenchBatches = Annotated[str, typer.Option(help="Numbers of inputs that one run answers, as 1,4,16.")]
+BenchPrograms = Annotated[
+    str,
+    typer.Option(
+        help="Programs to run, names with commas, or all. A program stands for a length of text or audio.",
+        show_default="the largest",
     ),
 ]
 Isolated = Annotated[

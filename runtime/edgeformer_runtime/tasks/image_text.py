@@ -12,11 +12,8 @@ from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, ProgramS
 from edgeformer_runtime.bundle.specs import (
     Classification,
     Embedding,
-    ImagePreprocessing,
     Score,
     TextPreprocessing,
-    to_input,
-    to_levels,
 )
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import BundleError, InputError
@@ -24,14 +21,13 @@ from edgeformer_runtime.registry import check_choice
 from edgeformer_runtime.tasks.programs import (
     CLASSIFICATION,
     EMBEDDING,
-    IMAGE,
-    IMAGE_PROGRAM,
     MAX_ZERO_SHOT_LABELS,
     SCORE,
     TEXT,
     check_only_output,
 )
 from edgeformer_runtime.tasks.task import AnswerKind, InputKind, NamedFile, Task
+from edgeformer_runtime.tasks.vision import IMAGE, IMAGE_PROGRAM, PAD, ImagePreprocessing
 
 if TYPE_CHECKING:
     from edgeformer_runtime.pipelines.results import ClassificationResult, EmbeddingResult, ScoreResult
@@ -139,6 +135,8 @@ def _check_both(manifest: Manifest) -> None:
     assert isinstance(spec, ImageTextPreprocessing)
     images = tuple(program for program in manifest.programs if program.name == IMAGE_PROGRAM)
     IMAGE.check(replace(manifest, programs=images, preprocessing=spec.image))
+    if spec.image.crop == PAD:
+        raise BundleError(f"{MANIFEST_NAME}: preprocessing.image.crop: {PAD!r} is of object detection")
     if not texts or spec.text.tokenizer is None:
         raise BundleError(f"{MANIFEST_NAME}: {manifest.task} needs a tokenizer, and programs for texts")
     TEXT.check(_text_part(manifest))
@@ -153,11 +151,11 @@ def _files(spec: ImageTextPreprocessing) -> tuple[NamedFile, ...]:
 
 
 def _to_stored(spec: ImageTextPreprocessing, tensor: Any) -> Any:
-    return to_levels(tensor, spec.image) if tensor.dtype == np.float32 else tensor
+    return IMAGE.to_stored(spec.image, tensor) if tensor.dtype == np.float32 else tensor
 
 
 def _from_stored(spec: ImageTextPreprocessing, tensor: Any) -> Any:
-    return to_input(tensor, spec.image) if tensor.dtype == np.uint8 else tensor
+    return IMAGE.from_stored(spec.image, tensor) if tensor.dtype == np.uint8 else tensor
 
 
 IMAGE_TEXT_INPUT = InputKind(
@@ -231,7 +229,7 @@ SIMILARITY = AnswerKind(
     check=_check_similarity,
     check_expected=_check_expected,
     describe=lambda head: f"{head.dim} components, normalised; labels of a call, {head.activation}",
-    result="edgeformer_runtime.pipelines.vision:ComparedResult",
+    result="edgeformer_runtime.pipelines.text:ComparedResult",
     best=lambda result, top: _kind_of(result).best(result, top),
     show=lambda result, top: _kind_of(result).show(result, top),
     plural="answers",
@@ -246,6 +244,6 @@ IMAGE_TEXT = Task(
     name="image-text",
     takes=IMAGE_TEXT_INPUT,
     gives=SIMILARITY,
-    pipeline="edgeformer_runtime.pipelines.vision:ImageTextComparer",
+    pipeline="edgeformer_runtime.pipelines.text:ImageTextComparer",
     serve="edgeformer_runtime.serve.routes:add_image_text",
 )

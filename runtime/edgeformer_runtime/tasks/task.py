@@ -242,6 +242,8 @@ TASKS: Registry[Task] = Registry(
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
         "image-text": "edgeformer_runtime.tasks.image_text:IMAGE_TEXT",
+        "object-detection": "edgeformer_runtime.tasks.vision:OBJECT_DETECTION",
+        "image-segmentation": "edgeformer_runtime.tasks.vision:IMAGE_SEGMENTATION",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
         "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",
     },
