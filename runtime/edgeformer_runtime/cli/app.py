@@ -102,8 +102,7 @@ def run(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Images beside texts, and text with a model of natural language inference: labels to choose from, as "
-            "sport,politics.",
+            help="Images beside texts, and text by natural language inference: labels to choose from, as cat,dog.",
             show_default="the bundle's",
         ),
     ] = None,
@@ -168,6 +167,9 @@ def run(
     special_tokens: Annotated[
         bool, typer.Option("--special-tokens", help="Prompts: special tokens written out in them are no plain text.")
     ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Prompts: each is what a user says; the model's chat template surrounds it.")
+    ] = False,
     suggest: Annotated[
         int | None, typer.Option(min=1, help="Prompts: in place of a text, so many of the likeliest next words.")
     ] = None,
@@ -226,6 +228,7 @@ def run(
         stop=stop,
         seed=seed,
         special_tokens=special_tokens,
+        chat=chat,
         suggest=suggest,
     )
     required = required_of(require_signature, require_name, require_version)

@@ -444,12 +444,7 @@ def add_image_text(app: FastAPI, service: Service) -> None:
         **documents(ClassificationAnswer | ScoreAnswer | EmbeddingAnswer | Answers, file_body("image") | TEXT_BODY),
     )
     async def answer(request: Request, query: Annotated[CompareQuery, Query()]) -> Response:
-        to_labels, _ = _labels(query.top)
-
-        def to_answer(result: ClassificationResult | ScoreResult | EmbeddingResult) -> Answer:
-            if isinstance(result, ClassificationResult):
-                return to_labels(result)
-            return _embedding(result) if isinstance(result, EmbeddingResult) else _score(result)
-
+        labels, _ = _labels(query.top)
+        kinds: dict[type, Any] = {ClassificationResult: labels, EmbeddingResult: _embedding, ScoreResult: _score}
         work = partial(answer_at_once, options=query.options())
-        return await respond(service, request, RequestPlan(read, work, to_answer))
+        return await respond(service, request, RequestPlan(read, work, lambda result: kinds[type(result)](result)))
