@@ -33,8 +33,8 @@ from edgeformer.models.adapted_images import (
 )
 from edgeformer.models.adapted_pairs import is_pair, pair_family
 from edgeformer.models.config import MAX_LAYERS, refusing
-from edgeformer.models.family import Family
-from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label, unwrapped
+from edgeformer.models.family import Family, unwrapped
+from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_task, id2label
 from edgeformer_runtime.errors import InputError
 
 AUTO_CLASSES = {
