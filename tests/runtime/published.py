@@ -14,6 +14,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from edgeformer_runtime.bundle import unpacked
+from edgeformer_runtime.fetch import Fetched, fetch
+from edgeformer_runtime.interface import silent
+
 SECRET = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC: bytes = SECRET.public_key().public_bytes_raw()
 NOW = datetime.now(timezone.utc)  # noqa: UP017
@@ -111,3 +115,33 @@ def served() -> Iterator[Site]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def same(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    return {name: path.read_bytes() for name, path in files_of(folder).items()} == {
+        name: path.read_bytes() for name, path in files_of(other).items()
+    }
+
+
+def fetched(site: Site, **options: Any) -> Fetched:
+    return fetch(site.url, PUBLIC, progress=silent, **options)
+
+
+def store(site: Site) -> unpacked.Store:
+    return unpacked.Store(site.url.removesuffix("tiny"))
+
+
+def refused(site: Site, releases: list[Path], message: str) -> None:
+    """What the site shows now is refused for a reason, by a device that has the first release, and by a new one."""
+    found = fetched(site)
+    assert found.refused
+    assert found.problem is not None
+    assert message in found.problem
+    assert same(found.folder, releases[0])
+    assert not list(store(site).folder.glob("parts/*/*.new"))
+
+
+def of_content(site: Site, content: bytes) -> str:
+    """Where the site has some bytes."""
+    return next(path for path, data in site.contents.items() if data == content)
