@@ -247,7 +247,7 @@ def convert(
     audio_seconds: Annotated[
         str | None,
         typer.Option(
-            help="Speech: lengths of audio in seconds, as 5,10,30; a program for each. Default: the target's own."
+            help="Audio: lengths in seconds, as 5,10,30; a program for each. Default: the target's or the model's own."
         ),
     ] = None,
     zipped: Annotated[bool, typer.Option("--zip", help="Also write OUT/<bundle>.zip.")] = False,

@@ -35,6 +35,7 @@ from edgeformer_runtime.engines.base import Tensor
 from edgeformer_runtime.errors import EngineError, InputError
 from edgeformer_runtime.preprocess.audio import open_audio
 from edgeformer_runtime.registry import load_attribute
+from edgeformer_runtime.tasks.speech import SAMPLES_INPUT
 
 if TYPE_CHECKING:
     from edgeformer.convert.result import Converted
@@ -59,7 +60,7 @@ def tensor_contenders(
     case = longest_case(bundle, program)
     inputs = folder / "inputs.npz"
     np.savez(inputs, **{name: np.repeat(array, batch, axis=0) for name, array in case.inputs.items()})  # type: ignore[arg-type]
-    programs = _programs(checkpoint, _seq_lens(case.inputs), TARGETS["onnx"].attention, batch)
+    programs = _programs(checkpoint, case.inputs, TARGETS["onnx"].attention, batch)
     found: list[Contender] = []
 
     def add(name: str, precision: str, arguments: dict[str, str], size_bytes: int) -> None:
@@ -133,7 +134,7 @@ def torch_run(source: str, task: str, inputs: str, threads: int) -> Run:
     torch.set_num_threads(threads)
     arrays = _arrays(inputs)
     (program,) = _programs(
-        open_checkpoint(source, task=task, prompt=NO_PROMPT), _seq_lens(arrays), TORCH_ATTENTION, _batch(arrays)
+        open_checkpoint(source, task=task, prompt=NO_PROMPT), arrays, TORCH_ATTENTION, _batch(arrays)
     )
     tensors = [torch.from_numpy(arrays[spec.name]) for spec in program.inputs]
 
@@ -205,7 +206,7 @@ def _ncnn_model(checkpoint: Checkpoint, arrays: Mapping[str, Tensor], inputs: Pa
     import pnnx
     import torch
 
-    (program,) = _programs(checkpoint, _seq_lens(arrays), TORCH_ATTENTION, 1)
+    (program,) = _programs(checkpoint, arrays, TORCH_ATTENTION, 1)
     # ncnn has no layer that makes floats of integers, so the mask comes as floats.
     taken = [arrays[spec.name].astype(np.float32 if spec.name == MASK else spec.dtype) for spec in program.inputs]
     np.savez(inputs, **{f"in{index}": array for index, array in enumerate(taken)})  # type: ignore[arg-type]
@@ -246,11 +247,11 @@ def save_ncnn_output(model: str, inputs: str, result: str) -> None:
     np.save(result, np.asarray(ncnn_run(model, inputs, threads=1)()).ravel())
 
 
-def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str, batch: int) -> tuple[Program, ...]:
-    """The model's programs as peers get them, all inputs and outputs with a first axis of `batch`."""
+def _programs(checkpoint: Checkpoint, inputs: Mapping[str, Tensor], attention: str, batch: int) -> tuple[Program, ...]:
+    """The model's program for such inputs as peers get it, all inputs and outputs with a first axis of `batch`."""
     module, _ = load_module(checkpoint, KERNELS[attention])
     compute_all_tokens(module)
-    programs = checkpoint.programs(module, ProgramOptions(seq_lens=seq_lens))
+    programs = checkpoint.programs(module, _options(checkpoint, inputs))
     return tuple(
         replace(
             program,
@@ -261,9 +262,14 @@ def _programs(checkpoint: Checkpoint, seq_lens: tuple[int, ...], attention: str,
     )
 
 
-def _seq_lens(inputs: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The bucket of a text's inputs; images have none."""
-    return (int(inputs["input_ids"].shape[1]),) if "input_ids" in inputs else ()
+def _options(checkpoint: Checkpoint, inputs: Mapping[str, Tensor]) -> ProgramOptions:
+    """Of the program that takes such inputs: the tokens of a text's, the seconds of a recording's."""
+    if "input_ids" in inputs:
+        return ProgramOptions(seq_lens=(int(inputs["input_ids"].shape[1]),))
+    if SAMPLES_INPUT in inputs:
+        rate = checkpoint.config.preprocessing.sample_rate
+        return ProgramOptions(clip_seconds=(inputs[SAMPLES_INPUT].shape[1] / rate,))
+    return ProgramOptions(seq_lens=())
 
 
 def _batch(inputs: Mapping[str, Tensor]) -> int:

@@ -91,7 +91,7 @@ def fit_image(module: nn.Module, config: AdaptedConfig) -> None:
 
 
 def _shape(config: AdaptedConfig) -> tuple[int, int, int, int]:
-    assert config.preprocessing is not None
+    assert isinstance(config.preprocessing, ImagePreprocessing)
     return 1, 3, config.preprocessing.height, config.preprocessing.width
 
 

@@ -427,6 +427,15 @@ def add_image_classification(app: FastAPI, service: Service) -> None:
         return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
 
 
+def add_audio_classification(app: FastAPI, service: Service) -> None:
+    """Let an application classify recordings."""
+
+    @app.post(ANSWER_PATH, summary="Classify a recording", **documents(ClassificationAnswer, file_body("audio")))
+    async def answer(request: Request, query: Annotated[ClassifyQuery, Query()]) -> Response:
+        read = partial(read_file, kind="audio")
+        return await respond(service, request, RequestPlan(read, answer_at_once, *_labels(query.top)))
+
+
 def add_image_embedding(app: FastAPI, service: Service) -> None:
     """Let an application embed images."""
 

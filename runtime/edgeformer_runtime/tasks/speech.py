@@ -1,4 +1,4 @@
-"""Speech recognition: audio to a transcript, by the programs of a Whisper."""
+"""Tasks of audio: a transcript by the programs of a Whisper, and labels of a whole recording by one program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from edgeformer_runtime.bundle.manifest import MANIFEST_NAME, Manifest, check_unique
 from edgeformer_runtime.bundle.specs import (
     MAX_FILTERS_FILE_BYTES,
     MAX_TOKENIZER_BYTES,
@@ -17,6 +17,8 @@ from edgeformer_runtime.bundle.specs import (
     bucket_layout,
 )
 from edgeformer_runtime.errors import BundleError
+from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
+from edgeformer_runtime.tasks.programs import CLASSIFICATION
 from edgeformer_runtime.tasks.task import AnswerKind, CaseTensors, InputKind, NamedFile, Task
 
 SAMPLED_VALUES = 512
@@ -185,4 +187,74 @@ SPEECH_RECOGNITION = Task(
     gives=TRANSCRIPTION,
     pipeline="edgeformer_runtime.pipelines.speech:Transcriber",
     serve="edgeformer_runtime.serve.streams:add_speech_recognition",
+)
+
+
+# Labels of recordings.
+
+
+RECORDING_PROGRAM = "recording"
+"""What the names of its programs begin with."""
+SAMPLES_INPUT, LENGTH_INPUT, ENERGIES_INPUT = "samples", "length", "energies"
+ENERGIES_TOLERANCE = 1e-4
+"""Of transforms that compute in float32."""
+
+
+def _recording(manifest: Manifest) -> RecordingPreprocessing:
+    spec = manifest.preprocessing
+    assert isinstance(spec, RecordingPreprocessing)
+    return spec
+
+
+def _check_recording(manifest: Manifest) -> None:
+    """The program of a filter bank takes its energies; others take samples, each up to another length."""
+    spec = _recording(manifest)
+    bank = spec.filter_bank
+    where = f"{MANIFEST_NAME}: programs"
+    if bank is not None:
+        energies = TensorSpec(ENERGIES_INPUT, "float32", (1, bank.frames, bank.n_mels))
+        if [program.inputs for program in manifest.programs] != [(energies,)]:
+            raise BundleError(f"{where}: expected one with one input {energies.name!r}, float32 of {energies.shape}")
+        return
+    for program in manifest.programs:
+        length = math.prod(program.inputs[0].shape)
+        samples = TensorSpec(SAMPLES_INPUT, "float32", (1, length))
+        if program.inputs != (samples, TensorSpec(LENGTH_INPUT, "int32", (1,))) or length < spec.shortest_samples:
+            raise BundleError(
+                f"{where}: expected the inputs {SAMPLES_INPUT!r}, float32 of shape (1, N) with N of at least "
+                f"{spec.shortest_samples}, and {LENGTH_INPUT!r}, int32 of shape (1,)"
+            )
+    check_unique((str(program.inputs[0].shape[1]) for program in manifest.programs), "length of a recording")
+
+
+def _describe_recording(spec: RecordingPreprocessing) -> str:
+    if spec.filter_bank is None:
+        return f"recording, {spec.sample_rate} Hz, samples{' of variance 1' if spec.normalize else ''}"
+    seconds = spec.filter_bank.samples / spec.sample_rate
+    return f"recording, {spec.sample_rate} Hz, {spec.filter_bank.n_mels} energies of a filter bank, up to {seconds:g} s"
+
+
+RECORDING = InputKind(
+    kind="recording",
+    record=RecordingPreprocessing,
+    check=_check_recording,
+    largest=lambda _manifest, program, name: program.inputs[0].shape[1] if name == LENGTH_INPUT else None,
+    stored_forms=AUDIO.stored_forms,
+    stored_file=AUDIO.stored_file,
+    tolerance=lambda _: ENERGIES_TOLERANCE,
+    describe=_describe_recording,
+    run="edgeformer_runtime.cli.run:run_files",
+    takes="recordings: expected paths of files of audio",
+    asks_for=AUDIO.asks_for,
+    options=("--top",),
+    frame=AUDIO.frame,
+    extra=AUDIO.extra,
+)
+
+AUDIO_CLASSIFICATION = Task(
+    name="audio-classification",
+    takes=RECORDING,
+    gives=CLASSIFICATION,
+    pipeline="edgeformer_runtime.pipelines.speech:AudioClassifier",
+    serve="edgeformer_runtime.serve.routes:add_audio_classification",
 )

@@ -242,6 +242,7 @@ TASKS: Registry[Task] = Registry(
         "image-classification": "edgeformer_runtime.tasks.programs:IMAGE_CLASSIFICATION",
         "image-embedding": "edgeformer_runtime.tasks.programs:IMAGE_EMBEDDING",
         "speech-recognition": "edgeformer_runtime.tasks.speech:SPEECH_RECOGNITION",
+        "audio-classification": "edgeformer_runtime.tasks.speech:AUDIO_CLASSIFICATION",
         "text-generation": "edgeformer_runtime.tasks.generation:TEXT_GENERATION",
     },
     "edgeformer_runtime.tasks",
