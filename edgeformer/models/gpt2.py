@@ -21,7 +21,7 @@ from edgeformer.models.cached import (
     refuse_quantized,
 )
 from edgeformer.models.family import Family
-from edgeformer.models.text import ACTIVATIONS
+from edgeformer.models.text import ACTIVATIONS, without_prefix
 from edgeformer.models.units import UnitGroup, neuron_group
 from edgeformer_runtime.errors import InputError
 
@@ -178,10 +178,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: two public names mean the same.
     """
-    plain = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        raise InputError(f"checkpoint holds tensors twice, with the prefix {_PREFIX} and without: remove one")
-    return {name: _turned(name, tensor) for name, tensor in plain.items()}
+    return {name: _turned(name, tensor) for name, tensor in without_prefix(state, _PREFIX).items()}
 
 
 def publish(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:  # noqa: ARG001

@@ -23,7 +23,7 @@ from edgeformer.models.cached import (
     refuse_quantized,
 )
 from edgeformer.models.family import Family
-from edgeformer.models.text import ACTIVATIONS
+from edgeformer.models.text import ACTIVATIONS, without_prefix
 from edgeformer.models.units import UnitGroup
 from edgeformer_runtime.bundle.strict_json import shorten
 from edgeformer_runtime.errors import InputError
@@ -301,10 +301,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: two public names mean the same.
     """
-    plain = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
-    if len(plain) < len(state):
-        raise InputError(f"checkpoint holds tensors twice, with the prefix {_PREFIX} and without: remove one")
-    return plain
+    return without_prefix(state, _PREFIX)
 
 
 def publish(state: Mapping[str, Tensor], config: LlamaConfig) -> dict[str, Tensor]:  # noqa: ARG001

@@ -393,6 +393,18 @@ def unwrapped(name: str) -> str:
     return _WRAPPERS.sub("", name)
 
 
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """A state dict by names without what wrappers, and then the architecture itself, put before them.
+
+    Raises:
+        InputError: two names mean the same.
+    """
+    plain = {unwrapped(name).removeprefix(prefix): tensor for name, tensor in state.items()}
+    if len(plain) < len(state):
+        raise InputError(f"checkpoint holds tensors twice, with the prefix {prefix} and without: remove one")
+    return plain
+
+
 def public_renamer(
     base: str, parts: tuple[tuple[str, str], ...] = (), heads: tuple[tuple[str, str], ...] = ()
 ) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:

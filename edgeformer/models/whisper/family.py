@@ -16,7 +16,7 @@ from edgeformer.attention.kernels import MASK_VALUE, ScoreRange
 from edgeformer.models.config import read_object, write_json
 from edgeformer.models.family import Family
 from edgeformer.models.score_range import score_range
-from edgeformer.models.text import unwrapped
+from edgeformer.models.text import without_prefix
 from edgeformer.models.whisper.generation import GENERATION_FILE, read_speech
 from edgeformer.models.whisper.model import Whisper, WhisperConfig, parse_config, with_alignment_heads
 from edgeformer.models.whisper.programs import whisper_programs
@@ -43,9 +43,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: the output layer is one of its own, or two public names mean the same.
     """
-    renamed = {unwrapped(name): tensor for name, tensor in state.items()}
-    if len(renamed) < len(state):
-        raise InputError(f"checkpoint holds tensors twice, with the prefix {_PREFIX} and without: remove one")
+    renamed = without_prefix(state, _PREFIX)
     output, embedding = renamed.pop(_OUTPUT, None), renamed.get(_EMBEDDING)
     if output is not None and embedding is not None and not torch.equal(output, embedding):
         raise InputError(f"{_OUTPUT} differs from {_EMBEDDING}: expected a Whisper with tied embeddings")

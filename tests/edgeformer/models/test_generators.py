@@ -166,3 +166,16 @@ def test_lengths_of_the_cache_fit_the_model() -> None:
         generation_layout(config, ProgramOptions(cache_lens=(32, 100)))
     with pytest.raises(InputError, match="a cache has more than 16 slots"):
         generation_layout(config, ProgramOptions(cache_lens=(16,)))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "whisper"])
+def test_what_wrappers_put_before_every_name_is_left_out(family: str) -> None:
+    prefix = {"gpt2": "transformer."}.get(family, "model.")
+    public = {f"{prefix}layers.0.norm.weight": torch.ones(2), f"{prefix}norm.bias": torch.zeros(2)}
+    rename = FAMILIES[family].rename
+    plain = rename(public)
+    assert plain.keys() == {"layers.0.norm.weight", "norm.bias"}
+    for wrapper in ("module.", "_orig_mod.module."):
+        assert rename({wrapper + name: tensor for name, tensor in public.items()}).keys() == plain.keys()
+    with pytest.raises(InputError, match=f"tensors twice, with the prefix {prefix} and without"):
+        rename({**public, **plain})
