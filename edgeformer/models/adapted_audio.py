@@ -291,7 +291,7 @@ _TOLERANCE = 1e-3
 _RATES = (1_000, 192_000)
 _BANK_RATE, _FRAME, _HOP, _FFT, _LOW_HZ, _PREEMPHASIS, _LOG_FLOOR = 16_000, 400, 160, 512, 20.0, 0.97, 2.0**-23
 """Of ASTFeatureExtractor's code: in no file."""
-_MOST_FRAMES, _MOST_BANDS = 16_384, 1_024
+_MOST_FRAMES, _MOST_BANDS = 4_096, 1_024
 
 
 def read_feature_extractor(folder: Path, config: Any) -> RecordingPreprocessing:

@@ -196,6 +196,8 @@ SPEECH_RECOGNITION = Task(
 RECORDING_PROGRAM = "recording"
 """What the names of its programs begin with."""
 SAMPLES_INPUT, LENGTH_INPUT, ENERGIES_INPUT = "samples", "length", "energies"
+MAX_SAMPLES = 1 << 24
+"""Of a program's longest recording: a quarter of an hour at 16 kHz."""
 ENERGIES_TOLERANCE = 1e-4
 """Of transforms that compute in float32."""
 
@@ -219,11 +221,13 @@ def _check_recording(manifest: Manifest) -> None:
     for program in manifest.programs:
         length = math.prod(program.inputs[0].shape)
         samples = TensorSpec(SAMPLES_INPUT, "float32", (1, length))
-        if program.inputs != (samples, TensorSpec(LENGTH_INPUT, "int32", (1,))) or length < spec.shortest_samples:
+        if program.inputs != (samples, TensorSpec(LENGTH_INPUT, "int32", (1,))):
             raise BundleError(
-                f"{where}: expected the inputs {SAMPLES_INPUT!r}, float32 of shape (1, N) with N of at least "
-                f"{spec.shortest_samples}, and {LENGTH_INPUT!r}, int32 of shape (1,)"
+                f"{where}: expected the inputs {SAMPLES_INPUT!r}, float32 of shape (1, N), and {LENGTH_INPUT!r}, int32 "
+                "of shape (1,)"
             )
+        if not spec.shortest_samples <= length <= MAX_SAMPLES:
+            raise BundleError(f"{where}: expected {spec.shortest_samples} to {MAX_SAMPLES} samples, found {length}")
     check_unique((str(program.inputs[0].shape[1]) for program in manifest.programs), "length of a recording")
 
 
