@@ -102,6 +102,14 @@ def test_files_bytes_and_arrays_are_the_same_recording(tmp_path: Path) -> None:
         pipeline.raw_from_json({"audio": "vectors/short.wav", "samples": 9999})
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-45, 1e-20, 1.0, -(2.0**32)])
+def test_extreme_samples_give_finite_inputs(value: float, tmp_path: Path) -> None:
+    for samples in (np.full(900, value, np.float32), np.eye(1, 900, 450, dtype=np.float32)[0] * np.float32(value)):
+        for bank in (False, True):
+            for tensor in pipeline_of(tiny.recording(bank), tmp_path).prepare(samples).inputs.values():
+                assert np.isfinite(tensor).all()
+
+
 @pytest.mark.parametrize("bank", [False, True])
 def test_a_manifest_reads_as_it_was_written(bank: bool) -> None:
     manifest = tiny.recording(bank)
