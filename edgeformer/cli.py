@@ -189,11 +189,12 @@ def evaluate(
     data: Annotated[
         str,
         typer.Option(
-            help="Labelled data. Images: a folder per label, or a zip of it. Texts: a .csv, .tsv, .json or .jsonl file "
-            "with a text and its label, or labels with | between them; for embedders two texts and a score. Questions: "
-            "SQuAD's JSON, or a table of question, context and answers. Entities: a CoNLL file, or .jsonl of tokens "
-            "and tags. Masks: a table of text and token. Speech: a table of files and texts, or a folder of audio "
-            "files with a .txt beside each. FILE:KEY names a folder in a zip or a list in a JSON file.",
+            help="Labelled data. Images, recordings: a folder per label, or a zip of it. Texts: a .csv, .tsv, .json or "
+            ".jsonl file with a text and its label, or labels with | between them; for embedders two texts and a "
+            "score. Questions: SQuAD's JSON, or a table of question, context and answers. Entities: a CoNLL file, or"
+            " .jsonl of tokens and tags. Masks: a table of text and token. Speech: a table of files and texts, or a "
+            "folder of audio files with a .txt beside each. FILE:KEY names a folder in a zip or a list in a JSON "
+            "file.",
         ),
     ],
     source: Annotated[str | None, typer.Option(help="Checkpoint to compare with. Default: the bundle's own.")] = None,

@@ -193,7 +193,7 @@ def convert(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="Calibration data: a folder of images; or texts as eval takes them, or one per line of a .txt file. "
+            help="Calibration data: a folder of images or audio; or texts as eval takes them, or lines of a .txt. "
             "static-int8 needs it. All int8 and int4 weights are rounded for it."
         ),
     ] = None,

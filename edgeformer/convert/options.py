@@ -43,8 +43,8 @@ class ConvertOptions:
         lengths_column: its column of texts; None: "text", "sentence" or the only one.
         lengths_budget: what those lengths may cost, as `Budget.parse` takes it; None: as many as the target's own.
         attention: None: the target's own kernel. An approximate one makes another model, which only texts have.
-        calibration: inputs as the app will meet them: a folder of images, or a table or .txt of texts. static-int8
-            needs it, and all int8 and int4 weights are rounded for it.
+        calibration: inputs as the app will meet them: a folder of images or recordings, or a table or .txt of texts.
+            static-int8 needs it, and all int8 and int4 weights are rounded for it.
         calibration_method: how static-int8 takes ranges from it, one of `METHODS`.
         evaluation: labelled data, as `eval` takes them: classifiers are judged on them, and their accuracy before and
             after is told.
@@ -121,7 +121,7 @@ class ConvertOptions:
             )
         if self.calibration is None and "static-int8" in self.precisions:
             raise InputError(
-                "static-int8 needs calibration: give --calibration, a folder of images or a table of texts"
+                "static-int8 needs calibration: give --calibration, a folder of images or audio, or a table of texts"
             )
         if self.calibration_method != MIN_MAX and "static-int8" not in self.precisions:
             raise InputError("--calibration-method is for static-int8, which has ranges: add --precision static-int8")

@@ -10,6 +10,8 @@ No extractor is on a list: what its fields mean is compared with its own output.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from itertools import accumulate
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CLIP_SECONDS = (5.0, 10.0, 30.0)
 """Of the programs of a model of samples."""
+_MOST_SAMPLES = 1_000_000
 _WHOLE, _PART = 12, 7
 """Frames of the sample that `fit` compares, and how many of them are there."""
 
@@ -57,10 +60,14 @@ class Frames:
     """
 
     def __init__(self, config: Any) -> None:
-        """Raises InputError where transformers' config names no convolutions."""
+        """Raises InputError where transformers' config names no convolutions, or such as no recording fills."""
         kernels, strides = (tuple(getattr(config, name, ())) for name in ("conv_kernel", "conv_stride"))
-        if not kernels or len(kernels) != len(strides):
+        if not kernels or len(kernels) != len(strides) or not all(type(each) is int for each in kernels + strides):
             raise InputError(f"config.json: a {config.model_type} has no conv_kernel and conv_stride of one length")
+        if min(kernels + strides) < 1 or math.prod(strides) * sum(kernels) > _MOST_SAMPLES:
+            raise InputError(
+                f"config.json: conv_kernel and conv_stride: expected frames of 1 to {_MOST_SAMPLES} samples"
+            )
         self.steps = tuple(accumulate(strides, mul))
         before = (1, *self.steps)
         self.reaches = tuple(
@@ -302,7 +309,8 @@ def read_feature_extractor(folder: Path, config: Any) -> RecordingPreprocessing:
     """
     from transformers import AutoFeatureExtractor
 
-    with refusing(f"{PROCESSOR_FILE} cannot be read as a feature extractor:"):
+    with refusing(f"{PROCESSOR_FILE} cannot be read as a feature extractor:"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands that are narrower than two frequencies, as in every public AST
         extractor: Any = AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     fields: dict[str, Any] = {**extractor.to_dict(), "feature_extractor_type": type(extractor).__name__}
     rate = fields.get("sampling_rate")

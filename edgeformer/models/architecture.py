@@ -44,6 +44,7 @@ from edgeformer.models.text import SPAN_ENDS, TOKEN_HEADS, TextEmbedder, check_t
 from edgeformer.tasks.task import TASKS
 from edgeformer_runtime.errors import InputError
 from edgeformer_runtime.preprocess.recording import RecordingPreprocessing
+from edgeformer_runtime.tasks.speech import ENERGIES_INPUT, LENGTH_INPUT, SAMPLES_INPUT
 
 AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -153,7 +154,9 @@ class Architecture:
             return AdaptedConfig(config, ("pixels",), preprocessing=preprocessing, takes_bgr=is_reversed)
         if self.named.main_input_name == _AUDIO:
             assert self.folder is not None
-            return AdaptedConfig(config, ("samples",), preprocessing=read_feature_extractor(self.folder, config))
+            recordings = read_feature_extractor(self.folder, config)
+            names = (SAMPLES_INPUT, LENGTH_INPUT) if recordings.filter_bank is None else (ENERGIES_INPUT,)
+            return AdaptedConfig(config, names, preprocessing=recordings)
         arguments = inspect.signature(self.named.forward).parameters
         if "decoder_input_ids" in arguments:
             raise InputError(f"config.json: a {self.named.__name__} has a decoder, and only encoders are adapted")

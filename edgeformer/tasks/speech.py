@@ -215,16 +215,15 @@ RECOGNITION = Task(
 GATE_RECORDINGS = 16
 """Drawn, for every bundle to be judged on."""
 LONGEST_RECORDING_S = 12.0
-"""Of those: a long program is tried on it, too, and takes as long as it does for a longer one."""
+"""Of those: drawing longer ones says nothing more of a long program."""
 
 
 def _recording_spec(checkpoint: Checkpoint, programs: tuple[Program, ...], options: ProgramOptions) -> TaskSpec:  # noqa: ARG001
     spec = cast(RecordingPreprocessing, checkpoint.config.preprocessing)
     bank = spec.filter_bank
-    # A filter bank's model has one program, which a part of its longest recording fills with what follows silence.
+    # Of a filter bank the one program gets a recording that fills it, and one that is continued with zeros.
     lengths = [bank.samples // 3, bank.samples] if bank is not None else [each.inputs[0].shape[1] for each in programs]
-    lengths = sorted(max(each, spec.shortest_samples) for each in lengths)
-    wav, counts = speech(lengths, spec.sample_rate)
+    wav, counts = speech(sorted({max(each, spec.shortest_samples) for each in lengths}), spec.sample_rate)
     return TaskSpec(
         task=AUDIO_CLASSIFICATION,
         preprocessing=spec,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import transformers
+from safetensors.numpy import save_file
 
 from edgeformer.attention import KERNELS
 from edgeformer.checkpoints.checkpoint import load_module, open_checkpoint
@@ -144,3 +145,11 @@ def test_a_bundle_answers_as_transformers_pipeline(name: str, tmp_path: Path) ->
             soundfile.write(tmp_path / "clips" / label / "one.wav", speech(1.0), 48000)
         found = evaluate(bundle, str(tmp_path / "clips"), folder).to_json()
         assert found["n"] == 2 and found["agreement"] == 1.0 and found["value"] in (0.0, 0.5)
+
+
+def test_what_whispers_encoder_classifies_is_refused(tmp_path: Path) -> None:
+    config = {"model_type": "whisper", "architectures": ["WhisperForAudioClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"classifier.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="a WhisperForAudioClassification has no decoder"):
+        open_checkpoint(tmp_path)
