@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 DEFAULT_CLIP_SECONDS = (5.0, 10.0, 30.0)
 """Of the programs of a model of samples."""
 _MOST_SAMPLES = 1_000_000
+_COMPARED_S = 10
+"""Of a longer program: whatever depends on length shows there, and 30 s of a large model take a minute."""
 _WHOLE, _PART = 12, 7
 """Frames of the sample that `fit` compares, and how many of them are there."""
 
@@ -215,7 +217,7 @@ def audio_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOpt
     """One program of energies, or one of samples for each length.
 
     Raises:
-        InputError: an answer depends on the padding up to the longest, or a length is too short.
+        InputError: an answer depends on the padding behind a recording, or a length is too short.
     """
     assert isinstance(module, AdaptedAudioModel) and isinstance(config.preprocessing, RecordingPreprocessing)
     spec = config.preprocessing
@@ -228,7 +230,8 @@ def audio_programs(module: nn.Module, config: AdaptedConfig, options: ProgramOpt
     if counts[0] < spec.shortest_samples:
         least = spec.shortest_samples / spec.sample_rate
         raise InputError(f"--audio-seconds: the model takes recordings of at least {least:g} s: give longer ones")
-    _check_padding(module, spec, counts[-1], counts[-1] // 2 + spec.shortest_samples // 2)
+    compared = max(counts[0], min(counts[-1], _COMPARED_S * spec.sample_rate))
+    _check_padding(module, spec, compared, compared // 2 + spec.shortest_samples // 2)
     for count in counts:
         module.prepare_for(count)
     return tuple(
