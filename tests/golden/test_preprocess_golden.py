@@ -56,7 +56,7 @@ def test_log_mel(index: int, audio_arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize("index", range(len(RECORDINGS)), ids=lambda index: RECORDINGS[index]["name"])
 def test_recording(index: int, recording_arrays: dict[str, np.ndarray]) -> None:
     spec = strict_json.from_data(RecordingPreprocessing, RECORDINGS[index]["preprocessing"], "recording.json")
-    encode, samples = RecordingEncoder(spec), recording_arrays[f"{index}/samples"]
+    encode, samples = RecordingEncoder(spec), recording_arrays[RECORDINGS[index]["samples"]]
     kept, truncated = encode.read(samples, spec.filter_bank.samples if spec.filter_bank else len(samples))
     found = encode.energies(kept) if spec.filter_bank else encode.padded(kept, len(samples))
     np.testing.assert_allclose(found[0], recording_arrays[f"{index}/input"], atol=1e-4)
